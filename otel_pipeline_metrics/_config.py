@@ -1,0 +1,51 @@
+"""One frozen configuration, replaced whole by `configure()` and never changed in place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TextIO, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from otel_pipeline_metrics._model import AttributeValue
+
+ExporterName = Literal["otlp", "console", "none"]
+EXPORTERS: tuple[ExporterName, ...] = ("otlp", "console", "none")
+
+Console = Union[bool, TextIO, None]
+"""True: run summaries go to stderr; False: never; a text stream: there; None: to stderr while
+the development console is on or stderr is a terminal."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the user asked for, checked; the environment is read when providers are built."""
+
+    service_name: str | None = None
+    exporters: tuple[ExporterName, ...] | None = None
+    """None: OTEL_* decides, and without it the development console."""
+    tracer_provider: TracerProvider | None = None
+    meter_provider: MeterProvider | None = None
+    resource_attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    metric_attributes: tuple[str, ...] = ()
+    console: Console = None
+    flush_timeout_s: float = 5.0
+    """Deadline for everything that is flushed at the end, all signals together."""
+
+
+_current = Config()
+
+
+def current() -> Config:
+    """Return the configuration in force; the default one where nobody called `configure()`."""
+    return _current
+
+
+def replace(config: Config) -> None:
+    """Put `config` in force."""
+    global _current  # noqa: PLW0603 - the one place that holds it
+    _current = config

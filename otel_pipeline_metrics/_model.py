@@ -1,0 +1,220 @@
+"""The records that travel through the library, and the Protocols at its seams."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+Outcome = Literal["ok", "error", "cancelled", "abandoned"]
+Direction = Literal["in", "out"]
+AttributeValue = Union[
+    str, bool, int, float, "Sequence[str]", "Sequence[bool]", "Sequence[int]", "Sequence[float]"
+]
+Attributes = "Mapping[str, AttributeValue]"
+
+MAX_NAME_LENGTH: Final = 128
+"""A stage, pipeline or cache name is an attribute value and a table column: keep it short."""
+
+
+def check_name(value: object, argument: str) -> str:
+    """Return `value` if it can name something.
+
+    Raises:
+        TypeError: it is no string.
+        ValueError: it is empty, blank or longer than `MAX_NAME_LENGTH`.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be a string, not {type(value).__name__}")
+    if not value.strip():
+        raise ValueError(f"{argument} must not be empty")
+    if len(value) > MAX_NAME_LENGTH:
+        raise ValueError(
+            f"{argument} must be at most {MAX_NAME_LENGTH} characters, this one has {len(value)}"
+        )
+    return value
+
+
+_SCALARS = (str, bool, int, float)
+
+
+def check_attribute(key: object, value: object, argument: str) -> None:
+    """Raise where OpenTelemetry would not take this attribute.
+
+    Raises:
+        TypeError: the key is no string, or the value is neither a str, bool, int or float
+            nor a list or tuple of one of those.
+        ValueError: the key is empty.
+    """
+    if not isinstance(key, str):
+        raise TypeError(f"{argument}: keys must be strings, not {type(key).__name__}")
+    if not key:
+        raise ValueError(f"{argument}: a key must not be empty")
+    if isinstance(value, _SCALARS):
+        return
+    if isinstance(value, (list, tuple)) and all(isinstance(v, _SCALARS) for v in value):
+        return
+    raise TypeError(
+        f"{argument}[{key!r}] must be a str, bool, int, float or a list of one of them, "
+        f"not {type(value).__name__}"
+    )
+
+
+def check_attributes(value: object, argument: str = "attributes") -> dict[str, AttributeValue]:
+    """Return `value` as a dict of its own, or raise as `check_attribute` does; None is empty."""
+    if value is None:
+        return {}
+    if not hasattr(value, "items"):
+        raise TypeError(f"{argument} must be a mapping, not {type(value).__name__}")
+    attributes = dict(value.items())
+    for key, item in attributes.items():
+        check_attribute(key, item, argument)
+    return attributes
+
+
+def qualified_name(error: type[BaseException]) -> str:
+    """Return `module.QualName` of an exception class, without the module for builtins.
+
+    This is the value of `error.type`, as the OpenTelemetry semantic conventions ask for.
+    """
+    if error.__module__ == "builtins":
+        return error.__qualname__
+    return f"{error.__module__}.{error.__qualname__}"
+
+
+def outcome_of(error: BaseException | None) -> Outcome:
+    """Say how an invocation ended that was left with `error`.
+
+    `GeneratorExit` is the consumer walking away, never an error. Every other exception that
+    is not an `Exception` (asyncio's, trio's and anyio's cancellation, `KeyboardInterrupt`,
+    `SystemExit`) came from outside the stage, so it counts as cancelled.
+    """
+    if error is None:
+        return "ok"
+    if isinstance(error, GeneratorExit):
+        return "abandoned"
+    if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
+        return "cancelled"
+    return "error"
+
+
+class StageKey(NamedTuple):
+    """What tells one stage's numbers from another's."""
+
+    pipeline: str | None
+    stage: str
+    kind: str | None
+
+
+class StageResult(NamedTuple):
+    """How one invocation of a stage went. Times are in seconds.
+
+    `busy_s` leaves out `idle_s` (waiting for input) and `blocked_s` (waiting for room or a
+    permit). A count nobody gave is None, never 0.
+    """
+
+    busy_s: float
+    idle_s: float = 0.0
+    blocked_s: float = 0.0
+    outcome: Outcome = "ok"
+    error_type: str | None = None
+    items_in: int | None = None
+    items_out: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    retries: tuple[tuple[str, int], ...] = ()
+    """(`error.type` or "", how often)."""
+    attributes: Mapping[str, AttributeValue] | None = None
+    context: Any = None
+    """The OpenTelemetry context of the invocation's span, for exemplars."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a sink gets: the finished invocations of one stage since the last batch."""
+
+    key: StageKey
+    plain: Sequence[float]
+    """Busy seconds of every invocation with nothing else to say: outcome ok, no waits, no
+    counts, no span. Most invocations are such; a bare float costs the hot path least."""
+    results: Sequence[StageResult]
+    """The rest."""
+
+
+class Sink(Protocol):
+    """Takes results away. A fault in one is logged once and does not reach the others."""
+
+    def accept(self, batch: Batch) -> None:
+        """Take one batch; called by one thread at a time, never on the hot path's behalf."""
+
+
+Point = tuple[Union[int, float], "Mapping[str, AttributeValue]"]
+"""One value of an observable instrument and its attributes."""
+
+
+@dataclass(frozen=True)
+class CacheReading:
+    """One look at a cache: counts since it was registered, and levels now.
+
+    A count that the source does not tell is None. `hits` and `misses` never decrease, even
+    where the cache's own statistics are cleared.
+    """
+
+    name: str
+    hits: int
+    misses: int
+    evictions: int | None = None
+    expirations: int | None = None
+    entries: int | None = None
+    size_bytes: int | None = None
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Hits over look-ups, 0 to 1; None before the first look-up."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else None
+
+
+@dataclass(frozen=True)
+class ResourceReading:
+    """One look at the machine and this process; what could not be read is None.
+
+    Utilisations are 0 to 1 over the time since the reading before; byte counts are totals
+    since the process (disk) or the host or network namespace (network) started.
+    """
+
+    at: float
+    """`_clock.now()` when it was taken."""
+    cpu_user_s: float | None = None
+    cpu_system_s: float | None = None
+    cpu_utilization: float | None = None
+    """CPU time over elapsed time and the CPUs this process may use."""
+    rss_bytes: int | None = None
+    vms_bytes: int | None = None
+    thread_count: int | None = None
+    fd_count: int | None = None
+    disk_read_bytes: int | None = None
+    disk_write_bytes: int | None = None
+    network_receive_bytes: int | None = None
+    network_transmit_bytes: int | None = None
+    context_switches_voluntary: int | None = None
+    context_switches_involuntary: int | None = None
+    system_cpu_utilization: float | None = None
+    system_memory_used_bytes: int | None = None
+    system_memory_utilization: float | None = None
+
+
+@dataclass(frozen=True)
+class ResourceLimits:
+    """What this process may use at most."""
+
+    source: Literal["cgroup2", "cgroup1", "host"]
+    cpus: float
+    memory_bytes: int | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
+
+
+ItemCounter = "Callable[[Any], int]"

@@ -1,0 +1,103 @@
+"""Every telemetry name, unit, description and bucket of the library, in one table.
+
+No stable semantic convention covers data pipelines (open-telemetry/semantic-conventions
+issue 3762 is an open proposal), so `pipeline.*` is ours; `process.*`, `system.*` and
+`error.type` are the OpenTelemetry semantic conventions'. Units are UCUM.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+VERSION: Final = "1"
+"""Version of the `pipeline.*` names; raised when one changes its meaning."""
+
+SCOPE: Final = "otel_pipeline_metrics"
+"""Name of the instrumentation scope on every span and metric."""
+
+# attributes
+PIPELINE_NAME: Final = "pipeline.name"
+RUN_ID: Final = "pipeline.run.id"
+RUN_RESULT: Final = "pipeline.run.result"
+STAGE_NAME: Final = "pipeline.stage.name"
+STAGE_KIND: Final = "pipeline.stage.kind"
+STAGE_STATE: Final = "pipeline.stage.state"
+STAGE_OUTCOME: Final = "pipeline.stage.outcome"
+STAGE_ITEMS_IN: Final = "pipeline.stage.items.in"
+STAGE_ITEMS_OUT: Final = "pipeline.stage.items.out"
+STAGE_IO_IN: Final = "pipeline.stage.io.in"
+STAGE_IO_OUT: Final = "pipeline.stage.io.out"
+IO_DIRECTION: Final = "pipeline.io.direction"
+BATCH_SIZE: Final = "pipeline.batch.size"
+RETRY_ATTEMPT: Final = "pipeline.retry.attempt"
+RETRY_EVENT: Final = "retry"
+QUEUE_NAME: Final = "pipeline.queue.name"
+CACHE_NAME: Final = "cache.name"
+CACHE_REQUEST_TYPE: Final = "cache.request.type"
+ERROR_TYPE: Final = "error.type"
+
+DURATION_BUCKETS: Final[tuple[float, ...]] = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+"""Boundaries in seconds: from a tenth of a millisecond to ten minutes."""
+
+SIZE_BUCKETS: Final[tuple[float, ...]] = (
+    1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000,
+)  # fmt: skip
+"""Boundaries in items for the size of a batch."""
+
+
+class Metric(NamedTuple):
+    """One metric: its name, UCUM unit, description and, for a histogram, its boundaries."""
+
+    name: str
+    unit: str
+    description: str
+    buckets: tuple[float, ...] | None = None
+
+
+RUN_DURATION: Final = Metric(
+    "pipeline.run.duration", "s", "Duration of a whole run.", DURATION_BUCKETS
+)
+RUN_ACTIVE: Final = Metric("pipeline.run.active", "{run}", "Runs in progress.")
+RUN_LAST_SUCCESS: Final = Metric(
+    "pipeline.run.last_success.time", "s", "Unix time at which a run last ended in success."
+)
+STAGE_DURATION: Final = Metric(
+    "pipeline.stage.duration",
+    "s",
+    "Duration of one invocation of a stage, queue waits left out.",
+    DURATION_BUCKETS,
+)
+STAGE_TIME: Final = Metric(
+    "pipeline.stage.time", "s", "Worker-seconds that a stage spent busy, idle and blocked."
+)
+STAGE_ACTIVE: Final = Metric(
+    "pipeline.stage.active", "{invocation}", "Invocations of a stage in progress."
+)
+STAGE_ITEMS: Final = Metric(
+    "pipeline.stage.items", "{item}", "Items that went into and came out of a stage."
+)
+STAGE_IO: Final = Metric("pipeline.stage.io", "By", "Payload bytes that a stage read and wrote.")
+STAGE_BATCH_SIZE: Final = Metric(
+    "pipeline.stage.batch.size", "{item}", "Items per invocation of a stage.", SIZE_BUCKETS
+)
+STAGE_RETRIES: Final = Metric(
+    "pipeline.stage.retries", "{retry}", "Attempts of a stage after the first."
+)
+CACHE_REQUESTS: Final = Metric("pipeline.cache.requests", "{request}", "Look-ups in a cache.")
+CACHE_HIT_RATIO: Final = Metric(
+    "pipeline.cache.hit.ratio",
+    "1",
+    "Hits over look-ups since the cache was registered; prefer the counter in panels, "
+    "since ratios do not add up.",
+)
+CACHE_EVICTIONS: Final = Metric(
+    "pipeline.cache.evictions", "{entry}", "Entries that a cache removed to make room."
+)
+CACHE_EXPIRATIONS: Final = Metric(
+    "pipeline.cache.expirations", "{entry}", "Entries that a cache removed because of their age."
+)
+CACHE_ENTRY_COUNT: Final = Metric("pipeline.cache.entry.count", "{entry}", "Entries in a cache.")
+CACHE_SIZE: Final = Metric("pipeline.cache.size", "By", "Bytes that a cache holds.")
