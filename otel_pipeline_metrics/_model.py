@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 Outcome = Literal["ok", "error", "cancelled", "abandoned"]
 Direction = Literal["in", "out"]
 AttributeValue = Union[
     str, bool, int, float, "Sequence[str]", "Sequence[bool]", "Sequence[int]", "Sequence[float]"
 ]
-Attributes = "Mapping[str, AttributeValue]"
 
 MAX_NAME_LENGTH: Final = 128
 """A stage, pipeline or cache name is an attribute value and a table column: keep it short."""
@@ -137,6 +136,8 @@ class Batch:
     """What a sink gets: the finished invocations of one stage since the last batch."""
 
     key: StageKey
+    attributes: Mapping[str, AttributeValue]
+    """The attributes that the stage was defined with."""
     plain: Sequence[float]
     """Busy seconds of every invocation with nothing else to say: outcome ok, no waits, no
     counts, no span. Most invocations are such; a bare float costs the hot path least."""
@@ -148,7 +149,7 @@ class Sink(Protocol):
     """Takes results away. A fault in one is logged once and does not reach the others."""
 
     def accept(self, batch: Batch) -> None:
-        """Take one batch; called by one thread at a time, never on the hot path's behalf."""
+        """Take one batch; called by one thread at a time."""
 
 
 Point = tuple[Union[int, float], "Mapping[str, AttributeValue]"]
@@ -216,5 +217,3 @@ class ResourceLimits:
     memory_bytes: int | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
 
-
-ItemCounter = "Callable[[Any], int]"

@@ -20,9 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 HERE = Path(__file__).resolve().parent
 DEST_VARIABLE = "OTEL_PIPELINE_METRICS_BACKENDS"
@@ -57,9 +60,13 @@ class Backend:
             parts.append(digest.hexdigest()[:12])
         return dest / "-".join(parts)
 
+    def paths(self, dest: Path) -> list[Path]:
+        """Where each binary of this exact version belongs below `dest`."""
+        return [self.directory(dest) / binary for binary in self.binaries]
+
     def is_built(self, dest: Path) -> bool:
         """Whether every binary of this version is there."""
-        return all((self.directory(dest) / binary).is_file() for binary in self.binaries)
+        return all(path.is_file() for path in self.paths(dest))
 
 
 def build_collector(backend: Backend, work: Path) -> None:
@@ -152,6 +159,7 @@ def build_environment(inherited: Mapping[str, str], work: Path) -> dict[str, str
         "GOBIN": str(work / "bin"),
         "GOTOOLCHAIN": "local",  # never download another Go behind the caller's back
         "GOWORK": "off",  # a go.work file above the cache is not ours
+        "TMPDIR": str(work),  # the Collector's builder leaves a directory behind
     }
 
 
@@ -165,14 +173,14 @@ def build(backend: Backend, dest: Path) -> None:
     say(f"{title}: building, which takes a few minutes the first time")
     started = time.monotonic()
     dest.mkdir(parents=True, exist_ok=True)
-    # Beside the target, because os.replace is atomic only within one file system.
+    # Beside the target, because replacing is atomic only within one file system.
     with tempfile.TemporaryDirectory(dir=dest, prefix=f".{backend.name}-") as temporary:
         work = Path(temporary)
         (work / "bin").mkdir()
         backend.build(backend, work)
         target.mkdir(exist_ok=True)
         for binary in backend.binaries:
-            os.replace(work / "bin" / binary, target / binary)
+            (work / "bin" / binary).replace(target / binary)
     say(f"{title}: built in {time.monotonic() - started:.0f} s: {target}")
 
 
@@ -202,7 +210,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help=f"where to keep the binaries (default: ${DEST_VARIABLE}, else %(default)s)",
     )
     parser.add_argument(
-        "--where", action="store_true", help="print the directories instead of building"
+        "--where", action="store_true", help="print where each binary belongs; build nothing"
     )
     options = parser.parse_args(arguments)
     if unknown := sorted(set(options.names) - set(BACKENDS)):
@@ -216,7 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
     dest: Path = options.dest.expanduser().absolute()
     for name in options.names or BACKENDS:
         if options.where:
-            print(BACKENDS[name].directory(dest))
+            for path in BACKENDS[name].paths(dest):
+                print(path)
             continue
         try:
             build(BACKENDS[name], dest)

@@ -1,0 +1,94 @@
+"""The OpenTelemetry sink: spans and metrics through the API alone, no SDK.
+
+There is one set of instruments at a time. Unconfigured it stands on the global providers,
+which take everything once the user sets them; `configure()` replaces the set whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry import metrics, trace
+
+from otel_pipeline_metrics import _measure
+from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
+from otel_pipeline_metrics._telemetry._metrics import RunMetrics, StageMetrics, meter_of
+from otel_pipeline_metrics._telemetry._spans import OpenRun, Spans
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+__all__ = ["OpenRun", "Telemetry", "add_probe", "current", "install", "silent"]
+
+
+class Telemetry:
+    """Everything that reports to one pair of providers."""
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        metric_attributes: tuple[str, ...] = (),
+    ) -> None:
+        self.instruments = InstrumentSet(meter_of(meter_provider))
+        self.spans = Spans(tracer_provider)
+        self.stages = StageMetrics(self.instruments, metric_attributes)
+        self.runs = RunMetrics(self.instruments)
+        self._probes: set[str] = set()
+
+    def probe(self, name: str, install_on: Callable[[InstrumentSet], None]) -> None:
+        """Put a probe's instruments on this set, unless they are there already."""
+        if name not in self._probes:
+            self._probes.add(name)
+            install_on(self.instruments)
+
+
+_telemetry: Telemetry | None = None
+_earlier: list[Telemetry] = []
+_probes: dict[str, Callable[[InstrumentSet], None]] = {}
+
+
+def install(telemetry: Telemetry, *, retire: bool = True) -> None:
+    """Let `telemetry` take over; what has finished until now goes to the one before.
+
+    Args:
+        telemetry: what reports from now on.
+        retire: silence those before. Otherwise they go on reporting the totals they have, so
+            that a provider that outlives `shutdown()` still finds them at its own last
+            collection, until the next one takes over.
+    """
+    global _telemetry  # noqa: PLW0603 - the one place that holds it
+    if _telemetry is not None:
+        _telemetry.stages.settle()
+        _earlier.append(_telemetry)
+    if retire:
+        for before in _earlier:
+            before.instruments.retire()
+        _earlier.clear()
+    _telemetry = telemetry
+    _measure.tracing = telemetry.spans
+    _measure.set_sinks((telemetry.stages,))
+    for name, install_on in _probes.items():
+        telemetry.probe(name, install_on)
+
+
+def current() -> Telemetry:
+    """Return the telemetry in force, on the global providers where nobody configured any."""
+    if _telemetry is None:
+        install(Telemetry())
+    assert _telemetry is not None  # noqa: S101 - install has just set it
+    return _telemetry
+
+
+def silent() -> Telemetry:
+    """Return telemetry that reports to nobody."""
+    return Telemetry(trace.NoOpTracerProvider(), metrics.NoOpMeterProvider())
+
+
+def add_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
+    """Report a probe's readings from now on, also after a new configuration."""
+    _probes[name] = install_on
+    current().probe(name, install_on)

@@ -1,0 +1,76 @@
+"""OpenTelemetry instrumentation for data pipelines: which stage holds the pipeline back.
+
+    import otel_pipeline_metrics as opm
+
+    opm.configure()
+
+    @opm.fetch
+    async def pages(): ...
+
+    with opm.run("nightly", report="out/export_metrics.json") as run:
+        ...
+
+Importing this loads neither the OpenTelemetry SDK nor psutil.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics import _telemetry as _telemetry_room
+from otel_pipeline_metrics._configure import configure, shutdown
+from otel_pipeline_metrics._manual import MetricsCollector, get_metrics_collector
+from otel_pipeline_metrics._measure import Execution
+from otel_pipeline_metrics._model import CacheReading, ResourceReading, StageResult
+from otel_pipeline_metrics._probes.caches import (
+    counted_cache,
+    register_cache,
+    unregister_cache,
+)
+from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
+from otel_pipeline_metrics._run import Run, run
+from otel_pipeline_metrics._stage import Stage, current_stage, fetch, process, stage, write
+from otel_pipeline_metrics._version import __version__
+from otel_pipeline_metrics.report import RunReport
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._instrumentor import PipelineMetricsInstrumentor
+
+__all__ = [
+    "CacheReading",
+    "Execution",
+    "MetricsCollector",
+    "PipelineMetricsInstrumentor",
+    "ResourceMonitor",
+    "ResourceReading",
+    "ResourceSummary",
+    "Run",
+    "RunReport",
+    "Stage",
+    "StageResult",
+    "__version__",
+    "configure",
+    "counted_cache",
+    "current_stage",
+    "fetch",
+    "get_metrics_collector",
+    "process",
+    "register_cache",
+    "run",
+    "shutdown",
+    "stage",
+    "unregister_cache",
+    "write",
+]
+
+# Unconfigured, stages report to whatever global providers the program sets.
+_telemetry_room.current()
+
+
+def __getattr__(name: str) -> Any:
+    # needs the extra `instrument`, which only `opentelemetry-instrument` programs have
+    if name == "PipelineMetricsInstrumentor":
+        from otel_pipeline_metrics._instrumentor import PipelineMetricsInstrumentor
+
+        return PipelineMetricsInstrumentor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,204 @@
+"""`configure` and `shutdown`: from what the user asked for to providers in force."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import math
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, trace
+
+from otel_pipeline_metrics import _config, _guard, _telemetry
+from otel_pipeline_metrics import environment_variables as env
+from otel_pipeline_metrics._config import EXPORTERS, Config, Console, ExporterName
+from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
+from otel_pipeline_metrics._probes.metrics import install_caches, install_resources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+
+    from otel_pipeline_metrics.export.providers import Telemetry as Export
+
+_lock = threading.RLock()
+_export: Export | None = None
+_exit_registered = False
+
+
+def configure(
+    *,
+    service_name: str | None = None,
+    exporter: ExporterName | Sequence[ExporterName] | None = None,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+    resource_attributes: Mapping[str, AttributeValue] | None = None,
+    metric_attributes: Sequence[str] = (),
+    console: Console = None,
+) -> None:
+    """Say where telemetry goes. Without arguments the standard OTEL_* variables decide.
+
+    A provider given here is used; else one that the process has already, which is never
+    replaced; else one is built: for `exporter`, for OTEL_* (endpoint, protocol, headers,
+    exporters, service name, OTEL_SDK_DISABLED), or, without any, for the development
+    console, which prints a line a span and a table of metrics to stderr. What is built here
+    is flushed when the process ends. A second call replaces the first.
+
+    Args:
+        service_name: `service.name`; wins over OTEL_SERVICE_NAME.
+        exporter: "otlp", "console", "none", or several in a sequence.
+        tracer_provider: takes the spans; a `NoOpTracerProvider` means metrics only.
+        meter_provider: takes the metrics.
+        resource_attributes: describe this process on everything that is exported.
+        metric_attributes: those of the stages' `attributes` that also go on metrics. Each
+            value makes a series of its own, so name only those with few values.
+        console: True prints run summaries to stderr, a text stream there, False nowhere.
+            None prints them where the development console is on or stderr is a terminal.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an exporter is unknown, or a name is empty.
+    """
+    config = Config(
+        service_name=None if service_name is None else check_name(service_name, "service_name"),
+        exporters=_exporters(exporter),
+        tracer_provider=_provider(tracer_provider, trace.TracerProvider, "tracer_provider"),
+        meter_provider=_provider(meter_provider, metrics.MeterProvider, "meter_provider"),
+        resource_attributes=check_attributes(resource_attributes, "resource_attributes"),
+        metric_attributes=_metric_attributes(metric_attributes),
+        console=_console(console),
+        flush_timeout_s=_flush_timeout(),
+    )
+    # The SDK is imported here and not before: an unconfigured program never pays for it.
+    from otel_pipeline_metrics.export import providers
+
+    global _export, _exit_registered  # noqa: PLW0603 - the one place that holds them
+    with _lock:
+        _end_export()
+        _export = providers.build(config)
+        if config.console is None and _export.console:
+            config = dataclasses.replace(config, console=True)
+        _config.replace(config)
+        _telemetry.install(
+            _telemetry.Telemetry(
+                _export.tracer_provider, _export.meter_provider, config.metric_attributes
+            )
+        )
+        _telemetry.add_probe("resources", install_resources)
+        _telemetry.add_probe("caches", install_caches)
+        if not _exit_registered:
+            _exit_registered = True
+            atexit.register(_at_exit)
+
+
+def shutdown() -> None:
+    """Flush everything and stop reporting, within the flush timeout; `configure()` starts anew.
+
+    Providers that `configure()` built are shut down. One of yours is flushed and stays open.
+    Decorated functions go on working, and runs go on writing reports.
+    """
+    with _lock:
+        _end_export()
+        _telemetry.install(_telemetry.silent(), retire=False)
+        _config.replace(Config())
+
+
+def _end_export() -> None:
+    global _export  # noqa: PLW0603 - as above
+    export, _export = _export, None
+    if export is None:
+        return
+    with _guard.guarded("flushing"):
+        _telemetry.current().stages.settle()
+        export.shutdown(_config.current().flush_timeout_s)
+
+
+def _at_exit() -> None:
+    # A provider of the user's ends by itself and still reads our instruments then.
+    if _export is not None and (_export.owns_tracer_provider or _export.owns_meter_provider):
+        _end_export()
+
+
+def _exporters(exporter: object) -> tuple[ExporterName, ...] | None:
+    if exporter is None:
+        return None
+    names: list[Any]
+    if isinstance(exporter, str):
+        names = [exporter]
+    elif isinstance(exporter, (list, tuple, set, frozenset)):
+        names = list(exporter)
+    else:
+        raise TypeError(
+            f"exporter must be a string or a sequence of them, not {type(exporter).__name__}"
+        )
+    for name in names:
+        if name not in EXPORTERS:
+            raise ValueError(f"exporter must be of {', '.join(EXPORTERS)}, not {name!r}")
+    if not names:
+        raise ValueError('exporter must not be empty: "none" turns exporting off')
+    if "none" in names and len(names) > 1:
+        raise ValueError('exporter "none" stands alone')
+    return tuple(dict.fromkeys(names))
+
+
+def _provider(given: Any, kind: type, argument: str) -> Any:
+    if given is not None and not isinstance(given, kind):
+        raise TypeError(
+            f"{argument} must be an OpenTelemetry {kind.__name__}, not {type(given).__name__}"
+        )
+    return given
+
+
+def _metric_attributes(names: object) -> tuple[str, ...]:
+    if isinstance(names, str) or not isinstance(names, (list, tuple, set, frozenset)):
+        raise TypeError(
+            f"metric_attributes must be a sequence of strings, not {type(names).__name__}"
+        )
+    given = [check_name(name, "metric_attributes") for name in names]
+    named = os.environ.get(env.OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES, "")
+    given += [name.strip() for name in named.split(",") if name.strip()]
+    return tuple(dict.fromkeys(given))
+
+
+def _console(console: Any) -> Console:
+    if console is None:
+        said = os.environ.get(env.OTEL_PIPELINE_METRICS_CONSOLE, "").strip().lower()
+        if said and said not in ("true", "false"):
+            _guard.once(
+                env.OTEL_PIPELINE_METRICS_CONSOLE,
+                "%s must be true or false, not %r; left out",
+                env.OTEL_PIPELINE_METRICS_CONSOLE,
+                said,
+            )
+        return {"true": True, "false": False}.get(said)
+    if isinstance(console, bool) or hasattr(console, "write"):
+        checked: Console = console
+        return checked
+    raise TypeError(
+        f"console must be True, False, None or a text stream, not {type(console).__name__}"
+    )
+
+
+def _flush_timeout() -> float:
+    default = Config().flush_timeout_s
+    said = os.environ.get(env.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, "").strip()
+    if not said:
+        return default
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        _guard.once(
+            env.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT,
+            "%s must be a positive number of seconds, not %r; %g is used",
+            env.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT,
+            said,
+            default,
+        )
+        return default
+    return seconds

@@ -1,0 +1,318 @@
+"""`run`: the scope of one run of a pipeline, from its span to its report."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from otel_pipeline_metrics import _clock, _config, _guard, _measure, _telemetry
+from otel_pipeline_metrics._model import (
+    AttributeValue,
+    CacheReading,
+    check_attributes,
+    check_name,
+    qualified_name,
+)
+from otel_pipeline_metrics._probes import caches
+from otel_pipeline_metrics._probes.metrics import install_resources
+from otel_pipeline_metrics._probes.monitor import ResourceMonitor
+from otel_pipeline_metrics._stats import RunStats
+from otel_pipeline_metrics.report import SCHEMA, RunReport
+from otel_pipeline_metrics.report.console import headline
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextvars import Token
+    from types import TracebackType
+
+Result = Literal["success", "failure", "cancellation", "timeout"]
+
+SAMPLE_INTERVAL_S: Final = 1.0
+"""How often a run samples its resources; a reading takes about a tenth of a millisecond."""
+
+
+def run(
+    name: str,
+    *,
+    report: str | os.PathLike[str] | None = None,
+    resources: bool = True,
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> Run:
+    """Measure one run of a pipeline: `with run("nightly") as r:`, `async with` too.
+
+    Stages inside belong to it, also those on threads that carry no context while it is the
+    only run in progress. At its end, however it ends, the report is written and the summary
+    shown; neither can change the run's own result.
+
+    Args:
+        name: the pipeline's name, up to 128 characters.
+        report: where to write the report as JSON; its folder is made. If it cannot be
+            written there, it goes to a temporary file whose path is logged.
+        resources: sample CPU, memory, disk and network with psutil while the run lasts.
+        attributes: put on the run's span.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: the name is empty or too long.
+    """
+    return Run(name, report, resources, attributes)
+
+
+class Run:
+    """One run; what `run(...)` gives. It can be entered once."""
+
+    def __init__(
+        self,
+        name: str,
+        report: str | os.PathLike[str] | None,
+        resources: bool,
+        attributes: Mapping[str, AttributeValue] | None,
+    ) -> None:
+        self.name = check_name(name, "name")
+        self.id = os.urandom(16).hex()
+        if report is not None and not isinstance(report, (str, os.PathLike)):
+            raise TypeError(f"report must be a path or None, not {type(report).__name__}")
+        if not isinstance(resources, bool):
+            raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
+        self._path = None if report is None else Path(report)
+        self._attributes = check_attributes(attributes)
+        self._stats = RunStats()
+        self._scope = _measure.Scope(self.name, self.id, (self._stats,))
+        self._token: Token[Any] | None = None
+        self._span: _telemetry.OpenRun | None = None
+        self._runs: Any = None
+        self._monitor = ResourceMonitor(SAMPLE_INTERVAL_S) if resources else None
+        self._caches_before: dict[str, CacheReading] = {}
+        self._started_at = 0.0
+        self._started_unix = 0.0
+        self._wall_s: float | None = None
+        self._result: Result | None = None
+        self._error_type: str | None = None
+        self._entered = False
+        self._final: RunReport | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r} {self._result or 'in progress'}>"
+
+    @property
+    def report(self) -> RunReport:
+        """The report: final after the run, and until then as far as it has got (`partial`)."""
+        if self._final is not None:
+            return self._final
+        _measure.drain()
+        return RunReport(self._data())
+
+    def __enter__(self) -> Run:
+        """Begin the run.
+
+        Raises:
+            RuntimeError: it has been entered before.
+        """
+        if self._entered:
+            raise RuntimeError(f"run {self.name!r} was entered before: call run() for each run")
+        self._entered = True
+        with _guard.guarded("opening a run"):
+            telemetry = _telemetry.current()
+            self._span = telemetry.spans.start_run(self._scope, self._attributes)
+            self._runs = telemetry.runs
+            self._runs.started(self.name)
+        with _guard.guarded("a run's resources"):
+            if self._monitor is not None:
+                _telemetry.add_probe("resources", install_resources)
+                self._monitor.start()
+        with _guard.guarded("a run's caches"):
+            self._caches_before = {reading.name: reading for reading in caches.read_all()}
+        self._token = _measure.open_scope(self._scope)
+        self._started_unix = _clock.unix()
+        self._started_at = _clock.now()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the run: close its span, write the report, show the summary."""
+        self._wall_s = _clock.now() - self._started_at
+        self._result = _result_of(error)
+        if error is not None and self._result != "success":
+            self._error_type = qualified_name(type(error))
+        here = self._token is not None and _measure.close_scope(self._scope, self._token)
+        with _guard.guarded("a run's resources"):
+            if self._monitor is not None:
+                self._monitor.stop()
+        with _guard.guarded("closing a run"):
+            self._end_telemetry(here)
+        with _guard.guarded("a run's report"):
+            _measure.drain()
+            self._final = RunReport(self._data())
+            written = self._write(self._final)
+            _show(self._final, written)
+
+    async def __aenter__(self) -> Run:
+        """As `__enter__`; nothing is awaited."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As `__exit__`; nothing is awaited."""
+        self.__exit__(kind, error, traceback)
+
+    def _end_telemetry(self, here: bool) -> None:
+        context = None
+        result = self._result or "success"
+        # cancellation and timeout are told by the result; error.type belongs to failures
+        error_type = self._error_type if result == "failure" else None
+        if self._span is not None:
+            context = self._span.end(result, error_type, detach=here)
+        if self._runs is not None:
+            self._runs.ended(
+                self.name, self._wall_s, result, error_type, _clock.unix(), context
+            )
+
+    def _data(self) -> dict[str, Any]:
+        wall_s = self._wall_s
+        if wall_s is None:
+            wall_s = _clock.now() - self._started_at if self._entered else 0.0
+        started = datetime.fromtimestamp(self._started_unix, tz=timezone.utc)
+        return {
+            "schema": SCHEMA,
+            "run": {
+                "pipeline": self.name,
+                "id": self.id,
+                "trace_id": self._span.trace_id if self._span is not None else None,
+                "result": self._result,
+                "error_type": self._error_type,
+                "started": started.isoformat() if self._entered else None,
+                "wall_s": wall_s,
+                "partial": self._result != "success",
+            },
+            "stages": self._stats.to_list(wall_s),
+            "queues": [],
+            "caches": self._cache_data(),
+            "resources": self._resource_data(),
+            "bottleneck": {"stage": None, "why": "no queue is instrumented", "busy": None},
+            "telemetry": {"spans": None, "flush_s": None, "collector": None},
+        }
+
+    def _cache_data(self) -> list[dict[str, Any]]:
+        return [
+            _since(reading, self._caches_before.get(reading.name)) for reading in caches.read_all()
+        ]
+
+    def _resource_data(self) -> dict[str, Any]:
+        if self._monitor is None:
+            return {"samples": 0}
+        summary = self._monitor.summary()
+        limits = resource_limits()
+        return {
+            "samples": summary.samples,
+            "cpu_utilization": {
+                "avg": summary.cpu_utilization_avg,
+                "peak": summary.cpu_utilization_peak,
+            },
+            "rss_bytes": {"avg": summary.rss_bytes_avg, "peak": summary.rss_bytes_peak},
+            "disk_io_bytes": {
+                "read": summary.disk_read_bytes,
+                "write": summary.disk_write_bytes,
+            },
+            "network_io_bytes": {
+                "receive": summary.network_receive_bytes,
+                "transmit": summary.network_transmit_bytes,
+            },
+            "limits": limits,
+        }
+
+    def _write(self, report: RunReport) -> Path | None:
+        if self._path is None:
+            return None
+        try:
+            return report.save(self._path)
+        except OSError as error:
+            handle, elsewhere = tempfile.mkstemp(prefix="pipeline-report-", suffix=".json")
+            os.close(handle)
+            report.save(elsewhere)
+            _guard.logger.warning(
+                "the report could not be written to %s (%s); it is in %s",
+                self._path,
+                error.strerror or error,
+                elsewhere,
+            )
+            return Path(elsewhere)
+
+
+def resource_limits() -> dict[str, Any]:
+    """Return what this process may use at most, for the report."""
+    from otel_pipeline_metrics._probes.cgroup import limits  # reads files: only when asked
+
+    found = limits()
+    return {"source": found.source, "cpus": found.cpus, "memory_bytes": found.memory_bytes}
+
+
+def _result_of(error: BaseException | None) -> Result:
+    """Map how a run was left to `pipeline.run.result`."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "success"
+    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+        return "timeout"
+    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
+        return "cancellation"
+    if isinstance(error, (Exception, SystemExit)):
+        return "failure"
+    return "cancellation"  # trio's and anyio's cancellation are plain BaseExceptions
+
+
+def _since(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
+    """Return a cache's counts during the run, and its levels now."""
+
+    def during(key: str) -> int | None:
+        value: int | None = getattr(now, key)
+        earlier: int | None = getattr(before, key) if before is not None else None
+        return value if value is None or earlier is None else max(0, value - earlier)
+
+    hits, misses = during("hits") or 0, during("misses") or 0
+    return {
+        "name": now.name,
+        "hits": hits,
+        "misses": misses,
+        "evictions": during("evictions"),
+        "expirations": during("expirations"),
+        "hit_ratio": hits / (hits + misses) if hits + misses else None,
+        "entries": now.entries,
+        "size_bytes": now.size_bytes,
+    }
+
+
+def _show(report: RunReport, written: Path | None) -> None:
+    """Show the summary once: on the console if there is one, else in the log."""
+    where = f"\n\nreport: {written}" if written is not None else ""
+    console = _config.current().console
+    stream = sys.stderr if console is True or console is None else console
+    if console is None and not _is_terminal(stream):
+        stream = False
+    if stream:
+        # a closed or full terminal must not take the report or the run's result with it
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(f"{report.render('console')}{where}\n")
+            stream.flush()
+            _guard.logger.info("%s", headline(report))
+            return
+    _guard.logger.info("%s%s", report.render("console"), where)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False

@@ -1,0 +1,165 @@
+"""Spans for stages and runs, through the OpenTelemetry API alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as context_api
+from opentelemetry import trace
+
+from otel_pipeline_metrics import _semconv as names
+from otel_pipeline_metrics._telemetry._attributes import stage_attributes
+from otel_pipeline_metrics._version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from opentelemetry.trace import Span, Tracer, TracerProvider
+
+    from otel_pipeline_metrics._measure import Execution, Scope
+    from otel_pipeline_metrics._model import AttributeValue, StageResult
+
+
+class Spans:
+    """Opens and closes spans on one provider, or on the global one once there is one."""
+
+    def __init__(self, provider: TracerProvider | None) -> None:
+        self._fixed = provider is not None
+        self._provider = provider
+        self._tracer: Tracer | None = None if provider is None else _tracer_of(provider)
+
+    def _current_tracer(self) -> Tracer | None:
+        """Return the tracer, or None while nobody would take a span.
+
+        The user may set a global provider at any time, so it is looked up while none is
+        configured; the look-up is a few attribute reads.
+        """
+        if self._fixed:
+            return self._tracer
+        provider = trace.get_tracer_provider()
+        if provider is not self._provider:
+            self._provider = provider
+            self._tracer = _tracer_of(provider)
+        return self._tracer
+
+    def start(self, execution: Execution) -> None:
+        """Open the span of an execution under the current one, and make it current."""
+        tracer = self._current_tracer()
+        if tracer is None:
+            return
+        series = execution.series
+        if series is None:
+            return
+        if series.cache is None:
+            series.cache = {**series.attributes, **stage_attributes(series.key)}
+        span = tracer.start_span(
+            series.key.stage,
+            attributes=series.cache,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        execution.span = span
+        self.resume(execution)
+
+    def resume(self, execution: Execution) -> None:
+        """Make the span current."""
+        execution.attached = context_api.attach(trace.set_span_in_context(execution.span))
+
+    def suspend(self, execution: Execution) -> None:
+        """Make the span no longer current."""
+        attached, execution.attached = execution.attached, None
+        if attached is not None:
+            context_api.detach(attached)
+
+    def retry(self, execution: Execution, attempt: int, error_type: str) -> None:
+        """Add the event `retry`; the status stays as it is."""
+        attributes: dict[str, AttributeValue] = {names.RETRY_ATTEMPT: attempt}
+        if error_type:
+            attributes[names.ERROR_TYPE] = error_type
+        execution.span.add_event(names.RETRY_EVENT, attributes)
+
+    def end(self, execution: Execution, result: StageResult) -> Any:
+        """Close the span; return its context if it is sampled, for exemplars."""
+        span: Span = execution.span
+        if span.is_recording():
+            if result.attributes:
+                span.set_attributes(result.attributes)
+            span.set_attributes(_result_attributes(result))
+            if result.error_type is not None:
+                span.set_status(trace.StatusCode.ERROR)
+        span.end()
+        if span.get_span_context().trace_flags.sampled:
+            return trace.set_span_in_context(span)
+        return None
+
+    def start_run(self, scope: Scope, attributes: Mapping[str, AttributeValue]) -> OpenRun | None:
+        """Open a run's span and make it current."""
+        tracer = self._current_tracer()
+        if tracer is None:
+            return None
+        span = tracer.start_span(
+            f"run {scope.pipeline}",
+            attributes={
+                **attributes,
+                names.PIPELINE_NAME: scope.pipeline or "",
+                names.RUN_ID: scope.run_id or "",
+            },
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        return OpenRun(span)
+
+
+class OpenRun:
+    """The span of a run in progress."""
+
+    __slots__ = ("_attached", "span")
+
+    def __init__(self, span: Span) -> None:
+        self.span = span
+        self._attached = context_api.attach(trace.set_span_in_context(span))
+
+    @property
+    def trace_id(self) -> str | None:
+        """The trace's id in hexadecimal; None if the span belongs to no trace."""
+        context = self.span.get_span_context()
+        return trace.format_trace_id(context.trace_id) if context.is_valid else None
+
+    def end(self, result: str, error_type: str | None, *, detach: bool) -> Any:
+        """Close the span with the run's result; return its context for exemplars.
+
+        Args:
+            result: `pipeline.run.result`.
+            error_type: `error.type` of a failure.
+            detach: whether this is the context in which it was made current.
+        """
+        self.span.set_attribute(names.RUN_RESULT, result)
+        if error_type is not None:
+            self.span.set_attribute(names.ERROR_TYPE, error_type)
+            self.span.set_status(trace.StatusCode.ERROR)
+        if detach:
+            context_api.detach(self._attached)
+        self.span.end()
+        if self.span.get_span_context().trace_flags.sampled:
+            return trace.set_span_in_context(self.span)
+        return None
+
+
+def _tracer_of(provider: TracerProvider) -> Tracer | None:
+    if isinstance(provider, (trace.NoOpTracerProvider, trace.ProxyTracerProvider)):
+        return None
+    return provider.get_tracer(names.SCOPE, __version__)
+
+
+def _result_attributes(result: StageResult) -> dict[str, AttributeValue]:
+    size = result.items_in if result.items_in is not None else result.items_out
+    given: dict[str, AttributeValue | None] = {
+        names.STAGE_ITEMS_IN: result.items_in,
+        names.STAGE_ITEMS_OUT: result.items_out,
+        names.STAGE_IO_IN: result.bytes_in,
+        names.STAGE_IO_OUT: result.bytes_out,
+        names.BATCH_SIZE: size,
+        names.ERROR_TYPE: result.error_type,
+        names.STAGE_OUTCOME: None if result.outcome == "ok" else result.outcome,
+    }
+    return {key: value for key, value in given.items() if value is not None}

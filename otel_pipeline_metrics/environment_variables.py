@@ -1,0 +1,16 @@
+"""Environment variables of this library, beside the standard OTEL_* ones.
+
+`opentelemetry-instrument` offers each as a command-line option.
+"""
+
+OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES = "OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES"
+"""Stage attributes that also go on metrics, separated by commas; as `metric_attributes`."""
+
+OTEL_PIPELINE_METRICS_CONSOLE = "OTEL_PIPELINE_METRICS_CONSOLE"
+"""true: print run summaries to stderr; false: never; as `console`."""
+
+OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT = "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT"
+"""Seconds that the flush at the end may take, all signals together (5)."""
+
+OTEL_PIPELINE_METRICS_EXPORTER_LOGS = "OTEL_PIPELINE_METRICS_EXPORTER_LOGS"
+"""true: let the exporters log each failed request themselves (false)."""

@@ -1,0 +1,159 @@
+"""`RunReport`: what a run was like, as plain data that JSON carries both ways."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from otel_pipeline_metrics.report._files import write_atomically
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+SCHEMA: Final = "otel_pipeline_metrics/report/1"
+"""Name and version of the format; another version is another number."""
+
+Format = Literal["console", "json"]
+FORMATS: Final[tuple[Format, ...]] = ("console", "json")
+
+_PARTS: Final[dict[str, type]] = {
+    "run": dict,
+    "stages": list,
+    "queues": list,
+    "caches": list,
+    "resources": dict,
+    "bottleneck": dict,
+    "telemetry": dict,
+}
+
+
+class RunReport:
+    """The numbers of one run. Times are seconds, sizes bytes, ratios 0 to 1.
+
+    What is not known is None, never 0. Percentiles carry their relative error in `rel_error`.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        """Take the data of `to_dict`.
+
+        Raises:
+            ValueError: the data is no report, or one of another version.
+        """
+        self._data = _checked(data)
+
+    def __repr__(self) -> str:
+        run = self.run
+        return f"<RunReport {run.get('pipeline')!r} {run.get('result')} {len(self.stages)} stages>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunReport) and self._data == other._data
+
+    __hash__ = None  # type: ignore[assignment]  # equal by content, and the content is a dict
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The run itself: pipeline, id, trace_id, result, error_type, started, wall_s, partial."""
+        return self._part("run")
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """One entry a stage, in the order in which they first finished."""
+        return self._list("stages")
+
+    @property
+    def queues(self) -> list[dict[str, Any]]:
+        """One entry an instrumented queue."""
+        return self._list("queues")
+
+    @property
+    def caches(self) -> list[dict[str, Any]]:
+        """One entry a registered cache, with its counts during this run."""
+        return self._list("caches")
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """CPU, memory, disk and network while the run lasted."""
+        return self._part("resources")
+
+    @property
+    def bottleneck(self) -> dict[str, Any]:
+        """What held the run back."""
+        return self._part("bottleneck")
+
+    def _part(self, name: str) -> dict[str, Any]:
+        part: dict[str, Any] = self._data[name]
+        return part
+
+    def _list(self, name: str) -> list[dict[str, Any]]:
+        part: list[dict[str, Any]] = self._data[name]
+        return part
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a copy of the data, made of dicts, lists, strings, numbers and None."""
+        return copy.deepcopy(self._data)
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the data as JSON (RFC 8259: no NaN, no infinity)."""
+        return json.dumps(self._data, indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the JSON to `path`, whole or not at all, and return the path.
+
+        Raises:
+            OSError: the place cannot be written.
+        """
+        return write_atomically(path, self.to_json() + "\n")
+
+    def render(self, format: Format = "console") -> str:  # noqa: A002 - the word users expect
+        """Return the report as text for people ("console") or for programs ("json").
+
+        Raises:
+            ValueError: there is no such format.
+        """
+        if format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        if format == "json":
+            return self.to_json()
+        renderer = importlib.import_module(f"otel_pipeline_metrics.report.{format}")
+        text: str = renderer.render(self)
+        return text
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RunReport:
+        """Read a report that `save` or a run wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is cut off, is no report, or is of another version; the message
+                names the file.
+        """
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON, or is cut off: {error}") from None
+        try:
+            return cls(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _checked(data: object) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError("not a report: a JSON object is expected")
+    schema = data.get("schema")
+    family = SCHEMA.rpartition("/")[0]
+    if not isinstance(schema, str) or schema.rpartition("/")[0] != family:
+        raise ValueError(f"not a report: its schema is {schema!r}, expected {SCHEMA!r}")
+    if schema != SCHEMA:
+        raise ValueError(f"the report has schema {schema!r}, this version reads {SCHEMA!r}")
+    for name, kind in _PARTS.items():
+        if not isinstance(data.get(name), kind):
+            raise ValueError(f"not a whole report: {name!r} is missing or of the wrong kind")
+    return copy.deepcopy(data)

@@ -1,0 +1,1 @@
+"""What tests and demos share; nothing in here imports pytest."""
