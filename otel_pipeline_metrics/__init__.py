@@ -27,6 +27,7 @@ from otel_pipeline_metrics._probes.caches import (
     register_cache,
     unregister_cache,
 )
+from otel_pipeline_metrics._probes.metrics import install_caches as _install_caches
 from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._run import Run, run
 from otel_pipeline_metrics._stage import Stage, current_stage, fetch, process, stage, write
@@ -63,8 +64,8 @@ __all__ = [
     "write",
 ]
 
-# Unconfigured, stages report to whatever global providers the program sets.
-_telemetry_room.current()
+# Unconfigured, stages and caches report to whatever global providers the program sets.
+_telemetry_room.add_probe("caches", _install_caches)
 
 
 def __getattr__(name: str) -> Any:

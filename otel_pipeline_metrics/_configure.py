@@ -15,7 +15,7 @@ from otel_pipeline_metrics import _config, _guard, _telemetry
 from otel_pipeline_metrics import environment_variables as env
 from otel_pipeline_metrics._config import EXPORTERS, Config, Console, ExporterName
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
-from otel_pipeline_metrics._probes.metrics import install_caches, install_resources
+from otel_pipeline_metrics._probes.metrics import install_resources
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,7 +89,6 @@ def configure(
             )
         )
         _telemetry.add_probe("resources", install_resources)
-        _telemetry.add_probe("caches", install_caches)
         if not _exit_registered:
             _exit_registered = True
             atexit.register(_at_exit)

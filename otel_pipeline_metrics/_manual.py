@@ -14,7 +14,7 @@ from typing import Any, Final
 from otel_pipeline_metrics import _clock, _measure, _telemetry
 from otel_pipeline_metrics._model import StageResult, check_name
 from otel_pipeline_metrics._probes import caches, resources
-from otel_pipeline_metrics._probes.metrics import install_caches, install_resources
+from otel_pipeline_metrics._probes.metrics import install_resources
 from otel_pipeline_metrics.report._files import write_atomically
 
 _MIB: Final = 1024 * 1024
@@ -177,7 +177,6 @@ class MetricsCollector:
             cache.evictions += counts["evictions"]
             cache.size_bytes = bytes_now
         caches.record(name, **counts, size_bytes=bytes_now)
-        _telemetry.add_probe("caches", install_caches)
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:

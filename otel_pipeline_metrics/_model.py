@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
 
@@ -95,7 +94,7 @@ def outcome_of(error: BaseException | None) -> Outcome:
         return "ok"
     if isinstance(error, GeneratorExit):
         return "abandoned"
-    if isinstance(error, asyncio.CancelledError) or not isinstance(error, Exception):
+    if not isinstance(error, Exception):
         return "cancelled"
     return "error"
 

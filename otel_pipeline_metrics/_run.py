@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
@@ -264,13 +263,14 @@ def _result_of(error: BaseException | None) -> Result:
     """Map how a run was left to `pipeline.run.result`."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "success"
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+    # until Python 3.11 asyncio had a TimeoutError of its own
+    asyncio = sys.modules.get("asyncio")
+    if isinstance(error, (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))):
         return "timeout"
-    if isinstance(error, (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)):
-        return "cancellation"
     if isinstance(error, (Exception, SystemExit)):
         return "failure"
-    return "cancellation"  # trio's and anyio's cancellation are plain BaseExceptions
+    # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
+    return "cancellation"
 
 
 def _since(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+R = TypeVar("R")
 
 _ABSENT: Final = object()
 
@@ -46,7 +47,7 @@ class CountedCache(MutableMapping[K, V]):
         self._base: Any = type(cache) if base is None else base
         self._timed = is_timed(cache)
         self._fills_itself = hasattr(cache, "__missing__") and (
-            base is None or type(cache).__missing__ is not base.__missing__  # type: ignore[attr-defined]
+            base is None or type(cache).__missing__ is not base.__missing__
         )
         self._in_bytes = base is not None and getattr(cache, "getsizeof", None) is sys.getsizeof
         self._hits = 0
@@ -87,8 +88,7 @@ class CountedCache(MutableMapping[K, V]):
             self._hits += 1
         else:
             self._misses += 1
-        with self._counting(key):
-            value: V = self._cache[key]
+        value: V = self._storing(key, self._cache.__getitem__, key)
         return value
 
     def get(self, key: K, default: Any = None) -> Any:
@@ -101,13 +101,11 @@ class CountedCache(MutableMapping[K, V]):
         return value
 
     def __setitem__(self, key: K, value: V) -> None:
-        with self._counting(key):
-            self._cache[key] = value
+        self._storing(key, self._cache.__setitem__, key, value)
 
     def setdefault(self, key: K, default: Any = None) -> Any:
         """Store `default` if there is nothing yet and return what is there; no look-up."""
-        with self._counting(key):
-            return self._cache.setdefault(key, default)
+        return self._storing(key, self._cache.setdefault, key, default)
 
     def __delitem__(self, key: K) -> None:
         if not self._timed:
@@ -170,7 +168,7 @@ class CountedCache(MutableMapping[K, V]):
 
     def _timer(self) -> AbstractContextManager[Any]:
         """Stop a timed cache's clock, so that nothing expires between our look and its work."""
-        timer = self._cache.timer if self._timed else None
+        timer: Any = self._cache.timer if self._timed else None
         return timer if hasattr(timer, "__enter__") else nullcontext()
 
     def _expire(self, *time: Any) -> Any:
@@ -181,27 +179,12 @@ class CountedCache(MutableMapping[K, V]):
         self._expirations += max(0, before - self._length())
         return expired
 
-    def _counting(self, key: K) -> _Counting:
-        return _Counting(self, key)
-
-
-class _Counting:
-    """Around something that may store `key`: whatever else disappears was evicted."""
-
-    __slots__ = ("_before", "_counted", "_key", "_timer")
-
-    def __init__(self, counted: CountedCache[Any, Any], key: object) -> None:
-        self._counted = counted
-        self._key = key
-
-    def __enter__(self) -> None:
-        counted = self._counted
-        self._timer = counted._timer()
-        self._timer.__enter__()
-        counted._expire()
-        self._before = counted._others(self._key)
-
-    def __exit__(self, *_: object) -> None:
-        counted = self._counted
-        counted._evictions += max(0, self._before - counted._others(self._key))
-        self._timer.__exit__(None, None, None)
+    def _storing(self, key: K, store: Callable[..., R], *arguments: Any) -> R:
+        """Call something that may store `key`: whatever else disappears was evicted."""
+        with self._timer():
+            self._expire()
+            before = self._others(key)
+            try:
+                return store(*arguments)
+            finally:
+                self._evictions += max(0, before - self._others(key))

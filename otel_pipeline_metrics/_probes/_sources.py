@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Mapping
+from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -36,6 +37,8 @@ def reader_of(source: object) -> Callable[[], object]:
     if isinstance(source, CountedCache):
         return source.cache_statistics
     inner = getattr(source, "cache", None)
+    if isinstance(inner, CountedCache):
+        return inner.cache_statistics
     info = getattr(source, "cache_info", None)
     if callable(info):
         # cachetools' cache_info removes expired entries, which only its lock makes harmless
@@ -45,8 +48,6 @@ def reader_of(source: object) -> Callable[[], object]:
                 "thread would damage it; give @cached a lock, or use counted_cache(cache)"
             )
         return _checked(info)
-    if isinstance(inner, CountedCache):
-        return inner.cache_statistics
     if cachetools_base(source) is not None or (
         isinstance(source, Mapping) and not callable(source)
     ):
@@ -68,14 +69,16 @@ def _checked(read: Callable[..., object]) -> Callable[[], object]:
     if inspect.iscoroutinefunction(read):
         raise TypeError("source must not be a coroutine function: it is read from another thread")
     try:
-        inspect.signature(read).bind()
+        signature = inspect.signature(read)
+    except (TypeError, ValueError):  # a builtin that does not tell its arguments
+        return read
+    try:
+        signature.bind()
     except TypeError:
         raise TypeError(
             "source must be callable without arguments, or have cache_info(); is this function "
             "missing its cache decorator?"
         ) from None
-    except ValueError:  # a builtin that does not tell its arguments
-        pass
     return read
 
 
@@ -115,17 +118,10 @@ def parse(value: Any) -> Counts:
     Raises:
         ValueError: hits or misses are missing, or a number is none or negative.
     """
-    if isinstance(value, Mapping):
-        get = value.get
-    elif hasattr(value, "hits") and hasattr(value, "misses"):
-
-        def get(field: str) -> Any:
-            return getattr(value, field, None)
-    else:
-        raise ValueError(f"a {type(value).__name__} has no hits and misses")  # noqa: TRY004
+    get = value.get if isinstance(value, Mapping) else partial(_attribute, value)
     hits, misses = _count("hits", get("hits")), _count("misses", get("misses"))
     if hits is None or misses is None:
-        raise ValueError("hits or misses are missing")
+        raise ValueError(f"no hits and misses in a {type(value).__name__}")
     entries = get("entries")
     return Counts(
         hits,
@@ -135,6 +131,10 @@ def parse(value: Any) -> Counts:
         _count("entries", get("currsize") if entries is None else entries),
         _count("size_bytes", get("size_bytes")),
     )
+
+
+def _attribute(value: object, field: str) -> object:
+    return getattr(value, field, None)
 
 
 def _count(field: str, value: object) -> int | None:

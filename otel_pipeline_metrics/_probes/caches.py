@@ -52,18 +52,21 @@ class _Rising:
 
 
 class _Entry:
-    """One registered cache. Only its owner's lock makes a method of it safe."""
+    """One registered cache. Only its registry's lock makes its methods safe."""
 
     def __init__(self, name: str, read: Callable[[], object], before: _Entry | None) -> None:
         self.name = name
-        self.read: Callable[[], object] = read
+        self.read: Callable[[], object] | None = read
+        """What gives the counts; None once unregistered or replaced."""
         self.applied = 0
-        self.closed = False
         self.latest: CacheReading | None = None
         # A series that goes on under its name must not fall, so a new source adds to the old.
-        self._requests = _Rising(*(before._requests.totals if before else (0, 0)))
-        self._evictions = _Rising(*(before._evictions.totals if before else (0,)))
-        self._expirations = _Rising(*(before._expirations.totals if before else (0,)))
+        totals = ((0, 0), (0,), (0,)) if before is None else before.totals
+        self._requests, self._evictions, self._expirations = (_Rising(*each) for each in totals)
+
+    @property
+    def totals(self) -> tuple[tuple[int, ...], ...]:
+        return self._requests.totals, self._evictions.totals, self._expirations.totals
 
     def apply(self, counts: Counts) -> CacheReading:
         self.applied += 1
@@ -93,10 +96,11 @@ class _Retired:
 
     def __init__(self, entry: _Entry) -> None:
         self.entry = entry
-        self._key = _identity(entry.read)
-        del entry.read
+        self._key = None if entry.read is None else _identity(entry.read)
+        entry.read = None
 
     def resumes(self, read: Callable[[], object]) -> bool:
+        """Whether `read` gives the counts that these totals already hold."""
         return self._key is not None and self._key == _identity(read)
 
 
@@ -149,7 +153,7 @@ class _Registry:
     def register(self, name: str, read: Callable[[], object]) -> None:
         old = self._entries.get(name)
         if old is not None:
-            if _sources.same(old.read, read):
+            if old.read is not None and _sources.same(old.read, read):
                 return
             self._look(old)  # the old source's last counts belong to the total
         with self._lock:
@@ -160,11 +164,11 @@ class _Registry:
         old = self._entries.get(name)
         retired = self._retired.pop(name, None)
         if old is not None:
-            old.closed = True
+            old.read = None
         elif retired is not None:
             old = retired.entry
             if retired.resumes(read):
-                old.read, old.closed = read, False
+                old.read = read
                 self._entries[name] = old
                 return
         self._entries[name] = _Entry(name, read, old)
@@ -179,7 +183,6 @@ class _Registry:
                 return
             del self._entries[name]
             self._manual.pop(name, None)
-            entry.closed = True
             while len(self._retired) >= _MAX_RETIRED:
                 del self._retired[next(iter(self._retired))]
             self._retired[name] = _Retired(entry)
@@ -187,18 +190,18 @@ class _Registry:
     def record(self, name: str, size_bytes: int | None, **counts: int) -> None:
         with self._lock:
             manual = self._manual.get(name)
-            if manual is None:
-                if name in self._entries:
-                    _guard.once(
-                        f"manual cache {name}",
-                        "cache %r is registered with a source of its own; counts recorded by "
-                        "hand under this name are left out",
-                        name,
-                    )
-                    return
+            if manual is None and name not in self._entries:
                 manual = self._manual[name] = _Manual()
                 self._open(name, manual.read)
-        manual.add(size_bytes, **counts)
+        if manual is not None:
+            manual.add(size_bytes, **counts)
+            return
+        _guard.once(
+            f"manual cache {name}",
+            "cache %r is registered with a source of its own; counts recorded by hand under "
+            "this name are left out",
+            name,
+        )
 
     def read_all(self) -> list[CacheReading]:
         with self._lock:
@@ -207,10 +210,8 @@ class _Registry:
 
     def _look(self, entry: _Entry) -> CacheReading | None:
         """Read one source; None if it fails."""
-        applied = entry.applied
-        try:
-            read = entry.read
-        except AttributeError:  # unregistered meanwhile
+        applied, read = entry.applied, entry.read
+        if read is None:
             return None
         try:
             counts = _sources.parse(read())
@@ -223,9 +224,9 @@ class _Registry:
             )
             return None
         with self._lock:
-            # Another thread that was faster read later or earlier than we did, nobody knows:
-            # taking ours as well could look like a cache that was cleared.
-            if entry.applied != applied or entry.closed:
+            # If another thread took a reading while we took ours, nobody knows which is newer,
+            # and the older one would look like a cache that was cleared.
+            if entry.applied != applied or entry.read is None:
                 return entry.latest
             return entry.apply(counts)
 
@@ -253,13 +254,12 @@ def register_cache(name: str, source: object) -> None:
     Args:
         name: what tells this cache from others, the `cache.name` attribute; a fixed word, not
             one made from data.
-        source: one of
-            a function wrapped by `functools.lru_cache`, `functools.cache` or anything else that
-            has a `cache_info()`;
-            a `counted_cache`, or a function that `cachetools.cached` wrapped around one;
-            a callable that returns a mapping with `hits` and `misses` and, if known,
-            `evictions`, `expirations`, `entries` and `size_bytes`, or an object with such
-            attributes (`currsize` is read as entries, as `functools` has it).
+        source: a function wrapped by `functools.lru_cache` or `functools.cache`, or anything
+            else with a `cache_info()`; or a `counted_cache`, or a function that
+            `cachetools.cached` wrapped around one; or a callable that returns a mapping with
+            `hits` and `misses` and, if known, `evictions`, `expirations`, `entries` and
+            `size_bytes`, or an object with such attributes (`currsize` is read as entries, as
+            `functools` has it).
 
     Raises:
         TypeError: `name` is no string, or `source` cannot tell hits and misses.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import replace
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics import _clock, _guard
@@ -108,16 +109,16 @@ class ResourceProbe:
         system_busy_s: float | None = None
         system_total_s = 0.0
         psutil = _tried("psutil", _import_psutil)
-        process = _tried("the process", lambda: self._own_process(psutil))
-        usage = _tried("CPU time", lambda: _process_usage(process))
+        process = _tried("the process", self._own_process, psutil)
+        usage = _tried("CPU time", _process_usage, process)
         if usage is not None:
             fields |= usage
         if process is not None:
             fields |= _process_fields(process)
         if psutil is not None:
             fields |= self._network_fields(psutil)
-            fields |= _tried("the host's memory", lambda: _memory_fields(psutil)) or {}
-            times = _tried("the host's CPU time", lambda: _system_cpu(psutil))
+            fields |= _tried("the host's memory", _memory_fields, psutil) or {}
+            times = _tried("the host's CPU time", _system_cpu, psutil)
             if times is not None:
                 system_busy_s, system_total_s = times
         cpu_s = None if usage is None else usage["cpu_user_s"] + usage["cpu_system_s"]
@@ -196,13 +197,18 @@ class _Held:
         return self._offset + value
 
 
-def _tried(what: str, read: Callable[[], Any]) -> Any:
-    """Return `read()`, or None where this platform, container or moment does not allow it."""
+def _tried(what: str, read: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what `read` gives, or None where this platform, container or moment forbids it."""
     try:
-        return read()
+        return read(*arguments)
     except Exception as error:  # noqa: BLE001 - psutil's errors differ by platform
         _guard.once(f"resources: {what}", "cannot read %s, left out: %r", what, error)
         return None
+
+
+def _asked(process: Any, method: str) -> Any:
+    # looked up where errors are caught, since a platform may not have the method at all
+    return _tried(f"psutil's {method}", methodcaller(method), process)
 
 
 def _import_psutil() -> Any:
@@ -234,13 +240,13 @@ def _process_usage(process: Any) -> dict[str, Any]:
 
 def _process_fields(process: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "thread_count": _tried("the thread count", lambda: process.num_threads()),
-        "fd_count": _tried("the file descriptor count", lambda: process.num_fds()),
+        "thread_count": _asked(process, "num_threads"),
+        "fd_count": _asked(process, "num_fds"),
     }
-    memory = _tried("the process's memory", lambda: process.memory_info())
+    memory = _asked(process, "memory_info")
     if memory is not None:
         fields |= {"rss_bytes": memory.rss, "vms_bytes": memory.vms}
-    disk = _tried("disk counters", lambda: process.io_counters())
+    disk = _asked(process, "io_counters")
     if disk is not None:
         fields |= {"disk_read_bytes": disk.read_bytes, "disk_write_bytes": disk.write_bytes}
     return fields
@@ -279,19 +285,20 @@ def record_manual(*, cpu_utilization: float | None = None, rss_bytes: int | None
     """Keep what a program measured itself, for metrics where psutil is off.
 
     Args:
-        cpu_utilization: 0 to 1 of the CPUs the process may use; None keeps the last one.
+        cpu_utilization: 1 is all that the caller counts as available, and it is passed on as
+            given, since programs that count each CPU as 1 go above; None keeps the last one.
         rss_bytes: resident memory; None keeps the last one.
 
     Raises:
         TypeError: a value is no number.
-        ValueError: a value is out of range.
+        ValueError: a value is negative or not finite.
     """
     global _manual  # noqa: PLW0603 - replaced whole, never mutated
     changes: dict[str, Any] = {}
     if cpu_utilization is not None:
-        changes["cpu_utilization"] = _checked(cpu_utilization, "cpu_utilization", 1.0)
+        changes["cpu_utilization"] = _checked(cpu_utilization, "cpu_utilization")
     if rss_bytes is not None:
-        changes["rss_bytes"] = int(_checked(rss_bytes, "rss_bytes", math.inf))
+        changes["rss_bytes"] = int(_checked(rss_bytes, "rss_bytes"))
     _manual = replace(_manual, at=_clock.now(), **changes)
 
 
@@ -300,9 +307,9 @@ def manual() -> ResourceReading:
     return _manual
 
 
-def _checked(value: object, argument: str, maximum: float) -> float:
+def _checked(value: object, argument: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value) or not 0 <= value <= maximum:
-        raise ValueError(f"{argument} must be from 0 to {maximum:g}, not {value!r}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{argument} must be finite and not negative, not {value!r}")
     return value

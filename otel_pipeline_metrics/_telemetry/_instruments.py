@@ -16,7 +16,7 @@ from otel_pipeline_metrics import _guard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from opentelemetry.metrics import CallbackOptions, Histogram, Meter
+    from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter
 
     from otel_pipeline_metrics._model import Point
     from otel_pipeline_metrics._semconv import Metric
@@ -41,6 +41,10 @@ class InstrumentSet:
             description=metric.description,
             explicit_bucket_boundaries_advisory=metric.buckets,
         )
+
+    def counter(self, metric: Metric) -> Counter:
+        """Make a counter of increments."""
+        return self._meter.create_counter(metric.name, metric.unit, metric.description)
 
     def observable_counter(self, metric: Metric, read: Callable[[], Iterable[Point]]) -> None:
         """Report monotonic totals: `read` gives (value, attributes) pairs and only reads memory."""

@@ -1,9 +1,14 @@
 """Metrics of stages and runs, through the OpenTelemetry API alone.
 
-Everything but histograms is plain state that observable instruments read. Histogram values
-wait until a collection begins: every reader calls all observable callbacks before it reads
-its storage, so the values land in that same collection, and the user's call has not paid
-for recording them.
+Nothing is recorded while a stage runs. What has finished is totalled when a sink's batch
+comes, and recorded when a collection begins: every reader calls all observable callbacks
+before it reads its storage, so the values land in that same collection, and the user's call
+has not paid for them.
+
+The counters are synchronous ones that take increments, not observable ones. An observable
+counter's series begins, for the SDK, at its first collection, so a job with one export would
+show Prometheus a first sample and no increase. A synchronous one begins with its first
+record, which is made as soon as a series is known.
 """
 
 from __future__ import annotations
@@ -20,39 +25,55 @@ from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 from otel_pipeline_metrics._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
-    from opentelemetry.metrics import Histogram, Meter, MeterProvider
+    from opentelemetry.metrics import Counter, Meter, MeterProvider
 
-    from otel_pipeline_metrics._model import (
-        AttributeValue,
-        Batch,
-        Point,
-        StageKey,
-        StageResult,
-    )
+    from otel_pipeline_metrics._model import AttributeValue, Batch, Point, StageKey, StageResult
 
 WAITING_BOUND: Final = 8192
 """Histogram values kept for the next collection before they are recorded at once."""
 
 
-class _Totals:
-    """The running totals of one stage under one set of metric attributes."""
+_Value = tuple[float, "str | None", "int | None", Any]
+"""(duration, error type, batch size, exemplar context) of one invocation."""
 
-    __slots__ = ("attributes", "bytes", "items", "retries", "time", "waiting")
+
+class _Sum:
+    """Increments of one counter under one set of attributes, until they are recorded."""
+
+    __slots__ = ("_attributes", "_counter", "_more")
+
+    def __init__(self, counter: Counter, attributes: Mapping[str, AttributeValue]) -> None:
+        self._counter = counter
+        self._attributes = attributes
+        self._more: float = 0
+        # Zero first: a backend that sees the series begin can tell the first increase.
+        counter.add(0, attributes)
+
+    def add(self, more: float) -> None:
+        self._more += more
+
+    def record(self) -> None:
+        if self._more:
+            more, self._more = self._more, 0
+            self._counter.add(more, self._attributes)
+
+
+class _Totals:
+    """What is not recorded yet of one stage under one set of metric attributes."""
+
+    __slots__ = ("attributes", "begun", "sums", "waiting")
 
     def __init__(self, attributes: dict[str, AttributeValue]) -> None:
         self.attributes = attributes
-        self.time: dict[str, float] = {}
-        self.items: dict[tuple[str, str | None], int] = {}
-        self.bytes: dict[str, int] = {}
-        self.retries: dict[str, int] = {}
-        self.waiting: list[tuple[float, str | None, int | None, Any]] = []
-        """(duration, error type, batch size, exemplar context) not recorded yet."""
+        self.begun = False
+        self.sums: dict[tuple[str, ...], _Sum] = {}
+        self.waiting: list[_Value] = []
 
-    def with_(self, key: str, value: AttributeValue | None) -> dict[str, AttributeValue]:
-        """Return the attributes and one more; without it where `value` is None or empty."""
-        return {**self.attributes, key: value} if value else self.attributes
+    def with_(self, more: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+        """Return the attributes and those of `more` that have a value."""
+        return {**self.attributes, **{key: value for key, value in more.items() if value}}
 
 
 class StageMetrics:
@@ -64,31 +85,27 @@ class StageMetrics:
         # Taken by collections and by drains, never on the hot path.
         self._lock = threading.RLock()
         self._recording = False
-        self._duration: Histogram = instruments.histogram(names.STAGE_DURATION)
-        self._batch_size: Histogram = instruments.histogram(names.STAGE_BATCH_SIZE)
-        instruments.observable_counter(names.STAGE_TIME, self._after_settling(self._time))
-        instruments.observable_counter(names.STAGE_ITEMS, self._after_settling(self._items))
-        instruments.observable_counter(names.STAGE_IO, self._after_settling(self._bytes))
-        instruments.observable_counter(names.STAGE_RETRIES, self._after_settling(self._retries))
-        instruments.observable_up_down_counter(
-            names.STAGE_ACTIVE, self._after_settling(self._active)
-        )
+        self._duration = instruments.histogram(names.STAGE_DURATION)
+        self._batch_size = instruments.histogram(names.STAGE_BATCH_SIZE)
+        counted = (names.STAGE_TIME, names.STAGE_ITEMS, names.STAGE_IO, names.STAGE_RETRIES)
+        self._counters = {metric.name: instruments.counter(metric) for metric in counted}
+        # Its callback is what begins a collection; the SDK calls it even where a view drops it.
+        instruments.observable_up_down_counter(names.STAGE_ACTIVE, self._settled_active)
 
     def accept(self, batch: Batch) -> None:
-        """Add a batch to the totals."""
+        """Total a batch; record only what makes a new series begin."""
         with self._lock:
             if batch.plain:
                 totals = self._totals_of(batch, None)
-                totals.time["busy"] = totals.time.get("busy", 0.0) + sum(batch.plain)
-                totals.waiting.extend((d, None, None, None) for d in batch.plain)
+                busy = sum(batch.plain)
+                self._count(totals, names.STAGE_TIME, busy, names.STAGE_STATE, "busy")
+                self._wait(totals, [(d, None, None, None) for d in batch.plain])
             for result in batch.results:
-                self._add(self._totals_of(batch, result.attributes), result)
-            for totals in list(self._totals.values()):
-                if len(totals.waiting) >= WAITING_BOUND:
-                    self._record(totals)
+                totals = self._totals_of(batch, result.attributes)
+                self._add(totals, result)
 
     def settle(self) -> None:
-        """Bring everything that has finished into the totals and the histograms."""
+        """Bring everything that has finished into the instruments."""
         _measure.drain()
         with self._lock:
             for totals in list(self._totals.values()):
@@ -109,25 +126,47 @@ class StageMetrics:
             totals = self._totals[key] = _Totals({**chosen, **stage_attributes(batch.key)})
         return totals
 
-    @staticmethod
-    def _add(totals: _Totals, result: StageResult) -> None:
-        time = totals.time
-        time["busy"] = time.get("busy", 0.0) + result.busy_s
-        if result.idle_s:
-            time["idle"] = time.get("idle", 0.0) + result.idle_s
-        if result.blocked_s:
-            time["blocked"] = time.get("blocked", 0.0) + result.blocked_s
-        for direction, count in (("in", result.items_in), ("out", result.items_out)):
-            if count is not None:
-                kind = (direction, result.error_type)
-                totals.items[kind] = totals.items.get(kind, 0) + count
-        for direction, size in (("in", result.bytes_in), ("out", result.bytes_out)):
-            if size is not None:
-                totals.bytes[direction] = totals.bytes.get(direction, 0) + size
-        for error_type, count in result.retries:
-            totals.retries[error_type] = totals.retries.get(error_type, 0) + count
-        size_of_batch = result.items_in if result.items_in is not None else result.items_out
-        totals.waiting.append((result.busy_s, result.error_type, size_of_batch, result.context))
+    def _count(
+        self,
+        totals: _Totals,
+        metric: names.Metric,
+        more: float | None,
+        key: str = "",
+        value: str = "",
+        error_type: str = "",
+    ) -> None:
+        if more is None:
+            return
+        identity = (metric.name, key, value, error_type)
+        total = totals.sums.get(identity)
+        if total is None:
+            attributes = totals.with_({key: value, names.ERROR_TYPE: error_type})
+            total = totals.sums[identity] = _Sum(self._counters[metric.name], attributes)
+        total.add(more)
+
+    def _add(self, totals: _Totals, result: StageResult) -> None:
+        state, direction, failed = names.STAGE_STATE, names.IO_DIRECTION, result.error_type or ""
+        self._count(totals, names.STAGE_TIME, result.busy_s, state, "busy")
+        self._count(totals, names.STAGE_TIME, result.idle_s or None, state, "idle")
+        self._count(totals, names.STAGE_TIME, result.blocked_s or None, state, "blocked")
+        self._count(totals, names.STAGE_ITEMS, result.items_in, direction, "in", failed)
+        self._count(totals, names.STAGE_ITEMS, result.items_out, direction, "out", failed)
+        self._count(totals, names.STAGE_IO, result.bytes_in, direction, "in")
+        self._count(totals, names.STAGE_IO, result.bytes_out, direction, "out")
+        for retried_for, count in result.retries:
+            self._count(totals, names.STAGE_RETRIES, count, error_type=retried_for)
+        size = result.items_in if result.items_in is not None else result.items_out
+        self._wait(totals, [(result.busy_s, result.error_type, size, result.context)])
+
+    def _wait(self, totals: _Totals, values: list[_Value]) -> None:
+        if not totals.begun:
+            # the series begins now, as the counters' do; the rest waits
+            totals.begun = True
+            self._record_values(totals, values[:1])
+            values = values[1:]
+        totals.waiting.extend(values)
+        if len(totals.waiting) >= WAITING_BOUND:
+            self._record(totals)
 
     def _record(self, totals: _Totals) -> None:
         if self._recording:
@@ -137,52 +176,25 @@ class StageMetrics:
         self._recording = True
         try:
             waiting, totals.waiting = totals.waiting, []
-            for duration, error_type, batch_size, context in waiting:
-                attributes = totals.with_(names.ERROR_TYPE, error_type)
-                self._duration.record(duration, attributes, context)
-                if batch_size is not None:
-                    self._batch_size.record(batch_size, totals.attributes, context)
+            self._record_values(totals, waiting)
+            for total in list(totals.sums.values()):
+                total.record()
         finally:
             self._recording = False
 
-    def _after_settling(self, read: Callable[[], Iterator[Point]]) -> Callable[[], list[Point]]:
-        # Each callback settles, since a view may drop any instrument and its callback with it.
-        def settled() -> list[Point]:
-            self.settle()
-            with self._lock:
-                return list(read())
+    def _record_values(self, totals: _Totals, values: list[_Value]) -> None:
+        for duration, error_type, batch_size, context in values:
+            attributes = totals.with_({names.ERROR_TYPE: error_type})
+            self._duration.record(duration, attributes, context)
+            if batch_size is not None:
+                self._batch_size.record(batch_size, totals.attributes, context)
 
-        return settled
-
-    def _time(self) -> Iterator[Point]:
-        for totals in self._totals.values():
-            for state, seconds in totals.time.items():
-                yield seconds, totals.with_(names.STAGE_STATE, state)
-
-    def _items(self) -> Iterator[Point]:
-        for totals in self._totals.values():
-            for (direction, error_type), count in totals.items.items():
-                attributes = totals.with_(names.IO_DIRECTION, direction)
-                if error_type is not None:
-                    attributes = {**attributes, names.ERROR_TYPE: error_type}
-                yield count, attributes
-
-    def _bytes(self) -> Iterator[Point]:
-        for totals in self._totals.values():
-            for direction, size in totals.bytes.items():
-                yield size, totals.with_(names.IO_DIRECTION, direction)
-
-    def _retries(self) -> Iterator[Point]:
-        for totals in self._totals.values():
-            for error_type, count in totals.retries.items():
-                yield count, totals.with_(names.ERROR_TYPE, error_type)
-
-    def _active(self) -> Iterator[Point]:
+    def _settled_active(self) -> list[Point]:
+        self.settle()
         active: dict[StageKey, int] = {}
         for series in _measure.all_series():
             active[series.key] = active.get(series.key, 0) + len(series.active)
-        for key, count in active.items():
-            yield count, stage_attributes(key)
+        return [(count, stage_attributes(key)) for key, count in active.items()]
 
 
 class RunMetrics:

@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
@@ -29,14 +30,31 @@ if TYPE_CHECKING:
 
 
 class Account:
-    """What became of the data of one exporter. Items are spans or metric points."""
+    """What became of the data of one exporter. Items are spans or metric points.
 
-    def __init__(self, signal: Signal, kind: str, target: str, *, remote: bool = True) -> None:
+    Args:
+        signal: What it exports.
+        kind: Which exporter it is.
+        target: Where it sends to, without credentials.
+        remote: Whether that is outside the process.
+        said: Hosts whose failure was reported; shared, so that traces and metrics to one
+            collector make one line.
+    """
+
+    def __init__(
+        self,
+        signal: Signal,
+        kind: str,
+        target: str,
+        *,
+        remote: bool = True,
+        said: set[str] | None = None,
+    ) -> None:
         self.signal = signal
         self.kind = kind
         self.target = target
-        """Redacted endpoint, or what else says where the data goes."""
         self.remote = remote
+        self._said = set() if said is None else said
         self.stopped = False
         """The deadline has passed: whatever still comes is lost without being tried."""
         self._reset()
@@ -54,6 +72,8 @@ class Account:
         self.batches_failed = 0
         self.last_ok: bool | None = None
         """How the last export went; None before the first."""
+        self._under_way = 0
+        self._closed = False
 
     def accept(self) -> None:
         """Count one span into the queue; no lock, since this is in the user's thread."""
@@ -67,29 +87,50 @@ class Account:
             self._looks += 1
             return max(0, accepted - self.exported - self.failed)
 
-    def note(self, items: int, *, ok: bool, reason: str | None = None) -> None:
-        """Count one export of `items`, and say so if it is the first that failed."""
+    def begin(self, items: int) -> None:
+        """Note that the exporter has been given `items`; one export runs at a time."""
         with self._lock:
+            self._under_way = items
+
+    def note(self, items: int, *, ok: bool, reason: str | None = None) -> None:
+        """Count one export of `items`, and say so if it is the first to its host that failed."""
+        with self._lock:
+            self._under_way = 0
+            if self._closed:
+                return
             self.last_ok = ok
-            first = not ok and not self.batches_failed
             if ok:
                 self.exported += items
             else:
                 self.failed += items
                 self.batches_failed += 1
-        if first and not self.stopped:
-            logger.warning(
-                "%s cannot be exported to %s (%s); the pipeline goes on, and what is lost is "
-                "counted. The exporter's own log lines are kept with %s=true",
-                self.signal,
-                self.target,
-                reason or "no reason given",
-                quiet.ENVIRONMENT_VARIABLE,
-            )
+        if not ok and not self.stopped:
+            self._say(reason)
 
     def write_off(self) -> None:
-        """Count everything that is still in the queue as failed."""
-        self.failed += self.pending
+        """Count everything that is not out by now as failed, and count nothing after that."""
+        lost = self.pending
+        with self._lock:
+            if self._under_way:
+                lost = max(lost, self._under_way)
+                self.batches_failed += 1
+                self.last_ok = False
+            self.failed += lost
+            self._closed = True
+
+    def _say(self, reason: str | None) -> None:
+        parts = urlsplit(self.target)
+        host = f"{parts.scheme}://{parts.netloc}" if parts.netloc else self.target
+        if host in self._said:
+            return
+        self._said.add(host)
+        logger.warning(
+            "telemetry cannot be exported to %s%s; the pipeline goes on, and what is lost is "
+            "counted. The exporter's own log lines: %s=true",
+            host,
+            f" ({reason})" if reason else "",
+            quiet.ENVIRONMENT_VARIABLE,
+        )
 
 
 def _call(method: weakref.WeakMethod[Any]) -> None:
@@ -139,6 +180,7 @@ class CountingSpanExporter(SpanExporter):
         result = SpanExportResult.FAILURE
         heard = quiet.Heard()
         if not self.account.stopped:
+            self.account.begin(len(spans))
             with quiet.exporting() as heard:
                 try:
                     result = self._inner.export(spans)
@@ -176,14 +218,16 @@ class CountingMetricExporter(MetricExporter):
         """Export `metrics_data` and count how it went."""
         result = MetricExportResult.FAILURE
         heard = quiet.Heard()
+        points = _points(metrics_data)
         if not self.account.stopped:
+            self.account.begin(points)
             with quiet.exporting() as heard:
                 try:
                     result = self._inner.export(metrics_data, timeout_millis, **kwargs)
                 except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection
                     heard.reason = type(error).__name__
         ok = result is MetricExportResult.SUCCESS
-        self.account.note(_points(metrics_data), ok=ok, reason=heard.reason)
+        self.account.note(points, ok=ok, reason=heard.reason)
         return result
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:

@@ -121,4 +121,4 @@ def _work(jobs: SimpleQueue[Job | None]) -> None:
 
 def wait_for(jobs: Iterable[Job], deadline: float) -> bool:
     """Say whether all `jobs` are done, waiting until `deadline` at most."""
-    return all([job.wait(deadline) for job in jobs])
+    return all(job.wait(deadline) for job in jobs)

@@ -49,6 +49,7 @@ def exporting() -> Iterator[Heard]:
     finally:
         _here.depth -= 1
         heard.reason = heard.reason or _here.reason
+        _here.reason = None
 
 
 class Filter(logging.Filter):

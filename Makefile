@@ -1,0 +1,46 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo demo-collector test lint matrix backends bench clean
+
+demo: $(VENV)/.installed  ## index the running Python's standard library, no server needed
+	$(BIN)/python -m examples.stdlib_index --out demo-out
+
+demo-collector: $(VENV)/.installed backends  ## the same through the real Collector, Jaeger and Prometheus
+	$(BIN)/python -m examples.through_collector --out demo-out
+
+test: $(VENV)/.installed  ## every test; those of real servers need `make backends` (CI has them)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.linted  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+matrix:  ## Python 3.10 to 3.13, the oldest and the newest OpenTelemetry
+	$(PYTHON) .ci/matrix.py
+
+backends:  ## build the real servers once, outside the checkout
+	$(PYTHON) .ci/backends/build.py
+
+bench: $(VENV)/.installed  ## what a call costs, beside its peers
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)/.linted: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group lint
+	@touch $@

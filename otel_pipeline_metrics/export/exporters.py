@@ -1,0 +1,203 @@
+"""Exporters by name, each imported only when it is chosen.
+
+A constructor that raises costs one warning and its own signal, never the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+
+from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics.export import console
+from otel_pipeline_metrics.export.counting import (
+    Account,
+    CountingBatchProcessor,
+    CountingMetricExporter,
+    CountingSpanExporter,
+)
+from otel_pipeline_metrics.export.environment import (
+    GROUPS,
+    JSON_ENTRY_POINT,
+    ExportPlan,
+    Protocol,
+    Signal,
+    endpoint,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from opentelemetry.sdk.trace import SpanProcessor
+
+Counted = CountingSpanExporter | CountingMetricExporter
+
+_KINDS: Final[dict[Protocol, str]] = {
+    "grpc": "otlp/grpc",
+    "http/protobuf": "otlp/http",
+    "http/json": "otlp/json",
+}
+_FIXED: Final[dict[str, Protocol]] = {
+    "otlp_proto_grpc": "grpc",
+    "otlp_proto_http": "http/protobuf",
+}
+_environment_lock = threading.Lock()
+
+
+@contextmanager
+def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
+    """Let the SDK read the repaired values of broken variables; put the user's back after.
+
+    The SDK reads `os.environ` in its constructors, and offers no other way in.
+    """
+    if not repairs:
+        yield
+        return
+    with _environment_lock:
+        before = {name: os.environ[name] for name in repairs if name in os.environ}
+        try:
+            for name, value in repairs.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+            yield
+        finally:
+            for name in repairs:
+                os.environ.pop(name, None)
+            os.environ.update(before)
+
+
+def span_processors(
+    plan: ExportPlan, said: set[str]
+) -> list[tuple[SpanProcessor, CountingSpanExporter]]:
+    """Build a processor for each exporter of traces that can be built."""
+    built: list[tuple[SpanProcessor, CountingSpanExporter]] = []
+    for name in plan.traces:
+        account = _account(plan, "traces", name, said)
+        with _sparing(account):
+            if name == "console":
+                counting = CountingSpanExporter(console.ConsoleSpanExporter(), account)
+                built.append((console.ConsoleSpanProcessor(counting), counting))
+            else:
+                counting = CountingSpanExporter(_load(plan, "traces", name), account)
+                built.append((CountingBatchProcessor(counting), counting))
+    return built
+
+
+def metric_readers(
+    plan: ExportPlan, said: set[str]
+) -> list[tuple[MetricReader, CountingMetricExporter | None, Account]]:
+    """Build a reader for each exporter of metrics that can be built.
+
+    A reader that is pulled, such as Prometheus', has no exporter to count at.
+    """
+    built: list[tuple[MetricReader, CountingMetricExporter | None, Account]] = []
+    for name in plan.metrics:
+        account = _account(plan, "metrics", name, said)
+        with _sparing(account):
+            exporter = (
+                console.ConsoleMetricExporter()
+                if name == "console"
+                else _load(plan, "metrics", name)
+            )
+            if isinstance(exporter, MetricReader):
+                built.append((exporter, None, account))
+                continue
+            counting = CountingMetricExporter(exporter, account)
+            built.append((PeriodicExportingMetricReader(counting), counting, account))
+    return built
+
+
+def describe(plan: ExportPlan, signal: Signal, name: str) -> tuple[str, str]:
+    """Return the kind of an exporter and where it sends to, without credentials."""
+    if name == "console":
+        return "console", "stderr"
+    protocol = _protocol(plan, signal, name)
+    if protocol is None:
+        return name, "entry point"
+    return _KINDS[protocol], endpoint(_effective(plan), signal, protocol)
+
+
+def _account(plan: ExportPlan, signal: Signal, name: str, said: set[str]) -> Account:
+    kind, target = describe(plan, signal, name)
+    return Account(signal, kind, target, remote=name != "console", said=said)
+
+
+def _effective(plan: ExportPlan) -> dict[str, str]:
+    """Return the environment as the SDK gets to see it."""
+    env = dict(os.environ)
+    for name, value in plan.repairs:
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
+    return env
+
+
+def _protocol(plan: ExportPlan, signal: Signal, name: str) -> Protocol | None:
+    return plan.protocol(signal) if name == "otlp" else _FIXED.get(name)
+
+
+@contextmanager
+def _sparing(account: Account) -> Iterator[None]:
+    """Turn what an exporter's constructor raises into one warning."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - third-party code
+        # The message of the error may quote a header or a key file's content: class only.
+        _guard.logger.warning(
+            "the %s exporter for %s cannot be built (%s) and is left out",
+            account.kind,
+            account.signal,
+            type(error).__name__,
+        )
+
+
+def _load(plan: ExportPlan, signal: Signal, name: str) -> Any:
+    protocol = _protocol(plan, signal, name)
+    if protocol in _CLASSES:
+        exporter: Callable[..., Any] = _CLASSES[protocol](signal)
+        return exporter(timeout=plan.timeout_s(signal))
+    if protocol == "http/json":
+        return _entry_point(signal, JSON_ENTRY_POINT)(timeout=plan.timeout_s(signal))
+    return _entry_point(signal, name)()
+
+
+def _entry_point(signal: Signal, name: str) -> Callable[..., Any]:
+    found = tuple(entry_points(group=GROUPS[signal], name=name))
+    if not found:
+        raise LookupError(f"no entry point {name}")
+    loaded: Callable[..., Any] = found[0].load()
+    return loaded
+
+
+def _grpc(signal: Signal) -> Callable[..., Any]:
+    if signal == "traces":
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        return OTLPSpanExporter
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter
+
+
+def _http(signal: Signal) -> Callable[..., Any]:
+    if signal == "traces":
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        return OTLPSpanExporter
+    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+    return OTLPMetricExporter
+
+
+_CLASSES: Final[dict[Protocol | None, Callable[[Signal], Callable[..., Any]]]] = {
+    "grpc": _grpc,
+    "http/protobuf": _http,
+}

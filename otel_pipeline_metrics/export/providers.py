@@ -1,0 +1,142 @@
+"""Which providers are in use: given, found or built.
+
+A provider that the user gave or installed is used as it is, and never replaced or shut down.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics as metrics_api
+from opentelemetry import trace as trace_api
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+
+from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics.export import _globals, environment, exporters, quiet
+from otel_pipeline_metrics.export.flush import FlushReport
+from otel_pipeline_metrics.export.telemetry import ExporterInfo, Side, Telemetry
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._config import Config
+    from otel_pipeline_metrics.export.environment import ExportPlan, Signal
+
+__all__ = ["ExporterInfo", "FlushReport", "Telemetry", "build"]
+
+
+def build(config: Config) -> Telemetry:
+    """Return the providers that `config` and the environment ask for.
+
+    Never raises for what the environment holds: that becomes a warning and a default. Call
+    `shutdown` on what an earlier call returned before.
+    """
+    plan = environment.plan(os.environ, config.exporters)
+    sides = {
+        "traces": _theirs("traces", config.tracer_provider, plan),
+        "metrics": _theirs("metrics", config.meter_provider, plan),
+    }
+    log_filter: quiet.Filter | None = None
+    _globals.forget_ours()
+    if not all(sides.values()):
+        for problem in plan.problems:
+            _guard.once(f"environment: {problem}", "%s", problem)
+        if not plan.disabled:
+            log_filter = _build_missing(sides, config, plan)
+    infos: list[ExporterInfo] = []
+    traces = sides["traces"] or (_nothing("traces"), ())
+    metrics = sides["metrics"] or (_nothing("metrics"), ())
+    for _side, described in (traces, metrics):
+        infos.extend(described)
+    return Telemetry(traces[0], metrics[0], infos, log_filter)
+
+
+_Described = tuple[Side, tuple[ExporterInfo, ...]]
+
+
+def _theirs(signal: Signal, given: Any, plan: ExportPlan) -> _Described | None:
+    """Return the provider that the user gave or installed, if there is one."""
+    provider, kind = given, "given"
+    if provider is None and not plan.disabled:
+        kind = "global"
+        provider = _globals.tracer_provider() if signal == "traces" else _globals.meter_provider()
+    if provider is None:
+        return None
+    of = type(provider)
+    info = ExporterInfo(signal, kind, f"{of.__module__}.{of.__qualname__}")
+    return Side(signal, provider, owned=False), (info,)
+
+
+def _nothing(signal: Signal) -> Side:
+    """A signal that nobody wants costs as little as the API allows."""
+    if signal == "traces":
+        return Side(signal, trace_api.NoOpTracerProvider(), owned=False)
+    return Side(signal, metrics_api.NoOpMeterProvider(), owned=False)
+
+
+def _build_missing(
+    sides: dict[str, _Described | None], config: Config, plan: ExportPlan
+) -> quiet.Filter | None:
+    """Build what the user has not, and install it as the global provider."""
+    said: set[str] = set()
+    with exporters.repaired_environment(dict(plan.repairs)):
+        resource: Resource | None = None
+        for signal, make in (("traces", _build_traces), ("metrics", _build_metrics)):
+            if sides[signal] is None:
+                # configure() must not fail for what the SDK dislikes
+                with _guard.guarded(f"building the OpenTelemetry SDK for {signal}"):
+                    resource = resource or _resource(config)
+                    sides[signal] = make(plan, resource, said)
+    return _quieten() if any(side and side[0].owned for side in sides.values()) else None
+
+
+def _quieten() -> quiet.Filter | None:
+    if os.environ.get(quiet.ENVIRONMENT_VARIABLE, "").strip().lower() == "true":
+        return None
+    log_filter = quiet.Filter()
+    log_filter.install()
+    return log_filter
+
+
+def _build_traces(plan: ExportPlan, resource: Resource, said: set[str]) -> _Described | None:
+    built = exporters.span_processors(plan, said)
+    if not built:
+        return None
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    for processor, _ in built:
+        provider.add_span_processor(processor)
+    _globals.install_tracer_provider(provider)
+    infos = tuple(
+        ExporterInfo("traces", counting.account.kind, counting.account.target)
+        for _, counting in built
+    )
+    return Side("traces", provider, owned=True, exporters=tuple(c for _, c in built)), infos
+
+
+def _build_metrics(plan: ExportPlan, resource: Resource, said: set[str]) -> _Described | None:
+    built = exporters.metric_readers(plan, said)
+    if not built:
+        return None
+    provider = MeterProvider(
+        metric_readers=[reader for reader, _, _ in built],
+        resource=resource,
+        shutdown_on_exit=False,
+    )
+    _globals.install_meter_provider(provider)
+    infos = tuple(ExporterInfo("metrics", a.kind, a.target) for _, _, a in built)
+    counted = tuple(counting for _, counting, _ in built if counting is not None)
+    return Side("metrics", provider, owned=True, exporters=counted), infos
+
+
+def _resource(config: Config) -> Resource:
+    """Merge, weakest first: the SDK's defaults, OTEL_*, the arguments of `configure()`."""
+    attributes: dict[str, Any] = dict(config.resource_attributes)
+    if config.service_name is not None:
+        attributes[SERVICE_NAME] = config.service_name
+    resource = Resource.create(attributes)
+    if not resource.attributes.get(SERVICE_INSTANCE_ID):
+        # Without it two processes of one job write the same Prometheus series.
+        resource = resource.merge(Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())}))
+    return resource

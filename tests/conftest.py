@@ -1,0 +1,83 @@
+"""Fixtures for every test: loud faults, a clock that tests move, a sink that keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otel_pipeline_metrics import _clock, _guard, _measure, _telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otel_pipeline_metrics._model import Batch, StageResult
+
+
+@pytest.fixture(autouse=True)
+def loud_faults() -> Iterator[None]:
+    """A fault of ours fails the test that meets it."""
+    _guard.reset()
+    _guard.raise_faults = True
+    yield
+    _guard.raise_faults = False
+
+
+class Clock:
+    """Stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def unix(self) -> float:
+        return 1_700_000_000.0 + self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The library's clock, moved by hand."""
+    fake = Clock()
+    monkeypatch.setattr(_clock, "now", fake.now)
+    monkeypatch.setattr(_clock, "unix", fake.unix)
+    return fake
+
+
+class Results:
+    """A sink that keeps every batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+
+    def accept(self, batch: Batch) -> None:
+        self.batches.append(batch)
+
+    def durations(self, stage: str) -> list[float]:
+        """Busy seconds of every invocation of `stage`, plain or not."""
+        _measure.drain()
+        found = [b for b in self.batches if b.key.stage == stage]
+        return [d for b in found for d in [*b.plain, *(r.busy_s for r in b.results)]]
+
+    def of(self, stage: str) -> list[StageResult]:
+        """The results of `stage` that say more than a duration."""
+        _measure.drain()
+        return [r for b in self.batches if b.key.stage == stage for r in b.results]
+
+
+@pytest.fixture
+def results() -> Iterator[Results]:
+    """What finished in this test; no telemetry is installed meanwhile."""
+    before = _telemetry.current()
+    _measure.drain()
+    sink = Results()
+    _measure.tracing = None
+    _measure.set_sinks((sink,))
+    yield sink
+    _measure.drain()
+    _measure.tracing = before.spans
+    _measure.set_sinks((before.stages,))

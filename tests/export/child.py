@@ -1,0 +1,33 @@
+"""A pipeline's process, run by the tests: spans and a metric, then the ending in atexit.
+
+Usage: child.py FLUSH_TIMEOUT_S SPANS; prints the flush report's numbers to stdout.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import time
+
+from otel_pipeline_metrics._config import Config
+from otel_pipeline_metrics.export.providers import build
+
+
+def main(timeout_s: float, spans: int) -> None:
+    logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
+    telemetry = build(Config(service_name="child"))
+
+    def end() -> None:
+        print("ending", time.time(), flush=True)
+        print(telemetry.shutdown(timeout_s), flush=True)
+
+    atexit.register(end)
+    tracer = telemetry.tracer_provider.get_tracer("child")
+    counter = telemetry.meter_provider.get_meter("child").create_counter("done")
+    for _ in range(spans):
+        tracer.start_span("work").end()
+        counter.add(1)
+
+
+main(float(sys.argv[1]), int(sys.argv[2]))

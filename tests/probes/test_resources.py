@@ -1,0 +1,424 @@
+"""Readings of the process and its host: exact ones on a fake machine, sane ones on this one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_pipeline_metrics._model import ResourceReading
+from otel_pipeline_metrics._probes import resources
+from otel_pipeline_metrics._probes.resources import ResourceProbe
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock
+    from tests.probes.conftest import Machine
+
+
+def test_everything_is_read(machine: Machine, clock: Clock) -> None:
+    machine.user_s, machine.system_s = 3.0, 1.0
+    machine.switches = (11, 12)
+    machine.disk = (100, 200)
+    machine.network = (300, 400)
+
+    assert (
+        ResourceReading(
+            at=1000.0,
+            cpu_user_s=3.0,
+            cpu_system_s=1.0,
+            rss_bytes=1000,
+            vms_bytes=5000,
+            thread_count=3,
+            fd_count=7,
+            disk_read_bytes=100,
+            disk_write_bytes=200,
+            network_receive_bytes=300,
+            network_transmit_bytes=400,
+            context_switches_voluntary=11,
+            context_switches_involuntary=12,
+            system_memory_used_bytes=250,
+            system_memory_utilization=0.25,
+        )
+        == ResourceProbe().read()
+    )
+
+
+def test_utilization_is_cpu_time_over_elapsed_time_and_cpus(machine: Machine, clock: Clock) -> None:
+    probe = ResourceProbe()
+    machine.user_s = 100.0
+
+    assert probe.read().cpu_utilization is None
+
+    clock.advance(10)
+    machine.user_s += 4
+    machine.system_s += 1
+
+    assert probe.read().cpu_utilization == 0.25
+
+    clock.advance(10)
+
+    assert probe.read().cpu_utilization == 0.0
+
+
+def test_utilization_never_exceeds_one(machine: Machine, clock: Clock) -> None:
+    probe = ResourceProbe()
+    probe.read()
+    clock.advance(1)
+    machine.user_s += 2.1
+
+    assert probe.read().cpu_utilization == 1.0
+
+
+def test_host_utilization_counts_waiting_for_disks_as_idle(machine: Machine, clock: Clock) -> None:
+    probe = ResourceProbe()
+    probe.read()
+    clock.advance(1)
+    machine.cpu = {"user": 1.0, "nice": 0.5, "system": 0.5, "idle": 5.0, "iowait": 1.0}
+
+    assert probe.read().system_cpu_utilization == 0.25
+
+
+def test_two_readers_share_a_reading(machine: Machine, clock: Clock) -> None:
+    probe = ResourceProbe()
+    first = probe.read()
+    clock.advance(0.5)
+    calls = len(machine.calls)
+
+    assert first is probe.read(max_age_s=0.5)
+    assert calls == len(machine.calls)
+
+    clock.advance(0.1)
+
+    assert first is not probe.read(max_age_s=0.5)
+
+
+def test_a_reading_right_after_another_keeps_its_utilization(
+    machine: Machine, clock: Clock
+) -> None:
+    """A window of a millisecond would say 0 or 1 and nothing in between."""
+    probe = ResourceProbe()
+    probe.read()
+    clock.advance(10)
+    machine.user_s += 10
+    probe.read()
+    clock.advance(0.001)
+
+    assert probe.read().cpu_utilization == 0.5
+
+    clock.advance(9.999)
+    machine.user_s += 5
+
+    assert probe.read().cpu_utilization == 0.25
+
+
+def test_readers_have_windows_of_their_own(machine: Machine, clock: Clock) -> None:
+    """A monitor at one second does not turn a minute's export into that of its last second."""
+    probe = ResourceProbe()
+    slow, fast = probe.reader(), probe.reader()
+    slow.read()
+    fast.read()
+    for busy_s in (2.0, 0.0, 0.0, 0.0):
+        clock.advance(1)
+        machine.user_s += busy_s
+        machine.cpu["user"] += busy_s
+        machine.cpu["idle"] += 2 - busy_s
+        latest = fast.read()
+
+    assert (latest.cpu_utilization, latest.system_cpu_utilization) == (0.0, 0.0)
+    latest = slow.read()
+    assert (latest.cpu_utilization, latest.system_cpu_utilization) == (0.25, 0.25)
+
+
+def test_the_cpu_limit_is_read_again(
+    machine: Machine, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = ResourceProbe()
+    probe.read()
+    monkeypatch.setattr(resources.cgroup, "limits", lambda: SimpleNamespace(cpus=0.5))
+    clock.advance(100)
+    probe.read()
+    clock.advance(10)
+    machine.user_s += 5
+
+    assert probe.read().cpu_utilization == 1.0
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "lost"),
+    [
+        ("num_threads", PermissionError("no"), {"thread_count"}),
+        ("num_fds", AttributeError("num_fds"), {"fd_count"}),
+        ("memory_info", OSError("no"), {"rss_bytes", "vms_bytes"}),
+        ("io_counters", NotImplementedError(), {"disk_read_bytes", "disk_write_bytes"}),
+        (
+            "net_io_counters",
+            RuntimeError("no"),
+            {"network_receive_bytes", "network_transmit_bytes"},
+        ),
+        (
+            "virtual_memory",
+            KeyError("MemTotal"),
+            {"system_memory_used_bytes", "system_memory_utilization"},
+        ),
+        ("cpu_times", OSError("no"), {"system_cpu_utilization"}),
+        (
+            "getrusage",
+            OSError("no"),
+            {
+                "cpu_user_s",
+                "cpu_system_s",
+                "cpu_utilization",
+                "context_switches_voluntary",
+                "context_switches_involuntary",
+            },
+        ),
+        (
+            "Process",
+            ProcessLookupError("gone"),
+            {
+                "thread_count",
+                "fd_count",
+                "rss_bytes",
+                "vms_bytes",
+                "disk_read_bytes",
+                "disk_write_bytes",
+            },
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_left_out_and_said_once(  # noqa: PLR0917 - a table
+    machine: Machine,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    call: str,
+    error: Exception,
+    lost: set[str],
+) -> None:
+    machine.failing[call] = error
+    probe = ResourceProbe()
+    probe.read()
+    clock.advance(1)
+    machine.cpu["idle"] += 1
+
+    reading = probe.read()
+
+    missing = {field for field, value in vars(reading).items() if value is None}
+    assert lost == missing
+    assert len(caplog.records) == 1
+
+    del machine.failing[call]
+    clock.advance(1)
+    machine.cpu["idle"] += 1
+    probe.read()
+    clock.advance(1)
+    machine.cpu["idle"] += 1
+
+    assert None not in vars(probe.read()).values()
+
+
+def test_without_psutil_the_rest_is_read(
+    machine: Machine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+
+    reading = ResourceProbe().read()
+
+    assert (reading.cpu_user_s, reading.rss_bytes) == (0.0, None)
+    assert "psutil" in caplog.text
+
+
+def test_without_getrusage_psutil_is_asked(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows has no `resource` module."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    machine.cpu["user"] = 4.0
+
+    reading = ResourceProbe().read()
+
+    assert reading.cpu_user_s == 4.0
+    assert reading.context_switches_voluntary is None
+
+
+def test_no_network_interface(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    machine.network = None
+
+    assert ResourceProbe().read().network_receive_bytes is None
+    assert not caplog.records
+
+
+def test_network_totals_do_not_fall(machine: Machine) -> None:
+    """A virtual interface that goes away takes its counts with it."""
+    probe = ResourceProbe()
+    machine.network = (100, 50)
+    probe.read()
+    machine.network = (60, 10)
+
+    assert probe.read().network_receive_bytes == 100
+
+    machine.network = (65, 10)
+    reading = probe.read()
+
+    assert (reading.network_receive_bytes, reading.network_transmit_bytes) == (105, 50)
+
+
+def test_a_reading_from_within_a_reading_does_not_hang(machine: Machine, clock: Clock) -> None:
+    """As a signal handler or a gc callback might do."""
+    probe = ResourceProbe()
+    before = probe.read()
+    inner: list[ResourceReading] = []
+    plain = machine.num_fds
+    machine.num_fds = lambda: (inner.append(probe.read()), plain())[1]  # type: ignore[func-returns-value,method-assign]
+
+    probe.read()
+
+    assert [before] == inner
+
+
+def test_a_reading_while_another_thread_is_stuck_gives_the_last_one(
+    machine: Machine, clock: Clock
+) -> None:
+    probe = ResourceProbe()
+    before = probe.read()
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with probe._lock:
+            held.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(10)
+    try:
+        assert before is probe.read()
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_first_reading_while_another_thread_is_stuck_is_empty(machine: Machine) -> None:
+    probe = ResourceProbe()
+    thread = threading.Thread(target=probe._lock.acquire)
+    thread.start()
+    thread.join()
+
+    assert probe.read().rss_bytes is None
+
+
+def test_a_forked_child_starts_anew(machine: Machine, clock: Clock) -> None:
+    probe = ResourceProbe()
+    reader = probe.reader()
+    machine.user_s = 5.0
+    probe.read()
+    reader.read()
+    clock.advance(1)
+    thread = threading.Thread(target=probe._lock.acquire)  # held, and never released
+    thread.start()
+    thread.join()
+
+    probe.after_fork()
+    machine.user_s = 6.0
+
+    assert probe.read().cpu_utilization is None
+    assert reader.read().cpu_utilization is None
+    assert machine.processes == 2
+
+    clock.advance(1)
+    machine.user_s += 1
+
+    assert reader.read().cpu_utilization == 0.5
+
+
+def test_a_really_forked_child_reads_itself() -> None:
+    """Even where another thread of the parent was reading at the moment of the fork."""
+    code = """
+import os, threading
+from otel_pipeline_metrics._probes import resources
+probe = resources.shared()
+probe.read()
+burn = sum(i * i for i in range(3_000_000))
+thread = threading.Thread(target=probe._lock.acquire)
+thread.start(); thread.join()
+pid = os.fork()
+if pid == 0:
+    reading = probe.read()
+    ok = (
+        probe._process.pid == os.getpid()
+        and reading.cpu_utilization is None
+        and reading.rss_bytes > 0
+        and reading.cpu_user_s < 0.1
+    )
+    os._exit(0 if ok else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_shared_is_one() -> None:
+    assert resources.shared() is resources.shared()
+
+
+def test_importing_loads_neither_psutil_nor_the_sdk() -> None:
+    code = """
+import sys
+from otel_pipeline_metrics._probes import caches, cgroup, metrics, monitor, resources
+assert "psutil" not in sys.modules, "psutil"
+assert "cachetools" not in sys.modules, "cachetools"
+assert not any(name.startswith("opentelemetry.sdk") for name in sys.modules), "sdk"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_this_machine(caplog: pytest.LogCaptureFixture) -> None:
+    """Real psutil: everything known, everything sane."""
+    caplog.set_level(logging.WARNING)
+    probe = ResourceProbe()
+    first = probe.read()
+    second = probe.read()
+
+    assert first.cpu_utilization is None
+    assert {"cpu_utilization", "system_cpu_utilization"} >= {
+        field for field, value in vars(second).items() if value is None
+    }
+    assert second.rss_bytes is not None
+    assert 1_000_000 < second.rss_bytes < 100_000_000_000
+    assert second.thread_count is not None
+    assert second.thread_count >= threading.active_count()
+    assert second.cpu_user_s == pytest.approx(
+        resource.getrusage(resource.RUSAGE_SELF).ru_utime, abs=1
+    )
+    assert second.system_memory_utilization is not None
+    assert 0 < second.system_memory_utilization < 1
+    assert not caplog.records
+    assert os.getpid() == probe._process.pid
+
+
+def test_manual_readings_keep_what_is_not_given(clock: Clock) -> None:
+    resources.record_manual(cpu_utilization=0.5, rss_bytes=10)
+    clock.advance(1)
+    resources.record_manual(rss_bytes=20)
+
+    assert ResourceReading(at=1001.0, cpu_utilization=0.5, rss_bytes=20) == resources.manual()
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "error"),
+    [
+        ("cpu_utilization", "1", TypeError),
+        ("cpu_utilization", True, TypeError),
+        ("cpu_utilization", float("nan"), ValueError),
+        ("rss_bytes", -1, ValueError),
+        ("rss_bytes", float("inf"), ValueError),
+    ],
+)
+def test_manual_readings_are_checked(argument: str, value: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=argument):
+        resources.record_manual(**{argument: value})
