@@ -6,7 +6,8 @@ Three stages, three decorators, one run:
 
 fetch reads the source files, process parses them with `ast`, write stores rows in batches.
 The console shows the summary; `export_metrics.json` and `index.db` are in the folder. Set
-OTEL_EXPORTER_OTLP_ENDPOINT, and the same program ships to a Collector instead.
+OTEL_EXPORTER_OTLP_ENDPOINT, and the same program ships to a Collector instead. `--root` takes
+another folder of modules or one package, `--limit` the first files only.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import ast
 import asyncio
+import contextlib
 import functools
 import sqlite3
 import sys
 import sysconfig
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
+INSTALLED = {"site-packages", "dist-packages"}
 BATCH = 50
 
 
@@ -39,15 +43,23 @@ class Module:
     imports: list[tuple[str, bool]]
 
 
-@opm.fetch
-async def read_sources(root: Path) -> AsyncIterator[list[tuple[str, bytes]]]:
-    """Read the source files, a batch at a time, so that the loop stays free."""
-    paths = sorted(p for p in root.rglob("*.py") if "site-packages" not in p.parts)
+@opm.fetch(items=len)
+async def read_sources(root: Path, limit: int | None) -> AsyncIterator[list[tuple[str, bytes]]]:
+    """Read the source files, a batch at a time, in a thread, so that the loop stays free."""
+    paths = await asyncio.to_thread(source_files, root, limit)
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
-        texts = await asyncio.to_thread(lambda files=batch: [p.read_bytes() for p in files])
+        texts = await asyncio.to_thread(read_files, batch)
         opm.current_stage().add_bytes(sum(map(len, texts)), "in")
         yield [(module_name(p, root), t) for p, t in zip(batch, texts, strict=True)]
+
+
+def source_files(root: Path, limit: int | None) -> list[Path]:
+    return sorted(p for p in root.rglob("*.py") if INSTALLED.isdisjoint(p.parts))[:limit]
+
+
+def read_files(paths: list[Path]) -> list[bytes]:
+    return [path.read_bytes() for path in paths]
 
 
 @opm.process(items=len)
@@ -55,10 +67,8 @@ def parse(sources: list[tuple[str, bytes]]) -> list[Module]:
     """Parse a batch; a file that is no Python (the library's tests have some) is left out."""
     modules = []
     for name, text in sources:
-        try:
+        with contextlib.suppress(SyntaxError, ValueError):
             modules.append(parse_module(name, text))
-        except (SyntaxError, ValueError):
-            continue
     return modules
 
 
@@ -106,11 +116,13 @@ async def store(database: sqlite3.Connection, modules: list[Module]) -> None:
 
 
 def module_name(path: Path, root: Path) -> str:
-    parts = path.relative_to(root).with_suffix("").parts
+    above = root.parent if (root / "__init__.py").is_file() else root
+    parts = path.relative_to(above).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     database = sqlite3.connect(path)
     database.executescript(
@@ -123,15 +135,14 @@ def open_database(path: Path) -> sqlite3.Connection:
     return database
 
 
-async def index(out: Path, root: Path = STDLIB) -> opm.RunReport:
+async def index(out: Path, root: Path = STDLIB, limit: int | None = None) -> opm.RunReport:
     """Run the pipeline; return the report that is also written to `out`."""
-    out.mkdir(parents=True, exist_ok=True)
     resolves.cache_clear()
     opm.register_cache("resolved modules", resolves)
     database = open_database(out / "index.db")
     try:
         async with opm.run("stdlib-index", report=out / "export_metrics.json") as run:
-            async for sources in read_sources(root):
+            async for sources in read_sources(root, limit):
                 await store(database, parse(sources))
     finally:
         database.close()
@@ -141,10 +152,15 @@ async def index(out: Path, root: Path = STDLIB) -> opm.RunReport:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("demo-out"))
+    parser.add_argument("--root", type=Path, default=STDLIB)
+    parser.add_argument("--limit", type=int)
     arguments = parser.parse_args()
+    # What the library's sources and its tests' deliberate mistakes are warned of is not ours.
+    warnings.simplefilter("ignore", SyntaxWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
     # Console summaries on stderr even where that is a file; OTEL_* decides about the rest.
     opm.configure(service_name="stdlib-index", console=True)
-    asyncio.run(index(arguments.out))
+    asyncio.run(index(arguments.out, arguments.root, arguments.limit))
     opm.shutdown()
 
 

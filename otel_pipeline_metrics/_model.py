@@ -139,7 +139,8 @@ class Batch:
     """The attributes that the stage was defined with."""
     plain: Sequence[float]
     """Busy seconds of every invocation with nothing else to say: outcome ok, no waits, no
-    counts, no span. Most invocations are such; a bare float costs the hot path least."""
+    counts, no span. Most invocations are such; a bare float costs the hot path least.
+    Sorted, so that a sink counts them into buckets by a few bisections."""
     results: Sequence[StageResult]
     """The rest."""
 

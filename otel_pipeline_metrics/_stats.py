@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics import _sketch
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otel_pipeline_metrics._model import Batch, StageKey, StageResult
 
 
@@ -30,17 +32,16 @@ class StageStats:
         self.max_s = 0.0
         self.sketch = _sketch.Sketch()
 
-    def add_plain(self, durations: list[float]) -> None:
-        """Add invocations that ended well and say nothing but their duration."""
+    def add_sorted(self, durations: Sequence[float]) -> None:
+        """Add the durations, sorted upwards, of one invocation or more."""
         self.count += len(durations)
         self.total_s += sum(durations)
-        self.min_s = min(self.min_s, min(durations))
-        self.max_s = max(self.max_s, max(durations))
-        self.sketch.add_many(durations)
+        self.min_s = min(self.min_s, durations[0])
+        self.max_s = max(self.max_s, durations[-1])
+        self.sketch.add_sorted(durations)
 
     def add(self, result: StageResult) -> None:
-        """Add one invocation."""
-        self.add_plain([result.busy_s])
+        """Add what one invocation says beside its duration."""
         if result.outcome == "error":
             kind = result.error_type or "_OTHER"
             self.errors[kind] = self.errors.get(kind, 0) + 1
@@ -105,7 +106,9 @@ class RunStats:
         if stats is None:
             stats = self.stages[batch.key] = StageStats(batch.key)
         if batch.plain:
-            stats.add_plain(list(batch.plain))
+            stats.add_sorted(batch.plain)
+        if batch.results:
+            stats.add_sorted(sorted(result.busy_s for result in batch.results))
         for result in batch.results:
             stats.add(result)
 

@@ -14,6 +14,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._measure import (
+    Execution,
     StageId,
     enter,
     finish,
@@ -87,34 +88,36 @@ def _generator(
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         execution = prepare(stage)
+        # Closing is one more throw, as `close()` itself does it; `left` remembers it, since
+        # the source may answer it with a plain return.
+        given = left = None
+        held: list[Any] = []  # empty while the consumer works: batches are large
         try:
             source = function(*args, **kwargs)
-            send, given = source.send, None
+            del args, kwargs
+            step: Callable[[Any], Any] = source.send
             while True:
                 resume(execution)
                 try:
-                    value = send(given)
+                    held.append(step(given))
                 except StopIteration as stop:
                     returned = stop.value
                     break
                 finally:
                     pause(execution)
-                yielded(execution, items, value)
+                yielded(execution, items, held[0])
                 try:
-                    send, given = source.send, (yield value)
-                except GeneratorExit:
-                    resume(execution)
-                    try:
-                        source.close()
-                    finally:
-                        pause(execution)
-                    raise
+                    given = left = None
+                    step, given = source.send, (yield held.pop())
+                except GeneratorExit as closed:
+                    step, given, left = source.throw, closed, closed
                 except BaseException as thrown:  # noqa: BLE001 - it is the source's to answer
-                    send, given = source.throw, thrown
+                    step, given = source.throw, thrown
         except BaseException as error:
+            given = left = None  # the error's traceback holds this frame: no cycle with it
             finish(execution, error)
             raise
-        finish(execution)
+        finish(execution, left)
         return returned
 
     return wrapper
@@ -126,46 +129,55 @@ def _async_generator(
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         execution = prepare(stage)
+        step: Awaitable[Any] | None = None
+        left: BaseException | None = None
+        held: list[Any] = []
         try:
             source = function(*args, **kwargs)
-            step = _first_step(source)
+            del args, kwargs
+            step = _first_step(source, execution)
             while True:
                 resume(execution)
                 try:
-                    value = await step
+                    held.append(await step)
                 except StopAsyncIteration:
                     break
                 finally:
                     pause(execution)
-                yielded(execution, items, value)
+                yielded(execution, items, held[0])
                 try:
-                    step = source.asend((yield value))
-                except GeneratorExit:
-                    resume(execution)
-                    try:
-                        await source.aclose()
-                    finally:
-                        pause(execution)
-                    raise
+                    step = left = None
+                    step = source.asend((yield held.pop()))
+                except GeneratorExit as closed:
+                    step, left = source.athrow(closed), closed
                 except BaseException as thrown:  # noqa: BLE001 - it is the source's to answer
                     step = source.athrow(thrown)
         except BaseException as error:
+            step = left = None  # the error's traceback holds this frame: no cycle with it
             finish(execution, error)
             raise
-        finish(execution)
+        finish(execution, left)
 
     return wrapper
 
 
-def _first_step(source: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+def _first_step(source: AsyncGenerator[Any, Any], execution: Execution) -> Awaitable[Any]:
     """Start `source` unseen by the event loop.
 
     The loop closes every async generator it has seen start, all at once, when it ends. The
     wrapper closes its source itself; were both to do it, one of them would find the source
     "already running", and asyncio would log that as the user's error.
+
+    A wrapper that outlives its loop is dropped without a word, as any async generator is.
+    The finalizer keeps it so: without one, Python would close the source, and complain
+    where that has something to await.
     """
+
+    def dropped(_: AsyncGenerator[Any, Any]) -> None:
+        finish(execution, GeneratorExit())
+
     hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(None, None)
+    sys.set_asyncgen_hooks(None, dropped)
     try:
         return source.asend(None)
     finally:

@@ -14,6 +14,7 @@ record, which is made as soon as a series is known.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
@@ -21,22 +22,19 @@ from opentelemetry import metrics
 from otel_pipeline_metrics import _measure
 from otel_pipeline_metrics import _semconv as names
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
+from otel_pipeline_metrics._telemetry._fold import HistogramSeries
 from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 from otel_pipeline_metrics._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from opentelemetry.metrics import Counter, Meter, MeterProvider
+    from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
 
     from otel_pipeline_metrics._model import AttributeValue, Batch, Point, StageKey, StageResult
 
 WAITING_BOUND: Final = 8192
 """Histogram values kept for the next collection before they are recorded at once."""
-
-
-_Value = tuple[float, "str | None", "int | None", Any]
-"""(duration, error type, batch size, exemplar context) of one invocation."""
 
 
 class _Sum:
@@ -60,20 +58,68 @@ class _Sum:
             self._counter.add(more, self._attributes)
 
 
+class _Values:
+    """Values of one histogram under one set of attributes, until they are recorded."""
+
+    __slots__ = ("_attributes", "_exemplary", "_histogram", "_series", "_waiting")
+
+    def __init__(self, histogram: Histogram, attributes: dict[str, AttributeValue]) -> None:
+        self._histogram = histogram
+        self._attributes = attributes
+        self._series = HistogramSeries(histogram, attributes)
+        self._waiting: list[float] = []
+        self._exemplary: dict[int, tuple[float, Any]] = {}
+        """By bucket, the latest value with a sampled span: as many as a reservoir keeps."""
+
+    def add_many(self, values: Sequence[float]) -> bool:
+        """Add values; True when enough of them wait."""
+        self._waiting.extend(values)
+        return len(self._waiting) >= WAITING_BOUND
+
+    def add(self, value: float, context: Any, boundaries: Sequence[float]) -> bool:
+        """Add a value and the context of its span, if that is sampled."""
+        if context is not None:
+            bucket = bisect_left(boundaries, value)
+            before = self._exemplary.get(bucket)
+            self._exemplary[bucket] = (value, context)
+            if before is None:
+                return False
+            value = before[0]
+        self._waiting.append(value)
+        return len(self._waiting) >= WAITING_BOUND
+
+    def record(self, *, collecting: bool) -> None:
+        """Record what waits."""
+        exemplary, self._exemplary = self._exemplary, {}
+        for value, context in exemplary.values():
+            self._histogram.record(value, self._attributes, context)
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            waiting.sort()
+            self._series.record(waiting, collecting=collecting)
+
+
 class _Totals:
     """What is not recorded yet of one stage under one set of metric attributes."""
 
-    __slots__ = ("attributes", "begun", "sums", "waiting")
+    __slots__ = ("attributes", "sums", "values")
 
     def __init__(self, attributes: dict[str, AttributeValue]) -> None:
         self.attributes = attributes
-        self.begun = False
         self.sums: dict[tuple[str, ...], _Sum] = {}
-        self.waiting: list[_Value] = []
+        self.values: dict[tuple[str, str], _Values] = {}
+        """By metric and error type."""
 
     def with_(self, more: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
         """Return the attributes and those of `more` that have a value."""
         return {**self.attributes, **{key: value for key, value in more.items() if value}}
+
+    def record(self, *, collecting: bool) -> None:
+        """Record everything that waits."""
+        for values in list(self.values.values()):
+            values.record(collecting=collecting)
+        for total in list(self.sums.values()):
+            total.record()
 
 
 class StageMetrics:
@@ -85,8 +131,8 @@ class StageMetrics:
         # Taken by collections and by drains, never on the hot path.
         self._lock = threading.RLock()
         self._recording = False
-        self._duration = instruments.histogram(names.STAGE_DURATION)
-        self._batch_size = instruments.histogram(names.STAGE_BATCH_SIZE)
+        measured = (names.STAGE_DURATION, names.STAGE_BATCH_SIZE)
+        self._histograms = {metric.name: instruments.histogram(metric) for metric in measured}
         counted = (names.STAGE_TIME, names.STAGE_ITEMS, names.STAGE_IO, names.STAGE_RETRIES)
         self._counters = {metric.name: instruments.counter(metric) for metric in counted}
         # Its callback is what begins a collection; the SDK calls it even where a view drops it.
@@ -99,17 +145,18 @@ class StageMetrics:
                 totals = self._totals_of(batch, None)
                 busy = sum(batch.plain)
                 self._count(totals, names.STAGE_TIME, busy, names.STAGE_STATE, "busy")
-                self._wait(totals, [(d, None, None, None) for d in batch.plain])
+                if self._values(totals, names.STAGE_DURATION).add_many(batch.plain):
+                    self._record(totals)
             for result in batch.results:
                 totals = self._totals_of(batch, result.attributes)
                 self._add(totals, result)
 
-    def settle(self) -> None:
+    def settle(self, *, collecting: bool = False) -> None:
         """Bring everything that has finished into the instruments."""
         _measure.drain()
         with self._lock:
             for totals in list(self._totals.values()):
-                self._record(totals)
+                self._record(totals, collecting=collecting)
 
     def _totals_of(self, batch: Batch, own: Mapping[str, AttributeValue] | None) -> _Totals:
         chosen: dict[str, Any] = {}
@@ -155,42 +202,38 @@ class StageMetrics:
         self._count(totals, names.STAGE_IO, result.bytes_out, direction, "out")
         for retried_for, count in result.retries:
             self._count(totals, names.STAGE_RETRIES, count, error_type=retried_for)
+        full = self._values(totals, names.STAGE_DURATION, failed).add(
+            result.busy_s, result.context, names.DURATION_BUCKETS
+        )
         size = result.items_in if result.items_in is not None else result.items_out
-        self._wait(totals, [(result.busy_s, result.error_type, size, result.context)])
-
-    def _wait(self, totals: _Totals, values: list[_Value]) -> None:
-        if not totals.begun:
-            # the series begins now, as the counters' do; the rest waits
-            totals.begun = True
-            self._record_values(totals, values[:1])
-            values = values[1:]
-        totals.waiting.extend(values)
-        if len(totals.waiting) >= WAITING_BOUND:
+        if size is not None:
+            full |= self._values(totals, names.STAGE_BATCH_SIZE).add(
+                size, result.context, names.SIZE_BUCKETS
+            )
+        if full:
             self._record(totals)
 
-    def _record(self, totals: _Totals) -> None:
+    def _values(self, totals: _Totals, metric: names.Metric, error_type: str = "") -> _Values:
+        values = totals.values.get((metric.name, error_type))
+        if values is None:
+            attributes = totals.with_({names.ERROR_TYPE: error_type})
+            values = _Values(self._histograms[metric.name], attributes)
+            totals.values[metric.name, error_type] = values
+        return values
+
+    def _record(self, totals: _Totals, *, collecting: bool = False) -> None:
         if self._recording:
             # A gc callback entered a stage while the SDK held a lock of its own that it does
             # not let the same thread take twice; the values wait for the next time.
             return
         self._recording = True
         try:
-            waiting, totals.waiting = totals.waiting, []
-            self._record_values(totals, waiting)
-            for total in list(totals.sums.values()):
-                total.record()
+            totals.record(collecting=collecting)
         finally:
             self._recording = False
 
-    def _record_values(self, totals: _Totals, values: list[_Value]) -> None:
-        for duration, error_type, batch_size, context in values:
-            attributes = totals.with_({names.ERROR_TYPE: error_type})
-            self._duration.record(duration, attributes, context)
-            if batch_size is not None:
-                self._batch_size.record(batch_size, totals.attributes, context)
-
     def _settled_active(self) -> list[Point]:
-        self.settle()
+        self.settle(collecting=True)
         active: dict[StageKey, int] = {}
         for series in _measure.all_series():
             active[series.key] = active.get(series.key, 0) + len(series.active)

@@ -59,6 +59,7 @@ class Spans:
             set_status_on_exception=False,
         )
         execution.span = span
+        execution.plain = False
         self.resume(execution)
 
     def resume(self, execution: Execution) -> None:

@@ -11,22 +11,26 @@ import itertools
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
+from otel_pipeline_metrics import _clock
 from otel_pipeline_metrics._guard import logger
 from otel_pipeline_metrics.export import quiet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_pipeline_metrics.export.environment import Signal
+
+SLOW_S: Final = 0.5
+"""A failure that took longer and gave no reason is told with its time."""
 
 
 class Account:
@@ -167,6 +171,27 @@ class Stoppable:
         self.shutdown(timeout_millis=0)
 
 
+def _attempt(account: Account, items: int, export: Callable[[], bool]) -> bool:
+    """Make one export, count it, and say whether it succeeded."""
+    if account.stopped:
+        account.note(items, ok=False)
+        return False
+    account.begin(items)
+    started = _clock.now()
+    ok = False
+    with quiet.exporting() as heard:
+        try:
+            ok = export()
+        except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection
+            heard.reason = type(error).__name__
+    reason = heard.reason
+    elapsed_s = _clock.now() - started
+    if reason is None and elapsed_s > SLOW_S:
+        reason = f"no success in {elapsed_s:.1f} s"
+    account.note(items, ok=ok, reason=reason)
+    return ok
+
+
 class CountingSpanExporter(SpanExporter):
     """A span exporter that counts, and never raises."""
 
@@ -177,18 +202,12 @@ class CountingSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export `spans` and count how it went."""
-        result = SpanExportResult.FAILURE
-        heard = quiet.Heard()
-        if not self.account.stopped:
-            self.account.begin(len(spans))
-            with quiet.exporting() as heard:
-                try:
-                    result = self._inner.export(spans)
-                except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection
-                    heard.reason = type(error).__name__
-        ok = result is SpanExportResult.SUCCESS
-        self.account.note(len(spans), ok=ok, reason=heard.reason)
-        return result
+        ok = _attempt(
+            self.account,
+            len(spans),
+            lambda: self._inner.export(spans) is SpanExportResult.SUCCESS,
+        )
+        return SpanExportResult.SUCCESS if ok else SpanExportResult.FAILURE
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the wrapped exporter."""
@@ -216,19 +235,15 @@ class CountingMetricExporter(MetricExporter):
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         """Export `metrics_data` and count how it went."""
-        result = MetricExportResult.FAILURE
-        heard = quiet.Heard()
-        points = _points(metrics_data)
-        if not self.account.stopped:
-            self.account.begin(points)
-            with quiet.exporting() as heard:
-                try:
-                    result = self._inner.export(metrics_data, timeout_millis, **kwargs)
-                except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection
-                    heard.reason = type(error).__name__
-        ok = result is MetricExportResult.SUCCESS
-        self.account.note(points, ok=ok, reason=heard.reason)
-        return result
+        ok = _attempt(
+            self.account,
+            _points(metrics_data),
+            lambda: (
+                self._inner.export(metrics_data, timeout_millis, **kwargs)
+                is MetricExportResult.SUCCESS
+            ),
+        )
+        return MetricExportResult.SUCCESS if ok else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Flush the wrapped exporter."""

@@ -208,7 +208,8 @@ def _call(side: Side, deadline: float, *, ending: bool) -> Callable[[], object]:
             if not ending:
                 return side.provider.force_flush(left_ms)
             if side.signal == "metrics":
-                return side.provider.shutdown(left_ms)
+                # Longer than we wait, or it would cut the export off before we do.
+                return side.provider.shutdown(left_ms + 1000)
             return side.provider.shutdown()
 
     return call

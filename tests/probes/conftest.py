@@ -105,7 +105,7 @@ class Machine:
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     """A machine with 2 CPUs on which nothing happens unless the test says so."""
     fake = Machine()
-    monkeypatch.setitem(sys.modules, "psutil", fake)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "psutil", fake)
     monkeypatch.setattr(resource, "getrusage", fake.getrusage)
     monkeypatch.setattr(cgroup, "limits", lambda: ResourceLimits("host", 2.0))
     return fake

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import resource
-import subprocess
 import sys
 import threading
 from types import SimpleNamespace
@@ -14,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._model import ResourceReading
-from otel_pipeline_metrics._probes import resources
+from otel_pipeline_metrics._probes import cgroup, resources
 from otel_pipeline_metrics._probes.resources import ResourceProbe
 
 if TYPE_CHECKING:
@@ -141,7 +137,7 @@ def test_the_cpu_limit_is_read_again(
 ) -> None:
     probe = ResourceProbe()
     probe.read()
-    monkeypatch.setattr(resources.cgroup, "limits", lambda: SimpleNamespace(cpus=0.5))
+    monkeypatch.setattr(cgroup, "limits", lambda: SimpleNamespace(cpus=0.5))
     clock.advance(100)
     probe.read()
     clock.advance(10)
@@ -335,70 +331,6 @@ def test_a_forked_child_starts_anew(machine: Machine, clock: Clock) -> None:
     machine.user_s += 1
 
     assert reader.read().cpu_utilization == 0.5
-
-
-def test_a_really_forked_child_reads_itself() -> None:
-    """Even where another thread of the parent was reading at the moment of the fork."""
-    code = """
-import os, threading
-from otel_pipeline_metrics._probes import resources
-probe = resources.shared()
-probe.read()
-burn = sum(i * i for i in range(3_000_000))
-thread = threading.Thread(target=probe._lock.acquire)
-thread.start(); thread.join()
-pid = os.fork()
-if pid == 0:
-    reading = probe.read()
-    ok = (
-        probe._process.pid == os.getpid()
-        and reading.cpu_utilization is None
-        and reading.rss_bytes > 0
-        and reading.cpu_user_s < 0.1
-    )
-    os._exit(0 if ok else 1)
-assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_shared_is_one() -> None:
-    assert resources.shared() is resources.shared()
-
-
-def test_importing_loads_neither_psutil_nor_the_sdk() -> None:
-    code = """
-import sys
-from otel_pipeline_metrics._probes import caches, cgroup, metrics, monitor, resources
-assert "psutil" not in sys.modules, "psutil"
-assert "cachetools" not in sys.modules, "cachetools"
-assert not any(name.startswith("opentelemetry.sdk") for name in sys.modules), "sdk"
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def test_this_machine(caplog: pytest.LogCaptureFixture) -> None:
-    """Real psutil: everything known, everything sane."""
-    caplog.set_level(logging.WARNING)
-    probe = ResourceProbe()
-    first = probe.read()
-    second = probe.read()
-
-    assert first.cpu_utilization is None
-    assert {"cpu_utilization", "system_cpu_utilization"} >= {
-        field for field, value in vars(second).items() if value is None
-    }
-    assert second.rss_bytes is not None
-    assert 1_000_000 < second.rss_bytes < 100_000_000_000
-    assert second.thread_count is not None
-    assert second.thread_count >= threading.active_count()
-    assert second.cpu_user_s == pytest.approx(
-        resource.getrusage(resource.RUSAGE_SELF).ru_utime, abs=1
-    )
-    assert second.system_memory_utilization is not None
-    assert 0 < second.system_memory_utilization < 1
-    assert not caplog.records
-    assert os.getpid() == probe._process.pid
 
 
 def test_manual_readings_keep_what_is_not_given(clock: Clock) -> None:

@@ -1,0 +1,178 @@
+"""A clean environment, clean API globals, and local OTLP servers that count what arrives."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import threading
+from collections import Counter
+from concurrent import futures
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import _internal as metrics_internal
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics_pb
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_pb
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_grpc
+from opentelemetry.util._once import Once
+
+from otel_pipeline_metrics._config import Config
+from otel_pipeline_metrics.export import providers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from otel_pipeline_metrics.export.telemetry import Telemetry
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def api_globals() -> Iterator[None]:
+    """Each test begins with no global provider and leaves none."""
+    kept = (
+        (trace, "_TRACER_PROVIDER", None),
+        (trace, "_TRACER_PROVIDER_SET_ONCE", Once()),
+        (metrics_internal, "_METER_PROVIDER", None),
+        (metrics_internal, "_METER_PROVIDER_SET_ONCE", Once()),
+        (metrics_internal, "_PROXY_METER_PROVIDER", metrics_internal._ProxyMeterProvider()),
+    )
+    before = [getattr(module, name) for module, name, _ in kept]
+    for module, name, value in kept:
+        setattr(module, name, value)
+    yield
+    for (module, name, _), value in zip(kept, before, strict=True):
+        setattr(module, name, value)
+
+
+@pytest.fixture
+def build() -> Iterator[Callable[..., Telemetry]]:
+    """`providers.build` of a Config with these fields; ended after the test."""
+    made: list[Telemetry] = []
+
+    def make(**fields: Any) -> Telemetry:
+        telemetry = providers.build(Config(**fields))
+        made.append(telemetry)
+        return telemetry
+
+    yield make
+    for telemetry in made:
+        telemetry.shutdown(2)
+
+
+def use(telemetry: Telemetry, spans: int = 1) -> None:
+    """Make `spans` spans and one metric with one point."""
+    tracer = telemetry.tracer_provider.get_tracer("test")
+    for _ in range(spans):
+        tracer.start_span("work").end()
+    telemetry.meter_provider.get_meter("test").create_counter("done").add(spans)
+
+
+class Received:
+    """What a server got."""
+
+    def __init__(self) -> None:
+        self.endpoint = ""
+        self.spans: Counter[str] = Counter()
+        self.points: Counter[str] = Counter()
+        self.resources: list[dict[str, str]] = []
+        self.headers: list[dict[str, str]] = []
+        self.refuse = False
+        self.lock = threading.Lock()
+
+    def take_spans(self, request: Any) -> None:
+        with self.lock:
+            for resource in request.resource_spans:
+                self.resources.append(_attributes(resource.resource))
+                for scope in resource.scope_spans:
+                    self.spans.update(span.name for span in scope.spans)
+
+    def take_points(self, request: Any) -> None:
+        with self.lock:
+            for resource in request.resource_metrics:
+                for scope in resource.scope_metrics:
+                    for metric in scope.metrics:
+                        data = getattr(metric, metric.WhichOneof("data"))
+                        self.points[metric.name] += len(data.data_points)
+
+
+def _attributes(resource: Any) -> dict[str, str]:
+    return {pair.key: pair.value.string_value for pair in resource.attributes}
+
+
+@pytest.fixture
+def http_collector() -> Iterator[Received]:
+    received = Received()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.headers.get("Content-Encoding") == "gzip":
+                body = gzip.decompress(body)
+            received.headers.append({key.lower(): value for key, value in self.headers.items()})
+            if not received.refuse:
+                if self.path == "/v1/traces":
+                    received.take_spans(trace_pb.ExportTraceServiceRequest.FromString(body))
+                elif self.path == "/v1/metrics":
+                    received.take_points(metrics_pb.ExportMetricsServiceRequest.FromString(body))
+            self.send_response(400 if received.refuse else 200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    received.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    yield received
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def grpc_collector() -> Iterator[Received]:
+    received = Received()
+
+    class Traces(trace_grpc.TraceServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:
+            if received.refuse:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+            received.headers.append(dict(context.invocation_metadata()))
+            received.take_spans(request)
+            return trace_pb.ExportTraceServiceResponse()
+
+    class Metrics(metrics_grpc.MetricsServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:
+            if received.refuse:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+            received.take_points(request)
+            return metrics_pb.ExportMetricsServiceResponse()
+
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
+    trace_grpc.add_TraceServiceServicer_to_server(Traces(), server)
+    metrics_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    received.endpoint = f"http://127.0.0.1:{port}"
+    yield received
+    server.stop(None).wait()
+
+
+def global_tracer_provider() -> trace.TracerProvider:
+    return trace.get_tracer_provider()
+
+
+def global_meter_provider() -> metrics.MeterProvider:
+    return metrics.get_meter_provider()

@@ -1,0 +1,82 @@
+"""Caches whose program reports their counts itself."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from otel_pipeline_metrics._model import CacheReading
+from otel_pipeline_metrics._probes import caches
+from otel_pipeline_metrics._probes.caches import read_all, record, register_cache, unregister_cache
+
+
+def only() -> CacheReading:
+    (reading,) = read_all()
+    return reading
+
+
+def test_record_adds_up() -> None:
+    record("manual", 3, 1)
+    record("manual", 2, 0, evictions=4, size_bytes=100)
+    record("manual", 0, 1)
+
+    assert CacheReading("manual", 5, 2, evictions=4, size_bytes=100) == only()
+
+
+def test_record_from_many_threads() -> None:
+    def work() -> None:
+        for _ in range(500):
+            record("manual", 1, 2, 3)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert CacheReading("manual", 2000, 4000, 6000) == only()
+
+
+def test_record_under_a_registered_name_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    record("name", 5, 5)
+    register_cache("name", lambda: {"hits": 1, "misses": 1})
+    record("name", 100, 100)
+    record("name", 100, 100)
+
+    assert CacheReading("name", 6, 6) == only()
+    assert len(caplog.records) == 1
+
+    unregister_cache("name")
+    record("name", 1, 0)
+    assert CacheReading("name", 7, 6, evictions=0) == only()
+
+
+@pytest.mark.parametrize("argument", ["hits", "misses", "evictions", "size_bytes"])
+@pytest.mark.parametrize(
+    ("value", "error"), [("1", TypeError), (True, TypeError), (1.5, TypeError), (-1, ValueError)]
+)
+def test_record_checks_its_counts(argument: str, value: Any, error: type[Exception]) -> None:
+    counts = {"hits": 0, "misses": 0, argument: value}
+    with pytest.raises(error, match=argument):
+        record("name", **counts)
+
+
+def test_a_forked_child_can_go_on() -> None:
+    """Another thread held both locks at the moment of the fork."""
+    record("manual", 1, 1)
+    thread = threading.Thread(
+        target=lambda: (
+            caches._registry._lock.acquire(),
+            caches._registry._manual["manual"]._lock.acquire(),
+        )
+    )
+    thread.start()
+    thread.join()
+    caches._registry._manual["manual"].after_fork()
+    caches._registry.after_fork()
+
+    record("manual", 1, 1)
+
+    assert CacheReading("manual", 2, 2, 0) == only()

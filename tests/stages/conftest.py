@@ -1,0 +1,123 @@
+"""Real SDK providers in memory, with nothing global."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from otel_pipeline_metrics import _measure, _telemetry
+from tests.conftest import Results
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from opentelemetry.sdk.metrics.export import Metric
+    from opentelemetry.sdk.trace import ReadableSpan
+
+
+class Otel:
+    """A pair of real providers that keep what they get, and telemetry installed on them."""
+
+    def __init__(
+        self,
+        metric_attributes: tuple[str, ...] = (),
+        readers: tuple[InMemoryMetricReader, ...] = (),
+        tracer_provider: Any = None,
+        **meter_options: Any,
+    ) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.tracer_provider = tracer_provider or TracerProvider(shutdown_on_exit=False)
+        if isinstance(self.tracer_provider, TracerProvider):
+            self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.readers = readers or (InMemoryMetricReader(),)
+        self.meter_provider = MeterProvider(self.readers, shutdown_on_exit=False, **meter_options)
+        self.telemetry = _telemetry.Telemetry(
+            self.tracer_provider, self.meter_provider, metric_attributes
+        )
+        self.results = Results()
+        self.install()
+
+    def install(self) -> None:
+        _telemetry.install(self.telemetry)
+        _measure.set_sinks((self.telemetry.stages, self.results))
+
+    def spans(self) -> list[ReadableSpan]:
+        return list(self.exporter.get_finished_spans())
+
+    def span(self, name: str) -> ReadableSpan:
+        (found,) = [s for s in self.spans() if s.name == name]
+        return found
+
+    def collect(self, reader: int = 0) -> dict[str, Metric]:
+        """Collect once; the stage metrics by name."""
+        data = self.readers[reader].get_metrics_data()
+        if data is None:
+            return {}
+        return {
+            metric.name: metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name.startswith("pipeline.stage.")
+        }
+
+    def points(self, name: str, reader: int = 0) -> list[Any]:
+        metric = self.collect(reader).get(name)
+        return [] if metric is None else list(metric.data.data_points)
+
+    def values(self, name: str, stage: str, reader: int = 0) -> dict[tuple[Any, ...], Any]:
+        """Values of a counter of one stage, by its attributes other than the stage's name."""
+        return {
+            tuple(v for k, v in sorted(p.attributes.items()) if k != "pipeline.stage.name"): p.value
+            for p in self.points(name, reader)
+            if p.attributes["pipeline.stage.name"] == stage
+        }
+
+    def close(self) -> None:
+        self.meter_provider.shutdown()
+        if isinstance(self.tracer_provider, TracerProvider):
+            self.tracer_provider.shutdown()
+
+
+@pytest.fixture
+def make_otel() -> Iterator[Callable[..., Otel]]:
+    """`make_otel(...)` with options of `Otel`; the last one made is installed."""
+    made: list[Otel] = []
+
+    def make(**options: Any) -> Otel:
+        made.append(Otel(**options))
+        return made[-1]
+
+    yield make
+    _telemetry.install(_telemetry.Telemetry())
+    for otel in made:
+        otel.close()
+
+
+@pytest.fixture
+def otel(make_otel: Callable[..., Otel]) -> Otel:
+    return make_otel()
+
+
+@pytest.fixture
+def silence(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Any]]:
+    """Nobody logs a warning and no exception is dropped on the floor; checked at the end."""
+    dropped: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda u: dropped.append(repr(u.exc_value)))
+    caplog.set_level(logging.WARNING)
+    yield dropped
+    for _ in range(3):
+        gc.collect()
+    assert [r.getMessage() for r in caplog.get_records("call")] == []
+    assert dropped == []

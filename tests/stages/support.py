@@ -1,0 +1,42 @@
+"""What several of these tests need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from opentelemetry import trace
+
+from otel_pipeline_metrics import _measure, current_stage
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def nothing_current() -> bool:
+    """Whether neither a span nor an execution is current here."""
+    return trace.get_current_span() is trace.INVALID_SPAN and current_stage() is _measure.NOTHING
+
+
+def in_flight(stage: str) -> int:
+    """How many executions of `stage` are open."""
+    return sum(len(s.active) for s in _measure.all_series() if s.key.stage == stage)
+
+
+def outcomes(results: Any, stage: str) -> list[str]:
+    """How the invocations of `stage` ended that did not simply end well."""
+    return [r.outcome for r in results.of(stage)]
+
+
+def run_script(text: str, path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a script from a file of its own, with the package importable."""
+    path.write_text(text)
+    return subprocess.run(
+        [sys.executable, *options, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+    )
