@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _telemetry as _telemetry_room
 from otel_pipeline_metrics._configure import configure, shutdown
+from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._manual import MetricsCollector, get_metrics_collector
-from otel_pipeline_metrics._measure import Execution
 from otel_pipeline_metrics._model import CacheReading, ResourceReading, StageResult
 from otel_pipeline_metrics._probes.caches import (
     counted_cache,

@@ -83,12 +83,12 @@ def configure(
         if config.console is None and _export.console:
             config = dataclasses.replace(config, console=True)
         _config.replace(config)
+        _telemetry.set_probe("resources", install_resources)
         _telemetry.install(
             _telemetry.Telemetry(
                 _export.tracer_provider, _export.meter_provider, config.metric_attributes
             )
         )
-        _telemetry.add_probe("resources", install_resources)
         if not _exit_registered:
             _exit_registered = True
             atexit.register(_at_exit)
@@ -107,7 +107,7 @@ def shutdown() -> None:
 
 
 def _end_export() -> None:
-    global _export  # noqa: PLW0603 - as above
+    global _export
     export, _export = _export, None
     if export is None:
         return

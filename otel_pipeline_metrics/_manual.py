@@ -9,13 +9,16 @@ import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics import _clock, _measure, _telemetry
+from otel_pipeline_metrics import _clock, _series, _telemetry
 from otel_pipeline_metrics._model import StageResult, check_name
 from otel_pipeline_metrics._probes import caches, resources
 from otel_pipeline_metrics._probes.metrics import install_resources
 from otel_pipeline_metrics.report._files import write_atomically
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 
 _MIB: Final = 1024 * 1024
 
@@ -116,8 +119,8 @@ class MetricsCollector:
             if items:
                 stage.min_s = min(stage.min_s, duration / items)
                 stage.max_s = max(stage.max_s, duration / items)
-        _measure.submit(
-            _measure.stage_id(name, None),
+        _series.submit(
+            _series.stage_id(name, None),
             StageResult(
                 busy_s=duration,
                 outcome="error" if failed else "ok",
@@ -149,8 +152,9 @@ class MetricsCollector:
             self._disk.add(disk)
             self._network.add(network)
         resources.record_manual(cpu_utilization=cpu / 100, rss_bytes=round(memory * _MIB))
-        _telemetry.add_probe("resources", install_resources)
-        scope = _measure.current_scope()
+        # Where psutil is read, its gauges stand; these are for where it is not.
+        _telemetry.add_probe("resources", _install_manual)
+        scope = _series.current_scope()
         if scope.on_resources is not None:
             scope.on_resources(cpu / 100, memory * _MIB)
 
@@ -236,6 +240,10 @@ def get_metrics_collector() -> MetricsCollector:
         # setdefault is atomic: of two threads that come first, one's collector is everybody's
         collector = _collectors.setdefault(process, MetricsCollector())
     return collector
+
+
+def _install_manual(instruments: InstrumentSet) -> None:
+    install_resources(instruments, psutil=False)
 
 
 def _number(value: object, argument: str) -> float:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 Outcome = Literal["ok", "error", "cancelled", "abandoned"]
+WaitState = Literal["idle", "blocked"]
 Direction = Literal["in", "out"]
 AttributeValue = Union[
     str, bool, int, float, "Sequence[str]", "Sequence[bool]", "Sequence[int]", "Sequence[float]"
@@ -126,6 +127,8 @@ class StageResult(NamedTuple):
     retries: tuple[tuple[str, int], ...] = ()
     """(`error.type` or "", how often)."""
     attributes: Mapping[str, AttributeValue] | None = None
+    event_times: Sequence[tuple[float, float]] = ()
+    """(event time, time of finishing) of items, Unix seconds."""
     context: Any = None
     """The OpenTelemetry context of the invocation's span, for exemplars."""
 
@@ -143,6 +146,27 @@ class Batch:
     Sorted, so that a sink counts them into buckets by a few bisections."""
     results: Sequence[StageResult]
     """The rest."""
+    time: TimeInStates | None = None
+    """The workers' time since the last batch, waits outside the stage included; None where no
+    queue is instrumented: then the invocations' own times are all that is known."""
+
+
+@dataclass
+class TimeInStates:
+    """Seconds of one worker at one stage; they add up to its wall time there."""
+
+    busy: float = 0.0
+    idle: float = 0.0
+    blocked: float = 0.0
+
+
+@dataclass(frozen=True)
+class QueueBatch:
+    """The items that left one queue since the last batch."""
+
+    name: str
+    waits: Sequence[float]
+    """Seconds from put to get, sorted."""
 
 
 class Sink(Protocol):
@@ -151,8 +175,11 @@ class Sink(Protocol):
     def accept(self, batch: Batch) -> None:
         """Take one batch; called by one thread at a time."""
 
+    def accept_queue(self, batch: QueueBatch) -> None:
+        """Take one batch of a queue; called by one thread at a time."""
 
-Point = tuple[Union[int, float], "Mapping[str, AttributeValue]"]
+
+Point = tuple[int | float, "Mapping[str, AttributeValue]"]
 """One value of an observable instrument and its attributes."""
 
 
@@ -216,4 +243,3 @@ class ResourceLimits:
     cpus: float
     memory_bytes: int | None = None
     extra: Mapping[str, float] = field(default_factory=dict)
-

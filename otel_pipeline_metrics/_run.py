@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _config, _guard, _measure, _telemetry
+from otel_pipeline_metrics import _clock, _config, _guard, _series, _telemetry
 from otel_pipeline_metrics._model import (
     AttributeValue,
     CacheReading,
@@ -20,7 +20,7 @@ from otel_pipeline_metrics._model import (
 )
 from otel_pipeline_metrics._probes import caches
 from otel_pipeline_metrics._probes.metrics import install_resources
-from otel_pipeline_metrics._probes.monitor import ResourceMonitor
+from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stats import RunStats
 from otel_pipeline_metrics.report import SCHEMA, RunReport
 from otel_pipeline_metrics.report.console import headline
@@ -43,7 +43,7 @@ def run(
     resources: bool = True,
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Run:
-    """Measure one run of a pipeline: `with run("nightly") as r:`, `async with` too.
+    """Measure one run of a pipeline, in a `with` or an `async with`.
 
     Stages inside belong to it, also those on threads that carry no context while it is the
     only run in progress. At its end, however it ends, the report is written and the summary
@@ -82,11 +82,13 @@ class Run:
         self._path = None if report is None else Path(report)
         self._attributes = check_attributes(attributes)
         self._stats = RunStats()
-        self._scope = _measure.Scope(self.name, self.id, (self._stats,))
+        self._scope = _series.Scope(self.name, self.id, (self._stats,))
         self._token: Token[Any] | None = None
         self._span: _telemetry.OpenRun | None = None
         self._runs: Any = None
         self._monitor = ResourceMonitor(SAMPLE_INTERVAL_S) if resources else None
+        self._recorded = _RecordedResources()
+        self._scope.on_resources = self._recorded.add
         self._caches_before: dict[str, CacheReading] = {}
         self._started_at = 0.0
         self._started_unix = 0.0
@@ -104,7 +106,7 @@ class Run:
         """The report: final after the run, and until then as far as it has got (`partial`)."""
         if self._final is not None:
             return self._final
-        _measure.drain()
+        _series.drain()
         return RunReport(self._data())
 
     def __enter__(self) -> Run:
@@ -127,7 +129,7 @@ class Run:
                 self._monitor.start()
         with _guard.guarded("a run's caches"):
             self._caches_before = {reading.name: reading for reading in caches.read_all()}
-        self._token = _measure.open_scope(self._scope)
+        self._token = _series.open_scope(self._scope)
         self._started_unix = _clock.unix()
         self._started_at = _clock.now()
         return self
@@ -143,14 +145,14 @@ class Run:
         self._result = _result_of(error)
         if error is not None and self._result != "success":
             self._error_type = qualified_name(type(error))
-        here = self._token is not None and _measure.close_scope(self._scope, self._token)
+        here = self._token is not None and _series.close_scope(self._scope, self._token)
         with _guard.guarded("a run's resources"):
             if self._monitor is not None:
                 self._monitor.stop()
         with _guard.guarded("closing a run"):
             self._end_telemetry(here)
         with _guard.guarded("a run's report"):
-            _measure.drain()
+            _series.drain()
             self._final = RunReport(self._data())
             written = self._write(self._final)
             _show(self._final, written)
@@ -176,9 +178,7 @@ class Run:
         if self._span is not None:
             context = self._span.end(result, error_type, detach=here)
         if self._runs is not None:
-            self._runs.ended(
-                self.name, self._wall_s, result, error_type, _clock.unix(), context
-            )
+            self._runs.ended(self.name, self._wall_s, result, error_type, _clock.unix(), context)
 
     def _data(self) -> dict[str, Any]:
         wall_s = self._wall_s
@@ -202,7 +202,11 @@ class Run:
             "caches": self._cache_data(),
             "resources": self._resource_data(),
             "bottleneck": {"stage": None, "why": "no queue is instrumented", "busy": None},
-            "telemetry": {"spans": None, "flush_s": None, "collector": None},
+            "telemetry": {
+                "spans": dict.fromkeys(("created", "sampled_out", "exported", "lost")),
+                "flush_s": None,
+                "collector": None,
+            },
         }
 
     def _cache_data(self) -> list[dict[str, Any]]:
@@ -211,9 +215,8 @@ class Run:
         ]
 
     def _resource_data(self) -> dict[str, Any]:
-        if self._monitor is None:
-            return {"samples": 0}
-        summary = self._monitor.summary()
+        # psutil's readings come first; without them, what the program measured itself, if it did
+        summary = (self._recorded if self._monitor is None else self._monitor).summary()
         limits = resource_limits()
         return {
             "samples": summary.samples,
@@ -238,17 +241,42 @@ class Run:
             return None
         try:
             return report.save(self._path)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             handle, elsewhere = tempfile.mkstemp(prefix="pipeline-report-", suffix=".json")
             os.close(handle)
             report.save(elsewhere)
             _guard.logger.warning(
                 "the report could not be written to %s (%s); it is in %s",
                 self._path,
-                error.strerror or error,
+                getattr(error, "strerror", None) or error,
                 elsewhere,
             )
             return Path(elsewhere)
+
+
+class _RecordedResources:
+    """CPU and memory that `MetricsCollector.record_resources` was told during a run."""
+
+    def __init__(self) -> None:
+        self._samples: list[tuple[float, float]] = []
+
+    def add(self, cpu_utilization: float, rss_bytes: float) -> None:
+        """Take one sample; appending is safe from any thread."""
+        self._samples.append((cpu_utilization, rss_bytes))
+
+    def summary(self) -> ResourceSummary:
+        """Sum up as `ResourceMonitor` does; the times between samples are not known."""
+        samples = self._samples[:]
+        if not samples:
+            return ResourceSummary()
+        cpu, rss = zip(*samples, strict=True)
+        return ResourceSummary(
+            samples=len(samples),
+            cpu_utilization_avg=sum(cpu) / len(samples),
+            cpu_utilization_peak=max(cpu),
+            rss_bytes_avg=sum(rss) / len(samples),
+            rss_bytes_peak=round(max(rss)),
+        )
 
 
 def resource_limits() -> dict[str, Any]:
@@ -305,7 +333,8 @@ def _show(report: RunReport, written: Path | None) -> None:
         # a closed or full terminal must not take the report or the run's result with it
         with contextlib.suppress(OSError, ValueError):
             stream.write(f"{report.render('console')}{where}\n")
-            stream.flush()
+            if hasattr(stream, "flush"):
+                stream.flush()
             _guard.logger.info("%s", headline(report))
             return
     _guard.logger.info("%s%s", report.render("console"), where)

@@ -32,6 +32,8 @@ BATCH_SIZE: Final = "pipeline.batch.size"
 RETRY_ATTEMPT: Final = "pipeline.retry.attempt"
 RETRY_EVENT: Final = "retry"
 QUEUE_NAME: Final = "pipeline.queue.name"
+QUEUE_WAIT: Final = "pipeline.queue.wait"
+LINKS_DROPPED: Final = "pipeline.links.dropped"
 CACHE_NAME: Final = "cache.name"
 CACHE_REQUEST_TYPE: Final = "cache.request.type"
 ERROR_TYPE: Final = "error.type"
@@ -85,6 +87,22 @@ STAGE_BATCH_SIZE: Final = Metric(
 )
 STAGE_RETRIES: Final = Metric(
     "pipeline.stage.retries", "{retry}", "Attempts of a stage after the first."
+)
+QUEUE_SIZE: Final = Metric("pipeline.queue.size", "{item}", "Items in a queue.")
+QUEUE_CAPACITY: Final = Metric(
+    "pipeline.queue.capacity", "{item}", "Items that a bounded queue holds at most."
+)
+QUEUE_ITEM_DURATION: Final = Metric(
+    "pipeline.queue.item.duration", "s", "Time of an item from put to get.", DURATION_BUCKETS
+)
+ITEM_DURATION: Final = Metric(
+    "pipeline.item.duration",
+    "s",
+    "Time of an item from its origin at the source to the stage that says so.",
+    DURATION_BUCKETS,
+)
+WATERMARK_LAG: Final = Metric(
+    "pipeline.watermark.lag", "s", "Time since the newest event time that a stage has seen."
 )
 CACHE_REQUESTS: Final = Metric("pipeline.cache.requests", "{request}", "Look-ups in a cache.")
 CACHE_HIT_RATIO: Final = Metric(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
 
-from otel_pipeline_metrics import _measure
+from otel_pipeline_metrics import _measure, _series
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
 from otel_pipeline_metrics._wrappers import wrap
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from otel_pipeline_metrics._measure import Execution, StageId
+    from otel_pipeline_metrics._execution import Execution
+    from otel_pipeline_metrics._series import StageId
 
     ItemCounter = Callable[[Any], int]
 
@@ -47,7 +48,7 @@ class Stage:
         self._items = items
         self._attributes = check_attributes(attributes)
         self._id: StageId | None = None
-        self._open: list[Execution] = []
+        self._open: dict[Execution, None] = {}
 
     def __call__(self, function: F) -> F:
         """Return `function` measured as this stage.
@@ -55,7 +56,8 @@ class Stage:
         Raises:
             TypeError: `function` is not callable, or is a class.
         """
-        return _decorate(self, function)
+        decorated: F = _decorate(self, function)
+        return decorated
 
     def __enter__(self) -> Execution:
         """Open an execution of this stage.
@@ -68,7 +70,7 @@ class Stage:
         # Not in the identity: blocks are made anew each time, and values may differ in each
         for key, value in self._attributes.items():
             execution.set_attribute(key, value)
-        self._open.append(execution)
+        self._open[execution] = None
         return execution
 
     def __exit__(
@@ -80,11 +82,13 @@ class Stage:
         """Close the execution that this block opened; the error goes on its way."""
         # One Stage may be open in many tasks: the block's own execution is the current one,
         # but where another task or context closes it; then the latest is the best guess.
-        execution = _measure.current()
+        execution = _measure.innermost()
         if execution in self._open:
-            self._open.remove(execution)
+            del self._open[execution]
         elif self._open:
-            execution = self._open.pop()
+            execution, _ = self._open.popitem()
+        else:
+            return  # one exit too many; what is current is not ours
         _measure.leave(execution, error)
 
     async def __aenter__(self) -> Execution:
@@ -107,7 +111,7 @@ class Stage:
                 raise TypeError("name is missing: a stage used with `with` has no function's name")
             if self._items is not None:
                 raise TypeError("items is for decorators: in a `with` block call add_items()")
-            self._id = _measure.stage_id(name, self._kind)
+            self._id = _series.stage_id(name, self._kind)
         return self._id
 
 
@@ -121,7 +125,7 @@ def _decorate(stage: Stage, function: Any) -> Any:
         )
     # qualified and private access: Stage's own parts
     name = stage._name or check_name(_name_of(function), "name")  # noqa: SLF001
-    identity = _measure.stage_id(name, stage._kind, stage._attributes)  # noqa: SLF001
+    identity = _series.stage_id(name, stage._kind, stage._attributes)  # noqa: SLF001
     return wrap(function, identity, stage._items)  # noqa: SLF001
 
 
@@ -197,7 +201,9 @@ def _kind_of_stage(kind: str, doc: str) -> _KindOfStage:
         return _stage_or_decorated(name, kind, items, attributes)
 
     of_kind.__name__ = of_kind.__qualname__ = kind
-    of_kind.__doc__ = f"{doc}\n\n`stage(..., kind={kind!r})`, with the other arguments of `stage`.\n"
+    of_kind.__doc__ = (
+        f"{doc}\n\n`stage(..., kind={kind!r})`, with the other arguments of `stage`.\n"
+    )
     return of_kind
 
 
@@ -225,4 +231,4 @@ def current_stage() -> Execution:
 
     Outside any stage the returned object takes every call and keeps nothing.
     """
-    return _measure.current()
+    return _measure.innermost()

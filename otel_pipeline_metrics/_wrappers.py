@@ -14,8 +14,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._measure import (
-    Execution,
-    StageId,
     enter,
     finish,
     leave,
@@ -28,6 +26,9 @@ from otel_pipeline_metrics._measure import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
+    from otel_pipeline_metrics._execution import Execution
+    from otel_pipeline_metrics._series import StageId
+
     ItemCounter = Callable[[Any], int]
 
 
@@ -35,10 +36,12 @@ def wrap(
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     """Return `function` measured as `stage`, of the same kind of callable as it was."""
-    called = function
-    if not inspect.isroutine(function) and not isinstance(function, functools.partial):
+    called: Any = function
+    while isinstance(called, functools.partial):
+        called = called.func
+    if not inspect.isroutine(called):
         # an instance with __call__ is what its __call__ is
-        called = type(function).__call__
+        called = type(called).__call__
     if inspect.isasyncgenfunction(called):
         return _async_generator(function, stage, items)
     if inspect.isgeneratorfunction(called):

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics import _clock, _guard, _measure, _telemetry
+from otel_pipeline_metrics import _clock, _guard, _hooks, _series, _telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otel_pipeline_metrics._model import Batch, StageResult
+    from otel_pipeline_metrics._model import Batch, QueueBatch, StageResult
 
 
 @pytest.fixture(autouse=True)
@@ -53,19 +53,23 @@ class Results:
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
+        self.queue_batches: list[QueueBatch] = []
 
     def accept(self, batch: Batch) -> None:
         self.batches.append(batch)
 
+    def accept_queue(self, batch: QueueBatch) -> None:
+        self.queue_batches.append(batch)
+
     def durations(self, stage: str) -> list[float]:
         """Busy seconds of every invocation of `stage`, plain or not."""
-        _measure.drain()
+        _series.drain()
         found = [b for b in self.batches if b.key.stage == stage]
         return [d for b in found for d in [*b.plain, *(r.busy_s for r in b.results)]]
 
     def of(self, stage: str) -> list[StageResult]:
         """The results of `stage` that say more than a duration."""
-        _measure.drain()
+        _series.drain()
         return [r for b in self.batches if b.key.stage == stage for r in b.results]
 
 
@@ -73,11 +77,11 @@ class Results:
 def results() -> Iterator[Results]:
     """What finished in this test; no telemetry is installed meanwhile."""
     before = _telemetry.current()
-    _measure.drain()
+    _series.drain()
     sink = Results()
-    _measure.tracing = None
-    _measure.set_sinks((sink,))
+    _hooks.tracing = None
+    _series.set_sinks((sink,))
     yield sink
-    _measure.drain()
-    _measure.tracing = before.spans
-    _measure.set_sinks((before.stages,))
+    _series.drain()
+    _hooks.tracing = before.spans
+    _series.set_sinks((before.stages,))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics import _measure
+from otel_pipeline_metrics import _hooks, _series
 from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 from otel_pipeline_metrics._telemetry._metrics import RunMetrics, StageMetrics, meter_of
 from otel_pipeline_metrics._telemetry._spans import OpenRun, Spans
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-__all__ = ["OpenRun", "Telemetry", "add_probe", "current", "install", "silent"]
+__all__ = ["OpenRun", "Telemetry", "add_probe", "current", "install", "set_probe", "silent"]
 
 
 class Telemetry:
@@ -69,8 +69,8 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
             before.instruments.retire()
         _earlier.clear()
     _telemetry = telemetry
-    _measure.tracing = telemetry.spans
-    _measure.set_sinks((telemetry.stages,))
+    _hooks.tracing = telemetry.spans
+    _series.set_sinks((telemetry.stages,))
     for name, install_on in _probes.items():
         telemetry.probe(name, install_on)
 
@@ -89,6 +89,11 @@ def silent() -> Telemetry:
 
 
 def add_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
-    """Report a probe's readings from now on, also after a new configuration."""
-    _probes[name] = install_on
+    """Report a probe's readings from now on, unless there is one of that name already."""
+    _probes.setdefault(name, install_on)
     current().probe(name, install_on)
+
+
+def set_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
+    """Have this probe, and none before it of that name, on the next configuration."""
+    _probes[name] = install_on

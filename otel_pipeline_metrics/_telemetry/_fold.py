@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram
 
 _INTERNAL: Final = "opentelemetry.sdk.metrics._internal"
-_LOCK_WAIT_S: Final = 1.0
 
 _works: bool | None = None
 
@@ -42,24 +41,29 @@ class HistogramSeries:
         self._keys: dict[int, Any] = {}
         """By identity of a view's match: the key of our aggregation in it."""
 
-    def record(self, values: Sequence[float], *, collecting: bool) -> None:
-        """Record `values`, sorted upwards.
+    def record(self, values: Sequence[float], *, collecting: bool) -> bool:
+        """Record `values`, sorted upwards; False, and nothing recorded, for "not now".
 
         Args:
             values: at least one.
             collecting: whether the caller is a callback of this histogram's provider, which
                 then holds off every other collection.
         """
-        self._histogram.record(values[0], self._attributes)
+        if not is_live(self._histogram):
+            return True
         rest = values[1:]
-        if not rest or not is_live(self._histogram):
-            return
-        if works():
-            with _undisturbed(self._histogram, collecting) as alone:
-                if alone and self._fold(rest):
-                    return
-        for value in rest:
-            self._histogram.record(value, self._attributes)
+        if not works():
+            for value in values:
+                self._histogram.record(value, self._attributes)
+            return True
+        with _undisturbed(self._histogram, collecting) as alone:
+            if not alone:
+                return False
+            self._histogram.record(values[0], self._attributes)
+            if rest and not self._fold(rest):
+                for value in rest:
+                    self._histogram.record(value, self._attributes)
+        return True
 
     def _fold(self, values: Sequence[float]) -> bool:
         """Count values into the SDK's aggregations; False, and nothing done, if they differ."""
@@ -130,7 +134,7 @@ class _Measured:
 
 def _fold_exponential(aggregation: Any, values: Sequence[float]) -> None:
     for value in values:
-        aggregation.aggregate(_Measured(value), False)  # noqa: FBT003 - positional in the SDK
+        aggregation.aggregate(_Measured(value), False)
 
 
 def _fold_drop(aggregation: Any, values: Sequence[float]) -> None:
@@ -163,12 +167,16 @@ def _only_traced_exemplars(consumer: Any) -> bool:
 
 @contextmanager
 def _undisturbed(histogram: Any, collecting: bool) -> Iterator[bool]:
-    """Keep collections away: one with delta temporality throws its aggregations away."""
+    """Keep collections away: one with delta temporality throws its aggregations away.
+
+    Nobody waits here: the caller may be the user's thread, and a collection that is going on
+    waits for the caller's own lock.
+    """
     lock = getattr(getattr(_real(histogram), "_measurement_consumer", None), "_lock", None)
     if lock is None or collecting:
-        yield lock is not None
+        yield True
         return
-    held = lock.acquire(timeout=_LOCK_WAIT_S)
+    held = lock.acquire(blocking=False)
     try:
         yield held
     finally:

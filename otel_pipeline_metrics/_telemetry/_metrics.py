@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 
-from otel_pipeline_metrics import _measure
+from otel_pipeline_metrics import _clock, _series
 from otel_pipeline_metrics import _semconv as names
+from otel_pipeline_metrics._model import TimeInStates
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
 from otel_pipeline_metrics._telemetry._fold import HistogramSeries
 from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
@@ -31,7 +32,14 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
 
-    from otel_pipeline_metrics._model import AttributeValue, Batch, Point, StageKey, StageResult
+    from otel_pipeline_metrics._model import (
+        AttributeValue,
+        Batch,
+        Point,
+        QueueBatch,
+        StageKey,
+        StageResult,
+    )
 
 WAITING_BOUND: Final = 8192
 """Histogram values kept for the next collection before they are recorded at once."""
@@ -71,22 +79,25 @@ class _Values:
         self._exemplary: dict[int, tuple[float, Any]] = {}
         """By bucket, the latest value with a sampled span: as many as a reservoir keeps."""
 
-    def add_many(self, values: Sequence[float]) -> bool:
-        """Add values; True when enough of them wait."""
+    def add_many(self, values: Sequence[float]) -> None:
+        """Add values."""
         self._waiting.extend(values)
-        return len(self._waiting) >= WAITING_BOUND
 
-    def add(self, value: float, context: Any, boundaries: Sequence[float]) -> bool:
+    def add(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
         """Add a value and the context of its span, if that is sampled."""
         if context is not None:
             bucket = bisect_left(boundaries, value)
             before = self._exemplary.get(bucket)
             self._exemplary[bucket] = (value, context)
             if before is None:
-                return False
+                return
             value = before[0]
         self._waiting.append(value)
-        return len(self._waiting) >= WAITING_BOUND
+
+    def relieve(self) -> None:
+        """Record what waits if that is too much to keep until the next collection."""
+        if len(self._waiting) >= WAITING_BOUND:
+            self.record(collecting=False)
 
     def record(self, *, collecting: bool) -> None:
         """Record what waits."""
@@ -96,7 +107,8 @@ class _Values:
         waiting, self._waiting = self._waiting, []
         if waiting:
             waiting.sort()
-            self._series.record(waiting, collecting=collecting)
+            if not self._series.record(waiting, collecting=collecting):
+                self._waiting = waiting
 
 
 class _Totals:
@@ -114,6 +126,11 @@ class _Totals:
         """Return the attributes and those of `more` that have a value."""
         return {**self.attributes, **{key: value for key, value in more.items() if value}}
 
+    def relieve(self) -> None:
+        """Record what is too much to keep until the next collection."""
+        for values in list(self.values.values()):
+            values.relieve()
+
     def record(self, *, collecting: bool) -> None:
         """Record everything that waits."""
         for values in list(self.values.values()):
@@ -123,40 +140,70 @@ class _Totals:
 
 
 class StageMetrics:
-    """The sink that turns results into `pipeline.stage.*`; one for each configuration."""
+    """The sink that turns results into `pipeline.stage.*`; one for each configuration.
+
+    Whoever drains calls it, and there is one at a time, so it needs no lock of its own.
+    """
 
     def __init__(self, instruments: InstrumentSet, metric_attributes: tuple[str, ...]) -> None:
         self._named = frozenset(metric_attributes)
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
-        # Taken by collections and by drains, never on the hot path.
-        self._lock = threading.RLock()
-        self._recording = False
-        measured = (names.STAGE_DURATION, names.STAGE_BATCH_SIZE)
+        self._queues: dict[str, _Totals] = {}
+        self._watermarks: dict[StageKey, float] = {}
+        measured = (
+            names.STAGE_DURATION,
+            names.STAGE_BATCH_SIZE,
+            names.QUEUE_ITEM_DURATION,
+            names.ITEM_DURATION,
+        )
         self._histograms = {metric.name: instruments.histogram(metric) for metric in measured}
         counted = (names.STAGE_TIME, names.STAGE_ITEMS, names.STAGE_IO, names.STAGE_RETRIES)
         self._counters = {metric.name: instruments.counter(metric) for metric in counted}
         # Its callback is what begins a collection; the SDK calls it even where a view drops it.
         instruments.observable_up_down_counter(names.STAGE_ACTIVE, self._settled_active)
+        instruments.observable_gauge(names.WATERMARK_LAG, self._watermark_lag)
 
     def accept(self, batch: Batch) -> None:
         """Total a batch; record only what makes a new series begin."""
-        with self._lock:
-            if batch.plain:
-                totals = self._totals_of(batch, None)
-                busy = sum(batch.plain)
-                self._count(totals, names.STAGE_TIME, busy, names.STAGE_STATE, "busy")
-                if self._values(totals, names.STAGE_DURATION).add_many(batch.plain):
-                    self._record(totals)
-            for result in batch.results:
+        totals = self._totals_of(batch, None)
+        if batch.time is not None:
+            self._count_time(totals, batch.time)
+        if batch.plain:
+            if batch.time is None:
+                self._count_time(totals, TimeInStates(busy=sum(batch.plain)))
+            self._values(totals, names.STAGE_DURATION).add_many(batch.plain)
+        touched = {id(totals): totals}
+        for result in batch.results:
+            if self._named:
                 totals = self._totals_of(batch, result.attributes)
-                self._add(totals, result)
+                touched[id(totals)] = totals
+            if batch.time is None:
+                spent = TimeInStates(result.busy_s, result.idle_s, result.blocked_s)
+                self._count_time(totals, spent)
+            self._add(batch.key, totals, result)
+        for totals in touched.values():
+            totals.relieve()
+
+    def accept_queue(self, batch: QueueBatch) -> None:
+        """Add the times of items that left a queue."""
+        totals = self._queues.get(batch.name)
+        if totals is None:
+            totals = self._queues[batch.name] = _Totals({names.QUEUE_NAME: batch.name})
+        self._values(totals, names.QUEUE_ITEM_DURATION).add_many(batch.waits)
+        totals.relieve()
 
     def settle(self, *, collecting: bool = False) -> None:
-        """Bring everything that has finished into the instruments."""
-        _measure.drain()
-        with self._lock:
-            for totals in list(self._totals.values()):
-                self._record(totals, collecting=collecting)
+        """Bring everything that has finished into the instruments.
+
+        Args:
+            collecting: whether a callback of our instruments' provider calls this.
+        """
+
+        def record() -> None:
+            for totals in [*self._totals.values(), *self._queues.values()]:
+                totals.record(collecting=collecting)
+
+        _series.drain(record)
 
     def _totals_of(self, batch: Batch, own: Mapping[str, AttributeValue] | None) -> _Totals:
         chosen: dict[str, Any] = {}
@@ -191,27 +238,32 @@ class StageMetrics:
             total = totals.sums[identity] = _Sum(self._counters[metric.name], attributes)
         total.add(more)
 
-    def _add(self, totals: _Totals, result: StageResult) -> None:
-        state, direction, failed = names.STAGE_STATE, names.IO_DIRECTION, result.error_type or ""
-        self._count(totals, names.STAGE_TIME, result.busy_s, state, "busy")
-        self._count(totals, names.STAGE_TIME, result.idle_s or None, state, "idle")
-        self._count(totals, names.STAGE_TIME, result.blocked_s or None, state, "blocked")
+    def _count_time(self, totals: _Totals, time: TimeInStates) -> None:
+        state = names.STAGE_STATE
+        self._count(totals, names.STAGE_TIME, time.busy, state, "busy")
+        # a state that nobody was ever in is unknown where no queue is instrumented, not zero
+        self._count(totals, names.STAGE_TIME, time.idle or None, state, "idle")
+        self._count(totals, names.STAGE_TIME, time.blocked or None, state, "blocked")
+
+    def _add(self, key: StageKey, totals: _Totals, result: StageResult) -> None:
+        direction, failed = names.IO_DIRECTION, result.error_type or ""
         self._count(totals, names.STAGE_ITEMS, result.items_in, direction, "in", failed)
         self._count(totals, names.STAGE_ITEMS, result.items_out, direction, "out", failed)
         self._count(totals, names.STAGE_IO, result.bytes_in, direction, "in")
         self._count(totals, names.STAGE_IO, result.bytes_out, direction, "out")
         for retried_for, count in result.retries:
             self._count(totals, names.STAGE_RETRIES, count, error_type=retried_for)
-        full = self._values(totals, names.STAGE_DURATION, failed).add(
-            result.busy_s, result.context, names.DURATION_BUCKETS
-        )
+        durations = self._values(totals, names.STAGE_DURATION, failed)
+        durations.add(result.busy_s, result.context, names.DURATION_BUCKETS)
         size = result.items_in if result.items_in is not None else result.items_out
         if size is not None:
-            full |= self._values(totals, names.STAGE_BATCH_SIZE).add(
-                size, result.context, names.SIZE_BUCKETS
-            )
-        if full:
-            self._record(totals)
+            sizes = self._values(totals, names.STAGE_BATCH_SIZE)
+            sizes.add(size, result.context, names.SIZE_BUCKETS)
+        for event_time, finished in result.event_times:
+            ages = self._values(totals, names.ITEM_DURATION)
+            ages.add(max(0.0, finished - event_time), result.context, names.DURATION_BUCKETS)
+            newest = self._watermarks.get(key)
+            self._watermarks[key] = event_time if newest is None else max(newest, event_time)
 
     def _values(self, totals: _Totals, metric: names.Metric, error_type: str = "") -> _Values:
         values = totals.values.get((metric.name, error_type))
@@ -221,23 +273,19 @@ class StageMetrics:
             totals.values[metric.name, error_type] = values
         return values
 
-    def _record(self, totals: _Totals, *, collecting: bool = False) -> None:
-        if self._recording:
-            # A gc callback entered a stage while the SDK held a lock of its own that it does
-            # not let the same thread take twice; the values wait for the next time.
-            return
-        self._recording = True
-        try:
-            totals.record(collecting=collecting)
-        finally:
-            self._recording = False
-
     def _settled_active(self) -> list[Point]:
         self.settle(collecting=True)
         active: dict[StageKey, int] = {}
-        for series in _measure.all_series():
+        for series in _series.all_series():
             active[series.key] = active.get(series.key, 0) + len(series.active)
         return [(count, stage_attributes(key)) for key, count in active.items()]
+
+    def _watermark_lag(self) -> list[Point]:
+        now = _clock.unix()
+        return [
+            (max(0.0, now - newest), stage_attributes(key))
+            for key, newest in list(self._watermarks.items())
+        ]
 
 
 class RunMetrics:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
-    from otel_pipeline_metrics._measure import Execution, Scope
+    from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import AttributeValue, StageResult
+    from otel_pipeline_metrics._series import Scope
 
 
 class Spans:
@@ -36,6 +37,10 @@ class Spans:
         """
         if self._fixed:
             return self._tracer
+        # `get_tracer_provider` asks the environment first while none is set; this call is on
+        # the hot path of every unconfigured program
+        if getattr(trace, "_TRACER_PROVIDER", trace) is None:
+            return None
         provider = trace.get_tracer_provider()
         if provider is not self._provider:
             self._provider = provider
@@ -55,11 +60,14 @@ class Spans:
         span = tracer.start_span(
             series.key.stage,
             attributes=series.cache,
+            links=[_link(link) for link in execution.links],
             record_exception=False,
             set_status_on_exception=False,
         )
         execution.span = span
         execution.plain = False
+        if execution.links_dropped:
+            span.set_attribute(names.LINKS_DROPPED, execution.links_dropped)
         self.resume(execution)
 
     def resume(self, execution: Execution) -> None:
@@ -79,12 +87,20 @@ class Spans:
             attributes[names.ERROR_TYPE] = error_type
         execution.span.add_event(names.RETRY_EVENT, attributes)
 
+    def link(self, execution: Execution, link: tuple[Any, str, float]) -> None:
+        """Link an open span to the producer of an item that its stage has got."""
+        made = _link(link)
+        execution.span.add_link(made.context, made.attributes)
+
     def end(self, execution: Execution, result: StageResult) -> Any:
         """Close the span; return its context if it is sampled, for exemplars."""
         span: Span = execution.span
         if span.is_recording():
             if result.attributes:
-                span.set_attributes(result.attributes)
+                # the library's own stay what they are
+                ours = execution.series.cache if execution.series is not None else ()
+                own = {key: v for key, v in result.attributes.items() if key not in ours}
+                span.set_attributes(own)
             span.set_attributes(_result_attributes(result))
             if result.error_type is not None:
                 span.set_status(trace.StatusCode.ERROR)
@@ -150,6 +166,11 @@ def _tracer_of(provider: TracerProvider) -> Tracer | None:
     if isinstance(provider, (trace.NoOpTracerProvider, trace.ProxyTracerProvider)):
         return None
     return provider.get_tracer(names.SCOPE, __version__)
+
+
+def _link(link: tuple[Any, str, float]) -> trace.Link:
+    context, queue, waited = link
+    return trace.Link(context, {names.QUEUE_NAME: queue, names.QUEUE_WAIT: waited})
 
 
 def _result_attributes(result: StageResult) -> dict[str, AttributeValue]:

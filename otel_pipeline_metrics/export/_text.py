@@ -36,7 +36,7 @@ _SHORT: Final = {
     _semconv.RUN_ID: "run",
     _semconv.RUN_RESULT: "result",
 }
-_MILLI: Final = 1e-3
+_SCALES: Final = ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1, 1e3, "ms"), (60, 1, "s"))
 _MINUTE: Final = 60
 _HOUR: Final = 3600
 _KIB: Final = 1024.0
@@ -49,17 +49,13 @@ def clock(unix_s: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return `812 µs`, `3.2 ms`, `1.24 s`, `2m 03s` or `1h 02m`."""
-    size = abs(seconds)
-    if size == 0:
+    """Return `812 ns`, `812 µs`, `3.2 ms`, `1.2 s`, `2m 03s` or `1h 02m`."""
+    if seconds == 0:
         return "0 s"
-    if size < _MILLI:
-        return f"{seconds * 1e6:.0f} µs"
-    if size < 1:
-        return f"{_three(seconds * 1e3)} ms"
-    if size < _MINUTE:
-        return f"{_three(seconds)} s"
-    if size < _HOUR:
+    for below, factor, unit in _SCALES:
+        if abs(seconds) < below:
+            return f"{_three(seconds * factor)} {unit}"
+    if abs(seconds) < _HOUR:
         return f"{int(seconds // _MINUTE)}m {int(seconds % _MINUTE):02d}s"
     return f"{int(seconds // _HOUR)}h {int(seconds % _HOUR // _MINUTE):02d}m"
 
@@ -101,9 +97,12 @@ def quantity(value: float, unit: str, name: str = "") -> str:
 
 
 def _counted(noun: str, value: float) -> str:
+    noun = noun.replace("_", " ")
     if value == 1 or not noun:
         return noun
-    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    if noun.endswith("y"):
+        return f"{noun[:-1]}ies"
+    return f"{noun}es" if noun.endswith(("ch", "s", "x")) else f"{noun}s"
 
 
 def attributes(given: Mapping[str, Any] | None, *, hide: bool = False) -> str:

@@ -26,6 +26,12 @@ GRACE_S: Final = 0.25
 """After the deadline exporters are told to give up; this long a well-behaved one may take, so
 that no thread is inside native code when the interpreter goes."""
 
+CONSOLE_S: Final = 0.2
+"""How long the metrics wait for the spans where these only go to the console."""
+
+FILTER_STAYS_S: Final = 120.0
+"""As long as the most patient exporter, that of SDK 1.30, goes on with one batch."""
+
 
 class ExporterInfo(NamedTuple):
     """One place that telemetry goes to."""
@@ -109,11 +115,14 @@ class Telemetry:
         started = _clock.now()
         failed_before = sum(account.failed for account in self.accounts)
         deadline = time.monotonic() + timeout_s
-        jobs = [
-            self._lanes[side.signal].submit(_call(side, deadline, ending=ending and side.owned))
-            for side in self._sides
-            if side.signal in self._lanes
-        ]
+        jobs: list[Job] = []
+        for side in self._sides:
+            if side.signal in self._lanes:
+                call = _call(side, deadline, ending=ending and side.owned)
+                jobs.append(self._lanes[side.signal].submit(call))
+                if side.exporters and not any(e.account.remote for e in side.exporters):
+                    # On the console the last of the spans comes before the table of metrics.
+                    jobs[-1].wait(min(deadline, time.monotonic() + CONSOLE_S))
         in_time = wait_for(jobs, deadline)
         self._late, self._late_s = jobs, timeout_s
         if ending:
@@ -138,12 +147,25 @@ class Telemetry:
         for exporter in exporters:
             exporter.account.write_off()
         self._say_what_was_lost()
+        self._remove_filter(jobs)
         for lane in (*self._lanes.values(), self._stop_lane):
             if lane is not None:
                 lane.close()
-        # A thread that is still inside an exporter would have its say once the filter is gone.
-        if self._filter is not None and all(job.done for job in jobs):
+
+    def _remove_filter(self, jobs: Sequence[Job]) -> None:
+        """Take the filter away, but not before the last thread is out of its exporter."""
+        if self._filter is None:
+            return
+        if self._stop_lane is None or all(job.done for job in jobs):
             self._filter.remove()
+            return
+        log_filter = self._filter
+
+        def remove() -> None:
+            wait_for(jobs, time.monotonic() + FILTER_STAYS_S)
+            log_filter.remove()
+
+        self._stop_lane.submit(remove)
 
     def _say_what_was_lost(self) -> None:
         lost: dict[str, list[str]] = {}
@@ -187,13 +209,13 @@ class Telemetry:
 
 def _counts(side: Side) -> tuple[int | None, int | None]:
     """Return exported and failed; with several exporters the one that did worst speaks."""
-    if not side.owned:
-        return (0, 0) if not hasattr(side.provider, "force_flush") else (None, None)
     accounts = [exporter.account for exporter in side.exporters]
-    remote = [account for account in accounts if account.remote] or accounts
+    accounts = [account for account in accounts if account.remote] or accounts
+    if not accounts:  # nothing to export, or the user's own provider, or a reader that is pulled
+        return (None, None) if hasattr(side.provider, "force_flush") else (0, 0)
     return (
-        min((account.exported for account in remote), default=0),
-        max((account.failed for account in remote), default=0),
+        min(account.exported for account in accounts),
+        max(account.failed for account in accounts),
     )
 
 

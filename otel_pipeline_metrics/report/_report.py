@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 SCHEMA: Final = "otel_pipeline_metrics/report/1"
 """Name and version of the format; another version is another number."""
 
-Format = Literal["console", "json"]
-FORMATS: Final[tuple[Format, ...]] = ("console", "json")
+Format = Literal["console", "html", "json", "markdown"]
+FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
 
 _PARTS: Final[dict[str, type]] = {
     "run": dict,
@@ -86,6 +86,11 @@ class RunReport:
         """What held the run back."""
         return self._part("bottleneck")
 
+    @property
+    def telemetry(self) -> dict[str, Any]:
+        """What became of the spans and metrics."""
+        return self._part("telemetry")
+
     def _part(self, name: str) -> dict[str, Any]:
         part: dict[str, Any] = self._data[name]
         return part
@@ -111,10 +116,13 @@ class RunReport:
         return write_atomically(path, self.to_json() + "\n")
 
     def render(self, format: Format = "console") -> str:  # noqa: A002 - the word users expect
-        """Return the report as text for people ("console") or for programs ("json").
+        """Return the report as text for people or, as JSON, for programs.
+
+        "html" is one page that needs nothing beside itself, "markdown" suits a pull request.
 
         Raises:
             ValueError: there is no such format.
+            ImportError: "html" needs jinja2, which the extra `cli` brings.
         """
         if format not in FORMATS:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -125,6 +133,17 @@ class RunReport:
         return text
 
     @classmethod
+    def merge(cls, *reports: RunReport) -> RunReport:
+        """Return one report that has seen what the given ones have: processes, or runs.
+
+        Raises:
+            ValueError: there is none, or they are of different pipelines.
+        """
+        module = importlib.import_module("otel_pipeline_metrics.report.merge")
+        merged: RunReport = module.merge(reports)
+        return merged
+
+    @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunReport:
         """Read a report that `save` or a run wrote.
 
@@ -133,10 +152,10 @@ class RunReport:
             ValueError: it is cut off, is no report, or is of another version; the message
                 names the file.
         """
-        text = Path(path).read_text(encoding="utf-8")
+        content = Path(path).read_bytes()
         try:
-            data = json.loads(text)
-        except ValueError as error:
+            data = json.loads(content.decode(), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON, or is cut off: {error}") from None
         try:
             return cls(data)
@@ -144,16 +163,30 @@ class RunReport:
             raise ValueError(f"{path}: {error}") from None
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def _checked(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("not a report: a JSON object is expected")
-    schema = data.get("schema")
-    family = SCHEMA.rpartition("/")[0]
-    if not isinstance(schema, str) or schema.rpartition("/")[0] != family:
-        raise ValueError(f"not a report: its schema is {schema!r}, expected {SCHEMA!r}")
-    if schema != SCHEMA:
-        raise ValueError(f"the report has schema {schema!r}, this version reads {SCHEMA!r}")
+    _check_schema(data.get("schema"))
     for name, kind in _PARTS.items():
         if not isinstance(data.get(name), kind):
             raise ValueError(f"not a whole report: {name!r} is missing or of the wrong kind")
+    for name in ("stages", "queues", "caches"):
+        for entry in data[name]:
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                raise ValueError(f"not a whole report: {name!r} has an entry without a name")
     return copy.deepcopy(data)
+
+
+def _check_schema(schema: object) -> None:
+    family, _, ours = SCHEMA.rpartition("/")
+    found, _, version = schema.rpartition("/") if isinstance(schema, str) else ("", "", "")
+    if found != family:
+        raise ValueError(f"not a report: its schema is {schema!r}, expected {SCHEMA!r}")
+    if schema != SCHEMA:
+        newer = version.isdecimal() and int(version) > int(ours)
+        hint = "; a later otel-pipeline-metrics wrote it, upgrade this one" if newer else ""
+        raise ValueError(f"the report has schema {schema!r}, this version reads {SCHEMA!r}{hint}")

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from otel_pipeline_metrics.report._flow import (
+    dig,
+    error_total,
+    in_order,
+    number,
+    queues_in_order,
+    verdict,
+    whole,
+)
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics.report._report import RunReport
 
@@ -13,91 +23,162 @@ UNKNOWN = "-"
 
 
 def render(report: RunReport) -> str:
-    """Return a head line, the table of stages, then resources, then caches."""
-    parts = [headline(report), _stages(report.stages), _resources(report.resources)]
-    if report.caches:
-        parts.append(_caches(report.caches))
+    """Return a head line, the verdict if there is one, then the tables."""
+    parts = [
+        headline(report),
+        _verdict(report),
+        _stages(in_order(report) if report.queues else report.stages),
+        _queues(queues_in_order(report)),
+        _resources(report.resources),
+        _caches(report.caches),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
 def headline(report: RunReport) -> str:
     """Return the run in one line."""
     run = report.run
-    line = f"run {run['pipeline']}: {run['result'] or 'in progress'} in {seconds(run['wall_s'])}"
-    if run["error_type"]:
+    result = run.get("result") or "in progress"
+    line = f"run {run.get('pipeline')}: {result} in {seconds(number(run, 'wall_s'))}"
+    if run.get("error_type"):
         line += f" ({run['error_type']})"
-    errors = sum(stage["errors"]["total"] for stage in report.stages)
-    line += f", {len(report.stages)} stages, {errors:,} errors"
-    if run["partial"]:
+    errors = error_total(report)
+    line += f", {counted(len(report.stages), 'stage')}, {counted(errors, 'error')}"
+    if run.get("partial"):
         line += ", partial"
-    if run["trace_id"]:
+    if run.get("trace_id"):
         line += f", trace {run['trace_id']}"
     return line
+
+
+def counted(amount: int, noun: str) -> str:
+    """Return how many of something there are, in words."""
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
+
+
+def _verdict(report: RunReport) -> str:
+    found = verdict(report)
+    if not found.known:
+        return ""
+    sure = f", {found.confidence} confidence" if found.confidence else ""
+    lines = [f"verdict: {found.headline}{sure}", found.why, found.what_if or "", *found.advice]
+    return "\n  ".join(filter(None, lines))
+
+
+_STATES = ("busy", "idle", "blocked")
 
 
 def _stages(stages: list[dict[str, Any]]) -> str:
     if not stages:
         return "no stage ran"
+    stated = any(number(stage, "share", "busy") is not None for stage in stages)
     head = (
-        "stage", "kind", "duration", "count", "items", "avg/item", "p50", "p95", "p99", "errors",
+        "stage", "kind", "duration", "count", "items", "avg/item", "p50", "p95", "p99",
+        *(_STATES if stated else ()), "errors",
     )  # fmt: skip
-    rows = [_stage_row(stage) for stage in stages]
+    rows = [_stage_row(stage, _STATES if stated else ()) for stage in stages]
     return table(head, rows, left=2)
 
 
-def _stage_row(stage: dict[str, Any]) -> tuple[str, ...]:
-    duration = stage["duration_s"]
-    items = stage["items"]["out"] if stage["items"]["out"] is not None else stage["items"]["in"]
-    per = items or stage["count"]
-    errors = stage["errors"]
-    by_type = ", ".join(f"{kind} {count:,}" for kind, count in errors["by_type"].items())
-    extra = [f"{stage[word]:,} {word}" for word in ("cancelled", "abandoned") if stage[word]]
-    said = "; ".join(filter(None, [by_type, *extra]))
+def _stage_row(stage: dict[str, Any], states: Sequence[str]) -> tuple[str, ...]:
+    total = number(stage, "duration_s", "total")
+    items = stage_items(stage)
+    per = items or whole(stage, "count")
     return (
         stage["name"],
-        stage["kind"] or UNKNOWN,
-        seconds(duration["total"]),
-        f"{stage['count']:,}",
-        UNKNOWN if items is None else f"{items:,}",
-        seconds(duration["total"] / per if per else None),
-        seconds(duration["p50"]),
-        seconds(duration["p95"]),
-        seconds(duration["p99"]),
-        f"{errors['total']:,}" + (f" ({said})" if said else ""),
+        stage.get("kind") or UNKNOWN,
+        seconds(total),
+        count(whole(stage, "count")),
+        count(items),
+        seconds(total / per if per and total is not None else None),
+        *(seconds(number(stage, "duration_s", p)) for p in ("p50", "p95", "p99")),
+        *(percent(number(stage, "share", state)) for state in states),
+        stage_errors(stage),
     )
+
+
+def stage_items(stage: dict[str, Any]) -> int | None:
+    """Return the items that a stage gave out or, if it only takes, took."""
+    given = whole(stage, "items", "out")
+    return given if given is not None else whole(stage, "items", "in")
+
+
+def stage_errors(stage: dict[str, Any]) -> str:
+    """Return the errors with their types, then what else ended early."""
+    by_type = ", ".join(
+        f"{kind} {count:,}" for kind, count in (dig(stage, "errors", "by_type") or {}).items()
+    )
+    extra = [f"{stage[word]:,} {word}" for word in ("cancelled", "abandoned") if stage.get(word)]
+    said = "; ".join(filter(None, [by_type, *extra]))
+    return f"{whole(stage, 'errors', 'total') or 0:,}" + (f" ({said})" if said else "")
+
+
+QUEUE_HEAD = (
+    "queue", "depth avg", "peak", "capacity", "items", "wait p50", "p95", "put blocked",
+)  # fmt: skip
+
+
+def _queues(queues: list[dict[str, Any]]) -> str:
+    return table(QUEUE_HEAD, queue_rows(queues), left=1) if queues else ""
+
+
+def queue_rows(queues: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """Return rows under `QUEUE_HEAD`."""
+    return [
+        (
+            queue["name"],
+            depth(number(queue, "depth_avg")),
+            depth(number(queue, "depth_peak")),
+            capacity(queue),
+            count(whole(queue, "got")),
+            seconds(number(queue, "wait_s", "p50")),
+            seconds(number(queue, "wait_s", "p95")),
+            seconds(number(queue, "put_blocked_s")),
+        )
+        for queue in queues
+    ]
 
 
 def _resources(resources: dict[str, Any]) -> str:
     if not resources.get("samples"):
         return "resources: not sampled"
-    cpu, rss = resources["cpu_utilization"], resources["rss_bytes"]
-    disk, network = resources["disk_io_bytes"], resources["network_io_bytes"]
-    rows = [
-        ("cpu", f"avg {percent(cpu['avg'])}", f"peak {percent(cpu['peak'])}"),
-        ("memory (rss)", f"avg {size(rss['avg'])}", f"peak {size(rss['peak'])}"),
-        ("disk", f"read {size(disk.get('read'))}", f"write {size(disk.get('write'))}"),
+    return table(("resource", "", ""), resource_rows(resources), left=3)
+
+
+def resource_rows(resources: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Return what was used as (what, first, second)."""
+
+    def of(kind: str, key: str, text: Callable[[float | None], str]) -> str:
+        return f"{key} {text(number(resources, kind, key))}"
+
+    return [
+        ("cpu", of("cpu_utilization", "avg", percent), of("cpu_utilization", "peak", percent)),
+        ("memory (rss)", of("rss_bytes", "avg", size), of("rss_bytes", "peak", size)),
+        ("disk", of("disk_io_bytes", "read", size), of("disk_io_bytes", "write", size)),
         (
             "network (host)",
-            f"receive {size(network.get('receive'))}",
-            f"transmit {size(network.get('transmit'))}",
+            of("network_io_bytes", "receive", size),
+            of("network_io_bytes", "transmit", size),
         ),
     ]
-    return table(("resource", "", ""), rows, left=3)
+
+
+CACHE_HEAD = ("cache", "hits", "misses", "hit ratio", "evictions", "expirations", "entries")
 
 
 def _caches(caches: list[dict[str, Any]]) -> str:
-    head = ("cache", "hits", "misses", "hit ratio", "evictions", "expirations", "entries")
-    rows = [
-        (
-            cache["name"],
-            f"{cache['hits']:,}",
-            f"{cache['misses']:,}",
-            percent(cache["hit_ratio"]),
-            *(count(cache[key]) for key in ("evictions", "expirations", "entries")),
-        )
-        for cache in caches
-    ]
-    return table(head, rows, left=1)
+    return table(CACHE_HEAD, [cache_row(cache) for cache in caches], left=1) if caches else ""
+
+
+def cache_row(cache: dict[str, Any]) -> tuple[str, ...]:
+    """Return a row under `CACHE_HEAD`."""
+    return (
+        cache["name"],
+        count(whole(cache, "hits")),
+        count(whole(cache, "misses")),
+        percent(number(cache, "hit_ratio")),
+        *(count(whole(cache, key)) for key in ("evictions", "expirations", "entries")),
+    )
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
@@ -146,9 +227,29 @@ def _three_digits(value: float) -> str:
     return f"{value:.{decimals}f}"
 
 
+def rate(value: float | None) -> str:
+    """Return how many a second."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+
+
 def percent(value: float | None) -> str:
     """Return a ratio in per cent."""
     return UNKNOWN if value is None else f"{value * 100:.1f} %"
+
+
+def depth(value: float | None) -> str:
+    """Return a queue's depth: whole, or with one digit where it is an average."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def capacity(queue: dict[str, Any]) -> str:
+    """Return a queue's capacity, which is null where it has none."""
+    found = whole(queue, "capacity")
+    return "unbounded" if found is None else f"{found:,}"
 
 
 def count(value: int | None) -> str:

@@ -1,6 +1,6 @@
 """A pipeline's process, run by the tests: spans and a metric, then the ending in atexit.
 
-Usage: child.py FLUSH_TIMEOUT_S SPANS; prints the flush report's numbers to stdout.
+Usage: python -m tests.export.child FLUSH_TIMEOUT_S SPANS; prints the flush report to stdout.
 """
 
 from __future__ import annotations

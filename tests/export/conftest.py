@@ -146,7 +146,7 @@ def grpc_collector() -> Iterator[Received]:
     received = Received()
 
     class Traces(trace_grpc.TraceServiceServicer):
-        def Export(self, request: Any, context: Any) -> Any:
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
             if received.refuse:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
             received.headers.append(dict(context.invocation_metadata()))
@@ -154,7 +154,7 @@ def grpc_collector() -> Iterator[Received]:
             return trace_pb.ExportTraceServiceResponse()
 
     class Metrics(metrics_grpc.MetricsServiceServicer):
-        def Export(self, request: Any, context: Any) -> Any:
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
             if received.refuse:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
             received.take_points(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from otel_pipeline_metrics.export import _values
 from otel_pipeline_metrics.export.environment import ExportPlan, endpoint, plan, redact_endpoint
 
+ROOT = Path(__file__).parents[2]
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
 OTLP = ("otlp",)
@@ -75,12 +77,12 @@ def test_exporters(
 def test_disabled_wins_over_everything() -> None:
     decided = of({"OTEL_SDK_DISABLED": " True", ENDPOINT: "http://c"}, ("otlp",))
 
-    assert (True, (), (), ()) == (
+    assert (
         decided.disabled,
         decided.traces,
         decided.metrics,
         decided.problems,
-    )
+    ) == (True, (), (), ())
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,8 @@ def test_an_argument_wins_over_the_environment(
 def test_other_names_are_entry_points() -> None:
     decided = of({"OTEL_METRICS_EXPORTER": "prometheus,otlp"}, None, "prometheus")
 
-    assert ("prometheus", "otlp") == decided.metrics
-    assert () == decided.problems
+    assert decided.metrics == ("prometheus", "otlp")
+    assert decided.problems == ()
 
 
 @pytest.mark.parametrize(
@@ -138,18 +140,20 @@ def test_each_signal_has_its_protocol() -> None:
         }
     )
 
-    assert ("grpc", "http/protobuf") == (decided.traces_protocol, decided.metrics_protocol)
+    assert (decided.traces_protocol, decided.metrics_protocol) == ("grpc", "http/protobuf")
 
 
 def test_json_needs_its_package() -> None:
     env = {PROTOCOL: "http/json", ENDPOINT: "http://c:4318"}
 
-    assert "http/json" == of(env, None, "otlp_json_http").traces_protocol
+    assert of(env, None, "otlp_json_http").traces_protocol == "http/json"
     without = of(env)
-    assert "http/protobuf" == without.traces_protocol
+    assert without.traces_protocol == "http/protobuf"
     assert (
-        f"{PROTOCOL} asks for http/json, which needs the package "
-        "opentelemetry-exporter-otlp-json-http; http/protobuf is used",
+        (
+            f"{PROTOCOL} asks for http/json, which needs the package "
+            "opentelemetry-exporter-otlp-json-http; http/protobuf is used"
+        ),
     ) == without.problems
 
 
@@ -214,7 +218,7 @@ def test_a_broken_value_is_one_problem(
 ) -> None:
     decided = of({ENDPOINT: "http://c:4317", name: value})
 
-    assert 1 == len(decided.problems)
+    assert len(decided.problems) == 1
     assert decided.problems[0].startswith(f"{name} {problem}")
     assert "s3cret" not in decided.problems[0]
     assert (name, repair) in decided.repairs
@@ -224,17 +228,17 @@ def test_a_broken_value_is_one_problem(
 def test_an_unknown_exporter_leaves_the_rest() -> None:
     decided = of({"OTEL_TRACES_EXPORTER": "jaegr,console", "OTEL_METRICS_EXPORTER": "none"})
 
-    assert CONSOLE == decided.traces
-    assert (
+    assert decided.traces == CONSOLE
+    assert decided.problems == (
         "OTEL_TRACES_EXPORTER names exporters that cannot be used here: 'jaegr'; console is used",
-    ) == decided.problems
+    )
 
 
 def test_only_unknown_exporters_are_as_good_as_none_named() -> None:
     decided = of({"OTEL_TRACES_EXPORTER": "jaegr"})
 
-    assert (CONSOLE, CONSOLE) == (decided.traces, decided.metrics)
-    assert 1 == len(decided.problems)
+    assert (decided.traces, decided.metrics) == (CONSOLE, CONSOLE)
+    assert len(decided.problems) == 1
 
 
 def test_a_sampler_ratio_out_of_range() -> None:
@@ -249,15 +253,15 @@ def test_a_small_queue_takes_the_batch_with_it() -> None:
     """Alone, it is a ValueError in the SDK; it is no mistake of the user's."""
     decided = of({"OTEL_BSP_MAX_QUEUE_SIZE": "100"})
 
-    assert () == decided.problems
-    assert (("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100"),) == decided.repairs
+    assert decided.problems == ()
+    assert decided.repairs == (("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "100"),)
 
 
 def test_http_completes_an_endpoint_without_a_scheme() -> None:
     decided = of({ENDPOINT: "collector:4318"})
 
     assert (f"{ENDPOINT} has no http:// or https://; http:// is used",) == decided.problems
-    assert ((ENDPOINT, "http://collector:4318"),) == decided.repairs
+    assert decided.repairs == ((ENDPOINT, "http://collector:4318"),)
 
 
 @pytest.mark.parametrize(
@@ -321,4 +325,4 @@ def test_it_needs_no_sdk() -> None:
         "sys.exit(any(name.startswith('opentelemetry.sdk') for name in sys.modules))"
     )
 
-    assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -8,14 +8,16 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import context, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_pipeline_metrics import _measure, _telemetry
+from otel_pipeline_metrics import _series, _telemetry, current_stage
 from tests.conftest import Results
+from tests.stages.support import nothing_current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +50,7 @@ class Otel:
 
     def install(self) -> None:
         _telemetry.install(self.telemetry)
-        _measure.set_sinks((self.telemetry.stages, self.results))
+        _series.set_sinks((self.telemetry.stages, self.results))
 
     def spans(self) -> list[ReadableSpan]:
         return list(self.exporter.get_finished_spans())
@@ -86,6 +88,20 @@ class Otel:
         self.meter_provider.shutdown()
         if isinstance(self.tracer_provider, TracerProvider):
             self.tracer_provider.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_over() -> Iterator[None]:
+    """Every test leaves nothing current and nothing in flight, and does not trip the next."""
+    yield
+    left = [] if nothing_current() else [trace.get_current_span(), current_stage()]
+    flying = [series.key for series in _series.all_series() if series.active]
+    _series.current.set(None)
+    context.attach(context.Context())
+    for series in _series.all_series():
+        series.clear()
+    assert not left
+    assert not flying
 
 
 @pytest.fixture

@@ -9,19 +9,19 @@ from typing import Any
 
 from opentelemetry import trace
 
-from otel_pipeline_metrics import _measure, current_stage
+from otel_pipeline_metrics import _execution, _series, current_stage
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def nothing_current() -> bool:
     """Whether neither a span nor an execution is current here."""
-    return trace.get_current_span() is trace.INVALID_SPAN and current_stage() is _measure.NOTHING
+    return trace.get_current_span() is trace.INVALID_SPAN and current_stage() is _execution.NOTHING
 
 
 def in_flight(stage: str) -> int:
     """How many executions of `stage` are open."""
-    return sum(len(s.active) for s in _measure.all_series() if s.key.stage == stage)
+    return sum(len(s.active) for s in _series.all_series() if s.key.stage == stage)
 
 
 def outcomes(results: Any, stage: str) -> list[str]:

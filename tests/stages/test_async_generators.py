@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from otel_pipeline_metrics import _measure, current_stage, stage
+from otel_pipeline_metrics import _execution, _series, current_stage, stage
 from tests import strategies
 from tests.stages.support import in_flight, nothing_current, outcomes, run_script
 
@@ -51,7 +51,7 @@ async def test_only_time_inside_counts(clock: Clock, results: Results) -> None:
         clock.advance(100)
 
     (result,) = results.of("numbers")
-    assert (7, "ok", 2) == (result.busy_s, result.outcome, result.items_out)
+    assert (result.busy_s, result.outcome, result.items_out) == (7, "ok", 2)
 
 
 async def test_awaited_time_inside_counts(clock: Clock, results: Results) -> None:
@@ -65,11 +65,11 @@ async def test_awaited_time_inside_counts(clock: Clock, results: Results) -> Non
     await turn()
     clock.advance(5)
     gate.set()
-    assert 1 == await first
+    assert await first == 1
     gc.collect()
     await turn()
     await turn()
-    assert [5] == results.durations("waits")
+    assert results.durations("waits") == [5]
 
 
 async def anext_of(generator: AsyncIterator[Any]) -> Any:
@@ -87,12 +87,12 @@ async def test_asend_and_athrow_pass_through(results: Results) -> None:
 
     error = KeyError("k")
     generator = echo()
-    assert "ready" == await generator.asend(None)
-    assert "hello" == await generator.asend("hello")
+    assert await generator.asend(None) == "ready"
+    assert await generator.asend("hello") == "hello"
     assert error is await generator.athrow(error)
     with pytest.raises(StopAsyncIteration):
         await anext_of(generator)
-    assert ["ok"] == outcomes(results, "echo")
+    assert outcomes(results, "echo") == ["ok"]
 
 
 async def test_items_counts_each_yielded_value(results: Results) -> None:
@@ -101,8 +101,8 @@ async def test_items_counts_each_yielded_value(results: Results) -> None:
         yield "abc"
         yield "de"
 
-    assert ["abc", "de"] == [batch async for batch in batches()]
-    assert [5] == [r.items_out for r in results.of("batches")]
+    assert [batch async for batch in batches()] == ["abc", "de"]
+    assert [r.items_out for r in results.of("batches")] == [5]
 
 
 async def test_an_error_inside_is_the_generators(results: Results) -> None:
@@ -118,7 +118,7 @@ async def test_an_error_inside_is_the_generators(results: Results) -> None:
     with pytest.raises(LookupError) as caught:
         await anext_of(generator)
     assert error is caught.value
-    assert [("error", "LookupError")] == [(r.outcome, r.error_type) for r in results.of("broken")]
+    assert [(r.outcome, r.error_type) for r in results.of("broken")] == [("error", "LookupError")]
 
 
 async def test_nothing_is_current_between_yields(otel: Otel) -> None:
@@ -126,7 +126,7 @@ async def test_nothing_is_current_between_yields(otel: Otel) -> None:
     async def numbers() -> AsyncIterator[int]:
         for n in range(3):
             await turn()
-            assert current_stage() is not _measure.NOTHING
+            assert current_stage() is not _execution.NOTHING
             yield n
 
     async for _ in numbers():
@@ -134,8 +134,8 @@ async def test_nothing_is_current_between_yields(otel: Otel) -> None:
         with stage("consumer"):
             await turn()
     assert nothing_current()
-    assert [None] * 3 == [s.parent for s in otel.spans() if s.name == "consumer"]
-    assert 3 == otel.span("inside").attributes["pipeline.stage.items.out"]
+    assert [s.parent for s in otel.spans() if s.name == "consumer"] == [None] * 3
+    assert otel.span("inside").attributes["pipeline.stage.items.out"] == 3
 
 
 async def test_awaits_while_closing(clock: Clock, results: Results, silence: Any) -> None:
@@ -153,7 +153,7 @@ async def test_awaits_while_closing(clock: Clock, results: Results, silence: Any
             clock.advance(100)
             break
     (result,) = results.of("tidy")
-    assert (2, "abandoned") == (result.busy_s, result.outcome)
+    assert (result.busy_s, result.outcome) == (2, "abandoned")
     assert nothing_current()
 
 
@@ -192,10 +192,10 @@ def test_broken_out_of(awaits: bool, keeps: bool, otel: Otel, silence: Any) -> N
         assert nothing_current()
 
     run(main())
-    assert [True] == tidied
-    assert ["abandoned"] == outcomes(otel.results, "endless")
+    assert tidied == [True]
+    assert outcomes(otel.results, "endless") == ["abandoned"]
     assert nothing_current()
-    assert 0 == in_flight("endless")
+    assert in_flight("endless") == 0
     otel.span("endless")
 
 
@@ -229,11 +229,11 @@ def test_many_broken_out_of_at_once(otel: Otel, silence: Any) -> None:
         assert nothing_current()
 
     run(main())
-    assert ["abandoned"] * 20 == outcomes(otel.results, "outer")
+    assert outcomes(otel.results, "outer") == ["abandoned"] * 20
     kept.clear()
     gc.collect()
-    assert ["abandoned"] * 20 == outcomes(otel.results, "inner")
-    assert 40 == len(otel.spans())
+    assert outcomes(otel.results, "inner") == ["abandoned"] * 20
+    assert len(otel.spans()) == 40
 
 
 def test_closed_from_another_task(otel: Otel, silence: Any) -> None:
@@ -259,7 +259,7 @@ def test_closed_from_another_task(otel: Otel, silence: Any) -> None:
         assert nothing_current()
 
     run(main())
-    assert ["abandoned"] == outcomes(otel.results, "handed over")
+    assert outcomes(otel.results, "handed over") == ["abandoned"]
     assert otel.span("handed over").end_time <= otel.span("consumer").end_time
 
 
@@ -273,13 +273,13 @@ def test_each_value_taken_in_another_task(otel: Otel, silence: Any) -> None:
     async def main() -> None:
         generator = numbers()
         taken = [await asyncio.create_task(anext_of(generator)) for _ in range(4)]
-        assert [0, 1, 2, 3] == taken
+        assert taken == [0, 1, 2, 3]
         with contextlib.suppress(StopAsyncIteration):
             await anext_of(generator)
         assert nothing_current()
 
     run(main())
-    assert [4] == [r.items_out for r in otel.results.of("relayed")]
+    assert [r.items_out for r in otel.results.of("relayed")] == [4]
 
 
 def test_the_consumer_is_cancelled(otel: Otel, silence: Any) -> None:
@@ -306,7 +306,7 @@ def test_the_consumer_is_cancelled(otel: Otel, silence: Any) -> None:
         assert nothing_current()
 
     run(main())
-    assert ["cancelled"] == outcomes(otel.results, "waiting")
+    assert outcomes(otel.results, "waiting") == ["cancelled"]
 
 
 def test_shutdown_asyncgens_of_a_loop_run_by_hand(otel: Otel, silence: Any) -> None:
@@ -320,10 +320,10 @@ def test_shutdown_asyncgens_of_a_loop_run_by_hand(otel: Otel, silence: Any) -> N
     loop = asyncio.new_event_loop()
     loop.set_debug(True)
     generator: Any = numbers()
-    assert 1 == loop.run_until_complete(anext_of(generator))
+    assert loop.run_until_complete(anext_of(generator)) == 1
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.close()
-    assert ["abandoned"] == outcomes(otel.results, "by hand")
+    assert outcomes(otel.results, "by hand") == ["abandoned"]
 
 
 def test_the_loop_is_closed_under_it(otel: Otel, silence: Any) -> None:
@@ -343,13 +343,13 @@ def test_the_loop_is_closed_under_it(otel: Otel, silence: Any) -> None:
     del generator
     gc.collect()
     assert nothing_current()
-    assert 0 == in_flight("orphan")
-    assert ["abandoned"] == outcomes(otel.results, "orphan")
+    assert in_flight("orphan") == 0
+    assert outcomes(otel.results, "orphan") == ["abandoned"]
     otel.span("orphan")
 
 
 def test_found_by_the_garbage_collector_as_the_loop_ends(otel: Otel, silence: Any) -> None:
-    """asyncio then cancels the task that closes it, so cancellation is what it hears."""
+    """Asyncio then cancels the task that closes it, so cancellation is what it hears."""
 
     @stage("late")
     async def numbers() -> AsyncIterator[int]:
@@ -365,7 +365,7 @@ def test_found_by_the_garbage_collector_as_the_loop_ends(otel: Otel, silence: An
     run(main())
     gc.collect()
     assert outcomes(otel.results, "late") in (["cancelled"], ["abandoned"])
-    assert 0 == in_flight("late")
+    assert in_flight("late") == 0
     otel.span("late")
 
 
@@ -385,7 +385,7 @@ async def test_nobody_else_loses_their_asyncgen_hooks(results: Results) -> None:
         yield await anext_of(kept[0])
 
     generator: Any = outer()
-    assert 1 == await anext_of(generator)
+    assert await anext_of(generator) == 1
     assert kept[0] in loop._asyncgens
     assert generator in loop._asyncgens
     await kept[0].aclose()
@@ -473,7 +473,7 @@ asyncio.run(main(), debug=True)
 def test_a_script_says_nothing(tmp_path: Path) -> None:
     """In a process of its own, with asyncio's and Python's development modes on."""
     done = run_script(NOISELESS, tmp_path / "script.py", "-X", "dev", "-W", "error")
-    assert (0, "", "") == (done.returncode, done.stdout, done.stderr)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def _observe(generator: Any, operation: Operation) -> tuple[Any, ...]:
@@ -518,8 +518,8 @@ def test_behaves_like_the_undecorated_async_generator(
         assert _observe(plain, operation) == _observe(measured, operation)
     for generator in (plain, measured):
         _use_up(generator)
-    _measure.drain()
-    assert 0 == in_flight("alike async")
+    _series.drain()
+    assert in_flight("alike async") == 0
     assert nothing_current()
 
 
@@ -545,4 +545,4 @@ def test_driven_in_contexts_that_differ(otel: Otel, silence: Any) -> None:
     with pytest.raises(StopIteration):
         contextvars.copy_context().run(closing.send, None)
     assert nothing_current()
-    assert ["abandoned"] == outcomes(otel.results, "stream")
+    assert outcomes(otel.results, "stream") == ["abandoned"]

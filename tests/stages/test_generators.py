@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from otel_pipeline_metrics import _measure, current_stage, stage
+from otel_pipeline_metrics import _execution, _series, current_stage, stage
 from tests import strategies
 from tests.stages.support import in_flight, nothing_current, outcomes
 
@@ -36,7 +36,7 @@ def test_only_time_inside_counts(clock: Clock, results: Results) -> None:
         clock.advance(100)
 
     (result,) = results.of("numbers")
-    assert (7, 0, 0, "ok") == (result.busy_s, result.idle_s, result.blocked_s, result.outcome)
+    assert (result.busy_s, result.idle_s, result.blocked_s, result.outcome) == (7, 0, 0, "ok")
 
 
 def test_values_yielded_are_the_items_out(clock: Clock, results: Results) -> None:
@@ -44,9 +44,9 @@ def test_values_yielded_are_the_items_out(clock: Clock, results: Results) -> Non
     def numbers() -> Iterator[int]:
         yield from range(5)
 
-    assert [0, 1, 2, 3, 4] == list(numbers())
+    assert list(numbers()) == [0, 1, 2, 3, 4]
     (result,) = results.of("numbers")
-    assert (None, 5) == (result.items_in, result.items_out)
+    assert (result.items_in, result.items_out) == (None, 5)
 
 
 def test_items_counts_each_yielded_value(results: Results) -> None:
@@ -55,8 +55,8 @@ def test_items_counts_each_yielded_value(results: Results) -> None:
         yield "abc"
         yield "de"
 
-    assert ["abc", "de"] == list(batches())
-    assert [5] == [r.items_out for r in results.of("batches")]
+    assert list(batches()) == ["abc", "de"]
+    assert [r.items_out for r in results.of("batches")] == [5]
 
 
 def test_not_counted_before_the_first_value_is_asked_for(results: Results) -> None:
@@ -65,9 +65,9 @@ def test_not_counted_before_the_first_value_is_asked_for(results: Results) -> No
         yield 1
 
     unstarted = lazy()
-    assert 0 == in_flight("lazy")
+    assert in_flight("lazy") == 0
     unstarted.close()
-    assert [] == results.durations("lazy")
+    assert results.durations("lazy") == []
 
 
 def test_in_flight_until_it_ends(results: Results) -> None:
@@ -78,11 +78,11 @@ def test_in_flight_until_it_ends(results: Results) -> None:
     first, second = numbers(), numbers()
     next(first)
     next(second)
-    assert 2 == in_flight("open")
+    assert in_flight("open") == 2
     first.close()
-    assert 1 == in_flight("open")
-    assert [] == list(second)
-    assert 0 == in_flight("open")
+    assert in_flight("open") == 1
+    assert list(second) == []
+    assert in_flight("open") == 0
 
 
 def test_send_throw_and_return_value_pass_through(results: Results) -> None:
@@ -97,13 +97,13 @@ def test_send_throw_and_return_value_pass_through(results: Results) -> None:
 
     error = KeyError("k")
     generator = echo()
-    assert "ready" == next(generator)
-    assert "hello" == generator.send("hello")
+    assert next(generator) == "ready"
+    assert generator.send("hello") == "hello"
     assert error is generator.throw(error)
     with pytest.raises(StopIteration) as stopped:
         next(generator)
-    assert "bye" == stopped.value.value
-    assert ["ok"] == outcomes(results, "echo")
+    assert stopped.value.value == "bye"
+    assert outcomes(results, "echo") == ["ok"]
 
 
 def test_the_value_of_yield_from_is_kept(results: Results) -> None:
@@ -116,8 +116,8 @@ def test_the_value_of_yield_from_is_kept(results: Results) -> None:
         got.append((yield from inner()))
 
     got: list[str] = []
-    assert [1] == list(outer())
-    assert ["value"] == got
+    assert list(outer()) == [1]
+    assert got == ["value"]
 
 
 def test_breaking_out_is_abandoned(clock: Clock, results: Results) -> None:
@@ -135,12 +135,12 @@ def test_breaking_out_is_abandoned(clock: Clock, results: Results) -> None:
         break
     generator.close()
     (result,) = results.of("many")
-    assert (1.5, "abandoned", None, 1) == (
+    assert (
         result.busy_s,
         result.outcome,
         result.error_type,
         result.items_out,
-    )
+    ) == (1.5, "abandoned", None, 1)
 
 
 def test_dropping_the_last_reference_is_abandoned(results: Results) -> None:
@@ -152,7 +152,7 @@ def test_dropping_the_last_reference_is_abandoned(results: Results) -> None:
     for _ in numbers():
         break
     gc.collect()
-    assert ["abandoned"] == outcomes(results, "dropped")
+    assert outcomes(results, "dropped") == ["abandoned"]
     assert nothing_current()
 
 
@@ -168,7 +168,7 @@ def test_a_generator_that_returns_when_closed_is_abandoned(results: Results) -> 
     generator = polite()
     next(generator)
     generator.close()
-    assert ["abandoned"] == outcomes(results, "polite")
+    assert outcomes(results, "polite") == ["abandoned"]
 
 
 def test_an_error_inside_is_the_generators(clock: Clock, results: Results) -> None:
@@ -186,7 +186,7 @@ def test_an_error_inside_is_the_generators(clock: Clock, results: Results) -> No
         next(generator)
     assert error is caught.value
     (result,) = results.of("broken")
-    assert (3, "error", "KeyError") == (result.busy_s, result.outcome, result.error_type)
+    assert (result.busy_s, result.outcome, result.error_type) == (3, "error", "KeyError")
 
 
 def test_an_error_while_closing_is_an_error(results: Results) -> None:
@@ -202,7 +202,7 @@ def test_an_error_while_closing_is_an_error(results: Results) -> None:
     with pytest.raises(OSError, match="disk"):
         generator.close()
     (result,) = results.of("untidy")
-    assert ("error", "OSError") == (result.outcome, result.error_type)
+    assert (result.outcome, result.error_type) == ("error", "OSError")
 
 
 def test_nothing_is_current_between_yields(otel: Otel) -> None:
@@ -217,9 +217,9 @@ def test_nothing_is_current_between_yields(otel: Otel) -> None:
     for _ in numbers():
         assert nothing_current()
     assert nothing_current()
-    assert 1 == len(set(map(id, seen)))
-    assert _measure.NOTHING is not seen[0]
-    assert 3 == otel.span("inside").attributes["pipeline.stage.items.out"]
+    assert len(set(map(id, seen))) == 1
+    assert _execution.NOTHING is not seen[0]
+    assert otel.span("inside").attributes["pipeline.stage.items.out"] == 3
 
 
 def test_work_of_the_consumer_is_no_child_of_the_generator(otel: Otel) -> None:
@@ -248,9 +248,9 @@ def test_two_generators_taken_in_turns_keep_apart(otel: Otel, clock: Clock) -> N
     for _ in zip(numbers(1), numbers(10), strict=True):
         assert nothing_current()
     written = [s.attributes["pipeline.stage.io.out"] for s in otel.spans()]
-    assert [2, 20] == sorted(written)
+    assert sorted(written) == [2, 20]
     (point,) = otel.points("pipeline.stage.duration")
-    assert (2, 22) == (point.count, point.sum)
+    assert (point.count, point.sum) == (2, 22)
 
 
 def test_pipelined_generators_do_not_count_each_other_as_the_consumer(
@@ -272,8 +272,8 @@ def test_pipelined_generators_do_not_count_each_other_as_the_consumer(
 
     for _ in downstream(upstream()):
         clock.advance(1000)
-    assert [3] == results.durations("upstream")
-    assert [33] == results.durations("downstream")
+    assert results.durations("upstream") == [3]
+    assert results.durations("downstream") == [33]
 
 
 def test_a_decorated_generator_makes_a_context_manager(results: Results, clock: Clock) -> None:
@@ -287,13 +287,18 @@ def test_a_decorated_generator_makes_a_context_manager(results: Results, clock: 
             clock.advance(1)
 
     error = KeyError("k")
-    with pytest.raises(KeyError) as caught, resource() as it:
-        clock.advance(100)
-        assert "it" == it
-        raise error
+
+    def use() -> None:
+        with resource() as it:
+            clock.advance(100)
+            assert it == "it"
+            raise error
+
+    with pytest.raises(KeyError) as caught:
+        use()
     assert error is caught.value
-    assert [2] == results.durations("resource")
-    assert ["error"] == outcomes(results, "resource")
+    assert results.durations("resource") == [2]
+    assert outcomes(results, "resource") == ["error"]
 
 
 def test_no_exception_is_kept_alive() -> None:
@@ -383,6 +388,6 @@ def test_behaves_like_the_undecorated_generator(
         assert _observe(plain, operation) == _observe(measured, operation)
     for generator in (plain, measured):
         _use_up(generator)
-    _measure.drain()
-    assert 0 == in_flight("alike")
+    _series.drain()
+    assert in_flight("alike") == 0
     assert nothing_current()

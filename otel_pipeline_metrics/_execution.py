@@ -1,0 +1,236 @@
+"""`Execution`: one invocation of a stage in progress, and what it can say of itself."""
+
+from __future__ import annotations
+
+import math
+import operator
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_pipeline_metrics import _clock, _guard, _hooks
+from otel_pipeline_metrics._model import check_attribute, qualified_name
+from otel_pipeline_metrics._waiting import waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextvars import Token
+
+    from otel_pipeline_metrics._model import AttributeValue, Direction
+    from otel_pipeline_metrics._series import Scope, Series
+
+
+class Details:
+    """What an execution says of itself beyond its duration; made on the first such word."""
+
+    __slots__ = (
+        "attributes", "bytes_in", "bytes_out", "event_times", "items_in", "items_out", "retries",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.items_in: int | None = None
+        self.items_out: int | None = None
+        self.bytes_in: int | None = None
+        self.bytes_out: int | None = None
+        self.retries: dict[str, int] | None = None
+        self.attributes: dict[str, AttributeValue] | None = None
+        self.event_times: list[tuple[float, float]] | None = None
+        """(event time, time of finishing) of items, Unix seconds."""
+
+
+class Execution:
+    """One invocation of a stage in progress.
+
+    `with stage(...) as s` and `current_stage()` give it. It belongs to the thread or task
+    that opened it.
+    """
+
+    # Class attributes, not slots: an instance then stores only what is not as usual, which
+    # makes it at half the cost.
+    series: Series | None
+    """None once it is closed."""
+    scope: Scope
+    started: float
+    token: Token[Execution | Scope | None] | None = None
+    elapsed: float = 0.0
+    """Seconds before the latest resumption, waits included."""
+    idle: float = 0.0
+    blocked: float = 0.0
+    plain: bool = True
+    """Whether its duration is all there is to say so far."""
+    details: Details | None = None
+    span: Any = None
+    attached: Any = None
+    # the following only where a queue is instrumented
+    parent: Execution | Scope | None = None
+    worker: Any = None
+    opener: object = None
+    """The task or thread that runs it."""
+    accounted: float = 0.0
+    """Until when its worker's time is shared out."""
+    waited: float = 0.0
+    """`idle` and `blocked` together at the latest resumption."""
+    links: Sequence[Any] = ()
+    """Span contexts and attributes of the producers of what the worker got before."""
+    links_dropped: int = 0
+
+    def detail(self) -> Details:
+        """Return where more than the duration is kept; not for users."""
+        if self.details is None:
+            self.details = Details()
+            self.plain = False
+        return self.details
+
+    def add_items(self, n: int, direction: Direction = "out") -> None:
+        """Count `n` more items that went `in` or came `out`.
+
+        Raises:
+            TypeError: `n` is no integer.
+            ValueError: `n` is negative, or `direction` is neither "in" nor "out".
+        """
+        count = _count(n, "n")
+        _check_direction(direction)
+        if self.series is None:
+            return
+        detail = self.detail()
+        if direction == "in":
+            detail.items_in = (detail.items_in or 0) + count
+        else:
+            detail.items_out = (detail.items_out or 0) + count
+
+    def add_bytes(self, n: int, direction: Direction = "out") -> None:
+        """Count `n` more payload bytes that went `in` or came `out`.
+
+        Raises:
+            TypeError: `n` is no integer.
+            ValueError: `n` is negative, or `direction` is neither "in" nor "out".
+        """
+        count = _count(n, "n")
+        _check_direction(direction)
+        if self.series is None:
+            return
+        detail = self.detail()
+        if direction == "in":
+            detail.bytes_in = (detail.bytes_in or 0) + count
+        else:
+            detail.bytes_out = (detail.bytes_out or 0) + count
+
+    def retry(self, error: BaseException | type[BaseException] | str | None = None) -> None:
+        """Count one more attempt, after `error` if there was one.
+
+        Args:
+            error: the exception, its class, or a name for `error.type`; never its message.
+        """
+        error_type = _error_type(error)
+        if self.series is None:
+            return
+        detail = self.detail()
+        if detail.retries is None:
+            detail.retries = {}
+        detail.retries[error_type] = detail.retries.get(error_type, 0) + 1
+        if self.span is not None and _hooks.tracing is not None:
+            with _guard.guarded("a retry's span event"):
+                # the first attempt is no retry, so the first retry is attempt 2
+                _hooks.tracing.retry(self, sum(detail.retries.values()) + 1, error_type)
+
+    def waiting(self) -> waiting:
+        """Wait for a permit, a rate limit or a slow receiver: `with s.waiting():`.
+
+        The time is this stage's `blocked`, not its `busy`. `async with` too.
+        """
+        return waiting("blocked")
+
+    def event_time(self, timestamp: float | datetime) -> None:
+        """Say when an item that is finished here came into being at its source.
+
+        Feeds `pipeline.item.duration` (now less `timestamp`) and `pipeline.watermark.lag`.
+
+        Args:
+            timestamp: Unix seconds, or a datetime; a naive one is taken as UTC.
+
+        Raises:
+            TypeError: it is neither.
+            ValueError: it is not finite.
+        """
+        seconds = _unix_seconds(timestamp)
+        if self.series is None:
+            return
+        detail = self.detail()
+        if detail.event_times is None:
+            detail.event_times = []
+        detail.event_times.append((seconds, _clock.unix()))
+
+    def link(self, link: tuple[Any, str, float]) -> None:
+        """Link the span to a producer's (span context, queue, seconds); not for users."""
+        if self.span is not None and _hooks.tracing is not None:
+            _hooks.tracing.link(self, link)
+
+    def set_attribute(self, key: str, value: AttributeValue) -> None:
+        """Put an attribute on the span, and on metrics if `configure(metric_attributes=)` says so.
+
+        A value that OpenTelemetry would not take is left out with one warning for each key.
+        """
+        try:
+            check_attribute(key, value, "set_attribute")
+        except (TypeError, ValueError) as error:
+            _guard.once(f"attribute {key!r}", "attribute left out: %s", error)
+            return
+        if self.series is None:
+            return
+        detail = self.detail()
+        if detail.attributes is None:
+            detail.attributes = {}
+        detail.attributes[key] = value
+
+
+class _NoExecution(Execution):
+    """Stands where there is no execution; takes every word and keeps none."""
+
+    series = None
+
+
+NOTHING: Final = _NoExecution()
+
+
+def _count(n: object, argument: str) -> int:
+    if isinstance(n, bool):
+        raise TypeError(f"{argument} must be an integer, not bool")
+    try:
+        count = operator.index(n)  # type: ignore[arg-type]  # it raises what we want raised
+    except TypeError:
+        raise TypeError(f"{argument} must be an integer, not {type(n).__name__}") from None
+    if count < 0:
+        raise ValueError(f"{argument} must not be negative, this one is {count}")
+    return count
+
+
+def _check_direction(direction: object) -> None:
+    if direction not in ("in", "out"):
+        raise ValueError(f'direction must be "in" or "out", not {direction!r}')
+
+
+def _unix_seconds(timestamp: object) -> float:
+    if isinstance(timestamp, datetime):
+        if timestamp.tzinfo is None:
+            timestamp = timestamp.replace(tzinfo=timezone.utc)
+        return timestamp.timestamp()
+    if isinstance(timestamp, bool) or not isinstance(timestamp, (int, float)):
+        raise TypeError(
+            f"timestamp must be Unix seconds or a datetime, not {type(timestamp).__name__}"
+        )
+    if not math.isfinite(timestamp):
+        raise ValueError(f"timestamp must be finite, not {timestamp}")
+    return float(timestamp)
+
+
+def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
+    if error is None:
+        return ""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, BaseException):
+        return qualified_name(type(error))
+    if isinstance(error, type) and issubclass(error, BaseException):
+        return qualified_name(error)
+    raise TypeError(
+        f"error must be an exception, its class, a string or None, not {type(error).__name__}"
+    )

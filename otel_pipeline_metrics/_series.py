@@ -1,0 +1,331 @@
+"""Where results wait: a series for each stage of each scope, until the sinks take them.
+
+The hot path only appends. Series are drained when somebody collects or reports, or when
+`PENDING_BOUND` results wait in one. The one lock here is held while draining and is never
+waited for on the hot path, so that a signal handler, a gc callback or a weakref callback may
+enter a stage at any point.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics._model import Batch, QueueBatch, StageKey, TimeInStates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Mapping
+    from contextvars import Token
+
+    from otel_pipeline_metrics._execution import Execution
+    from otel_pipeline_metrics._model import AttributeValue, Sink, StageResult
+
+T = TypeVar("T")
+
+PENDING_BOUND: Final = 1024
+"""Results a series keeps before the thread that adds one more hands them on."""
+
+DRAIN_WAIT_S: Final = 1.0
+"""How long a collection waits for another thread's draining before it reports without it."""
+
+
+class StageId:
+    """Identity of a stage: name, kind and fixed attributes. Equal ones are one object."""
+
+    __slots__ = ("attributes", "kind", "name")
+
+    def __init__(self, name: str, kind: str | None, attributes: Mapping[str, AttributeValue]):
+        self.name = name
+        self.kind = kind
+        self.attributes = attributes
+
+    def __reduce__(self) -> tuple[Callable[..., StageId], tuple[Any, ...]]:
+        """Pickle as the call that interns it, so that identity holds in another process."""
+        return stage_id, (self.name, self.kind, dict(self.attributes))
+
+
+_stage_ids: dict[Hashable, StageId] = {}
+
+
+def stage_id(
+    name: str, kind: str | None, attributes: Mapping[str, AttributeValue] | None = None
+) -> StageId:
+    """Return the one `StageId` for these; comparing two is then comparing addresses."""
+    fixed = dict(attributes or {})
+    key = (name, kind, repr(sorted(fixed.items())))
+    return _stage_ids.setdefault(key, StageId(name, kind, fixed))
+
+
+class Series:
+    """The results of one stage in one scope that no sink has seen yet."""
+
+    __slots__ = (
+        "active", "attributes", "cache", "key", "plain", "queued", "results", "scope", "states",
+        "told",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, stage: StageId) -> None:
+        self.scope = scope
+        self.key = StageKey(scope.pipeline, stage.name, stage.kind)
+        self.attributes = stage.attributes
+        self.plain: list[float] = []
+        """Busy seconds of those with nothing else to say; see `Batch.plain`."""
+        self.results: list[StageResult] = []
+        self.active: dict[Execution, None] = {}
+        """Those in progress; a dict, since its statements are cheaper than a set's methods."""
+        self.states: dict[int | None, TimeInStates] = {}
+        """By worker: its time in each state since the scope began; empty without queues."""
+        self.queued = False
+        """Whether a worker of it has met an instrumented queue: then its waits are seen."""
+        self.told = TimeInStates()
+        """The time in states that sinks know of."""
+        self.cache: Any = None
+        """For the tracer: span attributes that are the same for every execution."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for the sinks."""
+        return bool(self.plain or self.results)
+
+    def clear(self) -> None:
+        """Forget everything, as a forked child does."""
+        self.plain.clear()
+        self.results.clear()
+        self.active.clear()
+        self.states.clear()
+        self.told = TimeInStates()
+
+
+class QueueSeries:
+    """What happened at one queue in one scope. Times are in seconds."""
+
+    __slots__ = (
+        "blocked", "consumers", "depth_peak", "got", "idle", "name", "producers", "put", "waits",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.waits: list[float] = []
+        """From put to get, of items no sink has seen yet."""
+        self.put = 0
+        self.got = 0
+        self.blocked = 0.0
+        """Waited in put, all producers together."""
+        self.idle = 0.0
+        """Waited in get, all consumers together."""
+        self.depth_peak = 0
+        self.producers: dict[str, None] = {}
+        self.consumers: dict[str, None] = {}
+
+
+class Scope:
+    """What executions belong to: a run, or the process where there is none."""
+
+    __slots__ = (
+        "ended", "on_resources", "pipeline", "queues", "run_id", "scope", "series", "sinks",
+        "workers",
+    )  # fmt: skip
+
+    def __init__(
+        self, pipeline: str | None = None, run_id: str | None = None, sinks: tuple[Sink, ...] = ()
+    ) -> None:
+        self.pipeline = pipeline
+        self.run_id = run_id
+        self.sinks = sinks
+        self.series: dict[StageId, Series] = {}
+        self.queues: dict[str, QueueSeries] = {}
+        self.workers: dict[int, Any] = {}
+        """By their number: the workers that have met a queue or a stage here."""
+        self.ended = False
+        self.on_resources: Callable[[float, float], None] | None = None
+        """Takes (CPU utilisation, RSS in bytes) that somebody measured by hand."""
+        self.scope = self
+        """Itself: an execution's parent is a scope or another execution."""
+
+    def add(self, stage: StageId) -> Series:
+        """Return the series of `stage`, made if need be."""
+        found = self.series.get(stage)
+        return self.series.setdefault(stage, Series(self, stage)) if found is None else found
+
+    def add_queue(self, name: str) -> QueueSeries:
+        """Return the series of a queue, made if need be."""
+        found = self.queues.get(name)
+        return self.queues.setdefault(name, QueueSeries(name)) if found is None else found
+
+
+process_scope = Scope()
+ambient = process_scope
+"""The scope of work that carries no context: the only run there is, else the process."""
+
+current: ContextVar[Execution | Scope | None] = ContextVar("opm_current", default=None)
+
+_sinks: tuple[Sink, ...] = ()
+_scopes: dict[Scope, None] = {process_scope: None}
+_drain_lock = threading.Lock()
+
+
+def current_scope() -> Scope:
+    """Return the scope that an execution opened here would belong to."""
+    found = current.get()
+    return ambient if found is None else found.scope
+
+
+def open_scope(scope: Scope) -> Token[Execution | Scope | None]:
+    """Make a run's scope current, and the process's own while it is the only run."""
+    _scopes[scope] = None
+    _settle_ambient()
+    return current.set(scope)
+
+
+def close_scope(scope: Scope, token: Token[Execution | Scope | None]) -> bool:
+    """End a run's scope; False where this is not the context that it was opened in.
+
+    What is still in flight in it is drained as it ends.
+    """
+    scope.ended = True
+    _settle_ambient()
+    try:
+        current.reset(token)
+    except ValueError:
+        # an async generator or fixture closed elsewhere: it is not current here
+        return False
+    return True
+
+
+def _settle_ambient() -> None:
+    """Work that has lost its context, as threads have, belongs to the only run there is."""
+    global ambient  # noqa: PLW0603 - read on the hot path, written here only
+    running = [s for s in list(_scopes) if s is not process_scope and not s.ended]
+    ambient = running[0] if len(running) == 1 else process_scope
+
+
+def set_sinks(sinks: tuple[Sink, ...]) -> None:
+    """Name the sinks that get the results of every scope."""
+    global _sinks  # noqa: PLW0603 - replaced whole
+    _sinks = sinks
+
+
+def all_series() -> Iterator[Series]:
+    """Go through every series of every scope that is not forgotten yet."""
+    for scope in list(_scopes):
+        yield from list(scope.series.values())
+
+
+def submit(stage: StageId, result: StageResult) -> None:
+    """Add a result that was measured elsewhere, as manual recording does."""
+    series = current_scope().add(stage)
+    series.results.append(result)
+    if len(series.results) >= PENDING_BOUND:
+        drain_series(series)
+
+
+def drain(then: Callable[[], None] | None = None) -> None:
+    """Hand everything pending to the sinks, and forget the scopes that are done.
+
+    Args:
+        then: called when that is done and still nobody else is draining.
+    """
+    if not _drain_lock.acquire(timeout=DRAIN_WAIT_S):
+        return
+    try:
+        for scope in list(_scopes):
+            _drain_scope(scope)
+        if then is not None:
+            then()
+    finally:
+        _drain_lock.release()
+
+
+def _drain_scope(scope: Scope) -> None:
+    for series in list(scope.series.values()):
+        if series.pending or series.queued:
+            _hand_on(series)
+    for queue in list(scope.queues.values()):
+        if queue.waits:
+            _hand_on_queue(scope, queue)
+    if scope.ended and not any(s.active or s.pending for s in scope.series.values()):
+        _scopes.pop(scope, None)
+
+
+def drain_series(series: Series) -> None:
+    """Hand on one series, unless somebody is draining now: then it is in good hands."""
+    if not _drain_lock.acquire(blocking=False):
+        return
+    try:
+        _hand_on(series)
+    finally:
+        _drain_lock.release()
+
+
+def drain_queue(scope: Scope, queue: QueueSeries) -> None:
+    """Hand on one queue, unless somebody is draining now."""
+    if not _drain_lock.acquire(blocking=False):
+        return
+    try:
+        _hand_on_queue(scope, queue)
+    finally:
+        _drain_lock.release()
+
+
+def _hand_on(series: Series) -> None:
+    plain, results = _take(series.plain), _take(series.results)
+    plain.sort()
+    if not series.queued and series.states:
+        # told as the invocations' own times, should the workers' become known later
+        series.told.busy += sum(plain) + sum(result.busy_s for result in results)
+    batch = Batch(series.key, series.attributes, plain, results, _time_since_told(series))
+    _tell(series.scope, lambda sink: sink.accept(batch))
+
+
+def _time_since_told(series: Series) -> TimeInStates | None:
+    """Return the workers' time that no batch has told of; None where waits are not seen."""
+    if not series.queued:
+        return None
+    now = TimeInStates()
+    for time in list(series.states.values()):
+        now.busy += time.busy
+        now.idle += time.idle
+        now.blocked += time.blocked
+    told, series.told = series.told, now
+    return TimeInStates(now.busy - told.busy, now.idle - told.idle, now.blocked - told.blocked)
+
+
+def _hand_on_queue(scope: Scope, queue: QueueSeries) -> None:
+    waits = _take(queue.waits)
+    waits.sort()
+    batch = QueueBatch(queue.name, waits)
+    _tell(scope, lambda sink: sink.accept_queue(batch))
+
+
+def _tell(scope: Scope, tell: Callable[[Sink], None]) -> None:
+    for sink in (*_sinks, *scope.sinks):
+        try:
+            tell(sink)
+        except Exception:  # noqa: BLE001 - one sink must not take the others' numbers
+            _guard.fault(f"sink {type(sink).__name__}")
+
+
+def _take(waiting: list[T]) -> list[T]:
+    # appends go to the end and only the holder of the lock deletes, so this loses nothing
+    count = len(waiting)
+    taken = waiting[:count]
+    del waiting[:count]
+    return taken
+
+
+def reset_after_fork() -> None:
+    """Start a child from zero: what the parent measured is the parent's to report."""
+    global _drain_lock  # noqa: PLW0603 - the old one may be held by a thread that is gone
+    _drain_lock = threading.Lock()
+    for scope in list(_scopes):
+        scope.queues.clear()
+        scope.workers.clear()
+        for series in scope.series.values():
+            series.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=reset_after_fork)

@@ -1,0 +1,72 @@
+"""`waiting`: time that a worker spends waiting for somebody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics import _clock, _guard, _hooks
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from otel_pipeline_metrics._model import WaitState
+
+
+class waiting:  # noqa: N801 - reads as a word in `with waiting():`
+    """While this block lasts, the worker here waits; `with` and `async with`.
+
+    In a stage or between stages, the time counts as `blocked` and not as `busy`: use it
+    around acquiring a permit, a rate limit or a slow receiver. Queues that `wrap_queue`
+    instruments do it by themselves.
+    """
+
+    __slots__ = ("_state", "_worker", "began", "seconds")
+
+    def __init__(self, state: WaitState = "blocked") -> None:
+        self._state: WaitState = state
+        self._worker: Any = None
+        self.began = 0.0
+        """`_clock.now()` at its beginning."""
+        self.seconds = 0.0
+        """How long it took, once it is over."""
+
+    def __enter__(self) -> waiting:
+        """Begin to wait. Never raises."""
+        self._worker = None
+        self.began = _clock.now()
+        try:
+            if _hooks.workers is None and _hooks.watch is not None:
+                _hooks.watch()
+            if _hooks.workers is not None:
+                self._worker = _hooks.workers.wait_begins(self._state, self.began)
+        except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone waiting
+            _guard.fault("beginning to wait")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop waiting. Never raises."""
+        now = _clock.now()
+        self.seconds = now - self.began
+        try:
+            if self._worker is not None and _hooks.workers is not None:
+                _hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
+        except Exception:  # noqa: BLE001 - as above
+            _guard.fault("ending a wait")
+
+    async def __aenter__(self) -> waiting:
+        """As `__enter__`; nothing is awaited."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """As `__exit__`; nothing is awaited."""
+        self.__exit__(kind, error, traceback)

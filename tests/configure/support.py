@@ -1,0 +1,130 @@
+"""Providers that keep what they are given, and a clean slate around each test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import _internal as metrics_internal
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util._once import Once
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import _guard, _telemetry
+from tests.support.process import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+Attributes = tuple[tuple[str, Any], ...]
+
+
+class Captured:
+    """A user's pair of providers."""
+
+    def __init__(self) -> None:
+        self.exporter = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        self.tracer_provider = TracerProvider(shutdown_on_exit=False)
+        self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.meter_provider = MeterProvider([self.reader], shutdown_on_exit=False)
+
+    def configure(self, **arguments: Any) -> None:
+        opm.configure(
+            tracer_provider=self.tracer_provider, meter_provider=self.meter_provider, **arguments
+        )
+
+    def install(self) -> None:
+        """Make them the globals."""
+        trace.set_tracer_provider(self.tracer_provider)
+        metrics.set_meter_provider(self.meter_provider)
+
+    def spans(self) -> list[ReadableSpan]:
+        return list(self.exporter.get_finished_spans())
+
+    def span_names(self) -> list[str]:
+        return [span.name for span in self.spans()]
+
+    def points(self) -> dict[str, list[Any]]:
+        """Collect once: every point by the name of its metric."""
+        data = self.reader.get_metrics_data()
+        found: dict[str, list[Any]] = {}
+        for resource in data.resource_metrics if data else ():
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    found.setdefault(metric.name, []).extend(metric.data.data_points)
+        return found
+
+    def values(self, name: str, *labels: str) -> dict[Any, Any]:
+        """Collect once: the values of a metric, counts for histograms, by their labels."""
+        return {
+            tuple((point.attributes or {}).get(label) for label in labels)
+            if len(labels) != 1
+            else (point.attributes or {}).get(labels[0]): (
+                point.count if hasattr(point, "bucket_counts") else point.value
+            )
+            for point in self.points().get(name, [])
+        }
+
+    def close(self) -> None:
+        self.tracer_provider.shutdown()
+        self.meter_provider.shutdown()
+
+
+@contextmanager
+def clean_slate() -> Iterator[None]:
+    """No global providers, nothing configured, before and after."""
+    kept = (
+        (trace, "_TRACER_PROVIDER", None),
+        (trace, "_TRACER_PROVIDER_SET_ONCE", Once()),
+        (metrics_internal, "_METER_PROVIDER", None),
+        (metrics_internal, "_METER_PROVIDER_SET_ONCE", Once()),
+        (metrics_internal, "_PROXY_METER_PROVIDER", metrics_internal._ProxyMeterProvider()),
+    )
+    before = [getattr(module, name) for module, name, _ in kept]
+    variables = {
+        name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")
+    }
+    for module, name, value in kept:
+        setattr(module, name, value)
+    # as after the import: on whatever the globals are or will be
+    _telemetry.install(_telemetry.Telemetry())
+    try:
+        yield
+    finally:
+        opm.shutdown()
+        for name in [name for name in os.environ if name.startswith("OTEL_")]:
+            del os.environ[name]
+        os.environ.update(variables)
+        for (module, name, _), value in zip(kept, before, strict=True):
+            setattr(module, name, value)
+        _telemetry.install(_telemetry.Telemetry())
+        _guard.reset()
+
+
+def run_python(
+    program: str | Path, *arguments: object, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program, or a text as one, with no OTEL_* but those given."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
+    command = ["-c", program] if isinstance(program, str) else [str(program)]
+    return subprocess.run(
+        [sys.executable, "-W", "error", *command, *map(str, arguments)],
+        cwd=cwd or ROOT,
+        env={**inherited, **env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )

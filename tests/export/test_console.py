@@ -1,0 +1,266 @@
+"""The development console, line by line."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics import Histogram, MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.trace import SpanContext, Status, StatusCode
+
+from otel_pipeline_metrics import _semconv
+from otel_pipeline_metrics.export import _text
+from otel_pipeline_metrics.export.console import (
+    LINES_PER_NAME,
+    ConsoleMetricExporter,
+    ConsoleSpanExporter,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+START = 1_700_000_000_512_000_000  # 22:13:20.512 UTC
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def span(
+    name: str = "fetch",
+    took_ns: int = 3_200_000,
+    attributes: dict[str, Any] | None = None,
+    status: StatusCode = StatusCode.UNSET,
+) -> ReadableSpan:
+    return ReadableSpan(
+        name=name,
+        context=SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, False),
+        attributes=attributes,
+        status=Status(status),
+        start_time=START - took_ns,
+        end_time=START,
+    )
+
+
+def written(*spans: ReadableSpan, flush: bool = False) -> list[str]:
+    stream = io.StringIO()
+    exporter = ConsoleSpanExporter(stream)
+    assert exporter.export(spans) is SpanExportResult.SUCCESS
+    if flush:
+        exporter.force_flush()
+    return stream.getvalue().splitlines()
+
+
+class TestSpans:
+    def test_a_stage(self) -> None:
+        given = {
+            _semconv.PIPELINE_NAME: "nightly",
+            _semconv.STAGE_NAME: "fetch",
+            _semconv.STAGE_KIND: "fetch",
+            _semconv.STAGE_OUTCOME: "ok",
+            _semconv.STAGE_ITEMS_OUT: 20,
+            _semconv.STAGE_IO_OUT: 2048,
+        }
+
+        assert written(span(attributes=given)) == [
+            (
+                "22:13:20.512  fetch             3.2 ms  ok     items_out=20 bytes_out=2.0 KiB  "
+                "trace 4bf92f35"
+            )
+        ]
+
+    def test_an_error(self) -> None:
+        given = {_semconv.ERROR_TYPE: "ValueError"}
+
+        assert written(span("parse", 45_000, given, StatusCode.ERROR)) == [
+            "22:13:20.512  parse            45.0 µs  error  error.type=ValueError  trace 4bf92f35"
+        ]
+
+    @pytest.mark.parametrize(
+        ("attributes", "word"),
+        [
+            ({_semconv.STAGE_OUTCOME: "cancelled"}, "cancelled"),
+            ({_semconv.STAGE_OUTCOME: "abandoned"}, "abandoned"),
+            ({_semconv.RUN_RESULT: "success"}, "ok   "),
+            ({_semconv.RUN_RESULT: "failure"}, "error"),
+            ({_semconv.RUN_RESULT: "timeout"}, "timeout"),
+        ],
+    )
+    def test_how_it_ended(self, attributes: dict[str, Any], word: str) -> None:
+        assert written(span("run nightly", 125_000_000_000, attributes)) == [
+            f"22:13:20.512  run nightly       2m 05s  {word}  trace 4bf92f35"
+        ]
+
+    def test_long_and_broken_values_stay_on_the_line(self) -> None:
+        (line,) = written(span(attributes={"query": "select\n" + "x" * 100}))
+
+        assert f"query=select\\n{'x' * 51}…  trace" in line
+
+    def test_a_flood_is_cut_and_counted(self) -> None:
+        lines = written(*[span("parse")] * (LINES_PER_NAME + 9_980), span("write"), flush=True)
+
+        assert len(lines) == LINES_PER_NAME + 2
+        assert lines[-1] == '… and 9,980 more "parse" spans'
+
+    def test_a_flush_begins_anew(self) -> None:
+        stream = io.StringIO()
+        exporter = ConsoleSpanExporter(stream)
+        exporter.export([span()] * (LINES_PER_NAME + 1))
+        exporter.force_flush()
+        exporter.export([span()])
+        exporter.shutdown()
+
+        lines = stream.getvalue().splitlines()
+        assert lines[-2] == '… and 1 more "fetch" span'
+        assert lines[-1].startswith("22:13:20.512  fetch")
+
+
+class TestStream:
+    def test_stderr_is_looked_up_when_written(self, capsys: pytest.CaptureFixture[str]) -> None:
+        exporter = ConsoleSpanExporter()
+        exporter.export([span()])
+
+        assert "fetch" in capsys.readouterr().err
+
+    def test_no_stderr(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stderr", None)
+
+        assert ConsoleSpanExporter().export([span()]) is SpanExportResult.SUCCESS
+
+    def test_a_closed_stream(self) -> None:
+        stream = io.StringIO()
+        stream.close()
+
+        assert ConsoleSpanExporter(stream).export([span()]) is SpanExportResult.SUCCESS
+
+    def test_a_broken_pipe(self) -> None:
+        class Broken(io.StringIO):
+            def write(self, text: str) -> int:
+                raise BrokenPipeError
+
+        assert ConsoleSpanExporter(Broken()).export([span()]) is SpanExportResult.SUCCESS
+
+    def test_an_encoding_that_lacks_a_letter(self) -> None:
+        raw = io.BytesIO()
+        exporter = ConsoleSpanExporter(io.TextIOWrapper(raw, encoding="ascii"))
+        exporter.export([span(took_ns=45_000)])
+
+        assert b"45.0 ?s" in raw.getvalue()
+
+
+class TestMetrics:
+    def test_a_table(self, clock: Any) -> None:
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        meter = provider.get_meter("test")
+        stage = {_semconv.STAGE_NAME: "parse"}
+        items = meter.create_counter("pipeline.stage.items", "{item}")
+        items.add(12_000, {**stage, _semconv.IO_DIRECTION: "out"})
+        items.add(1, {**stage, _semconv.IO_DIRECTION: "in"})
+        meter.create_counter("pipeline.stage.retries", "{retry}").add(3, stage)
+        meter.create_gauge("pipeline.cache.hit.ratio", "1").set(0.98765, {"cache.name": "geo"})
+        meter.create_gauge("pipeline.run.last_success.time", "s").set(1_700_000_000.5)
+        meter.create_gauge("process.memory.usage", "By").set(3 * 2**20)
+        durations = meter.create_histogram(
+            "pipeline.stage.duration", "s", explicit_bucket_boundaries_advisory=[0.001, 0.01, 0.1]
+        )
+        for milliseconds in range(1, 101):
+            durations.record(milliseconds / 1000, stage)
+        stream = io.StringIO()
+        ConsoleMetricExporter(stream).export(reader.get_metrics_data())  # type: ignore[arg-type]
+
+        assert stream.getvalue().splitlines() == [
+            "metrics at 22:30:00",
+            "metric                          attributes                 value",
+            "pipeline.cache.hit.ratio        cache=geo                  0.9877",
+            "pipeline.run.last_success.time                             2023-11-14 22:13:20",
+            (
+                "pipeline.stage.duration         stage=parse                "
+                "count 100  avg 50.5 ms  p50 ~50.0 ms  p95 ~95.0 ms"
+            ),
+            "pipeline.stage.items            stage=parse direction=in   1 item",
+            "pipeline.stage.items            stage=parse direction=out  12,000 items",
+            "pipeline.stage.retries          stage=parse                3 retries",
+            "process.memory.usage                                       3.0 MiB",
+        ]
+        provider.shutdown()
+
+    def test_the_same_table_is_not_written_twice(self) -> None:
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        counter = provider.get_meter("test").create_counter("done")
+        counter.add(1)
+        stream = io.StringIO()
+        exporter = ConsoleMetricExporter(stream)
+        for more in (0, 0, 1):
+            counter.add(more)
+            exporter.export(reader.get_metrics_data())  # type: ignore[arg-type]
+
+        assert stream.getvalue().count("metrics at") == 2
+        provider.shutdown()
+
+    def test_an_exponential_histogram(self) -> None:
+        reader = InMemoryMetricReader(
+            preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()}
+        )
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        histogram = provider.get_meter("test").create_histogram("latency", "ms")
+        for value in range(1, 1001):
+            histogram.record(value)
+        stream = io.StringIO()
+        ConsoleMetricExporter(stream).export(reader.get_metrics_data())  # type: ignore[arg-type]
+
+        line = stream.getvalue().splitlines()[-1]
+        assert line.startswith("latency              count 1,000  avg 500 ms  p50 ~")
+        middle = float(line.split("p50 ~")[1].split()[0])
+        assert middle == pytest.approx(500, rel=0.05)
+        provider.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0 s"),
+        (0.000000812, "812 ns"),
+        (0.0000042, "4.2 µs"),
+        (0.000812, "812 µs"),
+        (0.0032, "3.2 ms"),
+        (0.321, "321 ms"),
+        (1.24, "1.2 s"),
+        (59.96, "60.0 s"),
+        (123, "2m 03s"),
+        (3720, "1h 02m"),
+    ],
+)
+def test_duration(seconds: float, expected: str) -> None:
+    assert _text.duration(seconds) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (1, "{entry}", "1 entry"),
+        (2, "{entry}", "2 entries"),
+        (3, "{context_switch}", "3 context switches"),
+        (0.5, "1", "0.5"),
+        (1234567, "", "1,234,567"),
+        (12345.678, "", "12,345.7"),
+        (512, "By", "512 B"),
+        (3 * 2**40, "By", "3.0 TiB"),
+        (7, "requests", "7 requests"),
+    ],
+)
+def test_quantity(value: float, unit: str, expected: str) -> None:
+    assert _text.quantity(value, unit) == expected

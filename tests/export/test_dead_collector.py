@@ -1,0 +1,85 @@
+"""A dead collector costs the flush timeout and not a second more, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+SLACK_S = 0.5
+FULL_QUEUE = 2_048
+
+
+@pytest.fixture
+def refused() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port that accepts and never says anything."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(64)
+        yield sock.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol", "timeout_s"),
+    [
+        ("refused", "grpc", 1),
+        ("refused", "http/protobuf", 1),
+        ("silent", "grpc", 1),
+        ("silent", "http/protobuf", 1),
+        ("silent", "grpc", 5),
+        ("silent", "http/protobuf", 5),
+    ],
+)
+def test_the_process_ends_in_time(
+    request: pytest.FixtureRequest, kind: str, protocol: str, timeout_s: int
+) -> None:
+    port = request.getfixturevalue(kind)
+    env = {
+        **os.environ,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_EXPORTER_OTLP_HEADERS": "x-token=s3cret",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.export.child", str(timeout_s), str(FULL_QUEUE)],
+        env=env,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    stdout, stderr = process.communicate(timeout=40)
+    ended = time.time()
+
+    began = float(stdout.split()[1])
+    assert ended - began <= timeout_s + SLACK_S
+    assert process.returncode == 0
+    assert f"spans_exported=0, spans_failed={FULL_QUEUE}" in stdout
+    assert "metric_points_exported=0, metric_points_failed=1" in stdout
+    assert "collector='unreachable'" in stdout
+    # at most one line at the first failure, and one at the end
+    lines = stderr.splitlines()
+    assert 1 <= len(lines) <= 2
+    assert all(line.startswith("otel_pipeline_metrics WARNING ") for line in lines)
+    assert "2,048 spans" in lines[-1]
+    assert "1 metric batch could not be exported" in lines[-1]
+    assert "s3cret" not in stderr

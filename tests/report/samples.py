@@ -1,0 +1,254 @@
+"""Reports made by hand, for every renderer: whole ones, poor ones, hostile ones."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._sketch import REL_ERROR, Sketch
+from otel_pipeline_metrics.report import SCHEMA, RunReport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Data = dict[str, Any]
+
+
+def sketch(values: Sequence[float]) -> Sketch:
+    made = Sketch()
+    made.add_sorted(sorted(values))
+    return made
+
+
+def summary(values: Sequence[float]) -> Data:
+    """The percentiles of values, with their sketch, as the report has them."""
+    made = sketch(values)
+    return {
+        "avg": sum(values) / len(values) if values else None,
+        "max": max(values, default=None),
+        "p50": made.quantile(0.5),
+        "p95": made.quantile(0.95),
+        "p99": made.quantile(0.99),
+        "rel_error": REL_ERROR,
+        "sketch": made.to_dict(),
+    }
+
+
+def duration(values: Sequence[float]) -> Data:
+    return {
+        "total": math.fsum(values),
+        "min": min(values, default=None),
+        **summary(values),
+        "sum_of_squares": math.fsum(value * value for value in values),
+    }
+
+
+def stage(
+    name: str,
+    values: Sequence[float],
+    *,
+    kind: str | None = "process",
+    wall_s: float = 20.0,
+    workers: int | None = 1,
+    share: tuple[float, float, float] | None = None,
+    errors: dict[str, int] | None = None,
+    items: tuple[int | None, int | None] = (None, None),
+) -> Data:
+    """A stage whose invocations took `values`; `share` is busy, idle, blocked."""
+    total = sum(values)
+    moved = items[1] if items[1] is not None else items[0]
+    busy, idle, blocked = share or (None, None, None)
+    worker_s = wall_s * (workers or 1)
+    return {
+        "name": name,
+        "kind": kind,
+        "workers": workers,
+        "count": len(values),
+        "cancelled": 0,
+        "abandoned": 0,
+        "errors": {"total": sum((errors or {}).values()), "by_type": dict(errors or {})},
+        "retries": 0,
+        "items": {"in": items[0], "out": items[1]},
+        "bytes": {"in": None, "out": None},
+        "duration_s": duration(values),
+        "throughput": {
+            "wall_per_s": len(values) / wall_s,
+            "busy_per_s": len(values) / total if total else None,
+            "items_per_s": None if moved is None else moved / wall_s,
+        },
+        "time_s": None
+        if share is None
+        else {
+            "wall": worker_s,
+            "busy": share[0] * worker_s,
+            "idle": share[1] * worker_s,
+            "blocked": share[2] * worker_s,
+        },
+        "share": {"busy": busy, "idle": idle, "blocked": blocked},
+        "busiest_share": busy,
+        "cpu_s": None,
+    }
+
+
+def queue(
+    name: str,
+    producers: Sequence[str],
+    consumers: Sequence[str],
+    *,
+    capacity: int | None = 4,
+    depth: tuple[float, int] = (3.9, 4),
+    waits: Sequence[float] = (0.08, 0.08, 0.1),
+) -> Data:
+    return {
+        "name": name,
+        "capacity": capacity,
+        "depth_avg": depth[0],
+        "depth_peak": depth[1],
+        "put": len(waits),
+        "got": len(waits),
+        "wait_s": summary(waits),
+        "put_blocked_s": 13.5,
+        "get_waited_s": 0.02,
+        "producers": list(producers),
+        "consumers": list(consumers),
+    }
+
+
+def data(
+    stages: Sequence[Data] = (),
+    queues: Sequence[Data] = (),
+    *,
+    pipeline: str = "nightly",
+    wall_s: float = 20.0,
+    run_id: str = "run-1",
+    started: str = "2026-05-04T03:02:01+00:00",
+) -> Data:
+    """A report with nothing but what is given."""
+    return {
+        "schema": SCHEMA,
+        "run": {
+            "pipeline": pipeline,
+            "id": run_id,
+            "trace_id": None,
+            "result": "success",
+            "error_type": None,
+            "started": started,
+            "wall_s": wall_s,
+            "partial": False,
+            "total": None,
+        },
+        "stages": list(stages),
+        "queues": list(queues),
+        "caches": [],
+        "resources": {"samples": 0},
+        "bottleneck": {"stage": None, "why": "no queue is instrumented", "busy": None},
+        "telemetry": {"spans": None, "flush_s": None, "collector": None},
+    }
+
+
+def report(*stages: Data, queues: Sequence[Data] = (), **more: Any) -> RunReport:
+    return RunReport(data(stages, queues, **more))
+
+
+def full_data() -> Data:
+    """Stages fetch 2 ms -> (4) -> process 5 ms -> (4) -> write 20 ms, with everything else."""
+    values = random.Random(4)  # noqa: S311
+    fetch = [values.lognormvariate(math.log(0.002), 0.3) for _ in range(1000)]
+    process = [values.lognormvariate(math.log(0.005), 0.25) for _ in range(1000)]
+    write = [values.lognormvariate(math.log(0.0195), 0.1) for _ in range(1000)]
+    made = data(
+        [
+            # out of order: a report lists stages as they first finished
+            stage("write", write, kind="write", share=(0.98, 0.02, 0.0), items=(1000, 1000)),
+            stage("fetch", fetch, kind="fetch", share=(0.1, 0.0, 0.9), items=(None, 1000)),
+            stage(
+                "process",
+                process,
+                share=(0.25, 0.01, 0.74),
+                items=(1000, 998),
+                errors={"ValueError": 2, "json.decoder.JSONDecodeError": 1},
+            ),
+        ],
+        [
+            queue("parsed", ["process"], ["write"], waits=[0.078] * 900 + [0.09] * 98),
+            queue("pages", ["fetch"], ["process"], depth=(3.7, 4), waits=[0.075] * 1000),
+        ],
+    )
+    made["run"]["trace_id"] = "0af7651916cd43dd8448eb211c80319c"
+    made["caches"] = [
+        {
+            "name": "geo",
+            "hits": 900,
+            "misses": 100,
+            "evictions": 7,
+            "expirations": None,
+            "hit_ratio": 0.9,
+            "entries": 93,
+            "size_bytes": 65536,
+        }
+    ]
+    made["resources"] = {
+        "samples": 20,
+        "cpu_utilization": {"avg": 0.31, "peak": 0.47},
+        "rss_bytes": {"avg": 60_000_000.0, "peak": 81_000_000},
+        "disk_io_bytes": {"read": 17_043_456, "write": 6_828_032},
+        "network_io_bytes": {"receive": None, "transmit": None},
+        "limits": {"source": "cgroup2", "cpus": 2.0, "memory_bytes": 268_435_456},
+        "series": [
+            [float(t), None if t == 0 else 0.3 + 0.12 * math.sin(t), 40_000_000 + 2_000_000 * t]
+            for t in range(21)
+        ],
+    }
+    made["bottleneck"] = {
+        "kind": "stage",
+        "stage": "write",
+        "ties": [],
+        "busy": 0.98,
+        "confidence": "high",
+        "why": "write is busy 98 % of the time, and process is blocked on it for 74 %.",
+        "advice": ["Add workers to write, or make each call of it shorter."],
+        "what_if": {"more_workers": 1, "gain": 1.96, "next": "write"},
+        "assumptions": ["A further worker of write is as fast as those there are."],
+    }
+    made["telemetry"] = {
+        "spans": {"created": 3001, "sampled_out": 0, "exported": 3001, "lost": 0},
+        "flush_s": 0.12,
+        "collector": "ok",
+    }
+    return made
+
+
+def full() -> RunReport:
+    return RunReport(full_data())
+
+
+HOSTILE = "<script>alert(1)</script>|`--><img src=x onerror=alert(2)>"
+
+
+def hostile() -> RunReport:
+    """Every string of a report made of markup."""
+    made = full_data()
+
+    def poison(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {
+                (HOSTILE if key == "ValueError" else key): value
+                if key in {"kind", "started", "sketch"}
+                else poison(value)
+                for key, value in found.items()
+            }
+        if isinstance(found, list):
+            return [poison(value) for value in found]
+        return f"{found} {HOSTILE}" if isinstance(found, str) else found
+
+    return RunReport({**poison(copy.deepcopy(made)), "schema": SCHEMA})
+
+
+def bare() -> RunReport:
+    """A run in which nothing happened, of a program that knows as little as it may."""
+    made = data()
+    made["run"] = {"pipeline": "empty"}
+    made["resources"], made["bottleneck"], made["telemetry"] = {}, {}, {}
+    return RunReport(made)

@@ -1,0 +1,389 @@
+"""`with` and `async with`: one Stage object, open many times at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_pipeline_metrics import Execution, current_stage, stage
+from tests.stages.support import in_flight, nothing_current
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock, Results
+    from tests.stages.conftest import Otel
+
+
+def test_with(clock: Clock, results: Results) -> None:
+    with stage("block") as s:
+        assert isinstance(s, Execution)
+        assert current_stage() is s
+        clock.advance(2)
+    clock.advance(100)
+    assert nothing_current()
+    assert results.durations("block") == [2]
+
+
+async def test_async_with(clock: Clock, results: Results) -> None:
+    async with stage("block") as s:
+        assert current_stage() is s
+        await asyncio.sleep(0)
+        clock.advance(2)
+    assert nothing_current()
+    assert results.durations("block") == [2]
+
+
+def test_named_after_its_kind(results: Results) -> None:
+    with stage(kind="fetch"):
+        pass
+    assert len(results.durations("fetch")) == 1
+    assert results.batches[0].key == (None, "fetch", "fetch")
+
+
+def test_attributes_belong_to_the_block(results: Results) -> None:
+    for table in ("a", "b"):
+        with stage("load", attributes={"table": table}):
+            pass
+    assert [r.attributes for r in results.of("load")] == [{"table": "a"}, {"table": "b"}]
+
+
+def test_entered_again_while_open(clock: Clock, results: Results) -> None:
+    shared = stage("nested")
+    with shared as outer:
+        clock.advance(1)
+        with shared as inner:
+            clock.advance(2)
+            inner.add_items(2)
+        clock.advance(4)
+        outer.add_items(1)
+        assert current_stage() is outer
+    assert [(r.busy_s, r.items_out) for r in results.of("nested")] == [(2, 2), (7, 1)]
+
+
+async def test_shared_by_50_tasks_at_once(clock: Clock, results: Results) -> None:
+    """Each task is left with its own items and its own time, whoever ends first."""
+    shared = stage("shared")
+    everybody_in = asyncio.Event()
+    leaving = [asyncio.Event() for _ in range(50)]
+    entered = 0
+
+    async def worker(n: int) -> None:
+        nonlocal entered
+        async with shared as s:
+            s.add_items(n)
+            entered += 1
+            if entered == 50:
+                everybody_in.set()
+            await leaving[n].wait()
+            assert current_stage() is s
+
+    tasks = [asyncio.create_task(worker(n)) for n in range(50)]
+    await everybody_in.wait()
+    assert in_flight("shared") == 50
+    order = [(n * 7) % 50 for n in range(50)]
+    for n in order:
+        clock.advance(1)
+        leaving[n].set()
+        await tasks[n]
+    took = {r.items_out: r.busy_s for r in results.of("shared")}
+    assert {n: place for place, n in enumerate(order, 1)} == took
+    assert in_flight("shared") == 0
+
+
+def test_shared_by_threads(results: Results) -> None:
+    shared = stage("threads")
+    together = threading.Barrier(8)
+
+    def worker(n: int) -> bool:
+        for _ in range(100):
+            with shared as s:
+                s.add_items(n)
+                if current_stage() is not s:
+                    return False
+            together.wait()
+        return nothing_current()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(worker, range(8))) == [True] * 8
+    assert dict.fromkeys(range(8), 100) == {
+        n: [r.items_out for r in results.of("threads")].count(n) for n in range(8)
+    }
+
+
+def test_tasks_started_inside_belong_to_the_block_but_do_not_end_it(
+    results: Results,
+) -> None:
+    async def child() -> None:
+        current_stage().add_items(1)
+
+    async def main() -> None:
+        async with stage("parent"):
+            await asyncio.gather(child(), child())
+
+    asyncio.run(main())
+    assert [r.items_out for r in results.of("parent")] == [2]
+
+
+def test_a_task_that_outlives_the_block_says_nothing(results: Results) -> None:
+    async def child(closed: asyncio.Event) -> None:
+        await closed.wait()
+        current_stage().add_items(1)
+        with stage("later"):
+            pass
+
+    async def main() -> None:
+        closed = asyncio.Event()
+        async with stage("parent") as s:
+            task = asyncio.create_task(child(closed))
+            await asyncio.sleep(0)
+        s.add_items(5)
+        closed.set()
+        await task
+
+    asyncio.run(main())
+    assert len(results.durations("parent")) == 1
+    assert len(results.durations("later")) == 1
+    assert results.of("parent") == []
+
+
+def test_closed_in_another_context(otel: Otel, silence: Any) -> None:
+    """As test fixtures and some servers do it: the numbers stand, and nothing is logged."""
+    block = stage("elsewhere")
+    entered_in = contextvars.copy_context()
+    entered_in.run(block.__enter__)
+    assert nothing_current()
+    contextvars.copy_context().run(block.__exit__, None, None, None)
+    assert len(otel.results.durations("elsewhere")) == 1
+    assert nothing_current()
+    assert in_flight("elsewhere") == 0
+    otel.span("elsewhere")
+
+
+def test_closed_in_another_context_while_others_are_open(otel: Otel, silence: Any) -> None:
+    block = stage("elsewhere")
+    contexts = [contextvars.copy_context() for _ in range(3)]
+    for context in contexts:
+        context.run(block.__enter__)
+    contextvars.copy_context().run(block.__exit__, None, None, None)
+    for context in contexts[:2]:
+        context.run(block.__exit__, None, None, None)
+    assert len(otel.results.durations("elsewhere")) == 3
+    assert in_flight("elsewhere") == 0
+
+
+def test_an_exit_too_many_closes_nothing_else(otel: Otel) -> None:
+    block = stage("once")
+    with stage("other") as other:
+        with block:
+            pass
+        block.__exit__(None, None, None)
+        assert current_stage() is other
+    assert len(otel.results.durations("once")) == 1
+    assert len(otel.results.durations("other")) == 1
+
+
+def test_on_an_exit_stack(clock: Clock, results: Results) -> None:
+    shared = stage("stacked")
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(shared)
+            clock.advance(1)
+    assert results.durations("stacked") == [1, 2, 3]
+
+
+# --- what an execution takes --------------------------------------------------------------------
+
+
+def test_items_and_bytes(results: Results) -> None:
+    with stage("counts") as s:
+        s.add_items(3)
+        s.add_items(4)
+        s.add_items(10, direction="in")
+        s.add_bytes(100)
+        s.add_bytes(1, direction="in")
+        s.add_bytes(1, "in")
+    (result,) = results.of("counts")
+    assert (
+        result.items_in,
+        result.items_out,
+        result.bytes_in,
+        result.bytes_out,
+    ) == (10, 7, 2, 100)
+
+
+def test_nothing_said_is_none_and_zero_is_zero(results: Results) -> None:
+    with stage("zero") as s:
+        s.add_items(0)
+    (result,) = results.of("zero")
+    assert (
+        result.items_in,
+        result.items_out,
+        result.bytes_in,
+        result.bytes_out,
+    ) == (None, 0, None, None)
+
+
+class Numpyish:
+    """An integer of somebody else's, as numpy's are."""
+
+    def __index__(self) -> int:
+        return 6
+
+
+def test_integers_of_others(results: Results) -> None:
+    with stage("numpy") as s:
+        s.add_items(Numpyish())  # type: ignore[arg-type]
+        s.add_bytes(Numpyish())  # type: ignore[arg-type]
+    (result,) = results.of("numpy")
+    assert (6, 6, int) == (result.items_out, result.bytes_out, type(result.items_out))
+
+
+@pytest.mark.parametrize("method", ["add_items", "add_bytes"])
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ((-1,), ValueError, "n must not be negative, this one is -1"),
+        ((1.5,), TypeError, "n must be an integer, not float"),
+        (("3",), TypeError, "n must be an integer, not str"),
+        ((None,), TypeError, "n must be an integer, not NoneType"),
+        ((True,), TypeError, "n must be an integer, not bool"),
+        ((1, "sideways"), ValueError, 'direction must be "in" or "out", not \'sideways\''),
+        ((1, None), ValueError, 'direction must be "in" or "out", not None'),
+        ((1, []), ValueError, 'direction must be "in" or "out"'),
+    ],
+)
+def test_bad_counts_name_the_argument(  # noqa: PLR0917 - the parameters of a table
+    method: str,
+    inside: bool,
+    arguments: tuple[Any, ...],
+    error: type[Exception],
+    says: str,
+    results: Results,
+) -> None:
+    block = stage("strict") if inside else contextlib.nullcontext()
+    with block, pytest.raises(error, match=says):
+        getattr(current_stage(), method)(*arguments)
+    assert results.of("strict") == []
+
+
+def test_retries(results: Results) -> None:
+    with stage("tried") as s:
+        s.retry()
+        s.retry(KeyError("k"))
+        s.retry(KeyError)
+        s.retry("http.503")
+    (result,) = results.of("tried")
+    assert result.retries == (("", 1), ("KeyError", 2), ("http.503", 1))
+    assert (result.outcome, result.error_type) == ("ok", None)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_bad_retry_names_the_argument(inside: bool, results: Results) -> None:
+    block = stage("strict") if inside else contextlib.nullcontext()
+    with block, pytest.raises(TypeError, match="error must be an exception, its class"):
+        current_stage().retry(5)  # type: ignore[arg-type]
+    assert results.of("strict") == []
+
+
+def test_set_attribute(results: Results) -> None:
+    with stage("said") as s:
+        s.set_attribute("a", 1)
+        s.set_attribute("a", 2)
+        s.set_attribute("b", ["x", "y"])
+    assert [r.attributes for r in results.of("said")] == [{"a": 2, "b": ["x", "y"]}]
+
+
+def test_a_bad_attribute_is_left_out_and_said_once(
+    results: Results, caplog: pytest.LogCaptureFixture
+) -> None:
+    with stage("said") as s:
+        for _ in range(3):
+            s.set_attribute("bad", object())  # type: ignore[arg-type]
+            s.set_attribute(5, "x")  # type: ignore[arg-type]
+        s.set_attribute("good", 1)
+    assert [r.attributes for r in results.of("said")] == [{"good": 1}]
+    assert [r.getMessage() for r in caplog.records] == [
+        (
+            "attribute left out: set_attribute['bad'] must be a str, bool, int, float or a list "
+            "of one of them, not object"
+        ),
+        "attribute left out: set_attribute: keys must be strings, not int",
+    ]
+
+
+def test_words_after_the_end_change_nothing(results: Results) -> None:
+    with stage("over") as s:
+        s.add_items(1)
+    for late in (lambda: s.add_items(1), lambda: s.add_bytes(1), s.retry):
+        late()
+    s.set_attribute("a", 1)
+    (result,) = results.of("over")
+    assert (
+        result.items_out,
+        result.bytes_out,
+        result.retries,
+        result.attributes,
+    ) == (1, None, (), None)
+    assert [result] == results.of("over")
+
+
+# --- items= --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("items", "returned", "counted"),
+    [
+        (len, [1, 2, 3], 3),
+        (lambda r: r["rows"], {"rows": 8}, 8),
+        (lambda _: Numpyish(), None, 6),
+        (len, [], 0),
+    ],
+)
+async def test_items_are_counted_from_what_is_returned(
+    items: Any, returned: Any, counted: int, results: Results
+) -> None:
+    async def coroutine() -> Any:
+        return returned
+
+    assert returned is stage("sync", items=items)(lambda: returned)()
+    assert returned is await stage("async", items=items)(coroutine)()
+    assert [counted] == [r.items_out for r in results.of("sync")]
+    assert [counted] == [r.items_out for r in results.of("async")]
+
+
+@pytest.mark.parametrize(
+    ("items", "says"),
+    [
+        (len, "failed with TypeError: object of type 'object' has no len()"),
+        (lambda _: -1, "failed with ValueError: n must not be negative, this one is -1"),
+        (lambda _: 1.5, "failed with TypeError: n must be an integer, not float"),
+    ],
+)
+def test_items_that_fail_are_said_once_and_touch_nothing(
+    items: Any, says: str, results: Results, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = object()
+    measured = stage("fails", items=items)(lambda: given)
+    assert [given] * 3 == [measured() for _ in range(3)]
+    assert len(results.durations("fails")) == 3
+    (record,) = caplog.records
+    assert says in record.getMessage()
+    assert "'fails'" in record.getMessage()
+
+
+def test_items_are_not_asked_of_a_call_that_failed(results: Results) -> None:
+    asked: list[Any] = []
+
+    @stage("failed", items=asked.append)  # type: ignore[arg-type]
+    def failed() -> None:
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        failed()
+    assert asked == []

@@ -1,0 +1,469 @@
+"""The decorator on every kind of callable: nobody but the sinks can tell."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import functools
+import inspect
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import current_stage, fetch, process, stage, write
+from otel_pipeline_metrics._model import MAX_NAME_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from tests.conftest import Clock, Results
+
+
+def plain(a: int, *, b: int = 2) -> int:
+    """Add."""
+    return a + b
+
+
+async def coroutine(a: int, *, b: int = 2) -> int:
+    """Add."""
+    await asyncio.sleep(0)
+    return a + b
+
+
+def generator(a: int, *, b: int = 2) -> Iterator[int]:
+    """Add."""
+    yield a + b
+
+
+async def async_generator(a: int, *, b: int = 2) -> AsyncIterator[int]:
+    """Add."""
+    yield a + b
+
+
+FUNCTIONS = [plain, coroutine, generator, async_generator]
+KINDS = [
+    inspect.isfunction,
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+]
+
+
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function of any of the four kinds to its end; what it returned or yielded."""
+
+    async def collect(values: Any) -> list[Any]:
+        return [value async for value in values]
+
+    returned = function(*args, **kwargs)
+    if inspect.iscoroutine(returned):
+        return asyncio.run(returned)
+    if inspect.isgenerator(returned):
+        return next(iter(list(returned)))
+    if inspect.isasyncgen(returned):
+        return asyncio.run(collect(returned))[0]
+    return returned
+
+
+functions = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+
+
+@functions
+def test_bare(function: Any, results: Results) -> None:
+    measured = stage(function)
+    assert call(measured, 3) == 5
+    assert call(measured, 3, b=1) == 4
+    assert len(results.durations(function.__name__)) == 2
+
+
+@functions
+def test_with_arguments(function: Any, results: Results) -> None:
+    measured = stage("named", kind="process", attributes={"a": 1})(function)
+    assert call(measured, 3) == 5
+    results.durations("named")
+    (batch,) = results.batches
+    assert batch.key == (None, "named", "process")
+    assert batch.attributes == {"a": 1}
+
+
+@functions
+def test_empty_parentheses_name_it_after_the_function(function: Any, results: Results) -> None:
+    assert call(stage()(function), 3) == 5
+    assert len(results.durations(function.__name__)) == 1
+
+
+@functions
+@pytest.mark.parametrize(
+    ("decorator", "kind"), [(fetch, "fetch"), (process, "process"), (write, "write")]
+)
+def test_kinds(function: Any, decorator: Any, kind: str, results: Results) -> None:
+    assert call(decorator(function), 3) == 5
+    assert call(decorator("other name")(function), 3) == 5
+    results.durations("")
+    assert {(None, function.__name__, kind), (None, "other name", kind)} == {
+        b.key for b in results.batches
+    }
+
+
+@functions
+def test_looks_like_the_function(function: Any) -> None:
+    measured = stage(function)
+    assert inspect.signature(function) == inspect.signature(measured)
+    assert measured.__doc__ == "Add."
+    assert function is measured.__wrapped__
+    assert function is inspect.unwrap(measured)
+    for name in ("__name__", "__qualname__", "__module__", "__annotations__"):
+        assert getattr(function, name) == getattr(measured, name)
+    assert [is_kind(function) for is_kind in KINDS] == [is_kind(measured) for is_kind in KINDS]
+
+
+@functions
+def test_a_call_that_does_not_fit_is_a_type_error(function: Any) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'c'"):
+        call(stage(function), 3, c=1)
+
+
+def test_self_and_name_are_free_for_the_function_s_own_arguments() -> None:
+    @stage
+    def function(self: int, stage: int, function: int, items: int, execution: int) -> int:
+        return self + stage + function + items + execution
+
+    assert function(self=1, stage=2, function=3, items=4, execution=5) == 15
+
+
+class Methods:
+    """Each kind of method, decorated."""
+
+    name = "it"
+
+    @stage
+    def method(self) -> str:
+        return self.name
+
+    @stage("renamed")
+    async def coroutine(self) -> str:
+        return self.name
+
+    @stage
+    def generator(self) -> Iterator[str]:
+        yield self.name
+
+    @stage
+    async def async_generator(self) -> AsyncIterator[str]:
+        yield self.name
+
+    @classmethod
+    @stage
+    def class_inside(cls) -> str:
+        return cls.name
+
+    @stage
+    @classmethod
+    def class_outside(cls) -> str:
+        return cls.name
+
+    @staticmethod
+    @stage
+    def static_inside(name: str) -> str:
+        return name
+
+    @stage
+    @staticmethod
+    def static_outside(name: str) -> str:
+        return name
+
+    @stage
+    @classmethod
+    async def class_coroutine(cls) -> str:
+        return cls.name
+
+    @fetch("class generator")
+    @classmethod
+    def class_generator(cls) -> Iterator[str]:
+        yield cls.name
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "name"),
+    [
+        ("method", (), "method"),
+        ("coroutine", (), "renamed"),
+        ("generator", (), "generator"),
+        ("async_generator", (), "async_generator"),
+        ("class_inside", (), "class_inside"),
+        ("class_outside", (), "class_outside"),
+        ("static_inside", ("it",), "static_inside"),
+        ("static_outside", ("it",), "static_outside"),
+        ("class_coroutine", (), "class_coroutine"),
+        ("class_generator", (), "class generator"),
+    ],
+)
+def test_methods(method: str, arguments: tuple[Any, ...], name: str, results: Results) -> None:
+    assert call(getattr(Methods(), method), *arguments) == "it"
+    assert len(results.durations(name)) == 1
+    if "class" in method or "static" in method:
+        assert call(getattr(Methods, method), *arguments) == "it"
+        assert len(results.durations(name)) == 2
+
+
+def test_class_and_static_methods_stay_what_they_are() -> None:
+    assert isinstance(inspect.getattr_static(Methods, "class_outside"), classmethod)
+    assert isinstance(inspect.getattr_static(Methods, "static_outside"), staticmethod)
+
+
+def test_a_bound_method(results: Results) -> None:
+    assert stage(Methods.method.__wrapped__.__get__(Methods()))() == "it"
+    assert len(results.durations("method")) == 1
+
+
+def test_an_inherited_and_overridden_method(results: Results) -> None:
+    class Child(Methods):
+        @stage("child")
+        def method(self) -> str:
+            return super().method() + "!"
+
+    assert Child().method() == "it!"
+    assert len(results.durations("child")) == 1
+    assert len(results.durations("method")) == 1
+
+
+def test_an_abstract_method_stays_abstract() -> None:
+    class Base(abc.ABC):
+        @stage
+        @abc.abstractmethod
+        def load(self) -> int:
+            """Load."""
+
+    with pytest.raises(TypeError, match="abstract"):
+        Base()  # type: ignore[abstract]
+
+
+@functions
+def test_a_partial(function: Any, results: Results) -> None:
+    measured = stage(functools.partial(function, b=7))
+    assert call(measured, 3) == 10
+    assert len(results.durations(function.__name__)) == 1
+    assert [k(function) for k in KINDS[1:]] == [k(measured) for k in KINDS[1:]]
+
+
+class Plain:
+    def __call__(self, a: int) -> int:
+        return a
+
+
+class Coroutine:
+    async def __call__(self, a: int) -> int:
+        await asyncio.sleep(0)
+        return a
+
+
+class Generator:
+    def __call__(self, a: int) -> Iterator[int]:
+        yield a
+
+
+class AsyncGenerator:
+    async def __call__(self, a: int) -> AsyncIterator[int]:
+        yield a
+
+
+@pytest.mark.parametrize(
+    ("instance", "is_kind"),
+    list(zip([Plain(), Coroutine(), Generator(), AsyncGenerator()], KINDS, strict=True)),
+)
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_callable_instance(
+    instance: Any, is_kind: Any, partial: bool, clock: Clock, results: Results
+) -> None:
+    """It is named after its class, and is a coroutine function if its `__call__` is one."""
+    measured = stage(functools.partial(instance, 3) if partial else instance)
+    assert call(measured, *(() if partial else (3,))) == 3
+    assert is_kind(measured)
+    assert len(results.durations(type(instance).__name__)) == 1
+
+
+def test_a_builtin(results: Results) -> None:
+    assert stage(len)("abc") == 3
+    assert len(results.durations("len")) == 1
+
+
+def test_a_cached_function(results: Results) -> None:
+    cached = stage(functools.lru_cache(plain))
+    assert [cached(3), cached(3)] == [5, 5]
+    assert len(results.durations("plain")) == 2
+    assert cached.__wrapped__.cache_info().hits == 1
+
+
+def test_a_lambda_may_be_given_a_name(results: Results) -> None:
+    assert stage("double")(lambda x: 2 * x)(2) == 4
+    assert len(results.durations("double")) == 1
+
+
+def test_nested_functions_and_recursion(clock: Clock, results: Results) -> None:
+    @stage
+    def outer(depth: int) -> int:
+        @stage
+        def inner() -> int:
+            clock.advance(1)
+            return depth
+
+        return inner() + (outer(depth - 1) if depth else 0)
+
+    assert outer(3) == 6
+    assert results.durations("inner") == [1, 1, 1, 1]
+    assert results.durations("outer") == [1, 2, 3, 4]
+
+
+def test_decorated_twice_is_two_stages(clock: Clock, results: Results) -> None:
+    @stage("outside")
+    @stage("inside")
+    def function() -> None:
+        clock.advance(1)
+
+    function()
+    assert (results.durations("inside"), results.durations("outside")) == ([1], [1])
+
+
+def test_one_stage_decorates_many(results: Results) -> None:
+    measured = stage("many")
+    functions = [measured(plain), measured(lambda a: a)]
+    assert [functions[0](1), functions[1](1)] == [3, 1]
+    assert len(results.durations("many")) == 2
+
+
+def test_the_very_object_is_returned() -> None:
+    given = object()
+    assert given is stage(lambda x: x)(given)
+
+
+@functions
+def test_durations(function: Any, clock: Clock, results: Results) -> None:
+    @functools.wraps(function)
+    def later(seconds: float) -> Any:
+        clock.advance(seconds)
+        return 0
+
+    measured = stage("timed")(later)
+    for seconds in (1, 0, 2.5):
+        measured(seconds)
+    assert results.durations("timed") == [0, 1, 2.5]
+
+
+def test_a_coroutine_is_timed_until_it_is_done(clock: Clock, results: Results) -> None:
+    @stage
+    async def slow(seconds: float) -> None:
+        clock.advance(seconds)
+        await asyncio.sleep(0)
+        clock.advance(seconds)
+
+    async def main() -> None:
+        coroutine = slow(3)
+        clock.advance(100)  # nobody has awaited it yet
+        await coroutine
+
+    asyncio.run(main())
+    assert results.durations("slow") == [6]
+
+
+def test_a_coroutine_nobody_awaits_is_no_invocation(results: Results) -> None:
+    stage(coroutine)(1).close()
+    assert results.durations("coroutine") == []
+
+
+def test_the_traceback_shows_the_function_and_one_line_of_ours() -> None:
+    @stage
+    def broken() -> None:
+        raise KeyError("k")
+
+    with pytest.raises(KeyError) as caught:
+        broken()
+    names = [f.name for f in traceback.extract_tb(caught.value.__traceback__)]
+    assert names == [
+        "test_the_traceback_shows_the_function_and_one_line_of_ours",
+        "wrapper",
+        "broken",
+    ]
+    assert caught.value.__context__ is None
+    assert caught.value.__cause__ is None
+
+
+def test_current_stage_is_the_innermost(results: Results) -> None:
+    @stage
+    def inner() -> Any:
+        return current_stage()
+
+    @stage
+    def outer() -> tuple[Any, Any, Any]:
+        return current_stage(), inner(), current_stage()
+
+    before, inside, after = outer()
+    assert before is after
+    assert inside is not before
+    current_stage().add_items(5)  # outside any: goes nowhere
+    assert results.of("outer") == []
+
+
+# --- bad input -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "says"),
+    [
+        (lambda: stage(123), TypeError, "name must be a string, not int"),
+        (lambda: stage(b"name"), TypeError, "name must be a string, not bytes"),
+        (lambda: stage(""), ValueError, "name must not be empty"),
+        (lambda: stage("  "), ValueError, "name must not be empty"),
+        (lambda: stage("x" * (MAX_NAME_LENGTH + 1)), ValueError, "name must be at most 128"),
+        (lambda: stage("s", kind=5), TypeError, "kind must be a string, not int"),
+        (lambda: stage("s", kind=""), ValueError, "kind must not be empty"),
+        (lambda: stage("s", items=3), TypeError, "items must be callable or None, not int"),
+        (lambda: stage("s", attributes=[1]), TypeError, "attributes must be a mapping, not list"),
+        (lambda: stage("s", attributes={"a": object()}), TypeError, r"attributes\['a'\] must be"),
+        (lambda: stage("s", attributes={"a": [{}]}), TypeError, r"attributes\['a'\] must be"),
+        (lambda: stage("s", attributes={1: "a"}), TypeError, "attributes: keys must be strings"),
+        (lambda: stage("s", attributes={"": "a"}), ValueError, "attributes: a key must not be"),
+        (lambda: stage("s", retries=3), TypeError, "retries"),
+        (lambda: fetch("s", kind="write"), TypeError, r"fetch\(\) .*kind"),
+        (lambda: fetch(123), TypeError, "name must be a string, not int"),
+        (lambda: stage("s", "process"), TypeError, "positional"),
+        (lambda: stage(Methods), TypeError, "decorates a function or a method, not <class"),
+        (lambda: stage("s")(Methods), TypeError, "decorates a function or a method, not <class"),
+        (lambda: stage("s")("t"), TypeError, "decorates a function or a method, not 't'"),
+        (lambda: stage("s")(None), TypeError, "decorates a function or a method, not None"),
+        (lambda: stage("s")(property(plain)), TypeError, "decorates a function or a method"),
+        (lambda: stage().__enter__(), TypeError, "name is missing"),
+        (lambda: stage("s", items=len).__enter__(), TypeError, "items is for decorators"),
+    ],
+)
+def test_bad_input_is_an_error_that_names_it(bad: Any, error: Any, says: str) -> None:
+    with pytest.raises(error, match=says):
+        bad()
+
+
+def test_the_longest_name(results: Results) -> None:
+    name = "x" * MAX_NAME_LENGTH
+    with stage(name):
+        pass
+    assert len(results.durations(name)) == 1
+
+
+@pytest.mark.parametrize("value", ["s", True, 1, 1.5, ["a", "b"], (1, 2), [], [True]])
+def test_attribute_values_that_opentelemetry_takes(value: Any, results: Results) -> None:
+    stage("s", attributes={"key": value})(plain)(1)
+    results.durations("s")
+    assert {"key": value} == results.batches[-1].attributes
+
+
+def test_attributes_are_taken_as_they_were_when_given(results: Results) -> None:
+    attributes = {"a": 1}
+    measured = stage("copied", attributes=attributes)(plain)
+    attributes["a"] = 2
+    measured(1)
+    results.durations("copied")
+    assert results.batches[-1].attributes == {"a": 1}
+
+
+def test_public_names_are_the_ones_used_here() -> None:
+    assert {"stage", "fetch", "process", "write", "current_stage", "Stage"} <= set(opm.__all__)

@@ -1,0 +1,235 @@
+"""A fault of ours is said once and reaches nobody; a fault of the user's is theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_pipeline_metrics import _guard, _hooks, _measure, _series, stage
+from tests.stages.support import in_flight, nothing_current
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from otel_pipeline_metrics._model import Batch, QueueBatch
+    from tests.conftest import Results
+    from tests.stages.conftest import Otel
+
+
+class BrokenError(Exception):
+    """Our own fault, staged."""
+
+
+class Tracing:
+    """Does nothing, and fails at one thing."""
+
+    def __init__(self, failing: str) -> None:
+        self.failing = failing
+
+    def _do(self, what: str) -> None:
+        if what == self.failing:
+            raise BrokenError(what)
+
+    def start(self, execution: Any) -> None:
+        self._do("start")
+        execution.span = object()
+        execution.plain = False
+
+    def suspend(self, execution: Any) -> None:
+        self._do("suspend")
+
+    def resume(self, execution: Any) -> None:
+        self._do("resume")
+
+    def retry(self, execution: Any, attempt: int, error_type: str) -> None:
+        self._do("retry")
+
+    def end(self, execution: Any, result: Any) -> Any:
+        self._do("end")
+
+
+@stage("works")
+def by_function(given: Any) -> Any:
+    _measure.innermost().retry()
+    return given
+
+
+@stage("works")
+async def by_coroutine_(given: Any) -> Any:
+    _measure.innermost().retry()
+    return given
+
+
+def by_coroutine(given: Any) -> Any:
+    return asyncio.run(by_coroutine_(given))
+
+
+@stage("works")
+def by_generator_(given: Any) -> Iterator[Any]:
+    _measure.innermost().retry()
+    yield given
+    yield given
+
+
+def by_generator(given: Any) -> Any:
+    (one, two) = by_generator_(given)
+    assert one is two
+    return one
+
+
+@stage("works")
+async def by_async_generator_(given: Any) -> AsyncIterator[Any]:
+    _measure.innermost().retry()
+    yield given
+    yield given
+
+
+def by_async_generator(given: Any) -> Any:
+    async def main() -> Any:
+        (one, two) = [x async for x in by_async_generator_(given)]
+        assert one is two
+        return one
+
+    return asyncio.run(main())
+
+
+def by_block(given: Any) -> Any:
+    with stage("works") as s:
+        s.retry()
+        return given
+
+
+FORMS = [by_function, by_coroutine, by_generator, by_async_generator, by_block]
+forms = pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
+
+
+@pytest.fixture
+def quiet_faults(loud_faults: None) -> None:
+    """As it is outside of these tests."""
+    _guard.raise_faults = False
+
+
+@forms
+@pytest.mark.parametrize("failing", ["start", "suspend", "resume", "retry", "end"])
+def test_a_fault_in_tracing(  # noqa: PLR0917 - a table's columns and fixtures
+    form: Callable[[Any], Any],
+    failing: str,
+    quiet_faults: None,
+    results: Results,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The call is not touched, its numbers stand, and one line is logged for each place."""
+    monkeypatch.setattr(_hooks, "tracing", Tracing(failing))
+    given = object()
+    for _ in range(3):
+        assert form(given) is given
+        assert nothing_current()
+    said = [r.getMessage() for r in caplog.records]
+    assert len(said) == len(set(said))
+    assert len(said) <= 2
+    assert all(s.startswith("internal fault in ") for s in said)
+    assert all(r.exc_info[0] is BrokenError for r in caplog.records)
+    assert len(results.durations("works")) == 3
+    assert in_flight("works") == 0
+
+
+def test_a_fault_of_the_users_under_a_fault_of_ours(
+    quiet_faults: None,
+    results: Results,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_hooks, "tracing", Tracing("end"))
+    error = KeyError("k")
+
+    @stage("fails")
+    def fails() -> None:
+        raise error
+
+    with pytest.raises(KeyError) as caught:
+        fails()
+    assert caught.value is error
+    assert caught.value.__context__ is None
+    assert [(r.outcome, r.error_type) for r in results.of("fails")] == [("error", "KeyError")]
+
+
+def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results) -> None:
+    monkeypatch.setattr(_hooks, "tracing", Tracing("start"))
+    with pytest.raises(BrokenError):
+        by_function(1)
+    forget()
+
+
+def forget() -> None:
+    """What was interrupted while it was opened counts as in flight; not in the next test."""
+    for series in _series.all_series():
+        series.clear()
+
+
+class BrokenSink:
+    """Takes nothing."""
+
+    def accept(self, batch: Batch) -> None:
+        raise BrokenError
+
+    def accept_queue(self, batch: QueueBatch) -> None:
+        raise BrokenError
+
+
+def test_a_sink_that_fails_does_not_starve_the_others(
+    quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
+) -> None:
+    _series.set_sinks((BrokenSink(), results, BrokenSink()))
+    for _ in range(3):
+        by_function(1)
+        _series.drain()
+    assert len(results.durations("works")) == 3
+    assert [r.args[0] for r in caplog.records] == ["sink BrokenSink"]  # type: ignore[index]
+
+
+def test_a_sink_that_fails_does_not_reach_the_call_that_hands_on(
+    quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
+) -> None:
+    _series.set_sinks((BrokenSink(), results))
+    for _ in range(_series.PENDING_BOUND * 2):
+        with stage("many"):
+            pass
+    assert sum(len(b.plain) for b in results.batches) == _series.PENDING_BOUND * 2
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_is_not_an_exception_is_never_kept(
+    error: type[BaseException], quiet_faults: None, results: Results
+) -> None:
+    """Also where it strikes inside of our own work, as a signal may."""
+
+    class Interrupted(Tracing):
+        def _do(self, what: str) -> None:
+            if what == "start":
+                raise error
+
+    _hooks.tracing = Interrupted("start")
+    with pytest.raises(error):
+        by_function(1)
+    assert nothing_current()
+    forget()
+
+
+def test_real_telemetry_that_fails_to_end_a_span(
+    quiet_faults: None, otel: Otel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise BrokenError
+
+    monkeypatch.setattr(otel.exporter, "export", broken)
+    assert by_function(1) == 1
+    assert nothing_current()
+    (point,) = [
+        p
+        for p in otel.points("pipeline.stage.duration")
+        if p.attributes["pipeline.stage.name"] == "works"
+    ]
+    assert point.count == 1

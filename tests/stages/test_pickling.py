@@ -1,0 +1,174 @@
+"""Decorated functions go to other processes, by reference and by value."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import pytest
+
+from otel_pipeline_metrics import _series, fetch, stage
+from tests.stages.support import run_script
+from tests.stages.test_decorating import Methods, call
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from tests.conftest import Results
+
+
+@stage
+def plain(n: int) -> int:
+    return n
+
+
+@fetch("coroutine", attributes={"a": [1, 2]})
+async def coroutine(n: int) -> int:
+    return n
+
+
+@stage(items=lambda _: 1)
+def generator(n: int) -> Iterator[int]:
+    yield n
+
+
+@stage
+async def async_generator(n: int) -> AsyncIterator[int]:
+    yield n
+
+
+FUNCTIONS = [plain, coroutine, generator, async_generator]
+functions = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
+
+
+@functions
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_by_reference(function: Any, protocol: int) -> None:
+    assert function is pickle.loads(pickle.dumps(function, protocol))  # noqa: S301
+
+
+@pytest.mark.parametrize("name", ["static_inside", "static_outside", "class_outside", "method"])
+def test_methods_by_reference(name: str) -> None:
+    method = getattr(Methods(), name)
+    arguments = ("it",) if name.startswith("static") else ()
+    assert pickle.loads(pickle.dumps(method))(*arguments) == "it"  # noqa: S301
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: stage("local")(lambda n: n),
+        lambda: stage("local")(coroutine.__wrapped__),
+        lambda: stage("local")(generator.__wrapped__),
+        lambda: stage("local")(async_generator.__wrapped__),
+        lambda: stage("local", kind="k", items=lambda n: 2, attributes={"a": 1})(lambda n: n),
+    ],
+)
+def test_by_value_here(make: Any, results: Results) -> None:
+    copy = pickle.loads(cloudpickle.dumps(make()))  # noqa: S301
+    assert call(copy, 3) == 3
+    assert len(results.durations("local")) == 1
+
+
+def test_the_identity_of_a_stage_is_kept() -> None:
+    identity = _series.stage_id("s", "k", {"a": (1, 2)})
+    assert identity is pickle.loads(pickle.dumps(identity))  # noqa: S301
+    assert identity is not _series.stage_id("s", "k", {"a": (1, 3)})
+    assert identity is not _series.stage_id("s", "other", {"a": (1, 2)})
+
+
+def test_a_stage_object_is_pickled(results: Results) -> None:
+    made = pickle.loads(pickle.dumps(stage("object", kind="k")))  # noqa: S301
+    with made:
+        pass
+    assert made(lambda n: n)(3) == 3
+    assert len(results.durations("object")) == 2
+
+
+DUMP = """
+import sys, cloudpickle
+import otel_pipeline_metrics as opm
+
+FACTOR = 2
+
+@opm.stage("doubled", kind="process", items=lambda r: r, attributes={"a": 1})
+def double(n):
+    return helper(n)
+
+@opm.stage
+def helper(n):
+    return n * FACTOR
+
+@opm.fetch
+async def numbers(n):
+    for i in range(n):
+        yield double(i)
+
+class Job:
+    @opm.stage
+    def run(self):
+        return 7
+
+if __name__ == "__main__":
+    with open(sys.argv[0] + ".pickle", "wb") as file:
+        cloudpickle.dump((double, numbers, Job()), file)
+"""
+
+LOAD = """
+import asyncio, pickle, sys
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import _series
+
+with open(sys.argv[0].replace("load", "dump") + ".pickle", "rb") as file:
+    double, numbers, job = pickle.load(file)
+
+class Sink:
+    seen = []
+    def accept(self, batch):
+        self.seen += [(batch.key.stage, batch.key.kind, r.items_out) for r in batch.results]
+        self.seen += [(batch.key.stage, batch.key.kind, None)] * len(batch.plain)
+
+_series.set_sinks((Sink(),))
+
+async def main():
+    return [n async for n in numbers(3)]
+
+print(double(4), asyncio.run(main()), job.run(), double.__name__, double.__module__)
+_series.drain()
+print(sorted(set(Sink.seen), key=str))
+"""
+
+
+def test_by_value_into_another_process(tmp_path: Path) -> None:
+    """From a `__main__` that the other process does not have."""
+    dumped = run_script(DUMP, tmp_path / "dump.py")
+    assert (dumped.returncode, dumped.stderr) == (0, "")
+    loaded = run_script(LOAD, tmp_path / "load.py")
+    assert loaded.stderr == ""
+    said, seen = loaded.stdout.splitlines()
+    assert said == "8 [0, 2, 4] 7 double __main__"
+    assert (
+        str(
+            sorted(
+                [
+                    ("doubled", "process", 8),
+                    ("doubled", "process", 0),
+                    ("doubled", "process", 2),
+                    ("doubled", "process", 4),
+                    ("helper", None, None),
+                    ("numbers", "fetch", 3),
+                    ("run", None, None),
+                ],
+                key=str,
+            )
+        )
+        == seen
+    )
+
+
+def test_in_a_spawned_pool() -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(plain, range(3)) == [0, 1, 2]

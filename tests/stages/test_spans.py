@@ -1,0 +1,291 @@
+"""Spans: their names, attributes, status, parents and events."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, StatusCode
+
+from otel_pipeline_metrics import current_stage, fetch, stage
+from otel_pipeline_metrics._version import __version__
+from tests.stages.support import nothing_current, run_script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.stages.conftest import Otel
+
+
+def test_a_span(otel: Otel) -> None:
+    with stage("parse", kind="process"):
+        pass
+    span = otel.span("parse")
+    assert SpanKind.INTERNAL is span.kind
+    assert StatusCode.UNSET is span.status.status_code
+    assert span.attributes == {"pipeline.stage.name": "parse", "pipeline.stage.kind": "process"}
+    assert (span.events, span.links) == ((), ())
+    assert span.parent is None
+    scope = span.instrumentation_scope
+    assert ("otel_pipeline_metrics", __version__) == (scope.name, scope.version)
+
+
+def test_all_that_a_stage_can_say(otel: Otel) -> None:
+    with stage("load", attributes={"table": "t", "keys": ["a", "b"]}) as s:
+        s.add_items(3, "in")
+        s.add_items(2)
+        s.add_bytes(30, "in")
+        s.add_bytes(20)
+        s.set_attribute("table", "u")
+        s.set_attribute("own", 1.5)
+    assert otel.span("load").attributes == {
+        "pipeline.stage.name": "load",
+        "table": "u",
+        "keys": ("a", "b"),
+        "own": 1.5,
+        "pipeline.stage.items.in": 3,
+        "pipeline.stage.items.out": 2,
+        "pipeline.stage.io.in": 30,
+        "pipeline.stage.io.out": 20,
+        "pipeline.batch.size": 3,
+    }
+
+
+def test_the_attributes_of_a_decorated_function_are_on_each_span(otel: Otel) -> None:
+    @stage(attributes={"source": "web"})
+    def get() -> None:
+        """Nothing."""
+
+    get()
+    get()
+    assert [s.attributes["source"] for s in otel.spans()] == ["web"] * 2
+
+
+def test_a_given_attribute_cannot_take_the_place_of_our_own(otel: Otel) -> None:
+    @stage("honest", attributes={"pipeline.stage.name": "other"})
+    def function() -> None:
+        """Nothing."""
+
+    function()
+    assert otel.span("honest").attributes["pipeline.stage.name"] == "honest"
+
+
+def test_nor_can_one_that_is_set_inside(otel: Otel) -> None:
+    with stage("honest", attributes={"pipeline.stage.name": "other"}) as s:
+        s.set_attribute("pipeline.stage.name", "another")
+    assert otel.span("honest").attributes["pipeline.stage.name"] == "honest"
+
+
+def test_the_batch_size_is_what_came_out_where_nothing_went_in(otel: Otel) -> None:
+    with stage("out") as s:
+        s.add_items(2)
+    assert otel.span("out").attributes["pipeline.batch.size"] == 2
+
+
+def test_an_error(otel: Otel) -> None:
+    with pytest.raises(KeyError), stage("fails"):
+        raise KeyError("secret")
+    span = otel.span("fails")
+    assert StatusCode.ERROR is span.status.status_code
+    assert span.status.description is None
+    assert span.attributes == {
+        "pipeline.stage.name": "fails",
+        "error.type": "KeyError",
+        "pipeline.stage.outcome": "error",
+    }
+    assert span.events == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (asyncio.CancelledError, "cancelled"),
+        (KeyboardInterrupt, "cancelled"),
+        (GeneratorExit, "abandoned"),
+    ],
+)
+def test_no_error(error: type[BaseException], outcome: str, otel: Otel) -> None:
+    with pytest.raises(error), stage("leaves"):
+        raise error
+    span = otel.span("leaves")
+    assert StatusCode.UNSET is span.status.status_code
+    assert {
+        "pipeline.stage.name": "leaves",
+        "pipeline.stage.outcome": outcome,
+    } == span.attributes
+    assert span.events == ()
+
+
+def test_retries_are_events(otel: Otel) -> None:
+    with stage("tries") as s:
+        s.retry()
+        s.retry(KeyError("k"))
+        s.retry("http.503")
+    span = otel.span("tries")
+    assert [(e.name, e.attributes) for e in span.events] == [
+        ("retry", {"pipeline.retry.attempt": 2}),
+        ("retry", {"pipeline.retry.attempt": 3, "error.type": "KeyError"}),
+        ("retry", {"pipeline.retry.attempt": 4, "error.type": "http.503"}),
+    ]
+    assert StatusCode.UNSET is span.status.status_code
+
+
+def test_nesting(otel: Otel) -> None:
+    @stage
+    def child() -> None:
+        """Nothing."""
+
+    @stage
+    async def async_child() -> None:
+        await asyncio.sleep(0)
+        child()
+
+    async def main() -> None:
+        async with stage("parent"):
+            await asyncio.gather(async_child(), async_child())
+
+    asyncio.run(main())
+    spans = {s.context.span_id: s for s in otel.spans()}
+    parent = otel.span("parent")
+    assert parent.parent is None
+    assert [parent, parent] == [
+        spans[s.parent.span_id] for s in spans.values() if s.name == "async_child"
+    ]
+    assert [spans[s.parent.span_id].name for s in spans.values() if s.name == "child"] == [
+        "async_child"
+    ] * 2
+    assert len({s.context.trace_id for s in spans.values()}) == 1
+
+
+def test_between_spans_of_the_users_own(otel: Otel) -> None:
+    tracer = otel.tracer_provider.get_tracer("the user's")
+    with tracer.start_as_current_span("outer") as outer:
+        with stage("stage"):
+            inside = trace.get_current_span()
+            with tracer.start_as_current_span("inner"):
+                pass
+        assert trace.get_current_span() is outer
+    assert inside.get_span_context() == otel.span("stage").context
+    assert otel.span("stage").parent == otel.span("outer").context
+    assert otel.span("inner").parent == otel.span("stage").context
+
+
+def test_what_the_user_puts_on_the_current_span_stays(otel: Otel) -> None:
+    @fetch
+    def page() -> None:
+        trace.get_current_span().set_attribute("http.url", "u")
+        trace.get_current_span().add_event("seen")
+
+    page()
+    span = otel.span("page")
+    assert span.attributes["http.url"] == "u"
+    assert [e.name for e in span.events] == ["seen"]
+
+
+def test_no_spans_but_metrics_from_a_noop_provider(make_otel: Callable[..., Otel]) -> None:
+    otel = make_otel(tracer_provider=trace.NoOpTracerProvider())
+    with stage("quiet"):
+        assert trace.get_current_span() is trace.INVALID_SPAN
+    (point,) = otel.points("pipeline.stage.duration")
+    assert point.count == 1
+    assert otel.spans() == []
+
+
+def test_spans_that_are_not_sampled(make_otel: Callable[..., Otel]) -> None:
+    """Nothing is exported, metrics count, and no exemplar points at a trace nobody kept."""
+    otel = make_otel(tracer_provider=TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False))
+    with stage("dark") as s:
+        s.retry()
+        assert not trace.get_current_span().is_recording()
+    assert nothing_current()
+    assert otel.spans() == []
+    (point,) = otel.points("pipeline.stage.duration")
+    assert (point.count, list(point.exemplars)) == (1, [])
+
+
+def test_a_child_of_an_unsampled_parent_is_not_sampled(make_otel: Callable[..., Otel]) -> None:
+    from opentelemetry.sdk.trace.sampling import ParentBased
+
+    otel = make_otel(
+        tracer_provider=TracerProvider(
+            sampler=ParentBased(TraceIdRatioBased(0)), shutdown_on_exit=False
+        )
+    )
+    with stage("outer"), stage("inner"):
+        pass
+    assert otel.spans() == []
+
+
+def test_a_generators_span_lasts_from_first_to_last(otel: Otel) -> None:
+    @stage
+    def numbers() -> Any:
+        yield 1
+        current_stage().retry()
+        yield 2
+
+    list(numbers())
+    span = otel.span("numbers")
+    assert [e.name for e in span.events] == ["retry"]
+    assert {k: v for k, v in span.attributes.items() if k != "pipeline.stage.name"} == {
+        "pipeline.stage.items.out": 2,
+        "pipeline.batch.size": 2,
+    }
+
+
+def test_an_abandoned_generators_span_is_ended(otel: Otel) -> None:
+    @stage
+    def numbers() -> Any:
+        yield 1
+
+    generator = numbers()
+    next(generator)
+    assert otel.spans() == []
+    generator.close()
+    span = otel.span("numbers")
+    assert span.attributes["pipeline.stage.outcome"] == "abandoned"
+    assert StatusCode.UNSET is span.status.status_code
+
+
+LATE = """
+from opentelemetry import metrics, trace
+import otel_pipeline_metrics as opm
+
+@opm.stage
+def early():
+    pass
+
+early()  # nobody listens yet
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+metrics.set_meter_provider(MeterProvider([reader]))
+early()
+print([s.name for s in exporter.get_finished_spans()])
+found = reader.get_metrics_data().resource_metrics[0].scope_metrics
+print(sorted(m.name for s in found for m in s.metrics if "stage" in m.name))
+print(max(p.count for s in found for m in s.metrics if m.name == "pipeline.stage.duration"
+          for p in m.data.data_points) >= 1)
+"""
+
+
+def test_providers_that_the_user_sets_later_get_everything(tmp_path: Path) -> None:
+    done = run_script(LATE, tmp_path / "late.py")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "['early']",
+        "['pipeline.stage.active', 'pipeline.stage.duration', 'pipeline.stage.time']",
+        "True",
+    ]

@@ -1,0 +1,244 @@
+"""The public API as type checkers see it: read by mypy --strict, never run.
+
+Every form of the decorator keeps the function's signature, and a context manager gives an
+`Execution`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from typing import Any
+
+import otel_pipeline_metrics as opm
+
+if sys.version_info >= (3, 11):
+    from typing import assert_type
+else:
+    from typing_extensions import assert_type
+
+
+# bare
+
+
+@opm.stage
+def bare(a: int, *, b: str = "") -> float:
+    return a + len(b)
+
+
+@opm.fetch
+async def bare_coroutine(a: int) -> str:
+    return str(a)
+
+
+@opm.process
+def bare_generator(a: int) -> Generator[int, str, bool]:
+    sent = yield a
+    assert_type(sent, str)
+    return True
+
+
+@opm.write
+async def bare_async_generator(a: int) -> AsyncGenerator[int, str]:
+    sent = yield a
+    assert_type(sent, str)
+
+
+@opm.stage
+def bare_iterator() -> Iterator[int]:
+    yield 1
+
+
+@opm.fetch
+async def bare_async_iterator() -> AsyncIterator[int]:
+    yield 1
+
+
+assert_type(bare(1, b="x"), float)
+assert_type(bare_generator(1), Generator[int, str, bool])
+assert_type(bare_async_generator(1), AsyncGenerator[int, str])
+assert_type(bare_iterator(), Iterator[int])
+assert_type(bare_async_iterator(), AsyncIterator[int])
+
+bare("1")  # type: ignore[arg-type]
+bare(1, c=2)  # type: ignore[call-arg]
+bare_generator()  # type: ignore[call-arg]
+
+
+# with arguments
+
+
+@opm.stage("parse", kind="process", items=len, attributes={"a": 1, "b": ["x"], "c": (1.5,)})
+def named(batch: list[int]) -> list[str]:
+    return [str(x) for x in batch]
+
+
+@opm.stage()
+def unnamed(a: int) -> int:
+    return a
+
+
+@opm.fetch(items=lambda rows: rows.count)
+async def of_kind(a: int) -> list[int]:
+    return [a]
+
+
+@opm.write("rows", attributes={"table": "t"})
+def written(a: int) -> None:
+    """Nothing."""
+
+
+@opm.process("numbers")
+def generated(a: int) -> Iterator[int]:
+    yield a
+
+
+@opm.process("numbers")
+async def async_generated(a: int) -> AsyncIterator[int]:
+    yield a
+
+
+assert_type(named([1]), list[str])
+assert_type(unnamed(1), int)
+assert_type(generated(1), Iterator[int])
+assert_type(async_generated(1), AsyncIterator[int])
+written(a=1)
+
+named("1")  # type: ignore[arg-type]
+unnamed("1")  # type: ignore[arg-type]
+written()  # type: ignore[call-arg]
+
+
+async def awaits() -> None:
+    assert_type(await bare_coroutine(1), str)
+    assert_type(await of_kind(1), list[int])
+    async for n in bare_async_iterator():
+        assert_type(n, int)
+
+
+# as a function
+
+
+def plain(a: int) -> str:
+    return str(a)
+
+
+async def coroutine(a: int) -> str:
+    return str(a)
+
+
+assert_type(opm.stage(plain)(1), str)
+assert_type(opm.stage("named")(plain)(1), str)
+assert_type(opm.stage(lambda: str(1))(), str)
+keeps: Callable[[int], str] = opm.stage("named")(plain)
+keeps_coroutine: Callable[[int], Awaitable[str]] = opm.fetch(coroutine)
+
+
+# methods
+
+
+class Pipeline:
+    """Each kind of method, decorated in each order."""
+
+    @opm.stage
+    def method(self, a: int) -> str:
+        return str(a)
+
+    @opm.stage("method")
+    async def coroutine(self, a: int) -> str:
+        return str(a)
+
+    @opm.fetch
+    def generator(self) -> Iterator[int]:
+        yield 1
+
+    @opm.stage
+    @classmethod
+    def class_outside(cls, a: int) -> str:
+        return str(a)
+
+    @classmethod
+    @opm.stage
+    def class_inside(cls, a: int) -> str:
+        return str(a)
+
+    @opm.stage("static")
+    @staticmethod
+    def static_outside(a: int) -> str:
+        return str(a)
+
+    @staticmethod
+    @opm.stage("static")
+    def static_inside(a: int) -> str:
+        return str(a)
+
+    @opm.write("async class method")
+    @classmethod
+    async def class_coroutine(cls, a: int) -> str:
+        return str(a)
+
+
+assert_type(Pipeline().method(1), str)
+assert_type(Pipeline().generator(), Iterator[int])
+assert_type(Pipeline.class_outside(1), str)
+assert_type(Pipeline().class_inside(1), str)
+assert_type(Pipeline.static_outside(1), str)
+assert_type(Pipeline().static_inside(1), str)
+
+Pipeline().method("1")  # type: ignore[arg-type]
+Pipeline.class_outside("1")  # type: ignore[arg-type]
+Pipeline.static_inside()  # type: ignore[call-arg]
+
+
+async def awaits_methods() -> None:
+    assert_type(await Pipeline().coroutine(1), str)
+    assert_type(await Pipeline.class_coroutine(1), str)
+
+
+# blocks
+
+
+def blocks(error: Exception) -> None:
+    shared = opm.stage("shared", kind="fetch")
+    assert_type(shared, opm.Stage)
+    with shared as s:
+        assert_type(s, opm.Execution)
+        s.add_items(1)
+        s.add_items(1, "in")
+        s.add_items(1, direction="out")
+        s.add_bytes(1, direction="in")
+        s.retry()
+        s.retry(error)
+        s.retry(KeyError)
+        s.retry("http.503")
+        s.set_attribute("a", ["b"])
+        s.add_items(1, "sideways")  # type: ignore[arg-type]
+        s.add_bytes(1.5)  # type: ignore[arg-type]
+        s.set_attribute("a", object())  # type: ignore[arg-type]
+    assert_type(opm.current_stage(), opm.Execution)
+
+
+async def async_blocks() -> None:
+    async with opm.stage("shared") as s:
+        assert_type(s, opm.Execution)
+    async with opm.write("rows") as s:
+        assert_type(s, opm.Execution)
+
+
+def a_block_returns_what_it_returns() -> int:
+    """A `with` that might swallow would make a type checker miss the `return`."""
+    with opm.stage("returns"):
+        return 1
+
+
+# bad input
+
+opm.stage(123)  # type: ignore[call-overload]
+opm.stage("s", kind=5)  # type: ignore[call-overload]
+opm.stage("s", items=3)  # type: ignore[call-overload]
+opm.stage("s", attributes={"a": object()})  # type: ignore[dict-item]
+opm.fetch("s", kind="write")  # type: ignore[call-overload]
+
+
+def anything(value: Any) -> None:
+    opm.stage(value)
