@@ -15,6 +15,7 @@ Importing this loads neither the OpenTelemetry SDK nor psutil.
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _telemetry as _telemetry_room
@@ -28,14 +29,17 @@ from otel_pipeline_metrics._probes.caches import (
     unregister_cache,
 )
 from otel_pipeline_metrics._probes.metrics import install_caches as _install_caches
+from otel_pipeline_metrics._probes.metrics import install_queues as _install_queues
 from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._run import Run, run
 from otel_pipeline_metrics._stage import Stage, current_stage, fetch, process, stage, write
 from otel_pipeline_metrics._version import __version__
+from otel_pipeline_metrics._waiting import waiting
 from otel_pipeline_metrics.report import RunReport
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._instrumentor import PipelineMetricsInstrumentor
+    from otel_pipeline_metrics._probes._queue_kinds import wrap_queue
 
 __all__ = [
     "CacheReading",
@@ -61,17 +65,27 @@ __all__ = [
     "shutdown",
     "stage",
     "unregister_cache",
+    "waiting",
+    "wrap_queue",
     "write",
 ]
 
 # Unconfigured, stages and caches report to whatever global providers the program sets.
 _telemetry_room.add_probe("caches", _install_caches)
+_telemetry_room.add_probe("queues", _install_queues)
+
+
+_LAZY = {
+    # needs the extra `instrument`, which only `opentelemetry-instrument` programs have
+    "PipelineMetricsInstrumentor": "otel_pipeline_metrics._instrumentor",
+    # needs asyncio and multiprocessing, which many programs never load
+    "wrap_queue": "otel_pipeline_metrics._probes._queue_kinds",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # needs the extra `instrument`, which only `opentelemetry-instrument` programs have
-    if name == "PipelineMetricsInstrumentor":
-        from otel_pipeline_metrics._instrumentor import PipelineMetricsInstrumentor
-
-        return PipelineMetricsInstrumentor
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _config, _guard, _series, _telemetry
+from otel_pipeline_metrics import _clock, _config, _guard, _series, _telemetry, _workers
 from otel_pipeline_metrics._model import (
     AttributeValue,
     CacheReading,
@@ -18,7 +18,7 @@ from otel_pipeline_metrics._model import (
     check_name,
     qualified_name,
 )
-from otel_pipeline_metrics._probes import caches
+from otel_pipeline_metrics._probes import caches, queues
 from otel_pipeline_metrics._probes.metrics import install_resources
 from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stats import RunStats
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
     from types import TracebackType
+
+    from otel_pipeline_metrics._model import StageKey, TimeInStates
 
 Result = Literal["success", "failure", "cancellation", "timeout"]
 
@@ -92,6 +94,7 @@ class Run:
         self._caches_before: dict[str, CacheReading] = {}
         self._started_at = 0.0
         self._started_unix = 0.0
+        self._ended_at: float | None = None
         self._wall_s: float | None = None
         self._result: Result | None = None
         self._error_type: str | None = None
@@ -141,7 +144,8 @@ class Run:
         traceback: TracebackType | None,
     ) -> None:
         """End the run: close its span, write the report, show the summary."""
-        self._wall_s = _clock.now() - self._started_at
+        self._ended_at = _clock.now()
+        self._wall_s = self._ended_at - self._started_at
         self._result = _result_of(error)
         if error is not None and self._result != "success":
             self._error_type = qualified_name(type(error))
@@ -197,8 +201,10 @@ class Run:
                 "wall_s": wall_s,
                 "partial": self._result != "success",
             },
-            "stages": self._stats.to_list(wall_s),
-            "queues": [],
+            "stages": self._stats.stage_list(wall_s, self._states()),
+            "queues": self._stats.queue_list(
+                wall_s, list(self._scope.queues.values()), queues.capacities()
+            ),
             "caches": self._cache_data(),
             "resources": self._resource_data(),
             "bottleneck": {"stage": None, "why": "no queue is instrumented", "busy": None},
@@ -208,6 +214,12 @@ class Run:
                 "collector": None,
             },
         }
+
+    def _states(self) -> dict[StageKey, list[TimeInStates]]:
+        states: dict[StageKey, list[TimeInStates]] = {}
+        for series, times in _workers.snapshot(self._scope, self._ended_at or _clock.now()).items():
+            states.setdefault(series.key, []).extend(times.values())
+        return states
 
     def _cache_data(self) -> list[dict[str, Any]]:
         return [

@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics import _sketch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from otel_pipeline_metrics._model import Batch, StageKey, StageResult
+    from otel_pipeline_metrics._model import (
+        Batch,
+        QueueBatch,
+        StageKey,
+        StageResult,
+        TimeInStates,
+    )
+    from otel_pipeline_metrics._series import QueueSeries
 
 
 class StageStats:
@@ -28,6 +35,7 @@ class StageStats:
         self.bytes_in: int | None = None
         self.bytes_out: int | None = None
         self.total_s = 0.0
+        self.sum_of_squares = 0.0
         self.min_s = math.inf
         self.max_s = 0.0
         self.sketch = _sketch.Sketch()
@@ -36,6 +44,7 @@ class StageStats:
         """Add the durations, sorted upwards, of one invocation or more."""
         self.count += len(durations)
         self.total_s += sum(durations)
+        self.sum_of_squares += sum([value * value for value in durations])
         self.min_s = min(self.min_s, durations[0])
         self.max_s = max(self.max_s, durations[-1])
         self.sketch.add_sorted(durations)
@@ -55,13 +64,18 @@ class StageStats:
         self.bytes_in = _plus(self.bytes_in, result.bytes_in)
         self.bytes_out = _plus(self.bytes_out, result.bytes_out)
 
-    def to_dict(self, wall_s: float) -> dict[str, Any]:
-        """Return the stage's part of the report; unknown is None, never 0."""
+    def to_dict(self, wall_s: float, states: Sequence[TimeInStates]) -> dict[str, Any]:
+        """Return the stage's part of the report; unknown is None, never 0.
+
+        Args:
+            wall_s: how long the run lasted.
+            states: the time of each of its workers; empty where no queue is instrumented.
+        """
         items = self.items_out if self.items_out is not None else self.items_in
         return {
             "name": self.key.stage,
             "kind": self.key.kind,
-            "workers": None,
+            "workers": len(states) or None,
             "count": self.count,
             "cancelled": self.cancelled,
             "abandoned": self.abandoned,
@@ -78,13 +92,15 @@ class StageStats:
                 "p95": self._quantile(0.95),
                 "p99": self._quantile(0.99),
                 "rel_error": _sketch.REL_ERROR,
+                "sum_of_squares": self.sum_of_squares,
+                "sketch": self.sketch.to_dict(),
             },
             "throughput": {
                 "wall_per_s": _ratio(self.count, wall_s),
                 "busy_per_s": _ratio(self.count, self.total_s),
                 "items_per_s": None if items is None else _ratio(items, wall_s),
             },
-            "share": {"busy": None, "idle": None, "blocked": None},
+            **_time_in_states(states),
             "cpu_s": None,
         }
 
@@ -94,14 +110,62 @@ class StageStats:
         return None if value is None else min(max(value, self.min_s), self.max_s)
 
 
+class QueueStats:
+    """The times that items spent in one queue during a run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_s = 0.0
+        self.max_s = 0.0
+        self.sketch = _sketch.Sketch()
+
+    def add_sorted(self, waits: Sequence[float]) -> None:
+        """Add seconds from put to get, sorted upwards."""
+        self.count += len(waits)
+        self.total_s += sum(waits)
+        self.max_s = max(self.max_s, waits[-1])
+        self.sketch.add_sorted(waits)
+
+    def to_dict(self, series: QueueSeries, capacity: int | None, wall_s: float) -> dict[str, Any]:
+        """Return the queue's part of the report."""
+        known = self.count > 0
+        quantiles = {
+            name: min(value, self.max_s) if (value := self.sketch.quantile(q)) is not None else None
+            for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        }
+        return {
+            "name": series.name,
+            "capacity": capacity,
+            # Little's law: the items in a queue are the rate times the wait
+            "depth_avg": _ratio(self.total_s, wall_s),
+            "depth_peak": series.depth_peak,
+            "put": series.put,
+            "got": series.got,
+            "wait_s": {
+                "avg": _ratio(self.total_s, self.count),
+                **quantiles,
+                "max": self.max_s if known else None,
+                "rel_error": _sketch.REL_ERROR,
+                "sketch": self.sketch.to_dict(),
+            },
+            "put_blocked_s": series.blocked,
+            "get_waited_s": series.idle,
+            "producers": list(series.producers),
+            "consumers": list(series.consumers),
+        }
+
+
 class RunStats:
     """The sink of one run: its stages, in the order in which they first finished."""
 
     def __init__(self) -> None:
         self.stages: dict[StageKey, StageStats] = {}
+        self.queues: dict[str, QueueStats] = {}
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
+        if not batch.plain and not batch.results:
+            return
         stats = self.stages.get(batch.key)
         if stats is None:
             stats = self.stages[batch.key] = StageStats(batch.key)
@@ -112,9 +176,50 @@ class RunStats:
         for result in batch.results:
             stats.add(result)
 
-    def to_list(self, wall_s: float) -> list[dict[str, Any]]:
+    def accept_queue(self, batch: QueueBatch) -> None:
+        """Add a batch to its queue."""
+        self.queues.setdefault(batch.name, QueueStats()).add_sorted(batch.waits)
+
+    def stage_list(
+        self, wall_s: float, states: Mapping[StageKey, Sequence[TimeInStates]]
+    ) -> list[dict[str, Any]]:
         """Return the stages' part of the report."""
-        return [stats.to_dict(wall_s) for stats in list(self.stages.values())]
+        return [
+            stats.to_dict(wall_s, states.get(key, ())) for key, stats in list(self.stages.items())
+        ]
+
+    def queue_list(
+        self, wall_s: float, series: Sequence[QueueSeries], capacities: Mapping[str, int]
+    ) -> list[dict[str, Any]]:
+        """Return the queues' part of the report."""
+        return [
+            self.queues.get(queue.name, QueueStats()).to_dict(
+                queue, capacities.get(queue.name), wall_s
+            )
+            for queue in series
+        ]
+
+
+def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
+    """Return the workers' time in states, all together and as shares of their wall time."""
+    if not states:
+        nothing = {"busy": None, "idle": None, "blocked": None}
+        return {
+            "time_s": {"wall": None, **nothing},
+            "share": dict(nothing),
+            "busiest_share": None,
+        }
+    total = {
+        state: sum(getattr(time, state) for time in states) for state in ("busy", "idle", "blocked")
+    }
+    wall = sum(total.values())
+    walls = [time.busy + time.idle + time.blocked for time in states]
+    shares = [time.busy / w for time, w in zip(states, walls, strict=True) if w]
+    return {
+        "time_s": {"wall": wall, **total},
+        "share": {state: _ratio(seconds, wall) for state, seconds in total.items()},
+        "busiest_share": max(shares, default=None),
+    }
 
 
 def _plus(total: int | None, more: int | None) -> int | None:

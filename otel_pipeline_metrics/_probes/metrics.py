@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from otel_pipeline_metrics import _guard, _semconv
-from otel_pipeline_metrics._probes import _names, caches, resources
+from otel_pipeline_metrics._probes import _names, caches, queues, resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -84,6 +84,16 @@ def _point(reading: Any, field: str, attributes: dict[str, str]) -> list[Point]:
     """Return the point of a field, or none where it is unknown: unknown is never 0."""
     value = getattr(reading, field)
     return [] if value is None else [(value, attributes)]
+
+
+def install_queues(instruments: InstrumentSet) -> None:
+    """Report the depth and capacity of every instrumented queue, later ones included."""
+
+    def points(read: Callable[[], dict[str, int]]) -> Callable[[], list[Point]]:
+        return lambda: [(n, {_semconv.QUEUE_NAME: name}) for name, n in read().items()]
+
+    instruments.observable_up_down_counter(_semconv.QUEUE_SIZE, points(queues.sizes))
+    instruments.observable_up_down_counter(_semconv.QUEUE_CAPACITY, points(queues.capacities))
 
 
 def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> None:

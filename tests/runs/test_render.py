@@ -1,4 +1,5 @@
 """The console's text, to the letter, of a report whose numbers are fixed."""
+# ruff: noqa: E501 - a table is as wide as it is
 
 from __future__ import annotations
 
@@ -52,8 +53,14 @@ def fixed(**more: Any) -> dict[str, Any]:
                 abandoned=1,
                 items={"in": None, "out": 12_345},
                 duration_s={
-                    "total": 2.5, "avg": 2.5, "min": 2.5, "max": 2.5,
-                    "p50": 2.5, "p95": 2.5, "p99": 2.5, "rel_error": 0.01,
+                    "total": 2.5,
+                    "avg": 2.5,
+                    "min": 2.5,
+                    "max": 2.5,
+                    "p50": 2.5,
+                    "p95": 2.5,
+                    "p99": 2.5,
+                    "rel_error": 0.01,
                 },
             ),
             stage(
@@ -63,8 +70,14 @@ def fixed(**more: Any) -> dict[str, Any]:
                 errors={"total": 3, "by_type": {"ValueError": 2, "KeyError": 1}},
                 items={"in": 12_345, "out": None},
                 duration_s={
-                    "total": 61.75, "avg": 0.0498, "min": 1e-5, "max": 0.9,
-                    "p50": 0.0421, "p95": 0.118, "p99": 0.75, "rel_error": 0.01,
+                    "total": 61.75,
+                    "avg": 0.0498,
+                    "min": 1e-5,
+                    "max": 0.9,
+                    "p50": 0.0421,
+                    "p95": 0.118,
+                    "p99": 0.75,
+                    "rel_error": 0.01,
                 },
             ),
             stage(
@@ -73,20 +86,38 @@ def fixed(**more: Any) -> dict[str, Any]:
                 count=2,
                 cancelled=1,
                 duration_s={
-                    "total": 0.0000308, "avg": 0.0000154, "min": 8e-7, "max": 3e-5,
-                    "p50": 8e-7, "p95": 3e-5, "p99": 3e-5, "rel_error": 0.01,
+                    "total": 0.0000308,
+                    "avg": 0.0000154,
+                    "min": 8e-7,
+                    "max": 3e-5,
+                    "p50": 8e-7,
+                    "p95": 3e-5,
+                    "p99": 3e-5,
+                    "rel_error": 0.01,
                 },
             ),
         ],
         "queues": [],
         "caches": [
             {
-                "name": "geo", "hits": 9_315, "misses": 685, "evictions": None,
-                "expirations": 12, "hit_ratio": 0.9315, "entries": 512, "size_bytes": None,
+                "name": "geo",
+                "hits": 9_315,
+                "misses": 685,
+                "evictions": None,
+                "expirations": 12,
+                "hit_ratio": 0.9315,
+                "entries": 512,
+                "size_bytes": None,
             },
             {
-                "name": "never asked", "hits": 0, "misses": 0, "evictions": 0,
-                "expirations": None, "hit_ratio": None, "entries": 0, "size_bytes": 0,
+                "name": "never asked",
+                "hits": 0,
+                "misses": 0,
+                "evictions": 0,
+                "expirations": None,
+                "hit_ratio": None,
+                "entries": 0,
+                "size_bytes": 0,
             },
         ],
         "resources": {
@@ -107,10 +138,10 @@ WHOLE = """\
 run nightly: failure in 1 min 23 s (sqlite3.OperationalError), 3 stages, 3 errors, partial, \
 trace 4bf92f3577b34da6a3ce929d0e0e4736
 
-stage  kind      duration  count   items  avg/item     p50      p95      p99                       errors
-pages  fetch       2.50 s      1  12,345    203 µs  2.50 s   2.50 s   2.50 s              0 (1 abandoned)
+stage  kind       duration  count   items  avg/item      p50      p95      p99                        errors
+pages  fetch        2.50 s      1  12,345    203 µs   2.50 s   2.50 s   2.50 s               0 (1 abandoned)
 parse  process  1 min 02 s  1,240  12,345   5.00 ms  42.1 ms   118 ms   750 ms  3 (ValueError 2, KeyError 1)
-store  -           30.8 µs      2       -   15.4 µs   800 ns  30.0 µs  30.0 µs              0 (1 cancelled)
+store  -           30.8 µs      2       -   15.4 µs   800 ns  30.0 µs  30.0 µs               0 (1 cancelled)
 
 resource
 cpu             avg 48.3 %    peak 98.7 %
