@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # untyped
+    BaseInstrumentor,
+)
 
 from otel_pipeline_metrics import _configure, _guard
 
@@ -40,11 +42,11 @@ class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
         options = {key: value for key, value in kwargs.items() if key in _OPTIONS}
         try:
             _configure.configure(**options)
-        except Exception:
+        except Exception:  # noqa: BLE001 - an exception would abort every later instrumentor
             _guard.logger.exception("otel_pipeline_metrics is not configured")
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature
         try:
             _configure.shutdown()
-        except Exception:
+        except Exception:  # noqa: BLE001 - as above
             _guard.logger.exception("otel_pipeline_metrics did not shut down cleanly")

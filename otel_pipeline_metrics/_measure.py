@@ -75,7 +75,7 @@ def leave(
         if execution.plain and error is None and count is None:
             execution.series = None
             del series.active[execution]
-            try:
+            try:  # noqa: SIM105 - contextlib.suppress costs more than all of this
                 current.reset(execution.token)  # type: ignore[arg-type]  # set by `enter`
             except ValueError:
                 # a block closed from another context, where nothing of it is current

@@ -173,7 +173,7 @@ def _owner() -> int | tuple[int]:
     """Return the running task's identity, or the thread's in a tuple where there is none."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
-        loop = asyncio._get_running_loop()
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - public in asyncio.events' docs
         if loop is not None:
             task = asyncio.current_task(loop)
             if task is not None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing.queues
-import multiprocessing.synchronize
 import queue as thread_queue
+from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otel_pipeline_metrics import _clock, _guard, _series, _workers
@@ -79,11 +79,11 @@ class InstrumentedQueue:
 
     def capacity(self) -> int | None:
         """Return how many items it holds at most; None if that is unbounded."""
-        inner = self._queue
+        inner: Any = self._queue
         if isinstance(inner, multiprocessing.queues.Queue):
-            bound = int(inner._maxsize)  # noqa: SLF001 - it has no other way to tell
+            bound = int(getattr(inner, "_maxsize", SEM_VALUE_MAX))  # no public way to tell
             # an unbounded one is bounded by the platform's largest semaphore
-            return None if bound == multiprocessing.synchronize.SEM_VALUE_MAX else bound
+            return None if bound == SEM_VALUE_MAX else bound
         return int(getattr(inner, "maxsize", 0)) or None
 
     def put_nowait(self, item: Any) -> None:

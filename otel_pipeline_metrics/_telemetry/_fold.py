@@ -206,12 +206,12 @@ def _same_points() -> bool:
     from opentelemetry.sdk.metrics import Histogram as SdkHistogram
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
-    from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
+    from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
 
     values = [0.0, 0.5, 1.0, 1.5, 2.0, 7.0]
     attributes = {"check": "fold", "list": ("a", "b")}
-    delta = {SdkHistogram: AggregationTemporality.DELTA}
-    exponential = {SdkHistogram: ExponentialBucketHistogramAggregation()}
+    delta: dict[type, AggregationTemporality] = {SdkHistogram: AggregationTemporality.DELTA}
+    exponential: dict[type, Aggregation] = {SdkHistogram: ExponentialBucketHistogramAggregation()}
 
     def collected(*, fold: bool) -> list[tuple[Any, ...]]:
         readers = [

@@ -24,7 +24,6 @@ from otel_pipeline_metrics import _semconv as names
 from otel_pipeline_metrics._model import TimeInStates
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
 from otel_pipeline_metrics._telemetry._fold import HistogramSeries
-from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 from otel_pipeline_metrics._version import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         StageKey,
         StageResult,
     )
+    from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 
 WAITING_BOUND: Final = 8192
 """Histogram values kept for the next collection before they are recorded at once."""
@@ -220,7 +220,7 @@ class StageMetrics:
             totals = self._totals[key] = _Totals({**chosen, **stage_attributes(batch.key)})
         return totals
 
-    def _count(
+    def _count(  # noqa: PLR0917 - a row of a table
         self,
         totals: _Totals,
         metric: names.Metric,
