@@ -13,10 +13,9 @@ from otel_pipeline_metrics._waiting import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextvars import Token
 
     from otel_pipeline_metrics._model import AttributeValue, Direction
-    from otel_pipeline_metrics._series import Scope, Series
+    from otel_pipeline_metrics._series import Cell, Scope, Series
 
 
 class Details:
@@ -44,13 +43,11 @@ class Execution:
     that opened it.
     """
 
-    # Class attributes, not slots: an instance then stores only what is not as usual, which
-    # makes it at half the cost.
+    # Class attributes, not slots: an instance then stores only what is not as usual.
+    cell: Cell
+    """What is current while it runs: [series, token, started, itself]."""
     series: Series | None
     """None once it is closed."""
-    scope: Scope
-    started: float
-    token: Token[Execution | Scope | None] | None = None
     elapsed: float = 0.0
     """Seconds before the latest resumption, waits included."""
     idle: float = 0.0
@@ -61,7 +58,7 @@ class Execution:
     span: Any = None
     attached: Any = None
     # the following only where a queue is instrumented
-    parent: Execution | Scope | None = None
+    parent: Cell | None = None
     worker: Any = None
     opener: object = None
     """The task or thread that runs it."""
@@ -72,6 +69,16 @@ class Execution:
     links: Sequence[Any] = ()
     """Span contexts and attributes of the producers of what the worker got before."""
     links_dropped: int = 0
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.series = cell[0]
+
+    @property
+    def scope(self) -> Scope:
+        """What it belongs to."""
+        scope: Scope = self.cell[0].scope
+        return scope
 
     def detail(self) -> Details:
         """Return where more than the duration is kept; not for users."""
@@ -185,7 +192,8 @@ class Execution:
 class _NoExecution(Execution):
     """Stands where there is no execution; takes every word and keeps none."""
 
-    series = None
+    def __init__(self) -> None:
+        super().__init__([None, None, 0.0, None])
 
 
 NOTHING: Final = _NoExecution()

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 logger = logging.getLogger("otel_pipeline_metrics")
-logger.addHandler(logging.NullHandler())
 
 raise_faults = False
 """Set by the library's own tests; elsewhere a fault is logged and swallowed."""

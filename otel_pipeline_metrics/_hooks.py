@@ -9,11 +9,14 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import StageResult, WaitState
-    from otel_pipeline_metrics._series import Scope
+    from otel_pipeline_metrics._series import Cell
 
 
 class Tracing(Protocol):
     """Opens and closes spans."""
+
+    def wanted(self) -> bool:
+        """Tell whether anybody takes spans; asked for every invocation."""
 
     def start(self, execution: Execution) -> None:
         """Open the span of an execution and make it current."""
@@ -40,7 +43,7 @@ class WorkerAccounting(Protocol):
     def opened(self, execution: Execution) -> None:
         """Give an execution what its worker brings along: the producers of its input."""
 
-    def resuming(self, execution: Execution, parent: Execution | Scope | None) -> None:
+    def resuming(self, execution: Execution, parent: Cell | None) -> None:
         """Begin to share out time to an execution, or go on after a pause."""
 
     def paused(self, execution: Execution, now: float) -> None:

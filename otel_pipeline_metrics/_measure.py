@@ -1,7 +1,8 @@
 """The accounting of one execution.
 
-The hot path is `enter` and `leave`: two clock reads, one context variable, one list append.
-Nothing is aggregated there and no lock is taken.
+The hot path is `begin` and `end`: two clock reads, one context variable, a list of four, two
+appends. Nothing is aggregated there and no lock is taken. Whatever says more than a duration
+has an `Execution`, which costs as much again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from otel_pipeline_metrics import _clock, _guard, _hooks, _series
 from otel_pipeline_metrics._execution import NOTHING, Details, Execution
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
-from otel_pipeline_metrics._series import PENDING_BOUND, StageId, current, drain_series
+from otel_pipeline_metrics._series import PENDING_BOUND, Cell, StageId, current, drain_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,92 +21,133 @@ if TYPE_CHECKING:
 # --- the hot path ---------------------------------------------------------------------------
 
 
-def enter(stage: StageId) -> Execution:
-    """Open an execution of `stage` and make it current. Never raises."""
+def begin(stage: StageId) -> Cell:
+    """Begin an invocation of `stage` and make it current. Never raises."""
     try:
-        # `_open` once more, written out: a call less is a tenth of the whole
         parent = current.get()
-        scope = _series.ambient if parent is None else parent.scope
+        scope = _series.ambient if parent is None else parent[0].scope
         series = scope.series.get(stage)
         if series is None:
             series = scope.add(stage)
-        execution = Execution()
-        execution.series = series
-        execution.scope = scope
-        series.active[execution] = None
-        if _hooks.workers is not None:
-            _hooks.workers.opened(execution)
-        if _hooks.tracing is not None:
-            try:
-                _hooks.tracing.start(execution)
-            except Exception:  # noqa: BLE001 - it is measured without a span
-                _guard.fault("starting a span")
-        if _hooks.workers is not None:
-            _hooks.workers.resuming(execution, parent)
-        execution.token = current.set(execution)
-        execution.started = _clock.now()
+        series.begun.append(None)
+        cell = [series, None, 0.0, None]
+        if _hooks.tracing is not None or _hooks.workers is not None:
+            _observe(cell, parent)
+        cell[1] = current.set(cell)
+        cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
-        _guard.fault("opening a stage")
-        return NOTHING
-    return execution
+        _guard.fault("beginning a stage")
+        return [None, None, 0.0, None]
+    return cell
 
 
-def leave(
-    execution: Execution,
+def end(
+    cell: Cell,
     error: BaseException | None = None,
     count: Callable[[Any], int] | None = None,
     returned: Any = None,
 ) -> None:
-    """Close an execution that was entered here. Never raises.
+    """End an invocation that began here. Never raises.
 
     Args:
-        execution: what `enter` returned.
+        cell: what `begin` returned.
         error: what the user's code was left with.
         count: how many items `returned` is.
         returned: what the user's code returned.
     """
-    series = execution.series
-    if series is None:
+    token = cell[1]
+    if token is None:
         return
     try:
         now = _clock.now()
-        elapsed = now - execution.started
-        if _hooks.workers is not None:
-            _hooks.workers.paused(execution, now)
-        if execution.plain and error is None and count is None:
-            execution.series = None
-            del series.active[execution]
-            try:  # noqa: SIM105 - contextlib.suppress costs more than all of this
-                current.reset(execution.token)  # type: ignore[arg-type]  # set by `enter`
-            except ValueError:
-                # a block closed from another context, where nothing of it is current
-                pass
-            series.plain.append(elapsed)
-            if len(series.plain) >= PENDING_BOUND:
-                drain_series(series)
+        if cell[3] is not None or error is not None or count is not None:
+            _end_telling(cell, now, error, count, returned)
             return
-        execution.elapsed += elapsed
-        if _unset_current(execution):
-            _trace(execution, "suspend")
-        if count is not None:
-            count_items(execution, count, returned)
-        _close(execution, error)
+        cell[1] = None
+        try:  # noqa: SIM105 - contextlib.suppress costs more than all of this
+            current.reset(token)
+        except ValueError:
+            # closed from another context, where nothing of it is current
+            pass
+        series = cell[0]
+        series.plain.append(now - cell[2])
+        if len(series.plain) >= PENDING_BOUND:
+            drain_series(series)
     except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
-        _guard.fault("closing a stage")
+        _guard.fault("ending a stage")
 
 
-# --- executions that are put aside and taken up again: generators ----------------------------
+# --- invocations that say more than their duration -----------------------------------------------
+
+
+def enter(stage: StageId) -> Execution:
+    """Begin an invocation that the user's code is given a handle of. Never raises."""
+    execution = execution_of(begin(stage))
+    return NOTHING if execution is None else execution
+
+
+def execution_of(cell: Cell | None) -> Execution | None:
+    """Return the execution of a current invocation, made if need be; None outside of any."""
+    if cell is None or len(cell) == 1 or cell[1] is None:
+        return None
+    if cell[3] is None:
+        cell[3] = Execution(cell)
+    execution: Execution = cell[3]
+    return execution
+
+
+def innermost() -> Execution:
+    """Return the innermost execution here, or one that keeps nothing where there is none."""
+    return execution_of(current.get()) or NOTHING
+
+
+def _observe(cell: Cell, parent: Cell | None) -> None:
+    """Open the span of an invocation that begins, and tell its worker."""
+    if _hooks.workers is None and _hooks.tracing is not None and not _hooks.tracing.wanted():
+        return
+    execution = cell[3] = Execution(cell)
+    if _hooks.workers is not None:
+        _hooks.workers.opened(execution)
+    _trace(execution, "start")
+    if _hooks.workers is not None:
+        _hooks.workers.resuming(execution, parent)
+
+
+def _end_telling(
+    cell: Cell,
+    now: float,
+    error: BaseException | None,
+    count: Callable[[Any], int] | None,
+    returned: Any,
+) -> None:
+    execution = execution_of(cell)
+    if execution is None:
+        return
+    execution.elapsed += now - cell[2]
+    _put_aside(execution, now)
+    if count is not None:
+        count_items(execution, count, returned)
+    _close(execution, error)
+
+
+# --- invocations that are put aside and taken up again: generators --------------------------------
 
 
 def prepare(stage: StageId) -> Execution:
     """Open an execution that is not current yet. Never raises."""
     try:
-        execution = _open(stage)
+        parent = current.get()
+        scope = _series.ambient if parent is None else parent[0].scope
+        series = scope.add(stage)
+        series.begun.append(None)
+        execution = Execution([series, None, 0.0, None])
+        execution.cell[3] = execution
         if _hooks.workers is not None:
             _hooks.workers.opened(execution)
-        _trace(execution, "start")
-        _trace(execution, "suspend")
-    except Exception:  # noqa: BLE001 - as in `enter`
+        if _hooks.tracing is not None and _hooks.tracing.wanted():
+            _trace(execution, "start")
+            _trace(execution, "suspend")
+    except Exception:  # noqa: BLE001 - as in `begin`
         _guard.fault("opening a generator stage")
         return NOTHING
     return execution
@@ -119,9 +161,10 @@ def resume(execution: Execution) -> None:
         _trace(execution, "resume")
         if _hooks.workers is not None:
             _hooks.workers.resuming(execution, current.get())
-        execution.token = current.set(execution)
-        execution.started = _clock.now()
-    except Exception:  # noqa: BLE001 - as in `enter`
+        cell = execution.cell
+        cell[1] = current.set(cell)
+        cell[2] = _clock.now()
+    except Exception:  # noqa: BLE001 - as in `begin`
         _guard.fault("resuming a generator stage")
 
 
@@ -131,12 +174,9 @@ def pause(execution: Execution) -> None:
         return
     try:
         now = _clock.now()
-        execution.elapsed += now - execution.started
-        if _hooks.workers is not None:
-            _hooks.workers.paused(execution, now)
-        if _unset_current(execution):
-            _trace(execution, "suspend")
-    except Exception:  # noqa: BLE001 - as in `leave`
+        execution.elapsed += now - execution.cell[2]
+        _put_aside(execution, now)
+    except Exception:  # noqa: BLE001 - as in `end`
         _guard.fault("pausing a generator stage")
 
 
@@ -146,7 +186,7 @@ def finish(execution: Execution, error: BaseException | None = None) -> None:
         return
     try:
         _close(execution, error)
-    except Exception:  # noqa: BLE001 - as in `leave`
+    except Exception:  # noqa: BLE001 - as in `end`
         _guard.fault("closing a generator stage")
 
 
@@ -179,17 +219,6 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
 # --- inside ------------------------------------------------------------------------------------
 
 
-def _open(stage: StageId) -> Execution:
-    parent = current.get()
-    scope = _series.ambient if parent is None else parent.scope
-    series = scope.add(stage)
-    execution = Execution()
-    execution.series = series
-    execution.scope = scope
-    series.active[execution] = None
-    return execution
-
-
 def _trace(execution: Execution, step: Literal["start", "suspend", "resume"]) -> None:
     """Take a step of the execution's span; it is measured whether that works or not."""
     if _hooks.tracing is None or (step != "start" and execution.span is None):
@@ -200,29 +229,33 @@ def _trace(execution: Execution, step: Literal["start", "suspend", "resume"]) ->
         _guard.fault(f"a span's {step}")
 
 
-def _unset_current(execution: Execution) -> bool:
-    """Take the execution off; False where this is not the context that it was put on in."""
-    token, execution.token = execution.token, None
+def _put_aside(execution: Execution, now: float) -> None:
+    """Let nothing of the execution be current, and its worker's time be shared out."""
+    if _hooks.workers is not None:
+        try:
+            _hooks.workers.paused(execution, now)
+        except Exception:  # noqa: BLE001 - the invocation's own numbers stand
+            _guard.fault("a worker's time")
+    token, execution.cell[1] = execution.cell[1], None
     if token is None:
-        return False
+        return
     try:
         current.reset(token)
     except ValueError:
         # closed from another task: nothing of it is current here
-        return False
-    return True
+        return
+    _trace(execution, "suspend")
 
 
 def _close(execution: Execution, error: BaseException | None) -> None:
     series = execution.series
     if series is None:
         return
-    series.active.pop(execution, None)
     if execution.plain and error is None:
         series.plain.append(execution.elapsed)
     else:
         series.results.append(_result(execution, error))
-    execution.series = None  # closed: a second leave and late words change nothing
+    execution.series = None  # closed: a second end and late words change nothing
     if len(series.plain) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
 
@@ -252,11 +285,3 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         _guard.fault("ending a span")
         return result
     return result if context is None else result._replace(context=context)
-
-
-def innermost() -> Execution:
-    """Return the innermost execution here, or one that keeps nothing where there is none."""
-    found = current.get()
-    if isinstance(found, Execution) and found.series is not None:
-        return found
-    return NOTHING

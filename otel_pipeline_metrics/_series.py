@@ -63,9 +63,19 @@ class Series:
     """The results of one stage in one scope that no sink has seen yet."""
 
     __slots__ = (
-        "active", "attributes", "cache", "key", "plain", "queued", "results", "scope", "states",
+        "attributes",
+        "begun",
+        "begun_before",
+        "cache",
+        "ended_before",
+        "key",
+        "plain",
+        "queued",
+        "results",
+        "scope",
+        "states",
         "told",
-    )  # fmt: skip
+    )
 
     def __init__(self, scope: Scope, stage: StageId) -> None:
         self.scope = scope
@@ -74,8 +84,10 @@ class Series:
         self.plain: list[float] = []
         """Busy seconds of those with nothing else to say; see `Batch.plain`."""
         self.results: list[StageResult] = []
-        self.active: dict[Execution, None] = {}
-        """Those in progress; a dict, since its statements are cheaper than a set's methods."""
+        self.begun: list[None] = []
+        """One for each that began since the last batch; appending is atomic, adding is not."""
+        self.begun_before = 0
+        self.ended_before = 0
         self.states: dict[int | None, TimeInStates] = {}
         """By worker: its time in each state since the scope began; empty without queues."""
         self.queued = False
@@ -90,11 +102,18 @@ class Series:
         """Whether something waits for the sinks."""
         return bool(self.plain or self.results)
 
+    @property
+    def active(self) -> int:
+        """How many are in progress."""
+        ended = self.ended_before + len(self.plain) + len(self.results)
+        # a forked child ends what its parent began
+        return max(0, self.begun_before + len(self.begun) - ended)
+
     def clear(self) -> None:
         """Forget everything, as a forked child does."""
-        self.plain.clear()
-        self.results.clear()
-        self.active.clear()
+        for waiting in (self.plain, self.results, self.begun):
+            waiting.clear()
+        self.begun_before = self.ended_before = 0
         self.states.clear()
         self.told = TimeInStates()
 
@@ -143,7 +162,7 @@ class Scope:
         self.on_resources: Callable[[float, float], None] | None = None
         """Takes (CPU utilisation, RSS in bytes) that somebody measured by hand."""
         self.scope = self
-        """Itself: an execution's parent is a scope or another execution."""
+        """Itself: the current cell begins with a series or a scope, and either tells its scope."""
 
     def add(self, stage: StageId) -> Series:
         """Return the series of `stage`, made if need be."""
@@ -160,7 +179,15 @@ process_scope = Scope()
 ambient = process_scope
 """The scope of work that carries no context: the only run there is, else the process."""
 
-current: ContextVar[Execution | Scope | None] = ContextVar("opm_current", default=None)
+Cell = list[Any]
+"""What is current: [scope] of a run, or [series, token, started, execution] of an invocation.
+
+The token is None once the invocation is over; the execution is None until something beyond
+its duration is said or seen. A list of four is made at an eighth of an object's cost, and,
+unlike a value in the context, it is shared with the tasks that the invocation spawns.
+"""
+
+current: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
 _sinks: tuple[Sink, ...] = ()
 _scopes: dict[Scope, None] = {process_scope: None}
@@ -170,17 +197,27 @@ _drain_lock = threading.Lock()
 def current_scope() -> Scope:
     """Return the scope that an execution opened here would belong to."""
     found = current.get()
-    return ambient if found is None else found.scope
+    scope: Scope = ambient if found is None else found[0].scope
+    return scope
 
 
-def open_scope(scope: Scope) -> Token[Execution | Scope | None]:
+def executing() -> Execution | None:
+    """Return the innermost execution here; None outside of any, or where none was needed yet."""
+    found = current.get()
+    if found is None or len(found) == 1 or found[1] is None:
+        return None
+    execution: Execution | None = found[3]
+    return execution
+
+
+def open_scope(scope: Scope) -> Token[Cell | None]:
     """Make a run's scope current, and the process's own while it is the only run."""
     _scopes[scope] = None
     _settle_ambient()
-    return current.set(scope)
+    return current.set([scope])
 
 
-def close_scope(scope: Scope, token: Token[Execution | Scope | None]) -> bool:
+def close_scope(scope: Scope, token: Token[Cell | None]) -> bool:
     """End a run's scope; False where this is not the context that it was opened in.
 
     What is still in flight in it is drained as it ends.
@@ -217,6 +254,7 @@ def all_series() -> Iterator[Series]:
 def submit(stage: StageId, result: StageResult) -> None:
     """Add a result that was measured elsewhere, as manual recording does."""
     series = current_scope().add(stage)
+    series.begun.append(None)
     series.results.append(result)
     if len(series.results) >= PENDING_BOUND:
         drain_series(series)
@@ -271,7 +309,9 @@ def drain_queue(scope: Scope, queue: QueueSeries) -> None:
 
 
 def _hand_on(series: Series) -> None:
+    series.begun_before += len(_take(series.begun))
     plain, results = _take(series.plain), _take(series.results)
+    series.ended_before += len(plain) + len(results)
     plain.sort()
     if not series.queued and series.states:
         # told as the invocations' own times, should the workers' become known later

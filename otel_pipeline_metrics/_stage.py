@@ -89,7 +89,7 @@ class Stage:
             execution, _ = self._open.popitem()
         else:
             return  # one exit too many; what is current is not ours
-        _measure.leave(execution, error)
+        _measure.end(execution.cell, error)
 
     async def __aenter__(self) -> Execution:
         """As `__enter__`; nothing is awaited."""

@@ -24,11 +24,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics import _clock, _hooks, _series
-from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import TimeInStates, WaitState
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._series import QueueSeries, Scope, Series
+    from otel_pipeline_metrics._execution import Execution
+    from otel_pipeline_metrics._series import Cell, QueueSeries, Scope, Series
 
 MAX_WORKERS: Final = 256
 """Workers told apart at one stage; a task for each item would make an endless number."""
@@ -154,8 +154,8 @@ def states_of(series: Series, worker: Worker) -> TimeInStates:
 def here(scope: Scope | None = None) -> Worker:
     """Return the worker that runs this code, made if need be."""
     owner = _owner()
-    found = _series.current.get()
-    if isinstance(found, Execution) and found.opener == owner and found.worker is not None:
+    found = _series.executing()
+    if found is not None and found.opener == owner and found.worker is not None:
         inside: Worker = found.worker
         return inside
     scope = scope or _series.current_scope()
@@ -200,7 +200,7 @@ class Accounting:
             execution.links = (*links.first, *links.last)
             execution.links_dropped = links.dropped
 
-    def resuming(self, execution: Execution, parent: Execution | Scope | None) -> None:
+    def resuming(self, execution: Execution, parent: Cell | None) -> None:
         """Begin to share out time to an execution, or go on after a pause."""
         now = _clock.now()
         execution.parent = parent
@@ -248,8 +248,11 @@ class Accounting:
 
 def _waited_inside(worker: Worker, state: WaitState, seconds: float) -> None:
     """Count a wait for the stage it happened in, and for those around that one."""
-    execution: Any = _series.current.get()
-    while isinstance(execution, Execution):
+    cell = _series.current.get()
+    while cell is not None and len(cell) > 1:
+        execution: Execution | None = cell[3]
+        if execution is None:
+            return
         series = execution.series
         if series is not None and execution.worker is worker:
             time = states_of(series, worker)
@@ -261,7 +264,7 @@ def _waited_inside(worker: Worker, state: WaitState, seconds: float) -> None:
             else:
                 execution.blocked += seconds
                 time.blocked += seconds
-        execution = execution.parent
+        cell = execution.parent
 
 
 def snapshot(scope: Scope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:

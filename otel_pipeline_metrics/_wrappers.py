@@ -14,9 +14,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._measure import (
-    enter,
+    begin,
+    end,
     finish,
-    leave,
     pause,
     prepare,
     resume,
@@ -56,13 +56,13 @@ def _plain(
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        execution = enter(stage)
+        cell = begin(stage)
         try:
             returned = function(*args, **kwargs)
         except BaseException as error:
-            leave(execution, error)
+            end(cell, error)
             raise
-        leave(execution, None, items, returned)
+        end(cell, None, items, returned)
         return returned
 
     return wrapper
@@ -73,13 +73,13 @@ def _coroutine(
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        execution = enter(stage)
+        cell = begin(stage)
         try:
             returned = await function(*args, **kwargs)
         except BaseException as error:
-            leave(execution, error)
+            end(cell, error)
             raise
-        leave(execution, None, items, returned)
+        end(cell, None, items, returned)
         return returned
 
     return wrapper

@@ -14,7 +14,6 @@ from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defin
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from otel_pipeline_metrics import _clock, _guard, _series, _workers
-from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import check_name
 from otel_pipeline_metrics._probes import queues
 from otel_pipeline_metrics._waiting import waiting
@@ -288,8 +287,8 @@ def _producer(series: QueueSeries) -> Any:
     """Note the stage that puts; return its span's context."""
     worker = _workers.here()
     worker.at_queue()
-    execution = _series.current.get()
-    if isinstance(execution, Execution) and execution.worker is worker:
+    execution = _series.executing()
+    if execution is not None and execution.worker is worker:
         if execution.series is not None:
             series.producers[execution.series.key.stage] = None
         return None if execution.span is None else execution.span.get_span_context()
@@ -305,8 +304,8 @@ def _taken(name: str, series: QueueSeries, envelope: Envelope, waited: float) ->
     link = None
     if envelope.producer is not None and envelope.producer.is_valid:
         link = (envelope.producer, name, waited)
-    execution = _series.current.get()
-    if isinstance(execution, Execution) and execution.worker is worker:
+    execution = _series.executing()
+    if execution is not None and execution.worker is worker:
         if execution.series is not None:
             series.consumers[execution.series.key.stage] = None
         if link is not None:

@@ -69,7 +69,8 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
             before.instruments.retire()
         _earlier.clear()
     _telemetry = telemetry
-    _hooks.tracing = telemetry.spans
+    # where spans are never wanted, the hot path does not even ask
+    _hooks.tracing = None if telemetry.spans.never else telemetry.spans
     _series.set_sinks((telemetry.stages,))
     for name, install_on in _probes.items():
         telemetry.probe(name, install_on)

@@ -277,7 +277,7 @@ class StageMetrics:
         self.settle(collecting=True)
         active: dict[StageKey, int] = {}
         for series in _series.all_series():
-            active[series.key] = active.get(series.key, 0) + len(series.active)
+            active[series.key] = active.get(series.key, 0) + series.active
         return [(count, stage_attributes(key)) for key, count in active.items()]
 
     def _watermark_lag(self) -> list[Point]:

@@ -28,6 +28,8 @@ class Spans:
         self._fixed = provider is not None
         self._provider = provider
         self._tracer: Tracer | None = None if provider is None else _tracer_of(provider)
+        self.never = self._fixed and self._tracer is None
+        """Whether no span will ever be taken here."""
 
     def _current_tracer(self) -> Tracer | None:
         """Return the tracer, or None while nobody would take a span.
@@ -46,6 +48,12 @@ class Spans:
             self._provider = provider
             self._tracer = _tracer_of(provider)
         return self._tracer
+
+    def wanted(self) -> bool:
+        """Tell whether anybody takes spans."""
+        if self._fixed:
+            return self._tracer is not None
+        return self._current_tracer() is not None
 
     def start(self, execution: Execution) -> None:
         """Open the span of an execution under the current one, and make it current."""

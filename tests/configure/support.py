@@ -19,6 +19,7 @@ from opentelemetry.util._once import Once
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics import _guard, _telemetry
+from otel_pipeline_metrics._probes import caches
 from tests.support.process import ROOT
 
 if TYPE_CHECKING:
@@ -98,12 +99,14 @@ def clean_slate() -> Iterator[None]:
     }
     for module, name, value in kept:
         setattr(module, name, value)
+    caches.reset()
     # as after the import: on whatever the globals are or will be
     _telemetry.install(_telemetry.Telemetry())
     try:
         yield
     finally:
         opm.shutdown()
+        caches.reset()
         for name in [name for name in os.environ if name.startswith("OTEL_")]:
             del os.environ[name]
         os.environ.update(variables)

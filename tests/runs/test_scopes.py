@@ -158,15 +158,48 @@ def test_outside_any_run_a_stage_has_no_pipeline(captured: Captured) -> None:
     assert captured.values("pipeline.stage.duration", "pipeline.name") == {None: 2}
 
 
+def in_a_context_of_its_own(function: Callable[[], None]) -> None:
+    """So that what it leaves current is nobody else's."""
+    contextvars.copy_context().run(function)
+
+
 def test_a_stage_that_outlives_its_run_is_not_lost_to_metrics(captured: Captured) -> None:
-    """The report is closed by then; the metrics still get it."""
+    """The report is closed by then; the metrics still get it, and what comes after it."""
     captured.configure(console=False)
-    block = opm.stage("long")
-    with opm.run("short", resources=False) as run:
-        block.__enter__()
-    block.__exit__(None, None, None)
+    durations = ("pipeline.stage.duration", "pipeline.stage.name")
+
+    def program() -> None:
+        block = opm.stage("long")
+        with opm.run("short", resources=False) as run:
+            block.__enter__()
+        block.__exit__(None, None, None)
+        assert counts(run) == {}
+        assert captured.values(*durations) == {"long": 1}
+        work()
+        assert captured.values(*durations) == {"long": 1, "work": 1}
+
+    in_a_context_of_its_own(program)
+
+
+async def test_a_task_that_outlives_its_run_is_not_lost_to_metrics(captured: Captured) -> None:
+    """Its context still names the run; the report is closed, the metrics are not."""
+    captured.configure(console=False)
+    durations = ("pipeline.stage.duration", "pipeline.stage.name")
+    over = asyncio.Event()
+
+    async def background() -> None:
+        await over.wait()
+        work()
+        await work_and_wait()
+
+    async with opm.run("short", resources=False) as run:
+        task = asyncio.create_task(background())
+        await asyncio.sleep(0)
+    captured.points()  # a collection, after which the run is forgotten
+    over.set()
+    await task
     assert counts(run) == {}
-    assert captured.values("pipeline.stage.duration", "pipeline.stage.name") == {"long": 1}
+    assert captured.values(*durations) == {"work": 1, "work_and_wait": 1}
 
 
 def test_a_stage_in_progress_is_active_and_then_is_not(captured: Captured) -> None:

@@ -21,7 +21,7 @@ def nothing_current() -> bool:
 
 def in_flight(stage: str) -> int:
     """How many executions of `stage` are open."""
-    return sum(len(s.active) for s in _series.all_series() if s.key.stage == stage)
+    return sum(s.active for s in _series.all_series() if s.key.stage == stage)
 
 
 def outcomes(results: Any, stage: str) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+import sys
 import threading
 import weakref
 from collections import Counter
@@ -26,6 +27,8 @@ from tests.conftest import Results
 from tests.stages.support import in_flight
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opentelemetry.metrics import Observation
 
     from tests.conftest import Clock
@@ -104,6 +107,31 @@ def test_handed_on_without_being_asked_when_many_wait(results: Results) -> None:
     assert [len(b.plain) for b in results.batches] == [PENDING_BOUND]
 
 
+class Racy(list[int]):
+    """A list to which another thread always adds just after it was read."""
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        self.append(99)
+        return found
+
+
+def test_what_is_added_while_it_is_taken_stays_for_the_next_time() -> None:
+    waiting = Racy([1, 2])
+    assert _series._take(waiting) == [1, 2]
+    assert list(waiting) == [99]
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("eager_threads")
 def test_8_threads_while_another_drains(results: Results) -> None:
     @stage("threads")
     def function(n: int) -> int:

@@ -28,6 +28,9 @@ class Tracing:
     def __init__(self, failing: str) -> None:
         self.failing = failing
 
+    def wanted(self) -> bool:
+        return True
+
     def _do(self, what: str) -> None:
         if what == self.failing:
             raise BrokenError(what)

@@ -1,0 +1,412 @@
+"""What changed between two runs, and whether it is more than noise.
+
+Two runs of the same program never take the same time, for three reasons, and each has its
+answer here:
+
+- chance: a stage's calls differ from each other. A shift must be large against their spread
+  and count (`_shift`).
+- a bad minute: another program held the machine up for part of a run. The quick half of the
+  calls must have slowed down as well, which a bad minute leaves alone.
+- another day: the whole machine is some per cent slower. A stage must have slowed down by
+  more than the threshold beyond what the other stages did (`_drift`).
+
+Beside that, a stage must matter: what it adds is at least one per cent of the run.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from otel_pipeline_metrics.report import console
+from otel_pipeline_metrics.report._flow import in_order, number, whole
+from otel_pipeline_metrics.report._shift import RESOLUTION, Shift, sample_of, shift_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otel_pipeline_metrics.report._report import RunReport
+
+Judgement = Literal[
+    "slower", "slower tail", "faster", "no change", "noise", "drift", "minor", "too few",
+    "not known", "new", "gone",
+]  # fmt: skip
+
+FAIL_ON: Final = 0.10
+
+_RATE_P: Final = 0.001
+_RATE_Z: Final = 3.09
+"""The same as a normal deviate."""
+_TAIL_Z: Final = 4.0
+_MIN_COUNT: Final = 4
+_MATTERS: Final = 0.01
+_TAIL_MATTERS: Final = 0.05
+_TAIL_SHIFT: Final = math.log(1.25)
+_MAX_DRIFT: Final = math.log(1.10)
+_MAX_COMMON_DRIFT: Final = math.log(1.15)
+
+
+@dataclass(frozen=True)
+class StageChange:
+    """One stage in both runs. Times are seconds for one item, or invocation (`unit`)."""
+
+    name: str
+    judgement: Judgement
+    why: str
+    unit: Literal["item", "invocation"] = "invocation"
+    old_s: float | None = None
+    new_s: float | None = None
+    shift: float | None = None
+    """By how much a typical call is slower: 0.3 is 30 %. Unlike `new_s / old_s` it leaves out
+    the quickest and the slowest calls."""
+
+    @property
+    def change(self) -> float | None:
+        """By how much the average is longer: 0.3 is 30 %."""
+        if self.old_s is None or self.new_s is None or not self.old_s:
+            return None
+        return self.new_s / self.old_s - 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs of a pipeline side by side."""
+
+    pipeline: str
+    fail_on: float
+    stages: tuple[StageChange, ...]
+    figures: tuple[tuple[str, ...], ...]
+    """(what, old, new, change) of the run: wall time, throughput, caches."""
+    regressions: tuple[str, ...]
+    """A sentence each; empty is good."""
+    notes: tuple[str, ...]
+    """What is worth a look but no reason to fail."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 with a regression, else 0."""
+        return 1 if self.regressions else 0
+
+    def render(self) -> str:
+        """Return the comparison as text for a terminal."""
+        parts = [f"compare {self.pipeline}: old with new, fail on {_per_cent(self.fail_on)} slower"]
+        if self.stages:
+            head = ("stage", "verdict", "old", "new", "change", "typical", "")
+            parts.append(console.table(head, [_row(stage) for stage in self.stages], left=2))
+        if self.figures:
+            columns = ("run", "old", "new", "change")
+            parts.append(console.table(columns, self.figures, left=1))
+        parts += ["\n".join(f"note: {note}" for note in self.notes)]
+        parts += ["\n".join(f"REGRESSION: {text}" for text in self.regressions) or "no regression"]
+        return "\n\n".join(part for part in parts if part)
+
+
+def compare(old: RunReport, new: RunReport, *, fail_on: float = FAIL_ON) -> Comparison:
+    """Compare two runs of a pipeline.
+
+    Args:
+        old: the run to measure against.
+        new: the run in question.
+        fail_on: by how much a stage may get slower; 0.1 is ten per cent. What is under two
+            per cent the reports cannot tell.
+
+    Raises:
+        ValueError: the reports are of different pipelines, or `fail_on` is no positive number.
+    """
+    if not 0 < fail_on < math.inf:
+        raise ValueError(f"fail_on must be a positive ratio such as 0.1, not {fail_on!r}")
+    pipelines = [report.run.get("pipeline") for report in (old, new)]
+    if pipelines[0] != pipelines[1]:
+        raise ValueError(
+            f"the reports are of different pipelines: {pipelines[0]!r} and {pipelines[1]!r}"
+        )
+    stages = _stages(old, new, fail_on)
+    regressions = [f"{s.name} {s.why}" for s in stages if s.judgement in {"slower", "slower tail"}]
+    regressions += _error_regressions(old, new, fail_on)
+    results = [str(report.run.get("result") or "in progress") for report in (old, new)]
+    if results[0] == "success" != results[1]:
+        regressions.append(f"the run ended in {results[1]}, not in success")
+    return Comparison(
+        pipeline=str(pipelines[0]),
+        fail_on=fail_on,
+        stages=tuple(stages),
+        figures=tuple(_figures(old, new)),
+        regressions=tuple(regressions),
+        notes=tuple(_notes(old, new, stages)),
+    )
+
+
+# --- stages ---------------------------------------------------------------------------------
+
+
+class _Pair(NamedTuple):
+    """One stage in both runs."""
+
+    name: str
+    unit: Literal["item", "invocation"]
+    old_s: float
+    new_s: float
+    counts: tuple[int, int]
+    shift: Shift | None
+    matters: float
+    """What it adds to the run, as a part of the old run's wall time."""
+    share: float
+    """Its time in the old run, likewise."""
+
+
+def _stages(old: RunReport, new: RunReport, fail_on: float) -> list[StageChange]:
+    before = {(s["name"], s.get("kind")): s for s in old.stages}
+    wall_s = number(old.run, "wall_s")
+    pairs: list[_Pair | StageChange] = []
+    for stage in in_order(new):
+        earlier = before.pop((stage["name"], stage.get("kind")), None)
+        pairs.append(
+            StageChange(stage["name"], "new", "is new")
+            if earlier is None
+            else _paired(earlier, stage, wall_s)
+        )
+    known = [pair for pair in pairs if isinstance(pair, _Pair)]
+    changes = [_judged(p, known, fail_on) if isinstance(p, _Pair) else p for p in pairs]
+    return changes + [StageChange(s["name"], "gone", "is gone") for s in before.values()]
+
+
+def _paired(old: dict[str, Any], new: dict[str, Any], wall_s: float | None) -> _Pair | StageChange:
+    first, second = sample_of(old), sample_of(new)
+    if first is None or second is None:
+        return StageChange(new["name"], "too few", "was not called in both runs")
+    unit, per = _per_item(old, new)
+    shift = None
+    if min(first.calls, second.calls) >= _MIN_COUNT:
+        shift = shift_of(first, second, math.log(per[0] / per[1]))
+    # what the new run's items would have taken at the old pace
+    added = (second.mean - first.mean * per[1] / per[0]) * second.calls
+    return _Pair(
+        name=new["name"],
+        unit=unit,
+        old_s=first.mean / per[0],
+        new_s=second.mean / per[1],
+        counts=(first.calls, second.calls),
+        shift=shift,
+        matters=added / wall_s if wall_s else math.inf,
+        share=first.mean * first.calls / wall_s if wall_s else math.inf,
+    )
+
+
+def _per_item(
+    old: dict[str, Any], new: dict[str, Any]
+) -> tuple[Literal["item", "invocation"], tuple[float, float]]:
+    """Return the items of one invocation in both runs, where both count them."""
+    for way in ("in", "out"):
+        items = whole(old, "items", way), whole(new, "items", way)
+        counts = whole(old, "count"), whole(new, "count")
+        if items[0] and items[1] and counts[0] and counts[1]:
+            return "item", (items[0] / counts[0], items[1] / counts[1])
+    return "invocation", (1.0, 1.0)
+
+
+def _others(
+    pair: _Pair, pairs: Sequence[_Pair], of: Callable[[Shift], float]
+) -> tuple[float, float] | None:
+    """Return the middle and the least shift of the other stages that tell something."""
+    shifts = [
+        of(other.shift)
+        for other in pairs
+        if other is not pair and other.shift is not None and other.share >= _MATTERS
+    ]
+    return (statistics.median(shifts), min(shifts[1:] and shifts or [0.0])) if shifts else None
+
+
+def _drift(pair: _Pair, pairs: Sequence[_Pair]) -> float:
+    """Return what a slowdown of the whole machine explains.
+
+    That is the middle of what the other stages show, up to ten per cent; up to fifteen where
+    two others or more all show it. If everything is slower still, that is no drift.
+    """
+    others = _others(pair, pairs, lambda shift: shift.slower)
+    if others is None:
+        return 0.0
+    middle, least = others
+    return max(0.0, min(middle, _MAX_DRIFT), min(least, _MAX_COMMON_DRIFT))
+
+
+def _judged(pair: _Pair, pairs: Sequence[_Pair], fail_on: float) -> StageChange:
+    shift = pair.shift
+    judgement: Judgement
+    if shift is None:
+        few = min(pair.counts) < _MIN_COUNT
+        judgement = "too few" if few else "not known"
+        why = f"was called {min(pair.counts)} times" if few else "has no spread in its report"
+    else:
+        judgement, why = _judgement(pair, shift, pairs, math.log1p(max(fail_on, RESOLUTION)))
+    return StageChange(
+        name=pair.name,
+        judgement=judgement,
+        why=why,
+        unit=pair.unit,
+        old_s=pair.old_s,
+        new_s=pair.new_s,
+        shift=None if shift is None else math.expm1(shift.typical),
+    )
+
+
+def _judgement(
+    pair: _Pair, shift: Shift, pairs: Sequence[_Pair], limit: float
+) -> tuple[Judgement, str]:
+    by = f"by {_per_cent(math.expm1(abs(shift.typical)))}"
+    found: tuple[Judgement, str] = ("no change", "has not changed")
+    if shift.slower >= limit:
+        drift = _drift(pair, pairs)
+        if shift.slower - drift < limit:
+            shared = _per_cent(math.expm1(drift))
+            found = "drift", f"is slower {by}, {shared} of it like the other stages"
+        elif not shift.is_sure(drift):
+            found = "noise", f"is slower {by}, which its calls' spread explains"
+        elif pair.matters < _MATTERS:
+            found = "minor", f"is slower {by}, which adds less than 1 % to the run"
+        else:
+            found = "slower", f"is slower {by}"
+    elif _has_slower_tail(pair, shift, pairs, limit):
+        average = _per_cent(math.expm1(shift.mean))
+        found = "slower tail", f"is slower by {average} on average, in its slow calls"
+    elif shift.faster <= -limit and shift.is_sure():
+        less = _per_cent(-math.expm1(shift.typical))
+        found = "faster", f"is faster by {less}"
+    elif abs(shift.mean) >= limit or abs(shift.typical) >= limit:
+        found = "noise", "has changed in part of its calls only"
+    return found
+
+
+def _has_slower_tail(pair: _Pair, shift: Shift, pairs: Sequence[_Pair], limit: float) -> bool:
+    """Tell whether many calls, if not most, have become much slower.
+
+    A bad minute looks the same, so the other stages must be there to say that there was none.
+    """
+    others = _others(pair, pairs, lambda other: other.mean)
+    if others is None:
+        return False
+    return (
+        shift.mean - max(others[0], 0.0) >= max(2 * limit, _TAIL_SHIFT)
+        and shift.tail_z >= _TAIL_Z
+        and pair.matters >= _TAIL_MATTERS
+    )
+
+
+# --- errors, caches, the run ----------------------------------------------------------------
+
+
+def _error_regressions(old: RunReport, new: RunReport, fail_on: float) -> list[str]:
+    before = {(s["name"], s.get("kind")): s for s in old.stages}
+    found = []
+    for stage in in_order(new):
+        earlier = before.get((stage["name"], stage.get("kind")))
+        if earlier is None:
+            continue
+        errors = [whole(one, "errors", "total") or 0 for one in (earlier, stage)]
+        counts = [whole(one, "count") or 0 for one in (earlier, stage)]
+        if not all(counts):
+            continue
+        rates = [e / c for e, c in zip(errors, counts, strict=True)]
+        if rates[1] > rates[0] * (1 + fail_on) and _more_often(errors, counts):
+            found.append(
+                f"{stage['name']} fails more often: {errors[1]:,} of {counts[1]:,} "
+                f"({console.percent(rates[1])}), before {errors[0]:,} of {counts[0]:,} "
+                f"({console.percent(rates[0])})"
+            )
+    return found
+
+
+def _more_often(hits: Sequence[int], counts: Sequence[int]) -> bool:
+    """Tell whether the second rate is higher by more than chance, one in a thousand.
+
+    With few hits, exactly: of all hits, so many fall on the second run by the binomial
+    distribution. With many, by the normal one.
+    """
+    total = sum(hits)
+    part = counts[1] / sum(counts)
+    if total <= 1000:  # noqa: PLR2004 - the sum below has so many terms
+        tail = sum(
+            math.exp(
+                math.lgamma(total + 1)
+                - math.lgamma(k + 1)
+                - math.lgamma(total - k + 1)
+                + k * math.log(part)
+                + (total - k) * math.log1p(-part)
+            )
+            for k in range(hits[1], total + 1)
+        )
+        return tail < _RATE_P
+    overall = total / sum(counts)
+    error = math.sqrt(overall * (1 / counts[0] + 1 / counts[1]))
+    return bool(error) and (hits[1] / counts[1] - hits[0] / counts[0]) / error >= _RATE_Z
+
+
+def _figures(old: RunReport, new: RunReport) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    walls = [number(report.run, "wall_s") for report in (old, new)]
+    rows.append(("wall time", *map(console.seconds, walls), _change(*walls)))
+    rates = [_items_per_s(report) for report in (old, new)]
+    if all(rate is not None for rate in rates):
+        rows.append(("items per second", *map(console.rate, rates), _change(*rates)))
+    peaks = [number(report.resources, "rss_bytes", "peak") for report in (old, new)]
+    if all(peak is not None for peak in peaks):
+        rows.append(("peak memory", *map(console.size, peaks), _change(*peaks)))
+    before = {cache["name"]: cache for cache in old.caches}
+    for cache in new.caches:
+        ratios = [number(one, "hit_ratio") for one in (before.get(cache["name"]), cache)]
+        if all(ratio is not None for ratio in ratios):
+            points = (ratios[1] or 0.0) - (ratios[0] or 0.0)
+            label = f"hit ratio of {cache['name']}"
+            rows.append((label, *map(console.percent, ratios), f"{points * 100:+.1f} points"))
+    return rows
+
+
+def _items_per_s(report: RunReport) -> float | None:
+    """Return the throughput of the last stage."""
+    ordered = in_order(report)
+    return number(ordered[-1], "throughput", "items_per_s") if ordered else None
+
+
+def _notes(old: RunReport, new: RunReport, stages: Sequence[StageChange]) -> list[str]:
+    notes = [f"{s.name} {s.why}" for s in stages if s.judgement in {"new", "gone"}]
+    if not any(stage.old_s is not None for stage in stages):
+        notes.append("the runs have no stage in common that could be compared")
+    if any(stage.judgement == "drift" for stage in stages):
+        notes.append("several stages are slower alike: the machine, or something they all use")
+    before = {cache["name"]: cache for cache in old.caches}
+    for cache in new.caches:
+        earlier = before.get(cache["name"])
+        misses = [whole(one, "misses") or 0 for one in (earlier, cache)]
+        lookups = [(whole(one, "hits") or 0) + m for one, m in zip((earlier, cache), misses)]  # noqa: B905 - two and two
+        if all(lookups) and _more_often(misses, lookups):
+            notes.append(f"cache {cache['name']} misses more often")
+    if any(report.run.get("partial") for report in (old, new)):
+        notes.append("a partial report is compared")
+    return notes
+
+
+def _row(stage: StageChange) -> tuple[str, ...]:
+    unit = f"per {stage.unit}" if stage.old_s is not None else ""
+    change, shift = stage.change, stage.shift
+    return (
+        stage.name,
+        stage.judgement,
+        console.seconds(stage.old_s),
+        console.seconds(stage.new_s),
+        console.UNKNOWN if change is None else _signed(change),
+        console.UNKNOWN if shift is None else _signed(shift),
+        unit,
+    )
+
+
+def _change(old: float | None, new: float | None) -> str:
+    return _signed(new / old - 1) if old and new is not None else console.UNKNOWN
+
+
+def _signed(ratio: float) -> str:
+    return f"{ratio * 100:+.1f} %"
+
+
+def _per_cent(ratio: float) -> str:
+    return f"{ratio * 100:.3g} %" if ratio < 1 else f"{ratio * 100:,.0f} %"
