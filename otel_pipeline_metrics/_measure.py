@@ -36,9 +36,14 @@ def begin(stage: StageId) -> Cell:
         cell[1] = current.set(cell)
         cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
-        _guard.fault("beginning a stage")
-        return [None, None, 0.0, None]
+        return failed("beginning a stage")
     return cell
+
+
+def failed(where: str) -> Cell:
+    """Report the fault being handled; return what stands for an invocation not measured."""
+    _guard.fault(where)
+    return [None, None, 0.0, None]
 
 
 def end(

@@ -215,7 +215,9 @@ def _others(
         for other in pairs
         if other is not pair and other.shift is not None and other.share >= _MATTERS
     ]
-    return (statistics.median(shifts), min(shifts[1:] and shifts or [0.0])) if shifts else None
+    if not shifts:
+        return None
+    return statistics.median(shifts), min(shifts) if len(shifts) > 1 else 0.0
 
 
 def _drift(pair: _Pair, pairs: Sequence[_Pair]) -> float:

@@ -1,0 +1,1 @@
+"""What the library costs, and whether its verdict is right."""

@@ -1,0 +1,213 @@
+"""What a pipeline's workers do, second by second, worked out without asyncio or the library.
+
+A discrete-event simulation of the same parameters: the independent truth that the library's
+shares are held against.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    from benchmarks._pipelines import Pipeline, Stage
+
+State = Literal["busy", "idle", "blocked"]
+Step = tuple[str, Any]
+Process = "Generator[Step, Any, None]"
+
+
+@dataclass
+class Times:
+    """Seconds of all workers of a stage."""
+
+    busy: float = 0.0
+    idle: float = 0.0
+    blocked: float = 0.0
+
+    def shares(self) -> dict[State, float]:
+        wall = self.busy + self.idle + self.blocked
+        return {
+            "busy": self.busy / wall,
+            "idle": self.idle / wall,
+            "blocked": self.blocked / wall,
+        }
+
+
+@dataclass
+class Outcome:
+    """How a simulated run went."""
+
+    wall_s: float
+    times: dict[str, Times]
+
+
+class _Queue:
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.items: deque[object] = deque()
+        self.getters: deque[_Process] = deque()
+        self.putters: deque[tuple[_Process, object]] = deque()
+
+
+class _Process:
+    def __init__(self, times: Times, body: Generator[Step, Any, None]) -> None:
+        self.times = times
+        self.body = body
+        self.since = 0.0
+
+
+class Simulation:
+    """Runs processes that sleep, get and put, and adds up how long each was in which."""
+
+    def __init__(self, capacities: dict[str, int]) -> None:
+        self.now = 0.0
+        self._queues = {name: _Queue(capacity) for name, capacity in capacities.items()}
+        self._timers: list[tuple[float, int, _Process, State]] = []
+        self._order = itertools.count()
+        self._ready: deque[tuple[_Process, object]] = deque()
+
+    def start(self, times: Times, body: Generator[Step, Any, None]) -> None:
+        self._ready.append((_Process(times, body), None))
+
+    def run(self) -> float:
+        """Run to the end, and return when that was."""
+        while True:
+            while self._ready:
+                self._go_on(*self._ready.popleft())
+            if not self._timers:
+                return self.now
+            self.now, _, process, _ = heapq.heappop(self._timers)
+            process.times.busy += self.now - process.since
+            self._ready.append((process, None))
+
+    def _go_on(self, process: _Process, value: object) -> None:
+        """Let a process take steps until one of them makes it wait."""
+        while True:
+            try:
+                what, detail = process.body.send(value)
+            except StopIteration:
+                return
+            process.since = self.now
+            if what == "sleep":
+                until = self.now + detail
+                heapq.heappush(self._timers, (until, next(self._order), process, "busy"))
+                return
+            if what == "get":
+                queue = self._queues[detail]
+                if not queue.items:
+                    queue.getters.append(process)
+                    return
+                value = queue.items.popleft()
+                if queue.putters:
+                    putter, item = queue.putters.popleft()
+                    putter.times.blocked += self.now - putter.since
+                    queue.items.append(item)
+                    self._ready.append((putter, None))
+                continue
+            name, item = detail
+            queue = self._queues[name]
+            if queue.getters:
+                getter = queue.getters.popleft()
+                getter.times.idle += self.now - getter.since
+                self._ready.append((getter, item))
+            elif len(queue.items) < queue.capacity:
+                queue.items.append(item)
+            else:
+                queue.putters.append((process, item))
+                return
+            value = None
+
+
+def simulate(pipeline: Pipeline) -> Outcome:
+    """Work out what a pipeline's workers do."""
+    simulation = Simulation(pipeline.capacities)
+    times = {stage.name: Times() for stage in pipeline.stages}
+    makers = makers_of(pipeline)
+    for stage in pipeline.stages:
+        service = iter(pipeline.draws[stage.name])
+        numbers = iter(range(pipeline.items))
+        turn = itertools.count()
+        for _ in range(stage.workers):
+            body = _worker(pipeline, stage, service, numbers, turn, makers)
+            simulation.start(times[stage.name], body)
+    if pipeline.arrivals is not None:
+        simulation.start(Times(), _source(pipeline, makers))
+    return Outcome(simulation.run(), times)
+
+
+def makers_of(pipeline: Pipeline) -> dict[str, int]:
+    """Return how many workers put into each queue."""
+    makers = dict.fromkeys(pipeline.capacities, 0)
+    for stage in pipeline.stages:
+        for sink in stage.sinks:
+            makers[sink] += stage.workers
+    if pipeline.arrivals is not None:
+        makers[pipeline.arrivals] += 1
+    return makers
+
+
+def takers_of(pipeline: Pipeline, queue: str) -> int:
+    """Return how many workers get from a queue."""
+    return sum(stage.workers for stage in pipeline.stages if stage.source == queue)
+
+
+def targets(stage: Stage, turn: Iterator[int]) -> tuple[str, ...]:
+    """Return the queues that the next item of a stage goes into."""
+    if stage.spread == "each":
+        return stage.sinks
+    return (stage.sinks[next(turn) % len(stage.sinks)],)
+
+
+def _worker(
+    pipeline: Pipeline,
+    stage: Stage,
+    service: Iterator[float],
+    numbers: Iterator[int],
+    turn: Iterator[int],
+    makers: dict[str, int],
+) -> Generator[Step, Any, None]:
+    going = True
+    while going:
+        taken = 0
+        if stage.source is None:
+            going = next(numbers, None) is not None
+            taken = int(going)
+        while stage.source is not None and taken < stage.takes:
+            if (yield ("get", stage.source)) is None:
+                going = False
+                break
+            taken += 1
+        if not taken:
+            break
+        if stage.gap_s:
+            yield ("sleep", stage.gap_s)
+        yield ("sleep", next(service) * taken / stage.takes)
+        for _ in range(stage.gives):
+            for sink in targets(stage, turn):
+                yield ("put", (sink, 0))
+    yield from _done(pipeline, stage.sinks, makers)
+
+
+def _source(pipeline: Pipeline, makers: dict[str, int]) -> Generator[Step, Any, None]:
+    assert pipeline.arrivals is not None
+    for gap_s in pipeline.draws["(source)"]:
+        yield ("sleep", gap_s)
+        yield ("put", (pipeline.arrivals, 0))
+    yield from _done(pipeline, (pipeline.arrivals,), makers)
+
+
+def _done(
+    pipeline: Pipeline, sinks: tuple[str, ...], makers: dict[str, int]
+) -> Generator[Step, Any, None]:
+    """Tell the workers behind that nothing more comes, if this was the last to put."""
+    for sink in sinks:
+        makers[sink] -= 1
+        if makers[sink] == 0:
+            for _ in range(takers_of(pipeline, sink)):
+                yield ("put", (sink, None))

@@ -1,0 +1,156 @@
+"""Runs a random pipeline with the library: real stages, real queues, a real report."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import otel_pipeline_metrics as opm
+from benchmarks import _virtual_time
+from benchmarks._pipelines import SOURCE
+from benchmarks._reference import makers_of, takers_of, targets
+from otel_pipeline_metrics import _config
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from benchmarks._pipelines import Pipeline, Stage
+
+Queues = dict[str, Any]
+
+
+def measured(pipeline: Pipeline, *, real_time: bool = False) -> dict[str, Any]:
+    """Run a pipeline and return its report's data."""
+    before = _config.current()
+    _config.replace(_config.Config(console=False))
+    try:
+        if real_time:
+            return asyncio.run(_run(pipeline))
+        return _virtual_time.run(_run(pipeline))
+    finally:
+        _config.replace(before)
+
+
+async def _run(pipeline: Pipeline) -> dict[str, Any]:
+    async with opm.run("bench", resources=False, report=None) as run:
+        queues: Queues = {
+            name: opm.wrap_queue(asyncio.Queue(capacity), name=name)
+            for name, capacity in pipeline.capacities.items()
+        }
+        makers = makers_of(pipeline)
+        workers = [
+            worker
+            for stage in pipeline.stages
+            for worker in _Workers(pipeline, stage, queues, makers).all()
+        ]
+        if pipeline.arrivals is not None:
+            workers.append(_source(pipeline, queues, makers))
+        await asyncio.gather(*workers)
+    return run.report.to_dict()
+
+
+class _Workers:
+    """The workers of one stage."""
+
+    def __init__(
+        self, pipeline: Pipeline, stage: Stage, queues: Queues, makers: dict[str, int]
+    ) -> None:
+        self.pipeline = pipeline
+        self.stage = stage
+        self.queues = queues
+        self.makers = makers
+        self.service: Iterator[float] = iter(pipeline.draws[stage.name])
+        self.numbers = iter(range(pipeline.items))
+        self.turn = itertools.count()
+        self.decorate = opm.stage(stage.name, kind="process")
+
+    def all(self) -> list[Awaitable[None]]:
+        kinds: dict[str, Callable[[], Awaitable[None]]] = {
+            "outside": self.outside,
+            "inside": self.inside,
+            "loop": self.decorate(self.looping),
+        }
+        return [kinds[self.stage.style]() for _ in range(self.stage.workers)]
+
+    async def outside(self) -> None:
+        """Get and put around the stage."""
+        work = self.decorate(self.work)
+        going = True
+        while going:
+            taken, going = await self.take()
+            if not taken:
+                break
+            await self.gap()
+            await work(taken)
+            await self.give()
+        await _done(self.pipeline, self.stage.sinks, self.queues, self.makers)
+
+    async def inside(self) -> None:
+        """Get and put in the stage."""
+
+        async def all_three() -> bool:
+            taken, going = await self.take()
+            if taken:
+                await self.work(taken)
+                await self.give()
+            return going and taken > 0
+
+        step = self.decorate(all_three)
+        while await step():
+            pass
+        await _done(self.pipeline, self.stage.sinks, self.queues, self.makers)
+
+    async def looping(self) -> None:
+        """One invocation for everything."""
+        going = True
+        while going:
+            taken, going = await self.take()
+            if not taken:
+                break
+            await self.gap()
+            await self.work(taken)
+            await self.give()
+        await _done(self.pipeline, self.stage.sinks, self.queues, self.makers)
+
+    async def take(self) -> tuple[int, bool]:
+        """Return how many items there are to work on, and whether more may come."""
+        if self.stage.source is None:
+            more = next(self.numbers, None) is not None
+            return int(more), more
+        queue = self.queues[self.stage.source]
+        for taken in range(self.stage.takes):
+            if await queue.get() is None:
+                return taken, False
+        return self.stage.takes, True
+
+    async def gap(self) -> None:
+        if self.stage.gap_s:
+            await asyncio.sleep(self.stage.gap_s)
+
+    async def work(self, taken: int) -> None:
+        await asyncio.sleep(next(self.service) * taken / self.stage.takes)
+
+    async def give(self) -> None:
+        for _ in range(self.stage.gives):
+            for sink in targets(self.stage, self.turn):
+                await self.queues[sink].put(0)
+
+
+async def _source(pipeline: Pipeline, queues: Queues, makers: dict[str, int]) -> None:
+    assert pipeline.arrivals is not None
+    for gap_s in pipeline.draws[SOURCE]:
+        await asyncio.sleep(gap_s)
+        await queues[pipeline.arrivals].put(0)
+    await _done(pipeline, (pipeline.arrivals,), queues, makers)
+
+
+async def _done(
+    pipeline: Pipeline, sinks: tuple[str, ...], queues: Queues, makers: dict[str, int]
+) -> None:
+    """Tell the workers behind that nothing more comes, if this was the last to put."""
+    for sink in sinks:
+        makers[sink] -= 1
+        if makers[sink] == 0:
+            for _ in range(takers_of(pipeline, sink)):
+                await queues[sink].put(None)

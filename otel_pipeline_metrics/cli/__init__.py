@@ -1,0 +1,20 @@
+"""The command `opm`: reports of runs, read again, compared and merged.
+
+`python -m otel_pipeline_metrics.cli` is the same. It needs the extra `cli`.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command with the arguments of this process, and exit."""
+    try:
+        from otel_pipeline_metrics.cli._app import app
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] != "click":
+            raise
+        sys.stderr.write('opm needs click: pip install "otel-pipeline-metrics[cli]"\n')
+        sys.exit(2)
+    app()

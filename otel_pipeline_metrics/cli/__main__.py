@@ -1,0 +1,6 @@
+"""`python -m otel_pipeline_metrics.cli`."""
+
+from otel_pipeline_metrics.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The group of commands. A new one is a file of its own with a line here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from otel_pipeline_metrics._version import __version__
+from otel_pipeline_metrics.cli._reports import compare, merge, report
+
+
+class _Group(click.Group):
+    """A group whose output any terminal takes, and whose faults are one line, never a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            reconfigure = getattr(stream, "reconfigure", None)
+            if reconfigure is not None:
+                # in an ASCII locale "µs" becomes "?s" instead of a fault
+                reconfigure(errors="replace")
+        return super().invoke(context)
+
+
+@click.group(cls=_Group, name="opm", context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="opm")
+def app() -> None:
+    """Reports of pipeline runs: show them, compare two, merge several."""
+
+
+app.add_command(report)
+app.add_command(compare)
+app.add_command(merge)
