@@ -36,10 +36,10 @@ class _Stage:
         return {
             "count": self.count,
             "total_duration_s": self.total_s,
-            "avg_duration_s": self.total_s / self.count if self.count else None,
+            "avg_duration_s": _ratio(self.total_s, self.count),
             "min_duration_s": self.min_s if known else None,
             "max_duration_s": self.max_s if known else None,
-            "throughput_per_s": self.count / self.total_s if self.total_s else None,
+            "throughput_per_s": _ratio(self.count, self.total_s),
             "errors": self.errors,
         }
 
@@ -244,6 +244,12 @@ def get_metrics_collector() -> MetricsCollector:
 
 def _install_manual(instruments: InstrumentSet) -> None:
     install_resources(instruments, psutil=False)
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    """Return part over whole where that is a number that JSON can hold."""
+    ratio = part / whole if whole else math.inf
+    return ratio if math.isfinite(ratio) else None
 
 
 def _number(value: object, argument: str) -> float:

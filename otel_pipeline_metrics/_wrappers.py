@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
     from otel_pipeline_metrics._execution import Execution
-    from otel_pipeline_metrics._series import StageId
+    from otel_pipeline_metrics._series import Cell, StageId
 
     ItemCounter = Callable[[Any], int]
 
@@ -67,7 +67,7 @@ def _plain(
                 scope = _series.ambient if parent is None else parent[0].scope
                 series = scope.series.get(stage) or scope.add(stage)
                 series.begun.append(None)
-                cell = [series, None, 0.0, None]
+                cell: Cell = [series, None, 0.0, None]
                 cell[1] = _series.current.set(cell)
                 cell[2] = _clock.now()
             else:
@@ -112,7 +112,7 @@ def _coroutine(
                 scope = _series.ambient if parent is None else parent[0].scope
                 series = scope.series.get(stage) or scope.add(stage)
                 series.begun.append(None)
-                cell = [series, None, 0.0, None]
+                cell: Cell = [series, None, 0.0, None]
                 cell[1] = _series.current.set(cell)
                 cell[2] = _clock.now()
             else:

@@ -154,25 +154,40 @@ class _Pair(NamedTuple):
     """What it adds to the run, as a part of the old run's wall time."""
     share: float
     """Its time in the old run, likewise."""
+    cpu: float | None
+    """By how much more CPU time the whole process took for as much work, as a logarithm."""
 
 
 def _stages(old: RunReport, new: RunReport, fail_on: float) -> list[StageChange]:
     before = {(s["name"], s.get("kind")): s for s in old.stages}
     wall_s = number(old.run, "wall_s")
+    used = _cpu_s(old), _cpu_s(new)
+    cpu = math.log(used[1] / used[0]) if used[0] and used[1] else None
     pairs: list[_Pair | StageChange] = []
     for stage in in_order(new):
         earlier = before.pop((stage["name"], stage.get("kind")), None)
         pairs.append(
             StageChange(stage["name"], "new", "is new")
             if earlier is None
-            else _paired(earlier, stage, wall_s)
+            else _paired(earlier, stage, wall_s, cpu)
         )
     known = [pair for pair in pairs if isinstance(pair, _Pair)]
     changes = [_judged(p, known, fail_on) if isinstance(p, _Pair) else p for p in pairs]
     return changes + [StageChange(s["name"], "gone", "is gone") for s in before.values()]
 
 
-def _paired(old: dict[str, Any], new: dict[str, Any], wall_s: float | None) -> _Pair | StageChange:
+def _cpu_s(report: RunReport) -> float | None:
+    """Return the CPU time of the run, in units that are the same for both on one machine."""
+    wall_s, part = (
+        number(report.run, "wall_s"),
+        number(report.resources, "cpu_utilization", "avg"),
+    )
+    return None if wall_s is None or part is None else wall_s * part
+
+
+def _paired(
+    old: dict[str, Any], new: dict[str, Any], wall_s: float | None, cpu: float | None
+) -> _Pair | StageChange:
     first, second = sample_of(old), sample_of(new)
     if first is None or second is None:
         return StageChange(new["name"], "too few", "was not called in both runs")
@@ -180,6 +195,7 @@ def _paired(old: dict[str, Any], new: dict[str, Any], wall_s: float | None) -> _
     shift = None
     if min(first.calls, second.calls) >= _MIN_COUNT:
         shift = shift_of(first, second, math.log(per[0] / per[1]))
+    work = second.calls * per[1] / (first.calls * per[0])
     # what the new run's items would have taken at the old pace
     added = (second.mean - first.mean * per[1] / per[0]) * second.calls
     return _Pair(
@@ -191,6 +207,7 @@ def _paired(old: dict[str, Any], new: dict[str, Any], wall_s: float | None) -> _
         shift=shift,
         matters=added / wall_s if wall_s else math.inf,
         share=first.mean * first.calls / wall_s if wall_s else math.inf,
+        cpu=None if cpu is None else cpu - math.log(work),
     )
 
 
@@ -206,31 +223,30 @@ def _per_item(
     return "invocation", (1.0, 1.0)
 
 
-def _others(
-    pair: _Pair, pairs: Sequence[_Pair], of: Callable[[Shift], float]
-) -> tuple[float, float] | None:
-    """Return the middle and the least shift of the other stages that tell something."""
-    shifts = [
+def _others(pair: _Pair, pairs: Sequence[_Pair], of: Callable[[Shift], float]) -> list[float]:
+    """Return the shifts of the other stages that matter."""
+    return [
         of(other.shift)
         for other in pairs
         if other is not pair and other.shift is not None and other.share >= _MATTERS
     ]
-    if not shifts:
-        return None
-    return statistics.median(shifts), min(shifts) if len(shifts) > 1 else 0.0
 
 
-def _drift(pair: _Pair, pairs: Sequence[_Pair]) -> float:
+def _drift(pair: _Pair, pairs: Sequence[_Pair], limit: float) -> float:
     """Return what a slowdown of the whole machine explains.
 
     That is the middle of what the other stages show, up to ten per cent; up to fifteen where
-    two others or more all show it. If everything is slower still, that is no drift.
+    two others or more all show it. Where they do and this process has not used as much more
+    CPU time, it was kept waiting for the CPU, and there is no end to what that explains.
     """
     others = _others(pair, pairs, lambda shift: shift.slower)
-    if others is None:
-        return 0.0
-    middle, least = others
-    return max(0.0, min(middle, _MAX_DRIFT), min(least, _MAX_COMMON_DRIFT))
+    drift = max(0.0, min(statistics.median(others), _MAX_DRIFT)) if others else 0.0
+    if len(others) > 1:
+        drift = max(drift, min(*others, _MAX_COMMON_DRIFT))
+        least = min(_others(pair, pairs, lambda shift: shift.typical))
+        if pair.cpu is not None and least >= limit and pair.cpu < least / 2:
+            drift = math.inf
+    return drift
 
 
 def _judged(pair: _Pair, pairs: Sequence[_Pair], fail_on: float) -> StageChange:
@@ -259,8 +275,10 @@ def _judgement(
     by = f"by {_per_cent(math.expm1(abs(shift.typical)))}"
     found: tuple[Judgement, str] = ("no change", "has not changed")
     if shift.slower >= limit:
-        drift = _drift(pair, pairs)
-        if shift.slower - drift < limit:
+        drift = _drift(pair, pairs, limit)
+        if drift == math.inf:
+            found = "drift", f"is slower {by}, but this machine was busy with something else"
+        elif shift.slower - drift < limit:
             shared = _per_cent(math.expm1(drift))
             found = "drift", f"is slower {by}, {shared} of it like the other stages"
         elif not shift.is_sure(drift):
@@ -286,10 +304,10 @@ def _has_slower_tail(pair: _Pair, shift: Shift, pairs: Sequence[_Pair], limit: f
     A bad minute looks the same, so the other stages must be there to say that there was none.
     """
     others = _others(pair, pairs, lambda other: other.mean)
-    if others is None:
+    if not others or _drift(pair, pairs, limit) == math.inf:
         return False
     return (
-        shift.mean - max(others[0], 0.0) >= max(2 * limit, _TAIL_SHIFT)
+        shift.mean - max(statistics.median(others), 0.0) >= max(2 * limit, _TAIL_SHIFT)
         and shift.tail_z >= _TAIL_Z
         and pair.matters >= _TAIL_MATTERS
     )

@@ -19,7 +19,7 @@ from opentelemetry.util._once import Once
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics import _guard, _telemetry
-from otel_pipeline_metrics._probes import caches
+from otel_pipeline_metrics._probes import caches, resources
 from tests.support.process import ROOT
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def clean_slate() -> Iterator[None]:
         (metrics_internal, "_PROXY_METER_PROVIDER", metrics_internal._ProxyMeterProvider()),
     )
     before = [getattr(module, name) for module, name, _ in kept]
+    recorded = resources.manual()
     variables = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")
     }
@@ -107,6 +108,7 @@ def clean_slate() -> Iterator[None]:
     finally:
         opm.shutdown()
         caches.reset()
+        resources._manual = recorded
         for name in [name for name in os.environ if name.startswith("OTEL_")]:
             del os.environ[name]
         os.environ.update(variables)

@@ -314,3 +314,11 @@ def test_data_is_a_copy(tmp_path: Path) -> None:
     run.report.to_dict()["stages"].clear()
     assert run.report.run["pipeline"] == "r"
     assert len(run.report.stages) == 1
+
+
+def test_a_duration_of_next_to_nothing_does_not_cost_the_report(tmp_path: Path) -> None:
+    """Items over such a time are more than JSON can say: then the rate is not known."""
+    with opm.run("r", resources=False, report=tmp_path / "report.json"):
+        opm.get_metrics_collector().record_stage("s", 5e-324)
+    (stage,) = opm.RunReport.load(tmp_path / "report.json").stages
+    assert stage["throughput"]["busy_per_s"] is None
