@@ -39,7 +39,9 @@ def headline(report: RunReport) -> str:
     """Return the run in one line."""
     run = report.run
     result = run.get("result") or "in progress"
-    line = f"run {run.get('pipeline')}: {result} in {seconds(number(run, 'wall_s'))}"
+    line = (
+        f"run {printable(str(run.get('pipeline')))}: {result} in {seconds(number(run, 'wall_s'))}"
+    )
     if run.get("error_type"):
         line += f" ({run['error_type']})"
     errors = error_total(report)
@@ -62,7 +64,7 @@ def _verdict(report: RunReport) -> str:
         return ""
     sure = f", {found.confidence} confidence" if found.confidence else ""
     lines = [f"verdict: {found.headline}{sure}", found.why, found.what_if or "", *found.advice]
-    return "\n  ".join(filter(None, lines))
+    return "\n  ".join(printable(line) for line in lines if line)
 
 
 _STATES = ("busy", "idle", "blocked")
@@ -183,15 +185,21 @@ def cache_row(cache: dict[str, Any]) -> tuple[str, ...]:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     """Return rows under a head, the first `left` columns to the left, the others to the right."""
-    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
     lines = []
-    for row in (head, *rows):
+    every = [[printable(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
+    for row in every:
         cells = [
             cell.ljust(width) if i < left else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def printable(text: str) -> str:
+    """Return the text without what would move a terminal's cursor or colour the rest."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
 
 
 _MINUTE = 60.0

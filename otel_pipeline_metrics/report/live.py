@@ -123,19 +123,22 @@ class Live:
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        with picture:
-            # a killed program must not leave a terminal without a cursor
-            terminal.show_cursor(True)
-            while True:
-                drawn = picture_of(self._snapshot(), history)
-                try:
+        try:
+            with picture:
+                # a killed program must not leave a terminal without a cursor
+                terminal.show_cursor(True)
+                while True:
+                    drawn = None
+                    with _guard.guarded("the live view"):
+                        drawn = picture_of(self._snapshot(), history)
+                    if drawn is None:
+                        return
                     picture.update(drawn, refresh=True)
-                except (OSError, ValueError) as error:
-                    # the terminal was closed under us, which is nobody's fault
-                    _guard.logger.debug("the live view ended: %r", error)
-                    return
-                if self._stopping.wait(self._interval):
-                    return
+                    if self._stopping.wait(self._interval):
+                        return
+        except (OSError, ValueError) as error:
+            # the terminal was closed under us, which is nobody's fault
+            _guard.logger.debug("the live view ended: %r", error)
 
 
 def _terminal(stream: Any) -> Console | None:
@@ -222,7 +225,7 @@ def picture_of(report: RunReport, history: History) -> RenderableType:
     if report.queues:
         parts.append(_queues(report))
     if found.known:
-        parts.append(Text(f"so far: {found.headline}"))
+        parts.append(Text(console.printable(f"so far: {found.headline}")))
     return Group(*parts)
 
 
@@ -230,7 +233,7 @@ def _headline(report: RunReport) -> str:
     run = report.run
     errors = sum(whole(stage, "errors", "total") or 0 for stage in report.stages)
     said = f"{run.get('pipeline')}  {console.seconds(number(run, 'wall_s'))}"
-    return said + (f"  {console.counted(errors, 'error')}" if errors else "")
+    return console.printable(said) + (f"  {console.counted(errors, 'error')}" if errors else "")
 
 
 def _progress(done: int, total: int, rate: float | None) -> RenderableType:
@@ -268,9 +271,10 @@ def _stages(report: RunReport, history: History, marked: list[str]) -> Renderabl
     )
     for stage in in_order(report):
         name = stage["name"]
+        plain = console.printable(name)
         done, unit = _count(stage)
         table.add_row(
-            Text(f"{name} ◆" if name in marked else name, style="bold" if name in marked else ""),
+            Text(f"{plain} ◆" if name in marked else plain, style="bold" if name in marked else ""),
             f"{done:,} {unit}",
             console.rate(history.rate(name)),
             console.count(whole(stage, "in_flight")),
@@ -284,16 +288,19 @@ def _stages(report: RunReport, history: History, marked: list[str]) -> Renderabl
 def _queues(report: RunReport) -> RenderableType:
     from rich.text import Text
 
+    def _listed(queue: dict[str, Any], key: str) -> Text:
+        return Text(console.printable(", ".join(names(queue, key))) or console.UNKNOWN)
+
     table = _table("queue", "depth", "peak", "capacity", "wait p50", "from", "to")
     for queue in queues_in_order(report):
         now = number(queue, "depth")
         table.add_row(
-            Text(queue["name"]),
+            Text(console.printable(queue["name"])),
             console.depth(number(queue, "depth_avg") if now is None else now),
             console.depth(number(queue, "depth_peak")),
             console.capacity(queue),
             console.seconds(number(queue, "wait_s", "p50")),
-            Text(", ".join(names(queue, "producers")) or console.UNKNOWN),
-            Text(", ".join(names(queue, "consumers")) or console.UNKNOWN),
+            _listed(queue, "producers"),
+            _listed(queue, "consumers"),
         )
     return table

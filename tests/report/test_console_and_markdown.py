@@ -1,0 +1,189 @@
+"""Texts for people, to the letter."""
+
+from __future__ import annotations
+
+import pytest
+
+from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report import console as text
+from otel_pipeline_metrics.report.markdown import escaped
+from tests.report import samples
+
+CONSOLE = """\
+run nightly: success in 20.0 s, 3 stages, 3 errors, trace 0af7651916cd43dd8448eb211c80319c
+
+verdict: write holds the run back (98 % busy), high confidence
+  write is busy 98 % of the time, and process is blocked on it for 74 %.
+  With 1 more worker of write, about 1.96 times the throughput; it is the limit even then.
+  Add workers to write, or make each call of it shorter.
+
+stage    kind     duration  count  items  avg/item      p50      p95      p99    busy   idle  \
+blocked                                            errors
+fetch    fetch      2.10 s  1,000  1,000   2.10 ms  2.01 ms  3.31 ms  4.05 ms  10.0 %  0.0 %  \
+ 90.0 %                                                 0
+process  process    5.15 s  1,000    998   5.16 ms  4.94 ms  7.52 ms  9.18 ms  25.0 %  1.0 %  \
+ 74.0 %  3 (ValueError 2, json.decoder.JSONDecodeError 1)
+write    write      19.6 s  1,000  1,000   19.6 ms  19.6 ms  23.0 ms  25.0 ms  98.0 %  2.0 %  \
+  0.0 %                                                 0
+
+queue   depth avg  peak  capacity  items  wait p50      p95  put blocked
+pages         3.7     4         4  1,000   75.0 ms  75.0 ms       13.5 s
+parsed        3.9     4         4    998   78.1 ms  89.8 ms       13.5 s
+
+resource
+cpu             avg 31.0 %     peak 47.0 %
+memory (rss)    avg 57.2 MiB   peak 77.2 MiB
+disk            read 16.3 MiB  write 6.51 MiB
+network (host)  receive -      transmit -
+
+cache  hits  misses  hit ratio  evictions  expirations  entries
+geo     900     100     90.0 %          7            -       93"""
+
+MARKDOWN = """\
+### nightly: success in 20.0 s
+
+3 stages, 3 errors, trace `0af7651916cd43dd8448eb211c80319c`
+
+> **write holds the run back (98 % busy)**, high confidence
+> write is busy 98 % of the time, and process is blocked on it for 74 %.
+> - With 1 more worker of write, about 1.96 times the throughput; it is the limit even then.
+> - Add workers to write, or make each call of it shorter.
+
+| stage | kind | count | items | p50 | p95 | p99 | total | busy | idle | blocked | errors |
+| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| fetch | fetch | 1,000 | 1,000 | 2.01 ms | 3.31 ms | 4.05 ms | 2.10 s | 10.0 % | 0.0 % | 90.0 % \
+| 0 |
+| process | process | 1,000 | 998 | 4.94 ms | 7.52 ms | 9.18 ms | 5.15 s | 25.0 % | 1.0 % | 74.0 % \
+| 3 (ValueError 2, json.decoder.JSONDecodeError 1) |
+| **write** (bottleneck) | write | 1,000 | 1,000 | 19.6 ms | 23.0 ms | 25.0 ms | 19.6 s | 98.0 % \
+| 2.0 % | 0.0 % | 0 |
+
+| queue | depth avg | peak | capacity | items | wait p50 | p95 | put blocked |
+| :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| pages | 3.7 | 4 | 4 | 1,000 | 75.0 ms | 75.0 ms | 13.5 s |
+| parsed | 3.9 | 4 | 4 | 998 | 78.1 ms | 89.8 ms | 13.5 s |
+
+| resource |  |  |
+| :--- | :--- | :--- |
+| cpu | avg 31.0 % | peak 47.0 % |
+| memory (rss) | avg 57.2 MiB | peak 77.2 MiB |
+| disk | read 16.3 MiB | write 6.51 MiB |
+| network (host) | receive - | transmit - |
+
+| cache | hits | misses | hit ratio | evictions | expirations | entries |
+| :--- | ---: | ---: | ---: | ---: | ---: | ---: |
+| geo | 900 | 100 | 90.0 % | 7 | - | 93 |
+"""
+
+
+def test_console() -> None:
+    assert CONSOLE == samples.full().render("console")
+
+
+def test_console_of_a_report_that_knows_next_to_nothing() -> None:
+    expected = (
+        "run empty: in progress in -, 0 stages, 0 errors\n\nno stage ran\n\nresources: not sampled"
+    )
+    assert expected == samples.bare().render("console")
+
+
+def test_console_leaves_the_states_out_where_none_is_known() -> None:
+    found = samples.report(samples.stage("load", [0.5, 0.5], kind=None)).render("console")
+    expected = (
+        "stage  kind  duration  count  items  avg/item     p50     p95     p99  errors\n"
+        "load   -       1.00 s      2      -    500 ms  501 ms  501 ms  501 ms       0"
+    )
+    assert expected in found
+    assert "verdict" not in found
+
+
+def test_a_name_cannot_steer_the_terminal() -> None:
+    found = samples.report(samples.stage("a\x1b[2Jb\nc", [1.0])).render("console")
+    assert "a\ufffd[2Jb\ufffdc" in found
+
+
+def test_markdown() -> None:
+    assert MARKDOWN == samples.full().render("markdown")
+
+
+def test_markdown_of_a_report_that_knows_next_to_nothing() -> None:
+    expected = (
+        "### empty: in progress in -\n\n"
+        "0 stages, 0 errors\n\n"
+        "> **What limits the run is not known**\n\n"
+        "No stage ran.\n\n"
+        "Resources were not sampled.\n"
+    )
+    assert expected == samples.bare().render("markdown")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("parse_module", "parse_module"),
+        ("a|b", r"a\|b"),
+        ("`x`", r"\`x\`"),
+        ("_x_", r"\_x\_"),
+        ("**b**", r"\*\*b\*\*"),
+        ("[a](b)", r"\[a\](b)"),
+        ("<b>&amp;", r"\<b\>\&amp;"),
+        ("two\nlines", "two lines"),
+        ("back\\slash", r"back\\slash"),
+    ],
+)
+def test_markdown_takes_nothing_of_a_name_for_its_own(name: str, expected: str) -> None:
+    assert expected == escaped(name)
+
+
+def test_a_hostile_report_keeps_its_tables() -> None:
+    lines = samples.hostile().render("markdown").splitlines()
+    rows = [line for line in lines if line.startswith("| ")]
+    # a column ends at a bar with no backslash before it
+    columns = [line.replace(r"\|", "").count("|") for line in rows]
+    assert [13] * 5 + [9] * 4 + [4] * 6 + [8] * 3 == columns
+    assert not any("<script" in line.replace(r"\<script", "") for line in rows)
+
+
+def test_the_trace_id_is_code_whatever_is_in_it() -> None:
+    made = samples.data()
+    made["run"]["trace_id"] = "a``b"
+    assert "trace ``` a``b ```" in RunReport(made).render("markdown")
+
+
+def test_stages_follow_the_queues_then_their_kind() -> None:
+    stages = [samples.stage(name, [1.0], kind=None) for name in ("c", "a", "b")]
+    queues = [samples.queue("2", ["b"], ["c"]), samples.queue("1", ["a"], ["b"])]
+    found = samples.report(*stages, queues=queues).render("markdown")
+    assert found.index("| a |") < found.index("| b |") < found.index("| c |")
+    assert found.index("| 1 |") < found.index("| 2 |")
+
+
+def test_stages_in_a_circle_are_all_shown() -> None:
+    stages = [samples.stage(name, [1.0]) for name in ("a", "b")]
+    queues = [samples.queue("x", ["a"], ["b"]), samples.queue("y", ["b"], ["a"])]
+    found = samples.report(*stages, queues=queues)
+    assert all(f"\n{name} " in found.render("console") for name in ("a", "b", "x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("source", "The source limits the run, not a stage"),
+        ("cpu", "The CPU limits the run"),
+        ("event loop", "The event loop limits the run"),
+        ("errors", "Errors and retries of a hold the run back"),
+        ("workers", "a has too few workers (90 % busy)"),
+        ("tie", "a and b hold the run back alike (90 % busy)"),
+        ("unknown", "What limits the run is not known"),
+        ("something new", "What limits the run is not known"),
+    ],
+)
+def test_every_kind_of_verdict_is_a_sentence(kind: str, expected: str) -> None:
+    made = samples.data()
+    made["bottleneck"] = {"kind": kind, "stage": "a", "ties": ["b"] * (kind == "tie"), "busy": 0.9}
+    assert f"> **{expected}**" in RunReport(made).render("markdown")
+
+
+def test_the_word_for_one_is_singular() -> None:
+    assert "1 stage" == text.counted(1, "stage")
+    assert "1,200 stages" == text.counted(1200, "stage")
