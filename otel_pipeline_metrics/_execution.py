@@ -57,6 +57,8 @@ class Execution:
     details: Details | None = None
     span: Any = None
     attached: Any = None
+    context: Any = None
+    """The OpenTelemetry context with its span."""
     # the following only where a queue is instrumented
     parent: Cell | None = None
     worker: Any = None

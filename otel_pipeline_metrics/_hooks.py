@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import StageResult, WaitState
-    from otel_pipeline_metrics._series import Cell
+    from otel_pipeline_metrics._series import Cell, Series
 
 
 class Tracing(Protocol):
     """Opens and closes spans."""
 
-    def wanted(self) -> bool:
-        """Tell whether anybody takes spans; asked for every invocation."""
+    def wanted(self, series: Series) -> bool:
+        """Tell whether the next invocation is to have a span; asked for every one."""
 
     def start(self, execution: Execution) -> None:
         """Open the span of an execution and make it current."""
@@ -32,6 +32,12 @@ class Tracing(Protocol):
 
     def link(self, execution: Execution, link: tuple[Any, str, float]) -> None:
         """Link an open span to the producer of an item: (span context, queue, seconds)."""
+
+    def end_plain(self, execution: Execution) -> Any:
+        """Close the span of an invocation that has nothing to say but its duration."""
+
+    def late(self, series: Series, result: StageResult) -> Any:
+        """Make a span after the fact, if the budget allows, for what turned out worth one."""
 
     def end(self, execution: Execution, result: StageResult) -> Any:
         """Close the span; return the context for exemplars, or None."""
@@ -58,6 +64,9 @@ class WorkerAccounting(Protocol):
 
 tracing: Tracing | None = None
 """Set by the telemetry room; None: no spans."""
+
+spans_per_second: float | None = None
+"""Spans that each stage may make a second, over time; None: as many as it has invocations."""
 
 workers: WorkerAccounting | None = None
 """Set when the first queue is instrumented: before that, nobody waits where we could see it."""

@@ -7,15 +7,19 @@ has an `Execution`, which costs as much again.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Literal
 
 from otel_pipeline_metrics import _clock, _guard, _hooks, _series
 from otel_pipeline_metrics._execution import NOTHING, Details, Execution
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
+from otel_pipeline_metrics._semconv import DURATION_BUCKETS
 from otel_pipeline_metrics._series import PENDING_BOUND, Cell, StageId, current, drain_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from otel_pipeline_metrics._series import Series
 
 
 # --- the hot path ---------------------------------------------------------------------------
@@ -31,8 +35,9 @@ def begin(stage: StageId) -> Cell:
             series = scope.add(stage)
         series.begun.append(None)
         cell = [series, None, 0.0, None]
-        if _hooks.tracing is not None or _hooks.workers is not None:
-            _observe(cell, parent)
+        tracing = _hooks.tracing
+        if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+            observe(cell, parent)
         cell[1] = current.set(cell)
         cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
@@ -75,7 +80,10 @@ def end(
             # closed from another context, where nothing of it is current
             pass
         series = cell[0]
-        series.plain.append(now - cell[2])
+        elapsed = now - cell[2]
+        if elapsed > series.slow_s:
+            show_slow(series, elapsed)
+        series.plain.append(elapsed)
         if len(series.plain) >= PENDING_BOUND:
             drain_series(series)
     except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
@@ -106,16 +114,30 @@ def innermost() -> Execution:
     return execution_of(current.get()) or NOTHING
 
 
-def _observe(cell: Cell, parent: Cell | None) -> None:
-    """Open the span of an invocation that begins, and tell its worker."""
-    if _hooks.workers is None and _hooks.tracing is not None and not _hooks.tracing.wanted():
-        return
+def observe(cell: Cell, parent: Cell | None) -> None:
+    """Open the span of an invocation that begins, if one is wanted, and tell its worker."""
     execution = cell[3] = Execution(cell)
     if _hooks.workers is not None:
         _hooks.workers.opened(execution)
-    _trace(execution, "start")
+    _start_span(execution)
     if _hooks.workers is not None:
         _hooks.workers.resuming(execution, parent)
+
+
+def _start_span(execution: Execution) -> None:
+    tracing, series = _hooks.tracing, execution.series
+    if tracing is None or series is None or not tracing.wanted(series):
+        return
+    try:
+        tracing.start(execution)
+    except Exception:  # noqa: BLE001 - it is measured without a span
+        _guard.fault("starting a span")
+
+
+def show_slow(series: Series, elapsed: float) -> None:
+    """Make a span, after the fact, for an invocation that was slow among its like."""
+    if _hooks.tracing is not None:
+        _hooks.tracing.late(series, StageResult(elapsed))
 
 
 def _end_telling(
@@ -149,9 +171,8 @@ def prepare(stage: StageId) -> Execution:
         execution.cell[3] = execution
         if _hooks.workers is not None:
             _hooks.workers.opened(execution)
-        if _hooks.tracing is not None and _hooks.tracing.wanted():
-            _trace(execution, "start")
-            _trace(execution, "suspend")
+        _start_span(execution)
+        _trace(execution, "suspend")
     except Exception:  # noqa: BLE001 - as in `begin`
         _guard.fault("opening a generator stage")
         return NOTHING
@@ -224,9 +245,9 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
 # --- inside ------------------------------------------------------------------------------------
 
 
-def _trace(execution: Execution, step: Literal["start", "suspend", "resume"]) -> None:
+def _trace(execution: Execution, step: Literal["suspend", "resume"]) -> None:
     """Take a step of the execution's span; it is measured whether that works or not."""
-    if _hooks.tracing is None or (step != "start" and execution.span is None):
+    if _hooks.tracing is None or execution.span is None:
         return
     try:
         getattr(_hooks.tracing, step)(execution)
@@ -257,12 +278,28 @@ def _close(execution: Execution, error: BaseException | None) -> None:
     if series is None:
         return
     if execution.plain and error is None:
+        if execution.span is not None:
+            _end_plain_span(execution, series)
+        elif execution.elapsed > series.slow_s:
+            show_slow(series, execution.elapsed)
         series.plain.append(execution.elapsed)
     else:
         series.results.append(_result(execution, error))
     execution.series = None  # closed: a second end and late words change nothing
     if len(series.plain) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
+
+
+def _end_plain_span(execution: Execution, series: Series) -> None:
+    try:
+        context = _hooks.tracing.end_plain(execution) if _hooks.tracing is not None else None
+    except Exception:  # noqa: BLE001 - the numbers stand without the span
+        _guard.fault("ending a span")
+        return
+    if context is not None:
+        # one for each bucket is all that a histogram's reservoir keeps
+        bucket = bisect_left(DURATION_BUCKETS, execution.elapsed)
+        series.exemplars[bucket] = (execution.elapsed, context)
 
 
 def _result(execution: Execution, error: BaseException | None) -> StageResult:
@@ -282,10 +319,16 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         attributes=detail.attributes,
         event_times=detail.event_times or (),
     )
-    if execution.span is None or _hooks.tracing is None:
+    tracing, series = _hooks.tracing, execution.series
+    if tracing is None or series is None:
         return result
     try:
-        context = _hooks.tracing.end(execution, result)
+        if execution.span is not None:
+            context = tracing.end(execution, result)
+        elif outcome == "error" or result.busy_s > series.slow_s:
+            context = tracing.late(series, result)
+        else:
+            return result
     except Exception:  # noqa: BLE001 - the numbers stand without the span
         _guard.fault("ending a span")
         return result

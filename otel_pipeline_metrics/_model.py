@@ -149,6 +149,8 @@ class Batch:
     time: TimeInStates | None = None
     """The workers' time since the last batch, waits outside the stage included; None where no
     queue is instrumented: then the invocations' own times are all that is known."""
+    exemplars: Sequence[tuple[float, Any]] = ()
+    """Of `plain`: values with a sampled span, and its OpenTelemetry context."""
 
 
 @dataclass

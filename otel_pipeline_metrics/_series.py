@@ -8,22 +8,30 @@ enter a stage at any point.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics import _clock, _guard, _hooks
 from otel_pipeline_metrics._model import Batch, QueueBatch, StageKey, TimeInStates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
     from contextvars import Token
 
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import AttributeValue, Sink, StageResult
 
 T = TypeVar("T")
+
+SPAN_BURST: Final = 1000
+"""Spans that a stage may make at once before its budget a second tells."""
+
+SLOW_QUANTILE: Final = 0.99
+ENOUGH_TO_JUDGE: Final = 100
+"""Durations from which a quantile says what is slow."""
 
 PENDING_BOUND: Final = 1024
 """Results a series keeps before the thread that adds one more hands them on."""
@@ -68,11 +76,17 @@ class Series:
         "begun_before",
         "cache",
         "ended_before",
+        "exemplars",
         "key",
+        "late_left",
         "plain",
         "queued",
+        "refilled_at",
         "results",
         "scope",
+        "slow_s",
+        "spans_left",
+        "spans_made",
         "states",
         "told",
     )
@@ -96,6 +110,17 @@ class Series:
         """The time in states that sinks know of."""
         self.cache: Any = None
         """For the tracer: span attributes that are the same for every execution."""
+        self.exemplars: dict[int, tuple[float, Any]] = {}
+        """By bucket: the latest of `plain` with a sampled span, and its context."""
+        self.spans_made = 0
+        burst = math.inf if _hooks.spans_per_second is None else SPAN_BURST
+        self.spans_left: float = burst
+        """Of the span budget: while there is some, every invocation has a span."""
+        self.late_left: float = burst
+        """The same for spans made after the fact, of errors and of the slow ones."""
+        self.slow_s = math.inf
+        """From here on an invocation without a span gets one after the fact."""
+        self.refilled_at = _clock.now()
 
     @property
     def pending(self) -> bool:
@@ -116,6 +141,23 @@ class Series:
         self.begun_before = self.ended_before = 0
         self.states.clear()
         self.told = TimeInStates()
+        self.exemplars.clear()
+        self.spans_made = 0
+
+    def refill(self, plain: Sequence[float]) -> None:
+        """Let the span budget grow with time, and learn what is slow from sorted durations."""
+        rate = _hooks.spans_per_second
+        if rate is None:
+            return
+        now = _clock.now()
+        more = (now - self.refilled_at) * rate
+        self.refilled_at = now
+        self.spans_left = min(SPAN_BURST, self.spans_left + more)
+        self.late_left = min(SPAN_BURST, self.late_left + more)
+        if self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
+            self.slow_s = math.inf
+        else:
+            self.slow_s = plain[int(len(plain) * SLOW_QUANTILE)]
 
 
 class QueueSeries:
@@ -316,7 +358,16 @@ def _hand_on(series: Series) -> None:
     if not series.queued and series.states:
         # told as the invocations' own times, should the workers' become known later
         series.told.busy += sum(plain) + sum(result.busy_s for result in results)
-    batch = Batch(series.key, series.attributes, plain, results, _time_since_told(series))
+    series.refill(plain)
+    exemplars, series.exemplars = series.exemplars, {}
+    batch = Batch(
+        series.key,
+        series.attributes,
+        plain,
+        results,
+        _time_since_told(series),
+        tuple(exemplars.values()),
+    )
     _tell(series.scope, lambda sink: sink.accept(batch))
 
 

@@ -1,9 +1,8 @@
 """The four thin wrappers around a user's function: plain, coroutine, generator, async generator.
 
 The accounting exists once, in `_measure`; but the plain and the coroutine wrapper have its
-hot path written out, since two calls would be a fifth of the whole. They go on by themselves
-only where nobody wants a span and no queue is instrumented. The user's function never runs
-inside a guard. The wrappers close over names and functions alone, and reach the context
+hot path written out, since two calls would be a fifth of the whole. The user's function never
+runs inside a guard. The wrappers close over names and functions alone, and reach the context
 variable through modules, so that decorated functions pickle, by value too (cloudpickle).
 """
 
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _clock, _hooks, _series
 from otel_pipeline_metrics._measure import (
-    begin,
     end,
     failed,
     finish,
+    observe,
     pause,
     prepare,
     resume,
+    show_slow,
     yielded,
 )
 
@@ -61,17 +61,16 @@ def _plain(
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         # --- `begin`, written out
         try:
+            parent = _series.current.get()
+            scope = _series.ambient if parent is None else parent[0].scope
+            series = scope.series.get(stage) or scope.add(stage)
+            series.begun.append(None)
+            cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
-            if _hooks.workers is None and (tracing is None or not tracing.wanted()):
-                parent = _series.current.get()
-                scope = _series.ambient if parent is None else parent[0].scope
-                series = scope.series.get(stage) or scope.add(stage)
-                series.begun.append(None)
-                cell: Cell = [series, None, 0.0, None]
-                cell[1] = _series.current.set(cell)
-                cell[2] = _clock.now()
-            else:
-                cell = begin(stage)
+            if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+                observe(cell, parent)
+            cell[1] = _series.current.set(cell)
+            cell[2] = _clock.now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")
         # --- the user's
@@ -89,6 +88,8 @@ def _plain(
             token, cell[1] = cell[1], None
             _series.current.reset(token)
             series = cell[0]
+            if elapsed > series.slow_s:
+                show_slow(series, elapsed)
             series.plain.append(elapsed)
             if len(series.plain) >= _series.PENDING_BOUND:
                 _series.drain_series(series)
@@ -106,17 +107,16 @@ def _coroutine(
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         # --- `begin`, written out
         try:
+            parent = _series.current.get()
+            scope = _series.ambient if parent is None else parent[0].scope
+            series = scope.series.get(stage) or scope.add(stage)
+            series.begun.append(None)
+            cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
-            if _hooks.workers is None and (tracing is None or not tracing.wanted()):
-                parent = _series.current.get()
-                scope = _series.ambient if parent is None else parent[0].scope
-                series = scope.series.get(stage) or scope.add(stage)
-                series.begun.append(None)
-                cell: Cell = [series, None, 0.0, None]
-                cell[1] = _series.current.set(cell)
-                cell[2] = _clock.now()
-            else:
-                cell = begin(stage)
+            if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+                observe(cell, parent)
+            cell[1] = _series.current.set(cell)
+            cell[2] = _clock.now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")
         # --- the user's
@@ -134,6 +134,8 @@ def _coroutine(
             token, cell[1] = cell[1], None
             _series.current.reset(token)
             series = cell[0]
+            if elapsed > series.slow_s:
+                show_slow(series, elapsed)
             series.plain.append(elapsed)
             if len(series.plain) >= _series.PENDING_BOUND:
                 _series.drain_series(series)

@@ -79,9 +79,17 @@ class _Values:
         self._exemplary: dict[int, tuple[float, Any]] = {}
         """By bucket, the latest value with a sampled span: as many as a reservoir keeps."""
 
-    def add_many(self, values: Sequence[float]) -> None:
-        """Add values."""
+    def add_many(
+        self, values: Sequence[float], exemplars: Sequence[tuple[float, Any]] = ()
+    ) -> None:
+        """Add sorted values; those of them that are exemplars, with their contexts."""
+        begins = len(self._waiting)
         self._waiting.extend(values)
+        for value, context in exemplars:
+            place = bisect_left(self._waiting, value, begins)
+            if place < len(self._waiting) and self._waiting[place] == value:
+                del self._waiting[place]
+                self.add(value, context, names.DURATION_BUCKETS)
 
     def add(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
         """Add a value and the context of its span, if that is sampled."""
@@ -171,7 +179,7 @@ class StageMetrics:
         if batch.plain:
             if batch.time is None:
                 self._count_time(totals, TimeInStates(busy=sum(batch.plain)))
-            self._values(totals, names.STAGE_DURATION).add_many(batch.plain)
+            self._values(totals, names.STAGE_DURATION).add_many(batch.plain, batch.exemplars)
         touched = {id(totals): totals}
         for result in batch.results:
             if self._named:

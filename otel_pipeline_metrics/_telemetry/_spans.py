@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import AttributeValue, StageResult
-    from otel_pipeline_metrics._series import Scope
+    from otel_pipeline_metrics._series import Scope, Series
 
 
 class Spans:
@@ -49,38 +50,57 @@ class Spans:
             self._tracer = _tracer_of(provider)
         return self._tracer
 
-    def wanted(self) -> bool:
-        """Tell whether anybody takes spans."""
-        if self._fixed:
-            return self._tracer is not None
-        return self._current_tracer() is not None
+    def wanted(self, series: Series) -> bool:
+        """Tell whether the next invocation is to have a span."""
+        if series.spans_left < 1:
+            return False
+        return (self._tracer if self._fixed else self._current_tracer()) is not None
 
     def start(self, execution: Execution) -> None:
         """Open the span of an execution under the current one, and make it current."""
-        tracer = self._current_tracer()
-        if tracer is None:
+        tracer, series = self._tracer, execution.series
+        if tracer is None or series is None:
             return
-        series = execution.series
-        if series is None:
-            return
-        if series.cache is None:
-            series.cache = {**series.attributes, **stage_attributes(series.key)}
+        series.spans_left -= 1
+        series.spans_made += 1
+        links = execution.links
         span = tracer.start_span(
             series.key.stage,
-            attributes=series.cache,
-            links=[_link(link) for link in execution.links],
+            attributes=_fixed_attributes(series),
+            links=[_link(link) for link in links] if links else None,
             record_exception=False,
             set_status_on_exception=False,
         )
         execution.span = span
-        execution.plain = False
         if execution.links_dropped:
             span.set_attribute(names.LINKS_DROPPED, execution.links_dropped)
-        self.resume(execution)
+        execution.context = trace.set_span_in_context(span)
+        execution.attached = context_api.attach(execution.context)
+
+    def late(self, series: Series, result: StageResult) -> Any:
+        """Make the span of an invocation that is over; return its context if it is sampled."""
+        tracer = self._tracer if self._fixed else self._current_tracer()
+        if tracer is None or series.late_left < 1:
+            return None
+        series.late_left -= 1
+        series.spans_made += 1
+        now = time.time_ns()
+        took = result.busy_s + result.idle_s + result.blocked_s
+        span = tracer.start_span(
+            series.key.stage,
+            attributes=_fixed_attributes(series),
+            start_time=now - int(took * 1e9),
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        _describe(span, series, result)
+        span.end(now)
+        sampled = span.get_span_context().trace_flags.sampled
+        return trace.set_span_in_context(span) if sampled else None
 
     def resume(self, execution: Execution) -> None:
         """Make the span current."""
-        execution.attached = context_api.attach(trace.set_span_in_context(execution.span))
+        execution.attached = context_api.attach(execution.context)
 
     def suspend(self, execution: Execution) -> None:
         """Make the span no longer current."""
@@ -100,22 +120,17 @@ class Spans:
         made = _link(link)
         execution.span.add_link(made.context, made.attributes)
 
-    def end(self, execution: Execution, result: StageResult) -> Any:
+    def end_plain(self, execution: Execution) -> Any:
         """Close the span; return its context if it is sampled, for exemplars."""
         span: Span = execution.span
-        if span.is_recording():
-            if result.attributes:
-                # the library's own stay what they are
-                ours = execution.series.cache if execution.series is not None else ()
-                own = {key: v for key, v in result.attributes.items() if key not in ours}
-                span.set_attributes(own)
-            span.set_attributes(_result_attributes(result))
-            if result.error_type is not None:
-                span.set_status(trace.StatusCode.ERROR)
         span.end()
-        if span.get_span_context().trace_flags.sampled:
-            return trace.set_span_in_context(span)
-        return None
+        return execution.context if span.get_span_context().trace_flags.sampled else None
+
+    def end(self, execution: Execution, result: StageResult) -> Any:
+        """Close the span, with all there is to say; return its context if it is sampled."""
+        if execution.series is not None:
+            _describe(execution.span, execution.series, result)
+        return self.end_plain(execution)
 
     def start_run(self, scope: Scope, attributes: Mapping[str, AttributeValue]) -> OpenRun | None:
         """Open a run's span and make it current."""
@@ -174,6 +189,28 @@ def _tracer_of(provider: TracerProvider) -> Tracer | None:
     if isinstance(provider, (trace.NoOpTracerProvider, trace.ProxyTracerProvider)):
         return None
     return provider.get_tracer(names.SCOPE, __version__)
+
+
+def _fixed_attributes(series: Series) -> dict[str, AttributeValue]:
+    """Return what is on every span of a stage, worked out once."""
+    if series.cache is None:
+        series.cache = {**series.attributes, **stage_attributes(series.key)}
+    attributes: dict[str, AttributeValue] = series.cache
+    return attributes
+
+
+def _describe(span: Span, series: Series, result: StageResult) -> None:
+    if not span.is_recording():
+        return
+    if result.attributes:
+        # the library's own stay what they are
+        ours = _fixed_attributes(series)
+        span.set_attributes({k: v for k, v in result.attributes.items() if k not in ours})
+    attributes = _result_attributes(result)
+    if attributes:
+        span.set_attributes(attributes)
+    if result.error_type is not None:
+        span.set_status(trace.StatusCode.ERROR)
 
 
 def _link(link: tuple[Any, str, float]) -> trace.Link:

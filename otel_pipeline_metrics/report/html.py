@@ -464,9 +464,7 @@ def _chart(
         f"{segment[0][0]:.2f},100 {line} {segment[-1][0]:.2f},100"
         for segment, line in zip(drawn, lines, strict=True)
     ]
-    average = sum(values) / len(values)
-    of = dict(ticks)
-    text = axis_text(axis_of)
+    text = _in_words(axis_of)
     return {
         "title": title,
         "lines": lines,
@@ -478,8 +476,8 @@ def _chart(
         ],
         "text": (
             f"{title} over {console.seconds(end - start)}: from {text(min(values))} to "
-            f"{text(max(values if peak is None else [*values, peak]))}, "
-            f"{text(average)} on average; the axis ends at {of[top]}"
+            f"{text(max(values if peak is None else [*values, peak]))}; "
+            f"the axis ends at {ticks[-1][1]}"
         ),
     }
 
@@ -488,7 +486,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def axis_text(axis_of: Callable[[float], Axis]) -> Callable[[float], str]:
+def _in_words(axis_of: Callable[[float], Axis]) -> Callable[[float], str]:
     """Return what writes a value of an axis in words."""
     return console.percent if axis_of is _percent_axis else console.size
 

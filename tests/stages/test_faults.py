@@ -28,7 +28,7 @@ class Tracing:
     def __init__(self, failing: str) -> None:
         self.failing = failing
 
-    def wanted(self) -> bool:
+    def wanted(self, series: Any) -> bool:
         return True
 
     def _do(self, what: str) -> None:

@@ -1,0 +1,230 @@
+"""`opm report`, `opm compare`, `opm merge`: what they say and how they end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from otel_pipeline_metrics.cli._app import app
+from otel_pipeline_metrics.report import RunReport
+from tests.report import samples
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+def opm(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Path:
+    return samples.full().save(tmp_path / "full.json")
+
+
+def saved(path: Path, *values: float, name: str = "process") -> Path:
+    stages = [samples.stage(name, values), samples.stage("other", [0.5] * 50)]
+    return samples.report(*stages).save(path)
+
+
+@pytest.mark.parametrize("form", ["console", "html", "markdown", "json"])
+def test_report_in_every_format(full: Path, form: Any) -> None:
+    result = opm("report", full, "--format", form)
+    assert result.exit_code == 0
+    assert result.stdout.rstrip("\n") == samples.full().render(form).rstrip("\n")
+
+
+def test_the_terminal_gets_the_console_format(full: Path) -> None:
+    assert opm("report", full).stdout == samples.full().render() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("a.html", "<!DOCTYPE html>"), ("a.md", "### nightly"), ("a.json", "{"), ("a.txt", "run ")],
+)
+def test_the_outputs_name_suggests_the_format(
+    full: Path, tmp_path: Path, name: str, start: str
+) -> None:
+    result = opm("report", full, "--output", tmp_path / "new" / name)
+    assert result.exit_code == 0
+    assert (tmp_path / "new" / name).read_text("utf-8").startswith(start)
+    assert result.stdout == ""
+    assert result.stderr == f"written to {tmp_path / 'new' / name}\n"
+
+
+def test_compare_of_equal_runs(tmp_path: Path) -> None:
+    old, new = saved(tmp_path / "a", *[0.1] * 50), saved(tmp_path / "b", *[0.101] * 50)
+    result = opm("compare", old, new)
+    assert result.exit_code == 0
+    assert result.stdout.endswith("\nno regression\n")
+
+
+def test_compare_names_the_slower_stage(tmp_path: Path) -> None:
+    old, new = saved(tmp_path / "a", *[0.1] * 50), saved(tmp_path / "b", *[0.13] * 50)
+    result = opm("compare", old, new)
+    assert result.exit_code == 1
+    assert "REGRESSION: process is slower by 2" in result.stdout
+    assert opm("compare", old, new, "--fail-on", "50%").exit_code == 0
+
+
+@pytest.mark.parametrize(("text", "expected"), [("20%", 0.2), ("0.2", 0.2), (" 5 % ", 0.05)])
+def test_fail_on_takes_both_ways_to_write_a_ratio(full: Path, text: str, expected: float) -> None:
+    result = opm("compare", full, full, "--fail-on", text)
+    assert f"fail on {expected * 100:g} % slower" in result.stdout
+
+
+@pytest.mark.parametrize("text", ["10", "x", "-5%", "0", "nan", "inf%", ""])
+def test_fail_on_refuses_the_rest(full: Path, text: str) -> None:
+    result = opm("compare", full, full, f"--fail-on={text}")
+    assert result.exit_code == 2
+    assert "--fail-on" in result.stderr
+
+
+def test_merge_prints_or_writes_a_report(full: Path, tmp_path: Path) -> None:
+    other = samples.full().save(tmp_path / "other.json")
+    expected = RunReport.merge(samples.full(), samples.full())
+    assert RunReport(json.loads(opm("merge", full, other).stdout)) == expected
+    assert opm("merge", full, other, "-o", tmp_path / "m.json").exit_code == 0
+    assert RunReport.load(tmp_path / "m.json") == expected
+
+
+def test_merge_counts_no_file_twice(full: Path) -> None:
+    result = opm("merge", full, full)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"opm: {full} is given twice; it would count twice\n"
+
+
+def bad_files() -> dict[str, tuple[bytes, str]]:
+    whole = samples.full().to_json()
+    inner = samples.full_data()
+    inner["stages"][0]["duration_s"] = {"total": [1], "sketch": {"buckets": 3}}
+    inner["stages"][0]["errors"] = {"total": 1, "by_type": 7}
+    later = {**samples.full_data(), "schema": "otel_pipeline_metrics/report/2"}
+    nameless = {**samples.full_data(), "stages": [{"kind": "fetch"}]}
+    return {
+        "empty": (b"", "is not JSON, or is cut off"),
+        "truncated": (whole[: len(whole) // 2].encode(), "is not JSON, or is cut off"),
+        "binary": (b"\x7fELF\x00\xff\xfe", "is not JSON, or is cut off"),
+        "deep": (b"[" * 200_000, "is not JSON, or is cut off"),
+        "nan": (b'{"a": NaN}', "NaN is no JSON"),
+        "list": (b"[]", "not a report: a JSON object is expected"),
+        "foreign": (b'{"schema": "other/1"}', "not a report: its schema is 'other/1'"),
+        "no schema": (b"{}", "not a report: its schema is None"),
+        "future": (
+            json.dumps(later).encode(),
+            "a later otel-pipeline-metrics wrote it, upgrade this one",
+        ),
+        "part": (b'{"schema": "otel_pipeline_metrics/report/1"}', "'run' is missing"),
+        "nameless": (json.dumps(nameless).encode(), "'stages' has an entry without a name"),
+        "inside": (json.dumps(inner).encode(), "not a whole report"),
+    }
+
+
+@pytest.mark.parametrize("case", bad_files())
+@pytest.mark.parametrize("command", ["report", "compare", "merge"])
+def test_a_bad_file_is_one_line_and_code_2(
+    case: str, command: str, full: Path, tmp_path: Path
+) -> None:
+    content, expected = bad_files()[case]
+    bad = tmp_path / "bad.json"
+    bad.write_bytes(content)
+    result = opm(command, bad, *([] if command == "report" else [full]))
+    if case == "inside" and command == "compare":
+        return  # what it needs is there
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("opm: ")
+    assert str(bad) in line
+    assert expected in line
+
+
+@pytest.mark.parametrize("command", ["report", "compare", "merge"])
+def test_a_missing_file(command: str, full: Path, tmp_path: Path) -> None:
+    result = opm(command, tmp_path / "no", *([] if command == "report" else [full]))
+    assert result.exit_code == 2
+    assert result.stderr == f"opm: cannot read {tmp_path / 'no'}: No such file or directory\n"
+
+
+def test_a_folder_is_no_report(tmp_path: Path) -> None:
+    result = opm("report", tmp_path)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"opm: cannot read {tmp_path}: Is a directory\n",
+    )
+
+
+def test_a_place_that_cannot_be_written(full: Path) -> None:
+    result = opm("report", full, "-o", "/proc/no/a.html")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("opm: cannot write /proc/no/a.html: ")
+
+
+def test_different_pipelines(full: Path, tmp_path: Path) -> None:
+    other = samples.report(pipeline="hourly").save(tmp_path / "o.json")
+    for command in ("compare", "merge"):
+        result = opm(command, full, other)
+        assert result.exit_code == 2
+        assert "different pipelines" in result.stderr
+
+
+def test_without_jinja2_html_says_what_to_install(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    result = opm("report", full, "--format", "html")
+    assert result.exit_code == 2
+    assert 'pip install "otel-pipeline-metrics[cli]"' in result.stderr
+
+
+def module(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "otel_pipeline_metrics.cli", *map(str, arguments)],
+        capture_output=True,
+        encoding="utf-8",
+        env={"PATH": "", "PYTHONUTF8": "0", **environment},
+        check=False,
+        timeout=60,
+    )
+
+
+def test_as_a_module(full: Path, tmp_path: Path) -> None:
+    done = module("report", full, PYTHONIOENCODING="utf-8")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == samples.full().render() + "\n"
+    assert module("report", tmp_path / "no").returncode == 2
+    slow = saved(tmp_path / "b", *[0.13] * 50)
+    assert module("compare", saved(tmp_path / "a", *[0.1] * 50), slow).returncode == 1
+
+
+def test_an_ascii_terminal_is_served_too(tmp_path: Path) -> None:
+    path = samples.report(samples.stage("übermäßig", [0.000005])).save(tmp_path / "a.json")
+    done = module("report", path, PYTHONIOENCODING="ascii", LC_ALL="C")
+    assert done.returncode == 0
+    assert "?berm" in done.stdout
+
+
+def test_without_click_the_way_out_is_named() -> None:
+    code = (
+        "import sys; sys.modules['click'] = None\n"
+        "from otel_pipeline_metrics.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr == 'opm needs click: pip install "otel-pipeline-metrics[cli]"\n'
+
+
+def test_help_names_the_commands() -> None:
+    shown = opm("--help").stdout
+    assert all(f"\n  {command} " in shown for command in ("report", "compare", "merge"))

@@ -1,0 +1,215 @@
+"""The live view: what it shows, and that it leaves the run alone."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics.report import RunReport, live
+from tests.report import samples
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def wait_for(condition: object, seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def drawn(picture: object) -> str:
+    out = io.StringIO()
+    Console(file=out, width=100, color_system=None).print(picture)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def report(done: int, total: int | None = None) -> RunReport:
+    made = samples.full_data()
+    for stage in made["stages"]:
+        stage["items"] = {"in": done, "out": done}
+        stage["in_flight"] = 1
+    made["run"] |= {"total": total, "result": None}
+    return RunReport(made)
+
+
+def test_the_picture(clock: Clock) -> None:
+    history = live.History()
+    live.picture_of(report(100, 1000), history)
+    clock.advance(2)
+    expected = """\
+nightly  20.0 s  3 errors
+━━━━━━━━━                      300 of 1,000  30 %  7.00 s left
+stage         done  per s  in flight      p50    busy   idle  blocked  errors
+fetch    300 items    100          1  2.01 ms  10.0 %  0.0 %   90.0 %       0
+process  300 items    100          1  4.94 ms  25.0 %  1.0 %   74.0 %       3
+write ◆  300 items    100          1  19.6 ms  98.0 %  2.0 %    0.0 %       0
+queue   depth  peak  capacity  wait p50  from     to
+pages     3.7     4         4   75.0 ms  fetch    process
+parsed    3.9     4         4   78.1 ms  process  write
+so far: write holds the run back (98 % busy)"""
+    assert drawn(live.picture_of(report(300, 1000), history)) == expected
+
+
+def test_rates_are_those_of_the_last_seconds(clock: Clock) -> None:
+    history = live.History()
+    for second in range(60):
+        history.add(report(second * 10 if second < 40 else 400 + (second - 40) * 100))
+        clock.advance(1)
+    assert history.rate("write") == pytest.approx(100)
+    assert history.finish_rate() == pytest.approx(100)
+    assert history.rate("no such stage") == 0
+
+
+@pytest.mark.parametrize(
+    ("done", "rate", "expected"),
+    [(50, 10.0, "5.00 s left"), (50, None, "time left unknown"), (50, 0.0, "time left unknown"),
+     (100, 10.0, "all in"), (120, 10.0, "all in")],
+)  # fmt: skip
+def test_time_left(done: int, rate: float | None, expected: str) -> None:
+    assert live.left(done, 100, rate) == expected
+
+
+@pytest.mark.parametrize("made", [samples.bare(), samples.hostile(), samples.report()])
+def test_any_report_has_a_picture(made: RunReport) -> None:
+    assert drawn(live.picture_of(made, live.History()))
+
+
+def test_it_draws_until_it_is_stopped_and_leaves_nothing() -> None:
+    stream, calls = Terminal(), []
+
+    def snapshot() -> RunReport:
+        calls.append(threading.current_thread().name)
+        return report(len(calls))
+
+    with live.Live(snapshot, interval=0.01, stream=stream) as view:
+        wait_for(lambda: len(calls) > 3)
+        assert view.shown
+    assert not view.shown
+    assert set(calls) == {"opm-live"}
+    assert "nightly" in stream.getvalue()
+    # the last thing is to erase the lines, and the cursor is back
+    assert stream.getvalue().endswith("\x1b[2K")
+    assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
+    view.stop()
+
+
+def test_no_terminal_no_view() -> None:
+    stream = io.StringIO()
+    with live.Live(samples.full, stream=stream) as view:
+        assert not view.shown
+    assert stream.getvalue() == ""
+
+
+def test_a_dumb_terminal_has_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    with live.Live(samples.full, stream=Terminal()) as view:
+        assert not view.shown
+
+
+def test_standard_streams_stay_what_they_are() -> None:
+    before = sys.stdout, sys.stderr
+    calls: list[int] = []
+    with live.Live(lambda: calls.append(1) or report(1), interval=0.01, stream=Terminal()):  # type: ignore[func-returns-value]
+        wait_for(lambda: calls)
+        assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_fault_in_it_ends_the_view_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    _guard.raise_faults = False
+
+    def snapshot() -> RunReport:
+        raise KeyError("on purpose")
+
+    with live.Live(snapshot, interval=0.01, stream=Terminal()) as view:
+        wait_for(lambda: not view.shown)
+    assert "internal fault in the live view" in caplog.text
+
+
+class Closed(Terminal):
+    """A terminal that goes away after a while."""
+
+    def write(self, text: str) -> int:
+        if len(self.getvalue()) > 500:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_goes_away_is_nobodys_fault(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "otel_pipeline_metrics")
+    with live.Live(lambda: report(1), interval=0.01, stream=Closed()) as view:
+        wait_for(lambda: not view.shown)
+    assert not [record for record in caplog.records if record.levelno > logging.DEBUG]
+    assert "the live view ended" in caplog.text
+
+
+class Stuck(Terminal):
+    """A terminal that somebody has stopped with Ctrl-S."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = threading.Event()
+
+    def write(self, text: str) -> int:
+        self.go_on.wait(20)
+        return super().write(text)
+
+
+def test_a_stuck_terminal_does_not_hold_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "STOP_S", 0.1)
+    stream = Stuck()
+    view = live.Live(lambda: report(1), interval=0.01, stream=stream)
+    view.start()
+    thread = view._thread
+    before = time.monotonic()
+    view.stop()
+    assert time.monotonic() - before < 5
+    stream.go_on.set()
+    assert thread is not None
+    thread.join(10)
+
+
+def test_without_rich_there_is_a_hint(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    with live.Live(samples.full, stream=Terminal()) as view:
+        assert not view.shown
+    assert 'pip install "otel-pipeline-metrics[cli]"' in caplog.text
+
+
+@pytest.mark.parametrize("interval", [0, -1])
+def test_the_interval_is_positive(interval: float) -> None:
+    with pytest.raises(ValueError, match="interval must be more than 0 s"):
+        live.Live(samples.full, interval=interval)
+
+
+def test_a_forked_child_leaves_the_terminal_to_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    view = live.Live(lambda: report(1), interval=60, stream=Terminal())
+    view.start()
+    thread = view._thread
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    joined: list[object] = []
+    monkeypatch.setattr(thread, "join", joined.append)
+    view.stop()
+    assert joined == []
+    monkeypatch.undo()
+    assert thread is not None
+    thread.join(10)

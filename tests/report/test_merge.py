@@ -1,0 +1,202 @@
+"""Merging: as if one report had seen everything."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_pipeline_metrics.report import RunReport
+from tests.report import samples
+
+durations = st.lists(
+    st.one_of(
+        st.just(0.0), st.floats(1e-7, 1e4), st.sampled_from([1e-9, 0.001, 0.0010001, 1.0, 3600.0])
+    ),
+    min_size=1,
+    max_size=60,
+)
+
+
+@st.composite
+def reports(draw: st.DrawFn) -> dict[str, Any]:
+    """One process's report, sometimes with less than everything."""
+    second = draw(st.integers(0, 50))
+    wall_s = draw(st.sampled_from([1.0, 2.5, 20.0]))
+    known = draw(st.booleans())
+    stages = [
+        samples.stage(
+            name,
+            draw(durations),
+            wall_s=wall_s,
+            workers=draw(st.sampled_from([1, 2, None])),
+            share=(0.5, 0.25, 0.25) if known else None,
+            errors=draw(st.dictionaries(st.sampled_from(["KeyError", "OSError"]), st.just(2))),
+            items=draw(st.tuples(*[st.sampled_from([None, 8])] * 2)),
+        )
+        for name in draw(st.lists(st.sampled_from("abc"), unique=True, max_size=3))
+    ]
+    queues = [
+        samples.queue(
+            "q",
+            draw(st.lists(st.sampled_from("ab"), unique=True)),
+            ["c"],
+            capacity=draw(st.sampled_from([None, 2, 4])),
+            waits=draw(durations),
+        )
+    ] * draw(st.booleans())
+    made = samples.data(
+        stages,
+        queues,
+        wall_s=wall_s,
+        run_id=f"run-{draw(st.integers(0, 99))}",
+        started=f"2026-01-01T00:00:{second:02d}+00:00",
+    )
+    made["run"]["result"] = draw(st.sampled_from(["success", "failure", "cancellation", None]))
+    made["caches"] = [
+        {"name": "k", "hits": 3, "misses": 1, "evictions": draw(st.sampled_from([None, 1]))}
+    ]
+    if draw(st.booleans()):
+        made["resources"] = {
+            "samples": 3,
+            "cpu_utilization": {"avg": draw(st.sampled_from([0.25, 0.5])), "peak": 0.5},
+            "rss_bytes": {"avg": 1024.0, "peak": 2048},
+            "disk_io_bytes": {"read": 10, "write": None},
+            "network_io_bytes": {"receive": 1, "transmit": 1},
+            "limits": {"source": "host", "cpus": draw(st.sampled_from([1.0, 2.0]))},
+        }
+    return made
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal, floats but for the order in which they were added."""
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[k], right[k]) for k in left)
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isclose(left, right, rel_tol=1e-9, abs_tol=1e-9)
+    return bool(left == right)
+
+
+@given(reports(), reports(), reports())
+def test_groups_do_not_matter(a: Any, b: Any, c: Any) -> None:
+    x, y, z = (RunReport(made) for made in (a, b, c))
+    flat = RunReport.merge(x, y, z).to_dict()
+    assert same(flat, RunReport.merge(RunReport.merge(x, y), z).to_dict())
+    assert same(flat, RunReport.merge(x, RunReport.merge(y, z)).to_dict())
+
+
+@given(durations, st.randoms(use_true_random=False), st.integers(1, 5))
+def test_the_same_as_one_report_that_saw_everything(
+    values: list[float], chance: random.Random, parts: int
+) -> None:
+    """Sketches, sums and extremes of split durations are those of all together."""
+    groups: list[list[float]] = [[] for _ in range(parts)]
+    for value in values:
+        chance.choice(groups).append(value)
+    made = [samples.report(samples.stage("load", group)) for group in groups if group]
+    merged = RunReport.merge(*made).stages[0]
+    whole = samples.stage("load", values)
+    assert merged["count"] == len(values)
+    assert same(merged["duration_s"]["sketch"], whole["duration_s"]["sketch"])
+    expected = {**whole["duration_s"]}
+    for name in ("p50", "p95", "p99"):
+        # the report's own percentiles never leave what was seen
+        clamped = min(max(expected[name], expected["min"]), expected["max"])
+        assert merged["duration_s"][name] in {expected[name], clamped}
+        del expected[name]
+    assert same({k: merged["duration_s"][k] for k in expected}, expected)
+
+
+def merged(*changes: dict[str, Any]) -> RunReport:
+    made = []
+    for change in changes:
+        data = samples.data()
+        data["run"] |= change
+        made.append(RunReport(data))
+    return RunReport.merge(*made)
+
+
+def test_wall_time_reaches_from_the_first_start_to_the_last_end() -> None:
+    run = merged(
+        {"started": "2026-01-01T00:00:10+00:00", "wall_s": 5.0, "id": "a"},
+        {"started": "2026-01-01T00:00:00+00:00", "wall_s": 12.5, "id": "b"},
+    ).run
+    assert run["started"] == "2026-01-01T00:00:00+00:00"
+    assert run["wall_s"] == 15.0
+    assert run["merged_from"] == ["a", "b"]
+    assert run["id"] is None
+
+
+def test_the_worst_result_wins_with_its_error() -> None:
+    run = merged(
+        {"result": "success"},
+        {"result": "failure", "error_type": "KeyError", "partial": True},
+        {"result": "cancellation"},
+    ).run
+    assert (run["result"], run["error_type"], run["partial"]) == ("failure", "KeyError", True)
+
+
+def test_a_trace_of_all_is_kept_and_others_are_not() -> None:
+    assert merged({"trace_id": "t"}, {"trace_id": "t"}).run["trace_id"] == "t"
+    assert merged({"trace_id": "t"}, {"trace_id": "u"}).run["trace_id"] is None
+
+
+def test_counts_add_and_ratios_are_taken_anew() -> None:
+    report = RunReport.merge(samples.full(), samples.full())
+    process = next(stage for stage in report.stages if stage["name"] == "process")
+    assert process["count"] == 2000
+    assert process["workers"] == 2
+    assert process["items"] == {"in": 2000, "out": 1996}
+    assert process["errors"] == {
+        "total": 6,
+        "by_type": {"ValueError": 4, "json.decoder.JSONDecodeError": 2},
+    }
+    assert process["share"] == {"busy": 0.25, "idle": 0.01, "blocked": 0.74}
+    assert process["throughput"]["items_per_s"] == 1996 / 20
+    (cache,) = report.caches
+    assert (cache["hits"], cache["misses"], cache["hit_ratio"]) == (1800, 200, 0.9)
+    assert (cache["evictions"], cache["expirations"]) == (14, None)
+    assert report.resources["rss_bytes"] == {"avg": 60_000_000.0, "peak": 81_000_000}
+    assert report.resources["network_io_bytes"] == {"receive": None, "transmit": None}
+    assert report.telemetry["spans"]["created"] == 6002
+
+
+def test_what_one_does_not_know_is_not_known_of_all() -> None:
+    plain = samples.stage("load", [1.0])
+    poor = samples.stage("load", [2.0], workers=None)
+    del poor["duration_s"]["sketch"]
+    (stage,) = RunReport.merge(samples.report(plain), samples.report(poor)).stages
+    assert stage["workers"] is None
+    assert stage["duration_s"]["p50"] is None
+    assert stage["duration_s"]["total"] == 3.0
+
+
+def test_stages_of_one_name_and_another_kind_stay_apart() -> None:
+    reports = (samples.report(samples.stage("x", [1.0], kind=kind)) for kind in ("fetch", "write"))
+    assert [s["kind"] for s in RunReport.merge(*reports).stages] == ["fetch", "write"]
+
+
+def test_one_report_stays_as_it_is() -> None:
+    assert RunReport.merge(samples.full()) == samples.full()
+
+
+def test_a_merged_report_renders_everywhere() -> None:
+    report = RunReport.merge(samples.full(), samples.full())
+    assert all(report.render(form) for form in ("console", "html", "json", "markdown"))
+    assert RunReport(report.to_dict()) == report
+
+
+def test_different_pipelines_do_not_merge() -> None:
+    with pytest.raises(ValueError, match="different pipelines do not merge: 'nightly', 'hourly'"):
+        merged({}, {"pipeline": "hourly"})
+
+
+def test_nothing_does_not_merge() -> None:
+    with pytest.raises(ValueError, match="there is no report to merge"):
+        RunReport.merge()
