@@ -130,8 +130,10 @@ def truth(pipeline: Pipeline) -> Truth:
 # --- making them --------------------------------------------------------------------------------
 
 
-def random_pipeline(rng: random.Random, draws: Draws = "stratified") -> Pipeline:
-    """Make a pipeline of 2 to 6 stages."""
+def random_pipeline(
+    rng: random.Random, draws: Draws = "stratified", invocations: int = INVOCATIONS
+) -> Pipeline:
+    """Make a pipeline of 2 to 6 stages with about so many invocations in all."""
     count = rng.randint(2, 6)
     stages, topology = _wired(rng, count)
     queues = {stage.source for stage in stages if stage.source} | {
@@ -148,7 +150,7 @@ def random_pipeline(rng: random.Random, draws: Draws = "stratified") -> Pipeline
     if kind < 0.2:
         made = _tied(rng, made)
     per_item = sum(made.invocations().values()) / made.items
-    made = replace(made, items=max(60, round(INVOCATIONS / per_item)))
+    made = replace(made, items=max(40, round(invocations / per_item)))
     made = _with_source(rng, made, slow=kind > 0.75)
     return drawn(rng, made, draws)
 
@@ -200,7 +202,9 @@ def _tied(rng: random.Random, pipeline: Pipeline) -> Pipeline:
     demands = pipeline.demands()
     first, second = sorted(demands, key=demands.__getitem__, reverse=True)[:2]
     factor = demands[first] / demands[second] * rng.uniform(0.97, 1.0)
-    stages = [replace(s, mean_s=s.mean_s * factor) if s.name == second else s for s in pipeline.stages]
+    stages = [
+        replace(s, mean_s=s.mean_s * factor) if s.name == second else s for s in pipeline.stages
+    ]
     return replace(pipeline, stages=tuple(stages))
 
 
@@ -241,28 +245,40 @@ def drawn(rng: random.Random, pipeline: Pipeline, draws: Draws) -> Pipeline:
     """
     runs = pipeline.invocations()
     found = {
-        # more than it takes: the last batches of several workers are not full ones
         s.name: _times(
-            rng, 2 * runs[s.name] + 99, runs[s.name], s.mean_s, s.shape, s.sigma, draws
+            rng,
+            draws,
+            s.shape,
+            # more than it takes: the last batches of several workers are not full ones
+            count=2 * runs[s.name] + 99,
+            used=runs[s.name],
+            mean=s.mean_s,
+            sigma=s.sigma,
         )
         for s in pipeline.stages
     }
     if pipeline.arrival_s is not None:
-        items = pipeline.items
         found[SOURCE] = _times(
-            rng, items, items, pipeline.arrival_s, pipeline.arrival_shape, 0.5, draws
+            rng,
+            draws,
+            pipeline.arrival_shape,
+            count=pipeline.items,
+            used=pipeline.items,
+            mean=pipeline.arrival_s,
+            sigma=0.5,
         )
     return replace(pipeline, draws=found)
 
 
 def _times(
     rng: random.Random,
+    draws: Draws,
+    shape: Shape,
+    *,
     count: int,
     used: int,
     mean: float,
-    shape: Shape,
     sigma: float,
-    draws: Draws,
 ) -> list[float]:
     """Return `count` times, of which about the first `used` will be used."""
     if shape == "constant":

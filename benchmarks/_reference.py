@@ -10,16 +10,14 @@ import heapq
 import itertools
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
     from benchmarks._pipelines import Pipeline, Stage
 
-State = Literal["busy", "idle", "blocked"]
 Step = tuple[str, Any]
-Process = "Generator[Step, Any, None]"
 
 
 @dataclass
@@ -30,7 +28,7 @@ class Times:
     idle: float = 0.0
     blocked: float = 0.0
 
-    def shares(self) -> dict[State, float]:
+    def shares(self) -> dict[str, float]:
         wall = self.busy + self.idle + self.blocked
         return {
             "busy": self.busy / wall,
@@ -52,76 +50,91 @@ class _Queue:
         self.capacity = capacity
         self.items: deque[object] = deque()
         self.getters: deque[_Process] = deque()
-        self.putters: deque[tuple[_Process, object]] = deque()
+        self.putters: deque[_Process] = deque()
 
 
 class _Process:
     def __init__(self, times: Times, body: Generator[Step, Any, None]) -> None:
         self.times = times
         self.body = body
-        self.since = 0.0
+        self.step: Step | None = None
+        """What it waits to do; None: the next one."""
+        self.since: float | None = None
+        """Since when it waits for that."""
 
 
 class Simulation:
-    """Runs processes that sleep, get and put, and adds up how long each was in which."""
+    """Runs processes that sleep, get and put, and adds up how long each was in which.
+
+    Who waits for a queue is woken in turn and then tries again, as asyncio's queues have it:
+    another one may have been faster.
+    """
 
     def __init__(self, capacities: dict[str, int]) -> None:
         self.now = 0.0
         self._queues = {name: _Queue(capacity) for name, capacity in capacities.items()}
-        self._timers: list[tuple[float, int, _Process, State]] = []
+        self._timers: list[tuple[float, int, _Process]] = []
         self._order = itertools.count()
-        self._ready: deque[tuple[_Process, object]] = deque()
+        self._ready: deque[_Process] = deque()
 
     def start(self, times: Times, body: Generator[Step, Any, None]) -> None:
-        self._ready.append((_Process(times, body), None))
+        self._ready.append(_Process(times, body))
 
     def run(self) -> float:
         """Run to the end, and return when that was."""
         while True:
             while self._ready:
-                self._go_on(*self._ready.popleft())
+                self._go_on(self._ready.popleft())
             if not self._timers:
                 return self.now
-            self.now, _, process, _ = heapq.heappop(self._timers)
-            process.times.busy += self.now - process.since
-            self._ready.append((process, None))
+            self.now, _, process = heapq.heappop(self._timers)
+            self._ready.append(process)
 
-    def _go_on(self, process: _Process, value: object) -> None:
+    def _go_on(self, process: _Process) -> None:
         """Let a process take steps until one of them makes it wait."""
+        value: object = None
         while True:
-            try:
-                what, detail = process.body.send(value)
-            except StopIteration:
-                return
-            process.since = self.now
+            if process.step is None:
+                try:
+                    process.step = process.body.send(value)
+                except StopIteration:
+                    return
+            what, detail = process.step
             if what == "sleep":
-                until = self.now + detail
-                heapq.heappush(self._timers, (until, next(self._order), process, "busy"))
+                process.step = None
+                process.times.busy += detail
+                heapq.heappush(self._timers, (self.now + detail, next(self._order), process))
                 return
             if what == "get":
                 queue = self._queues[detail]
                 if not queue.items:
-                    queue.getters.append(process)
+                    self._wait(process, queue.getters)
                     return
                 value = queue.items.popleft()
-                if queue.putters:
-                    putter, item = queue.putters.popleft()
-                    putter.times.blocked += self.now - putter.since
-                    queue.items.append(item)
-                    self._ready.append((putter, None))
-                continue
-            name, item = detail
-            queue = self._queues[name]
-            if queue.getters:
-                getter = queue.getters.popleft()
-                getter.times.idle += self.now - getter.since
-                self._ready.append((getter, item))
-            elif len(queue.items) < queue.capacity:
-                queue.items.append(item)
+                self._wake(queue.putters)
+                process.times.idle += self._waited(process)
             else:
-                queue.putters.append((process, item))
-                return
-            value = None
+                queue = self._queues[detail[0]]
+                if len(queue.items) >= queue.capacity:
+                    self._wait(process, queue.putters)
+                    return
+                queue.items.append(detail[1])
+                self._wake(queue.getters)
+                process.times.blocked += self._waited(process)
+                value = None
+
+    def _wait(self, process: _Process, line: deque[_Process]) -> None:
+        if process.since is None:
+            process.since = self.now
+        line.append(process)
+
+    def _wake(self, line: deque[_Process]) -> None:
+        if line:
+            self._ready.append(line.popleft())
+
+    def _waited(self, process: _Process) -> float:
+        since, process.since, process.step = process.since, None, None
+        return 0.0 if since is None else self.now - since
 
 
 def simulate(pipeline: Pipeline) -> Outcome:
@@ -134,7 +147,9 @@ def simulate(pipeline: Pipeline) -> Outcome:
         numbers = iter(range(pipeline.items))
         turn = itertools.count()
         for _ in range(stage.workers):
-            body = _worker(pipeline, stage, service, numbers, turn, makers)
+            body = _worker(
+                pipeline, stage, service=service, numbers=numbers, turn=turn, makers=makers
+            )
             simulation.start(times[stage.name], body)
     if pipeline.arrivals is not None:
         simulation.start(Times(), _source(pipeline, makers))
@@ -167,6 +182,7 @@ def targets(stage: Stage, turn: Iterator[int]) -> tuple[str, ...]:
 def _worker(
     pipeline: Pipeline,
     stage: Stage,
+    *,
     service: Iterator[float],
     numbers: Iterator[int],
     turn: Iterator[int],

@@ -20,8 +20,24 @@ if TYPE_CHECKING:
 Queues = dict[str, Any]
 
 
-def measured(pipeline: Pipeline, *, real_time: bool = False) -> dict[str, Any]:
-    """Run a pipeline and return its report's data."""
+class Stopwatch:
+    """Seconds of all workers of a stage, taken by hand around every get and put."""
+
+    def __init__(self) -> None:
+        self.wall = 0.0
+        self.idle = 0.0
+        self.blocked = 0.0
+
+    def shares(self) -> dict[str, float]:
+        idle, blocked = self.idle / self.wall, self.blocked / self.wall
+        return {"busy": 1.0 - idle - blocked, "idle": idle, "blocked": blocked}
+
+
+Watches = dict[str, Stopwatch]
+
+
+def measured(pipeline: Pipeline, *, real_time: bool = False) -> tuple[dict[str, Any], Watches]:
+    """Run a pipeline; return its report's data, and each stage's times taken by hand."""
     before = _config.current()
     _config.replace(_config.Config(console=False))
     try:
@@ -32,7 +48,8 @@ def measured(pipeline: Pipeline, *, real_time: bool = False) -> dict[str, Any]:
         _config.replace(before)
 
 
-async def _run(pipeline: Pipeline) -> dict[str, Any]:
+async def _run(pipeline: Pipeline) -> tuple[dict[str, Any], Watches]:
+    watches = {stage.name: Stopwatch() for stage in pipeline.stages}
     async with opm.run("bench", resources=False, report=None) as run:
         queues: Queues = {
             name: opm.wrap_queue(asyncio.Queue(capacity), name=name)
@@ -42,20 +59,26 @@ async def _run(pipeline: Pipeline) -> dict[str, Any]:
         workers = [
             worker
             for stage in pipeline.stages
-            for worker in _Workers(pipeline, stage, queues, makers).all()
+            for worker in _Workers(pipeline, stage, queues, makers, watches[stage.name]).all()
         ]
         if pipeline.arrivals is not None:
             workers.append(_source(pipeline, queues, makers))
         await asyncio.gather(*workers)
-    return run.report.to_dict()
+    return run.report.to_dict(), watches
 
 
 class _Workers:
     """The workers of one stage."""
 
     def __init__(
-        self, pipeline: Pipeline, stage: Stage, queues: Queues, makers: dict[str, int]
+        self,
+        pipeline: Pipeline,
+        stage: Stage,
+        queues: Queues,
+        makers: dict[str, int],
+        watch: Stopwatch,
     ) -> None:
+        self.watch = watch
         self.pipeline = pipeline
         self.stage = stage
         self.queues = queues
@@ -71,7 +94,19 @@ class _Workers:
             "inside": self.inside,
             "loop": self.decorate(self.looping),
         }
-        return [kinds[self.stage.style]() for _ in range(self.stage.workers)]
+        return [self.timed(kinds[self.stage.style]) for _ in range(self.stage.workers)]
+
+    async def timed(self, worker: Callable[[], Awaitable[None]]) -> None:
+        began = _now()
+        await worker()
+        # the last of several producers tells those behind, which may block it
+        await _done(self.pipeline, self.stage.sinks, self.put, self.makers)
+        self.watch.wall += _now() - began
+
+    async def put(self, queue: str, item: object) -> None:
+        began = _now()
+        await self.queues[queue].put(item)
+        self.watch.blocked += _now() - began
 
     async def outside(self) -> None:
         """Get and put around the stage."""
@@ -84,7 +119,6 @@ class _Workers:
             await self.gap()
             await work(taken)
             await self.give()
-        await _done(self.pipeline, self.stage.sinks, self.queues, self.makers)
 
     async def inside(self) -> None:
         """Get and put in the stage."""
@@ -99,7 +133,6 @@ class _Workers:
         step = self.decorate(all_three)
         while await step():
             pass
-        await _done(self.pipeline, self.stage.sinks, self.queues, self.makers)
 
     async def looping(self) -> None:
         """One invocation for everything."""
@@ -111,7 +144,6 @@ class _Workers:
             await self.gap()
             await self.work(taken)
             await self.give()
-        await _done(self.pipeline, self.stage.sinks, self.queues, self.makers)
 
     async def take(self) -> tuple[int, bool]:
         """Return how many items there are to work on, and whether more may come."""
@@ -120,7 +152,10 @@ class _Workers:
             return int(more), more
         queue = self.queues[self.stage.source]
         for taken in range(self.stage.takes):
-            if await queue.get() is None:
+            began = _now()
+            item = await queue.get()
+            self.watch.idle += _now() - began
+            if item is None:
                 return taken, False
         return self.stage.takes, True
 
@@ -134,7 +169,7 @@ class _Workers:
     async def give(self) -> None:
         for _ in range(self.stage.gives):
             for sink in targets(self.stage, self.turn):
-                await self.queues[sink].put(0)
+                await self.put(sink, 0)
 
 
 async def _source(pipeline: Pipeline, queues: Queues, makers: dict[str, int]) -> None:
@@ -142,15 +177,26 @@ async def _source(pipeline: Pipeline, queues: Queues, makers: dict[str, int]) ->
     for gap_s in pipeline.draws[SOURCE]:
         await asyncio.sleep(gap_s)
         await queues[pipeline.arrivals].put(0)
-    await _done(pipeline, (pipeline.arrivals,), queues, makers)
+
+    async def put(queue: str, item: object) -> None:
+        await queues[queue].put(item)
+
+    await _done(pipeline, (pipeline.arrivals,), put, makers)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _done(
-    pipeline: Pipeline, sinks: tuple[str, ...], queues: Queues, makers: dict[str, int]
+    pipeline: Pipeline,
+    sinks: tuple[str, ...],
+    put: Callable[[str, object], Awaitable[None]],
+    makers: dict[str, int],
 ) -> None:
     """Tell the workers behind that nothing more comes, if this was the last to put."""
     for sink in sinks:
         makers[sink] -= 1
         if makers[sink] == 0:
             for _ in range(takers_of(pipeline, sink)):
-                await queues[sink].put(None)
+                await put(sink, None)

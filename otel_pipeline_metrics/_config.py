@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, TextIO, Union
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -33,8 +34,14 @@ class Config:
     resource_attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     metric_attributes: tuple[str, ...] = ()
     console: Console = None
+    spans_per_second: float | None = 100.0
+    """Spans that each stage may make a second, over time; None: no limit."""
     flush_timeout_s: float = 5.0
     """Deadline for everything that is flushed at the end, all signals together."""
+    spool: Path | None = None
+    """Directory that keeps what the collector would not take; None: it is dropped."""
+    spool_max_bytes: int = 100 * 1024 * 1024
+    spool_max_age_s: float = 7 * 24 * 3600.0
 
 
 _current = Config()

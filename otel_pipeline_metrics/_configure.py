@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics import _config, _guard, _telemetry
+from otel_pipeline_metrics import _config, _guard, _series, _telemetry
 from otel_pipeline_metrics import environment_variables as env
 from otel_pipeline_metrics._config import EXPORTERS, Config, Console, ExporterName
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
@@ -39,6 +39,7 @@ def configure(
     resource_attributes: Mapping[str, AttributeValue] | None = None,
     metric_attributes: Sequence[str] = (),
     console: Console = None,
+    spans_per_second: float | None = 100.0,
 ) -> None:
     """Say where telemetry goes. Without arguments the standard OTEL_* variables decide.
 
@@ -58,6 +59,10 @@ def configure(
             value makes a series of its own, so name only those with few values.
         console: True prints run summaries to stderr, a text stream there, False nowhere.
             None prints them where the development console is on or stderr is a terminal.
+        spans_per_second: how many spans a stage may make a second, over time, after its
+            first thousand. Past that, invocations are still measured, one and all, and
+            those that fail or are slower than the stage's p99 still get spans, as many
+            again. Reports tell how many had none. None: no limit.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -71,6 +76,7 @@ def configure(
         resource_attributes=check_attributes(resource_attributes, "resource_attributes"),
         metric_attributes=_metric_attributes(metric_attributes),
         console=_console(console),
+        spans_per_second=_spans_per_second(spans_per_second),
         flush_timeout_s=_flush_timeout(),
     )
     # The SDK is imported here and not before: an unconfigured program never pays for it.
@@ -83,6 +89,7 @@ def configure(
         if config.console is None and _export.console:
             config = dataclasses.replace(config, console=True)
         _config.replace(config)
+        _series.limit_spans(config.spans_per_second)
         _telemetry.set_probe("resources", install_resources)
         _telemetry.install(
             _telemetry.Telemetry(
@@ -104,6 +111,7 @@ def shutdown() -> None:
         _end_export()
         _telemetry.install(_telemetry.silent(), retire=False)
         _config.replace(Config())
+        _series.limit_spans(Config().spans_per_second)
 
 
 def _end_export() -> None:
@@ -180,6 +188,16 @@ def _console(console: Any) -> Console:
     raise TypeError(
         f"console must be True, False, None or a text stream, not {type(console).__name__}"
     )
+
+
+def _spans_per_second(rate: Any) -> float | None:
+    if rate is None:
+        return None
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
+        raise TypeError(f"spans_per_second must be a number or None, not {type(rate).__name__}")
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"spans_per_second must be finite and not negative, not {rate}")
+    return float(rate)
 
 
 def _flush_timeout() -> float:

@@ -65,7 +65,7 @@ class WorkerAccounting(Protocol):
 tracing: Tracing | None = None
 """Set by the telemetry room; None: no spans."""
 
-spans_per_second: float | None = None
+spans_per_second: float | None = 100.0
 """Spans that each stage may make a second, over time; None: as many as it has invocations."""
 
 workers: WorkerAccounting | None = None

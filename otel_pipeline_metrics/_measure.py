@@ -8,9 +8,9 @@ has an `Execution`, which costs as much again.
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _guard, _hooks, _series
+from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _series
 from otel_pipeline_metrics._execution import NOTHING, Details, Execution
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
 from otel_pipeline_metrics._semconv import DURATION_BUCKETS
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._series import Series
 
+
+APART: Final = object()
+"""In a cell's place of a token: measured, but not current."""
 
 # --- the hot path ---------------------------------------------------------------------------
 
@@ -36,13 +39,22 @@ def begin(stage: StageId) -> Cell:
         series.begun.append(None)
         cell = [series, None, 0.0, None]
         tracing = _hooks.tracing
-        if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
-            observe(cell, parent)
-        cell[1] = current.set(cell)
+        if _gc.running_in and _gc.here():
+            apart(cell)
+        else:
+            if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+                observe(cell, parent)
+            cell[1] = current.set(cell)
         cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
         return failed("beginning a stage")
     return cell
+
+
+def apart(cell: Cell) -> None:
+    """Let an invocation be measured without being current: the garbage collector called it."""
+    cell[1] = APART
+    cell[3] = Execution(cell)
 
 
 def failed(where: str) -> Cell:
@@ -169,10 +181,11 @@ def prepare(stage: StageId) -> Execution:
         series.begun.append(None)
         execution = Execution([series, None, 0.0, None])
         execution.cell[3] = execution
-        if _hooks.workers is not None:
-            _hooks.workers.opened(execution)
-        _start_span(execution)
-        _trace(execution, "suspend")
+        if not (_gc.running_in and _gc.here()):
+            if _hooks.workers is not None:
+                _hooks.workers.opened(execution)
+            _start_span(execution)
+            _trace(execution, "suspend")
     except Exception:  # noqa: BLE001 - as in `begin`
         _guard.fault("opening a generator stage")
         return NOTHING
@@ -184,11 +197,14 @@ def resume(execution: Execution) -> None:
     if execution.series is None:
         return
     try:
-        _trace(execution, "resume")
-        if _hooks.workers is not None:
-            _hooks.workers.resuming(execution, current.get())
         cell = execution.cell
-        cell[1] = current.set(cell)
+        if _gc.running_in and _gc.here():
+            cell[1] = APART
+        else:
+            _trace(execution, "resume")
+            if _hooks.workers is not None:
+                _hooks.workers.resuming(execution, current.get())
+            cell[1] = current.set(cell)
         cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - as in `begin`
         _guard.fault("resuming a generator stage")
@@ -263,7 +279,7 @@ def _put_aside(execution: Execution, now: float) -> None:
         except Exception:  # noqa: BLE001 - the invocation's own numbers stand
             _guard.fault("a worker's time")
     token, execution.cell[1] = execution.cell[1], None
-    if token is None:
+    if token is None or token is APART:
         return
     try:
         current.reset(token)

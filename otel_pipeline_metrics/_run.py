@@ -209,7 +209,7 @@ class Run:
             "resources": self._resource_data(),
             "bottleneck": {"stage": None, "why": "no queue is instrumented", "busy": None},
             "telemetry": {
-                "spans": dict.fromkeys(("created", "sampled_out", "exported", "lost")),
+                "spans": self._span_data(),
                 "flush_s": None,
                 "collector": None,
             },
@@ -220,6 +220,16 @@ class Run:
         for series, times in _workers.snapshot(self._scope, self._ended_at or _clock.now()).items():
             states.setdefault(series.key, []).extend(times.values())
         return states
+
+    def _span_data(self) -> dict[str, int | None]:
+        """Return how many invocations had a span of their own, and how many went without."""
+        data: dict[str, int | None] = dict.fromkeys(("created", "sampled_out", "exported", "lost"))
+        data["skipped"] = None
+        if self._span is not None:
+            made = sum(series.spans_made for series in list(self._scope.series.values()))
+            count = sum(stats.count for stats in list(self._stats.stages.values()))
+            data |= {"created": made, "skipped": max(0, count - made)}
+        return data
 
     def _cache_data(self) -> list[dict[str, Any]]:
         return [

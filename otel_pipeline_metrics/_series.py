@@ -13,6 +13,7 @@ import os
 import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakSet
 
 from otel_pipeline_metrics import _clock, _guard, _hooks
 from otel_pipeline_metrics._model import Batch, QueueBatch, StageKey, TimeInStates
@@ -113,9 +114,13 @@ class Series:
         self.exemplars: dict[int, tuple[float, Any]] = {}
         """By bucket: the latest of `plain` with a sampled span, and its context."""
         self.spans_made = 0
+        self.grant_spans()
+
+    def grant_spans(self) -> None:
+        """Begin the span budget anew."""
         burst = math.inf if _hooks.spans_per_second is None else SPAN_BURST
         self.spans_left: float = burst
-        """Of the span budget: while there is some, every invocation has a span."""
+        """While there is some, every invocation has a span."""
         self.late_left: float = burst
         """The same for spans made after the fact, of errors and of the slow ones."""
         self.slow_s = math.inf
@@ -154,7 +159,7 @@ class Series:
         self.refilled_at = now
         self.spans_left = min(SPAN_BURST, self.spans_left + more)
         self.late_left = min(SPAN_BURST, self.late_left + more)
-        if self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
+        if self.spans_left >= 1 or self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
             self.slow_s = math.inf
         else:
             self.slow_s = plain[int(len(plain) * SLOW_QUANTILE)]
@@ -164,7 +169,8 @@ class QueueSeries:
     """What happened at one queue in one scope. Times are in seconds."""
 
     __slots__ = (
-        "blocked", "consumers", "depth_peak", "got", "idle", "name", "producers", "put", "waits",
+        "blocked", "consumers", "depth_peak", "first_put", "got", "idle", "last_put", "name",
+        "producers", "put", "waits",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -173,6 +179,9 @@ class QueueSeries:
         """From put to get, of items no sink has seen yet."""
         self.put = 0
         self.got = 0
+        self.first_put: float | None = None
+        self.last_put: float | None = None
+        """`_clock.now()` of the first put and the last one."""
         self.blocked = 0.0
         """Waited in put, all producers together."""
         self.idle = 0.0
@@ -186,8 +195,8 @@ class Scope:
     """What executions belong to: a run, or the process where there is none."""
 
     __slots__ = (
-        "ended", "on_resources", "pipeline", "queues", "run_id", "scope", "series", "sinks",
-        "workers",
+        "__weakref__", "ended", "on_resources", "pipeline", "queues", "run_id", "scope", "series",
+        "sinks", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -233,7 +242,16 @@ current: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
 _sinks: tuple[Sink, ...] = ()
 _scopes: dict[Scope, None] = {process_scope: None}
+_ended: WeakSet[Scope] = WeakSet()
+"""Runs that are over, while a task or thread that began in them may still go on."""
 _drain_lock = threading.Lock()
+
+
+def limit_spans(per_second: float | None) -> None:
+    """Give every stage a budget of spans from now on; None for no limit."""
+    _hooks.spans_per_second = per_second
+    for series in all_series():
+        series.grant_spans()
 
 
 def current_scope() -> Scope:
@@ -311,7 +329,7 @@ def drain(then: Callable[[], None] | None = None) -> None:
     if not _drain_lock.acquire(timeout=DRAIN_WAIT_S):
         return
     try:
-        for scope in list(_scopes):
+        for scope in (*list(_scopes), *list(_ended)):
             _drain_scope(scope)
         if then is not None:
             then()
@@ -328,6 +346,7 @@ def _drain_scope(scope: Scope) -> None:
             _hand_on_queue(scope, queue)
     if scope.ended and not any(s.active or s.pending for s in scope.series.values()):
         _scopes.pop(scope, None)
+        _ended.add(scope)
 
 
 def drain_series(series: Series) -> None:

@@ -148,6 +148,8 @@ class QueueStats:
                 "rel_error": _sketch.REL_ERROR,
                 "sketch": self.sketch.to_dict(),
             },
+            # from the first put to the last: how long it was being filled
+            "put_span_s": _since(series.first_put, series.last_put),
             "put_blocked_s": series.blocked,
             "get_waited_s": series.idle,
             "producers": list(series.producers),
@@ -222,9 +224,14 @@ def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
     }
 
 
+def _since(first: float | None, last: float | None) -> float | None:
+    return None if first is None or last is None else max(0.0, last - first)
+
+
 def _plus(total: int | None, more: int | None) -> int | None:
     return total if more is None else (total or 0) + more
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if whole else None
+    ratio = part / whole if whole else math.inf
+    return ratio if math.isfinite(ratio) else None

@@ -18,6 +18,9 @@ class waiting:  # noqa: N801 - reads as a word in `with waiting():`
     In a stage or between stages, the time counts as `blocked` and not as `busy`: use it
     around acquiring a permit, a rate limit or a slow receiver. Queues that `wrap_queue`
     instruments do it by themselves.
+
+    Args:
+        state: "blocked", or "idle" where the wait is one for input.
     """
 
     __slots__ = ("_state", "_worker", "began", "seconds")
@@ -33,8 +36,8 @@ class waiting:  # noqa: N801 - reads as a word in `with waiting():`
     def __enter__(self) -> waiting:
         """Begin to wait. Never raises."""
         self._worker = None
-        self.began = _clock.now()
         try:
+            self.began = _clock.now()
             if _hooks.workers is None and _hooks.watch is not None:
                 _hooks.watch()
             if _hooks.workers is not None:
@@ -50,9 +53,9 @@ class waiting:  # noqa: N801 - reads as a word in `with waiting():`
         traceback: TracebackType | None,
     ) -> None:
         """Stop waiting. Never raises."""
-        now = _clock.now()
-        self.seconds = now - self.began
         try:
+            now = _clock.now()
+            self.seconds = now - self.began
             if self._worker is not None and _hooks.workers is not None:
                 _hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
         except Exception:  # noqa: BLE001 - as above

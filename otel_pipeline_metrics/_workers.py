@@ -7,16 +7,22 @@ we see of it, is shared out, so the three states add up to its wall time:
 - blocked: inside a put of one, waiting for room, or in `waiting()`;
 - busy: the rest, awaited I/O included.
 
-Inside a stage it is the stage's. Outside, a wait for input belongs to the stage that the
-worker enters next, and everything else to the stage it left last, so a worker loop that gets,
-calls a stage and puts is told the same as a stage that does all three. Time between two
-different stages with no queue in between is neither's. Nothing here runs before the first
-queue is instrumented.
+Inside a stage it is the stage's, and that of the stages around it. Outside, a wait for input
+belongs to the stage that the worker enters next, and everything else to the stage it left
+last, so a worker loop that gets, calls a stage and puts is told the same as a stage that does
+all three. Before its first stage the time since its first get is that stage's, unless it puts:
+what only feeds a queue, or hands on, is no stage. Time between two different stages with no
+queue in between is neither's. Nothing here runs before the first queue is instrumented.
+
+A wait need not happen in the task it is for: `asyncio.wait_for(queue.get(), 1)` has a task of
+its own until Python 3.11, `asyncio.to_thread(queue.get)` a thread. The worker that asked is
+the one that waits.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 import threading
 from collections import deque
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._series import Cell, QueueSeries, Scope, Series
 
+State = Literal["busy", "idle", "blocked"]
+
 MAX_WORKERS: Final = 256
 """Workers told apart at one stage; a task for each item would make an endless number."""
 
@@ -38,6 +46,8 @@ LAST_LINKS: Final = 63
 """Of many producers of a batch the first 64 and the last 63 are linked: the SDK takes 128."""
 
 _numbers = itertools.count()
+_first_number = 0
+"""Of the workers of this process; those before are of the process that it was forked from."""
 _worker: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
 
 
@@ -61,12 +71,26 @@ class Links:
         self.last.append(link)
 
 
+class Wait:
+    """A wait in progress, of one worker."""
+
+    __slots__ = ("by", "level", "state", "worker")
+
+    def __init__(self, worker: Worker, state: WaitState) -> None:
+        self.worker = worker
+        self.state: WaitState = state
+        self.level = worker.inside()
+        """The stage that waits: only while that is the worker's innermost, the worker does."""
+        self.by = _owner()
+        """The task or thread that it happens in."""
+
+
 class Worker:
-    """One task or thread at work in one scope. Only that task or thread changes it."""
+    """One task or thread at work in one scope, and whoever waits for it."""
 
     __slots__ = (
-        "context", "depth", "got_from", "links", "mark", "met_queue", "number", "owner",
-        "pending_busy", "pending_idle", "scope", "stage", "waiting",
+        "context", "got_from", "lends", "links", "mark", "met_queue", "number", "owner",
+        "pending", "queue_since", "scope", "stack", "stage", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: object, scope: Scope) -> None:
@@ -74,50 +98,92 @@ class Worker:
         self.scope = scope
         self.number = next(_numbers)
         self.mark = _clock.now()
-        """Until when its time outside of stages is shared out."""
-        self.depth = 0
+        """Until when its time is shared out."""
+        self.stack: list[Execution] = []
+        """What it runs now, the innermost last."""
+        self.waits: list[Wait] = []
+        """Mostly one or none."""
         self.stage: Series | None = None
-        """The stage it is in, or left last."""
-        self.pending_idle = 0.0
-        """Waited for the input of the stage that it enters next."""
-        self.pending_busy = 0.0
-        """Spent before its first stage, which is that stage's."""
-        self.waiting: tuple[WaitState, float] | None = None
-        """The wait it is in now, and since when."""
+        """The outermost stage it is in, or the one it left last."""
+        self.pending = TimeInStates()
+        """Of the stage that it enters next: waits for input; before the first one, all."""
         self.got_from: dict[str, QueueSeries] = {}
         """The queues it got from since it last entered a stage."""
         self.links: Links | None = None
         self.context: Any = None
         """The span context of the stage it left last, for what it puts."""
         self.met_queue = False
+        """Whether its waits can be seen, so that its stages' shares are known."""
+        self.queue_since = False
+        """The same since it last left a stage."""
+        self.lends = True
+        """Whether a thread that its task may wait for may be it."""
 
-    def outside_until(self, now: float) -> None:
-        """Share out the time outside of stages that was no wait."""
-        self._share("busy", now - self.mark)
+    def settle(self, now: float) -> None:
+        """Share out the time until now."""
+        seconds = now - self.mark
+        if seconds <= 0.0:
+            return
         self.mark = now
+        state = self.state()
+        if not self.stack:
+            if self.stage is not None or self.queue_since:
+                _count(self._outside(state), state, seconds)
+            return
+        told: list[Series] = []
+        for execution in self.stack:
+            if state == "idle":
+                execution.idle += seconds
+                execution.plain = False
+            elif state == "blocked":
+                execution.blocked += seconds
+                execution.plain = False
+            series = execution.series
+            if series is None or series in told:
+                continue  # a stage in itself: its worker's time passes once
+            told.append(series)
+            _count(states_of(series, self), state, seconds)
 
-    def at_queue(self) -> None:
-        """Note that this worker's waits can be seen: its stages' shares are known."""
-        self.met_queue = True
-        if self.stage is not None:
+    def state(self) -> State:
+        """Return the state it is in."""
+        innermost = self.stack[-1] if self.stack else None
+        for wait in reversed(self.waits):
+            if wait.level is innermost:
+                return wait.state
+        return "busy"
+
+    def _outside(self, state: State) -> TimeInStates:
+        """Return where time outside of stages goes."""
+        if state == "idle" or self.stage is None:
+            return self.pending
+        return states_of(self.stage, self)
+
+    def inside(self) -> Execution | None:
+        """Return the stage of this worker that the code here is in."""
+        execution = _series.executing()
+        return execution if execution is not None and execution.worker is self else None
+
+    def at_queue(self, *, leaving: bool) -> None:
+        """Note that this worker's waits can be seen: its stages' shares are known.
+
+        Args:
+            leaving: whether it is done with the stage it left last, and not about to begin one.
+        """
+        self.met_queue = self.queue_since = True
+        for execution in self.stack:
+            if execution.series is not None:
+                execution.series.queued = True
+        if leaving and not self.stack and self.stage is not None:
             self.stage.queued = True
 
-    def _share(self, state: Literal["busy", "idle", "blocked"], seconds: float) -> None:
-        if state == "idle":
-            self.pending_idle += seconds
-        elif self.stage is None:
-            self.pending_busy += seconds
-        else:
-            time = states_of(self.stage, self)
-            if state == "busy":
-                time.busy += seconds
-            else:
-                time.blocked += seconds
-
-    def waited_outside(self, state: WaitState, now: float) -> None:
-        """Share out a wait outside of stages."""
-        self._share(state, now - self.mark)
+    def forget(self, now: float) -> None:
+        """Let the time outside of stages until now be nobody's."""
+        if self.stack:
+            return
         self.mark = now
+        if self.stage is None:
+            self.pending = TimeInStates()
+            self.met_queue = self.queue_since = False
 
     def add_link(self, link: Any) -> None:
         """Remember a producer of what was got, for the stage that it is got for."""
@@ -127,18 +193,30 @@ class Worker:
 
     def entered(self, series: Series, now: float) -> None:
         """Give the stage what was spent for it before."""
-        if self.stage is None or self.stage is series:
-            self.outside_until(now)
+        if self.stage is None or self.stage is series or self.queue_since:
+            self.settle(now)
         self.mark = now
+        self.queue_since = False
         series.queued = series.queued or self.met_queue
-        time = states_of(series, self)
-        time.idle += self.pending_idle
-        time.busy += self.pending_busy
-        self.pending_idle = self.pending_busy = 0.0
+        time, pending = states_of(series, self), self.pending
+        time.idle += pending.idle
+        time.busy += pending.busy
+        time.blocked += pending.blocked
+        self.pending = TimeInStates()
         self.stage = series
         for queue in self.got_from.values():
             queue.consumers[series.key.stage] = None
         self.got_from.clear()
+
+
+def _count(time: TimeInStates, state: State, seconds: float) -> None:
+    # written out: no call in between, so that no thread comes in between
+    if state == "busy":
+        time.busy += seconds
+    elif state == "idle":
+        time.idle += seconds
+    else:
+        time.blocked += seconds
 
 
 def states_of(series: Series, worker: Worker) -> TimeInStates:
@@ -151,22 +229,45 @@ def states_of(series: Series, worker: Worker) -> TimeInStates:
     return time
 
 
-def here(scope: Scope | None = None) -> Worker:
-    """Return the worker that runs this code, made if need be."""
+def here(scope: Scope | None = None, *, waits: bool = False) -> Worker:
+    """Return the worker that runs this code, made if need be.
+
+    Args:
+        scope: of the stage that begins; the current one if None.
+        waits: whether it is about to wait, or has just done so, at a queue.
+    """
     owner = _owner()
     found = _series.executing()
-    if found is not None and found.opener == owner and found.worker is not None:
+    if found is not None and found.worker is not None:
         inside: Worker = found.worker
-        return inside
+        if inside.number >= _first_number and (
+            found.opener == owner or (waits and _waits_for(inside, found, owner))
+        ):
+            return inside
     scope = scope or _series.current_scope()
-    worker = _worker.get()
-    if worker is not None and worker.scope is scope and _is_of(worker, owner):
-        return worker
+    before = _worker.get()
+    if before is not None and (before.scope is not scope or before.number < _first_number):
+        before = None
+    if before is not None and _is_of(before, owner):
+        return before
     worker = Worker(owner, scope)
+    if before is not None and before.owner == owner:
+        # a thread that this task does not wait for is that worker now
+        worker.stage, worker.context, worker.lends = before.stage, before.context, False
     _worker.set(worker)
-    if len(scope.workers) < MAX_WORKERS:
-        scope.workers[worker.number] = worker
+    _enlist(worker)
     return worker
+
+
+def _enlist(worker: Worker) -> None:
+    """Let snapshots see a worker, if there is room beside those that still have to be seen."""
+    workers = worker.scope.workers
+    if len(workers) >= MAX_WORKERS:
+        for other in list(workers.values()):
+            if not other.stack and not other.waits and other.pending == TimeInStates():
+                workers.pop(other.number, None)
+    if len(workers) < MAX_WORKERS:
+        workers[worker.number] = worker
 
 
 def _owner() -> int | tuple[int]:
@@ -182,11 +283,28 @@ def _owner() -> int | tuple[int]:
 
 
 def _is_of(worker: Worker, owner: object) -> bool:
-    if worker.owner == owner:
-        return True
-    # `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it:
-    # that thread does the task's work. With more than one at a time each is its own worker.
-    return isinstance(owner, tuple) and not isinstance(worker.owner, tuple) and not worker.depth
+    """Tell whether a task or thread is the worker that its context brought along.
+
+    `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it: that
+    thread does the task's work. Where two are at it at a time, the second is on its own.
+    """
+    if worker.stack:
+        return worker.owner == owner and worker.stack[-1].opener == owner
+    if worker.owner != owner and (
+        not worker.lends or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
+    ):
+        return False
+    return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)
+
+
+def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
+    """Tell whether a thread waits for the task whose stage its context brought along."""
+    return (
+        isinstance(owner, tuple)
+        and not isinstance(execution.opener, tuple)
+        and worker.stack[-1:] == [execution]
+        and not worker.waits
+    )
 
 
 class Accounting:
@@ -200,79 +318,131 @@ class Accounting:
             execution.links = (*links.first, *links.last)
             execution.links_dropped = links.dropped
 
-    def resuming(self, execution: Execution, parent: Cell | None) -> None:
+    def resuming(self, execution: Execution, parent: Cell | None) -> None:  # noqa: ARG002
         """Begin to share out time to an execution, or go on after a pause."""
         now = _clock.now()
-        execution.parent = parent
-        execution.accounted = now
-        execution.waited = execution.idle + execution.blocked
         worker = here(execution.scope)
+        if worker.stack:
+            worker.settle(now)
+        elif execution.series is not None:
+            worker.entered(execution.series, now)
+        worker.stack.append(execution)
         execution.worker = worker
         execution.opener = _owner()
-        if worker.depth == 0 and execution.series is not None:
-            worker.entered(execution.series, now)
-        worker.depth += 1
 
     def paused(self, execution: Execution, now: float) -> None:
         """Share out the time since then: it ends, or pauses."""
         worker: Worker | None = execution.worker
-        series = execution.series
-        if worker is None or series is None:
+        if worker is None:
             return
-        waits = execution.idle + execution.blocked - execution.waited
-        states_of(series, worker).busy += now - execution.accounted - waits
         execution.worker = None
-        worker.depth -= 1
-        if worker.depth == 0:
-            worker.mark = now
+        if worker.number < _first_number:
+            return
+        worker.settle(now)
+        worker.stack.remove(execution)
+        if not worker.stack:
+            worker.queue_since = False
             if execution.span is not None:
                 worker.context = execution.span.get_span_context()
 
-    def wait_begins(self, state: WaitState, now: float) -> Worker:
-        """Let the worker here wait; return it."""
-        worker = here()
-        worker.at_queue()
-        if worker.depth == 0:
-            worker.outside_until(now)
-        worker.waiting = (state, now)
-        return worker
+    def wait_begins(self, state: WaitState, now: float) -> Wait:
+        """Let the worker here wait; return what `wait_ends` takes."""
+        return begin_wait(here(waits=True), state, now)
 
-    def wait_ends(self, worker: Worker, state: WaitState, seconds: float, now: float) -> None:
+    def wait_ends(self, worker: Wait, state: WaitState, seconds: float, now: float) -> None:  # noqa: ARG002
         """Share out a wait."""
-        worker.waiting = None
-        if worker.depth == 0:
-            worker.waited_outside(state, now)
-        else:
-            _waited_inside(worker, state, seconds)
+        end_wait(worker, now)
 
 
-def _waited_inside(worker: Worker, state: WaitState, seconds: float) -> None:
-    """Count a wait for the stage it happened in, and for those around that one."""
-    cell = _series.current.get()
-    while cell is not None and len(cell) > 1:
-        execution: Execution | None = cell[3]
-        if execution is None:
-            return
-        series = execution.series
-        if series is not None and execution.worker is worker:
-            time = states_of(series, worker)
-            series.queued = True
-            execution.plain = False
-            if state == "idle":
-                execution.idle += seconds
-                time.idle += seconds
-            else:
-                execution.blocked += seconds
-                time.blocked += seconds
-        cell = execution.parent
+def begin_wait(worker: Worker, state: WaitState, now: float) -> Wait:
+    """Let a worker wait, in the code that runs here."""
+    worker.settle(now)
+    wait = Wait(worker, state)
+    worker.waits.append(wait)
+    worker.at_queue(leaving=state == "blocked")
+    return wait
+
+
+def end_wait(wait: Wait, now: float) -> None:
+    """Let a worker go on."""
+    worker = wait.worker
+    if worker.number >= _first_number:
+        worker.settle(now)
+    worker.waits.remove(wait)
+
+
+def putting(queue: QueueSeries, asked: Worker | None = None) -> Any:
+    """Note the stage that puts; return the context of its span.
+
+    Args:
+        queue: that it puts into.
+        asked: the worker that puts, where the code here runs for another.
+    """
+    worker = asked or here(waits=True)
+    worker.settle(_clock.now())
+    worker.at_queue(leaving=True)
+    execution = worker.inside()
+    if execution is None and worker.stage is not None:
+        queue.producers[worker.stage.key.stage] = None
+        return worker.context
+    if execution is None:
+        # it only feeds, unless it does so for the stage that its task was made in
+        worker.forget(_clock.now())
+        execution = _series.executing()
+    if execution is None or execution.series is None:
+        return None
+    queue.producers[execution.series.key.stage] = None
+    return None if execution.span is None else execution.span.get_span_context()
+
+
+def got(queue: QueueSeries, link: Any, asked: Worker | None = None) -> None:
+    """Note the stage that gets, or let the one that the worker enters next be noted.
+
+    Args:
+        queue: that it got from.
+        link: to the producer, if there is one to link to.
+        asked: as in `putting`.
+    """
+    worker = asked or here(waits=True)
+    worker.settle(_clock.now())
+    worker.at_queue(leaving=False)
+    execution = worker.inside()
+    if execution is None:
+        worker.got_from[queue.name] = queue
+        if link is not None:
+            worker.add_link(link)
+        return
+    if execution.series is not None:
+        queue.consumers[execution.series.key.stage] = None
+    if link is not None:
+        execution.link(link)
+
+
+def has_put(worker: Worker) -> None:
+    """Let what a worker without a stage spent on putting be nobody's."""
+    if worker.stage is None:
+        worker.forget(_clock.now())
+
+
+def skip(asked: Worker | None = None) -> None:
+    """Let the time since the worker here left its stage be nobody's."""
+    worker = asked or here(waits=True)
+    worker.forget(_clock.now())
+    if not worker.stack:
+        # what it does from now on has nothing to do with the queues before
+        worker.met_queue = worker.queue_since = False
 
 
 def snapshot(scope: Scope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
     """Return the time in states of every stage of a scope whose waits are seen, until `now`.
 
-    What is not shared out yet is added: the wait that a worker is in, and what it waited for
-    a stage that it has not entered, which goes to the one it left last. Changes nothing.
+    What is not shared out yet is added: the stage or the wait that a worker is in, and what it
+    waited for a stage that it has not entered, which goes to the one it left last. Where the
+    scope has ended, that is shared out for good and told to the sinks, so that metrics say the
+    same.
     """
+    if scope.ended:
+        _settle(scope, now)
     states = {
         series: {
             number: TimeInStates(time.busy, time.idle, time.blocked)
@@ -282,24 +452,44 @@ def snapshot(scope: Scope, now: float) -> dict[Series, dict[int | None, TimeInSt
         if series.queued
     }
     for worker in list(scope.workers.values()):
-        series = worker.stage
-        if series is None or series not in states:
-            continue
-        number = worker.number if worker.number in states[series] else None
-        time = states[series].setdefault(number, TimeInStates())
-        time.idle += worker.pending_idle
-        wait = worker.waiting
-        if wait is not None:
-            state, began = wait
-            setattr(time, state, getattr(time, state) + max(0.0, now - began))
+        for series, more in _unsettled(worker, now):
+            if series in states:
+                number = worker.number if worker.number in states[series] else None
+                _add(states[series].setdefault(number, TimeInStates()), more)
     return states
 
 
-def skip() -> None:
-    """Let the time since the worker here left its stage be nobody's."""
-    worker = here()
-    if worker.depth == 0:
-        worker.mark = _clock.now()
+def _unsettled(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
+    """Return what is not shared out yet of a worker's time, and to which stages it goes."""
+    stack, last, state = list(worker.stack), worker.stage, worker.state()
+    more = TimeInStates()
+    if stack or state != "busy":
+        setattr(more, state, max(0.0, now - worker.mark))
+    if stack:
+        return [(series, more) for series in {e.series for e in stack} if series is not None]
+    if last is None:
+        return []
+    _add(more, worker.pending)
+    return [(last, more)]
+
+
+def _settle(scope: Scope, now: float) -> None:
+    """Share out what is not, and tell the sinks."""
+    for worker in list(scope.workers.values()):
+        if worker.stack or worker.waits:
+            worker.settle(now)
+        if worker.stage is not None:
+            _add(states_of(worker.stage, worker), worker.pending)
+            worker.pending = TimeInStates()
+    for series in list(scope.series.values()):
+        if series.queued:
+            _series.drain_series(series)
+
+
+def _add(time: TimeInStates, more: TimeInStates) -> None:
+    time.busy += more.busy
+    time.idle += more.idle
+    time.blocked += more.blocked
 
 
 def watch() -> None:
@@ -309,3 +499,13 @@ def watch() -> None:
 
 
 _hooks.watch = watch
+
+
+def _forget_parent() -> None:
+    """Let the parent's workers be none of a forked child's, whatever still knows them."""
+    global _first_number  # noqa: PLW0603 - as said
+    _first_number = next(_numbers)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parent)

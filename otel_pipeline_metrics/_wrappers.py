@@ -13,8 +13,9 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics import _clock, _hooks, _series
+from otel_pipeline_metrics import _clock, _gc, _hooks, _series
 from otel_pipeline_metrics._measure import (
+    apart,
     end,
     failed,
     finish,
@@ -67,9 +68,12 @@ def _plain(
             series.begun.append(None)
             cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
-            if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
-                observe(cell, parent)
-            cell[1] = _series.current.set(cell)
+            if _gc.running_in and _gc.here():
+                apart(cell)
+            else:
+                if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+                    observe(cell, parent)
+                cell[1] = _series.current.set(cell)
             cell[2] = _clock.now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")
@@ -113,9 +117,12 @@ def _coroutine(
             series.begun.append(None)
             cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
-            if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
-                observe(cell, parent)
-            cell[1] = _series.current.set(cell)
+            if _gc.running_in and _gc.here():
+                apart(cell)
+            else:
+                if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+                    observe(cell, parent)
+                cell[1] = _series.current.set(cell)
             cell[2] = _clock.now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")

@@ -33,7 +33,7 @@ class Telemetry:
         meter_provider: MeterProvider | None = None,
         metric_attributes: tuple[str, ...] = (),
     ) -> None:
-        self.instruments = InstrumentSet(meter_of(meter_provider))
+        self.instruments = InstrumentSet(meter_of(meter_provider), meter_provider)
         self.spans = Spans(tracer_provider)
         self.stages = StageMetrics(self.instruments, metric_attributes)
         self.runs = RunMetrics(self.instruments)
@@ -66,7 +66,7 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
         _earlier.append(_telemetry)
     if retire:
         for before in _earlier:
-            before.instruments.retire()
+            before.instruments.retire(telemetry.instruments)
         _earlier.clear()
     _telemetry = telemetry
     # where spans are never wanted, the hot path does not even ask

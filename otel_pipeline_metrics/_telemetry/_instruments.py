@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
 from otel_pipeline_metrics import _guard
@@ -16,22 +17,52 @@ from otel_pipeline_metrics import _guard
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter
+    from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider
 
     from otel_pipeline_metrics._model import Point
     from otel_pipeline_metrics._semconv import Metric
 
 
 class InstrumentSet:
-    """Makes instruments on `meter`; `retire()` silences all of its observable ones."""
+    """Makes instruments on `meter`; `retire()` silences all of its observable ones.
 
-    def __init__(self, meter: Meter) -> None:
+    A meter makes an observable instrument once: asked again, it returns the first one and
+    forgets the new callback. So the callbacks of a retired set speak for its successor where
+    that one is on the same provider, and for nobody otherwise.
+    """
+
+    def __init__(self, meter: Meter, provider: MeterProvider | None = None) -> None:
         self._meter = meter
+        self._provider = provider
+        self._reads: dict[str, Callable[[], Iterable[Point]]] = {}
         self._retired = False
+        self._successor: InstrumentSet | None = None
 
-    def retire(self) -> None:
-        """Let every observable of this set report nothing from now on."""
+    def retire(self, successor: InstrumentSet | None = None) -> None:
+        """Let the observables of this set report for `successor` or not at all."""
         self._retired = True
+        self._successor = successor
+
+    def _read(self, metric: str) -> Iterable[Point]:
+        speaking = self._latest()
+        if speaking._retired:  # noqa: SLF001 - one of its own kind, as below
+            return ()
+        if speaking is not self and self._where() is not speaking._where():  # noqa: SLF001
+            return ()
+        read = speaking._reads.get(metric)  # noqa: SLF001
+        return () if read is None else read()
+
+    def _latest(self) -> InstrumentSet:
+        latest = self
+        while latest._successor is not None:
+            latest = latest._successor
+        if latest is not self:
+            self._successor = latest  # those in between may go
+        return latest
+
+    def _where(self) -> MeterProvider:
+        """Return the provider; without one of our own it is the global one of this moment."""
+        return metrics.get_meter_provider() if self._provider is None else self._provider
 
     def histogram(self, metric: Metric) -> Histogram:
         """Make a histogram that advises its boundaries; a view of the user's still wins."""
@@ -69,11 +100,12 @@ class InstrumentSet:
     def _callback(
         self, metric: Metric, read: Callable[[], Iterable[Point]]
     ) -> Callable[[CallbackOptions], list[Observation]]:
+        self._reads[metric.name] = read
+
         def callback(_: CallbackOptions) -> list[Observation]:
-            if self._retired:
-                return []
             try:
-                return [Observation(value, attributes) for value, attributes in read()]
+                points = self._read(metric.name)
+                return [Observation(value, attributes) for value, attributes in points]
             except Exception:  # noqa: BLE001 - one bad probe must not stop the others
                 _guard.fault(metric.name)
                 return []

@@ -158,6 +158,7 @@ class StageMetrics:
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
         self._queues: dict[str, _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
+        self._seen: set[StageKey] = set()
         measured = (
             names.STAGE_DURATION,
             names.STAGE_BATCH_SIZE,
@@ -283,9 +284,10 @@ class StageMetrics:
 
     def _settled_active(self) -> list[Point]:
         self.settle(collecting=True)
-        active: dict[StageKey, int] = {}
+        active: dict[StageKey, int] = dict.fromkeys(self._seen, 0)
         for series in _series.all_series():
             active[series.key] = active.get(series.key, 0) + series.active
+        self._seen.update(active)
         return [(count, stage_attributes(key)) for key, count in active.items()]
 
     def _watermark_lag(self) -> list[Point]:

@@ -89,8 +89,8 @@ class Facts:
     stations: list[Station]
     """The one with the largest demand first."""
     source_s: float | None
-    """About how long whatever fills the first queue needed for it, waits for room left out;
-    None where no queue is filled by something that is no stage."""
+    """How long whatever fills the first queue needed for it, waits for room left out; None
+    where no queue is filled by something that is no stage."""
     unseen: dict[str, float] = field(default_factory=dict)
     """Seconds in stages whose waits are not known."""
     smallest_queue: tuple[str, int] | None = None
@@ -221,7 +221,9 @@ def _permits(
     A queue knows how long its producers waited together; what each of several did is shared
     out as they were blocked.
     """
-    blocked = {str(stage.get("name")): number(stage, "time_s", "blocked") or 0.0 for stage in stages}
+    blocked = {
+        str(stage.get("name")): number(stage, "time_s", "blocked") or 0.0 for stage in stages
+    }
     left = dict(blocked)
     for queue in queues:
         producers = [name for name in names_under(queue, "producers") if name in blocked]
@@ -282,24 +284,17 @@ def _both(first: Station, second: Station) -> Station:
 
 
 def _source(queues: Sequence[Mapping[str, Any]], wall_s: float) -> float | None:
-    """Return about how long what fills the queues from outside was at it, its waits left out.
-
-    It is gone before the run is over: what it put last still has to pass all queues. That
-    takes about twice what passing takes on average, where queues fill up steadily, and no
-    longer than a full queue takes.
-    """
-    outside = [q for q in queues if not names_under(q, "producers") and number(q, "got")]
-    if not outside:
-        return None
-    tail = 0.0
+    """Return how long what fills the queues from outside was at it, its waits left out."""
+    found = []
     for queue in queues:
-        put, average = number(queue, "put"), number(queue, "depth_avg")
-        if put and average is not None:
-            peak = number(queue, "depth_peak")
-            last = 2 * average if peak is None else min(2 * average, peak)
-            tail += wall_s * min(1.0, last / put)
-    waited = min(number(queue, "put_blocked_s") or 0.0 for queue in outside)
-    return max(0.0, wall_s - waited - tail)
+        span, put = number(queue, "put_span_s"), number(queue, "put")
+        if names_under(queue, "producers") or span is None or not put:
+            continue
+        work = max(0.0, span - (number(queue, "put_blocked_s") or 0.0))
+        # of several processes, merged: each had a source of its own
+        observed = number(queue, "observed_s")
+        found.append(work / max(1.0, observed / wall_s) if observed and wall_s else work)
+    return max(found, default=None)
 
 
 def _smallest(queues: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:

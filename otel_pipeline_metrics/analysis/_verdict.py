@@ -28,7 +28,9 @@ surely is none (10 %)."""
 SATURATED: Final = 0.95
 """Demand over wall time from which on no source can be what is missing."""
 BUSY: Final = 0.7
-"""Below it, a stage's time was not short; see facts on the bottleneck rule."""
+"""Demand over wall time below which a stage alone hardly limits the run."""
+HELD: Final = 0.3
+"""A blocked share from which on a stage was held back, and not by chance."""
 CPU_FULL: Final = 0.9
 CPU_ONE_CORE: Final = 1.2
 """CPUs busy from which on the GIL is not what limits."""
@@ -103,7 +105,11 @@ def _verdict(facts: Facts) -> Verdict:
     if not stations or not facts.wall_s or not stations[0].work:
         return _unknown(facts)
     top = stations[0]
-    if facts.loop_delay_s is not None and facts.loop_delay_s >= LATE_LOOP_S and not _computing(facts):
+    if (
+        facts.loop_delay_s is not None
+        and facts.loop_delay_s >= LATE_LOOP_S
+        and not _computing(facts)
+    ):
         return _event_loop(facts, top)
     if _cpu_limits(facts, top):
         return _cpu(facts, top)
@@ -151,10 +157,14 @@ def _cpu_limits(facts: Facts, top: Station) -> bool:
 def _cpu(facts: Facts, top: Station) -> Verdict:
     full = facts.utilization is not None and facts.utilization >= CPU_FULL
     advice = [
-        f"Look at {top.name} with a profiler first: its busy time is the largest, "
-        f"{_words.seconds(top.busy)} in all.",
-        "Give computing to processes (multiprocessing, ProcessPoolExecutor), or to libraries "
-        "that release the GIL; more tasks or threads will not help.",
+        (
+            f"Look at {top.name} with a profiler first: its busy time is the largest, "
+            f"{_words.seconds(top.busy)} in all."
+        ),
+        (
+            "Give computing to processes (multiprocessing, ProcessPoolExecutor), or to libraries "
+            "that release the GIL; more tasks or threads will not help."
+        ),
     ]
     if full:
         where = "Raise the quota" if facts.quota else "Use more or faster CPUs"
@@ -168,8 +178,10 @@ def _cpu(facts: Facts, top: Station) -> Verdict:
         why=_words.cpu(facts),
         advice=advice,
         assumptions=[
-            "CPU time is known for the whole process only: which stage used it is inferred "
-            "from busy times, which hold waits for the CPU."
+            (
+                "CPU time is known for the whole process only: which stage used it is inferred "
+                "from busy times, which hold waits for the CPU."
+            )
         ],
     )
 
@@ -181,8 +193,10 @@ def _event_loop(facts: Facts, top: Station) -> Verdict:
         confidence="medium",
         why=_words.event_loop(facts),
         advice=[
-            "Look for blocking calls in coroutines (files, requests, time.sleep), first in "
-            f"{top.name}, and move them to asyncio.to_thread().",
+            (
+                "Look for blocking calls in coroutines (files, requests, time.sleep), first in "
+                f"{top.name}, and move them to asyncio.to_thread()."
+            ),
             "asyncio's debug mode (PYTHONASYNCIODEBUG=1) names the slow callbacks.",
         ],
         assumptions=["The loop's delay is measured once for all tasks: it names no stage."],
@@ -195,9 +209,9 @@ def _source_limits(facts: Facts, top: Station) -> bool:
         return False
     if facts.source_s is not None:
         return facts.source_s > top.demand
-    # with no queue that is filled from outside: nobody was busy, and nobody in others' way
-    blocked = any(station.blocked_share >= 1 - BUSY for station in facts.stations)
-    return used < BUSY and not blocked
+    # nothing fills a queue from outside: then nobody was busy, and nobody in another's way
+    held = any(station.blocked_share >= HELD for station in facts.stations)
+    return used < BUSY and not held
 
 
 def _source(facts: Facts, top: Station) -> Verdict:
@@ -216,8 +230,10 @@ def _source(facts: Facts, top: Station) -> Verdict:
         why=_words.source(facts),
         advice=advice,
         assumptions=[
-            "What fills the first queue is no stage: that it was slow is inferred from its "
-            "hardly ever having found the queue full, and from the stages' idleness."
+            (
+                "What fills the first queue is no stage: that it was slow is inferred from its "
+                "hardly ever having found the queue full, and from the stages' idleness."
+            )
         ]
         if seen
         else ["Inferred: all stages had time left and none waited for another one's room."],
@@ -233,8 +249,10 @@ def _loop_source(facts: Facts, top: Station) -> Verdict:
         confidence="high" if clear and not top.ephemeral else "medium",
         why=_words.loop_source(top, facts),
         advice=[
-            f"Look at what the loop around {top.name} awaits between two calls: fetch ahead, "
-            "in parallel or in larger batches.",
+            (
+                f"Look at what the loop around {top.name} awaits between two calls: fetch ahead, "
+                "in parallel or in larger batches."
+            ),
             "If that is work of yours, make it a stage, so that it shows here by name.",
         ],
         assumptions=["Time between two invocations counts as busy; what it is for is unknown."],
@@ -286,8 +304,7 @@ def _others(facts: Facts, top: Station) -> dict[str | None, float]:
         station.name: station.demand for station in facts.stations if station is not top
     }
     if facts.source_s is not None:
-        # an estimate that may come out too high must not hide a gain
-        found[None] = min(facts.source_s, top.demand) if facts.source_s < top.demand else 0.0
+        found[None] = min(facts.source_s, top.demand)
     return found
 
 
@@ -325,6 +342,7 @@ def _confidence(facts: Facts, top: Station) -> Confidence:
         lead = top.demand / second.demand - 1 if second.demand else math.inf
         doubts += TIE - 1 <= lead < 0.15  # noqa: PLR2004 - close to a tie
         doubts += lead > 0 and lead < 2 * math.hypot(top.noise, second.noise)
+    doubts += facts.source_s is not None and top.demand < TIE * facts.source_s
     doubts += any(seconds > top.work for seconds in facts.unseen.values())
     return "high" if not doubts else "medium" if doubts == 1 else "low"
 
@@ -334,8 +352,10 @@ def _advice(facts: Facts, top: Station) -> list[str]:
         return [f"Raise the rate limit or the number of permits that {top.name} waits for."]
     if _computing(facts):
         return [
-            f"{top.name} seems to compute ({facts.cores:.2f} CPUs busy): run it in processes, or "
-            "make it cheaper; more tasks or threads will not help."
+            (
+                f"{top.name} seems to compute ({facts.cores:.2f} CPUs busy): run it in processes, or "
+                "make it cheaper; more tasks or threads will not help."
+            )
         ]
     advice = [f"Make an invocation of {top.name} faster, or do more of them at a time."]
     if (needed := _enough(facts, top)) is not None:
@@ -379,7 +399,9 @@ def _assumptions(facts: Facts, top: Station) -> list[str]:
     if len(top.names) > 1:
         said.append(f"{_words.listed(top.names)} are taken to be run by the same workers.")
     if facts.unseen:
-        said.append(f"Left out, since its waits are not known: {_words.listed(list(facts.unseen))}.")
+        said.append(
+            f"Left out, since its waits are not known: {_words.listed(list(facts.unseen))}."
+        )
     if facts.partial:
         said.append("The run is not over or did not end well: this is how far it got.")
     return said

@@ -76,6 +76,11 @@ def stage(top: Station, facts: Facts) -> str:
     if others:
         following = others[0]
         parts.append(f"The next largest demand is {following.name}'s, {seconds(following.demand)}.")
+    if facts.source_s is not None and top.demand < 1.1 * facts.source_s:
+        parts.append(
+            f"Whatever fills the first queue took {seconds(facts.source_s)} for it, "
+            "so the source is about as slow."
+        )
     if top.gets and top.inside is not None and top.between > 0.3 * top.busy:
         parts.append(
             f"{percent(top.between / top.busy)} of its busy time passed between its "
@@ -123,8 +128,10 @@ def loop_source(top: Station, facts: Facts) -> str:
     per_cent = percent(top.between / top.busy)
     return " ".join(
         [
-            f"{top.name} takes from no queue, and {per_cent} of its workers' busy time passed "
-            "between its invocations: the loop around it waits for its source.",
+            (
+                f"{top.name} takes from no queue, and {per_cent} of its workers' busy time passed "
+                "between its invocations: the loop around it waits for its source."
+            ),
             *_states([station for station in facts.stations if station is not top]),
         ]
     )

@@ -12,13 +12,13 @@ from otel_pipeline_metrics.cli._reports import compare, merge, report
 
 
 class _Group(click.Group):
-    """A group whose output any terminal takes, and whose faults are one line, never a traceback."""
+    """A group whose output any terminal takes."""
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:
-                # in an ASCII locale "µs" becomes "?s" instead of a fault
+                # a name that the terminal has no letters for becomes "?" instead of a fault
                 reconfigure(errors="replace")
         return super().invoke(context)
 

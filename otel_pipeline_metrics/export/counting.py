@@ -10,152 +10,56 @@ import inspect
 import itertools
 import os
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import Decision, Sampler
 
-from otel_pipeline_metrics import _clock
-from otel_pipeline_metrics._guard import logger
+from otel_pipeline_metrics._probes import _fork
 from otel_pipeline_metrics.export import quiet
+from otel_pipeline_metrics.export.account import Account
+from otel_pipeline_metrics.export.carrier import PATIENCE_S, Carrier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence, Sized
 
-    from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.sampling import SamplingResult
 
-    from otel_pipeline_metrics.export.environment import Signal
+    from otel_pipeline_metrics.export.spool import Spool
 
-SLOW_S: Final = 0.5
-"""A failure that took longer and gave no reason is told with its time."""
+__all__ = [
+    "Account",
+    "CountingBatchProcessor",
+    "CountingMetricExporter",
+    "CountingSampler",
+    "CountingSpanExporter",
+    "Stoppable",
+]
 
-
-class Account:
-    """What became of the data of one exporter. Items are spans or metric points.
-
-    Args:
-        signal: What it exports.
-        kind: Which exporter it is.
-        target: Where it sends to, without credentials.
-        remote: Whether that is outside the process.
-        said: Hosts whose failure was reported; shared, so that traces and metrics to one
-            collector make one line.
-    """
-
-    def __init__(
-        self,
-        signal: Signal,
-        kind: str,
-        target: str,
-        *,
-        remote: bool = True,
-        said: set[str] | None = None,
-    ) -> None:
-        self.signal = signal
-        self.kind = kind
-        self.target = target
-        self.remote = remote
-        self._said = set() if said is None else said
-        self.stopped = False
-        """The deadline has passed: whatever still comes is lost without being tried."""
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            reset = weakref.WeakMethod(self._reset)
-            os.register_at_fork(after_in_child=lambda: _call(reset))
-
-    def _reset(self) -> None:
-        """Start at nothing: in a forked child what came before is the parent's to report."""
-        self._lock = threading.Lock()
-        self._accepted = itertools.count()
-        self._looks = 0
-        self.exported = 0
-        self.failed = 0
-        self.batches_failed = 0
-        self.last_ok: bool | None = None
-        """How the last export went; None before the first."""
-        self._under_way = 0
-        self._closed = False
-
-    def accept(self) -> None:
-        """Count one span into the queue; no lock, since this is in the user's thread."""
-        next(self._accepted)
-
-    @property
-    def pending(self) -> int:
-        """Spans that went into the queue and have not come out of it."""
-        with self._lock:
-            accepted = next(self._accepted) - self._looks
-            self._looks += 1
-            return max(0, accepted - self.exported - self.failed)
-
-    def begin(self, items: int) -> None:
-        """Note that the exporter has been given `items`; one export runs at a time."""
-        with self._lock:
-            self._under_way = items
-
-    def note(self, items: int, *, ok: bool, reason: str | None = None) -> None:
-        """Count one export of `items`, and say so if it is the first to its host that failed."""
-        with self._lock:
-            self._under_way = 0
-            if self._closed:
-                return
-            self.last_ok = ok
-            if ok:
-                self.exported += items
-            else:
-                self.failed += items
-                self.batches_failed += 1
-        if not ok and not self.stopped:
-            self._say(reason)
-
-    def write_off(self) -> None:
-        """Count everything that is not out by now as failed, and count nothing after that."""
-        lost = self.pending
-        with self._lock:
-            if self._under_way:
-                lost = max(lost, self._under_way)
-                self.batches_failed += 1
-                self.last_ok = False
-            self.failed += lost
-            self._closed = True
-
-    def _say(self, reason: str | None) -> None:
-        parts = urlsplit(self.target)
-        host = f"{parts.scheme}://{parts.netloc}" if parts.netloc else self.target
-        if host in self._said:
-            return
-        self._said.add(host)
-        logger.warning(
-            "telemetry cannot be exported to %s%s; the pipeline goes on, and what is lost is "
-            "counted. The exporter's own log lines: %s=true",
-            host,
-            f" ({reason})" if reason else "",
-            quiet.ENVIRONMENT_VARIABLE,
-        )
-
-
-def _call(method: weakref.WeakMethod[Any]) -> None:
-    bound = method()
-    if bound is not None:
-        bound()
+_QUEUE: Final = ("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
+_NEARLY: Final = 64
+"""A queue with less room than this may have overflowed between two looks."""
 
 
 class Stoppable:
     """An exporter's shutdown: once, and without waiting where the deadline has passed."""
 
-    def __init__(self, inner: SpanExporter | MetricExporter, account: Account) -> None:
+    def __init__(self, inner: SpanExporter | MetricExporter, carrier: Carrier) -> None:
         self._inner = inner
-        self._account = account
+        self._carrier = carrier
         self._over = False
 
     def shutdown(self, timeout_millis: float | None = None) -> None:
         """Shut the exporter down; a second call does nothing."""
+        if not self._over:
+            self._carrier.drain()
         if self._over:
             return
         self._over = True
+        if self._carrier.account.stopped:
+            timeout_millis = 0
         takes_timeout = "timeout_millis" in inspect.signature(self._inner.shutdown).parameters
         arguments = (
             {}
@@ -167,45 +71,47 @@ class Stoppable:
 
     def abort(self) -> None:
         """Make the exporter give up what it is trying; may block, so call it from a lane."""
-        self._account.stopped = True
-        self.shutdown(timeout_millis=0)
-
-
-def _attempt(account: Account, items: int, export: Callable[[], bool]) -> bool:
-    """Make one export, count it, and say whether it succeeded."""
-    if account.stopped:
-        account.note(items, ok=False)
-        return False
-    account.begin(items)
-    started = _clock.now()
-    ok = False
-    with quiet.exporting() as heard:
-        try:
-            ok = export()
-        except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection
-            heard.reason = type(error).__name__
-    reason = heard.reason
-    elapsed_s = _clock.now() - started
-    if reason is None and elapsed_s > SLOW_S:
-        reason = f"no success in {elapsed_s:.1f} s"
-    account.note(items, ok=ok, reason=reason)
-    return ok
+        self._carrier.stop()
+        self.shutdown()
 
 
 class CountingSpanExporter(SpanExporter):
-    """A span exporter that counts, and never raises."""
+    """A span exporter that counts, and never raises.
 
-    def __init__(self, inner: SpanExporter, account: Account) -> None:
+    Args:
+        inner: exports.
+        account: counts.
+        spool: keeps what is not taken.
+        watched: whether what `inner` sends can be seen and replaced (`export.wire`).
+        patience_s: how long one attempt may take where there is a spool.
+    """
+
+    def __init__(
+        self,
+        inner: SpanExporter,
+        account: Account,
+        spool: Spool | None = None,
+        *,
+        watched: bool = False,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         self.account = account
-        self.stoppable = Stoppable(inner, account)
+        send_nothing = self._send_nothing if watched else None
+        self.carrier = Carrier(account, spool, send_nothing, patience_s)
+        self.stoppable = Stoppable(inner, self.carrier)
         self._inner = inner
+
+    def _send_nothing(self) -> bool:
+        return self._inner.export(()) is SpanExportResult.SUCCESS
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export `spans` and count how it went."""
-        ok = _attempt(
-            self.account,
-            len(spans),
-            lambda: self._inner.export(spans) is SpanExportResult.SUCCESS,
+        # a copy: SDK 1.30 empties its list, and this batch may be given up meanwhile
+        batch = tuple(spans)
+        ok = self.carrier.carry(
+            len(batch),
+            lambda: self._inner.export(batch) is SpanExportResult.SUCCESS,
+            lambda: _spans_line(batch),
         )
         return SpanExportResult.SUCCESS if ok else SpanExportResult.FAILURE
 
@@ -219,29 +125,42 @@ class CountingSpanExporter(SpanExporter):
 
 
 class CountingMetricExporter(MetricExporter):
-    """A metric exporter that counts, and never raises."""
+    """A metric exporter that counts, and never raises; for its arguments see the one for spans."""
 
-    def __init__(self, inner: MetricExporter, account: Account) -> None:
+    def __init__(
+        self,
+        inner: MetricExporter,
+        account: Account,
+        spool: Spool | None = None,
+        *,
+        watched: bool = False,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
         # The reader takes both from the exporter it is given.
         super().__init__(
             preferred_temporality=getattr(inner, "_preferred_temporality", None),
             preferred_aggregation=getattr(inner, "_preferred_aggregation", None),
         )
         self.account = account
-        self.stoppable = Stoppable(inner, account)
+        send_nothing = self._send_nothing if watched else None
+        self.carrier = Carrier(account, spool, send_nothing, patience_s)
+        self.stoppable = Stoppable(inner, self.carrier)
         self._inner = inner
+
+    def _send_nothing(self) -> bool:
+        return self._inner.export(MetricsData(resource_metrics=())) is MetricExportResult.SUCCESS
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         """Export `metrics_data` and count how it went."""
-        ok = _attempt(
-            self.account,
+        ok = self.carrier.carry(
             _points(metrics_data),
             lambda: (
                 self._inner.export(metrics_data, timeout_millis, **kwargs)
                 is MetricExportResult.SUCCESS
             ),
+            lambda: _metrics_line(metrics_data),
         )
         return MetricExportResult.SUCCESS if ok else MetricExportResult.FAILURE
 
@@ -258,19 +177,92 @@ class CountingBatchProcessor(BatchSpanProcessor):
     """The SDK's batch processor, counting what goes in.
 
     What it has lost at the end is what went in and did not come out: that holds too for spans
-    that a full queue dropped and for those that the deadline left behind.
+    that a full queue dropped and for those that the deadline left behind. Until the end the
+    length of the queue tells what it dropped; it is read from a private attribute, and where
+    that is missing those spans count as pending until the end.
     """
 
     def __init__(self, exporter: CountingSpanExporter) -> None:
         super().__init__(exporter)
-        self._account = exporter.account
+        account = self._account = exporter.account
+        self._waiting: Sized | None = _queue_of(self)
+        account.capacity = getattr(self._waiting, "maxlen", None) or _queue_size()
+        account.waiting = self._length
+        self._near = max(1, account.capacity - _NEARLY)
+
+    def _length(self) -> int | None:
+        return None if self._waiting is None else len(self._waiting)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Count a sampled span and queue it."""
         context = span.get_span_context()
         if context is not None and context.trace_flags.sampled:
-            self._account.accept()
+            account = self._account
+            account.accept()
+            if self._waiting is not None and len(self._waiting) >= self._near:
+                account.crowded = True
         super().on_end(span)
+
+
+class CountingSampler(Sampler):
+    """Samples as another does, and counts what it leaves out."""
+
+    def __init__(self, inner: Sampler) -> None:
+        self._inner = inner
+        self.after_fork()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """Start at nothing: what came before is the parent's to report."""
+        self._lock = threading.Lock()
+        self._left_out = itertools.count()
+        self._looks = 0
+
+    @property
+    def left_out(self) -> int:
+        """How many spans were not sampled."""
+        with self._lock:
+            found = next(self._left_out) - self._looks
+            self._looks += 1
+            return found
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        """Return what the other decides."""
+        result = self._inner.should_sample(*args, **kwargs)
+        if result.decision is not Decision.RECORD_AND_SAMPLE:
+            next(self._left_out)
+        return result
+
+    def get_description(self) -> str:
+        """Return the other's description."""
+        return self._inner.get_description()
+
+
+def _queue_of(processor: BatchSpanProcessor) -> Sized | None:
+    inner = getattr(processor, "_batch_processor", None)
+    # SDK 1.30 has it as `queue`
+    queue = getattr(inner, "_queue", None) if inner else getattr(processor, "queue", None)
+    return queue if hasattr(queue, "__len__") else None
+
+
+def _queue_size() -> int:
+    name, default = _QUEUE
+    try:
+        return int(os.environ.get(name, default))
+    except ValueError:
+        return default
+
+
+def _spans_line(spans: Sequence[ReadableSpan]) -> bytes:
+    from otel_pipeline_metrics.export import otlp_json
+
+    return otlp_json.spans_line(spans)
+
+
+def _metrics_line(data: MetricsData) -> bytes:
+    from otel_pipeline_metrics.export import otlp_json
+
+    return otlp_json.metrics_line(data)
 
 
 def _points(metrics_data: MetricsData) -> int:

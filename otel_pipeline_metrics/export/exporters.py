@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
 from otel_pipeline_metrics import _guard
-from otel_pipeline_metrics.export import console
+from otel_pipeline_metrics.export import console, wire
 from otel_pipeline_metrics.export.counting import (
     Account,
     CountingBatchProcessor,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import SpanProcessor
 
+    from otel_pipeline_metrics.export.spool import Spool
+
 Counted = CountingSpanExporter | CountingMetricExporter
 
 _KINDS: Final[dict[Protocol, str]] = {
@@ -46,6 +48,9 @@ _FIXED: Final[dict[str, Protocol]] = {
     "otlp_proto_grpc": "grpc",
     "otlp_proto_http": "http/protobuf",
 }
+SLACK_S: Final = 0.5
+"""What an exporter may take longer than its timeout before it is given up."""
+
 _environment_lock = threading.Lock()
 
 
@@ -74,9 +79,12 @@ def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
 
 
 def span_processors(
-    plan: ExportPlan, said: set[str]
+    plan: ExportPlan, said: set[str], spool: Spool | None = None
 ) -> list[tuple[SpanProcessor, CountingSpanExporter]]:
-    """Build a processor for each exporter of traces that can be built."""
+    """Build a processor for each exporter of traces that can be built.
+
+    What the first OTLP exporter cannot send is kept in `spool`.
+    """
     built: list[tuple[SpanProcessor, CountingSpanExporter]] = []
     for name in plan.traces:
         account = _account(plan, "traces", name, said)
@@ -85,13 +93,22 @@ def span_processors(
                 counting = CountingSpanExporter(console.ConsoleSpanExporter(), account)
                 built.append((console.ConsoleSpanProcessor(counting), counting))
             else:
-                counting = CountingSpanExporter(_load(plan, "traces", name), account)
+                exporter, watched = load(plan, "traces", name)
+                keep = spool if account.kind.startswith("otlp/") else None
+                counting = CountingSpanExporter(
+                    exporter,
+                    account,
+                    keep,
+                    watched=watched,
+                    patience_s=plan.timeout_s("traces") + SLACK_S,
+                )
+                spool = None if keep is not None else spool
                 built.append((CountingBatchProcessor(counting), counting))
     return built
 
 
 def metric_readers(
-    plan: ExportPlan, said: set[str]
+    plan: ExportPlan, said: set[str], spool: Spool | None = None
 ) -> list[tuple[MetricReader, CountingMetricExporter | None, Account]]:
     """Build a reader for each exporter of metrics that can be built.
 
@@ -101,15 +118,23 @@ def metric_readers(
     for name in plan.metrics:
         account = _account(plan, "metrics", name, said)
         with _sparing(account):
-            exporter = (
-                console.ConsoleMetricExporter()
+            exporter, watched = (
+                (console.ConsoleMetricExporter(), False)
                 if name == "console"
-                else _load(plan, "metrics", name)
+                else load(plan, "metrics", name)
             )
             if isinstance(exporter, MetricReader):
                 built.append((exporter, None, account))
                 continue
-            counting = CountingMetricExporter(exporter, account)
+            keep = spool if account.kind.startswith("otlp/") else None
+            counting = CountingMetricExporter(
+                exporter,
+                account,
+                keep,
+                watched=watched,
+                patience_s=plan.timeout_s("metrics") + SLACK_S,
+            )
+            spool = None if keep is not None else spool
             built.append((PeriodicExportingMetricReader(counting), counting, account))
     return built
 
@@ -159,14 +184,16 @@ def _sparing(account: Account) -> Iterator[None]:
         )
 
 
-def _load(plan: ExportPlan, signal: Signal, name: str) -> Any:
+def load(plan: ExportPlan, signal: Signal, name: str) -> tuple[Any, bool]:
+    """Build an exporter; say whether what it sends can be watched."""
     protocol = _protocol(plan, signal, name)
     if protocol in _CLASSES:
-        exporter: Callable[..., Any] = _CLASSES[protocol](signal)
-        return exporter(timeout=plan.timeout_s(signal))
+        build = wire.over_grpc if protocol == "grpc" else wire.over_http
+        return build(_CLASSES[protocol](signal), signal, timeout=plan.timeout_s(signal))
     if protocol == "http/json":
-        return _entry_point(signal, JSON_ENTRY_POINT)(timeout=plan.timeout_s(signal))
-    return _entry_point(signal, name)()
+        exporter = _entry_point(signal, JSON_ENTRY_POINT)
+        return exporter(timeout=plan.timeout_s(signal)), False
+    return _entry_point(signal, name)(), False
 
 
 def _entry_point(signal: Signal, name: str) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ class FlushReport:
     """
 
     ok: bool
-    """Everything was done before the deadline, and nothing was lost in doing it."""
+    """Everything was done before the deadline, and arrived."""
     elapsed_s: float
     spans_exported: int | None = None
     spans_failed: int | None = None
@@ -44,6 +44,9 @@ class FlushReport:
     """off: nothing was sent anywhere, or by providers of the user's own."""
     spans_pending: int = 0
     """Spans still waiting in the queue; 0 after shutdown."""
+    spans_spooled: int = 0
+    """On disk, to be sent later."""
+    metric_points_spooled: int = 0
 
 
 class Job:

@@ -17,7 +17,9 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from otel_pipeline_metrics import _guard
 from otel_pipeline_metrics.export import _globals, environment, exporters, quiet
+from otel_pipeline_metrics.export.counting import CountingSampler
 from otel_pipeline_metrics.export.flush import FlushReport
+from otel_pipeline_metrics.export.spool import Spool, settings
 from otel_pipeline_metrics.export.telemetry import ExporterInfo, Side, Telemetry
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ def _build_missing(
 ) -> quiet.Filter | None:
     """Build what the user has not, and install it as the global provider."""
     said: set[str] = set()
+    asked = settings(config, os.environ)
+    spool = Spool(*asked) if asked is not None and _sends(plan) else None
     with exporters.repaired_environment(dict(plan.repairs)):
         resource: Resource | None = None
         for signal, make in (("traces", _build_traces), ("metrics", _build_metrics)):
@@ -88,8 +92,14 @@ def _build_missing(
                 # configure() must not fail for what the SDK dislikes
                 with _guard.guarded(f"building the OpenTelemetry SDK for {signal}"):
                     resource = resource or _resource(config)
-                    sides[signal] = make(plan, resource, said)
+                    sides[signal] = make(plan, resource, said, spool)
     return _quieten() if any(side and side[0].owned for side in sides.values()) else None
+
+
+def _sends(plan: ExportPlan) -> bool:
+    """Tell whether there is an exporter that a spool can help."""
+    names = (*plan.traces, *plan.metrics)
+    return any(name.startswith("otlp") for name in names)
 
 
 def _quieten() -> quiet.Filter | None:
@@ -100,11 +110,15 @@ def _quieten() -> quiet.Filter | None:
     return log_filter
 
 
-def _build_traces(plan: ExportPlan, resource: Resource, said: set[str]) -> _Described | None:
-    built = exporters.span_processors(plan, said)
+def _build_traces(
+    plan: ExportPlan, resource: Resource, said: set[str], spool: Spool | None
+) -> _Described | None:
+    built = exporters.span_processors(plan, said, spool)
     if not built:
         return None
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    # The SDK reads OTEL_TRACES_SAMPLER; tracers take the sampler from here when they are made.
+    provider.sampler = sampler = CountingSampler(provider.sampler)
     for processor, _ in built:
         provider.add_span_processor(processor)
     _globals.install_tracer_provider(provider)
@@ -112,11 +126,14 @@ def _build_traces(plan: ExportPlan, resource: Resource, said: set[str]) -> _Desc
         ExporterInfo("traces", counting.account.kind, counting.account.target)
         for _, counting in built
     )
-    return Side("traces", provider, owned=True, exporters=tuple(c for _, c in built)), infos
+    counted = tuple(counting for _, counting in built)
+    return Side("traces", provider, owned=True, exporters=counted, sampler=sampler), infos
 
 
-def _build_metrics(plan: ExportPlan, resource: Resource, said: set[str]) -> _Described | None:
-    built = exporters.metric_readers(plan, said)
+def _build_metrics(
+    plan: ExportPlan, resource: Resource, said: set[str], spool: Spool | None
+) -> _Described | None:
+    built = exporters.metric_readers(plan, said, spool)
     if not built:
         return None
     provider = MeterProvider(

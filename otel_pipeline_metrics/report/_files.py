@@ -19,7 +19,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
         prefix=f".{target.name}.", suffix=".tmp", dir=target.parent
     )
     try:
-        with open(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _KIND_ORDER: Final = {"fetch": 0, "write": 2}
 _OTHER_KIND: Final = 1
 
+_OF_STAGES: Final = frozenset({"stage", "tie", "errors", "workers"})
+"""Kinds of verdict whose stage is to blame; elsewhere it is only one to look at."""
+
 
 def dig(data: Mapping[str, Any] | None, *keys: str) -> Any:
     """Return what lies under the keys, or None where one of them is missing or null."""
@@ -98,6 +101,33 @@ def queues_after(report: RunReport, ordered: list[dict[str, Any]]) -> dict[int, 
     return found
 
 
+def finished(report: RunReport) -> int | None:
+    """Return how many items are through the run: those that its last stages took.
+
+    Stages that share a queue share its items; of stages beside each other that do not, the
+    one that is ahead counts.
+    """
+    ordered = in_order(report)
+    if not ordered:
+        return None
+    producers = {name for queue in report.queues for name in names(queue, "producers")}
+    consumed: dict[str, list[str]] = {}
+    for queue in report.queues:
+        for name in names(queue, "consumers"):
+            consumed.setdefault(name, []).append(str(queue["name"]))
+    last = [stage for stage in ordered if consumed.get(stage["name"])]
+    last = [stage for stage in last if stage["name"] not in producers] or ordered[-1:]
+    groups: dict[tuple[str, ...], int] = {}
+    for stage in last:
+        taken = next(
+            (n for way in ("in", "out") if (n := whole(stage, "items", way)) is not None),
+            whole(stage, "count") or 0,
+        )
+        group = tuple(sorted(consumed.get(stage["name"], ())))
+        groups[group] = groups.get(group, 0) + taken
+    return max(groups.values())
+
+
 class Verdict(NamedTuple):
     """What holds the run back, in sentences."""
 
@@ -130,7 +160,7 @@ def verdict(report: RunReport) -> Verdict:
         advice=names(found, "advice"),
         assumptions=names(found, "assumptions"),
         confidence=dig(found, "confidence"),
-        stages=[] if kind in {"source", "unknown"} else marked,
+        stages=marked if kind in _OF_STAGES else [],
     )
 
 
@@ -156,7 +186,7 @@ def _what_if(found: dict[str, Any], marked: list[str]) -> str | None:
         return None
     workers = "1 more worker" if more == 1 else f"{more} more workers"
     following = dig(found, "what_if", "next")
-    then = f"; then {following} limits it" if following else ""
+    then = f"then {following or 'the source'} limits it"
     if following in marked:
-        then = "; it is the limit even then"
-    return f"With {workers} of {marked[0]}, about {gain:.2f} times the throughput{then}."
+        then = "it is the limit even then"
+    return f"With {workers} of {marked[0]}, about {gain * 100:.0f} % more throughput; {then}."

@@ -15,6 +15,7 @@ from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report._flow import (
     dig,
     error_total,
+    finished,
     in_order,
     names,
     number,
@@ -88,14 +89,15 @@ def _view(report: RunReport) -> dict[str, Any]:
     """Return everything that the template shows."""
     ordered = in_order(report)
     after = queues_after(report, ordered)
-    marked = verdict(report).stages
+    found = verdict(report)
     flow: list[dict[str, Any]] = [_queue_step(queue) for queue in after.get(-1, [])]
     for index, stage in enumerate(ordered):
-        flow.append(_stage_step(stage, str(stage["name"]) in marked))
+        flow.append(_stage_step(stage, str(stage["name"]) in found.stages))
         flow += [_queue_step(queue) for queue in after.get(index, [])]
     return {
         "head": _head(report),
-        "verdict": verdict(report),
+        # a number stays on one line with its unit
+        "verdict": found._replace(headline=found.headline.replace(" %", "\u00a0%")),
         "flow": flow,
         "stated": any(step["is"] == "stage" and step["bar"] for step in flow),
         "durations": _durations(ordered),
@@ -115,7 +117,7 @@ def _head(report: RunReport) -> dict[str, Any]:
     run = report.run
     result = run.get("result")
     tone, sign = _RESULTS.get(str(result), ("warn", "…"))
-    items, total = _finished(report), whole(run, "total")
+    items, total = finished(report), whole(run, "total")
     merged = names(run, "merged_from")
     facts = [
         ("Duration", console.seconds(number(run, "wall_s")), False),
@@ -135,15 +137,6 @@ def _head(report: RunReport) -> dict[str, Any]:
         "partial": bool(run.get("partial")),
         "facts": [fact for fact in facts if fact[1] not in {None, console.UNKNOWN}],
     }
-
-
-def _finished(report: RunReport) -> int | None:
-    """Return the items that reached the last stage."""
-    ordered = in_order(report)
-    if not ordered:
-        return None
-    taken = whole(ordered[-1], "items", "in")
-    return taken if taken is not None else whole(ordered[-1], "items", "out")
 
 
 def _of_total(items: int | None, total: int | None) -> str | None:
@@ -268,6 +261,8 @@ def _durations(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
     # no more than nine powers of ten: a single zero-length call must not squeeze the rest
     high = max(seen) * 1.1
     low = max(min(seen) / 1.1, high / 1e9)
+    if high < 4 * low:  # durations that hardly differ stand in the middle
+        low, high = low / 2, high * 2
     scale = _LogScale(low, high)
     rows = []
     for stage in stages:
@@ -325,10 +320,16 @@ def _decades(scale: _LogScale) -> list[tuple[str, str]]:
     first, last = math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high))
     step = max(1, math.ceil((last - first + 1) / 7))
     powers = [10.0**power for power in range(first, last + 1, step)]
+    if len(powers) < 3:  # noqa: PLR2004 - within two powers of ten there is room for more
+        powers = [
+            factor * 10.0**power
+            for power in range(first - 1, last + 1)
+            for factor in (1, 2, 5)
+            if scale.low <= factor * 10.0**power <= scale.high
+        ]
     if len(powers) < 2:  # noqa: PLR2004 - an axis needs two labels
-        middle = math.sqrt(scale.low * scale.high)
-        powers = [scale.low * 1.1, middle, scale.high / 1.1]
-        return [(f"{scale.at(value):.2f}", console.seconds(value)) for value in powers]
+        ends = scale.low * 1.1, scale.high / 1.1
+        return [(f"{scale.at(value):.2f}", console.seconds(value)) for value in ends]
     return [(f"{scale.at(value):.2f}", _power(value)) for value in powers]
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from otel_pipeline_metrics import _clock, _guard
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report._flow import (
+    finished,
     in_order,
     names,
     number,
@@ -200,15 +201,6 @@ def _count(stage: dict[str, Any]) -> tuple[int, str]:
     return (items, "items") if items is not None else (whole(stage, "count") or 0, "calls")
 
 
-def finished(report: RunReport) -> int | None:
-    """Return how many items have been through the last stage; its calls where none count."""
-    ordered = in_order(report)
-    if not ordered:
-        return None
-    taken = whole(ordered[-1], "items", "in")
-    return taken if taken is not None else _count(ordered[-1])[0]
-
-
 def picture_of(report: RunReport, history: History) -> RenderableType:
     """Return the picture of a run as it is now."""
     from rich.console import Group
@@ -259,7 +251,8 @@ def _table(*head: str) -> Table:
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for column, title in enumerate(head):
-        table.add_column(title, justify="right" if column else "left", no_wrap=True)
+        words = column == 0 or title in {"from", "to"}
+        table.add_column(title, justify="left" if words else "right", no_wrap=True)
     return table
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_pipeline_metrics._sketch import REL_ERROR, Sketch
+from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report._flow import dig, names, number, whole
 from otel_pipeline_metrics.report._report import SCHEMA, RunReport
 
@@ -60,16 +61,9 @@ def merge(reports: Sequence[RunReport]) -> RunReport:
         "queues": [_queue(e) for e in _grouped(parts, "queues", lambda q: q.get("name"))],
         "caches": [_cache(e) for e in _grouped(parts, "caches", lambda c: c.get("name"))],
         "resources": _resources([part["resources"] for part in parts]),
-        # found anew from the merged numbers by whoever knows how
-        "bottleneck": {
-            "kind": "unknown",
-            "stage": None,
-            "busy": None,
-            "why": "merged reports have not been analysed",
-        },
         "telemetry": _telemetry([part["telemetry"] for part in parts]),
     }
-    return RunReport(merged)
+    return RunReport(merged | {"bottleneck": analyze(merged)})
 
 
 def _run(runs: list[Data]) -> Data:
@@ -135,7 +129,7 @@ def _stage(entries: list[Data], wall_s: float | None) -> Data:
             "busy_per_s": _ratio(count, duration["total"]),
             "items_per_s": _ratio(moved, wall_s),
         },
-        "time_s": None if time_s["wall"] is None else time_s,
+        "time_s": time_s,
         "share": {
             state: _ratio(time_s[state], time_s["wall"]) for state in ("busy", "idle", "blocked")
         },
@@ -216,6 +210,7 @@ def _queue(entries: list[Data]) -> Data:
             "max": high,
             **_quantiles(sketch, None, high, ("p50", "p95", "p99")),
         },
+        "put_span_s": _max_known([number(entry, "put_span_s") for entry in entries]),
         "put_blocked_s": _sum([number(entry, "put_blocked_s") for entry in entries]),
         "get_waited_s": _sum([number(entry, "get_waited_s") for entry in entries]),
         "producers": list(dict.fromkeys(n for e in entries for n in names(e, "producers"))),

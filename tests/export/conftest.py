@@ -87,6 +87,11 @@ class Received:
         self.resources: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.refuse = False
+        self.later = False
+        """Refuse in a way that another attempt may overcome."""
+        self.rejects = 0
+        """How many items of each request to reject, though answering with success."""
+        self.requests = 0
         self.lock = threading.Lock()
 
     def take_spans(self, request: Any) -> None:
@@ -109,6 +114,18 @@ def _attributes(resource: Any) -> dict[str, str]:
     return {pair.key: pair.value.string_value for pair in resource.attributes}
 
 
+def span_answer(rejected: int) -> Any:
+    answer = trace_pb.ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = rejected
+    return answer
+
+
+def point_answer(rejected: int) -> Any:
+    answer = metrics_pb.ExportMetricsServiceResponse()
+    answer.partial_success.rejected_data_points = rejected
+    return answer
+
+
 @pytest.fixture
 def http_collector() -> Iterator[Received]:
     received = Received()
@@ -119,14 +136,25 @@ def http_collector() -> Iterator[Received]:
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             received.headers.append({key.lower(): value for key, value in self.headers.items()})
-            if not received.refuse:
+            received.requests += 1
+            answer: Any = None
+            if not (received.refuse or received.later):
                 if self.path == "/v1/traces":
                     received.take_spans(trace_pb.ExportTraceServiceRequest.FromString(body))
+                    answer = span_answer(received.rejects)
                 elif self.path == "/v1/metrics":
                     received.take_points(metrics_pb.ExportMetricsServiceRequest.FromString(body))
-            self.send_response(400 if received.refuse else 200)
-            self.send_header("Content-Length", "0")
+                    answer = point_answer(received.rejects)
+            content = b"" if answer is None else answer.SerializeToString()
+            # 500, unlike 503, is tried again by no exporter of today
+            if self.path.startswith("/moved"):
+                self.send_response(302)
+                self.send_header("Location", "/elsewhere")
+            else:
+                self.send_response(400 if received.refuse else 500 if received.later else 200)
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -145,20 +173,25 @@ def http_collector() -> Iterator[Received]:
 def grpc_collector() -> Iterator[Received]:
     received = Received()
 
+    def refuse(context: Any) -> None:
+        received.requests += 1
+        if received.refuse:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+        if received.later:  # tried again by no exporter of today
+            context.abort(grpc.StatusCode.INTERNAL, "no")
+
     class Traces(trace_grpc.TraceServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            if received.refuse:
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+            refuse(context)
             received.headers.append(dict(context.invocation_metadata()))
             received.take_spans(request)
-            return trace_pb.ExportTraceServiceResponse()
+            return span_answer(received.rejects)
 
     class Metrics(metrics_grpc.MetricsServiceServicer):
         def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-            if received.refuse:
-                context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
+            refuse(context)
             received.take_points(request)
-            return metrics_pb.ExportMetricsServiceResponse()
+            return point_answer(received.rejects)
 
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     trace_grpc.add_TraceServiceServicer_to_server(Traces(), server)

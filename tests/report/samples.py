@@ -78,13 +78,12 @@ def stage(
             "busy_per_s": len(values) / total if total else None,
             "items_per_s": None if moved is None else moved / wall_s,
         },
-        "time_s": None
-        if share is None
-        else {
-            "wall": worker_s,
-            "busy": share[0] * worker_s,
-            "idle": share[1] * worker_s,
-            "blocked": share[2] * worker_s,
+        "time_s": {
+            "wall": None if share is None else worker_s,
+            **{
+                state: None if part is None else part * worker_s
+                for state, part in (("busy", busy), ("idle", idle), ("blocked", blocked))
+            },
         },
         "share": {"busy": busy, "idle": idle, "blocked": blocked},
         "busiest_share": busy,
@@ -109,6 +108,7 @@ def queue(
         "put": len(waits),
         "got": len(waits),
         "wait_s": summary(waits),
+        "put_span_s": 19.0,
         "put_blocked_s": 13.5,
         "get_waited_s": 0.02,
         "producers": list(producers),
@@ -209,7 +209,7 @@ def full_data() -> Data:
         "confidence": "high",
         "why": "write is busy 98 % of the time, and process is blocked on it for 74 %.",
         "advice": ["Add workers to write, or make each call of it shorter."],
-        "what_if": {"more_workers": 1, "gain": 1.96, "next": "write"},
+        "what_if": {"more_workers": 1, "gain": 0.96, "next": "write"},
         "assumptions": ["A further worker of write is as fast as those there are."],
     }
     made["telemetry"] = {

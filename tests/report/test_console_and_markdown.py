@@ -14,7 +14,7 @@ run nightly: success in 20.0 s, 3 stages, 3 errors, trace 0af7651916cd43dd8448eb
 
 verdict: write holds the run back (98 % busy), high confidence
   write is busy 98 % of the time, and process is blocked on it for 74 %.
-  With 1 more worker of write, about 1.96 times the throughput; it is the limit even then.
+  With 1 more worker of write, about 96 % more throughput; it is the limit even then.
   Add workers to write, or make each call of it shorter.
 
 stage    kind     duration  count  items  avg/item      p50      p95      p99    busy   idle  \
@@ -46,7 +46,7 @@ MARKDOWN = """\
 
 > **write holds the run back (98 % busy)**, high confidence
 > write is busy 98 % of the time, and process is blocked on it for 74 %.
-> - With 1 more worker of write, about 1.96 times the throughput; it is the limit even then.
+> - With 1 more worker of write, about 96 % more throughput; it is the limit even then.
 > - Add workers to write, or make each call of it shorter.
 
 | stage | kind | count | items | p50 | p95 | p99 | total | busy | idle | blocked | errors |

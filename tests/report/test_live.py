@@ -213,3 +213,18 @@ def test_a_forked_child_leaves_the_terminal_to_its_parent(
     monkeypatch.undo()
     assert thread is not None
     thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("consumers", "expected"),
+    [((["a", "b"],), 30), ((["a"], ["b"]), 20), ((), 20)],
+    ids=["of one queue", "of a queue each", "no queue"],
+)
+def test_what_is_finished(consumers: tuple[list[str], ...], expected: int) -> None:
+    """Stages that share a queue share its items; otherwise each gets all of them."""
+    stages = [
+        samples.stage(name, [1.0], kind="write", items=(items, None))
+        for name, items in (("a", 10), ("b", 20))
+    ]
+    queues = [samples.queue(f"q{n}", ["x"], names) for n, names in enumerate(consumers)]
+    assert live.finished(samples.report(*stages, queues=queues)) == expected

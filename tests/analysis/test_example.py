@@ -1,0 +1,132 @@
+"""The example of the issue: fetch 2 ms, process 5 ms, write 20 ms, queues of four between."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otel_pipeline_metrics as opm
+from benchmarks import _virtual_time
+from otel_pipeline_metrics.analysis import analyze
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics import RunReport
+
+ITEMS = 100
+
+
+def stages_of(report: RunReport) -> dict[str, Any]:
+    return {entry["name"]: entry for entry in report.stages}
+
+
+@opm.fetch
+async def fetch(item: int) -> int:
+    await asyncio.sleep(0.002)
+    return item
+
+
+@opm.process
+async def process(item: int) -> int:
+    await asyncio.sleep(0.005)
+    return item
+
+
+@opm.write
+async def write(item: int) -> None:
+    await asyncio.sleep(0.02)
+
+
+async def pipeline() -> RunReport:
+    async with opm.run("example", resources=False) as run:
+        fetched = opm.wrap_queue(asyncio.Queue(4), name="fetched")
+        processed = opm.wrap_queue(asyncio.Queue(4), name="processed")
+
+        async def fetching() -> None:
+            for item in range(ITEMS):
+                await fetched.put(await fetch(item))
+            await fetched.put(None)
+
+        async def processing() -> None:
+            while (item := await fetched.get()) is not None:
+                await processed.put(await process(item))
+            await processed.put(None)
+
+        async def writing() -> None:
+            while (item := await processed.get()) is not None:
+                await write(item)
+
+        await asyncio.gather(fetching(), processing(), writing())
+    return run.report
+
+
+def test_in_virtual_time() -> None:
+    """To the millisecond: write begins after 7 ms and is busy from then on."""
+    report = _virtual_time.run(pipeline())
+    found = stages_of(report)
+
+    assert 2.007 == pytest.approx(report.run["wall_s"])
+    assert {"wall": 2.007, "busy": 2.0, "idle": 0.007, "blocked": 0.0} == pytest.approx(
+        found["write"]["time_s"]
+    )
+    assert 0.5 == pytest.approx(found["process"]["time_s"]["busy"])
+    assert 0.002 == pytest.approx(found["process"]["time_s"]["idle"])
+    assert found["process"]["share"]["blocked"] > 0.6
+    assert 0.2 == pytest.approx(found["fetch"]["time_s"]["busy"])
+    assert 0.0 == pytest.approx(found["fetch"]["time_s"]["idle"])
+
+    verdict = analyze(report)
+
+    assert ("stage", "write", "high") == (
+        verdict["kind"], verdict["stage"], verdict["confidence"],
+    )  # fmt: skip
+    assert {"more_workers": 1, "gain": pytest.approx(1.0), "next": "write"} == verdict["what_if"]
+
+
+async def test_in_real_time() -> None:
+    report = await pipeline()
+
+    assert "write" == analyze(report)["stage"]
+    assert stages_of(report)["process"]["share"]["blocked"] > 0.6
+
+
+def test_with_threads() -> None:
+    """The same on threads, which carry no context of the run."""
+
+    @opm.stage("read", kind="fetch")
+    def read(item: int) -> int:
+        time.sleep(0.001)
+        return item
+
+    @opm.stage("store", kind="write")
+    def store(item: int) -> None:
+        time.sleep(0.01)
+
+    with opm.run("threads", resources=False) as run:
+        between: Any = opm.wrap_queue(queue.Queue(4), name="between")
+
+        def reading() -> None:
+            for item in range(60):
+                between.put(read(item))
+            for _ in range(2):
+                between.put(None)
+
+        def storing() -> None:
+            while (item := between.get()) is not None:
+                store(item)
+
+        threads = [threading.Thread(target=target) for target in (reading, storing, storing)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    verdict = analyze(run.report)
+
+    assert ("stage", "store") == (verdict["kind"], verdict["stage"])
+    assert 2 == stages_of(run.report)["store"]["workers"]
+    assert 0.5 == pytest.approx(verdict["what_if"]["gain"], abs=0.01)

@@ -1,0 +1,386 @@
+"""Each kind of verdict, on reports made by hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from otel_pipeline_metrics.analysis import analyze
+from otel_pipeline_metrics.report import RunReport
+from tests.analysis.support import Data, example, queue, report, stage, unseen
+
+KEYS = {
+    "kind", "stage", "ties", "busy", "confidence", "why", "advice", "what_if", "assumptions",
+}  # fmt: skip
+
+
+def test_stage() -> None:
+    """The busy one below the blocked ones."""
+    found = analyze(example())
+
+    assert ("stage", "write", "high") == (found["kind"], found["stage"], found["confidence"])
+    assert 0.99 == found["busy"]
+    assert [] == found["ties"]
+    assert "write was busy 99 % of the time" in found["why"]
+    assert "fetch 90 % and process 74 %" in found["why"]
+
+
+def test_one_more_worker() -> None:
+    """Twice the writers, twice the throughput; and write is the limit even then."""
+    found = analyze(example())
+
+    assert {"more_workers": 1, "gain": pytest.approx(1.0), "next": "write"} == found["what_if"]
+    assert any("3 more workers of write, process would limit" in a for a in found["advice"])
+    assert any("GIL" in said for said in found["assumptions"])
+
+
+def test_the_next_limit_bounds_the_gain() -> None:
+    data = report(
+        [stage("parse", busy=80, blocked=19), stage("write", busy=100)],
+        [queue("q", ["parse"], ["write"], blocked=19)],
+    )
+
+    assert {"more_workers": 1, "gain": pytest.approx(0.25), "next": "parse"} == (
+        analyze(data)["what_if"]
+    )
+
+
+def test_the_demand_counts_and_not_the_share() -> None:
+    """A stage that is done early was busy all of its short life, and limits nothing."""
+    data = report(
+        [stage("fetch", busy=5), stage("write", busy=90, idle=10)],
+        [queue("q", ["fetch"], ["write"], span=5)],
+    )
+
+    assert "write" == analyze(data)["stage"]
+
+
+def test_workers_share_the_work() -> None:
+    data = report(
+        [stage("parse", busy=300, idle=100, workers=4), stage("write", busy=95, idle=5)],
+        [queue("q", ["parse"], ["write"])],
+    )
+
+    found = analyze(data)
+
+    assert ("stage", "write") == (found["kind"], found["stage"])
+
+
+def test_too_few_workers() -> None:
+    """With a free CPU, the one that awaits with fewer workers is short of them."""
+    data = report(
+        [stage("parse", busy=300, idle=100, workers=4), stage("write", busy=95, idle=5)],
+        [queue("q", ["parse"], ["write"])],
+        cpu=(0.05, 4, "host"),
+    )
+
+    found = analyze(data)
+
+    assert ("workers", "write") == (found["kind"], found["stage"])
+    assert "parse has more to do in all (300 s against 95 s), but 4 workers" in found["why"]
+    assert found["what_if"]["gain"] == pytest.approx(95 / 75 - 1)
+    assert "parse" == found["what_if"]["next"]
+
+
+def test_tie() -> None:
+    data = report(
+        [stage("a", busy=97, blocked=2), stage("b", busy=94, idle=5), stage("c", busy=50, idle=49)],
+        [queue("q", ["a"], ["b"]), queue("r", ["b"], ["c"])],
+    )
+
+    found = analyze(data)
+
+    assert ("tie", ["a", "b"]) == (found["kind"], found["ties"])
+    assert "a and b ask about the same" in found["why"]
+    assert pytest.approx(97 / 94 - 1) == found["what_if"]["gain"]
+    assert "b" == found["what_if"]["next"]
+
+
+def test_ten_per_cent_is_no_tie() -> None:
+    data = report(
+        [stage("a", busy=99), stage("b", busy=90, idle=9)], [queue("q", ["a"], ["b"], blocked=0)]
+    )
+
+    assert "stage" == analyze(data)["kind"]
+
+
+def test_noise_lowers_the_confidence() -> None:
+    data = report(
+        [
+            stage("a", busy=99, count=20, spread=1.5),
+            stage("b", busy=80, idle=19, count=20, spread=1.5),
+        ],
+        [queue("q", ["a"], ["b"])],
+    )
+
+    assert "medium" == analyze(data)["confidence"]
+
+
+def test_source() -> None:
+    """Something that is no stage fills the first queue, never finds it full, is slow."""
+    data = report(
+        [stage("parse", busy=40, idle=60), stage("write", busy=20, idle=80)],
+        [queue("in", [], ["parse"], span=98), queue("q", ["parse"], ["write"])],
+    )
+
+    found = analyze(data)
+
+    assert ("source", None, None, "high") == (
+        found["kind"], found["stage"], found["busy"], found["confidence"],
+    )  # fmt: skip
+    assert found["what_if"] is None
+    assert "parse 60 % and write 80 %" in found["why"]
+
+
+def test_slow_source_and_a_nearly_busy_stage() -> None:
+    """90 % busy is not the limit where the source took all of the time."""
+    data = report([stage("parse", busy=90, idle=10)], [queue("in", [], ["parse"], span=99)])
+
+    found = analyze(data)
+
+    assert ("source", "medium") == (found["kind"], found["confidence"])
+
+
+def test_source_in_plenty() -> None:
+    """It is held back, or done early."""
+    held = report([stage("parse", busy=80, idle=20)], [queue("in", [], ["parse"], blocked=70)])
+    early = report([stage("parse", busy=80, idle=20)], [queue("in", [], ["parse"], span=3)])
+
+    assert ["parse", "parse"] == [analyze(held)["stage"], analyze(early)["stage"]]
+
+
+def test_source_in_the_loop_around_the_first_stage() -> None:
+    data = report(
+        [stage("fetch", busy=99, inside=5), stage("write", busy=30, idle=69)],
+        [queue("q", ["fetch"], ["write"])],
+    )
+
+    found = analyze(data)
+
+    assert ("source", "fetch", "high") == (found["kind"], found["stage"], found["confidence"])
+    assert "95 % of its workers' busy time passed between its invocations" in found["why"]
+
+
+def test_a_first_stage_that_works_is_a_stage() -> None:
+    """Awaiting a server inside of `fetch` is what `fetch` does."""
+    data = report(
+        [stage("fetch", busy=99, inside=98), stage("write", busy=30, idle=69)],
+        [queue("q", ["fetch"], ["write"])],
+    )
+
+    assert ("stage", "fetch") == (analyze(data)["kind"], analyze(data)["stage"])
+
+
+def test_nobody_busy_and_nobody_blocked() -> None:
+    data = report(
+        [stage("a", busy=30, idle=70), stage("b", busy=20, idle=80)], [queue("q", ["a"], ["b"])]
+    )
+
+    assert ("source", "low") == (analyze(data)["kind"], analyze(data)["confidence"])
+
+
+def test_bursts_and_small_queues() -> None:
+    """Nobody busy all the time, yet held back: say which queue is small."""
+    data = report(
+        [stage("a", busy=50, blocked=50), stage("b", busy=60, idle=40)],
+        [queue("q", ["a"], ["b"], blocked=50, capacity=1)],
+    )
+
+    found = analyze(data)
+
+    assert ("stage", "b", "low") == (found["kind"], found["stage"], found["confidence"])
+    assert any("the smallest is q, with room for 1" in said for said in found["advice"])
+
+
+def test_rate_limit() -> None:
+    """Blocked, but in no put: it waits for permits."""
+    data = report(
+        [stage("fetch", busy=5, blocked=94), stage("write", busy=10, idle=89)],
+        [queue("q", ["fetch"], ["write"], blocked=0)],
+    )
+
+    found = analyze(data)
+
+    assert ("stage", "fetch") == (found["kind"], found["stage"])
+    assert "waited for permits or rate limits 95 % of the time" in found["why"]
+    assert found["what_if"] is None
+
+
+def test_one_cpu_for_many() -> None:
+    """Several workers are busy, and one CPU of four is."""
+    data = report(
+        [stage("parse", busy=280, idle=20, workers=3), stage("write", busy=70, idle=30)],
+        [queue("q", ["parse"], ["write"])],
+        cpu=(0.25, 4, "host"),
+    )
+
+    found = analyze(data)
+
+    assert ("cpu", "parse", "medium") == (found["kind"], found["stage"], found["confidence"])
+    assert "1.00 of 4 CPUs busy" in found["why"]
+    assert found["what_if"] is None
+
+
+def test_quota() -> None:
+    data = report(
+        [stage("parse", busy=280, idle=20, workers=3), stage("write", busy=70, idle=30)],
+        [queue("q", ["parse"], ["write"])],
+        cpu=(0.97, 0.5, "cgroup2"),
+    )
+
+    found = analyze(data)
+
+    assert ("cpu", "high") == (found["kind"], found["confidence"])
+    assert "97 % of the cgroup's quota of 0.5 CPUs" in found["why"]
+    assert any("Raise the quota" in said for said in found["advice"])
+
+
+def test_one_stage_that_computes() -> None:
+    """One of them busy and one CPU busy: it is that stage, and threads will not help."""
+    data = report(
+        [stage("parse", busy=98, idle=1), stage("write", busy=10, idle=89)],
+        [queue("q", ["parse"], ["write"])],
+        cpu=(0.5, 2, "host"),
+    )
+
+    found = analyze(data)
+
+    assert ("stage", "parse", "medium") == (found["kind"], found["stage"], found["confidence"])
+    assert found["what_if"] is None
+    assert any("run it in processes" in said for said in found["advice"])
+
+
+def test_event_loop() -> None:
+    found = analyze(example(loop_delay_s=0.4, cpu=(0.05, 2, "host")))
+
+    assert ("event loop", None) == (found["kind"], found["stage"])
+    assert "400 ms late" in found["why"]
+
+
+def test_errors_and_retries() -> None:
+    data = report(
+        [
+            stage("parse", busy=20, blocked=79),
+            stage("write", busy=99, count=1000, errors=200, retries=500),
+        ],
+        [queue("q", ["parse"], ["write"], blocked=79)],
+    )
+
+    found = analyze(data)
+
+    assert ("errors", "write", "medium") == (found["kind"], found["stage"], found["confidence"])
+    assert "47 % of its attempts came to nothing" in found["why"]
+
+
+def test_errors_elsewhere_do_not_count() -> None:
+    data = report(
+        [stage("parse", busy=20, blocked=79, errors=500), stage("write", busy=99)],
+        [queue("q", ["parse"], ["write"], blocked=79)],
+    )
+
+    assert "stage" == analyze(data)["kind"]
+
+
+def test_a_worker_for_each_item() -> None:
+    """Their number is no capacity."""
+    data = report(
+        [stage("get", busy=300, workers=257), stage("write", busy=50, idle=50)],
+        [queue("q", ["get"], ["write"])],
+    )
+
+    found = analyze(data)
+
+    assert ("get", None) == (found["stage"], found["what_if"])
+    assert "high" != found["confidence"]
+
+
+def test_stages_of_the_same_worker() -> None:
+    """parse and check take turns in one worker: together they are what is busy."""
+    data = report(
+        [
+            stage("fetch", busy=10, blocked=89),
+            stage("parse", busy=60, idle=1),
+            stage("check", busy=38, blocked=0),
+            stage("write", busy=70, idle=29),
+        ],
+        [
+            queue("a", ["fetch"], ["parse"], blocked=89),
+            queue("b", ["check"], ["write"]),
+        ],
+    )
+
+    found = analyze(data)
+
+    assert ("stage", "parse", "high") == (found["kind"], found["stage"], found["confidence"])
+    assert "The same workers run parse and check" in found["why"]
+
+
+def test_no_queue() -> None:
+    found = analyze(report([unseen("parse", 60), unseen("write", 30)]))
+
+    assert ("unknown", None, None) == (found["kind"], found["stage"], found["confidence"])
+    assert "The most time was spent in parse: 60 s" in found["why"]
+    assert "wrap_queue" in found["advice"][0]
+
+
+def test_unseen_stage_is_named_as_left_out() -> None:
+    data = example()
+    data["stages"].append(unseen("audit", 40))
+
+    assert any("audit" in said for said in analyze(data)["assumptions"])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        report([]),
+        {"run": None, "stages": None, "queues": "?", "resources": []},
+        {"run": {"wall_s": 1.0}, "stages": [{"name": "a"}], "queues": [{}], "resources": {}},
+        report([stage("a", busy=0, idle=1)]),
+        report([stage("a", busy=1)], wall_s=0.0),
+    ],
+)
+def test_nothing_to_tell(data: Data) -> None:
+    found = analyze(data)
+
+    assert "unknown" == found["kind"]
+    assert found["why"]
+
+
+def test_any_verdict_is_plain_data() -> None:
+    for data in (example(), {}, report([unseen("a", 1)]), example(partial=True)):
+        found = analyze(data)
+
+        assert KEYS == found.keys()
+        assert found == json.loads(json.dumps(found, allow_nan=False))
+
+
+def test_changes_nothing() -> None:
+    data = example()
+    before = copy.deepcopy(data)
+
+    analyze(data)
+
+    assert before == data
+
+
+def test_takes_a_report() -> None:
+    data = example() | {"schema": "otel_pipeline_metrics/report/1", "caches": []}
+    whole = RunReport(data | {"bottleneck": {}, "telemetry": {}})
+
+    assert "write" == analyze(whole)["stage"]
+
+
+def test_merged_processes() -> None:
+    """Two at once: their workers add up, and so do their sources' times."""
+    data = report(
+        [stage("parse", busy=180, idle=20, workers=2)],
+        [queue("in", [], ["parse"], span=200, blocked=170) | {"observed_s": 200.0}],
+    )
+
+    found = analyze(data)
+
+    assert ("stage", "parse") == (found["kind"], found["stage"])

@@ -1,0 +1,482 @@
+"""What the collector would not take: kept, sent later, counted, by gRPC and by HTTP."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import context as context_api
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_pipeline_metrics.export import carrier, exporters, wire
+from otel_pipeline_metrics.export.account import Account, Ledger
+from otel_pipeline_metrics.export.counting import CountingSpanExporter
+from otel_pipeline_metrics.export.replay import ReplayError, replay
+from otel_pipeline_metrics.export.spool import Spool
+
+from .conftest import Received, use
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from otel_pipeline_metrics.export.telemetry import Telemetry
+
+    Build = Callable[..., Telemetry]
+
+
+@pytest.fixture(params=["grpc", "http/protobuf"])
+def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Received:
+    fixture = "grpc_collector" if request.param == "grpc" else "http_collector"
+    received: Received = request.getfixturevalue(fixture)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", request.param)
+    return received
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that failed is tried again at once."""
+    monkeypatch.setattr(carrier, "PAUSE_S", (0.0, 0.0))
+
+
+def make_spans(telemetry: Telemetry, count: int) -> None:
+    tracer = telemetry.tracer_provider.get_tracer("test")
+    for _ in range(count):
+        tracer.start_span("work").end()
+
+
+def spans(telemetry: Telemetry) -> Ledger:
+    found = telemetry.ledger("traces")
+    assert found is not None
+    assert found.created == sum(found[1:])
+    return found
+
+
+def points(telemetry: Telemetry) -> Ledger:
+    found = telemetry.ledger("metrics")
+    assert found is not None
+    assert found.created == sum(found[1:])
+    return found
+
+
+def test_it_is_kept_and_sent_when_the_collector_is_back(
+    build: Build, collector: Received, tmp_path: Path
+) -> None:
+    telemetry = build(spool=tmp_path)
+    collector.later = True
+    use(telemetry, spans=3)
+    report = telemetry.flush(5)
+
+    assert (report.ok, report.spans_exported, report.spans_failed) == (False, 0, 0)
+    assert (report.spans_spooled, report.metric_points_spooled) == (3, 1)
+    assert spans(telemetry) == Ledger(3, 0, 0, 0, 3, 0)
+    assert points(telemetry) == Ledger(1, 0, 0, 0, 1, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+
+    collector.later = False
+    use(telemetry, spans=2)
+    assert telemetry.flush(5).ok
+    assert spans(telemetry) == Ledger(5, 5, 0, 0, 0, 0)
+    assert points(telemetry) == Ledger(2, 2, 0, 0, 0, 0)
+    assert collector.spans == {"work": 5}
+    assert collector.points == {"done": 2}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_process_sends_what_an_earlier_one_kept(
+    build: Build, collector: Received, tmp_path: Path
+) -> None:
+    collector.later = True
+    first = build(spool=tmp_path)
+    use(first, spans=3)
+    first.shutdown(5)
+    collector.later = False
+    second = build(spool=tmp_path)
+    use(second, spans=2)
+
+    assert second.shutdown(5).ok
+    assert collector.spans == {"work": 5}
+    assert spans(second) == Ledger(2, 2, 0, 0, 0, 0)
+    assert second.stats()["replayed"] == {"spans": 3, "metric_points": 1}
+    assert spans(first).spooled == 3
+
+
+def test_replay_sends_it(build: Build, collector: Received, tmp_path: Path) -> None:
+    collector.later = True
+    telemetry = build(spool=tmp_path)
+    use(telemetry, spans=600)
+    telemetry.shutdown(5)
+
+    waiting = replay(tmp_path)
+    assert [(r.signal, r.sent, r.batches_left) for r in waiting] == [
+        ("traces", 0, 2),
+        ("metrics", 0, 1),
+    ]
+    assert waiting[0].reason in ("HTTP 500", "INTERNAL", "no answer in time")
+    collector.later = False
+    done = replay(tmp_path)
+
+    assert [(r.signal, r.sent, r.refused, r.batches_left, r.reason) for r in done] == [
+        ("traces", 600, 0, 0, None),
+        ("metrics", 1, 0, 0, None),
+    ]
+    assert collector.spans == {"work": 600}
+    assert replay(tmp_path) == []
+
+
+def test_a_refusal_for_good_is_not_kept(build: Build, collector: Received, tmp_path: Path) -> None:
+    collector.refuse = True
+    telemetry = build(spool=tmp_path)
+    use(telemetry, spans=3)
+    telemetry.flush(5)
+
+    assert spans(telemetry) == Ledger(3, 0, 0, 3, 0, 0)
+    assert points(telemetry).dropped == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_refused_for_good_later_does_not_block_the_rest(
+    build: Build, collector: Received, tmp_path: Path
+) -> None:
+    collector.later = True
+    telemetry = build(spool=tmp_path)
+    make_spans(telemetry, 3)
+    telemetry.flush(5)
+    collector.later = False
+    collector.refuse = True
+
+    (done,) = replay(tmp_path)
+
+    assert (done.sent, done.refused, done.batches_left) == (0, 3, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_partial_success_is_counted_and_said_once(
+    build: Build, collector: Received, caplog: pytest.LogCaptureFixture
+) -> None:
+    collector.rejects = 2
+    telemetry = build()
+    use(telemetry, spans=10)
+    telemetry.flush(5)
+    use(telemetry, spans=10)
+    report = telemetry.shutdown(5)
+
+    assert (report.spans_exported, report.spans_failed) == (16, 4)
+    assert spans(telemetry) == Ledger(20, 16, 0, 4, 0, 0)
+    assert points(telemetry) == Ledger(2, 0, 0, 2, 0, 0)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("partial success" in message for message in said) == 2  # spans, and points
+
+
+def test_a_partial_success_of_what_was_kept(
+    build: Build, collector: Received, tmp_path: Path
+) -> None:
+    collector.later = True
+    telemetry = build(spool=tmp_path)
+    make_spans(telemetry, 10)
+    telemetry.flush(5)
+    collector.later, collector.rejects = False, 2
+    make_spans(telemetry, 1)
+    telemetry.flush(5)
+
+    assert spans(telemetry) == Ledger(11, 8, 0, 3, 0, 0)
+
+
+def test_headers_and_compression_hold_for_what_was_kept(
+    build: Build, collector: Received, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=s3cret")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+    collector.later = True
+    telemetry = build(spool=tmp_path)
+    make_spans(telemetry, 3)
+    telemetry.flush(5)
+    collector.later = False
+    collector.headers.clear()
+
+    replay(tmp_path)
+
+    assert collector.spans == {"work": 3}
+    assert [headers.get("x-token") for headers in collector.headers] == ["s3cret"]
+    assert not any("s3cret" in path.read_text() for path in tmp_path.iterdir())
+
+
+def test_a_redirect_is_no_success(
+    build: Build, http_collector: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporters take it for one, though nothing arrives."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{http_collector.endpoint}/moved")
+    telemetry = build()
+    make_spans(telemetry, 3)
+
+    assert telemetry.flush(5).spans_exported == 0
+
+
+def test_not_sampled_is_counted(
+    build: Build, collector: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0.5")
+    telemetry = build()
+    make_spans(telemetry, 400)
+    telemetry.shutdown(5)
+
+    found = spans(telemetry)
+    assert found.created == 400
+    assert 100 < found.sampled_out < 300
+    assert found.exported == collector.spans["work"]
+
+
+def test_while_it_pauses_the_collector_is_left_alone(
+    build: Build, collector: Received, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carrier, "PAUSE_S", (60.0, 60.0))
+    collector.later = True
+    telemetry = build(spool=tmp_path)
+    make_spans(telemetry, 1)
+    telemetry.flush(5)
+    tried = collector.requests
+    make_spans(telemetry, 2)
+    telemetry.flush(5)
+    assert collector.requests == tried
+    assert spans(telemetry).spooled == 3
+
+    collector.later = False
+    make_spans(telemetry, 4)
+    report = telemetry.shutdown(5)  # the end is worth another attempt
+
+    assert report.spans_exported == 7
+    assert collector.spans == {"work": 7}
+
+
+class Exporter(SpanExporter):
+    def __init__(self, behave: Callable[[], bool]) -> None:
+        self.behave = behave
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:
+        return SpanExportResult.SUCCESS if self.behave() else SpanExportResult.FAILURE
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]], None]:
+    def install(behave: Callable[[], bool]) -> None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4317")
+        monkeypatch.setitem(exporters._CLASSES, "grpc", lambda signal: lambda **_: Exporter(behave))
+
+    return install
+
+
+class TestTheEnd:
+    def test_a_full_queue_reaches_the_disk_before_the_deadline(
+        self, build: Build, fake: Callable[..., None], tmp_path: Path
+    ) -> None:
+        released = threading.Event()
+        fake(lambda: released.wait(30))
+        telemetry = build(spool=tmp_path)
+        make_spans(telemetry, 2_000)
+        started = time.monotonic()
+
+        report = telemetry.shutdown(4)
+        took_s = time.monotonic() - started
+        released.set()
+
+        assert took_s < 4.5
+        assert (report.spans_spooled, report.spans_failed) == (2_000, 0)
+        assert spans(telemetry) == Ledger(2_000, 0, 0, 0, 2_000, 0)
+        assert sum(p.items for p in Spool(tmp_path, 1, 1).parcels()) == 2_000
+
+    def test_it_says_what_is_kept(
+        self,
+        build: Build,
+        fake: Callable[..., None],
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        fake(lambda: False)
+        telemetry = build(spool=tmp_path)
+        make_spans(telemetry, 3)
+        telemetry.shutdown(5)
+
+        assert [record.getMessage() for record in caplog.records] == [
+            (
+                "telemetry cannot be exported to http://collector:4317; the pipeline goes on, and "
+                f"what is not taken is kept in {tmp_path}. The exporter's own log lines: "
+                "OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
+            ),
+            f"3 spans that http://collector:4317 did not take are kept in {tmp_path}",
+        ]
+
+    def test_what_ends_late_is_dropped_and_counted(
+        self, build: Build, fake: Callable[..., None]
+    ) -> None:
+        fake(lambda: True)
+        telemetry = build()
+        telemetry.shutdown(5)
+        make_spans(telemetry, 2)
+
+        assert spans(telemetry) == Ledger(2, 0, 0, 2, 0, 0)
+
+
+class TestWhileItRuns:
+    def test_an_attempt_is_given_up_and_the_batch_kept(
+        self, build: Build, fake: Callable[..., None], tmp_path: Path, monkeypatch: Any
+    ) -> None:
+        """SDK 1.30 goes on with one batch for a minute."""
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
+        released = threading.Event()
+        fake(lambda: released.wait(30))
+        telemetry = build(spool=tmp_path)
+        make_spans(telemetry, 1_500)
+        telemetry.flush(5)
+
+        assert spans(telemetry) == Ledger(1_500, 0, 0, 0, 1_500, 0)
+        released.set()
+
+    def test_a_full_queue_is_counted_as_it_happens(
+        self, build: Build, fake: Callable[..., None], monkeypatch: Any
+    ) -> None:
+        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
+        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
+        entered, released = threading.Event(), threading.Event()
+
+        def behave() -> bool:
+            entered.set()
+            return released.wait(30)
+
+        fake(behave)
+        telemetry = build()
+        make_spans(telemetry, 10)
+        entered.wait(5)
+        make_spans(telemetry, 90)
+
+        assert spans(telemetry) == Ledger(100, 0, 0, 80, 0, 20)
+        released.set()
+        telemetry.shutdown(5)
+        assert spans(telemetry) == Ledger(100, 20, 0, 80, 0, 0)
+
+    def test_instrumentation_stays_off_in_the_thread_that_exports(
+        self, build: Build, fake: Callable[..., None], tmp_path: Path
+    ) -> None:
+        """Else an instrumented HTTP client would make a span of every export of spans."""
+        seen: list[object] = []
+
+        def behave() -> bool:
+            seen.append(context_api.get_value(_SUPPRESS_INSTRUMENTATION_KEY))
+            return True
+
+        fake(behave)
+        telemetry = build(spool=tmp_path)
+        make_spans(telemetry, 1)
+        telemetry.flush(5)
+
+        assert seen == [True]
+
+    def test_nothing_unseen_counts_as_sent(self, tmp_path: Path) -> None:
+        """An exporter that does not pass where the observer sits loses nothing."""
+        kept = Spool(tmp_path, 1_000, 1_000)
+        kept.put("traces", b'{"resourceSpans":[]}\n', 1)
+        account = Account("traces", "otlp/grpc", "http://c")
+        counting = CountingSpanExporter(Exporter(lambda: True), account, kept, watched=True)
+
+        counting.export([])
+
+        assert len(kept.parcels()) == 1
+        counting.shutdown()
+
+    def test_a_disk_that_takes_nothing_drops_and_counts(
+        self, build: Build, fake: Callable[..., None], tmp_path: Path
+    ) -> None:
+        fake(lambda: False)
+        (tmp_path / "file").write_text("")
+        telemetry = build(spool=tmp_path / "file")
+        make_spans(telemetry, 3)
+        telemetry.flush(5)
+
+        assert spans(telemetry) == Ledger(3, 0, 0, 3, 0, 0)
+
+
+class TestStats:
+    def test_the_users_own_providers_are_unknown(self, build: Build) -> None:
+        from opentelemetry.sdk.trace import TracerProvider
+
+        telemetry = build(tracer_provider=TracerProvider(), exporters=("none",))
+
+        found = telemetry.stats()
+        assert set(found["spans"].values()) == {None}
+        assert found["metric_points"]["created"] == 0
+        assert found["collector"] == "off"
+
+    def test_all_of_it(self, build: Build, fake: Callable[..., None]) -> None:
+        fake(lambda: True)
+        telemetry = build()
+        make_spans(telemetry, 2)
+
+        pending = {
+            "created": 2,
+            "exported": 0,
+            "sampled_out": 0,
+            "dropped": 0,
+            "spooled": 0,
+            "pending": 2,
+        }
+        assert telemetry.stats()["spans"] == pending
+        telemetry.flush(5)
+        found = telemetry.stats()
+        assert found["spans"] == pending | {"exported": 2, "pending": 0}
+        assert found["replayed"] == {"spans": 0, "metric_points": 0}
+        assert found["collector"] == "ok"
+        assert found["flush_s"] > 0
+
+    def test_the_console_counts_too(self, build: Build) -> None:
+        telemetry = build(exporters=("console",))
+        make_spans(telemetry, 3)
+
+        assert spans(telemetry) == Ledger(3, 3, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        ("HTTP 400", True),
+        ("HTTP 401", True),
+        ("HTTP 302", True),
+        ("HTTP 408", False),
+        ("HTTP 429", False),
+        ("HTTP 500", False),
+        ("HTTP 503", False),
+        ("INVALID_ARGUMENT", True),
+        ("UNAUTHENTICATED", True),
+        ("UNAVAILABLE", False),
+        ("INTERNAL", False),
+        ("ConnectionError", False),
+        (None, False),
+    ],
+)
+def test_for_good(reason: str | None, expected: bool) -> None:
+    assert wire.for_good(reason) is expected
+
+
+class TestReplayFaults:
+    def test_no_directory(self, tmp_path: Path) -> None:
+        with pytest.raises(ReplayError, match="is no directory"):
+            replay(tmp_path / "missing")
+
+    def test_disabled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+        with pytest.raises(ReplayError, match="OTEL_SDK_DISABLED"):
+            replay(tmp_path)
+
+    def test_a_line_that_is_nothing(
+        self, tmp_path: Path, http_collector: Received, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        Spool(tmp_path, 1_000, 1_000).put("traces", b"nonsense\n", 7)
+
+        (done,) = replay(tmp_path)
+
+        assert (done.sent, done.refused, done.batches_left) == (0, 7, 0)

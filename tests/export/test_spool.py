@@ -1,0 +1,363 @@
+"""The directory that keeps what the collector would not take."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import Link
+
+from otel_pipeline_metrics.export import otlp_json, spool
+from otel_pipeline_metrics.export.account import Account
+from otel_pipeline_metrics.export.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Clock
+
+MAX_AGE_S = 3600.0
+
+
+@pytest.fixture
+def open_spool(tmp_path: Path) -> Callable[..., Spool]:
+    def make(max_bytes: int = 10_000, max_age_s: float = MAX_AGE_S) -> Spool:
+        return Spool(tmp_path / "spool", max_bytes, max_age_s)
+
+    return make
+
+
+def account_of(kept: Spool) -> Account:
+    account = Account("traces", "otlp/grpc", "http://c")
+    kept.accounts["traces"] = account
+    return account
+
+
+def put(kept: Spool, account: Account, line: bytes, items: int = 1) -> bool:
+    """As an exporter does: count the batch as kept if it is."""
+    done = kept.put("traces", line, items)
+    if done:
+        account.note_spooled(items)
+    return done
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+class TestKeeping:
+    def test_a_batch_is_a_file_whose_name_tells(
+        self, open_spool: Callable[..., Spool], clock: Clock
+    ) -> None:
+        kept = open_spool()
+
+        assert kept.put("traces", b"line\n", 512)
+
+        (parcel,) = kept.parcels()
+        assert parcel[:2] == ("traces", 1_700_001_000_000)
+        assert (parcel.owner, parcel.items, parcel.size) == (kept.owner, 512, 5)
+        assert (kept.directory / parcel.name).read_bytes() == b"line\n"
+
+    def test_the_oldest_comes_first_and_signals_are_apart(
+        self, open_spool: Callable[..., Spool], clock: Clock
+    ) -> None:
+        kept = open_spool()
+        kept.put("metrics", b"m", 1)
+        clock.advance(-1)
+        kept.put("traces", b"a", 1)
+        kept.put("traces", b"b", 2)
+
+        assert [(p.signal, p.items) for p in kept.parcels()] == [
+            ("traces", 1),
+            ("traces", 2),
+            ("metrics", 1),
+        ]
+        assert [p.items for p in kept.parcels("metrics")] == [1]
+
+    def test_it_is_private(self, open_spool: Callable[..., Spool]) -> None:
+        """Spans may hold what only their owner should read."""
+        kept = open_spool()
+        kept.put("traces", b"x", 1)
+
+        (file,) = kept.directory.iterdir()
+        assert stat.S_IMODE(kept.directory.stat().st_mode) == 0o700
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    def test_other_files_are_left_alone(self, open_spool: Callable[..., Spool]) -> None:
+        kept = open_spool(max_bytes=1)
+        other = kept.directory / "notes.jsonl"
+        other.write_text("mine")
+        kept.put("traces", b"x", 1)
+
+        assert [p.signal for p in kept.parcels()] == ["traces"]
+        assert other.read_text() == "mine"
+
+    def test_what_a_crash_left_half_written_goes(
+        self, open_spool: Callable[..., Spool], clock: Clock
+    ) -> None:
+        directory = open_spool().directory
+        old, new = directory / ".opm-old.tmp", directory / ".opm-new.tmp"
+        for path, age in ((old, 700), (new, 10)):
+            path.write_text("half")
+            os.utime(path, (clock.unix() - age,) * 2)
+
+        open_spool()
+
+        assert [path.name for path in directory.iterdir()] == [".opm-new.tmp"]
+
+
+class TestLimits:
+    def test_the_oldest_give_way_and_are_counted(
+        self, open_spool: Callable[..., Spool], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        kept = open_spool(max_bytes=10)
+        account = account_of(kept)
+        for items in (1, 2, 4, 8):
+            assert put(kept, account, b"xxxx", items)
+
+        assert [p.items for p in kept.parcels()] == [4, 8]
+        assert (account.spooled, account.failed) == (12, 3)
+        (message,) = messages(caplog)
+        assert "holds 10 bytes, the most it may; the oldest telemetry in it is dropped" in message
+
+    def test_what_is_larger_than_all_of_it_is_not_kept(
+        self, open_spool: Callable[..., Spool], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        kept = open_spool(max_bytes=10)
+        account = account_of(kept)
+        put(kept, account, b"xxxx")
+
+        assert not put(kept, account, b"x" * 11)
+        assert [p.size for p in kept.parcels()] == [4]
+        assert len(messages(caplog)) == 1
+
+    def test_the_old_are_dropped(self, open_spool: Callable[..., Spool], clock: Clock) -> None:
+        kept = open_spool()
+        account = account_of(kept)
+        put(kept, account, b"old", 5)
+        clock.advance(MAX_AGE_S + 1)
+        put(kept, account, b"new", 7)
+
+        assert [p.items for p in kept.parcels()] == [7]
+        assert (account.spooled, account.failed) == (7, 5)
+
+    def test_those_of_others_are_counted_apart(self, open_spool: Callable[..., Spool]) -> None:
+        earlier = open_spool(max_bytes=10)
+        put(earlier, account_of(earlier), b"xxxxxx", 3)
+        kept = open_spool(max_bytes=10)
+        account = account_of(kept)
+        put(kept, account, b"xxxxxx", 4)
+
+        assert (account.spooled, account.failed, account.replay_dropped) == (4, 0, 3)
+
+    def test_one_that_is_being_sent_is_not_dropped(self, open_spool: Callable[..., Spool]) -> None:
+        kept = open_spool(max_bytes=10)
+        account = account_of(kept)
+        put(kept, account, b"xxxx")
+        (first,) = kept.parcels()
+        with kept.claim(first) as path:
+            assert path is not None
+            put(kept, account, b"xxxx")
+            put(kept, account, b"xx")
+            put(kept, account, b"xxxx")
+
+            assert path.exists()
+            assert sum(p.size for p in kept.parcels()) <= 10
+
+
+class TestFaults:
+    def test_no_directory_can_be_made(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        kept = Spool(tmp_path / "file" / "spool", 10, 10)
+
+        assert not kept.put("traces", b"x", 1)
+        assert not kept.put("traces", b"x", 1)
+        (message,) = messages(caplog)
+        assert message.endswith("(Not a directory); what is not exported is dropped and counted")
+
+    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
+    def test_the_disk_takes_no_more(
+        self,
+        open_spool: Callable[..., Spool],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        code: int,
+    ) -> None:
+        kept = open_spool()
+
+        def full(descriptor: int) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(spool.os, "fsync", full)
+
+        assert [kept.put("traces", b"x", 1) for _ in range(3)] == [False] * 3
+        assert list(kept.directory.iterdir()) == []
+        (message,) = messages(caplog)
+        assert f"({os.strerror(code)})" in message
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
+    def test_a_really_full_device(
+        self,
+        open_spool: Callable[..., Spool],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        kept = open_spool()
+        really = os.open
+        monkeypatch.setattr(
+            spool.os,
+            "open",
+            lambda path, flags, mode=0: really(
+                "/dev/full" if str(path).endswith(".tmp") else path, flags & ~os.O_EXCL, mode
+            ),
+        )
+
+        assert not kept.put("traces", b"x", 1)
+        assert "(No space left on device)" in messages(caplog)[0]
+
+    def test_what_cannot_be_deleted_is_not_sent_again(
+        self, open_spool: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        kept = open_spool()
+        account = account_of(kept)
+        put(kept, account, b"x", 3)
+        (parcel,) = kept.parcels()
+
+        def readonly(self: Path, *, missing_ok: bool = False) -> None:
+            raise OSError(errno.EROFS, "Read-only file system")
+
+        monkeypatch.setattr(type(kept.directory), "unlink", readonly)
+        kept.done(parcel, sent=3)
+
+        assert kept.parcels() == []
+        assert (account.exported, account.spooled) == (3, 0)
+
+
+class TestClaims:
+    def test_only_one_has_it(self, open_spool: Callable[..., Spool]) -> None:
+        first, second = open_spool(), open_spool()
+        first.put("traces", b"x", 1)
+        (parcel,) = first.parcels()
+
+        with first.claim(parcel) as mine, second.claim(parcel) as theirs:
+            assert (mine is None, theirs) == (False, None)
+        with second.claim(parcel) as later:
+            assert later is not None
+
+    def test_what_was_sent_meanwhile_is_nobodys(self, open_spool: Callable[..., Spool]) -> None:
+        first, second = open_spool(), open_spool()
+        first.put("traces", b"x", 1)
+        (parcel,) = second.parcels()
+        first.done(parcel, sent=1)
+
+        with second.claim(parcel) as path:
+            assert path is None
+
+    def test_a_crash_frees_it(self, open_spool: Callable[..., Spool]) -> None:
+        kept = open_spool()
+        kept.put("traces", b"x", 1)
+        (parcel,) = kept.parcels()
+        context = multiprocessing.get_context("fork")
+        ready = context.Event()
+        child = context.Process(target=_claim_and_die, args=(kept, parcel, ready))
+        child.start()
+        assert ready.wait(10)
+        child.join(10)
+
+        assert child.exitcode == 9
+        with kept.claim(parcel) as path:
+            assert path is not None
+
+    def test_a_forked_child_is_another(self, open_spool: Callable[..., Spool]) -> None:
+        kept = open_spool()
+        kept.put("traces", b"x", 1)
+        pid = os.fork()
+        if pid == 0:
+            kept.put("traces", b"y", 1)
+            os._exit(0)
+        os.waitpid(pid, 0)
+
+        owners = {p.owner for p in kept.parcels()}
+        assert kept.owner in owners
+        assert len(owners) == 2
+        assert {owner.split("-")[0] for owner in owners} == {str(os.getpid()), str(pid)}
+
+
+def _claim_and_die(kept: Spool, parcel: Any, ready: Any) -> None:
+    with kept.claim(parcel):
+        ready.set()
+        os._exit(9)
+
+
+class TestLines:
+    def test_spans_come_back_as_they_were(self) -> None:
+        spans: list[Any] = []
+        tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t", "1", attributes={"a": 1})
+        with tracer.start_as_current_span("outer") as outer:
+            link = Link(outer.get_span_context(), {"traceId": "not an id"})
+            inner = tracer.start_span("inner", links=[link], attributes=ATTRIBUTES)
+            inner.add_event("e", {"n": 1})
+            inner.end()
+        spans = [outer, inner]
+
+        line = otlp_json.spans_line(spans)
+
+        request = otlp_json.request("traces", line)
+        assert request == otlp_json.encode_spans(spans)
+        assert otlp_json.count(request) == 2
+        assert line.count(b"\n") == 1
+
+    def test_ids_are_hexadecimal_and_enums_numbers(self) -> None:
+        span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("s")
+        span.end()
+
+        data = json.loads(otlp_json.spans_line([span]))
+
+        (found,) = data["resourceSpans"][0]["scopeSpans"][0]["spans"]
+        context = span.get_span_context()
+        assert found["traceId"] == f"{context.trace_id:032x}"
+        assert found["spanId"] == f"{context.span_id:016x}"
+        assert found["kind"] == 1
+        assert found["startTimeUnixNano"] == str(span.start_time)
+
+    def test_metrics_come_back_as_they_were(self) -> None:
+        reader = InMemoryMetricReader()
+        meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
+        meter.create_counter("c").add(2, {"k": "v"})
+        meter.create_histogram("h", "s").record(0.5)
+        meter.create_gauge("g").set(-1.5)
+        data = reader.get_metrics_data()
+        assert data is not None
+
+        request = otlp_json.request("metrics", otlp_json.metrics_line(data))
+
+        assert request == otlp_json.encode_metrics(data)
+        assert otlp_json.count(request) == 3
+
+    @pytest.mark.parametrize(
+        "line", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"resourceSpans":1}', b'{"traceId":"zz"}']
+    )
+    def test_anything_else_is_refused_without_quoting_it(self, line: bytes) -> None:
+        with pytest.raises(ValueError, match=r"^(?!.*resourceSpans)"):
+            otlp_json.request("traces", line)
+
+
+ATTRIBUTES: dict[str, Any] = {
+    "text": "ä\n",
+    "true": True,
+    "whole": 2**60,
+    "part": 0.25,
+    "several": ["a", "b"],
+    "spanId": "zz",
+}
