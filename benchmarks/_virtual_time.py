@@ -73,4 +73,13 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         with virtual_clock(loop):
             return loop.run_until_complete(coroutine)
     finally:
+        _cancel_all(loop)
         loop.close()
+
+
+def _cancel_all(loop: VirtualTimeLoop) -> None:
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))

@@ -279,7 +279,7 @@ def _put_aside(execution: Execution, now: float) -> None:
         except Exception:  # noqa: BLE001 - the invocation's own numbers stand
             _guard.fault("a worker's time")
     token, execution.cell[1] = execution.cell[1], None
-    if token is None or token is APART:
+    if token is None or token is APART or (_gc.running_in and _gc.here()):
         return
     try:
         current.reset(token)

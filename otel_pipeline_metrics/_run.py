@@ -10,27 +10,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _config, _guard, _series, _telemetry, _workers
+from otel_pipeline_metrics import _clock, _config, _guard, _series, _telemetry
 from otel_pipeline_metrics._model import (
     AttributeValue,
-    CacheReading,
     check_attributes,
     check_name,
     qualified_name,
 )
-from otel_pipeline_metrics._probes import caches, queues
 from otel_pipeline_metrics._probes.metrics import install_resources
-from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
-from otel_pipeline_metrics._stats import RunStats
-from otel_pipeline_metrics.report import SCHEMA, RunReport
+from otel_pipeline_metrics._run_data import Gathering
+from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.console import headline
+from otel_pipeline_metrics.report.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextvars import Token
     from types import TracebackType
 
-    from otel_pipeline_metrics._model import StageKey, TimeInStates
 
 Result = Literal["success", "failure", "cancellation", "timeout"]
 
@@ -44,6 +41,8 @@ def run(
     report: str | os.PathLike[str] | None = None,
     resources: bool = True,
     attributes: Mapping[str, AttributeValue] | None = None,
+    total: int | None = None,
+    live: bool = False,
 ) -> Run:
     """Measure one run of a pipeline, in a `with` or an `async with`.
 
@@ -57,23 +56,29 @@ def run(
             written there, it goes to a temporary file whose path is logged.
         resources: sample CPU, memory, disk and network with psutil while the run lasts.
         attributes: put on the run's span.
+        total: how many items will come out of the last stage, if that is known beforehand;
+            the live view then tells the progress and the time left.
+        live: show stages, rates and queues in the terminal while the run goes on. Needs the
+            extra `cli`; does nothing where stderr is no terminal.
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: the name is empty or too long.
+        ValueError: the name is empty or too long, or `total` is negative.
     """
-    return Run(name, report, resources, attributes)
+    return Run(name, report, resources, attributes, total, live)
 
 
 class Run:
     """One run; what `run(...)` gives. It can be entered once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - made by `run` alone, which takes them by name
         self,
         name: str,
         report: str | os.PathLike[str] | None,
         resources: bool,
         attributes: Mapping[str, AttributeValue] | None,
+        total: int | None,
+        live: bool,
     ) -> None:
         self.name = check_name(name, "name")
         self.id = os.urandom(16).hex()
@@ -83,19 +88,18 @@ class Run:
             raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
         self._path = None if report is None else Path(report)
         self._attributes = check_attributes(attributes)
-        self._stats = RunStats()
-        self._scope = _series.Scope(self.name, self.id, (self._stats,))
+        self._gathering = Gathering(SAMPLE_INTERVAL_S if resources else None)
+        self._scope = _series.Scope(self.name, self.id, (self._gathering.stats,))
+        self._scope.on_resources = self._gathering.recorded.add
+        self._total = _total(total)
+        self._live = live
+        self._view: Any = None
         self._token: Token[Any] | None = None
         self._span: _telemetry.OpenRun | None = None
         self._runs: Any = None
-        self._monitor = ResourceMonitor(SAMPLE_INTERVAL_S) if resources else None
-        self._recorded = _RecordedResources()
-        self._scope.on_resources = self._recorded.add
-        self._caches_before: dict[str, CacheReading] = {}
         self._started_at = 0.0
         self._started_unix = 0.0
         self._ended_at: float | None = None
-        self._wall_s: float | None = None
         self._result: Result | None = None
         self._error_type: str | None = None
         self._entered = False
@@ -127,14 +131,18 @@ class Run:
             self._runs = telemetry.runs
             self._runs.started(self.name)
         with _guard.guarded("a run's resources"):
-            if self._monitor is not None:
+            if self._gathering.monitor is not None:
                 _telemetry.add_probe("resources", install_resources)
-                self._monitor.start()
+                self._gathering.monitor.start()
         with _guard.guarded("a run's caches"):
-            self._caches_before = {reading.name: reading for reading in caches.read_all()}
+            self._gathering.begin()
         self._token = _series.open_scope(self._scope)
         self._started_unix = _clock.unix()
         self._started_at = _clock.now()
+        if self._live:
+            with _guard.guarded("the live view"):
+                self._view = Live(lambda: self.report)
+                self._view.start()
         return self
 
     def __exit__(
@@ -145,14 +153,16 @@ class Run:
     ) -> None:
         """End the run: close its span, write the report, show the summary."""
         self._ended_at = _clock.now()
-        self._wall_s = self._ended_at - self._started_at
         self._result = _result_of(error)
         if error is not None and self._result != "success":
             self._error_type = qualified_name(type(error))
         here = self._token is not None and _series.close_scope(self._scope, self._token)
+        with _guard.guarded("the live view"):
+            if self._view is not None:
+                self._view.stop()
         with _guard.guarded("a run's resources"):
-            if self._monitor is not None:
-                self._monitor.stop()
+            if self._gathering.monitor is not None:
+                self._gathering.monitor.stop()
         with _guard.guarded("closing a run"):
             self._end_telemetry(here)
         with _guard.guarded("a run's report"):
@@ -177,86 +187,30 @@ class Run:
     def _end_telemetry(self, here: bool) -> None:
         context = None
         result = self._result or "success"
+        wall_s = (self._ended_at or _clock.now()) - self._started_at
         # cancellation and timeout are told by the result; error.type belongs to failures
         error_type = self._error_type if result == "failure" else None
         if self._span is not None:
             context = self._span.end(result, error_type, detach=here)
         if self._runs is not None:
-            self._runs.ended(self.name, self._wall_s, result, error_type, _clock.unix(), context)
+            self._runs.ended(self.name, wall_s, result, error_type, _clock.unix(), context)
 
     def _data(self) -> dict[str, Any]:
-        wall_s = self._wall_s
-        if wall_s is None:
-            wall_s = _clock.now() - self._started_at if self._entered else 0.0
+        now = self._ended_at if self._ended_at is not None else _clock.now()
         started = datetime.fromtimestamp(self._started_unix, tz=timezone.utc)
-        return {
-            "schema": SCHEMA,
-            "run": {
-                "pipeline": self.name,
-                "id": self.id,
-                "trace_id": self._span.trace_id if self._span is not None else None,
-                "result": self._result,
-                "error_type": self._error_type,
-                "started": started.isoformat() if self._entered else None,
-                "wall_s": wall_s,
-                "partial": self._result != "success",
-            },
-            "stages": self._stats.stage_list(wall_s, self._states()),
-            "queues": self._stats.queue_list(
-                wall_s, list(self._scope.queues.values()), queues.capacities()
-            ),
-            "caches": self._cache_data(),
-            "resources": self._resource_data(),
-            "bottleneck": {"stage": None, "why": "no queue is instrumented", "busy": None},
-            "telemetry": {
-                "spans": self._span_data(),
-                "flush_s": None,
-                "collector": None,
-            },
+        run = {
+            "pipeline": self.name,
+            "id": self.id,
+            "trace_id": self._span.trace_id if self._span is not None else None,
+            "result": self._result,
+            "error_type": self._error_type,
+            "started": started.isoformat() if self._entered else None,
+            "started_at": self._started_at,
+            "wall_s": now - self._started_at if self._entered else 0.0,
+            "partial": self._result != "success",
+            "total": self._total,
         }
-
-    def _states(self) -> dict[StageKey, list[TimeInStates]]:
-        states: dict[StageKey, list[TimeInStates]] = {}
-        for series, times in _workers.snapshot(self._scope, self._ended_at or _clock.now()).items():
-            states.setdefault(series.key, []).extend(times.values())
-        return states
-
-    def _span_data(self) -> dict[str, int | None]:
-        """Return how many invocations had a span of their own, and how many went without."""
-        data: dict[str, int | None] = dict.fromkeys(("created", "sampled_out", "exported", "lost"))
-        data["skipped"] = None
-        if self._span is not None:
-            made = sum(series.spans_made for series in list(self._scope.series.values()))
-            count = sum(stats.count for stats in list(self._stats.stages.values()))
-            data |= {"created": made, "skipped": max(0, count - made)}
-        return data
-
-    def _cache_data(self) -> list[dict[str, Any]]:
-        return [
-            _since(reading, self._caches_before.get(reading.name)) for reading in caches.read_all()
-        ]
-
-    def _resource_data(self) -> dict[str, Any]:
-        # psutil's readings come first; without them, what the program measured itself, if it did
-        summary = (self._recorded if self._monitor is None else self._monitor).summary()
-        limits = resource_limits()
-        return {
-            "samples": summary.samples,
-            "cpu_utilization": {
-                "avg": summary.cpu_utilization_avg,
-                "peak": summary.cpu_utilization_peak,
-            },
-            "rss_bytes": {"avg": summary.rss_bytes_avg, "peak": summary.rss_bytes_peak},
-            "disk_io_bytes": {
-                "read": summary.disk_read_bytes,
-                "write": summary.disk_write_bytes,
-            },
-            "network_io_bytes": {
-                "receive": summary.network_receive_bytes,
-                "transmit": summary.network_transmit_bytes,
-            },
-            "limits": limits,
-        }
+        return self._gathering.report_data(run, self._scope, now)
 
     def _write(self, report: RunReport) -> Path | None:
         if self._path is None:
@@ -276,37 +230,14 @@ class Run:
             return Path(elsewhere)
 
 
-class _RecordedResources:
-    """CPU and memory that `MetricsCollector.record_resources` was told during a run."""
-
-    def __init__(self) -> None:
-        self._samples: list[tuple[float, float]] = []
-
-    def add(self, cpu_utilization: float, rss_bytes: float) -> None:
-        """Take one sample; appending is safe from any thread."""
-        self._samples.append((cpu_utilization, rss_bytes))
-
-    def summary(self) -> ResourceSummary:
-        """Sum up as `ResourceMonitor` does; the times between samples are not known."""
-        samples = self._samples[:]
-        if not samples:
-            return ResourceSummary()
-        cpu, rss = zip(*samples, strict=True)
-        return ResourceSummary(
-            samples=len(samples),
-            cpu_utilization_avg=sum(cpu) / len(samples),
-            cpu_utilization_peak=max(cpu),
-            rss_bytes_avg=sum(rss) / len(samples),
-            rss_bytes_peak=round(max(rss)),
-        )
-
-
-def resource_limits() -> dict[str, Any]:
-    """Return what this process may use at most, for the report."""
-    from otel_pipeline_metrics._probes.cgroup import limits  # reads files: only when asked
-
-    found = limits()
-    return {"source": found.source, "cpus": found.cpus, "memory_bytes": found.memory_bytes}
+def _total(total: Any) -> int | None:
+    if total is None:
+        return None
+    if isinstance(total, bool) or not isinstance(total, int):
+        raise TypeError(f"total must be an integer or None, not {type(total).__name__}")
+    if total < 0:
+        raise ValueError(f"total must not be negative, this one is {total}")
+    return total
 
 
 def _result_of(error: BaseException | None) -> Result:
@@ -321,27 +252,6 @@ def _result_of(error: BaseException | None) -> Result:
         return "failure"
     # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
     return "cancellation"
-
-
-def _since(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
-    """Return a cache's counts during the run, and its levels now."""
-
-    def during(key: str) -> int | None:
-        value: int | None = getattr(now, key)
-        earlier: int | None = getattr(before, key) if before is not None else None
-        return value if value is None or earlier is None else max(0, value - earlier)
-
-    hits, misses = during("hits") or 0, during("misses") or 0
-    return {
-        "name": now.name,
-        "hits": hits,
-        "misses": misses,
-        "evictions": during("evictions"),
-        "expirations": during("expirations"),
-        "hit_ratio": hits / (hits + misses) if hits + misses else None,
-        "entries": now.entries,
-        "size_bytes": now.size_bytes,
-    }
 
 
 def _show(report: RunReport, written: Path | None) -> None:

@@ -183,11 +183,15 @@ class RunStats:
         self.queues.setdefault(batch.name, QueueStats()).add_sorted(batch.waits)
 
     def stage_list(
-        self, wall_s: float, states: Mapping[StageKey, Sequence[TimeInStates]]
+        self,
+        wall_s: float,
+        states: Mapping[StageKey, Sequence[TimeInStates]],
+        in_flight: Mapping[StageKey, int],
     ) -> list[dict[str, Any]]:
         """Return the stages' part of the report."""
         return [
-            stats.to_dict(wall_s, states.get(key, ())) for key, stats in list(self.stages.items())
+            {**stats.to_dict(wall_s, states.get(key, ())), "in_flight": in_flight.get(key, 0)}
+            for key, stats in list(self.stages.items())
         ]
 
     def queue_list(

@@ -21,11 +21,16 @@ class waiting:  # noqa: N801 - reads as a word in `with waiting():`
 
     Args:
         state: "blocked", or "idle" where the wait is one for input.
+
+    Raises:
+        ValueError: `state` is neither.
     """
 
     __slots__ = ("_state", "_worker", "began", "seconds")
 
     def __init__(self, state: WaitState = "blocked") -> None:
+        if state not in ("idle", "blocked"):
+            raise ValueError(f'state must be "idle" or "blocked", not {state!r}')
         self._state: WaitState = state
         self._worker: Any = None
         self.began = 0.0

@@ -351,7 +351,10 @@ class Accounting:
 
     def wait_ends(self, worker: Wait, state: WaitState, seconds: float, now: float) -> None:  # noqa: ARG002
         """Share out a wait."""
-        end_wait(worker, now)
+        # one `waiting()` may be in use in many tasks: it is this one's latest that ends
+        owner = _owner()
+        own = [wait for wait in here(waits=True).waits if wait.by == owner]
+        end_wait(own[-1] if own else worker, now)
 
 
 def begin_wait(worker: Worker, state: WaitState, now: float) -> Wait:
@@ -368,7 +371,8 @@ def end_wait(wait: Wait, now: float) -> None:
     worker = wait.worker
     if worker.number >= _first_number:
         worker.settle(now)
-    worker.waits.remove(wait)
+    if wait in worker.waits:
+        worker.waits.remove(wait)
 
 
 def putting(queue: QueueSeries, asked: Worker | None = None) -> Any:

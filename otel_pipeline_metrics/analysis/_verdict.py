@@ -353,8 +353,8 @@ def _advice(facts: Facts, top: Station) -> list[str]:
     if _computing(facts):
         return [
             (
-                f"{top.name} seems to compute ({facts.cores:.2f} CPUs busy): run it in processes, or "
-                "make it cheaper; more tasks or threads will not help."
+                f"{top.name} seems to compute ({facts.cores:.2f} CPUs busy): run it in processes, "
+                "or make it cheaper; more tasks or threads will not help."
             )
         ]
     advice = [f"Make an invocation of {top.name} faster, or do more of them at a time."]

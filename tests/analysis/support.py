@@ -96,7 +96,7 @@ def report(
 
 
 def example(**more: Any) -> Data:
-    """fetch 2 ms, process 5 ms, write 20 ms, as the issue has it."""
+    """Fetch 2 ms, process 5 ms, write 20 ms, as the issue has it."""
     return report(
         [
             stage("fetch", busy=10, blocked=89, count=5000),

@@ -43,8 +43,8 @@ async def write(item: int) -> None:
 
 async def pipeline() -> RunReport:
     async with opm.run("example", resources=False) as run:
-        fetched = opm.wrap_queue(asyncio.Queue(4), name="fetched")
-        processed = opm.wrap_queue(asyncio.Queue(4), name="processed")
+        fetched: Any = opm.wrap_queue(asyncio.Queue(4), name="fetched")
+        processed: Any = opm.wrap_queue(asyncio.Queue(4), name="processed")
 
         async def fetching() -> None:
             for item in range(ITEMS):
@@ -69,28 +69,31 @@ def test_in_virtual_time() -> None:
     report = _virtual_time.run(pipeline())
     found = stages_of(report)
 
-    assert 2.007 == pytest.approx(report.run["wall_s"])
-    assert {"wall": 2.007, "busy": 2.0, "idle": 0.007, "blocked": 0.0} == pytest.approx(
-        found["write"]["time_s"]
-    )
-    assert 0.5 == pytest.approx(found["process"]["time_s"]["busy"])
-    assert 0.002 == pytest.approx(found["process"]["time_s"]["idle"])
+    assert pytest.approx(report.run["wall_s"]) == 2.007
+    assert pytest.approx(found["write"]["time_s"]) == {
+        "wall": 2.007,
+        "busy": 2.0,
+        "idle": 0.007,
+        "blocked": 0.0,
+    }
+    assert pytest.approx(found["process"]["time_s"]["busy"]) == 0.5
+    assert pytest.approx(found["process"]["time_s"]["idle"]) == 0.002
     assert found["process"]["share"]["blocked"] > 0.6
-    assert 0.2 == pytest.approx(found["fetch"]["time_s"]["busy"])
-    assert 0.0 == pytest.approx(found["fetch"]["time_s"]["idle"])
+    assert pytest.approx(found["fetch"]["time_s"]["busy"]) == 0.2
+    assert pytest.approx(found["fetch"]["time_s"]["idle"]) == 0.0
 
     verdict = analyze(report)
 
-    assert ("stage", "write", "high") == (
+    assert (
         verdict["kind"], verdict["stage"], verdict["confidence"],
-    )  # fmt: skip
+    ) == ("stage", "write", "high")  # fmt: skip
     assert {"more_workers": 1, "gain": pytest.approx(1.0), "next": "write"} == verdict["what_if"]
 
 
 async def test_in_real_time() -> None:
     report = await pipeline()
 
-    assert "write" == analyze(report)["stage"]
+    assert analyze(report)["stage"] == "write"
     assert stages_of(report)["process"]["share"]["blocked"] > 0.6
 
 
@@ -127,6 +130,6 @@ def test_with_threads() -> None:
 
     verdict = analyze(run.report)
 
-    assert ("stage", "store") == (verdict["kind"], verdict["stage"])
-    assert 2 == stages_of(run.report)["store"]["workers"]
-    assert 0.5 == pytest.approx(verdict["what_if"]["gain"], abs=0.01)
+    assert (verdict["kind"], verdict["stage"]) == ("stage", "store")
+    assert stages_of(run.report)["store"]["workers"] == 2
+    assert pytest.approx(verdict["what_if"]["gain"], abs=0.01) == 0.5

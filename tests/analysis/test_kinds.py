@@ -20,11 +20,11 @@ def test_stage() -> None:
     """The busy one below the blocked ones."""
     found = analyze(example())
 
-    assert ("stage", "write", "high") == (found["kind"], found["stage"], found["confidence"])
-    assert 0.99 == found["busy"]
-    assert [] == found["ties"]
+    assert (found["kind"], found["stage"], found["confidence"]) == ("stage", "write", "high")
+    assert found["busy"] == 0.99
+    assert found["ties"] == []
     assert "write was busy 99 % of the time" in found["why"]
-    assert "fetch 90 % and process 74 %" in found["why"]
+    assert "process 74 % and fetch 90 %" in found["why"]
 
 
 def test_one_more_worker() -> None:
@@ -54,7 +54,7 @@ def test_the_demand_counts_and_not_the_share() -> None:
         [queue("q", ["fetch"], ["write"], span=5)],
     )
 
-    assert "write" == analyze(data)["stage"]
+    assert analyze(data)["stage"] == "write"
 
 
 def test_workers_share_the_work() -> None:
@@ -65,7 +65,7 @@ def test_workers_share_the_work() -> None:
 
     found = analyze(data)
 
-    assert ("stage", "write") == (found["kind"], found["stage"])
+    assert (found["kind"], found["stage"]) == ("stage", "write")
 
 
 def test_too_few_workers() -> None:
@@ -78,24 +78,24 @@ def test_too_few_workers() -> None:
 
     found = analyze(data)
 
-    assert ("workers", "write") == (found["kind"], found["stage"])
+    assert (found["kind"], found["stage"]) == ("workers", "write")
     assert "parse has more to do in all (300 s against 95 s), but 4 workers" in found["why"]
     assert found["what_if"]["gain"] == pytest.approx(95 / 75 - 1)
-    assert "parse" == found["what_if"]["next"]
+    assert found["what_if"]["next"] == "parse"
 
 
 def test_tie() -> None:
     data = report(
         [stage("a", busy=97, blocked=2), stage("b", busy=94, idle=5), stage("c", busy=50, idle=49)],
-        [queue("q", ["a"], ["b"]), queue("r", ["b"], ["c"])],
+        [queue("q", ["a"], ["b"], blocked=2), queue("r", ["b"], ["c"])],
     )
 
     found = analyze(data)
 
-    assert ("tie", ["a", "b"]) == (found["kind"], found["ties"])
+    assert (found["kind"], found["ties"]) == ("tie", ["a", "b"])
     assert "a and b ask about the same" in found["why"]
     assert pytest.approx(97 / 94 - 1) == found["what_if"]["gain"]
-    assert "b" == found["what_if"]["next"]
+    assert found["what_if"]["next"] == "b"
 
 
 def test_ten_per_cent_is_no_tie() -> None:
@@ -103,7 +103,7 @@ def test_ten_per_cent_is_no_tie() -> None:
         [stage("a", busy=99), stage("b", busy=90, idle=9)], [queue("q", ["a"], ["b"], blocked=0)]
     )
 
-    assert "stage" == analyze(data)["kind"]
+    assert analyze(data)["kind"] == "stage"
 
 
 def test_noise_lowers_the_confidence() -> None:
@@ -115,7 +115,7 @@ def test_noise_lowers_the_confidence() -> None:
         [queue("q", ["a"], ["b"])],
     )
 
-    assert "medium" == analyze(data)["confidence"]
+    assert analyze(data)["confidence"] == "medium"
 
 
 def test_source() -> None:
@@ -127,9 +127,9 @@ def test_source() -> None:
 
     found = analyze(data)
 
-    assert ("source", None, None, "high") == (
+    assert (
         found["kind"], found["stage"], found["busy"], found["confidence"],
-    )  # fmt: skip
+    ) == ("source", None, None, "high")  # fmt: skip
     assert found["what_if"] is None
     assert "parse 60 % and write 80 %" in found["why"]
 
@@ -140,7 +140,7 @@ def test_slow_source_and_a_nearly_busy_stage() -> None:
 
     found = analyze(data)
 
-    assert ("source", "medium") == (found["kind"], found["confidence"])
+    assert (found["kind"], found["confidence"]) == ("source", "medium")
 
 
 def test_source_in_plenty() -> None:
@@ -148,7 +148,7 @@ def test_source_in_plenty() -> None:
     held = report([stage("parse", busy=80, idle=20)], [queue("in", [], ["parse"], blocked=70)])
     early = report([stage("parse", busy=80, idle=20)], [queue("in", [], ["parse"], span=3)])
 
-    assert ["parse", "parse"] == [analyze(held)["stage"], analyze(early)["stage"]]
+    assert [analyze(held)["stage"], analyze(early)["stage"]] == ["parse", "parse"]
 
 
 def test_source_in_the_loop_around_the_first_stage() -> None:
@@ -159,7 +159,7 @@ def test_source_in_the_loop_around_the_first_stage() -> None:
 
     found = analyze(data)
 
-    assert ("source", "fetch", "high") == (found["kind"], found["stage"], found["confidence"])
+    assert (found["kind"], found["stage"], found["confidence"]) == ("source", "fetch", "high")
     assert "95 % of its workers' busy time passed between its invocations" in found["why"]
 
 
@@ -170,7 +170,7 @@ def test_a_first_stage_that_works_is_a_stage() -> None:
         [queue("q", ["fetch"], ["write"])],
     )
 
-    assert ("stage", "fetch") == (analyze(data)["kind"], analyze(data)["stage"])
+    assert (analyze(data)["kind"], analyze(data)["stage"]) == ("stage", "fetch")
 
 
 def test_nobody_busy_and_nobody_blocked() -> None:
@@ -178,7 +178,7 @@ def test_nobody_busy_and_nobody_blocked() -> None:
         [stage("a", busy=30, idle=70), stage("b", busy=20, idle=80)], [queue("q", ["a"], ["b"])]
     )
 
-    assert ("source", "low") == (analyze(data)["kind"], analyze(data)["confidence"])
+    assert (analyze(data)["kind"], analyze(data)["confidence"]) == ("source", "low")
 
 
 def test_bursts_and_small_queues() -> None:
@@ -190,7 +190,7 @@ def test_bursts_and_small_queues() -> None:
 
     found = analyze(data)
 
-    assert ("stage", "b", "low") == (found["kind"], found["stage"], found["confidence"])
+    assert (found["kind"], found["stage"], found["confidence"]) == ("stage", "b", "low")
     assert any("the smallest is q, with room for 1" in said for said in found["advice"])
 
 
@@ -203,7 +203,7 @@ def test_rate_limit() -> None:
 
     found = analyze(data)
 
-    assert ("stage", "fetch") == (found["kind"], found["stage"])
+    assert (found["kind"], found["stage"]) == ("stage", "fetch")
     assert "waited for permits or rate limits 95 % of the time" in found["why"]
     assert found["what_if"] is None
 
@@ -218,7 +218,7 @@ def test_one_cpu_for_many() -> None:
 
     found = analyze(data)
 
-    assert ("cpu", "parse", "medium") == (found["kind"], found["stage"], found["confidence"])
+    assert (found["kind"], found["stage"], found["confidence"]) == ("cpu", "parse", "medium")
     assert "1.00 of 4 CPUs busy" in found["why"]
     assert found["what_if"] is None
 
@@ -232,7 +232,7 @@ def test_quota() -> None:
 
     found = analyze(data)
 
-    assert ("cpu", "high") == (found["kind"], found["confidence"])
+    assert (found["kind"], found["confidence"]) == ("cpu", "high")
     assert "97 % of the cgroup's quota of 0.5 CPUs" in found["why"]
     assert any("Raise the quota" in said for said in found["advice"])
 
@@ -247,7 +247,7 @@ def test_one_stage_that_computes() -> None:
 
     found = analyze(data)
 
-    assert ("stage", "parse", "medium") == (found["kind"], found["stage"], found["confidence"])
+    assert (found["kind"], found["stage"], found["confidence"]) == ("stage", "parse", "medium")
     assert found["what_if"] is None
     assert any("run it in processes" in said for said in found["advice"])
 
@@ -255,7 +255,7 @@ def test_one_stage_that_computes() -> None:
 def test_event_loop() -> None:
     found = analyze(example(loop_delay_s=0.4, cpu=(0.05, 2, "host")))
 
-    assert ("event loop", None) == (found["kind"], found["stage"])
+    assert (found["kind"], found["stage"]) == ("event loop", None)
     assert "400 ms late" in found["why"]
 
 
@@ -270,7 +270,7 @@ def test_errors_and_retries() -> None:
 
     found = analyze(data)
 
-    assert ("errors", "write", "medium") == (found["kind"], found["stage"], found["confidence"])
+    assert (found["kind"], found["stage"], found["confidence"]) == ("errors", "write", "medium")
     assert "47 % of its attempts came to nothing" in found["why"]
 
 
@@ -280,7 +280,7 @@ def test_errors_elsewhere_do_not_count() -> None:
         [queue("q", ["parse"], ["write"], blocked=79)],
     )
 
-    assert "stage" == analyze(data)["kind"]
+    assert analyze(data)["kind"] == "stage"
 
 
 def test_a_worker_for_each_item() -> None:
@@ -292,12 +292,12 @@ def test_a_worker_for_each_item() -> None:
 
     found = analyze(data)
 
-    assert ("get", None) == (found["stage"], found["what_if"])
-    assert "high" != found["confidence"]
+    assert (found["stage"], found["what_if"]) == ("get", None)
+    assert found["confidence"] != "high"
 
 
 def test_stages_of_the_same_worker() -> None:
-    """parse and check take turns in one worker: together they are what is busy."""
+    """Parse and check take turns in one worker: together they are what is busy."""
     data = report(
         [
             stage("fetch", busy=10, blocked=89),
@@ -313,14 +313,14 @@ def test_stages_of_the_same_worker() -> None:
 
     found = analyze(data)
 
-    assert ("stage", "parse", "high") == (found["kind"], found["stage"], found["confidence"])
+    assert (found["kind"], found["stage"], found["confidence"]) == ("stage", "parse", "high")
     assert "The same workers run parse and check" in found["why"]
 
 
 def test_no_queue() -> None:
     found = analyze(report([unseen("parse", 60), unseen("write", 30)]))
 
-    assert ("unknown", None, None) == (found["kind"], found["stage"], found["confidence"])
+    assert (found["kind"], found["stage"], found["confidence"]) == ("unknown", None, None)
     assert "The most time was spent in parse: 60 s" in found["why"]
     assert "wrap_queue" in found["advice"][0]
 
@@ -346,7 +346,7 @@ def test_unseen_stage_is_named_as_left_out() -> None:
 def test_nothing_to_tell(data: Data) -> None:
     found = analyze(data)
 
-    assert "unknown" == found["kind"]
+    assert found["kind"] == "unknown"
     assert found["why"]
 
 
@@ -354,7 +354,7 @@ def test_any_verdict_is_plain_data() -> None:
     for data in (example(), {}, report([unseen("a", 1)]), example(partial=True)):
         found = analyze(data)
 
-        assert KEYS == found.keys()
+        assert found.keys() == KEYS
         assert found == json.loads(json.dumps(found, allow_nan=False))
 
 
@@ -371,7 +371,7 @@ def test_takes_a_report() -> None:
     data = example() | {"schema": "otel_pipeline_metrics/report/1", "caches": []}
     whole = RunReport(data | {"bottleneck": {}, "telemetry": {}})
 
-    assert "write" == analyze(whole)["stage"]
+    assert analyze(whole)["stage"] == "write"
 
 
 def test_merged_processes() -> None:
@@ -383,4 +383,4 @@ def test_merged_processes() -> None:
 
     found = analyze(data)
 
-    assert ("stage", "parse") == (found["kind"], found["stage"])
+    assert (found["kind"], found["stage"]) == ("stage", "parse")
