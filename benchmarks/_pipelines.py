@@ -116,9 +116,9 @@ class Truth:
         return "source" if self.first == SOURCE else "stage"
 
 
-def truth(pipeline: Pipeline) -> Truth:
-    """Tell what limits the pipeline."""
-    demands = pipeline.demands()
+def truth(pipeline: Pipeline, demands: dict[str, float] | None = None) -> Truth:
+    """Tell what limits the pipeline, by its parameters or by the demands given."""
+    demands = pipeline.demands() if demands is None else demands
     slow = {stage.name for stage in pipeline.stages if stage.gap_s > stage.mean_s}
     ordered = sorted(demands, key=demands.__getitem__, reverse=True)
     top = demands[ordered[0]]

@@ -33,14 +33,16 @@ class Score:
     """Of each stage and state: share measured less share simulated."""
     watch_errors: list[float]
     """The same, less what a stop watch around gets and puts had in this very run."""
+    share_formula_errors: list[float]
+    """Of each stage: busy share less demand over the largest demand."""
     formula_errors: list[float]
     """Of each stage: busy time of a worker over the run's, less what the demands alone say."""
     causal: str | None = None
     """What the run gains most from if it gets faster, by simulation; None: not tried."""
     gains: tuple[float, float] | None = None
     """What one more worker gains, as told and as simulated."""
-    drawn_truth: str | None = None
-    """What had the largest demand in this very run, by the times that were drawn."""
+    drawn: Truth | None = None
+    """What limits this very run, by the times that were drawn for it."""
 
     @property
     def worst_share(self) -> float:
@@ -93,11 +95,15 @@ def score(
             for stage in report["stages"]
             for state in STATES
         ],
+        share_formula_errors=[
+            abs(stage["share"]["busy"] - pipeline.demands()[stage["name"]] / largest)
+            for stage in report["stages"]
+        ],
         formula_errors=[
             abs(_used(stage, report) - pipeline.demands()[stage["name"]] / largest)
             for stage in report["stages"]
         ],
-        drawn_truth=_drawn_truth(pipeline, expected),
+        drawn=_drawn_truth(pipeline, expected),
     )
     if causes and found.case in {"stage", "source"}:
         scored.causal = _cause(pipeline)
@@ -141,13 +147,11 @@ def _used(stage: dict[str, Any], report: dict[str, Any]) -> float:
     return used
 
 
-def _drawn_truth(pipeline: Pipeline, expected: Outcome) -> str:
+def _drawn_truth(pipeline: Pipeline, expected: Outcome) -> Truth:
     demands = {s.name: expected.times[s.name].busy / s.workers for s in pipeline.stages}
     if pipeline.arrival_s is not None:
         demands[SOURCE] = sum(pipeline.draws[SOURCE])
-    first = max(demands, key=demands.__getitem__)
-    slow = {stage.name for stage in pipeline.stages if stage.gap_s > stage.mean_s}
-    return SOURCE if first in slow else first
+    return truth(pipeline, demands)
 
 
 def _cause(pipeline: Pipeline) -> str:

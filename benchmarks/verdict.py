@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks._scoring import Score, score
+from benchmarks._scoring import Score, is_right, score
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -150,6 +150,10 @@ def figures(benches: Sequence[Bench]) -> str:
             *(f"{100 * max(s.worst_watch for s in b.scores):.3f}" for b in benches),
         ],
         [
+            "busy share of every stage within 5 points of demand over largest demand",
+            *(_part([max(s.share_formula_errors) <= WITHIN for s in b.scores]) for b in benches),
+        ],
+        [
             "busy time over the run's within 5 points of demand over largest demand, all stages",
             *(_part([s.worst_formula <= WITHIN for s in b.scores]) for b in benches),
         ],
@@ -159,7 +163,10 @@ def figures(benches: Sequence[Bench]) -> str:
         ["right where confidence was high", *(_by(b, "high") for b in benches)],
         ["... medium", *(_by(b, "medium") for b in benches)],
         ["... low", *(_by(b, "low") for b in benches)],
-        ["wrong by the parameters, right by what was drawn", *map(_by_chance, benches)],
+        [
+            "wrong by the parameters, right (same rules) by what was drawn",
+            *map(_by_chance, benches),
+        ],
         ["took", *(f"{b.took_s:.0f} s" for b in benches)],
     ]
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
@@ -171,6 +178,13 @@ def _failures(benches: Sequence[Bench]) -> str:
     lines = []
     for found in benches:
         lines += [f"- {found.title}, {_told(wrong)}" for wrong in found.failures]
+    lines += [
+        f"- {found.title}, number {odd.number}: a share {100 * odd.worst_share:.1f} points from "
+        f"the simulation, {100 * odd.worst_watch:.3f} from the stop watch."
+        for found in benches
+        for odd in found.scores
+        if odd.worst_share > WITHIN
+    ]
     return "\n".join(["Failures:", "", *lines]) if lines else "Failures: none."
 
 
@@ -182,8 +196,15 @@ def _told(wrong: Score) -> str:
         said = f"a tie of {' and '.join(wrong.verdict['ties'])}"
     return (
         f"number {wrong.number} ({wrong.truth.case}; demands {ranked}): told {said}, "
-        f"{wrong.verdict['confidence']} confidence; in this run {wrong.drawn_truth} had the most."
+        f"{wrong.verdict['confidence']} confidence; {_in_this_run(wrong)}."
     )
+
+
+def _in_this_run(wrong: Score) -> str:
+    if wrong.drawn is None:
+        return "not simulated"
+    what = f"as drawn {wrong.drawn.first} was {100 * (wrong.drawn.ratio - 1):.1f} % ahead"
+    return what + (", so right" if is_right(wrong.drawn, wrong.verdict) else ", so wrong too")
 
 
 def _rate(found: Sequence[bool]) -> float:
@@ -201,9 +222,9 @@ def _by(found: Bench, confidence: str) -> str:
 
 
 def _by_chance(found: Bench) -> str:
-    """Tell of how many failures the draws are the reason and not the verdict."""
+    """Tell of how many failures the draws are the reason: judged alike, but by what was drawn."""
     wrong = found.failures
-    chance = [s for s in wrong if _named(s) == s.drawn_truth or s.drawn_truth in s.verdict["ties"]]
+    chance = [s for s in wrong if s.drawn is not None and is_right(s.drawn, s.verdict)]
     return f"{len(chance)} of {len(wrong)}" if wrong else "-"
 
 
@@ -236,7 +257,7 @@ def _in_full(found: Score) -> None:
     for stage in pipeline.stages:
         print(stage)
     print("demands", pipeline.demands())
-    print(found.truth, "drawn:", found.drawn_truth, "causal:", found.causal)
+    print(found.truth, "drawn:", found.drawn, "causal:", found.causal)
     print("gains (told, simulated)", found.gains, "worst share", found.worst_share)
     print("right" if found.right else "wrong", json.dumps(found.verdict, indent=2))
 

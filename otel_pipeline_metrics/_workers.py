@@ -29,11 +29,12 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _hooks, _series
+from otel_pipeline_metrics import _clock, _guard, _hooks, _series
+from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import TimeInStates, WaitState
+from otel_pipeline_metrics._semconv import LINKS_DROPPED
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._series import Cell, QueueSeries, Scope, Series
 
 State = Literal["busy", "idle", "blocked"]
@@ -89,7 +90,7 @@ class Worker:
     """One task or thread at work in one scope, and whoever waits for it."""
 
     __slots__ = (
-        "context", "got_from", "lends", "links", "mark", "met_queue", "number", "owner",
+        "context", "got_from", "late", "lends", "links", "mark", "met_queue", "number", "owner",
         "pending", "queue_since", "scope", "stack", "stage", "waits",
     )  # fmt: skip
 
@@ -110,6 +111,8 @@ class Worker:
         self.got_from: dict[str, QueueSeries] = {}
         """The queues it got from since it last entered a stage."""
         self.links: Links | None = None
+        self.late: dict[Execution, deque[Any]] = {}
+        """Links of stages in progress that may not be the last ones of theirs."""
         self.context: Any = None
         """The span context of the stage it left last, for what it puts."""
         self.met_queue = False
@@ -190,6 +193,33 @@ class Worker:
         if self.links is None:
             self.links = Links()
         self.links.add(link)
+
+    def link_inside(self, execution: Execution, link: Any) -> None:
+        """Link a stage in progress to a producer: at once, or when it ends or pauses."""
+        if execution.span is None:
+            return
+        if len(execution.links) < FIRST_LINKS:
+            execution.links = (*execution.links, link)
+            execution.link(link)
+            return
+        late = self.late.get(execution)
+        if late is None:
+            room = max(0, FIRST_LINKS + LAST_LINKS - len(execution.links))
+            late = self.late[execution] = deque(maxlen=room)
+        if len(late) == late.maxlen:
+            execution.links_dropped += 1
+        late.append(link)
+
+    def link_late(self, execution: Execution) -> None:
+        """Link a stage to the producers that were the last, and say how many are left out."""
+        late = self.late.pop(execution, None)
+        if late is None:
+            return
+        execution.links = (*execution.links, *late)
+        for link in late:
+            execution.link(link)
+        if execution.links_dropped:
+            execution.span.set_attribute(LINKS_DROPPED, execution.links_dropped)
 
     def entered(self, series: Series, now: float) -> None:
         """Give the stage what was spent for it before."""
@@ -308,27 +338,36 @@ def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
 
 
 class Accounting:
-    """What the hot path calls once a queue is instrumented."""
+    """What the hot path calls once a queue is instrumented.
+
+    A stage whose worker's time cannot be kept is measured all the same.
+    """
 
     def opened(self, execution: Execution) -> None:
-        """Give an execution the producers of what its worker got for it."""
-        worker = here(execution.scope)
-        links, worker.links = worker.links, None
-        if links is not None:
-            execution.links = (*links.first, *links.last)
-            execution.links_dropped = links.dropped
+        """Give an execution the producers of what its worker got for it. Never raises."""
+        try:
+            worker = here(execution.scope)
+            links, worker.links = worker.links, None
+            if links is not None:
+                execution.links = (*links.first, *links.last)
+                execution.links_dropped = links.dropped
+        except Exception:  # noqa: BLE001 - as said
+            _guard.fault("what a stage's input was made by")
 
     def resuming(self, execution: Execution, parent: Cell | None) -> None:  # noqa: ARG002
-        """Begin to share out time to an execution, or go on after a pause."""
-        now = _clock.now()
-        worker = here(execution.scope)
-        if worker.stack:
-            worker.settle(now)
-        elif execution.series is not None:
-            worker.entered(execution.series, now)
-        worker.stack.append(execution)
-        execution.worker = worker
-        execution.opener = _owner()
+        """Begin to share out time to an execution, or go on after a pause. Never raises."""
+        try:
+            now = _clock.now()
+            worker = here(execution.scope)
+            execution.opener = _owner()
+            if worker.stack:
+                worker.settle(now)
+            elif execution.series is not None:
+                worker.entered(execution.series, now)
+            worker.stack.append(execution)
+            execution.worker = worker
+        except Exception:  # noqa: BLE001 - as said
+            _guard.fault("the time of a stage's worker")
 
     def paused(self, execution: Execution, now: float) -> None:
         """Share out the time since then: it ends, or pauses."""
@@ -338,8 +377,12 @@ class Accounting:
         execution.worker = None
         if worker.number < _first_number:
             return
-        worker.settle(now)
-        worker.stack.remove(execution)
+        try:
+            worker.settle(now)
+        finally:
+            worker.stack.remove(execution)
+        if worker.late:
+            worker.link_late(execution)
         if not worker.stack:
             worker.queue_since = False
             if execution.span is not None:
@@ -369,10 +412,12 @@ def begin_wait(worker: Worker, state: WaitState, now: float) -> Wait:
 def end_wait(wait: Wait, now: float) -> None:
     """Let a worker go on."""
     worker = wait.worker
-    if worker.number >= _first_number:
-        worker.settle(now)
-    if wait in worker.waits:
-        worker.waits.remove(wait)
+    try:
+        if worker.number >= _first_number:
+            worker.settle(now)
+    finally:
+        if wait in worker.waits:
+            worker.waits.remove(wait)
 
 
 def putting(queue: QueueSeries, asked: Worker | None = None) -> Any:
@@ -419,7 +464,7 @@ def got(queue: QueueSeries, link: Any, asked: Worker | None = None) -> None:
     if execution.series is not None:
         queue.consumers[execution.series.key.stage] = None
     if link is not None:
-        execution.link(link)
+        worker.link_inside(execution, link)
 
 
 def has_put(worker: Worker) -> None:
@@ -500,6 +545,43 @@ def watch() -> None:
     """Begin to account; from now on the hot path calls here."""
     if _hooks.workers is None:
         _hooks.workers = Accounting()
+        for cell in _entered_before():
+            _catch_up(cell)
+
+
+def _entered_before() -> list[Cell]:
+    """Return the invocations that this task or thread is in, the outermost first.
+
+    Those that its context merely brought along are another's: they cannot be reset here.
+    """
+    found: list[Cell] = []
+    cell = _series.current.get()
+    try:
+        while cell is not None and len(cell) > 1 and cell[1] is not None:
+            _series.current.reset(cell[1])
+            found.append(cell)
+            cell = _series.current.get()
+    except ValueError:
+        pass
+    found.reverse()
+    for cell in found:
+        cell[1] = _series.current.set(cell)
+    return found
+
+
+def _catch_up(cell: Cell) -> None:
+    """Account for an invocation from its beginning, though that was before."""
+    if cell[3] is None:
+        cell[3] = Execution(cell)
+    execution: Execution = cell[3]
+    worker = here(execution.scope)
+    if worker.stack:
+        worker.settle(cell[2])
+    elif execution.series is not None:
+        worker.entered(execution.series, cell[2])
+    worker.stack.append(execution)
+    execution.worker = worker
+    execution.opener = worker.owner
 
 
 _hooks.watch = watch

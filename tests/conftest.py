@@ -21,6 +21,8 @@ def loud_faults() -> Iterator[None]:
     _guard.raise_faults = True
     # Property tests call one stage thousands of times; what limits spans has tests of its own.
     _series.limit_spans(None)
+    # As in a program without queues, until the test has one.
+    _hooks.workers = None
     yield
     _guard.raise_faults = False
 

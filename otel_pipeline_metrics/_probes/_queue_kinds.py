@@ -157,6 +157,10 @@ class InstrumentedQueue:
             raise AttributeError(name)
         return getattr(self._queue, name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for another process, if the wrapped queue does."""
+        return _instrumented, (self._queue, self._name)
+
     def __repr__(self) -> str:
         return f"<instrumented {self._name!r} {self._queue!r}>"
 
@@ -343,10 +347,6 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
     begins. `_clock.now()` is one clock for all processes of a machine.
     """
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for another process."""
-        return _instrumented, (self._queue, self._name)
-
     def capacity(self) -> int | None:
         """Return how many items it holds at most; None if that is unbounded."""
         bound = int(getattr(self._queue, "_maxsize", SEM_VALUE_MAX))  # no public way to tell
@@ -414,7 +414,8 @@ def wrap_queue(queue: Q, *, name: str) -> Q:
 def _instrumented(queue: Any, name: str) -> InstrumentedQueue:
     if issubclass(type(queue), InstrumentedQueue) or id(queue) in _wrapped:
         raise TypeError(f"queue is instrumented already: {queue!r}")
-    _workers.watch()
+    with _guard.guarded("instrumenting a queue"):
+        _workers.watch()
     if isinstance(queue, asyncio.Queue):
         return InstrumentedAsyncQueue(queue, name)
     if isinstance(queue, (thread_queue.Queue, thread_queue.SimpleQueue)):

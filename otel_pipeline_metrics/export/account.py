@@ -207,6 +207,10 @@ class Account:
         parts = urlsplit(self.target)
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else self.target
 
+    def hush(self) -> None:
+        """Say nothing about this host: somebody else does."""
+        self._said |= {self.host, f"{self.host} rejected {self.signal}"}
+
     def say(self, reason: str | None) -> None:
         """Say that exporting fails, once for each host, and not after the deadline."""
         if self.stopped or self.host in self._said:

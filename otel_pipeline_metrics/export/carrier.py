@@ -15,6 +15,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics import _clock, _guard
+from otel_pipeline_metrics._probes import _fork
 from otel_pipeline_metrics.export import quiet, wire
 from otel_pipeline_metrics.export.flush import Job, Lane
 
@@ -33,6 +34,9 @@ RESEND_S: Final = 0.5
 
 PAUSE_S: Final = (1.0, 30.0)
 """For how long a collector that failed is left alone: at first, doubled each time, at most."""
+
+ATTEMPTS: Final = 2
+"""With a spool an exporter's retries are few: the disk is the better place to wait in."""
 
 PATIENCE_S: Final = 10.0
 _LOOK_S: Final = 1.0
@@ -74,16 +78,21 @@ class Carrier:
         self._send_nothing = send_nothing
         self._patience_s = patience_s
         self._lane: Lane | None = None
-        self._job: Job | None = None
-        self._woken = threading.Event()
-        self._pause_s = 0.0
-        self._paused_until = 0.0
+        self.after_fork()
+        _fork.watch(self)
         self.reason: str | None = None
-        """Why the last batch from the disk was not taken."""
+        """Why the last batch was not taken; None if it was."""
         if spool is not None:
             self._lane = Lane(f"export-{account.signal}")
             account.kept_in = str(spool.directory)
             spool.accounts[account.signal] = account
+
+    def after_fork(self) -> None:
+        """Forget the attempt that the parent is making, and what it learnt of the collector."""
+        self._job: Job | None = None
+        self._woken = threading.Event()
+        self._pause_s = 0.0
+        self._paused_until = 0.0
 
     def carry(self, items: int, export: Callable[[], bool], line: Callable[[], bytes]) -> bool:
         """Export a batch, or keep it; say whether the collector took it.
@@ -96,6 +105,7 @@ class Carrier:
         account = self.account
         account.begin(items)
         delivery = Delivery(ok=False) if self._pointless() else self._deliver(export)
+        self.reason = delivery.reason
         if delivery.ok:
             self._pause_s = 0.0
             account.note(items, ok=True, rejected=min(items, delivery.rejected))
@@ -155,7 +165,7 @@ class Carrier:
 
         def attempt() -> None:
             try:
-                done.append(context.run(_attempt, export, instead))
+                done.append(context.run(_attempt, export, instead, ATTEMPTS))
             finally:
                 woken.set()
 
@@ -239,11 +249,13 @@ def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Delivery]) ->
     return Delivery(ok=True, rejected=rejected)
 
 
-def _attempt(export: Callable[[], bool], instead: Any = None) -> Delivery:
+def _attempt(
+    export: Callable[[], bool], instead: Any = None, attempts: int | None = None
+) -> Delivery:
     """Make one export, and tell how it went; never raises for what the exporter does."""
     started = _clock.now()
     ok = False
-    with quiet.exporting() as heard, wire.exchange(instead) as seen:
+    with quiet.exporting() as heard, wire.exchange(instead, attempts) as seen:
         try:
             ok = export()
         except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection

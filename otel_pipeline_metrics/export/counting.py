@@ -38,6 +38,7 @@ __all__ = [
     "Stoppable",
 ]
 
+_SAMPLED: Final = Decision.RECORD_AND_SAMPLE
 _QUEUE: Final = ("OTEL_BSP_MAX_QUEUE_SIZE", 2048)
 _NEARLY: Final = 64
 """A queue with less room than this may have overflowed between two looks."""
@@ -229,7 +230,7 @@ class CountingSampler(Sampler):
     def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
         """Return what the other decides."""
         result = self._inner.should_sample(*args, **kwargs)
-        if result.decision is not Decision.RECORD_AND_SAMPLE:
+        if result.decision is not _SAMPLED:
             next(self._left_out)
         return result
 

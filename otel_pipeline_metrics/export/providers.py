@@ -23,6 +23,8 @@ from otel_pipeline_metrics.export.spool import Spool, settings
 from otel_pipeline_metrics.export.telemetry import ExporterInfo, Side, Telemetry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_pipeline_metrics._config import Config
     from otel_pipeline_metrics.export.environment import ExportPlan, Signal
 
@@ -47,6 +49,8 @@ def build(config: Config) -> Telemetry:
             _guard.once(f"environment: {problem}", "%s", problem)
         if not plan.disabled:
             log_filter = _build_missing(sides, config, plan)
+    if settings(config, os.environ) is not None and not plan.disabled:
+        _check_spool(sides)
     infos: list[ExporterInfo] = []
     traces = sides["traces"] or (_nothing("traces"), ())
     metrics = sides["metrics"] or (_nothing("metrics"), ())
@@ -94,6 +98,16 @@ def _build_missing(
                     resource = resource or _resource(config)
                     sides[signal] = make(plan, resource, said, spool)
     return _quieten() if any(side and side[0].owned for side in sides.values()) else None
+
+
+def _check_spool(sides: Mapping[str, _Described | None]) -> None:
+    built = [exporter for side in sides.values() if side for exporter in side[0].exporters]
+    if not any(exporter.account.kept_in for exporter in built):
+        _guard.once(
+            "spool unused",
+            "the spool keeps nothing here: it serves the OTLP exporters (gRPC, http/protobuf) "
+            "that configure() builds, and there is none",
+        )
 
 
 def _sends(plan: ExportPlan) -> bool:

@@ -96,6 +96,18 @@ def _limit(env: Mapping[str, str], name: str, given: float, default: float) -> f
     return default
 
 
+def why_unusable(directory: Path) -> str | None:
+    """Return why nothing can be kept there; None if it can. Makes the directory."""
+    trial = directory / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(trial, b"x")
+        trial.unlink()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
+
+
 class Spool:
     """A bounded directory of batches.
 

@@ -73,11 +73,28 @@ def for_good(reason: str | None) -> bool:
 class Exchange:
     """One export as seen on the wire; with retries, the last answer."""
 
-    def __init__(self, instead: Any = None) -> None:
+    def __init__(self, instead: Any = None, attempts: int | None = None) -> None:
         self.instead = instead
         """A request to send in place of the exporter's own."""
         self.answer: Answer | None = None
         """None: nothing was sent, or nobody watched."""
+        self._attempts_left = attempts
+
+    def failed(self, reason: str) -> None:
+        """Note a failure.
+
+        Raises:
+            GivenUpError: that was one attempt too many.
+        """
+        self.answer = Answer(ok=False, reason=reason)
+        if self._attempts_left is not None:
+            self._attempts_left -= 1
+            if self._attempts_left <= 0:
+                raise GivenUpError(reason)
+
+
+class GivenUpError(Exception):
+    """Ends an exporter's own retries, which in SDK 1.30 go on for a minute."""
 
 
 class _Here(threading.local):
@@ -88,9 +105,9 @@ _here = _Here()
 
 
 @contextmanager
-def exchange(instead: Any = None) -> Iterator[Exchange]:
-    """Watch what this thread's exporter sends and gets."""
-    before, _here.exchange = _here.exchange, Exchange(instead)
+def exchange(instead: Any = None, attempts: int | None = None) -> Iterator[Exchange]:
+    """Watch what this thread's exporter sends and gets; end it after so many failures."""
+    before, _here.exchange = _here.exchange, Exchange(instead, attempts)
     try:
         yield _here.exchange
     finally:
@@ -141,16 +158,14 @@ def _session(signal: Signal) -> Any:
             try:
                 response = super().request(*args, **kwargs)
             except Exception as error:
-                seen.answer = Answer(ok=False, reason=type(error).__name__)
+                seen.failed(type(error).__name__)
                 raise
-            status = response.status_code
-            ok = status in _OK
-            # An exporter of today takes a redirect for success, though nothing arrived.
-            seen.answer = Answer(
-                ok,
-                None if ok else f"HTTP {status}",
-                _rejected(signal, response.content) if ok and response.content else 0,
-            )
+            if response.status_code not in _OK:
+                # An exporter of today takes a redirect for success, though nothing arrived.
+                seen.failed(f"HTTP {response.status_code}")
+            else:
+                content = response.content
+                seen.answer = Answer(ok=True, rejected=_rejected(signal, content) if content else 0)
             return response
 
     return Session()
@@ -185,7 +200,7 @@ class _Stub:
             )
         except Exception as error:
             code = error.code() if hasattr(error, "code") else None
-            seen.answer = Answer(ok=False, reason=getattr(code, "name", type(error).__name__))
+            seen.failed(getattr(code, "name", type(error).__name__))
             raise
         seen.answer = Answer(ok=True, rejected=_rejected_of(self._signal, response))
         return response

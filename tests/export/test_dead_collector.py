@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SLACK_S = 0.5
 FULL_QUEUE = 2_048
+ATTEMPTS = 3
+"""A busy machine may end one process late; an exporter that blocks ends each of them late."""
 
 
 @pytest.fixture
@@ -59,20 +61,22 @@ def test_the_process_ends_in_time(
         "OTEL_EXPORTER_OTLP_HEADERS": "x-token=s3cret",
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.export.child", str(timeout_s), str(FULL_QUEUE)],
-        env=env,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    stdout, stderr = process.communicate(timeout=40)
-    ended = time.time()
+    for _ in range(ATTEMPTS):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.export.child", str(timeout_s), str(FULL_QUEUE)],
+            env=env,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=40,
+        )
+        took_s = time.time() - float(done.stdout.split()[1])
+        if took_s <= timeout_s + SLACK_S:
+            break
+    stdout, stderr = done.stdout, done.stderr
 
-    began = float(stdout.split()[1])
-    assert ended - began <= timeout_s + SLACK_S
-    assert process.returncode == 0
+    assert took_s <= timeout_s + SLACK_S
     assert f"spans_exported=0, spans_failed={FULL_QUEUE}" in stdout
     assert "metric_points_exported=0, metric_points_failed=1" in stdout
     assert "collector='unreachable'" in stdout

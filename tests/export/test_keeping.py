@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from opentelemetry import context as context_api
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
+from opentelemetry.sdk import environment_variables
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_pipeline_metrics.export import carrier, exporters, wire
@@ -358,6 +360,31 @@ class TestWhileItRuns:
         telemetry.shutdown(5)
         assert spans(telemetry) == Ledger(100, 20, 0, 80, 0, 0)
 
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
+    def test_a_child_forked_during_an_attempt_makes_its_own(
+        self, build: Build, fake: Callable[..., None], tmp_path: Path
+    ) -> None:
+        parent = os.getpid()
+        entered, released = threading.Event(), threading.Event()
+
+        def behave() -> bool:
+            entered.set()
+            return os.getpid() != parent or released.wait(30)
+
+        fake(behave)
+        telemetry = build(spool=tmp_path)
+        make_spans(telemetry, 512)
+        assert entered.wait(5)
+        pid = os.fork()
+        if pid == 0:
+            make_spans(telemetry, 2)
+            telemetry.flush(5)
+            os._exit(0 if spans(telemetry) == Ledger(2, 2, 0, 0, 0, 0) else 1)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        released.set()
+
+        assert status == 0
+
     def test_instrumentation_stays_off_in_the_thread_that_exports(
         self, build: Build, fake: Callable[..., None], tmp_path: Path
     ) -> None:
@@ -399,6 +426,15 @@ class TestWhileItRuns:
         assert spans(telemetry) == Ledger(3, 0, 0, 3, 0, 0)
 
 
+def test_a_spool_without_an_exporter_it_can_serve_says_so(
+    build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(exporters=("console",), spool=tmp_path)
+
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the spool keeps nothing here")
+
+
 class TestStats:
     def test_the_users_own_providers_are_unknown(self, build: Build) -> None:
         from opentelemetry.sdk.trace import TracerProvider
@@ -436,6 +472,31 @@ class TestStats:
         make_spans(telemetry, 3)
 
         assert spans(telemetry) == Ledger(3, 3, 0, 0, 0, 0)
+
+
+@pytest.mark.skipif(
+    not hasattr(environment_variables, "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"),
+    reason="this SDK has no metrics of its own",
+)
+def test_the_sdks_own_metrics_agree(
+    build: Build, http_collector: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    telemetry = build()
+    use(telemetry, spans=3)
+    telemetry.flush(5)
+    telemetry.shutdown(5)
+
+    assert spans(telemetry).exported == 3
+    for name in (
+        "otel.sdk.span.started",
+        "otel.sdk.processor.span.processed",
+        "otel.sdk.exporter.span.exported",
+        "otel.sdk.exporter.metric_data_point.exported",
+    ):
+        assert http_collector.points[name] >= 1
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link
 
+from otel_pipeline_metrics._config import Config
 from otel_pipeline_metrics.export import otlp_json, spool
 from otel_pipeline_metrics.export.account import Account
 from otel_pipeline_metrics.export.spool import Spool
@@ -264,6 +265,7 @@ class TestClaims:
         with second.claim(parcel) as path:
             assert path is None
 
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
     def test_a_crash_frees_it(self, open_spool: Callable[..., Spool]) -> None:
         kept = open_spool()
         kept.put("traces", b"x", 1)
@@ -279,6 +281,7 @@ class TestClaims:
         with kept.claim(parcel) as path:
             assert path is not None
 
+    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
     def test_a_forked_child_is_another(self, open_spool: Callable[..., Spool]) -> None:
         kept = open_spool()
         kept.put("traces", b"x", 1)
@@ -298,6 +301,39 @@ def _claim_and_die(kept: Spool, parcel: Any, ready: Any) -> None:
     with kept.claim(parcel):
         ready.set()
         os._exit(9)
+
+
+class TestSettings:
+    def test_off(self) -> None:
+        assert spool.settings(Config(), {}) is None
+        assert spool.settings(Config(), {"OTEL_PIPELINE_METRICS_SPOOL": " "}) is None
+
+    def test_the_argument_wins(self) -> None:
+        env = {
+            "OTEL_PIPELINE_METRICS_SPOOL": "/env",
+            "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES": "5",
+            "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE": "7.5",
+        }
+
+        assert spool.settings(Config(), env) == (Path("/env"), 5, 7.5)
+        given = Config(spool=Path("/arg"), spool_max_bytes=1, spool_max_age_s=2)
+        assert spool.settings(given, env) == (Path("/arg"), 1, 2)
+
+    def test_a_relative_path_is_from_here(self) -> None:
+        found = spool.settings(Config(spool=Path("spool")), {})
+        assert found is not None
+        assert found.directory == Path.cwd() / "spool"
+
+    @pytest.mark.parametrize("text", ["many", "0", "-1", "nan", "inf"])
+    def test_a_broken_limit(self, text: str, caplog: pytest.LogCaptureFixture) -> None:
+        env = {
+            "OTEL_PIPELINE_METRICS_SPOOL": "/env",
+            "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES": text,
+        }
+        found = spool.settings(Config(), env)
+        assert found is not None
+        assert found.max_bytes == 100 * 1024 * 1024
+        assert "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES must be a number above 0" in caplog.text
 
 
 class TestLines:

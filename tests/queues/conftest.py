@@ -33,7 +33,7 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def make_run(clock: Clock) -> Callable[[], opm.Run]:
-    """`with make_run() as run:` on the clock that tests move."""
+    """Return what makes a run on the clock that tests move, for a `with`."""
     return lambda: opm.run("test", resources=False)
 
 

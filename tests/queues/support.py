@@ -6,11 +6,10 @@ import asyncio
 import selectors
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import otel_pipeline_metrics as opm
-
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    import otel_pipeline_metrics as opm
     from tests.conftest import Clock
 
 T = TypeVar("T")

@@ -46,9 +46,9 @@ def operations(names: list[str]) -> Any:
     return st.lists(st.tuples(st.sampled_from(names + _shutdown), items), max_size=25)
 
 
-def outcome(call: Callable[[], Any]) -> tuple[str, Any]:
+def outcome(call: Callable[..., Any], *args: Any) -> tuple[str, Any]:
     try:
-        return "returned", call()
+        return "returned", call(*args)
     except Exception as error:  # noqa: BLE001 - to compare them
         return "raised", (type(error), str(error), error.__context__)
 
@@ -60,7 +60,7 @@ def do(queue: Any, name: str, item: Any) -> Any:
     if name in {"get", "get_wrong", "get_for"}:
         return queue.get(*{"get": (False,), "get_for": (True, 0)}.get(name, (True, -1)))
     if name == "join":
-        return queue.unfinished_tasks if queue.unfinished_tasks else queue.join()
+        return queue.unfinished_tasks or queue.join()
     if name.startswith("shutdown"):
         return queue.shutdown(immediate=name.endswith("now"))
     return getattr(queue, name)(*([item] if name == "put_nowait" else []))
@@ -72,9 +72,7 @@ def do(queue: Any, name: str, item: Any) -> Any:
 def test_threads(kind: Any, operations: list[tuple[str, Any]], maxsize: int) -> None:
     bare, wrapped = kind(maxsize), opm.wrap_queue(kind(maxsize), name="q")
     for name, item in operations:
-        expected = outcome(lambda: do(bare, name, item))
-        found = outcome(lambda: do(wrapped, name, item))
-        assert same(expected, found), (name, item)
+        assert same(outcome(do, bare, name, item), outcome(do, wrapped, name, item)), (name, item)
     assert bare.maxsize == wrapped.maxsize
     assert bare.unfinished_tasks == wrapped.unfinished_tasks
 
@@ -87,7 +85,7 @@ def test_simple_queue(operations: list[tuple[str, Any]]) -> None:
     for name, item in operations:
         if name.startswith("shutdown"):
             continue
-        assert same(outcome(lambda: do(bare, name, item)), outcome(lambda: do(wrapped, name, item)))
+        assert same(outcome(do, bare, name, item), outcome(do, wrapped, name, item)), (name, item)
 
 
 def same(expected: tuple[str, Any], found: tuple[str, Any]) -> bool:
@@ -110,50 +108,49 @@ _async_names = [
 def test_tasks(kind: Any, operations: list[tuple[str, Any]], maxsize: int) -> None:
     """Tasks that wait in gets, puts and joins, and are cancelled there, end alike."""
 
-    async def story(queue: Any) -> list[Any]:
-        told: list[Any] = []
-        tasks: list[Any] = []
-        for name, item in operations:
-            if name.startswith("start_"):
-                args = [item] if name == "start_put" else []
-                tasks.append(asyncio.ensure_future(getattr(queue, name[6:])(*args)))
-            elif name == "cancel":
-                if tasks:
-                    tasks[len(told) % len(tasks)].cancel()
-            elif name == "turn":
-                await asyncio.sleep(0)
-            elif name.startswith("shutdown"):
-                queue.shutdown(immediate=name.endswith("now"))
-            else:
-                told.append(
-                    outcome(lambda: getattr(queue, name)(*([item] if "put" in name else [])))
-                )
-        for _ in range(5):
-            await asyncio.sleep(0)
-        for task in tasks:
-            if not task.done():
-                told.append("waits")
-            elif task.cancelled():
-                told.append("cancelled")
-            elif task.exception() is not None:
-                told.append(("raised", repr(task.exception())))
-            else:
-                told.append(("returned", task.result()))
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # not a prioritised heap's order: what no two items could be compared for may be left
-        told.append(queue.qsize())
-        return told
-
     def run(queue: Any) -> list[Any]:
         with asyncio.Runner() if sys.version_info >= (3, 11) else _Runner() as runner:
-            return runner.run(story(queue))
+            return runner.run(story(queue, operations))
 
     expected = run(kind(maxsize))
     found = run(opm.wrap_queue(kind(maxsize), name="q"))
     assert len(expected) == len(found)
     for one, other in zip(expected, found, strict=True):
-        assert one == other or same(one, other)
+        assert same(one, other)
+
+
+async def story(queue: Any, operations: list[tuple[str, Any]]) -> list[Any]:
+    """What came of each operation, of each task in the end, and what is left."""
+    told: list[Any] = []
+    tasks: list[Any] = []
+    for name, item in operations:
+        arguments = [item] if "put" in name else []
+        if name.startswith("start_"):
+            tasks.append(asyncio.ensure_future(getattr(queue, name[6:])(*arguments)))
+        elif name == "cancel" and tasks:
+            tasks[len(told) % len(tasks)].cancel()
+        elif name == "turn":
+            await asyncio.sleep(0)
+        elif name != "cancel":
+            told.append(outcome(do, queue, name, item))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    told += [end_of(task) for task in tasks]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    told.append(("left", queue.qsize()))
+    return told
+
+
+def end_of(task: Any) -> tuple[str, Any]:
+    if not task.done():
+        return "waits", None
+    if task.cancelled():
+        return "cancelled", None
+    if task.exception() is not None:
+        return "raised", repr(task.exception())
+    return "returned", task.result()
 
 
 class _Runner:
@@ -191,9 +188,7 @@ def test_its_coroutine_functions_are_recognised(kind: Any) -> None:
 
     q = opm.wrap_queue(kind(), name="q")
     recognised = (
-        inspect.iscoroutinefunction
-        if sys.version_info >= (3, 12)
-        else asyncio.iscoroutinefunction
+        inspect.iscoroutinefunction if sys.version_info >= (3, 12) else asyncio.iscoroutinefunction
     )
     assert recognised(q.get)
     assert recognised(q.put)
@@ -208,7 +203,7 @@ def test_what_is_put_into_the_raw_queue_comes_out_as_it_is(kind: Any) -> None:
     raw.put_nowait((2, "after"))
     q.put_nowait((3, "wrapped"))
     found = [q.get_nowait() for _ in range(3)]
-    assert [(1, "before"), (2, "after"), (3, "wrapped")] == sorted(found)
+    assert sorted(found) == [(1, "before"), (2, "after"), (3, "wrapped")]
 
 
 def test_priorities_hold_among_raw_and_wrapped_items() -> None:
@@ -238,7 +233,7 @@ def test_a_subclass_that_hashes_and_compares_items() -> None:
     q = opm.wrap_queue(UniqueQueue(), name="q")
     for item in ("a", "b", "a"):
         q.put_nowait(item)
-    assert 2 == q.qsize()
+    assert q.qsize() == 2
     assert {"a", "b"} == {q.get_nowait(), q.get_nowait()}
 
 
@@ -285,7 +280,7 @@ async def test_async_iteration_lasts_until_shutdown(kind: Any) -> None:
         await q.get()
     with pytest.raises(asyncio.QueueShutDown):
         await q.put(1)
-    assert [] == [n async for n in q]
+    assert [n async for n in q] == []
 
 
 @pytest.mark.skipif(not SHUTDOWN, reason="came with Python 3.13")
@@ -332,7 +327,7 @@ def test_async_iteration_before_there_was_shutdown(clock: Clock) -> None:
         return found
 
     loop = VirtualLoop(clock)
-    assert [0, 1, 2] == loop.run_until_complete(main())
+    assert loop.run_until_complete(main()) == [0, 1, 2]
     loop.close()
 
 
@@ -355,8 +350,8 @@ def test_full_and_empty_after_a_real_timeout() -> None:
     with pytest.raises(thread_queue.Full) as full:
         q.put(2, timeout=0.001)
     # one exception, as of the bare queue, and not one during the handling of another
-    assert (None, None) == (empty.value.__context__, full.value.__context__)
-    assert 1 == q.qsize()
+    assert (empty.value.__context__, full.value.__context__) == (None, None)
+    assert q.qsize() == 1
 
 
 def test_a_cancelled_get_takes_nothing_and_a_cancelled_put_leaves_nothing(clock: Clock) -> None:

@@ -54,17 +54,16 @@ def test_get_and_put_around_the_stage(clock: Clock, make_run: Callable[[], opm.R
         play(clock, main())
     # got at 2, 4 and 6, busy 1.75 each; the second put waits from 5.75 to 20, the third is
     # made at 21.75; the gets after 3.75 waited until 4 and not at all
-    assert (5.25, 2.25, 14.25) == states(run, "work")
-    assert 21.75 == stage_of(run, "work")["time_s"]["wall"]
-    assert {"avg": 1.0, "total": 3.0} == {
-        k: stage_of(run, "work")["duration_s"][k] for k in ("avg", "total")
+    assert states(run, "work") == (5.25, 2.25, 14.25)
+    assert stage_of(run, "work")["time_s"]["wall"] == 21.75
+    assert {k: stage_of(run, "work")["duration_s"][k] for k in ("avg", "total")} == {
+        "avg": 1.0,
+        "total": 3.0,
     }
 
 
 @pytest.mark.parametrize("form", ["decorator", "block"])
-def test_get_and_put_in_the_stage(
-    form: str, clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
+def test_get_and_put_in_the_stage(form: str, clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     source, sink = queue(0, "in"), queue(1, "out")
 
     async def step() -> None:
@@ -94,9 +93,12 @@ def test_get_and_put_in_the_stage(
     with make_run() as run:
         play(clock, main())
     # idle 0.25-2 and 3.25-4, blocked 5-8
-    assert (2.5, 2.5, 3.0) == states(run, "step")
-    assert 2.5 == stage_of(run, "step")["duration_s"]["total"]
-    assert (3.0, 2.5) == (queue_of(run, "out")["put_blocked_s"], queue_of(run, "in")["get_waited_s"])
+    assert states(run, "step") == (2.5, 2.5, 3.0)
+    assert stage_of(run, "step")["duration_s"]["total"] == 2.5
+    assert (
+        queue_of(run, "out")["put_blocked_s"],
+        queue_of(run, "in")["get_waited_s"],
+    ) == (3.0, 2.5)
 
 
 def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
@@ -140,8 +142,8 @@ def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
     with make_run() as run:
         play(clock, main())
     # idle 0-4, busy 4-7, idle 7-8, busy 8-9
-    assert [(4.0, 5.0, 0.0)] == seen
-    assert (4.0, 5.0, 0.0) == states(run, "loop")
+    assert seen == [(4.0, 5.0, 0.0)]
+    assert states(run, "loop") == (4.0, 5.0, 0.0)
 
 
 def test_several_workers_of_one_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -163,9 +165,9 @@ def test_several_workers_of_one_stage(clock: Clock, make_run: Callable[[], opm.R
     with make_run() as run:
         play(clock, main())
     stage = stage_of(run, "work")
-    assert 2 == stage["workers"]
-    assert (3.0, 0.0, 0.0) == states(run, "work")
-    assert {"busy": 1.0, "idle": 0.0, "blocked": 0.0} == stage["share"]
+    assert stage["workers"] == 2
+    assert states(run, "work") == (3.0, 0.0, 0.0)
+    assert stage["share"] == {"busy": 1.0, "idle": 0.0, "blocked": 0.0}
 
 
 def test_nested_stages_each_have_the_workers_time(
@@ -187,10 +189,10 @@ def test_nested_stages_each_have_the_workers_time(
 
     with make_run() as run:
         play(clock, main())
-    assert (4.0, 3.0, 0.0) == states(run, "outer")
-    assert (1.0, 3.0, 0.0) == states(run, "inner")
-    assert NOTHING == states(run, "blind")
-    assert 4.0 == stage_of(run, "outer")["duration_s"]["total"]
+    assert states(run, "outer") == (4.0, 3.0, 0.0)
+    assert states(run, "inner") == (1.0, 3.0, 0.0)
+    assert states(run, "blind") == NOTHING
+    assert stage_of(run, "outer")["duration_s"]["total"] == 4.0
 
 
 def test_a_stage_in_itself_passes_its_workers_time_once(
@@ -211,7 +213,7 @@ def test_a_stage_in_itself_passes_its_workers_time_once(
 
     with make_run() as run:
         play(clock, main())
-    assert (3.0, 2.0, 0.0) == states(run, "again")
+    assert states(run, "again") == (3.0, 2.0, 0.0)
 
 
 def test_a_generator_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -240,13 +242,11 @@ def test_a_generator_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> Non
     with make_run() as run:
         play(clock, main())
     # put at 1.5; blocked 3-10 and 11.5-20
-    assert (4.5, 0.0, 15.5) == states(run, "numbers")
-    assert 3.0 == stage_of(run, "numbers")["duration_s"]["total"]
+    assert states(run, "numbers") == (4.5, 0.0, 15.5)
+    assert stage_of(run, "numbers")["duration_s"]["total"] == 3.0
 
 
-def test_an_async_generator_stage_that_gets(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
+def test_an_async_generator_stage_that_gets(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     source = queue()
 
     @opm.stage
@@ -270,9 +270,9 @@ def test_an_async_generator_stage_that_gets(
     with make_run() as run:
         play(clock, main())
     # batches: idle 0-4, busy 4-5; store 5-7; idle 7-8, busy 8-9; store 9-11
-    assert (2.0, 5.0, 0.0) == states(run, "batches")
-    assert 2.0 == stage_of(run, "batches")["duration_s"]["total"]
-    assert (4.0, 0.0, 0.0) == states(run, "store")
+    assert states(run, "batches") == (2.0, 5.0, 0.0)
+    assert stage_of(run, "batches")["duration_s"]["total"] == 2.0
+    assert states(run, "store") == (4.0, 0.0, 0.0)
 
 
 def test_cancelled_in_a_get_in_a_put_and_in_a_stage(
@@ -304,11 +304,11 @@ def test_cancelled_in_a_get_in_a_put_and_in_a_stage(
 
     with make_run() as run:
         play(clock, main())
-    assert (1.0, 3.0, 0.0) == states(run, "gets")
-    assert (1.0, 0.0, 3.0) == states(run, "puts")
-    assert (4.0, 0.0, 0.0) == states(run, "works")
-    assert [1, 1, 1] == [stage_of(run, name)["cancelled"] for name in ("gets", "puts", "works")]
-    assert 0 == sink.get_nowait()
+    assert states(run, "gets") == (1.0, 3.0, 0.0)
+    assert states(run, "puts") == (1.0, 0.0, 3.0)
+    assert states(run, "works") == (4.0, 0.0, 0.0)
+    assert [stage_of(run, name)["cancelled"] for name in ("gets", "puts", "works")] == [1, 1, 1]
+    assert sink.get_nowait() == 0
     assert sink.empty()
 
 
@@ -337,9 +337,9 @@ def test_the_last_wait_is_that_of_the_stage_left_last(
     run = make_run()
     run.__enter__()
     play(clock, main())
-    assert (1.0, 4.0, 0.0) == states(run, "a")
-    assert (1.0, 4.0, 0.0) == states(run, "b")
-    assert (1.0, 9.0, 0.0) == states(run, "c")
+    assert states(run, "a") == (1.0, 4.0, 0.0)
+    assert states(run, "b") == (1.0, 4.0, 0.0)
+    assert states(run, "c") == (1.0, 9.0, 0.0)
 
 
 def test_main_feeds_joins_and_does_something_else(
@@ -368,10 +368,10 @@ def test_main_feeds_joins_and_does_something_else(
 
     with make_run() as run:
         play(clock, main())
-    assert NOTHING == states(run, "summary")
-    assert 1.0 == stage_of(run, "summary")["duration_s"]["total"]
+    assert states(run, "summary") == NOTHING
+    assert stage_of(run, "summary")["duration_s"]["total"] == 1.0
     # fed from 1.5 on: idle until then, and while main is at its summary
-    assert (8.0, 2.5, 0.0) == states(run, "work")
+    assert states(run, "work") == (8.0, 2.5, 0.0)
 
 
 def test_main_is_a_stage_feeds_and_joins(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -400,8 +400,8 @@ def test_main_is_a_stage_feeds_and_joins(clock: Clock, make_run: Callable[[], op
     with make_run() as run:
         play(clock, main())
     # fetched at 0.5, 1.0 and 1.5, when there is room only at 2.5
-    assert (2.0, 0.0, 1.0) == states(run, "fetch")
-    assert NOTHING == states(run, "summary")
+    assert states(run, "fetch") == (2.0, 0.0, 1.0)
+    assert states(run, "summary") == NOTHING
 
 
 def test_a_worker_without_any_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -421,9 +421,9 @@ def test_a_worker_without_any_stage(clock: Clock, make_run: Callable[[], opm.Run
 
     with make_run() as run:
         play(clock, main())
-    assert NOTHING == states(run, "unrelated")
-    assert ["unrelated"] == [s["name"] for s in run.report.to_dict()["stages"]]
-    assert 6.0 == queue_of(run, "b")["put_blocked_s"]
+    assert states(run, "unrelated") == NOTHING
+    assert [s["name"] for s in run.report.to_dict()["stages"]] == ["unrelated"]
+    assert queue_of(run, "b")["put_blocked_s"] == 6.0
 
 
 def test_without_a_queue_of_its_own_a_stages_states_are_null(
@@ -446,17 +446,17 @@ def test_without_a_queue_of_its_own_a_stages_states_are_null(
 
     with make_run() as run:
         play(clock, main())
-    assert (1.0, 1.0, 0.0) == states(run, "seen")
-    assert NOTHING == states(run, "unseen")
+    assert states(run, "seen") == (1.0, 1.0, 0.0)
+    assert states(run, "unseen") == NOTHING
     unseen = stage_of(run, "unseen")
     assert unseen["workers"] is None
-    assert {"busy": None, "idle": None, "blocked": None} == unseen["share"]
+    assert unseen["share"] == {"busy": None, "idle": None, "blocked": None}
 
 
 def test_a_queue_that_is_wrapped_after_stages_have_run(
     clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What ran before is told as durations; from then on waits are told apart."""
+    """What is over is told as durations; what goes on is accounted for from its beginning."""
     monkeypatch.setattr(_hooks, "workers", None)
 
     @opm.stage
@@ -474,10 +474,34 @@ def test_a_queue_that_is_wrapped_after_stages_have_run(
 
     with make_run() as run:
         play(clock, main())
-    assert (1.0, 2.0, 0.0) == states(run, "work")
-    assert 2.0 == stage_of(run, "work")["duration_s"]["total"]
-    # it began before anybody could see a wait
-    assert NOTHING == states(run, "around")
+    assert states(run, "work") == NOTHING  # itself, it has no queue
+    assert stage_of(run, "work")["duration_s"]["total"] == 2.0
+    assert states(run, "around") == (2.0, 2.0, 0.0)
+
+
+def test_a_queue_that_a_child_of_a_stage_wraps(
+    clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage is its parent's, and goes on as if nothing had happened."""
+    monkeypatch.setattr(_hooks, "workers", None)
+
+    async def child() -> None:
+        q = queue()
+        feeder = asyncio.create_task(feed(q, 2))
+        await q.get()
+        with opm.stage("inner"):
+            await sleep(1)
+        await feeder
+
+    async def main() -> None:
+        with opm.stage("around"):
+            await asyncio.create_task(child())
+
+    with make_run() as run:
+        play(clock, main())
+    assert states(run, "inner") == (1.0, 2.0, 0.0)
+    assert states(run, "around") == NOTHING
+    assert stage_of(run, "around")["duration_s"]["total"] == 3.0
 
 
 def test_children_of_a_stage_are_workers_of_their_own(
@@ -503,9 +527,9 @@ def test_children_of_a_stage_are_workers_of_their_own(
 
     with make_run() as run:
         play(clock, main())
-    assert NOTHING == states(run, "outer")
-    assert 5.0 == stage_of(run, "outer")["duration_s"]["total"]
-    assert (1.0, 4.0, 0.0) == states(run, "inner")
+    assert states(run, "outer") == NOTHING
+    assert stage_of(run, "outer")["duration_s"]["total"] == 5.0
+    assert states(run, "inner") == (1.0, 4.0, 0.0)
 
 
 def test_a_task_for_each_item_is_bounded(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -524,11 +548,11 @@ def test_a_task_for_each_item_is_bounded(clock: Clock, make_run: Callable[[], op
 
     with make_run() as run:
         play(clock, main())
-    assert (1000.0, 0.0, 0.0) == states(run, "work")
+    assert states(run, "work") == (1000.0, 0.0, 0.0)
     (series,) = [s for s in run._scope.series.values() if s.key.stage == "work"]
     assert len(series.states) == _workers.MAX_WORKERS + 1
     assert len(run._scope.workers) <= _workers.MAX_WORKERS
-    assert 1000 == stage_of(run, "work")["count"]
+    assert stage_of(run, "work")["count"] == 1000
 
 
 def test_workers_that_come_late_are_seen_although_there_were_many(
@@ -558,12 +582,12 @@ def test_workers_that_come_late_are_seen_although_there_were_many(
     run = make_run()
     run.__enter__()
     play(clock, main())
-    assert (1.0, 4.0, 0.0) == states(run, "late")
+    assert states(run, "late") == (1.0, 4.0, 0.0)
 
 
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("how", ["wait_for", "task", "wait", "gather", "shield"])
-def test_a_get_that_another_task_makes_is_the_wait_of_the_one_that_asked(
+def test_a_get_that_another_task_makes_is_the_wait_of_the_one_that_asked(  # noqa: C901 - ways
     how: str, inside: bool, clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     """`wait_for` has a task of its own until Python 3.11."""
@@ -601,9 +625,9 @@ def test_a_get_that_another_task_makes_is_the_wait_of_the_one_that_asked(
 
     with make_run() as run:
         play(clock, main())
-    assert (2.0, 5.0, 0.0) == states(run, "work")
-    assert 2.0 == stage_of(run, "work")["duration_s"]["total"]
-    assert ["work"] == queue_of(run, "q")["consumers"]
+    assert states(run, "work") == (2.0, 5.0, 0.0)
+    assert stage_of(run, "work")["duration_s"]["total"] == 2.0
+    assert queue_of(run, "q")["consumers"] == ["work"]
 
 
 def test_puts_that_other_tasks_make_block_the_one_that_asked_once(
@@ -627,9 +651,9 @@ def test_puts_that_other_tasks_make_block_the_one_that_asked_once(
     with make_run() as run:
         play(clock, main())
     # three puts wait, until 2, 4 and 6
-    assert (1.0, 0.0, 5.0) == states(run, "work")
-    assert 9.0 == queue_of(run, "q")["put_blocked_s"]
-    assert ["work"] == queue_of(run, "q")["producers"]
+    assert states(run, "work") == (1.0, 0.0, 5.0)
+    assert queue_of(run, "q")["put_blocked_s"] == 9.0
+    assert queue_of(run, "q")["producers"] == ["work"]
 
 
 def test_a_get_ahead_is_no_wait_while_the_stage_works(
@@ -652,8 +676,8 @@ def test_a_get_ahead_is_no_wait_while_the_stage_works(
     with make_run() as run:
         play(clock, main())
     # idle 0-1, works 1-3, idle 3-5, works 5-7
-    assert (4.0, 3.0, 0.0) == states(run, "work")
-    assert 4.0 == stage_of(run, "work")["duration_s"]["total"]
+    assert states(run, "work") == (4.0, 3.0, 0.0)
+    assert stage_of(run, "work")["duration_s"]["total"] == 4.0
 
 
 def test_a_join_with_a_timeout(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -670,7 +694,7 @@ def test_a_join_with_a_timeout(clock: Clock, make_run: Callable[[], opm.Run]) ->
 
     with make_run() as run:
         play(clock, main())
-    assert (2.0, 0.0, 0.0) == states(run, "fetch")
+    assert states(run, "fetch") == (2.0, 0.0, 0.0)
 
 
 def test_stages_in_turn_in_one_worker(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -699,6 +723,6 @@ def test_stages_in_turn_in_one_worker(clock: Clock, make_run: Callable[[], opm.R
 
     with make_run() as run:
         play(clock, main())
-    assert (2.25, 1.0, 0.0) == states(run, "first")  # before its first: 0.25 that is its own
+    assert states(run, "first") == (2.25, 1.0, 0.0)  # before its first: 0.25 that is its own
     # put at 4.875; the second item's 0.25 after the get is its, as is what follows it
-    assert (5.25, 0.0, 11.25) == states(run, "second")
+    assert states(run, "second") == (5.25, 0.0, 11.25)

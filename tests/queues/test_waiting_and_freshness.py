@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 
 def test_waiting_in_a_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    with make_run() as run:
-        with opm.stage("work") as s:
-            clock.advance(1)
-            with s.waiting() as wait:
-                clock.advance(2)
-            clock.advance(4)
-            with opm.waiting("idle"):
-                clock.advance(8)
-    assert (5.0, 8.0, 2.0) == states(run, "work")
-    assert 2.0 == wait.seconds
-    assert 5.0 == stage_of(run, "work")["duration_s"]["total"]
+    with make_run() as run, opm.stage("work") as s:
+        clock.advance(1)
+        with s.waiting() as wait:
+            clock.advance(2)
+        clock.advance(4)
+        with opm.waiting("idle"):
+            clock.advance(8)
+    assert states(run, "work") == (5.0, 8.0, 2.0)
+    assert wait.seconds == 2.0
+    assert stage_of(run, "work")["duration_s"]["total"] == 5.0
 
 
 async def test_waiting_in_a_coroutine_of_the_stage(
@@ -44,7 +43,7 @@ async def test_waiting_in_a_coroutine_of_the_stage(
 
     with make_run() as run:
         await work()
-    assert (1.0, 0.0, 2.0) == states(run, "work")
+    assert states(run, "work") == (1.0, 0.0, 2.0)
 
 
 def test_waiting_between_stages(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -55,20 +54,17 @@ def test_waiting_between_stages(clock: Clock, make_run: Callable[[], opm.Run]) -
                 clock.advance(2)
             with opm.stage(name):
                 clock.advance(1)
-    assert (1.0, 0.0, 4.0) == states(run, "first")
-    assert (1.0, 0.0, 0.0) == states(run, "second")
+    assert states(run, "first") == (1.0, 0.0, 4.0)
+    assert states(run, "second") == (1.0, 0.0, 0.0)
 
 
-def test_a_wait_in_a_wait_is_the_inner_ones(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    with make_run() as run, opm.stage("work"):
-        with opm.waiting():
-            clock.advance(1)
-            with opm.waiting("idle"):
-                clock.advance(2)
-            clock.advance(4)
-    assert (0.0, 2.0, 5.0) == states(run, "work")
+def test_a_wait_in_a_wait_is_the_inner_ones(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+    with make_run() as run, opm.stage("work"), opm.waiting():
+        clock.advance(1)
+        with opm.waiting("idle"):
+            clock.advance(2)
+        clock.advance(4)
+    assert states(run, "work") == (0.0, 2.0, 5.0)
 
 
 def test_one_object_in_many_tasks(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
@@ -85,17 +81,18 @@ def test_one_object_in_many_tasks(clock: Clock, make_run: Callable[[], opm.Run])
 
     with make_run() as run:
         play(clock, main())
-    assert (3.0, 0.0, 6.0) == states(run, "work")
+    assert states(run, "work") == (3.0, 0.0, 6.0)
 
 
-def test_an_error_in_a_wait_goes_on_its_way(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    with make_run() as run:
-        with pytest.raises(KeyError, match="k"), opm.stage("work") as s, s.waiting():
+def test_an_error_in_a_wait_goes_on_its_way(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+    def fail() -> None:
+        with opm.stage("work") as s, s.waiting():
             clock.advance(2)
             raise KeyError("k")
-    assert (0.0, 0.0, 2.0) == states(run, "work")
+
+    with make_run() as run, pytest.raises(KeyError, match="k"):
+        fail()
+    assert states(run, "work") == (0.0, 0.0, 2.0)
 
 
 @pytest.mark.parametrize("state", ["busy", "", None, 1])
@@ -119,8 +116,8 @@ def test_event_times(clock: Clock, otel: Otel) -> None:
     found = metrics(otel)
     (duration,) = found["pipeline.item.duration"]
     (lag,) = found["pipeline.watermark.lag"]
-    assert (5, 4.0 + 3 * 8.0 + 1.0) == (duration.count, duration.sum)
-    assert 11.0 == lag.value
+    assert (duration.count, duration.sum) == (5, 4.0 + 3 * 8.0 + 1.0)
+    assert lag.value == 11.0
     expected = {"pipeline.stage.name": "write", "pipeline.stage.kind": "write"}
     assert [expected, expected] == [dict(duration.attributes), dict(lag.attributes)]
 
@@ -131,7 +128,7 @@ def test_an_event_from_the_future_has_no_negative_age(clock: Clock, otel: Otel) 
     found = metrics(otel)
     (duration,) = found["pipeline.item.duration"]
     (lag,) = found["pipeline.watermark.lag"]
-    assert (0.0, 0.0) == (duration.sum, lag.value)
+    assert (duration.sum, lag.value) == (0.0, 0.0)
 
 
 def test_the_watermark_is_the_newest_and_only_grows(clock: Clock, otel: Otel) -> None:
@@ -140,7 +137,7 @@ def test_the_watermark_is_the_newest_and_only_grows(clock: Clock, otel: Otel) ->
             s.event_time(clock.unix() - age)
         clock.advance(1)
     (lag,) = metrics(otel)["pipeline.watermark.lag"]
-    assert 7.0 == lag.value
+    assert lag.value == 7.0
 
 
 @pytest.mark.parametrize(

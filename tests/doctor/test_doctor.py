@@ -1,0 +1,276 @@
+"""What `opm doctor` says, and its exit code."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from otel_pipeline_metrics import _config, doctor
+from otel_pipeline_metrics._commands import doctor as command
+from otel_pipeline_metrics._commands import replay as replay_command
+from otel_pipeline_metrics._config import Config
+from otel_pipeline_metrics.export.spool import Spool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.export.conftest import Received
+
+SECRET = "s3cret"  # noqa: S105
+
+
+@pytest.fixture(autouse=True)
+def configuration() -> Iterator[None]:
+    """Tests may replace it."""
+    before = _config.current()
+    yield
+    _config.replace(before)
+
+
+@pytest.fixture(params=["grpc", "http/protobuf"])
+def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Received:
+    fixture = "grpc_collector" if request.param == "grpc" else "http_collector"
+    received: Received = request.getfixturevalue(fixture)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", request.param)
+    return received
+
+
+def texts(topic: str, **arguments: Any) -> list[str]:
+    return [f.text for f in doctor.diagnose(**arguments) if f.topic == topic]
+
+
+def problems(**arguments: Any) -> list[str]:
+    return [f.text for f in doctor.diagnose(**arguments) if f.level == "problem"]
+
+
+def test_all_is_well(collector: Received) -> None:
+    result = CliRunner().invoke(command)
+
+    assert result.exit_code == 0
+    assert collector.spans == {"opm doctor": 1}
+    assert collector.points == {"opm.doctor": 1}
+    assert "one span arrived in" in result.output
+    assert "one metric arrived in" in result.output
+    assert result.output.endswith("no problem found\n")
+
+
+def test_the_global_providers_stay(collector: Received) -> None:
+    doctor.diagnose()
+
+    assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
+def test_a_sampler_that_takes_nothing_does_not_mislead(
+    collector: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+
+    assert problems() == []
+
+
+def test_looking_sends_nothing(collector: Received) -> None:
+    result = CliRunner().invoke(command, ["--no-send"])
+
+    assert result.exit_code == 0
+    assert collector.requests == 0
+    assert "takes connections" in result.output
+
+
+def test_a_refusal_is_told_with_its_status(collector: Received) -> None:
+    collector.refuse = True
+
+    reason = {True: "HTTP 400", False: "UNAUTHENTICATED"}["http" in os.environ[PROTOCOL]]
+    assert problems() == [
+        f"one span did not arrive: {reason}",
+        f"one metric did not arrive: {reason}",
+    ]
+
+
+def test_a_partial_success_is_no_success(collector: Received) -> None:
+    collector.rejects = 1
+
+    assert problems()[0] == (
+        "one span did not arrive: answered with success, but rejected it (partial success)"
+    )
+
+
+def test_nobody_listens(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{sock.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.5")
+        result = CliRunner().invoke(command, ["--timeout", "2"])
+
+    assert result.exit_code == 1
+    assert f"FAIL  {endpoint} cannot be reached: Connection refused" in result.output
+    assert "FAIL  one span did not arrive: UNAVAILABLE" in result.output
+    assert result.output.endswith("4 problems found\n")
+    assert caplog.records == []
+
+
+def test_it_takes_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen(8)
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{sock.getsockname()[1]}"}
+        found = problems(env=env, timeout_s=0.2)
+
+    assert found == [
+        "one span did not arrive: no answer in 0.2 s",
+        "one metric did not arrive: no answer in 0.2 s",
+    ]
+
+
+def test_nothing_is_configured() -> None:
+    findings = doctor.diagnose()
+
+    assert doctor.exit_code(findings) == 0
+    assert texts("traces") == [
+        (
+            "development console on stderr (default, since no OTEL_* variable names an exporter or "
+            "an endpoint); nothing leaves this process"
+        )
+    ]
+    assert texts("service")[0].startswith("unknown_service (default)")
+    assert texts("spool")[0].startswith("off")
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"OTEL_SERVICE_NAME": "a"}, "a (OTEL_SERVICE_NAME)"),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "x=1,service.name=b"}, "b (OTEL_RESOURCE_ATTRIBUTES)"),
+    ],
+)
+def test_where_the_service_name_is_from(env: dict[str, str], said: str) -> None:
+    assert texts("service", env=env) == [said]
+
+
+def test_arguments_are_told_from_variables() -> None:
+    _config.replace(
+        Config(
+            service_name="mine",
+            exporters=("none",),
+            tracer_provider=TracerProvider(shutdown_on_exit=False),
+        )
+    )
+
+    assert texts("service") == ["mine (argument service_name)"]
+    assert texts("traces") == [
+        "opentelemetry.sdk.trace.TracerProvider (argument): its exporters are not looked at"
+    ]
+    assert texts("metrics") == ["not exported (argument exporter)"]
+
+
+def test_where_each_part_is_from() -> None:
+    env = {
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://u:{SECRET}@127.0.0.1:1/v1/metrics",
+        "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={SECRET},x={SECRET}",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "3",
+        "OTEL_TRACES_EXPORTER": "none",
+    }
+    found = doctor.diagnose(env, send=False)
+    text = doctor.render(found)
+
+    assert SECRET not in text
+    assert "otlp/http to http://127.0.0.1:1/v1/metrics (by the OTEL_EXPORTER_OTLP_*" in text
+    assert (
+        "endpoint from OTEL_EXPORTER_OTLP_METRICS_ENDPOINT, protocol from the endpoint, 3 s a "
+        "request (OTEL_EXPORTER_OTLP_METRICS_TIMEOUT), 2 headers from OTEL_EXPORTER_OTLP_HEADERS "
+        "(not shown), compression gzip (OTEL_EXPORTER_OTLP_COMPRESSION)"
+    ) in text
+    assert "not exported (OTEL_TRACES_EXPORTER)" in text
+
+
+def test_broken_variables_are_problems() -> None:
+    env = {"OTEL_BSP_MAX_QUEUE_SIZE": "many", "OTEL_TRACES_SAMPLER": "always_on"}
+
+    (problem,) = problems(env=env)
+    assert problem.startswith("OTEL_BSP_MAX_QUEUE_SIZE is no whole number")
+    limits = texts("limits and guards", env=env)
+    assert "spans that may wait: 2048 (default)" in limits
+    assert "sampler: always_on (OTEL_TRACES_SAMPLER)" in limits
+
+
+def test_disabled() -> None:
+    assert texts("traces", env={"OTEL_SDK_DISABLED": "true"}) == ["off (OTEL_SDK_DISABLED)"]
+
+
+class TestSpool:
+    def test_what_waits_in_it(self, tmp_path: Path) -> None:
+        Spool(tmp_path, 1_000, 1_000).put("traces", b"12345", 1)
+        env = {
+            "OTEL_PIPELINE_METRICS_SPOOL": str(tmp_path),
+            "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES": "5000",
+        }
+
+        assert texts("spool", env=env) == [
+            f"{tmp_path} (OTEL_PIPELINE_METRICS_SPOOL), at most 5,000 bytes and 168 h",
+            "1 batches wait in it, 5 bytes",
+        ]
+
+    def test_it_cannot_be_used(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        path = tmp_path / "file"
+
+        assert problems(env={"OTEL_PIPELINE_METRICS_SPOOL": str(path)}) == [
+            f"{path} cannot be used: File exists"
+        ]
+
+
+class TestReplayCommand:
+    @pytest.fixture
+    def kept(self, tmp_path: Path) -> Path:
+        line = (
+            b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"late","traceId":"'
+            + b"1" * 32
+            + b'","spanId":"'
+            + b"2" * 16
+            + b'"}]}]}]}\n'
+        )
+        Spool(tmp_path, 10_000, 1_000).put("traces", line, 1)
+        return tmp_path
+
+    def test_it_is_sent(self, kept: Path, collector: Received) -> None:
+        result = CliRunner().invoke(replay_command, [str(kept)])
+
+        assert result.exit_code == 0
+        assert result.output.startswith("1 spans sent to http://127.0.0.1:")
+        assert collector.spans == {"late": 1}
+
+    def test_it_is_left(self, kept: Path, collector: Received) -> None:
+        collector.later = True
+        result = CliRunner().invoke(replay_command, [str(kept)])
+
+        assert result.exit_code == 1
+        assert "0 spans sent to" in result.output
+        assert "1 batches left (" in result.output
+
+    def test_it_is_refused(self, kept: Path, collector: Received) -> None:
+        collector.refuse = True
+        result = CliRunner().invoke(replay_command, [str(kept)])
+
+        assert result.exit_code == 0
+        assert "1 refused for good" in result.output
+
+    def test_nothing_is_there(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(replay_command, [str(tmp_path)])
+        assert (result.exit_code, result.output) == (0, "nothing is kept there\n")
+
+    def test_no_directory(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(replay_command, [str(tmp_path / "missing")])
+        assert result.exit_code == 2
+        assert result.output == f"opm: {tmp_path / 'missing'} is no directory\n"
+
+
+PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"

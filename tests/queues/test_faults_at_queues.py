@@ -1,0 +1,206 @@
+"""A fault of ours neither loses an item nor reaches a put or a get."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import queue as thread_queue
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import _clock, _guard, _hooks, _series, _workers
+from otel_pipeline_metrics._probes import _queue_kinds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class BrokenError(Exception):
+    """Our own fault, staged."""
+
+
+def broken(*args: Any, **kwargs: Any) -> Any:
+    raise BrokenError
+
+
+def broken_clock(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_clock, "now", broken)
+    patch.setattr(_clock, "unix", broken)
+
+
+class _NowAndThen:
+    """A clock that breaks at every third look."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.real = _clock.now
+
+    def clock(self) -> float:
+        self.looks += 1
+        return broken() if self.looks % 3 == 0 else self.real()  # type: ignore[no-any-return]
+
+
+now_and_then = _NowAndThen()
+
+
+def broken_now_and_then(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_clock, "now", now_and_then.clock)
+
+
+def broken_at(place: Any, *names: str) -> Callable[[pytest.MonkeyPatch], None]:
+    def breaks(patch: pytest.MonkeyPatch) -> None:
+        for name in names:
+            patch.setattr(place, name, broken)
+
+    breaks.__name__ = "_".join(names)
+    return breaks
+
+
+class Tracing:
+    """Wants spans, and cannot make them."""
+
+    def wanted(self, series: Any) -> bool:
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        return broken
+
+
+def broken_tracing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_hooks, "tracing", Tracing())
+
+
+FAULTS = [
+    broken_clock,
+    broken_now_and_then,
+    broken_tracing,
+    broken_at(_workers, "here"),
+    broken_at(_workers, "watch"),
+    broken_at(_workers, "putting", "got"),
+    broken_at(_workers, "begin_wait"),
+    broken_at(_workers, "end_wait"),
+    broken_at(_workers, "skip"),
+    broken_at(_workers.Worker, "settle"),
+    broken_at(_workers.Worker, "entered", "inside", "at_queue"),
+    broken_at(_workers, "_owner"),
+    broken_at(_workers.Accounting, "paused"),
+    broken_at(_workers.Accounting, "wait_begins"),
+    broken_at(_workers.Accounting, "wait_ends"),
+    broken_at(_series, "current_scope"),
+    broken_at(_series, "executing"),
+    broken_at(_series.Scope, "add_queue"),
+    broken_at(_queue_kinds.InstrumentedQueue, "depth"),
+]
+
+
+@pytest.fixture(params=FAULTS, ids=lambda fault: fault.__name__)
+def fault(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, loud_faults: None
+) -> Callable[[], None]:
+    """Call it and something of ours is broken, quietly, as it is outside of these tests."""
+
+    def breaks() -> None:
+        _guard.raise_faults = False
+        request.param(monkeypatch)
+
+    return breaks
+
+
+def work() -> None:
+    with opm.waiting():
+        pass
+    if _clock.now not in {broken, now_and_then.clock}:  # stages have tests of their own for that
+        work_in_stage()
+
+
+@opm.stage
+def work_in_stage() -> None:
+    with opm.waiting():
+        pass
+
+
+@pytest.mark.parametrize("kind", [asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue])
+def test_tasks(kind: Any, fault: Callable[[], None]) -> None:
+    async def produce(q: Any) -> None:
+        for n in range(10):
+            work()
+            await q.put(n)
+
+    async def main() -> list[int]:
+        q = opm.wrap_queue(kind(2), name="q")
+        producer = asyncio.create_task(produce(q))
+        found = []
+        for n in range(10):
+            found.append(await (q.get() if n % 2 else asyncio.wait_for(q.get(), 60)))
+            work()
+            q.task_done()
+        q.put_nowait("last")
+        assert q.get_nowait() == "last"
+        q.task_done()
+        await q.join()
+        await producer
+        return found
+
+    fault()
+    assert list(range(10)) == sorted(asyncio.run(main()))
+
+
+@pytest.mark.parametrize("kind", [thread_queue.Queue, thread_queue.SimpleQueue])
+def test_threads(kind: Any, fault: Callable[[], None]) -> None:
+    import threading
+
+    q = opm.wrap_queue(kind(), name="q")
+    found = []
+
+    def consume() -> None:
+        for _ in range(10):
+            found.append(q.get())
+            work()
+            if kind is thread_queue.Queue:
+                q.task_done()
+
+    fault()
+    thread = threading.Thread(target=consume)
+    thread.start()
+    for n in range(10):
+        work()
+        q.put(n)
+    if kind is thread_queue.Queue:
+        q.join()
+    thread.join()
+    with pytest.raises(thread_queue.Empty):
+        q.get(timeout=0)
+    assert list(range(10)) == found
+
+
+def test_processes(fault: Callable[[], None]) -> None:
+    q = opm.wrap_queue(multiprocessing.get_context("spawn").Queue(), name="q")
+    fault()
+    for n in range(5):
+        q.put(n)
+    assert list(range(5)) == [q.get(timeout=60) for _ in range(5)]
+    q.close()
+    q.join_thread()
+
+
+def test_a_fault_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _guard.raise_faults = False
+    monkeypatch.setattr(_workers, "putting", broken)
+    q = opm.wrap_queue(thread_queue.Queue(), name="q")
+    for n in range(3):
+        q.put(n)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("internal fault in putting into a queue")
+    assert [q.get() for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_fault_of_the_users_items_is_theirs() -> None:
+    """What cannot be compared raises what it raises in the bare queue."""
+    q = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
+    q.put({})
+    with pytest.raises(TypeError, match="'<' not supported between instances of 'dict' and 'dict'"):
+        q.put({})
