@@ -161,6 +161,9 @@ class TimeInStates:
     idle: float = 0.0
     blocked: float = 0.0
 
+    def __bool__(self) -> bool:
+        return bool(self.busy or self.idle or self.blocked)
+
 
 @dataclass(frozen=True)
 class QueueBatch:

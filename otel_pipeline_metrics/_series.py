@@ -145,6 +145,7 @@ class Series:
             waiting.clear()
         self.begun_before = self.ended_before = 0
         self.states.clear()
+        self.queued = False
         self.told = TimeInStates()
         self.exemplars.clear()
         self.spans_made = 0
@@ -377,6 +378,9 @@ def _hand_on(series: Series) -> None:
     if not series.queued and series.states:
         # told as the invocations' own times, should the workers' become known later
         series.told.busy += sum(plain) + sum(result.busy_s for result in results)
+    time = _time_since_told(series)
+    if not (plain or results or time):
+        return
     series.refill(plain)
     exemplars, series.exemplars = series.exemplars, {}
     batch = Batch(
@@ -384,7 +388,7 @@ def _hand_on(series: Series) -> None:
         series.attributes,
         plain,
         results,
-        _time_since_told(series),
+        time,
         tuple(exemplars.values()),
     )
     _tell(series.scope, lambda sink: sink.accept(batch))

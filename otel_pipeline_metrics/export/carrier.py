@@ -1,14 +1,16 @@
 """Carries one exporter's batches to the collector, or else to the disk, and counts them.
 
-With a spool an export runs in a thread of its own, so that at the deadline the batch that is
-under way can be kept on disk at once, however long its request still hangs. After a failure the
-collector is left alone for a while: what comes meanwhile goes to the disk without being tried,
-or the queue would overflow while each attempt takes its two seconds.
+An export that leaves the process runs in a thread of its own, so that at the deadline the batch
+that is under way is given up at once, however long its request still hangs, and can be kept on
+disk. With a spool, after a failure, the collector is left alone for a while: what comes meanwhile
+goes to the disk without being tried, or the queue would overflow while each attempt takes its two
+seconds.
 """
 
 from __future__ import annotations
 
 import contextvars
+import math
 import sys
 import threading
 import time
@@ -82,8 +84,9 @@ class Carrier:
         _fork.watch(self)
         self.reason: str | None = None
         """Why the last batch was not taken; None if it was."""
-        if spool is not None:
+        if account.remote:
             self._lane = Lane(f"export-{account.signal}")
+        if spool is not None:
             account.kept_in = str(spool.directory)
             spool.accounts[account.signal] = account
 
@@ -150,6 +153,11 @@ class Carrier:
         self.account.stopped = True
         self._woken.set()
 
+    @property
+    def under_way(self) -> tuple[Job, ...]:
+        """The attempt that is being made, given up or not."""
+        return () if self._job is None or self._job.done else (self._job,)
+
     def close(self) -> None:
         """Let the thread go."""
         if self._lane is not None:
@@ -162,15 +170,17 @@ class Carrier:
         woken = self._woken = threading.Event()
         # The SDK has switched instrumentation off in this context; it must be off there too.
         context = contextvars.copy_context()
+        keeps = self._spool is not None
+        attempts = ATTEMPTS if keeps else None
 
         def attempt() -> None:
             try:
-                done.append(context.run(_attempt, export, instead, ATTEMPTS))
+                done.append(context.run(_attempt, export, instead, attempts))
             finally:
                 woken.set()
 
         self._job = self._lane.submit(attempt)
-        give_up_at = time.monotonic() + self._patience_s
+        give_up_at = time.monotonic() + (self._patience_s if keeps else math.inf)
         while not (done or self._job.done or self.account.stopped):
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:

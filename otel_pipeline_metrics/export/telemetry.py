@@ -189,7 +189,8 @@ class Telemetry:
             exporter.account.write_off()
             exporter.carrier.close()
         self._say_what_was_lost()
-        self._remove_filter(jobs)
+        given_up = [job for exporter in exporters for job in exporter.carrier.under_way]
+        self._remove_filter([*jobs, *given_up])
         for lane in (*self._lanes.values(), self._stop_lane):
             if lane is not None:
                 lane.close()

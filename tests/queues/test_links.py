@@ -158,7 +158,9 @@ def test_a_generator_stage_links_to_as_many(otel: Otel) -> None:
 
     assert len(list(use())) == 30
     used = otel.span("use")
-    assert linked(used) == ids(spans_of(otel, "make"))[:127]
+    # at a pause nobody knows what is still to come
+    assert linked(used)[:120] == ids(spans_of(otel, "make"))[:120]
+    assert len(used.links) == 127
     assert used.attributes["pipeline.links.dropped"] == 173
 
 

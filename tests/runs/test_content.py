@@ -118,6 +118,7 @@ def test_exact_numbers(clock: Clock, captured: Captured) -> None:
         "pipeline": "nightly",
         "id": run.id,
         "trace_id": f"{captured.spans()[-1].context.trace_id:032x}",
+        "total": None,
         "result": "success",
         "error_type": None,
         "started": datetime.fromtimestamp(before, tz=timezone.utc).isoformat(),
