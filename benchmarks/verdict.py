@@ -159,7 +159,7 @@ def figures(benches: Sequence[Bench]) -> str:
         ],
         ["named stage or source is what a run gains most from", *map(_causes, benches)],
         ["gain of one more worker, told less simulated: median", *(_gain(b, 0.5) for b in benches)],
-        ["the same, 95 % within", *(_gain(b, 0.95) for b in benches)],
+        ["the same, 5th to 95th percentile", *(_gain(b, 0.95) for b in benches)],
         ["right where confidence was high", *(_by(b, "high") for b in benches)],
         ["... medium", *(_by(b, "medium") for b in benches)],
         ["... low", *(_by(b, "low") for b in benches)],

@@ -49,12 +49,12 @@ def replay(context: click.Context, directory: str) -> None:
     if not done:
         click.echo("nothing is kept there")
     for each in done:
-        noun = "spans" if each.signal == "traces" else "metric points"
-        text = f"{each.sent:,} {noun} sent to {each.target}"
+        noun = "span" if each.signal == "traces" else "metric point"
+        text = f"{each.sent:,} {noun}{'s' * (each.sent != 1)} sent to {each.target}"
         if each.refused:
             text += f", {each.refused:,} refused for good"
         if each.batches_left:
             reason = f" ({each.reason})" if each.reason else ""
-            text += f", {each.batches_left:,} batches left{reason}"
+            text += f", {each.batches_left:,} batch{'es' * (each.batches_left != 1)} left{reason}"
         click.echo(text)
     context.exit(int(any(each.batches_left for each in done)))

@@ -196,6 +196,7 @@ class _NoExecution(Execution):
 
     def __init__(self) -> None:
         super().__init__([None, None, 0.0, None])
+        self.cell[3] = self
 
 
 NOTHING: Final = _NoExecution()

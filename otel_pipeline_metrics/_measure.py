@@ -38,11 +38,10 @@ def begin(stage: StageId) -> Cell:
             series = scope.add(stage)
         series.begun.append(None)
         cell = [series, None, 0.0, None]
-        tracing = _hooks.tracing
         if _gc.running_in and _gc.here():
             apart(cell)
         else:
-            if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+            if _hooks.tracing is not None or _hooks.workers is not None:
                 observe(cell, parent)
             cell[1] = current.set(cell)
         cell[2] = _clock.now()
@@ -60,7 +59,7 @@ def apart(cell: Cell) -> None:
 def failed(where: str) -> Cell:
     """Report the fault being handled; return what stands for an invocation not measured."""
     _guard.fault(where)
-    return [None, None, 0.0, None]
+    return NOTHING.cell
 
 
 def end(
@@ -128,12 +127,19 @@ def innermost() -> Execution:
 
 def observe(cell: Cell, parent: Cell | None) -> None:
     """Open the span of an invocation that begins, if one is wanted, and tell its worker."""
+    tracing, workers = _hooks.tracing, _hooks.workers
+    if workers is None:
+        if tracing is not None and tracing.wanted(cell[0]):
+            execution = cell[3] = Execution(cell)
+            try:
+                tracing.start(execution)
+            except Exception:  # noqa: BLE001 - it is measured without a span
+                _guard.fault("starting a span")
+        return
     execution = cell[3] = Execution(cell)
-    if _hooks.workers is not None:
-        _hooks.workers.opened(execution)
+    workers.opened(execution)
     _start_span(execution)
-    if _hooks.workers is not None:
-        _hooks.workers.resuming(execution, parent)
+    workers.resuming(execution, parent)
 
 
 def _start_span(execution: Execution) -> None:
@@ -263,10 +269,14 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
 
 def _trace(execution: Execution, step: Literal["suspend", "resume"]) -> None:
     """Take a step of the execution's span; it is measured whether that works or not."""
-    if _hooks.tracing is None or execution.span is None:
+    tracing = _hooks.tracing
+    if tracing is None or execution.span is None:
         return
     try:
-        getattr(_hooks.tracing, step)(execution)
+        if step == "suspend":
+            tracing.suspend(execution)
+        else:
+            tracing.resume(execution)
     except Exception:  # noqa: BLE001 - as said
         _guard.fault(f"a span's {step}")
 

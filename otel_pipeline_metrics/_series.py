@@ -118,7 +118,8 @@ class Series:
 
     def grant_spans(self) -> None:
         """Begin the span budget anew."""
-        burst = math.inf if _hooks.spans_per_second is None else SPAN_BURST
+        rate = _hooks.spans_per_second
+        burst = math.inf if rate is None else SPAN_BURST if rate else 0
         self.spans_left: float = burst
         """While there is some, every invocation has a span."""
         self.late_left: float = burst
@@ -371,7 +372,9 @@ def drain_queue(scope: Scope, queue: QueueSeries) -> None:
 
 
 def _hand_on(series: Series) -> None:
-    series.begun_before += len(_take(series.begun))
+    begun = len(series.begun)
+    del series.begun[:begun]
+    series.begun_before += begun
     plain, results = _take(series.plain), _take(series.results)
     series.ended_before += len(plain) + len(results)
     plain.sort()

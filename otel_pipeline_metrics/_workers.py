@@ -128,13 +128,12 @@ class Worker:
         if seconds <= 0.0:
             return
         self.mark = now
-        state = self.state()
+        state = self.state() if self.waits else "busy"
         if not self.stack:
             if self.stage is not None or self.queue_since:
                 _count(self._outside(state), state, seconds)
             return
-        told: list[Series] = []
-        for execution in self.stack:
+        for depth, execution in enumerate(self.stack):
             if state == "idle":
                 execution.idle += seconds
                 execution.plain = False
@@ -142,9 +141,9 @@ class Worker:
                 execution.blocked += seconds
                 execution.plain = False
             series = execution.series
-            if series is None or series in told:
-                continue  # a stage in itself: its worker's time passes once
-            told.append(series)
+            # a stage in itself: its worker's time passes once
+            if series is None or (depth and series in [e.series for e in self.stack[:depth]]):
+                continue
             _count(states_of(series, self), state, seconds)
 
     def state(self) -> State:
@@ -228,15 +227,20 @@ class Worker:
         self.mark = now
         self.queue_since = False
         series.queued = series.queued or self.met_queue
-        time, pending = states_of(series, self), self.pending
-        time.idle += pending.idle
-        time.busy += pending.busy
-        time.blocked += pending.blocked
-        self.pending = TimeInStates()
         self.stage = series
-        for queue in self.got_from.values():
-            queue.consumers[series.key.stage] = None
-        self.got_from.clear()
+        self.give_pending()
+        if self.got_from:
+            for queue in self.got_from.values():
+                queue.consumers[series.key.stage] = None
+            self.got_from.clear()
+
+    def give_pending(self) -> None:
+        """Give the stage that it is in, or left last, what is pending."""
+        if self.stage is None:
+            return
+        time, pending = states_of(self.stage, self), self.pending
+        _add(time, pending)
+        pending.busy = pending.idle = pending.blocked = 0.0
 
 
 def _count(time: TimeInStates, state: State, seconds: float) -> None:
@@ -259,14 +263,15 @@ def states_of(series: Series, worker: Worker) -> TimeInStates:
     return time
 
 
-def here(scope: Scope | None = None, *, waits: bool = False) -> Worker:
+def here(scope: Scope | None = None, *, waits: bool = False, owner: object | None = None) -> Worker:
     """Return the worker that runs this code, made if need be.
 
     Args:
         scope: of the stage that begins; the current one if None.
         waits: whether it is about to wait, or has just done so, at a queue.
+        owner: the task or thread that runs this code, if that is known.
     """
-    owner = _owner()
+    owner = owner or _owner()
     found = _series.executing()
     if found is not None and found.worker is not None:
         inside: Worker = found.worker
@@ -346,6 +351,9 @@ class Accounting:
     def opened(self, execution: Execution) -> None:
         """Give an execution the producers of what its worker got for it. Never raises."""
         try:
+            mine = _worker.get()
+            if mine is None or mine.links is None:
+                return
             worker = here(execution.scope)
             links, worker.links = worker.links, None
             if links is not None:
@@ -358,8 +366,8 @@ class Accounting:
         """Begin to share out time to an execution, or go on after a pause. Never raises."""
         try:
             now = _clock.now()
-            worker = here(execution.scope)
-            execution.opener = _owner()
+            execution.opener = owner = _owner()
+            worker = here(execution.scope, owner=owner)
             if worker.stack:
                 worker.settle(now)
             elif execution.series is not None:
@@ -385,8 +393,8 @@ class Accounting:
             worker.link_late(execution)
         if not worker.stack:
             worker.queue_since = False
-            if execution.span is not None:
-                worker.context = execution.span.get_span_context()
+            span = execution.span
+            worker.context = None if span is None else span.get_span_context()
 
     def wait_begins(self, state: WaitState, now: float) -> Wait:
         """Let the worker here wait; return what `wait_ends` takes."""
@@ -420,15 +428,16 @@ def end_wait(wait: Wait, now: float) -> None:
             worker.waits.remove(wait)
 
 
-def putting(queue: QueueSeries, asked: Worker | None = None) -> Any:
+def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
     """Note the stage that puts; return the context of its span.
 
     Args:
         queue: that it puts into.
+        now: `_clock.now()`.
         asked: the worker that puts, where the code here runs for another.
     """
     worker = asked or here(waits=True)
-    worker.settle(_clock.now())
+    worker.settle(now)
     worker.at_queue(leaving=True)
     execution = worker.inside()
     if execution is None and worker.stage is not None:
@@ -436,7 +445,7 @@ def putting(queue: QueueSeries, asked: Worker | None = None) -> Any:
         return worker.context
     if execution is None:
         # it only feeds, unless it does so for the stage that its task was made in
-        worker.forget(_clock.now())
+        worker.forget(now)
         execution = _series.executing()
     if execution is None or execution.series is None:
         return None
@@ -444,16 +453,17 @@ def putting(queue: QueueSeries, asked: Worker | None = None) -> Any:
     return None if execution.span is None else execution.span.get_span_context()
 
 
-def got(queue: QueueSeries, link: Any, asked: Worker | None = None) -> None:
+def got(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) -> None:
     """Note the stage that gets, or let the one that the worker enters next be noted.
 
     Args:
         queue: that it got from.
         link: to the producer, if there is one to link to.
+        now: `_clock.now()`.
         asked: as in `putting`.
     """
     worker = asked or here(waits=True)
-    worker.settle(_clock.now())
+    worker.settle(now)
     worker.at_queue(leaving=False)
     execution = worker.inside()
     if execution is None:
@@ -527,9 +537,7 @@ def _settle(scope: Scope, now: float) -> None:
     for worker in list(scope.workers.values()):
         if worker.stack or worker.waits:
             worker.settle(now)
-        if worker.stage is not None:
-            _add(states_of(worker.stage, worker), worker.pending)
-            worker.pending = TimeInStates()
+        worker.give_pending()
     for series in list(scope.series.values()):
         if series.queued:
             _series.drain_series(series)

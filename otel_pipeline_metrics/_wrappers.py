@@ -26,6 +26,7 @@ from otel_pipeline_metrics._measure import (
     show_slow,
     yielded,
 )
+from otel_pipeline_metrics._series import PENDING_BOUND, drain_series
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -62,19 +63,23 @@ def _plain(
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         # --- `begin`, written out
         try:
-            parent = _series.current.get()
+            current, now = _series.current, _clock.now
+            parent = current.get()
             scope = _series.ambient if parent is None else parent[0].scope
-            series = scope.series.get(stage) or scope.add(stage)
+            try:
+                series = scope.series[stage]
+            except KeyError:
+                series = scope.add(stage)
             series.begun.append(None)
             cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
             if _gc.running_in and _gc.here():
                 apart(cell)
             else:
-                if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+                if tracing is not None or _hooks.workers is not None:
                     observe(cell, parent)
-                cell[1] = _series.current.set(cell)
-            cell[2] = _clock.now()
+                cell[1] = current.set(cell)
+            cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")
         # --- the user's
@@ -84,19 +89,19 @@ def _plain(
             end(cell, error)
             raise
         # --- `end`, written out
-        if cell[3] is not None or items is not None or cell[1] is None:
+        if cell[3] is not None or items is not None:
             end(cell, None, items, returned)
             return returned
         try:
-            elapsed = _clock.now() - cell[2]
-            token, cell[1] = cell[1], None
-            _series.current.reset(token)
-            series = cell[0]
+            elapsed = now() - cell[2]
+            current.reset(cell[1])
+            cell[1] = None
+            plain = series.plain
+            plain.append(elapsed)
             if elapsed > series.slow_s:
                 show_slow(series, elapsed)
-            series.plain.append(elapsed)
-            if len(series.plain) >= _series.PENDING_BOUND:
-                _series.drain_series(series)
+            if len(plain) >= PENDING_BOUND:
+                drain_series(series)
         except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
             failed("ending a stage")
         return returned
@@ -111,19 +116,23 @@ def _coroutine(
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         # --- `begin`, written out
         try:
-            parent = _series.current.get()
+            current, now = _series.current, _clock.now
+            parent = current.get()
             scope = _series.ambient if parent is None else parent[0].scope
-            series = scope.series.get(stage) or scope.add(stage)
+            try:
+                series = scope.series[stage]
+            except KeyError:
+                series = scope.add(stage)
             series.begun.append(None)
             cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
             if _gc.running_in and _gc.here():
                 apart(cell)
             else:
-                if _hooks.workers is not None or (tracing is not None and tracing.wanted(series)):
+                if tracing is not None or _hooks.workers is not None:
                     observe(cell, parent)
-                cell[1] = _series.current.set(cell)
-            cell[2] = _clock.now()
+                cell[1] = current.set(cell)
+            cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")
         # --- the user's
@@ -133,19 +142,19 @@ def _coroutine(
             end(cell, error)
             raise
         # --- `end`, written out
-        if cell[3] is not None or items is not None or cell[1] is None:
+        if cell[3] is not None or items is not None:
             end(cell, None, items, returned)
             return returned
         try:
-            elapsed = _clock.now() - cell[2]
-            token, cell[1] = cell[1], None
-            _series.current.reset(token)
-            series = cell[0]
+            elapsed = now() - cell[2]
+            current.reset(cell[1])
+            cell[1] = None
+            plain = series.plain
+            plain.append(elapsed)
             if elapsed > series.slow_s:
                 show_slow(series, elapsed)
-            series.plain.append(elapsed)
-            if len(series.plain) >= _series.PENDING_BOUND:
-                _series.drain_series(series)
+            if len(plain) >= PENDING_BOUND:
+                drain_series(series)
         except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
             failed("ending a stage")
         return returned

@@ -261,7 +261,8 @@ def _spool(asked: _Asked) -> Iterator[Finding]:
         return
     parcels = spool.Spool(*found).parcels()
     size = sum(parcel.size for parcel in parcels)
-    waiting = f"{len(parcels):,} batches wait in it, {size:,} bytes"
+    batches = "1 batch waits" if len(parcels) == 1 else f"{len(parcels):,} batches wait"
+    waiting = f"{batches} in it, {size:,} bytes"
     yield Finding("ok", "spool", waiting if parcels else "writable and empty")
 
 

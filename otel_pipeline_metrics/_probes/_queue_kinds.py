@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from otel_pipeline_metrics._model import WaitState
+    from otel_pipeline_metrics._series import QueueSeries
     from otel_pipeline_metrics._workers import Wait, Worker
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -78,10 +79,12 @@ class Envelope:
         return Envelope, (self.item, self.put_at, self.producer)
 
     def stamp(self) -> None:
-        """Say that it is in the queue, unless that was said before."""
+        """Say that it is in the queue, unless that was said before. Never raises."""
         if self.put_at is None:
-            with _guard.guarded("the time of a put"):
+            try:
                 self.put_at = _clock.now()
+            except Exception:  # noqa: BLE001 - the item goes its way without its time
+                _guard.fault("the time of a put")
 
 
 class _Wait:
@@ -177,28 +180,31 @@ class InstrumentedQueue:
 
     def put_nowait(self, item: Any) -> None:
         """As the wrapped queue's."""
-        envelope = self._before_put(item)
+        envelope, series = self._before_put(item)
         self._queue.put_nowait(envelope)
-        self._after_put(envelope)
+        self._after_put(envelope, series)
 
     def get_nowait(self) -> Any:
         """As the wrapped queue's."""
         return self._after_get(self._queue.get_nowait())
 
-    def _before_put(self, item: Any, worker: Worker | None = None) -> Envelope:
-        envelope = Envelope(item)
+    def _before_put(
+        self, item: Any, worker: Worker | None = None
+    ) -> tuple[Envelope, QueueSeries | None]:
+        envelope, series = Envelope(item), None
         try:
             _workers.watch()
+            envelope.put_at = now = _clock.now()
             series = _series.current_scope().add_queue(self._name)
-            envelope.producer = _workers.putting(series, worker)
+            envelope.producer = _workers.putting(series, now, worker)
         except Exception:  # noqa: BLE001 - the item goes its way without its producer
             _guard.fault("putting into a queue")
-        envelope.stamp()
-        return envelope
+        return envelope, series
 
-    def _after_put(self, envelope: Envelope) -> None:
+    def _after_put(self, envelope: Envelope, series: QueueSeries | None) -> None:
+        if series is None:
+            return
         try:
-            series = _series.current_scope().add_queue(self._name)
             series.put += 1
             series.last_put = envelope.put_at
             if series.first_put is None:
@@ -212,17 +218,17 @@ class InstrumentedQueue:
         if not isinstance(envelope, Envelope):
             return envelope  # put into the wrapped queue itself
         try:
+            _workers.watch()
             scope = _series.current_scope()
             series = scope.add_queue(self._name)
             series.got += 1
-            link, producer = None, envelope.producer
+            now, link, producer = _clock.now(), None, envelope.producer
             if envelope.put_at is not None:
-                waited = max(0.0, _clock.now() - envelope.put_at)
+                waited = max(0.0, now - envelope.put_at)
                 series.waits.append(waited)
                 if producer is not None and producer.is_valid:
                     link = (producer, self._name, waited)
-            _workers.watch()
-            _workers.got(series, link, worker)
+            _workers.got(series, link, now, worker)
             if len(series.waits) >= _series.PENDING_BOUND:
                 _series.drain_queue(scope, series)
         except Exception:  # noqa: BLE001 - the item is the user's, whatever we make of it
@@ -253,13 +259,13 @@ class InstrumentedAsyncQueue(InstrumentedQueue):
         return self._empty_out(_asking())
 
     async def _let_in(self, item: Any, worker: Worker | None) -> None:
-        envelope = self._before_put(item, worker)
+        envelope, series = self._before_put(item, worker)
         if self._queue.full():
             with _Wait(self._name, "blocked", worker):
                 await self._queue.put(envelope)
         else:
             await self._queue.put(envelope)
-        self._after_put(envelope)
+        self._after_put(envelope, series)
 
     async def _let_out(self, worker: Worker | None) -> Any:
         if not self._queue.empty():
@@ -293,14 +299,14 @@ class InstrumentedThreadQueue(InstrumentedQueue):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """As the wrapped queue's."""
-        envelope = self._before_put(item)
+        envelope, series = self._before_put(item)
         if not block or not _is_patience(timeout):
             # it does not wait, and has its own words for a timeout that is none
             self._queue.put(envelope, block, timeout)
         elif not self._has_put(envelope):
             with _Wait(self._name, "blocked", None):
                 self._queue.put(envelope, True, timeout)
-        self._after_put(envelope)
+        self._after_put(envelope, series)
 
     def _has_put(self, envelope: Envelope) -> bool:
         try:
@@ -361,14 +367,16 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
         """As the wrapped queue's."""
         self.put(obj, False)
 
-    def _before_put(self, item: Any, worker: Worker | None = None) -> Envelope:
-        envelope = super()._before_put(item, worker)
+    def _before_put(
+        self, item: Any, worker: Worker | None = None
+    ) -> tuple[Envelope, QueueSeries | None]:
+        envelope, series = super()._before_put(item, worker)
         envelope.put_at = None
-        return envelope
+        return envelope, series
 
-    def _after_put(self, envelope: Envelope) -> None:
+    def _after_put(self, envelope: Envelope, series: QueueSeries | None) -> None:
         envelope.stamp()
-        super()._after_put(envelope)
+        super()._after_put(envelope, series)
 
 
 _wrapped: weakref.WeakValueDictionary[int, InstrumentedQueue] = weakref.WeakValueDictionary()

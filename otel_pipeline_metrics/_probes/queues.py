@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from typing import TypeGuard
@@ -19,12 +19,22 @@ class Sized(Protocol):
         """Return how many items it holds at most; None if that is unbounded."""
 
 
+REMEMBERED: Final = 1000
+"""Names whose capacity is known when their queues are gone."""
+
 _queues: dict[str, weakref.WeakSet[Sized]] = {}
+_remembered: dict[str, int] = {}
 
 
 def register(queue: Sized, name: str) -> None:
     """Let a queue be reported for as long as it lives."""
     _queues.setdefault(name, weakref.WeakSet()).add(queue)
+    _remembered.pop(name, None)
+    bounds = [alive.capacity() for alive in list(_queues[name])]
+    if _all_known(bounds):
+        _remembered[name] = sum(bounds)
+        if len(_remembered) > REMEMBERED:
+            _remembered.pop(next(iter(_remembered)), None)
 
 
 def sizes() -> dict[str, int]:
@@ -37,6 +47,11 @@ def capacities() -> dict[str, int]:
     """Return the capacity of the queues of each name, where all of them are bounded."""
     bounds = {name: [queue.capacity() for queue in alive] for name, alive in _alive()}
     return {name: sum(known) for name, known in bounds.items() if _all_known(known)}
+
+
+def known_capacities() -> dict[str, int]:
+    """Return `capacities()`, and those of queues that are gone, as a report at the end wants."""
+    return {**_remembered, **capacities()}
 
 
 def _all_known(values: list[int | None]) -> TypeGuard[list[int]]:

@@ -123,8 +123,9 @@ class Spans:
     def end_plain(self, execution: Execution) -> Any:
         """Close the span; return its context if it is sampled, for exemplars."""
         span: Span = execution.span
+        sampled = span.is_recording()
         span.end()
-        return execution.context if span.get_span_context().trace_flags.sampled else None
+        return execution.context if sampled else None
 
     def end(self, execution: Execution, result: StageResult) -> Any:
         """Close the span, with all there is to say; return its context if it is sampled."""

@@ -79,7 +79,7 @@ class Account:
 
     def after_fork(self) -> None:
         """Start at nothing: in a forked child what came before is the parent's to report."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # stats() may be asked for by a signal handler
         self._accepted = itertools.count()
         self._looks = 0
         self._taken = 0

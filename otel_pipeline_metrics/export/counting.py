@@ -215,7 +215,7 @@ class CountingSampler(Sampler):
 
     def after_fork(self) -> None:
         """Start at nothing: what came before is the parent's to report."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # stats() may be asked for by a signal handler
         self._left_out = itertools.count()
         self._looks = 0
 

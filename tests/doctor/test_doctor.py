@@ -216,7 +216,7 @@ class TestSpool:
 
         assert texts("spool", env=env) == [
             f"{tmp_path} (OTEL_PIPELINE_METRICS_SPOOL), at most 5,000 bytes and 168 h",
-            "1 batches wait in it, 5 bytes",
+            "1 batch waits in it, 5 bytes",
         ]
 
     def test_it_cannot_be_used(self, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ class TestReplayCommand:
         result = CliRunner().invoke(replay_command, [str(kept)])
 
         assert result.exit_code == 0
-        assert result.output.startswith("1 spans sent to http://127.0.0.1:")
+        assert result.output.startswith("1 span sent to http://127.0.0.1:")
         assert collector.spans == {"late": 1}
 
     def test_it_is_left(self, kept: Path, collector: Received) -> None:
@@ -254,7 +254,7 @@ class TestReplayCommand:
 
         assert result.exit_code == 1
         assert "0 spans sent to" in result.output
-        assert "1 batches left (" in result.output
+        assert "1 batch left (" in result.output
 
     def test_it_is_refused(self, kept: Path, collector: Received) -> None:
         collector.refuse = True

@@ -26,6 +26,7 @@ from otel_pipeline_metrics.export import providers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from otel_pipeline_metrics.export.account import Ledger
     from otel_pipeline_metrics.export.telemetry import Telemetry
 
 
@@ -209,3 +210,23 @@ def global_tracer_provider() -> trace.TracerProvider:
 
 def global_meter_provider() -> metrics.MeterProvider:
     return metrics.get_meter_provider()
+
+
+def make_spans(telemetry: Telemetry, count: int) -> None:
+    tracer = telemetry.tracer_provider.get_tracer("test")
+    for _ in range(count):
+        tracer.start_span("work").end()
+
+
+def spans(telemetry: Telemetry) -> Ledger:
+    found = telemetry.ledger("traces")
+    assert found is not None
+    assert found.created == sum(found[1:])
+    return found
+
+
+def points(telemetry: Telemetry) -> Ledger:
+    found = telemetry.ledger("metrics")
+    assert found is not None
+    assert found.created == sum(found[1:])
+    return found

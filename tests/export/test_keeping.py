@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from opentelemetry import context as context_api
-from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
-from opentelemetry.sdk import environment_variables
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_pipeline_metrics.export import carrier, exporters, wire
-from otel_pipeline_metrics.export.account import Account, Ledger
-from otel_pipeline_metrics.export.counting import CountingSpanExporter
+from otel_pipeline_metrics.export import carrier
+from otel_pipeline_metrics.export.account import Ledger
 from otel_pipeline_metrics.export.replay import ReplayError, replay
 from otel_pipeline_metrics.export.spool import Spool
 
-from .conftest import Received, use
+from .conftest import Received, make_spans, points, spans, use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from pathlib import Path
 
     from otel_pipeline_metrics.export.telemetry import Telemetry
@@ -43,26 +35,6 @@ def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that failed is tried again at once."""
     monkeypatch.setattr(carrier, "PAUSE_S", (0.0, 0.0))
-
-
-def make_spans(telemetry: Telemetry, count: int) -> None:
-    tracer = telemetry.tracer_provider.get_tracer("test")
-    for _ in range(count):
-        tracer.start_span("work").end()
-
-
-def spans(telemetry: Telemetry) -> Ledger:
-    found = telemetry.ledger("traces")
-    assert found is not None
-    assert found.created == sum(found[1:])
-    return found
-
-
-def points(telemetry: Telemetry) -> Ledger:
-    found = telemetry.ledger("metrics")
-    assert found is not None
-    assert found.created == sum(found[1:])
-    return found
 
 
 def test_it_is_kept_and_sent_when_the_collector_is_back(
@@ -253,272 +225,6 @@ def test_while_it_pauses_the_collector_is_left_alone(
 
     assert report.spans_exported == 7
     assert collector.spans == {"work": 7}
-
-
-class Exporter(SpanExporter):
-    def __init__(self, behave: Callable[[], bool]) -> None:
-        self.behave = behave
-
-    def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        return SpanExportResult.SUCCESS if self.behave() else SpanExportResult.FAILURE
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]], None]:
-    def install(behave: Callable[[], bool]) -> None:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4317")
-        monkeypatch.setitem(exporters._CLASSES, "grpc", lambda signal: lambda **_: Exporter(behave))
-
-    return install
-
-
-class TestTheEnd:
-    def test_a_full_queue_reaches_the_disk_before_the_deadline(
-        self, build: Build, fake: Callable[..., None], tmp_path: Path
-    ) -> None:
-        released = threading.Event()
-        fake(lambda: released.wait(30))
-        telemetry = build(spool=tmp_path)
-        make_spans(telemetry, 2_000)
-        started = time.monotonic()
-
-        report = telemetry.shutdown(4)
-        took_s = time.monotonic() - started
-        released.set()
-
-        assert took_s < 4.5
-        assert (report.spans_spooled, report.spans_failed) == (2_000, 0)
-        assert spans(telemetry) == Ledger(2_000, 0, 0, 0, 2_000, 0)
-        assert sum(p.items for p in Spool(tmp_path, 1, 1).parcels()) == 2_000
-
-    def test_it_says_what_is_kept(
-        self,
-        build: Build,
-        fake: Callable[..., None],
-        tmp_path: Path,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        fake(lambda: False)
-        telemetry = build(spool=tmp_path)
-        make_spans(telemetry, 3)
-        telemetry.shutdown(5)
-
-        assert [record.getMessage() for record in caplog.records] == [
-            (
-                "telemetry cannot be exported to http://collector:4317; the pipeline goes on, and "
-                f"what is not taken is kept in {tmp_path}. The exporter's own log lines: "
-                "OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
-            ),
-            f"3 spans that http://collector:4317 did not take are kept in {tmp_path}",
-        ]
-
-    def test_what_ends_late_is_dropped_and_counted(
-        self, build: Build, fake: Callable[..., None]
-    ) -> None:
-        fake(lambda: True)
-        telemetry = build()
-        telemetry.shutdown(5)
-        make_spans(telemetry, 2)
-
-        assert spans(telemetry) == Ledger(2, 0, 0, 2, 0, 0)
-
-
-class TestWhileItRuns:
-    def test_an_attempt_is_given_up_and_the_batch_kept(
-        self, build: Build, fake: Callable[..., None], tmp_path: Path, monkeypatch: Any
-    ) -> None:
-        """SDK 1.30 goes on with one batch for a minute."""
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
-        released = threading.Event()
-        fake(lambda: released.wait(30))
-        telemetry = build(spool=tmp_path)
-        make_spans(telemetry, 1_500)
-        telemetry.flush(5)
-
-        assert spans(telemetry) == Ledger(1_500, 0, 0, 0, 1_500, 0)
-        released.set()
-
-    def test_a_full_queue_is_counted_as_it_happens(
-        self, build: Build, fake: Callable[..., None], monkeypatch: Any
-    ) -> None:
-        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
-        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
-        entered, released = threading.Event(), threading.Event()
-
-        def behave() -> bool:
-            entered.set()
-            return released.wait(30)
-
-        fake(behave)
-        telemetry = build()
-        make_spans(telemetry, 10)
-        entered.wait(5)
-        make_spans(telemetry, 90)
-
-        assert spans(telemetry) == Ledger(100, 0, 0, 80, 0, 20)
-        released.set()
-        telemetry.shutdown(5)
-        assert spans(telemetry) == Ledger(100, 20, 0, 80, 0, 0)
-
-    @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
-    def test_a_child_forked_during_an_attempt_makes_its_own(
-        self, build: Build, fake: Callable[..., None], tmp_path: Path
-    ) -> None:
-        parent = os.getpid()
-        entered, released = threading.Event(), threading.Event()
-
-        def behave() -> bool:
-            entered.set()
-            return os.getpid() != parent or released.wait(30)
-
-        fake(behave)
-        telemetry = build(spool=tmp_path)
-        make_spans(telemetry, 512)
-        assert entered.wait(5)
-        pid = os.fork()
-        if pid == 0:
-            make_spans(telemetry, 2)
-            telemetry.flush(5)
-            os._exit(0 if spans(telemetry) == Ledger(2, 2, 0, 0, 0, 0) else 1)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        released.set()
-
-        assert status == 0
-
-    def test_instrumentation_stays_off_in_the_thread_that_exports(
-        self, build: Build, fake: Callable[..., None], tmp_path: Path
-    ) -> None:
-        """Else an instrumented HTTP client would make a span of every export of spans."""
-        seen: list[object] = []
-
-        def behave() -> bool:
-            seen.append(context_api.get_value(_SUPPRESS_INSTRUMENTATION_KEY))
-            return True
-
-        fake(behave)
-        telemetry = build(spool=tmp_path)
-        make_spans(telemetry, 1)
-        telemetry.flush(5)
-
-        assert seen == [True]
-
-    def test_nothing_unseen_counts_as_sent(self, tmp_path: Path) -> None:
-        """An exporter that does not pass where the observer sits loses nothing."""
-        kept = Spool(tmp_path, 1_000, 1_000)
-        kept.put("traces", b'{"resourceSpans":[]}\n', 1)
-        account = Account("traces", "otlp/grpc", "http://c")
-        counting = CountingSpanExporter(Exporter(lambda: True), account, kept, watched=True)
-
-        counting.export([])
-
-        assert len(kept.parcels()) == 1
-        counting.shutdown()
-
-    def test_a_disk_that_takes_nothing_drops_and_counts(
-        self, build: Build, fake: Callable[..., None], tmp_path: Path
-    ) -> None:
-        fake(lambda: False)
-        (tmp_path / "file").write_text("")
-        telemetry = build(spool=tmp_path / "file")
-        make_spans(telemetry, 3)
-        telemetry.flush(5)
-
-        assert spans(telemetry) == Ledger(3, 0, 0, 3, 0, 0)
-
-
-def test_a_spool_without_an_exporter_it_can_serve_says_so(
-    build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    build(exporters=("console",), spool=tmp_path)
-
-    (record,) = caplog.records
-    assert record.getMessage().startswith("the spool keeps nothing here")
-
-
-class TestStats:
-    def test_the_users_own_providers_are_unknown(self, build: Build) -> None:
-        from opentelemetry.sdk.trace import TracerProvider
-
-        telemetry = build(tracer_provider=TracerProvider(), exporters=("none",))
-
-        found = telemetry.stats()
-        assert set(found["spans"].values()) == {None}
-        assert found["metric_points"]["created"] == 0
-        assert found["collector"] == "off"
-
-    def test_all_of_it(self, build: Build, fake: Callable[..., None]) -> None:
-        fake(lambda: True)
-        telemetry = build()
-        make_spans(telemetry, 2)
-
-        pending = {
-            "created": 2,
-            "exported": 0,
-            "sampled_out": 0,
-            "dropped": 0,
-            "spooled": 0,
-            "pending": 2,
-        }
-        assert telemetry.stats()["spans"] == pending
-        telemetry.flush(5)
-        found = telemetry.stats()
-        assert found["spans"] == pending | {"exported": 2, "pending": 0}
-        assert found["replayed"] == {"spans": 0, "metric_points": 0}
-        assert found["collector"] == "ok"
-        assert found["flush_s"] > 0
-
-    def test_the_console_counts_too(self, build: Build) -> None:
-        telemetry = build(exporters=("console",))
-        make_spans(telemetry, 3)
-
-        assert spans(telemetry) == Ledger(3, 3, 0, 0, 0, 0)
-
-
-@pytest.mark.skipif(
-    not hasattr(environment_variables, "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"),
-    reason="this SDK has no metrics of its own",
-)
-def test_the_sdks_own_metrics_agree(
-    build: Build, http_collector: Received, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    telemetry = build()
-    use(telemetry, spans=3)
-    telemetry.flush(5)
-    telemetry.shutdown(5)
-
-    assert spans(telemetry).exported == 3
-    for name in (
-        "otel.sdk.span.started",
-        "otel.sdk.processor.span.processed",
-        "otel.sdk.exporter.span.exported",
-        "otel.sdk.exporter.metric_data_point.exported",
-    ):
-        assert http_collector.points[name] >= 1
-
-
-@pytest.mark.parametrize(
-    ("reason", "expected"),
-    [
-        ("HTTP 400", True),
-        ("HTTP 401", True),
-        ("HTTP 302", True),
-        ("HTTP 408", False),
-        ("HTTP 429", False),
-        ("HTTP 500", False),
-        ("HTTP 503", False),
-        ("INVALID_ARGUMENT", True),
-        ("UNAUTHENTICATED", True),
-        ("UNAVAILABLE", False),
-        ("INTERNAL", False),
-        ("ConnectionError", False),
-        (None, False),
-    ],
-)
-def test_for_good(reason: str | None, expected: bool) -> None:
-    assert wire.for_good(reason) is expected
 
 
 class TestReplayFaults:

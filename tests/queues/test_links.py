@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import _series
 from tests.queues.support import play, queue_of
 
 if TYPE_CHECKING:
@@ -295,3 +296,24 @@ def test_unsampled_spans(make_otel: Callable[..., Otel]) -> None:
     with opm.stage("use"):
         q.get()
     assert otel.spans() == []
+
+
+def test_what_a_stage_without_a_span_puts_is_not_linked_to_an_earlier_one(otel: Otel) -> None:
+    """The budget of spans may be spent."""
+    q = opm.wrap_queue(thread_queue.Queue(), name="q")
+
+    @opm.stage
+    def make() -> None:
+        """Nothing."""
+
+    make()
+    (series,) = [s for s in _series.all_series() if s.key.stage == "make"]
+    series.spans_left = 0
+    make()
+    q.put(1)
+    q.get()
+    with opm.stage("use"):
+        pass
+    series.grant_spans()
+    assert len(spans_of(otel, "make")) == 1
+    assert otel.span("use").links == ()

@@ -152,6 +152,22 @@ def test_a_dead_queue_is_gone_at_once(kind: Any) -> None:
         gc.enable()
 
 
+def test_a_capacity_is_known_when_its_queue_is_gone() -> None:
+    """The report comes at the end, when `main()` and its queues are over."""
+    for sizes, known in (((3, 4), 7), ((5,), 5), ((5, 0), None), ((2,), 2)):
+        made = [opm.wrap_queue(asyncio.Queue(n), name="gone") for n in sizes]
+        for _ in range(2):
+            assert queues.known_capacities().get("gone") == known
+            made.clear()
+    assert "gone" not in queues.capacities()
+
+
+def test_not_too_many_are_remembered() -> None:
+    for n in range(queues.REMEMBERED + 10):
+        opm.wrap_queue(asyncio.Queue(1), name=f"job {n}")
+    assert len(queues._remembered) == queues.REMEMBERED
+
+
 def test_metrics(clock: Clock, otel: Otel) -> None:
     q = opm.wrap_queue(thread_queue.Queue(8), name="q")
     for n in range(4):

@@ -1,0 +1,235 @@
+"""What is compared: one empty function, instrumented in every way there is here."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
+from opentelemetry.trace import NoOpTracerProvider
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import _hooks, _series, _telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ATTRIBUTES = {
+    "pipeline.stage.name": "f",
+    "pipeline.stage.kind": "process",
+    "pipeline.name": "bench",
+}
+"""The three attributes that ours puts on, for those who do it by hand."""
+
+
+@dataclass
+class Case:
+    """One way to call the function."""
+
+    name: str
+    call: Callable[[], Any]
+    is_async: bool
+    before: Callable[[], None] = lambda: None
+    """Brings about the state that the calls need; not timed."""
+    calls: int = 2000
+    """In one go: about 2 to 20 ms."""
+
+
+class NoExporter(SpanExporter):
+    """Takes spans and forgets them, so that what is measured is the making."""
+
+    def export(self, spans: Any) -> SpanExportResult:
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        """Nothing is open."""
+
+
+def tracers(sampler: Sampler | None = None) -> TracerProvider:
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(NoExporter()))
+    return provider
+
+
+def f() -> None:
+    """Does nothing."""
+
+
+async def g() -> None:
+    """Does nothing, awaited."""
+
+
+def cases() -> Iterator[Case]:
+    yield Case("bare function", f, False, calls=20_000)
+    yield Case("bare function", g, True, calls=20_000)
+    yield from _floor()
+    if importlib.util.find_spec("prometheus_client"):
+        yield from _prometheus()
+    yield from _by_hand()
+    yield from _ours()
+    yield from _ours_otherwise()
+
+
+def _floor() -> Iterator[Case]:
+    """Two clock reads and a dict update: what plain Python cannot do without."""
+    totals: dict[str, tuple[int, float]] = {}
+    now = time.perf_counter
+
+    @functools.wraps(f)
+    def floor(*args: Any, **kwargs: Any) -> Any:
+        began = now()
+        try:
+            return f(*args, **kwargs)
+        finally:
+            took = now() - began
+            count, total = totals.get("f", (0, 0.0))
+            totals["f"] = (count + 1, total + took)
+
+    @functools.wraps(g)
+    async def floor_async(*args: Any, **kwargs: Any) -> Any:
+        began = now()
+        try:
+            return await g(*args, **kwargs)
+        finally:
+            took = now() - began
+            count, total = totals.get("g", (0, 0.0))
+            totals["g"] = (count + 1, total + took)
+
+    yield Case("floor", floor, False)
+    yield Case("floor", floor_async, True)
+
+
+def _prometheus() -> Iterator[Case]:
+    from prometheus_client import CollectorRegistry, Histogram
+
+    seconds = Histogram("seconds", "Time.", ["stage"], registry=CollectorRegistry())
+
+    @functools.wraps(f)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with seconds.labels("f").time():
+            return f(*args, **kwargs)
+
+    @functools.wraps(g)
+    async def timed_async(*args: Any, **kwargs: Any) -> Any:
+        with seconds.labels("g").time():
+            return await g(*args, **kwargs)
+
+    yield Case("prometheus_client", timed, False)
+    yield Case("prometheus_client", timed_async, True)
+
+
+def _by_hand() -> Iterator[Case]:
+    meter = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False).get_meter("hand")
+    seconds, count = meter.create_histogram("seconds"), meter.create_counter("count")
+
+    def metrics_only() -> None:
+        began = time.perf_counter()
+        f()
+        seconds.record(time.perf_counter() - began, ATTRIBUTES)
+        count.add(1, ATTRIBUTES)
+
+    yield Case("OTel by hand: histogram + counter", metrics_only, False, calls=500)
+    for label, sampler in (("", None), (", unsampled", ParentBased(ALWAYS_OFF))):
+        tracer = tracers(sampler).get_tracer("hand")
+
+        def span_only(tracer: Any = tracer) -> None:
+            tracer.start_span("f", attributes=ATTRIBUTES).end()
+
+        def everything(tracer: Any = tracer) -> None:
+            began = time.perf_counter()
+            with tracer.start_as_current_span("f", attributes=ATTRIBUTES):
+                f()
+            seconds.record(time.perf_counter() - began, ATTRIBUTES)
+            count.add(1, ATTRIBUTES)
+
+        yield Case(f"OTel by hand: start_span + end{label}", span_only, False, calls=300)
+        yield Case(f"OTel by hand: span + histogram + counter{label}", everything, False, calls=200)
+
+
+def installed(
+    tracer_provider: Any, meter_provider: Any, spans_per_second: float | None = None
+) -> Callable[[], None]:
+    """Return what puts these providers in force, without a `configure()` for each round."""
+    telemetry = _telemetry.Telemetry(tracer_provider, meter_provider)
+
+    def put_in_force() -> None:
+        _hooks.workers = None  # as in a program without queues
+        _telemetry.install(telemetry, retire=False)
+        _series.limit_spans(spans_per_second)
+
+    return put_in_force
+
+
+def _meters() -> MeterProvider:
+    return MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+
+
+def _ours() -> Iterator[Case]:
+    ways = {
+        "ours, unconfigured": installed(None, None),
+        "ours, metrics only": installed(NoOpTracerProvider(), _meters()),
+        "ours, traced": installed(tracers(), _meters()),
+        "ours, unsampled": installed(tracers(ParentBased(ALWAYS_OFF)), _meters()),
+        "ours, traced, past the span budget": installed(tracers(), _meters(), 0.0),
+    }
+    for name, before in ways.items():
+        calls = 300 if "traced" in name or "unsampled" in name else 2000
+        yield Case(name, opm.stage(name, kind="process")(f), False, before, calls)
+        yield Case(name, opm.stage(name + " ", kind="process")(g), True, before, calls)
+
+
+def _ours_otherwise() -> Iterator[Case]:
+    metrics_only = installed(NoOpTracerProvider(), _meters())
+
+    @opm.stage("counted", items=lambda _: 1)
+    def counted() -> None:
+        """Does nothing."""
+
+    def block() -> None:
+        with opm.stage("block"):
+            pass
+
+    def bare_generator() -> Any:
+        yield from range(100)
+
+    generator = opm.stage("generator")(bare_generator)
+
+    def hundred(function: Callable[[], Any]) -> Callable[[], None]:
+        def consume() -> None:
+            for _ in function():
+                pass
+
+        return consume
+
+    yield Case("ours, metrics only, items=", counted, False, metrics_only, 500)
+    yield Case("ours, metrics only, with block", block, False, metrics_only, 500)
+    yield Case("bare generator, 100 items", hundred(bare_generator), False, calls=500)
+    yield Case("ours, generator, 100 items", hundred(generator), False, metrics_only, 20)
+    yield from _queues(metrics_only)
+
+
+def _queues(before: Callable[[], None]) -> Iterator[Case]:
+    """A put and a get that do not wait; the queues' accounting is off again afterwards."""
+    from otel_pipeline_metrics import _workers
+
+    bare: asyncio.Queue[int] = asyncio.Queue(10)
+    wrapped = opm.wrap_queue(asyncio.Queue(10), name="bench")
+
+    async def through(queue: Any) -> None:
+        await queue.put(1)
+        await queue.get()
+
+    def watched() -> None:
+        before()
+        _workers.watch()
+
+    yield Case("bare queue hand-off", functools.partial(through, bare), True, before)
+    yield Case("ours, queue hand-off", functools.partial(through, wrapped), True, watched, 500)

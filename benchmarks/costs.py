@@ -1,0 +1,200 @@
+"""What a call costs, beside its peers in the same process and the same run.
+
+    python -m benchmarks                    # prints the table, ratios and checks
+    python -m benchmarks --write docs/performance.md
+
+Cases alternate, so that a slow moment of the machine hits them all; the best of many goes
+counts, and the whole is done in several processes, whose median and spread are given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROUNDS = 40
+BEGIN = "<!-- figures: written by benchmarks/costs.py -->"
+END = "<!-- end of figures -->"
+
+# (what is bounded, sync or async, its case, the case it is compared with, the bound)
+TARGETS = [
+    ("metrics-only call over the floor", "sync", "ours, metrics only", "floor", 2.0),
+    ("metrics-only call over the floor", "async", "ours, metrics only", "floor", 2.0),
+    ("metrics-only over prometheus_client", "sync", "ours, metrics only", "prometheus_client", 0.33),
+    (
+        "metrics-only over prometheus_client",
+        "async",
+        "ours, metrics only",
+        "prometheus_client",
+        0.33,
+    ),
+    (
+        "metrics-only over histogram + counter by hand",
+        "sync",
+        "ours, metrics only",
+        "OTel by hand: histogram + counter",
+        1 / 25,
+    ),
+    ("traced over start_span + end", "sync", "ours, traced", "OTel by hand: start_span + end", 1.25),
+    (
+        "traced over span + histogram + counter by hand",
+        "sync",
+        "ours, traced",
+        "OTel by hand: span + histogram + counter",
+        0.5,
+    ),
+    (
+        "unsampled over the same by hand",
+        "sync",
+        "ours, unsampled",
+        "OTel by hand: span + histogram + counter, unsampled",
+        0.4,
+    ),
+    ("unconfigured over the floor", "sync", "ours, unconfigured", "floor", 3.0),
+    ("unconfigured over the floor", "async", "ours, unconfigured", "floor", 3.0),
+]
+
+
+def main() -> None:
+    """Measure, print, and write if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=5, help="processes (5)")
+    parser.add_argument("--write", type=Path, help="put the tables into this file")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(one_run()))
+        return
+    runs = [spawn() for _ in range(arguments.runs)]
+    text = tables(runs)
+    print(text)
+    if arguments.write is not None:
+        put(arguments.write, text)
+
+
+def spawn() -> dict[str, float]:
+    """Measure once in a process of its own; return nanoseconds a call by case."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.costs", "--one"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    times: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return times
+
+
+def one_run() -> dict[str, float]:
+    """Measure every case in this process, pinned to one core."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    from benchmarks._cases import cases
+
+    everything = list(cases())
+    best: dict[str, float] = {}
+    made: dict[str, int] = {}
+    loop = asyncio.new_event_loop()
+    gc.collect()
+    for _ in range(ROUNDS):
+        for case in everything:
+            case.before()
+            key = f"{'async' if case.is_async else 'sync'}|{case.name}"
+            if case.is_async:
+                took = loop.run_until_complete(_go_async(case.call, case.calls))
+            else:
+                took = _go(case.call, case.calls)
+            made[case.name] = made.get(case.name, 0) + (0 if case.is_async else case.calls)
+            best[key] = min(best.get(key, took), took)
+    loop.close()
+    check(made)
+    return {key: took * 1e9 for key, took in best.items()}
+
+
+def _go(call: Any, calls: int) -> float:
+    began = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - began) / calls
+
+
+async def _go_async(call: Any, calls: int) -> float:
+    began = time.perf_counter()
+    for _ in range(calls):
+        await call()
+    return (time.perf_counter() - began) / calls
+
+
+def check(made: dict[str, int]) -> None:
+    """Stop unless every call of ours was recorded: no figure is met by measuring less."""
+    from otel_pipeline_metrics import _series
+
+    _series.drain()
+    for series in _series.all_series():
+        name = series.key.stage
+        if name in made and series.ended_before != made[name]:
+            raise SystemExit(f"{name}: {made[name]} calls, {series.ended_before} recorded")
+
+
+def tables(runs: list[dict[str, float]]) -> str:
+    """Return the figures and the bounds as Markdown."""
+    import psutil
+
+    lines = [
+        f"CPython {platform.python_version()}, OpenTelemetry {version('opentelemetry-sdk')}, "
+        f"{platform.system()}, {psutil.cpu_count()} CPUs; medians of {len(runs)} runs, the best "
+        f"of {ROUNDS} goes in each. `x floor` is the ratio in the same run, with its spread.",
+        "",
+        "| case | sync ns | x floor | async ns | x floor |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    names = list(dict.fromkeys(key.partition("|")[2] for key in runs[0]))
+    for name in names:
+        cells = []
+        for kind in ("sync", "async"):
+            key, floor = f"{kind}|{name}", f"{kind}|floor"
+            if key not in runs[0]:
+                cells += ["", ""]
+                continue
+            cells.append(f"{statistics.median(run[key] for run in runs):,.0f}")
+            cells.append(spread([run[key] / run[floor] for run in runs]))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", "| bound | kind | allowed | measured | |", "|---|---|---:|---:|---|"]
+    for what, kind, ours, other, bound in TARGETS:
+        key, against = f"{kind}|{ours}", f"{kind}|{other}"
+        if against not in runs[0]:
+            lines.append(f"| {what} | {kind} | {bound:.2f} | not installed | |")
+            continue
+        ratios = [run[key] / run[against] for run in runs]
+        met = "met" if statistics.median(ratios) <= bound else "missed"
+        lines.append(f"| {what} | {kind} | {bound:.2f} | {spread(ratios)} | {met} |")
+    return "\n".join(lines)
+
+
+def spread(ratios: list[float]) -> str:
+    """Return the median, and the least and the most."""
+    middle = statistics.median(ratios)
+    digits = 3 if middle < 1 else 2
+    low, high = min(ratios), max(ratios)
+    return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def put(path: Path, text: str) -> None:
+    """Replace the part of a document that this program writes."""
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
