@@ -28,7 +28,13 @@ OLDEST = (
     "setuptools<81",
 )
 # The whole suite runs by itself in `make test`; slow parts need no repetition here.
-LEFT_OUT = ("--ignore=tests/backends", "--ignore=tests/examples", "-m", "not backends and not slow")
+LEFT_OUT = (
+    "--ignore=tests/backends",
+    "--ignore=tests/docs",
+    "--ignore=tests/examples",
+    "-m",
+    "not backends and not slow",
+)
 
 
 def main() -> int:

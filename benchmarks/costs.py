@@ -31,7 +31,13 @@ END = "<!-- end of figures -->"
 TARGETS = [
     ("metrics-only call over the floor", "sync", "ours, metrics only", "floor", 2.0),
     ("metrics-only call over the floor", "async", "ours, metrics only", "floor", 2.0),
-    ("metrics-only over prometheus_client", "sync", "ours, metrics only", "prometheus_client", 0.33),
+    (
+        "metrics-only over prometheus_client",
+        "sync",
+        "ours, metrics only",
+        "prometheus_client",
+        0.33,
+    ),
     (
         "metrics-only over prometheus_client",
         "async",
@@ -46,7 +52,13 @@ TARGETS = [
         "OTel by hand: histogram + counter",
         1 / 25,
     ),
-    ("traced over start_span + end", "sync", "ours, traced", "OTel by hand: start_span + end", 1.25),
+    (
+        "traced over start_span + end",
+        "sync",
+        "ours, traced",
+        "OTel by hand: start_span + end",
+        1.25,
+    ),
     (
         "traced over span + histogram + counter by hand",
         "sync",

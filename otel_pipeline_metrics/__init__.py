@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _telemetry as _telemetry_room
-from otel_pipeline_metrics._configure import configure, shutdown
+from otel_pipeline_metrics._configure import configure, shutdown, stats
 from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._manual import MetricsCollector, get_metrics_collector
 from otel_pipeline_metrics._model import CacheReading, ResourceReading, StageResult
@@ -64,6 +64,7 @@ __all__ = [
     "run",
     "shutdown",
     "stage",
+    "stats",
     "unregister_cache",
     "waiting",
     "wrap_queue",

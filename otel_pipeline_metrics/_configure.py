@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _lock = threading.RLock()
 _export: Export | None = None
+_ended: Export | None = None
+"""The one before, for `stats()` after `shutdown()`."""
 _exit_registered = False
 
 
@@ -40,6 +43,10 @@ def configure(
     metric_attributes: Sequence[str] = (),
     console: Console = None,
     spans_per_second: float | None = 100.0,
+    flush_timeout: float | None = None,
+    spool: str | os.PathLike[str] | None = None,
+    spool_max_bytes: int = Config.spool_max_bytes,
+    spool_max_age_s: float = Config.spool_max_age_s,
 ) -> None:
     """Say where telemetry goes. Without arguments the standard OTEL_* variables decide.
 
@@ -63,6 +70,13 @@ def configure(
             first thousand. Past that, invocations are still measured, one and all, and
             those that fail or are slower than the stage's p99 still get spans, as many
             again. Reports tell how many had none. None: no limit.
+        flush_timeout: seconds that the flush at the end may take, all signals together; 5
+            unless OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT says otherwise.
+        spool: directory that keeps what the collector would not take, and from which it is
+            sent once the collector is back, or by `opm replay`: at least once, so that
+            after a crash some may arrive twice. None: it is dropped, and counted.
+        spool_max_bytes: size of that directory at which the oldest is dropped.
+        spool_max_age_s: seconds after which something kept there is dropped.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -77,7 +91,10 @@ def configure(
         metric_attributes=_metric_attributes(metric_attributes),
         console=_console(console),
         spans_per_second=_spans_per_second(spans_per_second),
-        flush_timeout_s=_flush_timeout(),
+        flush_timeout_s=_flush_timeout(flush_timeout),
+        spool=_spool(spool),
+        spool_max_bytes=round(_positive(spool_max_bytes, "spool_max_bytes")),
+        spool_max_age_s=_positive(spool_max_age_s, "spool_max_age_s"),
     )
     # The SDK is imported here and not before: an unconfigured program never pays for it.
     from otel_pipeline_metrics.export import providers
@@ -101,6 +118,26 @@ def configure(
             atexit.register(_at_exit)
 
 
+def stats() -> dict[str, Any]:
+    """Return where every span and metric point went since `configure()`, or until `shutdown()`.
+
+    `created = exported + sampled_out + dropped + spooled + pending`, for `spans` and for
+    `metric_points`; `replayed` are those that were sent from the spool. Unknown is None, as
+    everything is where the providers are yours.
+    """
+    export = _export if _export is not None else _ended
+    if export is None:
+        counts = ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
+        return {
+            "spans": dict.fromkeys(counts),
+            "metric_points": dict.fromkeys(counts),
+            "replayed": {"spans": None, "metric_points": None},
+            "flush_s": None,
+            "collector": None,
+        }
+    return export.stats()
+
+
 def shutdown() -> None:
     """Flush everything and stop reporting, within the flush timeout; `configure()` starts anew.
 
@@ -115,8 +152,10 @@ def shutdown() -> None:
 
 
 def _end_export() -> None:
-    global _export
+    global _export, _ended  # noqa: PLW0603 - as in `configure`
     export, _export = _export, None
+    if export is not None:
+        _ended = export
     if export is None:
         return
     with _guard.guarded("flushing"):
@@ -200,7 +239,27 @@ def _spans_per_second(rate: Any) -> float | None:
     return float(rate)
 
 
-def _flush_timeout() -> float:
+def _positive(number: Any, argument: str) -> float:
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        raise TypeError(f"{argument} must be a number, not {type(number).__name__}")
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{argument} must be finite and positive, not {number}")
+    return float(number)
+
+
+def _spool(spool: Any) -> Path | None:
+    if spool is None:
+        return None
+    if not isinstance(spool, (str, os.PathLike)):
+        raise TypeError(f"spool must be a path or None, not {type(spool).__name__}")
+    if not os.fspath(spool):
+        raise ValueError("spool must not be empty")
+    return Path(spool)
+
+
+def _flush_timeout(given: Any) -> float:
+    if given is not None:
+        return _positive(given, "flush_timeout")
     default = Config().flush_timeout_s
     said = os.environ.get(env.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, "").strip()
     if not said:

@@ -151,17 +151,24 @@ class Series:
         self.exemplars.clear()
         self.spans_made = 0
 
-    def refill(self, plain: Sequence[float]) -> None:
-        """Let the span budget grow with time, and learn what is slow from sorted durations."""
+    def replenish(self) -> bool:
+        """Let the span budget grow with time; tell whether there is some."""
         rate = _hooks.spans_per_second
         if rate is None:
-            return
+            return True
         now = _clock.now()
         more = (now - self.refilled_at) * rate
+        if more < 1:
+            return self.spans_left >= 1
         self.refilled_at = now
         self.spans_left = min(SPAN_BURST, self.spans_left + more)
         self.late_left = min(SPAN_BURST, self.late_left + more)
-        if self.spans_left >= 1 or self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
+        return True
+
+    def learn(self, plain: Sequence[float]) -> None:
+        """Learn from sorted durations what is slow, while not every invocation has a span."""
+        everyone = self.replenish()
+        if everyone or self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
             self.slow_s = math.inf
         else:
             self.slow_s = plain[int(len(plain) * SLOW_QUANTILE)]
@@ -384,7 +391,7 @@ def _hand_on(series: Series) -> None:
     time = _time_since_told(series)
     if not (plain or results or time):
         return
-    series.refill(plain)
+    series.learn(plain)
     exemplars, series.exemplars = series.exemplars, {}
     batch = Batch(
         series.key,

@@ -56,7 +56,7 @@ def wrap(
     return _plain(function, stage, items)
 
 
-def _plain(
+def _plain(  # noqa: C901 - the hot path, written out
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
@@ -109,7 +109,7 @@ def _plain(
     return wrapper
 
 
-def _coroutine(
+def _coroutine(  # noqa: C901 - the hot path, written out
     function: Callable[..., Awaitable[Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(function)

@@ -17,3 +17,12 @@ OTEL_PIPELINE_METRICS_EXPORTER_LOGS = "OTEL_PIPELINE_METRICS_EXPORTER_LOGS"
 
 OTEL_PIPELINE_METRICS_FOLD = "OTEL_PIPELINE_METRICS_FOLD"
 """false: record each histogram value through the public API, at seven times the cost (true)."""
+
+OTEL_PIPELINE_METRICS_SPOOL = "OTEL_PIPELINE_METRICS_SPOOL"
+"""Directory that keeps what the collector would not take, until it does; as `spool`."""
+
+OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES = "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES"
+"""Size of that directory at which the oldest is dropped (104857600)."""
+
+OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE = "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE"
+"""Seconds after which something kept there is dropped (604800, a week)."""

@@ -52,7 +52,7 @@ class Spans:
 
     def wanted(self, series: Series) -> bool:
         """Tell whether the next invocation is to have a span."""
-        if series.spans_left < 1:
+        if series.spans_left < 1 and not series.replenish():
             return False
         return (self._tracer if self._fixed else self._current_tracer()) is not None
 

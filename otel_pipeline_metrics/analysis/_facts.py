@@ -86,6 +86,7 @@ class Facts:
     """A whole run."""
 
     wall_s: float
+    """Of a run; of several merged ones, on average."""
     stations: list[Station]
     """The one with the largest demand first."""
     source_s: float | None
@@ -104,11 +105,14 @@ class Facts:
     loop_delay_s: float | None = None
     """95th percentile of how late the event loop came round."""
     partial: bool = False
+    runs: int = 1
+    """How many were merged: their workers and times add up, whether at once or in turn."""
 
     @property
     def concurrency(self) -> float:
-        """How many workers were busy at a time, on average."""
-        return sum(station.busy for station in self.stations) / self.wall_s if self.wall_s else 0.0
+        """How many workers of a run were busy at a time, on average."""
+        busy = sum(station.busy for station in self.stations)
+        return busy / (self.wall_s * self.runs) if self.wall_s else 0.0
 
 
 def dig(data: object, *keys: str) -> Any:
@@ -144,7 +148,8 @@ def entries(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 def facts_of(data: Mapping[str, Any]) -> Facts:
     """Read a report's data."""
     queues = entries(data, "queues")
-    wall_s = number(data, "run", "wall_s") or 0.0
+    runs = max(1, len(names_under(data.get("run"), "merged_from")))
+    wall_s = _wall(data, queues, runs)
     stations: list[Station] = []
     unseen: dict[str, float] = {}
     stages = entries(data, "stages")
@@ -158,8 +163,9 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     stations = _joined(stations, queues, wall_s)
     facts = Facts(
         wall_s=wall_s,
+        runs=runs,
         stations=sorted(stations, key=lambda station: station.demand, reverse=True),
-        source_s=_source(queues, wall_s),
+        source_s=_source(queues, runs),
         unseen=unseen,
         smallest_queue=_smallest(queues),
         loop_delay_s=number(data, "resources", "event_loop_delay_s", "p95"),
@@ -283,7 +289,17 @@ def _both(first: Station, second: Station) -> Station:
     )
 
 
-def _source(queues: Sequence[Mapping[str, Any]], wall_s: float) -> float | None:
+def _wall(data: Mapping[str, Any], queues: Sequence[Mapping[str, Any]], runs: int) -> float:
+    """Return how long a run took; merged ones may have overlapped, or not."""
+    observed = [number(data.get("resources"), "observed_s")]
+    observed += [number(queue, "observed_s") for queue in queues]
+    known = [seconds for seconds in observed if seconds is not None]
+    if runs > 1 and known:
+        return max(known) / runs
+    return number(data, "run", "wall_s") or 0.0
+
+
+def _source(queues: Sequence[Mapping[str, Any]], runs: int) -> float | None:
     """Return how long what fills the queues from outside was at it, its waits left out."""
     found = []
     for queue in queues:
@@ -291,9 +307,7 @@ def _source(queues: Sequence[Mapping[str, Any]], wall_s: float) -> float | None:
         if names_under(queue, "producers") or span is None or not put:
             continue
         work = max(0.0, span - (number(queue, "put_blocked_s") or 0.0))
-        # of several processes, merged: each had a source of its own
-        observed = number(queue, "observed_s")
-        found.append(work / max(1.0, observed / wall_s) if observed and wall_s else work)
+        found.append(work / runs)  # each of merged runs had a source of its own
     return max(found, default=None)
 
 
@@ -315,7 +329,8 @@ def _read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:
     facts.cpus = cpus
     facts.cores = facts.utilization = average * cpus
     facts.quota = str(dig(data, "resources", "limits", "source")).startswith("cgroup")
-    # of several processes, merged: how much of the time of one was observed in all of them
-    observed = number(data, "resources", "observed_s")
-    processes = max(1.0, observed / facts.wall_s) if observed and facts.wall_s else 1.0
+    # merged runs that overlapped used the CPUs at the same time
+    whole = number(data, "run", "wall_s")
+    overlap = facts.runs * facts.wall_s / whole if whole else 1.0
+    processes = max(1.0, overlap)
     facts.utilization = min(1.0, average * processes)

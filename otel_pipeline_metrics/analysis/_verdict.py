@@ -10,7 +10,7 @@ from queues too small to even out the stages' bursts.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Union
 
 from otel_pipeline_metrics.analysis import _words
@@ -61,20 +61,6 @@ class Verdict:
     what_if: dict[str, Any] | None = None
     assumptions: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the `bottleneck` part of a report."""
-        return {
-            "kind": self.kind,
-            "stage": self.stage,
-            "ties": self.ties,
-            "busy": self.busy,
-            "confidence": self.confidence,
-            "why": self.why,
-            "advice": self.advice,
-            "what_if": self.what_if,
-            "assumptions": self.assumptions,
-        }
-
 
 def analyze(report: Union[_Report, Mapping[str, Any]]) -> dict[str, Any]:  # noqa: UP007 - as below
     """Return what holds a run back: the `bottleneck` part of its report.
@@ -97,7 +83,7 @@ def analyze(report: Union[_Report, Mapping[str, Any]]) -> dict[str, Any]:  # noq
     data: Any = report if isinstance(report, dict) else None
     if data is None:
         data = report.to_dict() if hasattr(report, "to_dict") else dict(report)
-    return _verdict(facts_of(data)).to_dict()
+    return asdict(_verdict(facts_of(data)))
 
 
 def _verdict(facts: Facts) -> Verdict:

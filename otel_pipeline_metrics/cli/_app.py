@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from otel_pipeline_metrics._commands import doctor, replay
 from otel_pipeline_metrics._version import __version__
 from otel_pipeline_metrics.cli._reports import compare, merge, report
 
@@ -26,9 +27,11 @@ class _Group(click.Group):
 @click.group(cls=_Group, name="opm", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="opm")
 def app() -> None:
-    """Reports of pipeline runs: show them, compare two, merge several."""
+    """Reports of pipeline runs: show, compare, merge. Telemetry: check it, send what was kept."""
 
 
 app.add_command(report)
 app.add_command(compare)
 app.add_command(merge)
+app.add_command(doctor)
+app.add_command(replay)

@@ -374,13 +374,22 @@ def test_takes_a_report() -> None:
     assert analyze(whole)["stage"] == "write"
 
 
-def test_merged_processes() -> None:
-    """Two at once: their workers add up, and so do their sources' times."""
+def merged(span: float, blocked: float, wall_s: float) -> Data:
+    """Two runs of 100 s, merged: their workers and seconds add up."""
     data = report(
-        [stage("parse", busy=180, idle=20, workers=2)],
-        [queue("in", [], ["parse"], span=200, blocked=170) | {"observed_s": 200.0}],
+        [stage("parse", busy=160, idle=40, workers=2)],
+        [queue("in", [], ["parse"], span=span, blocked=blocked) | {"observed_s": 200.0}],
+        wall_s=wall_s,
     )
+    data["run"]["merged_from"] = ["a", "b"]
+    return data
 
-    found = analyze(data)
 
-    assert (found["kind"], found["stage"]) == ("stage", "parse")
+@pytest.mark.parametrize("wall_s", [100.0, 200.0, 3600.0])
+def test_merged_runs(wall_s: float) -> None:
+    """At once, one after the other, or a while apart: it is the same verdict."""
+    held = analyze(merged(span=198, blocked=150, wall_s=wall_s))
+    slow = analyze(merged(span=198, blocked=0, wall_s=wall_s))
+
+    assert (held["kind"], held["stage"]) == ("stage", "parse")
+    assert slow["kind"] == "source"
