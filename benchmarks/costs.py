@@ -163,9 +163,12 @@ def tables(runs: list[dict[str, float]]) -> str:
     import psutil
 
     lines = [
-        f"CPython {platform.python_version()}, OpenTelemetry {version('opentelemetry-sdk')}, "
-        f"{platform.system()}, {psutil.cpu_count()} CPUs; medians of {len(runs)} runs, the best "
-        f"of {ROUNDS} goes in each. `x floor` is the ratio in the same run, with its spread.",
+        (
+            f"CPython {platform.python_version()}, OpenTelemetry "
+            f"{version('opentelemetry-sdk')}, {platform.system()}, {psutil.cpu_count()} CPUs; "
+            f"medians of {len(runs)} runs, the best of {ROUNDS} goes in each. `x floor` is the "
+            "ratio in the same run, with its spread."
+        ),
         "",
         "| case | sync ns | x floor | async ns | x floor |",
         "|---|---:|---:|---:|---:|",

@@ -1,0 +1,95 @@
+"""Whether memory stays flat: RSS after 100,000 calls and after 10 million.
+
+    python -m benchmarks.memory [--calls 10000000]
+
+Each case runs in a process of its own: nobody ever collecting, a reader that collects once in
+a million calls, and a run that keeps its report's statistics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import subprocess
+import sys
+import time
+
+import psutil
+
+CASES = ("unconfigured", "no collection", "collected", "in a run")
+WARM = 100_000
+
+
+def main() -> None:
+    """Print a line a case; exit 1 if one grew by more than a mebibyte."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--calls", type=int, default=10_000_000)
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.case:
+        one(arguments.case, arguments.calls)
+        return
+    failed = [
+        case
+        for case in CASES
+        if subprocess.run(
+            [sys.executable, "-m", "benchmarks.memory", "--case", case]
+            + ["--calls", str(arguments.calls)],
+            check=False,
+        ).returncode
+    ]
+    sys.exit(bool(failed))
+
+
+def one(case: str, calls: int) -> None:
+    """Run one case here."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.trace import NoOpTracerProvider
+
+    import otel_pipeline_metrics as opm
+    from otel_pipeline_metrics import _series
+
+    reader = InMemoryMetricReader()
+    if case != "unconfigured":
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        opm.configure(tracer_provider=NoOpTracerProvider(), meter_provider=provider)
+
+    @opm.stage
+    def work() -> None:
+        """Does nothing."""
+
+    def go(times: int) -> None:
+        for n in range(times):
+            work()
+            if case == "collected" and not n % 1_000_000:
+                reader.get_metrics_data()
+
+    process = psutil.Process()
+    run = opm.run("memory", resources=False) if case == "in a run" else None
+    if run is not None:
+        run.__enter__()
+    go(WARM)
+    gc.collect()
+    before = process.memory_info().rss
+    began = time.perf_counter()
+    go(calls - WARM)
+    took = time.perf_counter() - began
+    gc.collect()
+    grown = (process.memory_info().rss - before) / 2**20
+    if run is not None:
+        run.__exit__(None, None, None)
+        recorded = run.report.stages[0]["count"]
+    else:
+        _series.drain()
+        recorded = sum(s.ended_before for s in _series.all_series() if s.key.stage == "work")
+    print(
+        f"{case:14} {recorded:>12,} recorded of {calls:,}  grown by {grown:6.2f} MiB  "
+        f"{took / (calls - WARM) * 1e9:6.0f} ns a call",
+        flush=True,
+    )
+    sys.exit(recorded != calls or grown > 1)
+
+
+if __name__ == "__main__":
+    main()
