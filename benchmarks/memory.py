@@ -33,8 +33,14 @@ def main() -> None:
         case
         for case in CASES
         if subprocess.run(
-            [sys.executable, "-m", "benchmarks.memory", "--case", case]
-            + ["--calls", str(arguments.calls)],
+            [
+                sys.executable,
+                "-m",
+                "benchmarks.memory",
+                "--case",
+                case,
+                f"--calls={arguments.calls}",
+            ],
             check=False,
         ).returncode
     ]

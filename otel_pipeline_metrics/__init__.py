@@ -38,14 +38,16 @@ from otel_pipeline_metrics._waiting import waiting
 from otel_pipeline_metrics.report import RunReport
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._instrumentor import PipelineMetricsInstrumentor
+    # the alias re-exports it; `import *` must not ask for an extra that may not be there
+    from otel_pipeline_metrics._instrumentor import (
+        PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
+    )
     from otel_pipeline_metrics._probes._queue_kinds import wrap_queue
 
 __all__ = [
     "CacheReading",
     "Execution",
     "MetricsCollector",
-    "PipelineMetricsInstrumentor",
     "ResourceMonitor",
     "ResourceReading",
     "ResourceSummary",

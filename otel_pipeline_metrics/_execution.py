@@ -60,14 +60,9 @@ class Execution:
     context: Any = None
     """The OpenTelemetry context with its span."""
     # the following only where a queue is instrumented
-    parent: Cell | None = None
     worker: Any = None
     opener: object = None
     """The task or thread that runs it."""
-    accounted: float = 0.0
-    """Until when its worker's time is shared out."""
-    waited: float = 0.0
-    """`idle` and `blocked` together at the latest resumption."""
     links: Sequence[Any] = ()
     """Span contexts and attributes of the producers of what the worker got before."""
     links_dropped: int = 0

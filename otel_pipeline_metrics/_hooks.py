@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import StageResult, WaitState
-    from otel_pipeline_metrics._series import Cell, Series
+    from otel_pipeline_metrics._series import Series
 
 
 class Tracing(Protocol):
@@ -49,7 +49,7 @@ class WorkerAccounting(Protocol):
     def opened(self, execution: Execution) -> None:
         """Give an execution what its worker brings along: the producers of its input."""
 
-    def resuming(self, execution: Execution, parent: Cell | None) -> None:
+    def resuming(self, execution: Execution) -> None:
         """Begin to share out time to an execution, or go on after a pause."""
 
     def paused(self, execution: Execution, now: float) -> None:

@@ -42,7 +42,7 @@ def begin(stage: StageId) -> Cell:
             apart(cell)
         else:
             if _hooks.tracing is not None or _hooks.workers is not None:
-                observe(cell, parent)
+                observe(cell)
             cell[1] = current.set(cell)
         cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
@@ -125,7 +125,7 @@ def innermost() -> Execution:
     return execution_of(current.get()) or NOTHING
 
 
-def observe(cell: Cell, parent: Cell | None) -> None:
+def observe(cell: Cell) -> None:
     """Open the span of an invocation that begins, if one is wanted, and tell its worker."""
     tracing, workers = _hooks.tracing, _hooks.workers
     if workers is None:
@@ -139,7 +139,7 @@ def observe(cell: Cell, parent: Cell | None) -> None:
     execution = cell[3] = Execution(cell)
     workers.opened(execution)
     _start_span(execution)
-    workers.resuming(execution, parent)
+    workers.resuming(execution)
 
 
 def _start_span(execution: Execution) -> None:
@@ -209,7 +209,7 @@ def resume(execution: Execution) -> None:
         else:
             _trace(execution, "resume")
             if _hooks.workers is not None:
-                _hooks.workers.resuming(execution, current.get())
+                _hooks.workers.resuming(execution)
             cell[1] = current.set(cell)
         cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - as in `begin`
@@ -312,6 +312,7 @@ def _close(execution: Execution, error: BaseException | None) -> None:
     else:
         series.results.append(_result(execution, error))
     execution.series = None  # closed: a second end and late words change nothing
+    execution.cell[3] = None  # and no cycle for the garbage collector to find
     if len(series.plain) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
 

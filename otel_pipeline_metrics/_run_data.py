@@ -101,7 +101,9 @@ class Gathering:
 
     def _queues(self, scope: Scope, wall_s: float) -> list[dict[str, Any]]:
         depths = queues.sizes()
-        found = self.stats.queue_list(wall_s, list(scope.queues.values()), queues.capacities())
+        found = self.stats.queue_list(
+            wall_s, list(scope.queues.values()), queues.known_capacities()
+        )
         return [{**queue, "depth": depths.get(queue["name"])} for queue in found]
 
     def _spans(self, scope: Scope, *, traced: bool) -> dict[str, int | None]:

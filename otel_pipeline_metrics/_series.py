@@ -155,7 +155,7 @@ class Series:
         """Let the span budget grow with time; tell whether there is some."""
         rate = _hooks.spans_per_second
         if rate is None:
-            return True
+            return self.spans_left >= 1
         now = _clock.now()
         more = (now - self.refilled_at) * rate
         if more < 1:

@@ -362,7 +362,7 @@ class Accounting:
         except Exception:  # noqa: BLE001 - as said
             _guard.fault("what a stage's input was made by")
 
-    def resuming(self, execution: Execution, parent: Cell | None) -> None:  # noqa: ARG002
+    def resuming(self, execution: Execution) -> None:
         """Begin to share out time to an execution, or go on after a pause. Never raises."""
         try:
             now = _clock.now()

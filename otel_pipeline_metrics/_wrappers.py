@@ -77,7 +77,7 @@ def _plain(  # noqa: C901 - the hot path, written out
                 apart(cell)
             else:
                 if tracing is not None or _hooks.workers is not None:
-                    observe(cell, parent)
+                    observe(cell)
                 cell[1] = current.set(cell)
             cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
@@ -130,7 +130,7 @@ def _coroutine(  # noqa: C901 - the hot path, written out
                 apart(cell)
             else:
                 if tracing is not None or _hooks.workers is not None:
-                    observe(cell, parent)
+                    observe(cell)
                 cell[1] = current.set(cell)
             cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running

@@ -210,7 +210,7 @@ def _queue(entries: list[Data]) -> Data:
             "max": high,
             **_quantiles(sketch, None, high, ("p50", "p95", "p99")),
         },
-        "put_span_s": _max_known([number(entry, "put_span_s") for entry in entries]),
+        "put_span_s": _sum([number(entry, "put_span_s") for entry in entries]),
         "put_blocked_s": _sum([number(entry, "put_blocked_s") for entry in entries]),
         "get_waited_s": _sum([number(entry, "get_waited_s") for entry in entries]),
         "producers": list(dict.fromkeys(n for e in entries for n in names(e, "producers"))),

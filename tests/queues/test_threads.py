@@ -290,10 +290,10 @@ def test_real_threads_on_a_real_clock() -> None:  # noqa: C901 - a pipeline
     for name, wall in walls.items():
         told = stage_of(run, name)["time_s"]
         # waiting for a processor before the first call is nobody's
-        assert told["wall"] == pytest.approx(wall, rel=0.02, abs=0.01)
+        assert told["wall"] == pytest.approx(wall, rel=0.02, abs=0.05)
         assert all(told[state] >= 0 for state in STATES)
-    assert stage_of(run, "write")["share"]["busy"] > 0.8
-    assert stage_of(run, "process")["share"]["blocked"] > 0.4
+    assert stage_of(run, "write")["share"]["busy"] > 0.7
+    assert stage_of(run, "process")["share"]["blocked"] > 0.3
 
 
 def test_many_threads_lose_no_count() -> None:
