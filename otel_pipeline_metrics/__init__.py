@@ -19,30 +19,29 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _telemetry as _telemetry_room
-from otel_pipeline_metrics._configure import configure, shutdown, stats
 from otel_pipeline_metrics._execution import Execution
-from otel_pipeline_metrics._manual import MetricsCollector, get_metrics_collector
 from otel_pipeline_metrics._model import CacheReading, ResourceReading, StageResult
-from otel_pipeline_metrics._probes.caches import (
-    counted_cache,
-    register_cache,
-    unregister_cache,
-)
-from otel_pipeline_metrics._probes.metrics import install_caches as _install_caches
-from otel_pipeline_metrics._probes.metrics import install_queues as _install_queues
-from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
-from otel_pipeline_metrics._run import Run, run
 from otel_pipeline_metrics._stage import Stage, current_stage, fetch, process, stage, write
 from otel_pipeline_metrics._version import __version__
 from otel_pipeline_metrics._waiting import waiting
-from otel_pipeline_metrics.report import RunReport
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics._configure import configure, shutdown, stats
+
     # the alias re-exports it; `import *` must not ask for an extra that may not be there
     from otel_pipeline_metrics._instrumentor import (
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
+    from otel_pipeline_metrics._manual import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._probes._queue_kinds import wrap_queue
+    from otel_pipeline_metrics._probes.caches import (
+        counted_cache,
+        register_cache,
+        unregister_cache,
+    )
+    from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
+    from otel_pipeline_metrics._run import Run, run
+    from otel_pipeline_metrics.report import RunReport
 
 __all__ = [
     "CacheReading",
@@ -73,16 +72,23 @@ __all__ = [
     "write",
 ]
 
-# Unconfigured, stages and caches report to whatever global providers the program sets.
-_telemetry_room.add_probe("caches", _install_caches)
-_telemetry_room.add_probe("queues", _install_queues)
+# Unconfigured, stages report to whatever global providers the program sets.
+_telemetry_room.current()
 
-
+# Loaded when first asked for: a module that only decorates functions pays for nothing else.
 _LAZY = {
-    # needs the extra `instrument`, which only `opentelemetry-instrument` programs have
-    "PipelineMetricsInstrumentor": "otel_pipeline_metrics._instrumentor",
-    # needs asyncio and multiprocessing, which many programs never load
-    "wrap_queue": "otel_pipeline_metrics._probes._queue_kinds",
+    name: f"otel_pipeline_metrics.{module}"
+    for module, names in {
+        "_configure": ("configure", "shutdown", "stats"),
+        "_instrumentor": ("PipelineMetricsInstrumentor",),
+        "_manual": ("MetricsCollector", "get_metrics_collector"),
+        "_probes._queue_kinds": ("wrap_queue",),
+        "_probes.caches": ("counted_cache", "register_cache", "unregister_cache"),
+        "_probes.monitor": ("ResourceMonitor", "ResourceSummary"),
+        "_run": ("Run", "run"),
+        "report": ("RunReport",),
+    }.items()
+    for name in names
 }
 
 
@@ -92,3 +98,7 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(_LAZY[name]), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

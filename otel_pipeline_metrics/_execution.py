@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics import _clock, _guard, _hooks
@@ -13,6 +12,7 @@ from otel_pipeline_metrics._waiting import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from otel_pipeline_metrics._model import AttributeValue, Direction
     from otel_pipeline_metrics._series import Cell, Scope, Series
@@ -215,6 +215,8 @@ def _check_direction(direction: object) -> None:
 
 
 def _unix_seconds(timestamp: object) -> float:
+    from datetime import datetime, timezone  # few programs tell event times
+
     if isinstance(timestamp, datetime):
         if timestamp.tzinfo is None:
             timestamp = timestamp.replace(tzinfo=timezone.utc)

@@ -18,9 +18,10 @@ import weakref
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics import _clock, _guard, _series, _workers
+from otel_pipeline_metrics import _clock, _guard, _series, _telemetry, _workers
 from otel_pipeline_metrics._model import check_name
 from otel_pipeline_metrics._probes import queues
+from otel_pipeline_metrics._probes.metrics import install_queues
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -424,6 +425,7 @@ def _instrumented(queue: Any, name: str) -> InstrumentedQueue:
         raise TypeError(f"queue is instrumented already: {queue!r}")
     with _guard.guarded("instrumenting a queue"):
         _workers.watch()
+        _telemetry.add_probe("queues", install_queues)
     if isinstance(queue, asyncio.Queue):
         return InstrumentedAsyncQueue(queue, name)
     if isinstance(queue, (thread_queue.Queue, thread_queue.SimpleQueue)):

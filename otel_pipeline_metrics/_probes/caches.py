@@ -7,7 +7,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import ref
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics import _guard, _telemetry
 from otel_pipeline_metrics._model import CacheReading, check_name
 from otel_pipeline_metrics._probes import _fork, _sources
 from otel_pipeline_metrics._probes._counted import CountedCache
@@ -266,6 +266,7 @@ def register_cache(name: str, source: object) -> None:
         ValueError: `name` is empty or too long.
     """
     _registry.register(check_name(name, "name"), _sources.reader_of(source))
+    _report()
 
 
 def unregister_cache(name: str) -> None:
@@ -332,6 +333,14 @@ def record(
         if value < 0:
             raise ValueError(f"{argument} must not be negative, this one is {value}")
     _registry.record(name, size_bytes, **counts)
+    _report()
+
+
+def _report() -> None:
+    """See to it that caches are reported, from the first one on."""
+    from otel_pipeline_metrics._probes.metrics import install_caches  # it imports this module
+
+    _telemetry.add_probe("caches", install_caches)
 
 
 def read_all() -> list[CacheReading]:
