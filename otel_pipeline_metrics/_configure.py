@@ -7,19 +7,20 @@ import dataclasses
 import math
 import os
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics import _config, _guard, _series, _telemetry
+from otel_pipeline_metrics import _config, _guard, _series, _telemetry, _termination
 from otel_pipeline_metrics import environment_variables as env
 from otel_pipeline_metrics._config import EXPORTERS, Config, Console, ExporterName
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
 from otel_pipeline_metrics._probes.metrics import install_resources
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -97,12 +98,15 @@ def configure(
         spool_max_age_s=_positive(spool_max_age_s, "spool_max_age_s"),
     )
     # The SDK is imported here and not before: an unconfigured program never pays for it.
-    from otel_pipeline_metrics.export import providers
+    with _limits_that_are_numbers():
+        from otel_pipeline_metrics.export import providers
 
     global _export, _exit_registered  # noqa: PLW0603 - the one place that holds them
     with _lock:
         _end_export()
-        _export = providers.build(config)
+        with _limits_that_are_numbers():
+            _export = providers.build(config)
+        _say_what_is_ignored(config, _export)
         if config.console is None and _export.console:
             config = dataclasses.replace(config, console=True)
         _config.replace(config)
@@ -116,6 +120,7 @@ def configure(
         if not _exit_registered:
             _exit_registered = True
             atexit.register(_at_exit)
+            _termination.at_end.append(_end_export)
 
 
 def stats() -> dict[str, Any]:
@@ -136,6 +141,24 @@ def stats() -> dict[str, Any]:
             "collector": None,
         }
     return export.stats()
+
+
+def _say_what_is_ignored(config: Config, export: Export) -> None:
+    """Providers that are there already are used as they are: what was asked for is said."""
+    if not any(info.kind == "global" for info in export.exporters):
+        return
+    given = {
+        "service_name": config.service_name,
+        "exporter": config.exporters,
+        "resource_attributes": config.resource_attributes,
+        "spool": config.spool,
+    }
+    ignored = [name for name, value in given.items() if value]
+    if ignored:
+        _guard.logger.warning(
+            "configure(): %s left out, since the process has providers already, and they are used",
+            ", ".join(ignored),
+        )
 
 
 def shutdown() -> None:
@@ -237,6 +260,26 @@ def _spans_per_second(rate: Any) -> float | None:
     if not (math.isfinite(rate) and rate >= 0):
         raise ValueError(f"spans_per_second must be finite and not negative, not {rate}")
     return float(rate)
+
+
+@contextmanager
+def _limits_that_are_numbers() -> Iterator[None]:
+    """Hide broken limits from the SDK, which reads them, and fails, while it is imported."""
+    broken = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("OTEL_")
+        and name.endswith(("_COUNT_LIMIT", "_LENGTH_LIMIT"))
+        and value.strip()
+        and not value.strip().isdecimal()
+    }
+    for name in broken:
+        _guard.once(name, "%s must be a whole number; it is left out", name)
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(broken)
 
 
 def _positive(number: Any, argument: str) -> float:

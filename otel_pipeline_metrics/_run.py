@@ -10,7 +10,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _config, _guard, _series, _telemetry
+from otel_pipeline_metrics import (
+    _clock,
+    _config,
+    _guard,
+    _series,
+    _telemetry,
+    _termination,
+)
 from otel_pipeline_metrics._model import (
     AttributeValue,
     check_attributes,
@@ -88,7 +95,8 @@ class Run:
             raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
         self._path = None if report is None else Path(report)
         self._attributes = check_attributes(attributes)
-        self._gathering = Gathering(SAMPLE_INTERVAL_S if resources else None)
+        interval = SAMPLE_INTERVAL_S if resources else None
+        self._gathering = Gathering(interval, self._note_loop_delay)
         self._scope = _series.Scope(self.name, self.id, (self._gathering.stats,))
         self._scope.on_resources = self._gathering.recorded.add
         self._total = _total(total)
@@ -134,11 +142,14 @@ class Run:
             if self._gathering.monitor is not None:
                 _telemetry.add_probe("resources", install_resources)
                 self._gathering.monitor.start()
+                self._gathering.heartbeat.start()
         with _guard.guarded("a run's caches"):
             self._gathering.begin()
         self._token = _series.open_scope(self._scope)
         self._started_unix = _clock.unix()
         self._started_at = _clock.now()
+        with _guard.guarded("watching for SIGTERM"):
+            _termination.watch(self)
         if self._live:
             with _guard.guarded("the live view"):
                 self._view = Live(lambda: self.report)
@@ -157,11 +168,14 @@ class Run:
         if error is not None and self._result != "success":
             self._error_type = qualified_name(type(error))
         here = self._token is not None and _series.close_scope(self._scope, self._token)
+        with _guard.guarded("watching for SIGTERM"):
+            _termination.forget(self)
         with _guard.guarded("the live view"):
             if self._view is not None:
                 self._view.stop()
         with _guard.guarded("a run's resources"):
             if self._gathering.monitor is not None:
+                self._gathering.heartbeat.stop()
                 self._gathering.monitor.stop()
         with _guard.guarded("closing a run"):
             self._end_telemetry(here)
@@ -183,6 +197,18 @@ class Run:
     ) -> None:
         """As `__exit__`; nothing is awaited."""
         self.__exit__(kind, error, traceback)
+
+    def terminated(self) -> None:
+        """Write the report as far as it has got: the process is about to be ended."""
+        self._result = "cancellation"
+        self._error_type = "SIGTERM"
+        self._ended_at = _clock.now()
+        _series.drain()
+        self._write(RunReport(self._data()))
+
+    def _note_loop_delay(self, seconds: float) -> None:
+        if self._runs is not None:
+            self._runs.loop_delay(self.name, seconds)
 
     def _end_telemetry(self, here: bool) -> None:
         context = None

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _guard, _workers
 from otel_pipeline_metrics._probes import caches, queues
+from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stats import RunStats
 from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_pipeline_metrics._model import CacheReading, StageKey, TimeInStates
     from otel_pipeline_metrics._series import Scope
 
@@ -52,10 +55,13 @@ def resource_limits() -> dict[str, Any]:
 class Gathering:
     """Everything that is counted while one run lasts."""
 
-    def __init__(self, sample_interval_s: float | None) -> None:
+    def __init__(
+        self, sample_interval_s: float | None, tell_delay: Callable[[float], None]
+    ) -> None:
         self.stats = RunStats()
         self.monitor = None if sample_interval_s is None else ResourceMonitor(sample_interval_s)
         self.recorded = RecordedResources()
+        self.heartbeat = Heartbeat(tell_delay)
         self._caches_before: dict[str, CacheReading] = {}
 
     def begin(self) -> None:
@@ -143,6 +149,7 @@ class Gathering:
                 "cpus": found.cpus,
                 "memory_bytes": found.memory_bytes,
             },
+            "event_loop_delay_s": self.heartbeat.summary(),
             "series": None if self.monitor is None else _over_time(self.monitor, started_at),
         }
 

@@ -104,6 +104,12 @@ ITEM_DURATION: Final = Metric(
 WATERMARK_LAG: Final = Metric(
     "pipeline.watermark.lag", "s", "Time since the newest event time that a stage has seen."
 )
+EVENTLOOP_DELAY: Final = Metric(
+    "pipeline.eventloop.delay",
+    "s",
+    "By how much an event loop came round too late while a run lasted.",
+    DURATION_BUCKETS,
+)
 CACHE_REQUESTS: Final = Metric("pipeline.cache.requests", "{request}", "Look-ups in a cache.")
 CACHE_HIT_RATIO: Final = Metric(
     "pipeline.cache.hit.ratio",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from otel_pipeline_metrics import _clock, _guard, _hooks, _series, _telemetry
 
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otel_pipeline_metrics._model import Batch, QueueBatch, StageResult
+
+
+# What a test takes depends on what else the machine does; whether it is right does not.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

@@ -92,8 +92,8 @@ def install_queues(instruments: InstrumentSet) -> None:
     def points(read: Callable[[], dict[str, int]]) -> Callable[[], list[Point]]:
         return lambda: [(n, {_semconv.QUEUE_NAME: name}) for name, n in read().items()]
 
-    instruments.observable_up_down_counter(_semconv.QUEUE_SIZE, points(queues.sizes))
-    instruments.observable_up_down_counter(_semconv.QUEUE_CAPACITY, points(queues.capacities))
+    instruments.observable_up_down_counter(_semconv.QUEUE_SIZE, points(queues.known_sizes))
+    instruments.observable_up_down_counter(_semconv.QUEUE_CAPACITY, points(queues.known_capacities))
 
 
 def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> None:

@@ -49,6 +49,11 @@ def capacities() -> dict[str, int]:
     return {name: sum(known) for name, known in bounds.items() if _all_known(known)}
 
 
+def known_sizes() -> dict[str, int]:
+    """Return `sizes()`, and 0 for queues that are gone, as the last collection of a job wants."""
+    return {**{name: 0 for name, alive in _alive() if not alive}, **sizes()}
+
+
 def known_capacities() -> dict[str, int]:
     """Return `capacities()`, and those of queues that are gone, as a report at the end wants."""
     return {**_remembered, **capacities()}

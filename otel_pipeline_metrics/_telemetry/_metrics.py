@@ -303,11 +303,16 @@ class RunMetrics:
 
     def __init__(self, instruments: InstrumentSet) -> None:
         self._duration = instruments.histogram(names.RUN_DURATION)
+        self._eventloop_delay = instruments.histogram(names.EVENTLOOP_DELAY)
         self._active: dict[str, int] = {}
         self._last_success: dict[str, float] = {}
         self._lock = threading.Lock()
         instruments.observable_up_down_counter(names.RUN_ACTIVE, self._read_active)
         instruments.observable_gauge(names.RUN_LAST_SUCCESS, self._read_last_success)
+
+    def loop_delay(self, pipeline: str, seconds: float) -> None:
+        """Record by how much the run's event loop came round too late."""
+        self._eventloop_delay.record(seconds, {names.PIPELINE_NAME: pipeline})
 
     def started(self, pipeline: str) -> None:
         """Count a run that begins."""

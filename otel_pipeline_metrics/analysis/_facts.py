@@ -24,6 +24,14 @@ MAX_WORKERS: Final = 256
 _SHARED: Final = 1.15
 _PARTIAL: Final = 0.9
 
+_TURNS_BUSY: Final = 0.85
+"""Of the wall time: what stages that take turns must have been busy together."""
+_TURNS_WALL: Final = 1.02
+"""Of the wall time: what one worker cannot have spent more than."""
+_TURNS_REST: Final = 0.05
+"""Of the wall time: waits that stages taking turns do not have, and work besides the largest
+stage's that makes taking turns worth a word."""
+
 
 @dataclass
 class Station:
@@ -94,6 +102,9 @@ class Facts:
     where no queue is filled by something that is no stage."""
     unseen: dict[str, float] = field(default_factory=dict)
     """Seconds in stages whose waits are not known."""
+    turns: list[Station] = field(default_factory=list)
+    """The stages, the largest first, if all of them took turns in the same workers although
+    there are queues between them; otherwise empty."""
     smallest_queue: tuple[str, int] | None = None
     cores: float | None = None
     """CPUs that one process kept busy on average."""
@@ -103,6 +114,7 @@ class Facts:
     quota: bool = False
     """Whether a cgroup sets `cpus`."""
     loop_delay_s: float | None = None
+    loop_delay_usual_s: float | None = None
     """95th percentile of how late the event loop came round."""
     partial: bool = False
     runs: int = 1
@@ -113,6 +125,12 @@ class Facts:
         """How many workers of a run were busy at a time, on average."""
         busy = sum(station.busy for station in self.stations)
         return busy / (self.wall_s * self.runs) if self.wall_s else 0.0
+
+    @property
+    def idle_share(self) -> float:
+        """Idle, of the time of all workers."""
+        wall = sum(station.wall for station in self.stations)
+        return sum(station.idle for station in self.stations) / wall if wall else 0.0
 
 
 def dig(data: object, *keys: str) -> Any:
@@ -160,15 +178,17 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
             unseen[str(stage.get("name"))] = number(stage, "duration_s", "total") or 0.0
         else:
             stations.append(station)
-    stations = _joined(stations, queues, wall_s)
+    single, stations = stations, _joined(stations, queues, wall_s)
     facts = Facts(
         wall_s=wall_s,
         runs=runs,
         stations=sorted(stations, key=lambda station: station.demand, reverse=True),
         source_s=_source(queues, runs),
         unseen=unseen,
+        turns=_turns(single, queues, wall_s, runs) if len(stations) > 1 else [],
         smallest_queue=_smallest(queues),
         loop_delay_s=number(data, "resources", "event_loop_delay_s", "p95"),
+        loop_delay_usual_s=number(data, "resources", "event_loop_delay_s", "p50"),
         partial=bool(dig(data, "run", "partial")),
     )
     _read_cpu(facts, data)
@@ -266,6 +286,52 @@ def _joined(
         else:
             joined.append(station)
     return joined
+
+
+def _turns(
+    stations: Sequence[Station], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
+) -> list[Station]:
+    """Return the stages, the largest first, if the same workers ran all of them in turn.
+
+    Workers of their own would overlap: a stage's time lasts while it waits for the others. So
+    their times, waits and all, do not add up to more than the wall, and hardly hold any waits.
+    """
+    workers = stations[0].workers
+    if any(station.workers != workers or station.ephemeral for station in stations):
+        return []
+    ordered = sorted(stations, key=lambda station: station.demand, reverse=True)
+    wall = wall_s * workers
+    busy = sum(station.busy for station in stations)
+    whole = sum(station.wall for station in stations)
+    if (
+        busy < _TURNS_BUSY * wall
+        or whole > _TURNS_WALL * wall
+        or whole - busy > _TURNS_REST * wall
+        or busy - ordered[0].busy < _TURNS_REST * wall
+        or not _puts_between(stations, queues, runs)
+    ):
+        return []
+    return ordered
+
+
+def _puts_between(
+    stations: Sequence[Station], queues: Sequence[Mapping[str, Any]], runs: int
+) -> bool:
+    """Tell whether other stages ran between the puts into a queue, as far as is known.
+
+    Who has a worker of its own puts within its own time. A producer that was done early, in a
+    run that took a while to set up, leaves times that add up to the wall as well.
+    """
+    known = False
+    for queue in queues:
+        span, producers = number(queue, "put_span_s"), names_under(queue, "producers")
+        own = sum(station.wall / station.workers for station in stations if station.name in producers)
+        if span is None or not own:
+            continue
+        known = True
+        if span / runs > _TURNS_WALL * own:
+            return True
+    return not known
 
 
 def _both(first: Station, second: Station) -> Station:

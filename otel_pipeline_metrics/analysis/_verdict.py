@@ -32,15 +32,29 @@ BUSY: Final = 0.7
 HELD: Final = 0.3
 """A blocked share from which on a stage was held back, and not by chance."""
 CPU_FULL: Final = 0.9
-CPU_ONE_CORE: Final = 1.2
+CPU_ONE_CORE: Final = 1.25
 """CPUs busy from which on the GIL is not what limits."""
+CPU_CROWDED: Final = 0.75
+"""CPUs busy from which on the GIL limits workers that are busy at the same time: handing it on
+costs the rest, the more so on a machine that has other things to do."""
+CPU_COUNTS: Final = 0.3
+"""CPUs busy from which on a gain may not be more than the CPU that is left allows."""
+MORE: Final = 8
+"""More workers than these are never suggested: nobody knows what they would meet."""
+IDLE: Final = 0.3
+"""An idle share of all workers from which on they really lacked input."""
+ADDED_UP: Final = 0.85
+"""Busy time of all stages over wall time from which on nothing else need be looked for."""
 CPU_FREE: Final = 0.5
 CROWD: Final = 1.5
 """Workers busy at a time that cannot all have computed on one CPU."""
 LATE_LOOP_S: Final = 0.1
+USUALLY_LATE_S: Final = 0.005
 WASTE: Final = 0.2
 WORTH: Final = 0.1
 """A gain worth naming a cause of its own."""
+FAILED_COST: Final = "A failed attempt is taken to cost as much as any other."
+PARTIAL: Final = "The run is not over or did not end well: this is how far it got."
 
 
 class _Report(Protocol):
@@ -91,16 +105,14 @@ def _verdict(facts: Facts) -> Verdict:
     if not stations or not facts.wall_s or not stations[0].work:
         return _unknown(facts)
     top = stations[0]
-    if (
-        facts.loop_delay_s is not None
-        and facts.loop_delay_s >= LATE_LOOP_S
-        and not _computing(facts)
-    ):
+    if _loop_is_late(facts) and not _computing(facts):
         return _event_loop(facts, top)
     if _cpu_limits(facts, top):
         return _cpu(facts, top)
     if not top.gets and top.between > 0.5 * top.work:
         return _loop_source(facts, top)
+    if facts.turns:
+        return _turns(facts)
     if _source_limits(facts, top):
         return _source(facts, top)
     return _stage(facts, top)
@@ -135,9 +147,13 @@ def _cpu_limits(facts: Facts, top: Station) -> bool:
         return False
     if facts.utilization >= CPU_FULL:
         return True
-    one = CPU_FULL <= facts.cores < CPU_ONE_CORE
+    if not CPU_CROWDED <= facts.cores <= CPU_ONE_CORE:
+        return False
     # one stage that computes is that stage's limit; several at once are the CPU's
-    return one and (facts.concurrency >= CROWD or top.demand < BUSY * facts.wall_s)
+    crowd = facts.concurrency >= CROWD
+    if facts.cores >= CPU_FULL:
+        return crowd or top.demand < BUSY * facts.wall_s
+    return crowd and not (facts.source_s is not None and _source_limits(facts, top))
 
 
 def _cpu(facts: Facts, top: Station) -> Verdict:
@@ -172,6 +188,17 @@ def _cpu(facts: Facts, top: Station) -> Verdict:
     )
 
 
+def _loop_is_late(facts: Facts) -> bool:
+    """Tell whether something holds the event loop up, now and then for long or all the time.
+
+    A loop that only awaits comes round within a millisecond; half of all beats late by five
+    mean that it is held up more often than not.
+    """
+    return (facts.loop_delay_s or 0.0) >= LATE_LOOP_S or (
+        facts.loop_delay_usual_s or 0.0
+    ) >= USUALLY_LATE_S
+
+
 def _event_loop(facts: Facts, top: Station) -> Verdict:
     return Verdict(
         kind="event loop",
@@ -197,7 +224,8 @@ def _source_limits(facts: Facts, top: Station) -> bool:
         return facts.source_s > top.demand
     # nothing fills a queue from outside: then nobody was busy, and nobody in another's way
     held = any(station.blocked_share >= HELD for station in facts.stations)
-    return used < BUSY and not held
+    lacking = facts.idle_share >= IDLE or facts.concurrency < ADDED_UP
+    return used < BUSY and not held and lacking
 
 
 def _source(facts: Facts, top: Station) -> Verdict:
@@ -245,6 +273,51 @@ def _loop_source(facts: Facts, top: Station) -> Verdict:
     )
 
 
+def _turns(facts: Facts) -> Verdict:
+    """Stages that the same workers run one after the other: the run takes as long as their sum."""
+    top = facts.turns[0]
+    tied = [station for station in facts.turns if top.demand < TIE * station.demand]
+    together = sum(station.demand for station in facts.turns)
+    saved = top.demand * _waste(top)
+    verdict = Verdict(
+        kind="stage",
+        stage=top.name,
+        busy=top.busy / (facts.wall_s * top.workers),
+        confidence="low" if facts.unseen else "medium",
+        why=_words.turns(facts.turns, facts),
+        assumptions=[_words.MEASURED, _words.TURNS],
+    )
+    if _waste(top) >= WASTE and together / (together - saved) - 1 >= WORTH:
+        verdict.kind = "errors"
+        verdict.why += f" {_words.errors(top, _waste(top), facts)}"
+        verdict.assumptions.append(FAILED_COST)
+        verdict.advice.append(
+            f"Find out why {top.name} fails: without that, about "
+            f"{_words.percent(together / (together - saved) - 1)} more throughput."
+        )
+    elif len(tied) > 1:
+        verdict.kind = "tie"
+        verdict.ties = [station.name for station in tied]
+    names = _words.listed([station.name for station in facts.turns])
+    if _computing(facts):
+        verdict.advice.append(
+            f"Run {names} side by side, in processes, with a queue between: they compute "
+            f"({facts.cores:.2f} CPUs busy), so threads or tasks will not help."
+        )
+    else:
+        gain = _allowed(facts, together / top.demand - 1)
+        verdict.advice.append(
+            f"Run {names} side by side, each in a worker (thread or task) of its own with a queue "
+            f"between: at most about {_words.percent(gain)} more throughput."
+        )
+    verdict.advice.append(
+        f"Or make {top.name} faster. More workers of one stage cannot help while they take turns."
+    )
+    if facts.partial:
+        verdict.assumptions.append(PARTIAL)
+    return verdict
+
+
 # --- a stage -----------------------------------------------------------------------------------
 
 
@@ -260,14 +333,14 @@ def _stage(facts: Facts, top: Station) -> Verdict:
         assumptions=_assumptions(facts, top),
     )
     rest = max(_others(facts, top).values(), default=0.0)
-    waste = (top.errors + top.retries) / max(1, top.count + top.retries)
+    waste = _waste(top)
     clean = max(top.demand * (1 - waste), rest)
     starved_by = _better_staffed(facts, top)
     if waste >= WASTE and (clean <= 0 or top.demand / clean - 1 >= WORTH):
         verdict.kind = "errors"
         verdict.why = _words.errors(top, waste, facts)
         verdict.confidence = "medium" if verdict.confidence == "high" else verdict.confidence
-        verdict.assumptions.append("A failed attempt is taken to cost as much as any other.")
+        verdict.assumptions.append(FAILED_COST)
         verdict.advice.append(
             f"Find out why {top.name} fails: without that, about "
             f"{_words.percent(top.demand / clean - 1 if clean else 1.0)} more throughput."
@@ -282,6 +355,22 @@ def _stage(facts: Facts, top: Station) -> Verdict:
         verdict.why = _words.few_workers(top, starved_by, facts)
     verdict.advice += _advice(facts, top)
     return verdict
+
+
+def _waste(station: Station) -> float:
+    """Return which share of its attempts came to nothing."""
+    return min(1.0, (station.errors + station.retries) / max(1, station.count + station.retries))
+
+
+def _allowed(facts: Facts, gain: float) -> float:
+    """Return a gain, or what the CPU that is left allows of it.
+
+    More threads or tasks of this process share its GIL, and so one CPU; and all processes share
+    the CPUs there are.
+    """
+    if facts.cores is None or not facts.utilization or facts.cores <= CPU_COUNTS:
+        return gain
+    return min(gain, max(0.0, 1 / max(facts.cores, facts.utilization) - 1))
 
 
 def _others(facts: Facts, top: Station) -> dict[str | None, float]:
@@ -301,7 +390,7 @@ def _one_more(facts: Facts, top: Station) -> dict[str, Any] | None:
     demands = _others(facts, top)
     demands[top.name] = top.work / (top.workers + 1)
     following = max(demands, key=demands.__getitem__)
-    gain = top.demand / demands[following] - 1
+    gain = _allowed(facts, top.demand / demands[following] - 1)
     return {"more_workers": 1, "gain": gain, "next": following}
 
 
@@ -356,17 +445,27 @@ def _advice(facts: Facts, top: Station) -> list[str]:
 
 
 def _enough(facts: Facts, top: Station) -> str | None:
-    """Say how many more workers bring `top` down to the next one, and what that gains."""
+    """Say how many more workers bring `top` down to the next one, and what that gains.
+
+    No more of them than `MORE`, and than the CPU that is left can feed.
+    """
     rest = {name: demand for name, demand in _others(facts, top).items() if demand > 0}
     if top.ephemeral or not rest:
         return None
     following = max(rest, key=rest.__getitem__)
-    more = math.ceil(top.work / rest[following] - 1e-9) - round(top.workers)
+    workers = round(top.workers)
+    more = math.ceil(top.work / rest[following] - 1e-9) - workers
+    then = following or "the source"
+    if more > MORE:
+        more, then = MORE, f"{top.name} itself"
+    gain = min(top.demand / rest[following], (workers + more) / workers) - 1
+    if (allowed := _allowed(facts, gain)) < gain:
+        gain, then = allowed, "the CPU"
+        more = min(more, math.ceil(gain * workers - 1e-9))
     if more < 2:  # noqa: PLR2004 - one more is what `what_if` tells
         return None
-    gain = top.demand / rest[following] - 1
     return (
-        f"With {more} more workers of {top.name}, {following or 'the source'} would limit the "
+        f"With {more} more workers of {top.name}, {then} would limit the "
         f"run: about {_words.percent(gain)} more throughput."
     )
 
@@ -377,6 +476,8 @@ def _assumptions(facts: Facts, top: Station) -> list[str]:
         said += [_words.SCALES, _words.BUFFERS]
         if facts.cores is None:
             said.append("CPU use was not sampled, so work is taken to be awaited I/O.")
+        elif facts.cores > CPU_COUNTS:
+            said.append(_words.cpu_left(facts))
     if top.ephemeral:
         said.append(
             f"{top.name} seems to run each item in a task or thread of its own: how many there "
@@ -389,5 +490,5 @@ def _assumptions(facts: Facts, top: Station) -> list[str]:
             f"Left out, since its waits are not known: {_words.listed(list(facts.unseen))}."
         )
     if facts.partial:
-        said.append("The run is not over or did not end well: this is how far it got.")
+        said.append(PARTIAL)
     return said

@@ -26,6 +26,11 @@ BUFFERS: Final = (
     "slow and fast invocations."
 )
 
+TURNS: Final = (
+    "That they take turns is inferred: their times add up to the run's, and none waited for "
+    "another."
+)
+
 
 def percent(ratio: float) -> str:
     """Return a ratio in whole per cent."""
@@ -109,6 +114,29 @@ def tie(tied: Sequence[Station], facts: Facts) -> str:
     return (
         f"{listed([s.name for s in tied])} ask about the same of each of their workers in a run "
         f"of {seconds(facts.wall_s)}: {listed(each)}. Relieving one alone gains little."
+    )
+
+
+def turns(stages: Sequence[Station], facts: Facts) -> str:
+    """Say that the stages ran one after the other."""
+    top, count = stages[0], round(stages[0].workers / facts.runs)
+    each = [f"{s.name} {seconds(s.demand)}" for s in stages]
+    together = sum(station.demand for station in stages)
+    where = "one worker" if count <= 1 else f"the same {workers(count)}"
+    return (
+        f"{listed([s.name for s in stages])} take turns in {where}: only one of them runs "
+        f"at a time{'' if count <= 1 else ' in each'}, none waits for another, and their busy times "
+        f"({listed(each)}) add up to {seconds(together)} in a run of {seconds(facts.wall_s)}. "
+        f"{top.name} takes {percent(top.demand / facts.wall_s)} of the run"
+        f"{', about as much as the next' if top.demand < 1.075 * stages[1].demand else ', the most'}."
+    )
+
+
+def cpu_left(facts: Facts) -> str:
+    """Say that gains are capped."""
+    return (
+        f"{facts.cores or 0.0:.2f} CPUs were busy already, and more threads or tasks share one: "
+        "no gain is told beyond what is left of it."
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics import _config, _workers
+from otel_pipeline_metrics._probes import queues
 
 # fixtures are shared by importing them: pytest finds them in this module's namespace
 from tests.stages.conftest import make_otel, nothing_left_over, otel
@@ -26,6 +27,8 @@ def fresh() -> Iterator[None]:
     before = _config.current()
     _config.replace(_config.Config(console=False))
     token = _workers._worker.set(None)
+    queues._queues.clear()
+    queues._remembered.clear()
     yield
     _workers._worker.reset(token)
     _config.replace(before)
