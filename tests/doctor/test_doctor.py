@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,8 @@ def test_nobody_listens(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
 
     assert result.exit_code == 1
     assert f"FAIL  {endpoint} cannot be reached: Connection refused" in result.output
-    assert "FAIL  one span did not arrive: UNAVAILABLE" in result.output
+    # the oldest SDK's exporter keeps its reason to itself
+    assert re.search(r"FAIL  one span did not arrive: \S", result.output)
     assert result.output.endswith("4 problems found\n")
     assert caplog.records == []
 

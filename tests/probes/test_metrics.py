@@ -282,6 +282,9 @@ def test_names_and_units_are_the_conventions() -> None:
     ours = [value for value in vars(_names).values() if isinstance(value, Metric)]
 
     assert len(ours) == 12
+    if "process.open_file_descriptor.count" in theirs:
+        # renamed since, and ours are the newest names
+        theirs.add("process.unix.file_descriptor.count")
     assert {metric.name for metric in ours} <= theirs
 
 
