@@ -103,8 +103,8 @@ class Facts:
     unseen: dict[str, float] = field(default_factory=dict)
     """Seconds in stages whose waits are not known."""
     turns: list[Station] = field(default_factory=list)
-    """The stages, the largest first, if all of them took turns in the same workers although
-    there are queues between them; otherwise empty."""
+    """The stages in their order, if all of them took turns in the same workers although there
+    are queues between them; otherwise empty."""
     smallest_queue: tuple[str, int] | None = None
     cores: float | None = None
     """CPUs that one process kept busy on average."""
@@ -291,7 +291,7 @@ def _joined(
 def _turns(
     stations: Sequence[Station], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
 ) -> list[Station]:
-    """Return the stages, the largest first, if the same workers ran all of them in turn.
+    """Return the stages if the same workers ran all of them in turn, and none otherwise.
 
     Workers of their own would overlap: a stage's time lasts while it waits for the others. So
     their times, waits and all, do not add up to more than the wall, and hardly hold any waits.
@@ -299,7 +299,6 @@ def _turns(
     workers = stations[0].workers
     if any(station.workers != workers or station.ephemeral for station in stations):
         return []
-    ordered = sorted(stations, key=lambda station: station.demand, reverse=True)
     wall = wall_s * workers
     busy = sum(station.busy for station in stations)
     whole = sum(station.wall for station in stations)
@@ -307,11 +306,11 @@ def _turns(
         busy < _TURNS_BUSY * wall
         or whole > _TURNS_WALL * wall
         or whole - busy > _TURNS_REST * wall
-        or busy - ordered[0].busy < _TURNS_REST * wall
+        or busy - max(station.busy for station in stations) < _TURNS_REST * wall
         or not _puts_between(stations, queues, runs)
     ):
         return []
-    return ordered
+    return list(stations)
 
 
 def _puts_between(
@@ -325,7 +324,9 @@ def _puts_between(
     known = False
     for queue in queues:
         span, producers = number(queue, "put_span_s"), names_under(queue, "producers")
-        own = sum(station.wall / station.workers for station in stations if station.name in producers)
+        own = sum(
+            station.wall / station.workers for station in stations if station.name in producers
+        )
         if span is None or not own:
             continue
         known = True

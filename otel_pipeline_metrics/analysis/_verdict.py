@@ -111,6 +111,10 @@ def _verdict(facts: Facts) -> Verdict:
         return _cpu(facts, top)
     if not top.gets and top.between > 0.5 * top.work:
         return _loop_source(facts, top)
+    return _who_limits(facts, top)
+
+
+def _who_limits(facts: Facts, top: Station) -> Verdict:
     if facts.turns:
         return _turns(facts)
     if _source_limits(facts, top):
@@ -158,6 +162,17 @@ def _cpu_limits(facts: Facts, top: Station) -> bool:
 
 def _cpu(facts: Facts, top: Station) -> Verdict:
     full = facts.utilization is not None and facts.utilization >= CPU_FULL
+    assumptions = [
+        (
+            "CPU time is known for the whole process only: which stage used it is inferred "
+            "from busy times, which hold waits for the CPU."
+        )
+    ]
+    if not full and not _computing(facts):
+        assumptions.append(
+            "That is less than one CPU: the rest is taken to be lost where the GIL is handed on, "
+            "or to whatever else the machine did."
+        )
     advice = [
         (
             f"Look at {top.name} with a profiler first: its busy time is the largest, "
@@ -179,12 +194,7 @@ def _cpu(facts: Facts, top: Station) -> Verdict:
         confidence="high" if full and facts.concurrency >= CROWD else "medium",
         why=_words.cpu(facts),
         advice=advice,
-        assumptions=[
-            (
-                "CPU time is known for the whole process only: which stage used it is inferred "
-                "from busy times, which hold waits for the CPU."
-            )
-        ],
+        assumptions=assumptions,
     )
 
 
@@ -275,16 +285,17 @@ def _loop_source(facts: Facts, top: Station) -> Verdict:
 
 def _turns(facts: Facts) -> Verdict:
     """Stages that the same workers run one after the other: the run takes as long as their sum."""
-    top = facts.turns[0]
-    tied = [station for station in facts.turns if top.demand < TIE * station.demand]
+    ordered = sorted(facts.turns, key=lambda station: station.demand, reverse=True)
+    top = ordered[0]
+    tied = [station for station in ordered if top.demand < TIE * station.demand]
     together = sum(station.demand for station in facts.turns)
     saved = top.demand * _waste(top)
     verdict = Verdict(
         kind="stage",
         stage=top.name,
-        busy=top.busy / (facts.wall_s * top.workers),
+        busy=top.share,
         confidence="low" if facts.unseen else "medium",
-        why=_words.turns(facts.turns, facts),
+        why=_words.turns(top, tied, facts),
         assumptions=[_words.MEASURED, _words.TURNS],
     )
     if _waste(top) >= WASTE and together / (together - saved) - 1 >= WORTH:

@@ -117,18 +117,21 @@ def tie(tied: Sequence[Station], facts: Facts) -> str:
     )
 
 
-def turns(stages: Sequence[Station], facts: Facts) -> str:
+def turns(top: Station, tied: Sequence[Station], facts: Facts) -> str:
     """Say that the stages ran one after the other."""
-    top, count = stages[0], round(stages[0].workers / facts.runs)
-    each = [f"{s.name} {seconds(s.demand)}" for s in stages]
-    together = sum(station.demand for station in stages)
-    where = "one worker" if count <= 1 else f"the same {workers(count)}"
+    count = round(top.workers / facts.runs)
+    where, in_each = (
+        ("one worker", "") if count <= 1 else (f"the same {workers(count)}", " in each")
+    )
+    each = listed([f"{s.name} {seconds(s.demand)}" for s in facts.turns])
+    together = seconds(sum(station.demand for station in facts.turns))
+    most = f"{top.name} takes the most, {percent(top.demand / facts.wall_s)} of the run."
+    if len(tied) > 1:
+        most = f"{listed([s.name for s in tied])} take about the same."
     return (
-        f"{listed([s.name for s in stages])} take turns in {where}: only one of them runs "
-        f"at a time{'' if count <= 1 else ' in each'}, none waits for another, and their busy times "
-        f"({listed(each)}) add up to {seconds(together)} in a run of {seconds(facts.wall_s)}. "
-        f"{top.name} takes {percent(top.demand / facts.wall_s)} of the run"
-        f"{', about as much as the next' if top.demand < 1.075 * stages[1].demand else ', the most'}."
+        f"{listed([s.name for s in facts.turns])} take turns in {where}: only one of them runs at "
+        f"a time{in_each}, and none waits for another. Their busy times ({each}) add up to "
+        f"{together} in a run of {seconds(facts.wall_s)}. {most}"
     )
 
 

@@ -133,3 +133,33 @@ def test_with_threads() -> None:
     assert (verdict["kind"], verdict["stage"]) == ("stage", "store")
     assert stages_of(run.report)["store"]["workers"] == 2
     assert pytest.approx(verdict["what_if"]["gain"], abs=0.01) == 0.5
+
+
+async def in_one_loop(times: dict[str, float]) -> RunReport:
+    """Every stage after the other in one task, although there are queues between them."""
+    async with opm.run("in turn", resources=False) as run:
+        queues: list[Any] = [
+            opm.wrap_queue(asyncio.Queue(4), name=f"q{number}") for number in range(len(times) - 1)
+        ]
+        stages = [opm.stage(name=name)(asyncio.sleep) for name in times]
+        for _ in range(40):
+            for number, (work, duration) in enumerate(zip(stages, times.values(), strict=True)):
+                if number:
+                    await queues[number - 1].get()
+                await work(duration)
+                if number < len(queues):
+                    await queues[number].put(0)
+    return run.report
+
+
+def test_stages_in_one_loop() -> None:
+    """No slow source: the stages take turns."""
+    alike = analyze(_virtual_time.run(in_one_loop({"p": 0.02, "w": 0.02})))
+    three = analyze(
+        _virtual_time.run(in_one_loop({"fetch": 0.001, "process": 0.02, "write": 0.004}))
+    )
+
+    assert (alike["kind"], alike["ties"], alike["what_if"]) == ("tie", ["p", "w"], None)
+    assert (three["kind"], three["stage"], three["what_if"]) == ("stage", "process", None)
+    assert "fetch, process and write take turns in one worker" in three["why"]
+    assert not any("more workers of process, " in said for said in three["advice"])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
+import math
+import re
+from typing import Any
 
 import pytest
 
@@ -393,3 +397,124 @@ def test_merged_runs(wall_s: float) -> None:
 
     assert (held["kind"], held["stage"]) == ("stage", "parse")
     assert slow["kind"] == "source"
+
+
+def in_turn(times: dict[str, float], *, workers: int = 1, span: float = 97.5, **more: Any) -> Data:
+    """Stages in one loop, a queue between each two; none ever waits."""
+    names = list(times)
+    return report(
+        [
+            stage(name, busy=busy * workers, inside=busy * workers, workers=workers)
+            for name, busy in times.items()
+        ],
+        [queue(f"q{i}", [a], [b], span=span) for i, (a, b) in enumerate(itertools.pairwise(names))],
+        **more,
+    )
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_taking_turns(workers: int) -> None:
+    """More workers of one of them cannot help, however little the others do."""
+    found = analyze(in_turn({"fetch": 4, "process": 78, "write": 16}, workers=workers))
+
+    assert (found["kind"], found["stage"], found["ties"]) == ("stage", "process", [])
+    assert found["what_if"] is None
+    assert "fetch, process and write take turns in" in found["why"]
+    assert "with a queue between: at most about 26 % more throughput" in found["advice"][0]
+    assert not any("more workers of process, " in said for said in found["advice"])
+
+
+def test_taking_turns_alike() -> None:
+    found = analyze(in_turn({"p": 49, "w": 48}))
+
+    assert (found["kind"], found["ties"], found["what_if"]) == ("tie", ["p", "w"], None)
+    assert "p and w take turns in one worker" in found["why"]
+
+
+def test_taking_turns_while_computing() -> None:
+    """Threads would share the GIL."""
+    found = analyze(in_turn({"p": 80, "w": 18}, cpu=(0.49, 2, "host")))
+
+    assert (found["kind"], found["stage"]) == ("stage", "p")
+    assert "in processes" in found["advice"][0]
+
+
+def test_taking_turns_in_vain() -> None:
+    data = in_turn({"p": 70, "w": 28})
+    data["stages"][0]["errors"]["total"] = 500
+
+    found = analyze(data)
+
+    assert (found["kind"], found["stage"], found["what_if"]) == ("errors", "p", None)
+
+
+def test_taking_turns_behind_a_queue_filled_by_the_same_loop() -> None:
+    """What fills the first queue seems to take all of the time, but nobody ever lacked input."""
+    data = in_turn({"p": 49, "w": 48})
+    data["queues"].insert(0, queue("in", [], ["p"], span=97.5))
+
+    assert analyze(data)["kind"] == "tie"
+
+
+def test_done_early_is_not_taking_turns() -> None:
+    """A worker of its own puts within its own time, however late the other one began."""
+    found = analyze(in_turn({"p": 12, "w": 86}, span=11.9))
+
+    assert (found["kind"], found["stage"]) == ("stage", "w")
+    assert "turns" not in found["why"]
+    assert found["what_if"] is not None
+
+
+@pytest.mark.parametrize(("second", "kind"), [(48, "tie"), (25, "source")])
+def test_no_source_without_idleness(second: float, kind: str) -> None:
+    """Nobody waited: then all of the run was work, or part of it was spent elsewhere."""
+    assert analyze(in_turn({"p": 49, "w": second}, span=10))["kind"] == kind
+
+
+def threads(cores: float, *, idle: float = 140, source: float = 1) -> Data:
+    """Four threads that compute, fed by one that is mostly blocked."""
+    return report(
+        [stage("work", busy=400 - idle, idle=idle, workers=4)],
+        [queue("q", [], ["work"], span=98, blocked=98 - source, capacity=4)],
+        cpu=(cores / 2, 2, "host"),
+    )
+
+
+@pytest.mark.parametrize("cores", [0.76, 0.83, 0.9, 1.0, 1.24])
+def test_gil(cores: float) -> None:
+    """On a noisy machine the GIL leaves part of its CPU unused."""
+    found = analyze(threads(cores))
+
+    assert (found["kind"], found["stage"], found["confidence"]) == ("cpu", "work", "medium")
+    assert found["what_if"] is None
+    assert not any("more throughput" in said for said in found["advice"])
+    assert any("less than one CPU" in said for said in found["assumptions"]) == (cores < 0.9)
+
+
+def test_no_gil_without_overlap_or_with_a_slow_source() -> None:
+    assert analyze(threads(0.83, idle=270))["kind"] == "stage"
+    assert analyze(threads(0.83, source=98))["kind"] == "source"
+
+
+@pytest.mark.parametrize("cores", [0.05, 0.35, 0.5, 0.7])
+def test_no_gain_beyond_the_cpu(cores: float) -> None:
+    found = analyze(threads(cores, idle=0))
+
+    most = 1 / cores - 1 if cores > 0.3 else math.inf
+    assert found["kind"] == "stage"
+    assert found["what_if"]["gain"] == pytest.approx(min(0.25, most))
+    workers, percent = re.findall(
+        r"With (\d+) more workers of work, .* about (\d+) %", "".join(found["advice"])
+    )[0]
+    assert 2 <= int(workers) <= 8
+    assert int(percent) <= min(200, most * 100 + 0.5)
+
+
+def test_one_more_worker_and_a_cpu_half_used() -> None:
+    data = example(cpu=(0.3, 2, "host"))
+
+    found = analyze(data)
+
+    assert found["what_if"]["gain"] == pytest.approx(1 / 0.6 - 1)
+    assert not any("more workers of write" in said for said in found["advice"])
+    assert any("0.60 CPUs were busy already" in said for said in found["assumptions"])
