@@ -178,7 +178,19 @@ def _checked(data: object) -> dict[str, Any]:
         for entry in data[name]:
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise ValueError(f"not a whole report: {name!r} has an entry without a name")
+            _check_numbers(entry, f"{name} {entry['name']!r}")
     return copy.deepcopy(data)
+
+
+def _check_numbers(part: dict[str, Any], where: str) -> None:
+    """Refuse text where a number belongs: it would compare as anything, or not at all."""
+    for key, value in part.items():
+        if key in ("name", "kind", "producers", "consumers"):
+            continue
+        if isinstance(value, dict):
+            _check_numbers(value, f"{where}, {key}")
+        elif value is not None and not isinstance(value, (int, float)):
+            raise ValueError(f"not a whole report: {where}: {key!r} is no number")
 
 
 def _check_schema(schema: object) -> None:
