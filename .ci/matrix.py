@@ -34,6 +34,8 @@ LEFT_OUT = (
     "--ignore=tests/examples",
     "-m",
     "not backends and not slow",
+    # Two cells share two cores. What fails once only is run again, and printed as "rerun".
+    "--reruns=1",
 )
 
 
