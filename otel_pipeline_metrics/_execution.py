@@ -91,15 +91,7 @@ class Execution:
             TypeError: `n` is no integer.
             ValueError: `n` is negative, or `direction` is neither "in" nor "out".
         """
-        count = _count(n, "n")
-        _check_direction(direction)
-        if self.series is None:
-            return
-        detail = self.detail()
-        if direction == "in":
-            detail.items_in = (detail.items_in or 0) + count
-        else:
-            detail.items_out = (detail.items_out or 0) + count
+        self._add("items", n, direction)
 
     def add_bytes(self, n: int, direction: Direction = "out") -> None:
         """Count `n` more payload bytes that went `in` or came `out`.
@@ -108,15 +100,15 @@ class Execution:
             TypeError: `n` is no integer.
             ValueError: `n` is negative, or `direction` is neither "in" nor "out".
         """
+        self._add("bytes", n, direction)
+
+    def _add(self, what: str, n: int, direction: Direction) -> None:
         count = _count(n, "n")
         _check_direction(direction)
         if self.series is None:
             return
-        detail = self.detail()
-        if direction == "in":
-            detail.bytes_in = (detail.bytes_in or 0) + count
-        else:
-            detail.bytes_out = (detail.bytes_out or 0) + count
+        detail, counted = self.detail(), f"{what}_{direction}"
+        setattr(detail, counted, (getattr(detail, counted) or 0) + count)
 
     def retry(self, error: BaseException | type[BaseException] | str | None = None) -> None:
         """Count one more attempt, after `error` if there was one.
