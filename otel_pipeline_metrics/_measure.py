@@ -1,8 +1,8 @@
 """The accounting of one execution.
 
-The hot path is `begin` and `end`: two clock reads, one context variable, a list of four, two
-appends. Nothing is aggregated there and no lock is taken. Whatever says more than a duration
-has an `Execution`, which costs as much again.
+The hot path is written out in `_wrappers`: two clock reads, one context variable, a list of
+four, two appends. Nothing is aggregated there and no lock is taken. What is here is for whatever
+has more to say than a duration: it has an `Execution`, which costs as much again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 APART: Final = object()
 """In a cell's place of a token: measured, but not current."""
 
-# --- the hot path ---------------------------------------------------------------------------
+# --- invocations ------------------------------------------------------------------------------
 
 
 def begin(stage: StageId) -> Cell:
@@ -68,40 +68,28 @@ def end(
     count: Callable[[Any], int] | None = None,
     returned: Any = None,
 ) -> None:
-    """End an invocation that began here. Never raises.
+    """End an invocation that has more to tell than its duration. Never raises.
+
+    The wrappers end all others themselves.
 
     Args:
-        cell: what `begin` returned.
+        cell: what `begin` returned, or a wrapper made.
         error: what the user's code was left with.
         count: how many items `returned` is.
         returned: what the user's code returned.
     """
-    token = cell[1]
-    if token is None:
+    execution = execution_of(cell)
+    if execution is None:
         return
     try:
         now = _clock.now()
-        if cell[3] is not None or error is not None or count is not None:
-            _end_telling(cell, now, error, count, returned)
-            return
-        cell[1] = None
-        try:  # noqa: SIM105 - contextlib.suppress costs more than all of this
-            current.reset(token)
-        except ValueError:
-            # closed from another context, where nothing of it is current
-            pass
-        series = cell[0]
-        elapsed = now - cell[2]
-        if elapsed > series.slow_s:
-            show_slow(series, elapsed)
-        series.plain.append(elapsed)
-        if len(series.plain) >= PENDING_BOUND:
-            drain_series(series)
+        execution.elapsed += now - cell[2]
+        _put_aside(execution, now)
+        if count is not None:
+            count_items(execution, count, returned)
+        _close(execution, error)
     except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
         _guard.fault("ending a stage")
-
-
-# --- invocations that say more than their duration -----------------------------------------------
 
 
 def enter(stage: StageId) -> Execution:
@@ -156,23 +144,6 @@ def show_slow(series: Series, elapsed: float) -> None:
     """Make a span, after the fact, for an invocation that was slow among its like."""
     if _hooks.tracing is not None:
         _hooks.tracing.late(series, StageResult(elapsed))
-
-
-def _end_telling(
-    cell: Cell,
-    now: float,
-    error: BaseException | None,
-    count: Callable[[Any], int] | None,
-    returned: Any,
-) -> None:
-    execution = execution_of(cell)
-    if execution is None:
-        return
-    execution.elapsed += now - cell[2]
-    _put_aside(execution, now)
-    if count is not None:
-        count_items(execution, count, returned)
-    _close(execution, error)
 
 
 # --- invocations that are put aside and taken up again: generators --------------------------------

@@ -44,14 +44,6 @@ class RecordedResources:
         )
 
 
-def resource_limits() -> dict[str, Any]:
-    """Return what this process may use at most, for the report."""
-    from otel_pipeline_metrics._probes.cgroup import limits  # reads files: only when asked
-
-    found = limits()
-    return {"source": found.source, "cpus": found.cpus, "memory_bytes": found.memory_bytes}
-
-
 class Gathering:
     """Everything that is counted while one run lasts."""
 

@@ -225,10 +225,6 @@ class Spool:
             own = parcel.owner == self.owner
             account.note_unspooled(parcel.items, own=own, sent=sent)
 
-    def drop_expired(self) -> None:
-        """Drop what is too old."""
-        self._make_room(0)
-
     def _make_room(self, size: int) -> None:
         """Drop the oldest batches until there is room for `size` bytes.
 
