@@ -18,6 +18,7 @@ from otel_pipeline_metrics import (
     _telemetry,
     _termination,
 )
+from otel_pipeline_metrics._also_async import AlsoAsync
 from otel_pipeline_metrics._model import (
     AttributeValue,
     check_attributes,
@@ -75,7 +76,7 @@ def run(
     return Run(name, report, resources, attributes, total, live)
 
 
-class Run:
+class Run(AlsoAsync["Run"]):
     """One run; what `run(...)` gives. It can be entered once."""
 
     def __init__(  # noqa: PLR0917 - made by `run` alone, which takes them by name
@@ -184,19 +185,6 @@ class Run:
             self._final = RunReport(self._data())
             written = self._write(self._final)
             _show(self._final, written)
-
-    async def __aenter__(self) -> Run:
-        """As `__enter__`; nothing is awaited."""
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """As `__exit__`; nothing is awaited."""
-        self.__exit__(kind, error, traceback)
 
     def terminated(self) -> None:
         """Write the report as far as it has got: the process is about to be ended."""

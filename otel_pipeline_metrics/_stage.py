@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
 
 from otel_pipeline_metrics import _measure, _series
+from otel_pipeline_metrics._also_async import AlsoAsync
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
 from otel_pipeline_metrics._wrappers import wrap
 
@@ -24,7 +25,7 @@ F = TypeVar(
 )
 
 
-class Stage:
+class Stage(AlsoAsync["Execution"]):
     """One stage of a pipeline; what `stage(...)` returns.
 
     Use it as a decorator on a function, coroutine function, generator function, async
@@ -90,19 +91,6 @@ class Stage:
         else:
             return  # one exit too many; what is current is not ours
         _measure.end(execution.cell, error)
-
-    async def __aenter__(self) -> Execution:
-        """As `__enter__`; nothing is awaited."""
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """As `__exit__`; nothing is awaited."""
-        self.__exit__(kind, error, traceback)
 
     def _block_id(self) -> StageId:
         if self._id is None:

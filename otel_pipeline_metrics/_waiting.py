@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _clock, _guard, _hooks
+from otel_pipeline_metrics._also_async import AlsoAsync
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._model import WaitState
 
 
-class waiting:  # noqa: N801 - reads as a word in `with waiting():`
+class waiting(AlsoAsync["waiting"]):  # noqa: N801 - reads as a word in `with waiting():`
     """While this block lasts, the worker here waits; `with` and `async with`.
 
     In a stage or between stages, the time counts as `blocked` and not as `busy`: use it
@@ -65,16 +66,3 @@ class waiting:  # noqa: N801 - reads as a word in `with waiting():`
                 _hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
         except Exception:  # noqa: BLE001 - as above
             _guard.fault("ending a wait")
-
-    async def __aenter__(self) -> waiting:
-        """As `__enter__`; nothing is awaited."""
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """As `__exit__`; nothing is awaited."""
-        self.__exit__(kind, error, traceback)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics._also_async import AlsoAsync
 from otel_pipeline_metrics._probes import _fork, resources
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class _Totals:
         return min(1.0, max(0.0, self.last.cpu_s - self.first.cpu_s) / possible)
 
 
-class ResourceMonitor:
+class ResourceMonitor(AlsoAsync["ResourceMonitor"]):
     """Samples CPU, memory, disk and network of this process in a daemon thread.
 
     ```python
@@ -241,18 +242,6 @@ class ResourceMonitor:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        self.start()
-        return self
-
-    async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
