@@ -180,10 +180,13 @@ def _ours() -> Iterator[Case]:
         "ours, unsampled": installed(tracers(ParentBased(ALWAYS_OFF)), _meters()),
         "ours, traced, past the span budget": installed(tracers(), _meters(), 0.0),
     }
+    third = {"source": "bench"}  # as many attributes on a span as by hand
     for name, before in ways.items():
         calls = 300 if "traced" in name or "unsampled" in name else 2000
-        yield Case(name, opm.stage(name, kind="process")(f), False, before, calls)
-        yield Case(name, opm.stage(name + " ", kind="process")(g), True, before, calls)
+        yield Case(name, opm.stage(name, kind="process", attributes=third)(f), False, before, calls)
+        yield Case(
+            name, opm.stage(name + " ", kind="process", attributes=third)(g), True, before, calls
+        )
 
 
 def _ours_otherwise() -> Iterator[Case]:

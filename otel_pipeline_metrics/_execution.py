@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics import _clock, _guard, _hooks
 from otel_pipeline_metrics._model import check_attribute, qualified_name
+from otel_pipeline_metrics._series import PLAIN
 from otel_pipeline_metrics._waiting import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
+    from otel_pipeline_metrics._hooks import OpenSpan
     from otel_pipeline_metrics._model import AttributeValue, Direction
     from otel_pipeline_metrics._series import Cell, Scope, Series
 
@@ -45,7 +47,7 @@ class Execution:
 
     # Class attributes, not slots: an instance then stores only what is not as usual.
     cell: Cell
-    """What is current while it runs: [series, token, started, itself]."""
+    """What is current while it runs: [series, token, started, itself], and of its span."""
     series: Series | None
     """None once it is closed."""
     elapsed: float = 0.0
@@ -55,10 +57,7 @@ class Execution:
     plain: bool = True
     """Whether its duration is all there is to say so far."""
     details: Details | None = None
-    span: Any = None
-    attached: Any = None
-    context: Any = None
-    """The OpenTelemetry context with its span."""
+    span: OpenSpan | None = None
     # the following only where a queue is instrumented
     worker: Any = None
     opener: object = None
@@ -70,6 +69,12 @@ class Execution:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.series = cell[0]
+        self.adopt_span()
+
+    def adopt_span(self) -> None:
+        """Take over the span that is open in the cell, if there is one; not for users."""
+        if len(self.cell) > PLAIN and _hooks.tracing is not None:
+            self.span = _hooks.tracing.handle(self.cell)
 
     @property
     def scope(self) -> Scope:
@@ -123,10 +128,10 @@ class Execution:
         if detail.retries is None:
             detail.retries = {}
         detail.retries[error_type] = detail.retries.get(error_type, 0) + 1
-        if self.span is not None and _hooks.tracing is not None:
+        if self.span is not None:
             with _guard.guarded("a retry's span event"):
                 # the first attempt is no retry, so the first retry is attempt 2
-                _hooks.tracing.retry(self, sum(detail.retries.values()) + 1, error_type)
+                self.span.retry(sum(detail.retries.values()) + 1, error_type)
 
     def waiting(self) -> waiting:
         """Wait for a permit, a rate limit or a slow receiver: `with s.waiting():`.
@@ -157,8 +162,8 @@ class Execution:
 
     def link(self, link: tuple[Any, str, float]) -> None:
         """Link the span to a producer's (span context, queue, seconds); not for users."""
-        if self.span is not None and _hooks.tracing is not None:
-            _hooks.tracing.link(self, link)
+        if self.span is not None:
+            self.span.link(link)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Put an attribute on the span, and on metrics if `configure(metric_attributes=)` says so.

@@ -5,42 +5,59 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import StageResult, WaitState
-    from otel_pipeline_metrics._series import Series
+    from otel_pipeline_metrics._series import Cell, Series
+
+
+Link = tuple[Any, str, float]
+"""To the producer of an item: its span context, the queue, and the seconds in it."""
 
 
 class Tracing(Protocol):
     """Opens and closes spans."""
 
-    def wanted(self, series: Series) -> bool:
-        """Tell whether the next invocation is to have a span; asked for every one."""
+    def open(self, cell: Cell, links: Sequence[Link] = (), links_dropped: int = 0) -> None:
+        """Open a span into the cell and make it current, if one is wanted; always asked."""
 
-    def start(self, execution: Execution) -> None:
-        """Open the span of an execution and make it current."""
+    def close(self, cell: Cell, elapsed: float) -> None:
+        """End the span of an invocation that has nothing to tell but its duration."""
 
-    def suspend(self, execution: Execution) -> None:
-        """Make the span no longer current; it stays open."""
-
-    def resume(self, execution: Execution) -> None:
-        """Make the span current again."""
-
-    def retry(self, execution: Execution, attempt: int, error_type: str) -> None:
-        """Add the event of a retry."""
-
-    def link(self, execution: Execution, link: tuple[Any, str, float]) -> None:
-        """Link an open span to the producer of an item: (span context, queue, seconds)."""
-
-    def end_plain(self, execution: Execution) -> Any:
-        """Close the span of an invocation that has nothing to say but its duration."""
+    def handle(self, cell: Cell) -> OpenSpan:
+        """Return what tells more of the span that is open in a cell."""
 
     def late(self, series: Series, result: StageResult) -> Any:
         """Make a span after the fact, if the budget allows, for what turned out worth one."""
 
-    def end(self, execution: Execution, result: StageResult) -> Any:
-        """Close the span; return the context for exemplars, or None."""
+
+class OpenSpan(Protocol):
+    """The span of an invocation in progress."""
+
+    def suspend(self) -> None:
+        """Make it no longer current; it stays open."""
+
+    def resume(self) -> None:
+        """Make it current again."""
+
+    def retry(self, attempt: int, error_type: str) -> None:
+        """Add the event of a retry."""
+
+    def link(self, link: Link) -> None:
+        """Link it to the producer of an item."""
+
+    def drop_links(self, count: int) -> None:
+        """Say how many producers it is not linked to."""
+
+    def identity(self) -> Any:
+        """Return its span context, for links to it."""
+
+    def close(self, elapsed: float) -> None:
+        """End it; there is nothing to tell but the duration."""
+
+    def end(self, result: StageResult) -> Any:
+        """End it, with what there is to tell; return its context if sampled, for exemplars."""
 
 
 class WorkerAccounting(Protocol):

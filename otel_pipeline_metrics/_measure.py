@@ -7,17 +7,15 @@ has more to say than a duration: it has an `Execution`, which costs as much agai
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _series
 from otel_pipeline_metrics._execution import NOTHING, Details, Execution
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
-from otel_pipeline_metrics._semconv import DURATION_BUCKETS
 from otel_pipeline_metrics._series import PENDING_BOUND, Cell, StageId, current, drain_series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics._series import Series
 
@@ -37,12 +35,14 @@ def begin(stage: StageId) -> Cell:
         if series is None:
             series = scope.add(stage)
         series.begun.append(None)
-        cell = [series, None, 0.0, None]
+        cell: Cell = [series, None, 0.0, None]
         if _gc.running_in and _gc.here():
             apart(cell)
         else:
-            if _hooks.tracing is not None or _hooks.workers is not None:
+            if _hooks.workers is not None:
                 observe(cell)
+            elif _hooks.tracing is not None:
+                open_span(cell)
             cell[1] = current.set(cell)
         cell[2] = _clock.now()
     except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
@@ -50,16 +50,26 @@ def begin(stage: StageId) -> Cell:
     return cell
 
 
-def apart(cell: Cell) -> None:
+def apart(cell: Cell) -> Any:
     """Let an invocation be measured without being current: the garbage collector called it."""
     cell[1] = APART
     cell[3] = Execution(cell)
+    return APART
 
 
 def failed(where: str) -> Cell:
     """Report the fault being handled; return what stands for an invocation not measured."""
     _guard.fault(where)
     return NOTHING.cell
+
+
+def not_ended(cell: Cell, error: Exception) -> None:
+    """End an invocation that could not be ended in the short way, or report the fault."""
+    if isinstance(error, ValueError) and cell[1] is not None:
+        # in another context than it began in, which the long way knows
+        end(cell)
+        return
+    failed("ending a stage")
 
 
 def end(
@@ -114,15 +124,9 @@ def innermost() -> Execution:
 
 
 def observe(cell: Cell) -> None:
-    """Open the span of an invocation that begins, if one is wanted, and tell its worker."""
-    tracing, workers = _hooks.tracing, _hooks.workers
+    """Tell the worker of an invocation that begins, and open its span if one is wanted."""
+    workers = _hooks.workers
     if workers is None:
-        if tracing is not None and tracing.wanted(cell[0]):
-            execution = cell[3] = Execution(cell)
-            try:
-                tracing.start(execution)
-            except Exception:  # noqa: BLE001 - it is measured without a span
-                _guard.fault("starting a span")
         return
     execution = cell[3] = Execution(cell)
     workers.opened(execution)
@@ -131,11 +135,15 @@ def observe(cell: Cell) -> None:
 
 
 def _start_span(execution: Execution) -> None:
-    tracing, series = _hooks.tracing, execution.series
-    if tracing is None or series is None or not tracing.wanted(series):
-        return
+    open_span(execution.cell, execution.links, execution.links_dropped)
+    execution.adopt_span()
+
+
+def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> None:
+    """Open the span of an invocation that begins, if one is wanted."""
     try:
-        tracing.start(execution)
+        if _hooks.tracing is not None:
+            _hooks.tracing.open(cell, links, links_dropped)
     except Exception:  # noqa: BLE001 - it is measured without a span
         _guard.fault("starting a span")
 
@@ -240,14 +248,14 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
 
 def _trace(execution: Execution, step: Literal["suspend", "resume"]) -> None:
     """Take a step of the execution's span; it is measured whether that works or not."""
-    tracing = _hooks.tracing
-    if tracing is None or execution.span is None:
+    span = execution.span
+    if span is None:
         return
     try:
         if step == "suspend":
-            tracing.suspend(execution)
+            span.suspend()
         else:
-            tracing.resume(execution)
+            span.resume()
     except Exception:  # noqa: BLE001 - as said
         _guard.fault(f"a span's {step}")
 
@@ -276,7 +284,8 @@ def _close(execution: Execution, error: BaseException | None) -> None:
         return
     if execution.plain and error is None:
         if execution.span is not None:
-            _end_plain_span(execution, series)
+            with _guard.guarded("ending a span"):
+                execution.span.close(execution.elapsed)
         elif execution.elapsed > series.slow_s:
             show_slow(series, execution.elapsed)
         series.plain.append(execution.elapsed)
@@ -286,18 +295,6 @@ def _close(execution: Execution, error: BaseException | None) -> None:
     execution.cell[3] = None  # and no cycle for the garbage collector to find
     if len(series.plain) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
-
-
-def _end_plain_span(execution: Execution, series: Series) -> None:
-    try:
-        context = _hooks.tracing.end_plain(execution) if _hooks.tracing is not None else None
-    except Exception:  # noqa: BLE001 - the numbers stand without the span
-        _guard.fault("ending a span")
-        return
-    if context is not None:
-        # one for each bucket is all that a histogram's reservoir keeps
-        bucket = bisect_left(DURATION_BUCKETS, execution.elapsed)
-        series.exemplars[bucket] = (execution.elapsed, context)
 
 
 def _result(execution: Execution, error: BaseException | None) -> StageResult:
@@ -317,13 +314,13 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         attributes=detail.attributes,
         event_times=detail.event_times or (),
     )
-    tracing, series = _hooks.tracing, execution.series
-    if tracing is None or series is None:
+    series, tracing = execution.series, _hooks.tracing
+    if series is None:
         return result
     try:
         if execution.span is not None:
-            context = tracing.end(execution, result)
-        elif outcome == "error" or result.busy_s > series.slow_s:
+            context = execution.span.end(result)
+        elif tracing is not None and (outcome == "error" or result.busy_s > series.slow_s):
             context = tracing.late(series, result)
         else:
             return result

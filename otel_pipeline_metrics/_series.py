@@ -112,7 +112,7 @@ class Series:
         self.cache: Any = None
         """For the tracer: span attributes that are the same for every execution."""
         self.exemplars: dict[int, tuple[float, Any]] = {}
-        """By bucket: the latest of `plain` with a sampled span, and its context."""
+        """By bucket: one of `plain` with a sampled span, and its context."""
         self.spans_made = 0
         self.grant_spans()
 
@@ -240,12 +240,16 @@ ambient = process_scope
 """The scope of work that carries no context: the only run there is, else the process."""
 
 Cell = list[Any]
-"""What is current: [scope] of a run, or [series, token, started, execution] of an invocation.
+"""What is current: [scope] of a run, or [series, token, started, execution] of an invocation, and
+its open span, the context with that, and the token of that context, if there is one.
 
 The token is None once the invocation is over; the execution is None until something beyond
 its duration is said or seen. A list of four is made at an eighth of an object's cost, and,
 unlike a value in the context, it is shared with the tasks that the invocation spawns.
 """
+
+PLAIN: Final = 4
+"""The length of an invocation's cell without a span."""
 
 current: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 

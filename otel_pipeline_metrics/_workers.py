@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_pipeline_metrics import _clock, _guard, _hooks, _series
 from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import TimeInStates, WaitState
-from otel_pipeline_metrics._semconv import LINKS_DROPPED
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._series import Cell, QueueSeries, Scope, Series
@@ -217,8 +216,8 @@ class Worker:
         execution.links = (*execution.links, *late)
         for link in late:
             execution.link(link)
-        if execution.links_dropped:
-            execution.span.set_attribute(LINKS_DROPPED, execution.links_dropped)
+        if execution.links_dropped and execution.span is not None:
+            execution.span.drop_links(execution.links_dropped)
 
     def entered(self, series: Series, now: float) -> None:
         """Give the stage what was spent for it before."""
@@ -394,7 +393,7 @@ class Accounting:
         if not worker.stack:
             worker.queue_since = False
             span = execution.span
-            worker.context = None if span is None else span.get_span_context()
+            worker.context = None if span is None else span.identity()
 
     def wait_begins(self, state: WaitState, now: float) -> Wait:
         """Let the worker here wait; return what `wait_ends` takes."""
@@ -450,7 +449,7 @@ def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
     if execution is None or execution.series is None:
         return None
     queue.producers[execution.series.key.stage] = None
-    return None if execution.span is None else execution.span.get_span_context()
+    return None if execution.span is None else execution.span.identity()
 
 
 def got(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) -> None:

@@ -1,10 +1,11 @@
 """The four thin wrappers around a user's function: plain, coroutine, generator, async generator.
 
 What costs most when it is called is written out here, in the plain and in the coroutine wrapper:
-an invocation with nothing to tell but its duration. Two calls would be a fifth of that. All else
-is in `_measure`, once. The user's function never runs inside a guard. The wrappers close over
-names and functions alone, and reach the context variable through modules, so that decorated
-functions pickle, by value too (cloudpickle).
+an invocation with nothing to tell but its duration. Two calls would be a fifth of that. `_fitted`
+gives these two the parameters of the function. All else is in `_measure`, once. The user's
+function never runs inside a guard. The wrappers close over names and functions alone, and reach
+the context variable through modules, so that decorated functions pickle, by value too
+(cloudpickle).
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics import _clock, _gc, _hooks, _series
+from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _series
+from otel_pipeline_metrics._fitted import wrapper_of
 from otel_pipeline_metrics._measure import (
     apart,
     end,
     failed,
     finish,
+    not_ended,
     observe,
     pause,
     prepare,
@@ -27,7 +30,7 @@ from otel_pipeline_metrics._measure import (
     show_slow,
     yielded,
 )
-from otel_pipeline_metrics._series import PENDING_BOUND, drain_series
+from otel_pipeline_metrics._series import PENDING_BOUND, PLAIN, drain_series
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -53,15 +56,15 @@ def wrap(
     if inspect.isgeneratorfunction(called):
         return _generator(function, stage, items)
     if inspect.iscoroutinefunction(called):
-        return _coroutine(function, stage, items)
-    return _plain(function, stage, items)
+        return wrapper_of(_coroutine, function, stage, items)
+    return wrapper_of(_plain, function, stage, items)
 
 
 def _plain(  # noqa: C901 - the hot path, written out
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path, written out
         # --- it begins
         try:
             current, now = _series.current, _clock.now
@@ -75,12 +78,17 @@ def _plain(  # noqa: C901 - the hot path, written out
             cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
             if _gc.running_in and _gc.here():
-                apart(cell)
+                token = apart(cell)
             else:
-                if tracing is not None or _hooks.workers is not None:
+                if _hooks.workers is not None:
                     observe(cell)
-                cell[1] = current.set(cell)
-            cell[2] = now()
+                elif tracing is not None:
+                    try:
+                        tracing.open(cell)
+                    except Exception:  # noqa: BLE001 - it is measured without a span
+                        _guard.fault("starting a span")
+                token = cell[1] = current.set(cell)
+            began = cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")
         # --- the user's
@@ -94,17 +102,20 @@ def _plain(  # noqa: C901 - the hot path, written out
             end(cell, None, items, returned)
             return returned
         try:
-            elapsed = now() - cell[2]
-            current.reset(cell[1])
+            elapsed = now() - began
+            current.reset(token)
             cell[1] = None
             plain = series.plain
             plain.append(elapsed)
-            if elapsed > series.slow_s:
-                show_slow(series, elapsed)
+            if tracing is not None:
+                if len(cell) > PLAIN:
+                    tracing.close(cell, elapsed)
+                elif elapsed > series.slow_s:
+                    show_slow(series, elapsed)
             if len(plain) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
-            failed("ending a stage")
+        except Exception as error:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
+            not_ended(cell, error)
         return returned
 
     return wrapper
@@ -114,7 +125,7 @@ def _coroutine(  # noqa: C901 - the hot path, written out
     function: Callable[..., Awaitable[Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(function)
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - as above
         # --- it begins
         try:
             current, now = _series.current, _clock.now
@@ -128,12 +139,17 @@ def _coroutine(  # noqa: C901 - the hot path, written out
             cell: Cell = [series, None, 0.0, None]
             tracing = _hooks.tracing
             if _gc.running_in and _gc.here():
-                apart(cell)
+                token = apart(cell)
             else:
-                if tracing is not None or _hooks.workers is not None:
+                if _hooks.workers is not None:
                     observe(cell)
-                cell[1] = current.set(cell)
-            cell[2] = now()
+                elif tracing is not None:
+                    try:
+                        tracing.open(cell)
+                    except Exception:  # noqa: BLE001 - it is measured without a span
+                        _guard.fault("starting a span")
+                token = cell[1] = current.set(cell)
+            began = cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
             cell = failed("beginning a stage")
         # --- the user's
@@ -147,17 +163,20 @@ def _coroutine(  # noqa: C901 - the hot path, written out
             end(cell, None, items, returned)
             return returned
         try:
-            elapsed = now() - cell[2]
-            current.reset(cell[1])
+            elapsed = now() - began
+            current.reset(token)
             cell[1] = None
             plain = series.plain
             plain.append(elapsed)
-            if elapsed > series.slow_s:
-                show_slow(series, elapsed)
+            if tracing is not None:
+                if len(cell) > PLAIN:
+                    tracing.close(cell, elapsed)
+                elif elapsed > series.slow_s:
+                    show_slow(series, elapsed)
             if len(plain) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
-            failed("ending a stage")
+        except Exception as error:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
+            not_ended(cell, error)
         return returned
 
     return wrapper

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from otel_pipeline_metrics import _semconv as names
+from otel_pipeline_metrics._semconv import DURATION_BUCKETS
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
 from otel_pipeline_metrics._version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
-    from otel_pipeline_metrics._execution import Execution
+    from otel_pipeline_metrics._hooks import Link
     from otel_pipeline_metrics._model import AttributeValue, StageResult
-    from otel_pipeline_metrics._series import Scope, Series
+    from otel_pipeline_metrics._series import Cell, Scope, Series
+
+
+(_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
+"""Of the span in a context; `set_span_in_context` would copy the context twice."""
 
 
 class Spans:
@@ -50,32 +58,41 @@ class Spans:
             self._tracer = _tracer_of(provider)
         return self._tracer
 
-    def wanted(self, series: Series) -> bool:
-        """Tell whether the next invocation is to have a span."""
-        if series.spans_left < 1 and not series.replenish():
-            return False
-        return (self._tracer if self._fixed else self._current_tracer()) is not None
-
-    def start(self, execution: Execution) -> None:
-        """Open the span of an execution under the current one, and make it current."""
-        tracer, series = self._tracer, execution.series
-        if tracer is None or series is None:
+    def open(self, cell: Cell, links: Sequence[Link] = (), links_dropped: int = 0) -> None:
+        """Open a span under the current one and make it current, if one is wanted."""
+        tracer = self._tracer if self._fixed else self._current_tracer()
+        series: Series = cell[0]
+        if tracer is None or (series.spans_left < 1 and not series.replenish()):
             return
         series.spans_left -= 1
         series.spans_made += 1
-        links = execution.links
+        around = get_current()  # given to all that would look it up
         span = tracer.start_span(
             series.key.stage,
-            attributes=_fixed_attributes(series),
+            around,
+            attributes=series.cache or _fixed_attributes(series),
             links=[_link(link) for link in links] if links else None,
-            record_exception=False,
-            set_status_on_exception=False,
         )
-        execution.span = span
-        if execution.links_dropped:
-            span.set_attribute(names.LINKS_DROPPED, execution.links_dropped)
-        execution.context = trace.set_span_in_context(span)
-        execution.attached = context_api.attach(execution.context)
+        context = Context({**around, _SPAN_KEY: span})
+        cell += span, context, attach(context)
+        if links_dropped:
+            span.set_attribute(names.LINKS_DROPPED, links_dropped)
+
+    def close(self, cell: Cell, elapsed: float) -> None:
+        """End the span of an invocation that has nothing to tell but its duration."""
+        attached, cell[6] = cell[6], None
+        if attached is not None:
+            detach(attached)
+        cell[4].end()
+        # one for each bucket is all that a histogram's reservoir keeps
+        exemplars = cell[0].exemplars
+        bucket = bisect_left(DURATION_BUCKETS, elapsed)
+        if bucket not in exemplars and _is_sampled(cell[4]):
+            exemplars[bucket] = (elapsed, cell[5])
+
+    def handle(self, cell: Cell) -> StageSpan:
+        """Return what tells more of the span that is open in a cell."""
+        return StageSpan(self, cell)
 
     def late(self, series: Series, result: StageResult) -> Any:
         """Make the span of an invocation that is over; return its context if it is sampled."""
@@ -93,45 +110,10 @@ class Spans:
             record_exception=False,
             set_status_on_exception=False,
         )
-        _describe(span, series, result)
+        if span.is_recording():
+            _describe(span, series, result)
         span.end(now)
-        sampled = span.get_span_context().trace_flags.sampled
-        return trace.set_span_in_context(span) if sampled else None
-
-    def resume(self, execution: Execution) -> None:
-        """Make the span current."""
-        execution.attached = context_api.attach(execution.context)
-
-    def suspend(self, execution: Execution) -> None:
-        """Make the span no longer current."""
-        attached, execution.attached = execution.attached, None
-        if attached is not None:
-            context_api.detach(attached)
-
-    def retry(self, execution: Execution, attempt: int, error_type: str) -> None:
-        """Add the event `retry`; the status stays as it is."""
-        attributes: dict[str, AttributeValue] = {names.RETRY_ATTEMPT: attempt}
-        if error_type:
-            attributes[names.ERROR_TYPE] = error_type
-        execution.span.add_event(names.RETRY_EVENT, attributes)
-
-    def link(self, execution: Execution, link: tuple[Any, str, float]) -> None:
-        """Link an open span to the producer of an item that its stage has got."""
-        made = _link(link)
-        execution.span.add_link(made.context, made.attributes)
-
-    def end_plain(self, execution: Execution) -> Any:
-        """Close the span; return its context if it is sampled, for exemplars."""
-        span: Span = execution.span
-        sampled = span.is_recording()
-        span.end()
-        return execution.context if sampled else None
-
-    def end(self, execution: Execution, result: StageResult) -> Any:
-        """Close the span, with all there is to say; return its context if it is sampled."""
-        if execution.series is not None:
-            _describe(execution.span, execution.series, result)
-        return self.end_plain(execution)
+        return set_span_in_context(span) if _is_sampled(span) else None
 
     def start_run(self, scope: Scope, attributes: Mapping[str, AttributeValue]) -> OpenRun | None:
         """Open a run's span and make it current."""
@@ -151,6 +133,59 @@ class Spans:
         return OpenRun(span)
 
 
+class StageSpan:
+    """The span of a stage's invocation in progress."""
+
+    __slots__ = ("_cell", "_span", "_spans")
+
+    def __init__(self, spans: Spans, cell: Cell) -> None:
+        self._spans = spans
+        self._cell = cell
+        self._span: Span = cell[4]
+
+    def resume(self) -> None:
+        """Make it current."""
+        self._cell[6] = attach(self._cell[5])
+
+    def suspend(self) -> None:
+        """Make it no longer current."""
+        attached, self._cell[6] = self._cell[6], None
+        if attached is not None:
+            detach(attached)
+
+    def retry(self, attempt: int, error_type: str) -> None:
+        """Add the event `retry`; the status stays as it is."""
+        attributes: dict[str, AttributeValue] = {names.RETRY_ATTEMPT: attempt}
+        if error_type:
+            attributes[names.ERROR_TYPE] = error_type
+        self._span.add_event(names.RETRY_EVENT, attributes)
+
+    def link(self, link: Link) -> None:
+        """Link it to the producer of an item that its stage has got."""
+        made = _link(link)
+        self._span.add_link(made.context, made.attributes)
+
+    def drop_links(self, count: int) -> None:
+        """Say how many producers it is not linked to."""
+        self._span.set_attribute(names.LINKS_DROPPED, count)
+
+    def identity(self) -> SpanContext:
+        """Return what links to it need."""
+        return self._span.get_span_context()
+
+    def close(self, elapsed: float) -> None:
+        """End it; there is nothing to tell but the duration."""
+        self._cell[6] = None  # where it still was current is another context
+        self._spans.close(self._cell, elapsed)
+
+    def end(self, result: StageResult) -> Any:
+        """End it, with what there is to tell; return its context if sampled, for exemplars."""
+        if self._span.is_recording():
+            _describe(self._span, self._cell[0], result)
+        self._span.end()
+        return self._cell[5] if _is_sampled(self._span) else None
+
+
 class OpenRun:
     """The span of a run in progress."""
 
@@ -158,7 +193,7 @@ class OpenRun:
 
     def __init__(self, span: Span) -> None:
         self.span = span
-        self._attached = context_api.attach(trace.set_span_in_context(span))
+        self._attached = attach(set_span_in_context(span))
 
     @property
     def trace_id(self) -> str | None:
@@ -181,15 +216,17 @@ class OpenRun:
         if detach:
             context_api.detach(self._attached)
         self.span.end()
-        if self.span.get_span_context().trace_flags.sampled:
-            return trace.set_span_in_context(self.span)
-        return None
+        return set_span_in_context(self.span) if _is_sampled(self.span) else None
 
 
 def _tracer_of(provider: TracerProvider) -> Tracer | None:
     if isinstance(provider, (trace.NoOpTracerProvider, trace.ProxyTracerProvider)):
         return None
     return provider.get_tracer(names.SCOPE, __version__)
+
+
+def _is_sampled(span: Span) -> bool:
+    return span.get_span_context().trace_flags.sampled
 
 
 def _fixed_attributes(series: Series) -> dict[str, AttributeValue]:
@@ -201,8 +238,6 @@ def _fixed_attributes(series: Series) -> dict[str, AttributeValue]:
 
 
 def _describe(span: Span, series: Series, result: StageResult) -> None:
-    if not span.is_recording():
-        return
     if result.attributes:
         # the library's own stay what they are
         ours = _fixed_attributes(series)
@@ -214,7 +249,7 @@ def _describe(span: Span, series: Series, result: StageResult) -> None:
         span.set_status(trace.StatusCode.ERROR)
 
 
-def _link(link: tuple[Any, str, float]) -> trace.Link:
+def _link(link: Link) -> trace.Link:
     context, queue, waited = link
     return trace.Link(context, {names.QUEUE_NAME: queue, names.QUEUE_WAIT: waited})
 

@@ -61,9 +61,6 @@ def broken_at(place: Any, *names: str) -> Callable[[pytest.MonkeyPatch], None]:
 class Tracing:
     """Wants spans, and cannot make them."""
 
-    def wanted(self, series: Any) -> bool:
-        return True
-
     def __getattr__(self, name: str) -> Any:
         return broken
 

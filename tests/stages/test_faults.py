@@ -23,33 +23,35 @@ class BrokenError(Exception):
 
 
 class Tracing:
-    """Does nothing, and fails at one thing."""
+    """Does nothing, and fails at one thing; also the one span that it opens."""
 
     def __init__(self, failing: str) -> None:
         self.failing = failing
-
-    def wanted(self, series: Any) -> bool:
-        return True
 
     def _do(self, what: str) -> None:
         if what == self.failing:
             raise BrokenError(what)
 
-    def start(self, execution: Any) -> None:
-        self._do("start")
-        execution.span = object()
-        execution.plain = False
+    def open(self, cell: Any, links: Any = (), links_dropped: int = 0) -> None:
+        self._do("open")
+        cell += [object(), None, None]
 
-    def suspend(self, execution: Any) -> None:
+    def close(self, cell: Any, elapsed: float) -> None:
+        self._do("close")
+
+    def handle(self, cell: Any) -> Tracing:
+        return self
+
+    def suspend(self) -> None:
         self._do("suspend")
 
-    def resume(self, execution: Any) -> None:
+    def resume(self) -> None:
         self._do("resume")
 
-    def retry(self, execution: Any, attempt: int, error_type: str) -> None:
+    def retry(self, attempt: int, error_type: str) -> None:
         self._do("retry")
 
-    def end(self, execution: Any, result: Any) -> Any:
+    def end(self, result: Any) -> Any:
         self._do("end")
 
 
@@ -115,7 +117,7 @@ def quiet_faults(loud_faults: None) -> None:
 
 
 @forms
-@pytest.mark.parametrize("failing", ["start", "suspend", "resume", "retry", "end"])
+@pytest.mark.parametrize("failing", ["open", "suspend", "resume", "retry", "end"])
 def test_a_fault_in_tracing(  # noqa: PLR0917 - a table's columns and fixtures
     form: Callable[[Any], Any],
     failing: str,
@@ -159,7 +161,7 @@ def test_a_fault_of_the_users_under_a_fault_of_ours(
 
 
 def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results) -> None:
-    monkeypatch.setattr(_hooks, "tracing", Tracing("start"))
+    monkeypatch.setattr(_hooks, "tracing", Tracing("open"))
     with pytest.raises(BrokenError):
         by_function(1)
     forget()
@@ -211,10 +213,10 @@ def test_what_is_not_an_exception_is_never_kept(
 
     class Interrupted(Tracing):
         def _do(self, what: str) -> None:
-            if what == "start":
+            if what == "open":
                 raise error
 
-    _hooks.tracing = Interrupted("start")
+    _hooks.tracing = Interrupted("open")
     with pytest.raises(error):
         by_function(1)
     assert nothing_current()

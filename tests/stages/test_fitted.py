@@ -1,0 +1,146 @@
+"""A wrapper has the parameters of the function that it wraps, and nobody can tell."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_pipeline_metrics import _fitted, _wrappers, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.stages.conftest import Results
+
+NAMES = ("a", "b", "c", "self", "batch", "args", "kwargs", "items", "cell", "end", "len", "__x")
+"""Some are names that the wrapper uses itself."""
+KINDS = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+    inspect.Parameter.KEYWORD_ONLY,
+    inspect.Parameter.VAR_KEYWORD,
+)
+
+
+@st.composite
+def signatures(draw: st.DrawFn) -> inspect.Signature:
+    """Return any signature that Python allows, with defaults that are objects of their own."""
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=5))
+    kinds = sorted(draw(st.lists(st.sampled_from(KINDS), min_size=len(names), max_size=len(names))))
+    parameters, defaulted = [], False
+    for name, kind in zip(names, kinds, strict=True):
+        stars = kind in {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        if stars and any(each.kind == kind for each in parameters):
+            continue
+        keyword = kind == inspect.Parameter.KEYWORD_ONLY
+        has_default = not stars and ((defaulted and not keyword) or draw(st.booleans()))
+        defaulted = defaulted or (has_default and not keyword)
+        default = f"default of {name}" if has_default else inspect.Parameter.empty
+        parameters.append(inspect.Parameter(name, kind, default=default))
+    return inspect.Signature(parameters)
+
+
+def function_with(signature: inspect.Signature, kind: str = "def") -> Callable[..., Any]:
+    """Return a function that returns its arguments."""
+    given_names = ", ".join(f"{name!r}: {name}" for name in signature.parameters)
+    made: dict[str, Any] = {}
+    exec(f"{kind} told{signature}:\n    return {{{given_names}}}", made)  # noqa: S102 - the point
+    function: Callable[..., Any] = made["told"]
+    return function
+
+
+def outcome(function: Callable[..., Any], args: list[int], kwargs: dict[str, int]) -> Any:
+    try:
+        returned = function(*args, **kwargs)
+        return asyncio.run(returned) if inspect.iscoroutine(returned) else returned
+    except TypeError as error:
+        return str(error)
+
+
+@given(
+    signature=signatures(),
+    args=st.lists(st.integers(), max_size=4),
+    kwargs=st.dictionaries(st.sampled_from(NAMES), st.integers(), max_size=3),
+    kind=st.sampled_from(["def", "async def"]),
+)
+def test_it_takes_what_the_bare_one_takes(
+    signature: inspect.Signature, args: list[int], kwargs: dict[str, int], kind: str
+) -> None:
+    """The same result, or the same words of what is wrong with the call."""
+    bare = function_with(signature, kind)
+    wrapped = stage("told")(function_with(signature, kind))
+    assert outcome(bare, args, kwargs) == outcome(wrapped, args, kwargs)
+    assert inspect.signature(wrapped) == inspect.signature(bare)
+
+
+def stars(function: Any) -> bool:
+    return bool(function.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
+
+
+def test_only_what_must_keep_its_stars_does() -> None:
+    def usual(a: int, /, b: int = 2, *, c: int = 3) -> int:
+        return a + b + c
+
+    def taken(cell: int) -> int:
+        return cell
+
+    wrapped = stage("w")(usual)
+    assert not stars(wrapped)
+    assert wrapped(1) == 6
+    assert wrapped(1, 1, c=1) == 3
+    assert stars(stage("w")(taken))
+    assert stars(stage("w")(len))
+    assert stage("w")(taken)(1) == 1
+
+
+def test_functions_of_one_shape_share_one_maker() -> None:
+    """Compiling takes half a millisecond; a thousand stages do not pay it each."""
+
+    def one(batch: Any, size: int = 1) -> Any:
+        return batch, size
+
+    def two(batch: Any, size: int = 2) -> Any:
+        return batch, size
+
+    wrapped = stage("w")(one), stage("w")(two)
+    assert wrapped[0].__code__ is wrapped[1].__code__
+    assert [each(0) for each in wrapped] == [(0, 1), (0, 2)]
+
+
+@pytest.mark.parametrize("breaking", ["no source", "a fault"])
+def test_it_keeps_its_stars_where_it_cannot_be_fitted(
+    breaking: str, monkeypatch: pytest.MonkeyPatch, results: Results
+) -> None:
+    def unlike(any_other: int) -> int:
+        return any_other
+
+    if breaking == "no source":
+        monkeypatch.setattr(_fitted, "_sources", {})
+        monkeypatch.setattr(_fitted, "Path", lambda _: Path("/nowhere"))
+    else:
+        monkeypatch.setattr(_fitted._guard, "raise_faults", False)
+        monkeypatch.setattr(_fitted, "_fitting", lambda *_: 1 / 0)
+    wrapped = stage("unlike")(unlike)
+    assert stars(wrapped)
+    assert wrapped(3) == 3
+    assert len(results.durations("unlike")) == 1
+
+
+def test_tracebacks_show_the_wrappers_own_lines() -> None:
+    @stage("fails")
+    def fails(batch: list[int]) -> int:
+        return batch[0]
+
+    with pytest.raises(IndexError) as caught:
+        fails([])
+    frame = traceback.extract_tb(caught.value.__traceback__)[1]
+    assert frame.filename == _wrappers.__file__
+    assert frame.line == "returned = function(*args, **kwargs)"
