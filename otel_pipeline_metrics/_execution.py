@@ -108,7 +108,7 @@ class Execution:
         self._add("bytes", n, direction)
 
     def _add(self, what: str, n: int, direction: Direction) -> None:
-        count = _count(n, "n")
+        count = whole(n, "n")
         _check_direction(direction)
         if self.series is None:
             return
@@ -194,7 +194,8 @@ class _NoExecution(Execution):
 NOTHING: Final = _NoExecution()
 
 
-def _count(n: object, argument: str) -> int:
+def whole(n: object, argument: str) -> int:
+    """Return `n` as a count, or raise what says why it is none."""
     if isinstance(n, bool):
         raise TypeError(f"{argument} must be an integer, not bool")
     try:

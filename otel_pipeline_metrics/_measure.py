@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _series
-from otel_pipeline_metrics._execution import NOTHING, Details, Execution
+from otel_pipeline_metrics._execution import NOTHING, Details, Execution, whole
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
-from otel_pipeline_metrics._series import PENDING_BOUND, Cell, StageId, current, drain_series
+from otel_pipeline_metrics._series import PENDING_BOUND, PLAIN, Cell, StageId, current, drain_series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,11 +63,16 @@ def failed(where: str) -> Cell:
     return NOTHING.cell
 
 
-def not_ended(cell: Cell, error: Exception) -> None:
+def not_ended(
+    cell: Cell,
+    error: Exception,
+    count: Callable[[Any], int] | None = None,
+    returned: Any = None,
+) -> None:
     """End an invocation that could not be ended in the short way, or report the fault."""
-    if isinstance(error, ValueError) and cell[1] is not None:
-        # in another context than it began in, which the long way knows
-        end(cell)
+    if isinstance(error, ValueError) and execution_of(cell) is not None:
+        # in another context than it began in; now that it has an execution, the long way
+        end(cell, None, count, returned)
         return
     failed("ending a stage")
 
@@ -88,6 +93,9 @@ def end(
         count: how many items `returned` is.
         returned: what the user's code returned.
     """
+    if cell[3] is None and error is None and count is not None and len(cell) == PLAIN:
+        _end_counted(cell, count, returned)
+        return
     execution = execution_of(cell)
     if execution is None:
         return
@@ -100,6 +108,22 @@ def end(
         _close(execution, error)
     except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
         _guard.fault("ending a stage")
+
+
+def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None:
+    """End an invocation that has its duration and its items to tell, and nothing else."""
+    try:
+        series, elapsed = cell[0], _clock.now() - cell[2]
+        current.reset(cell[1])
+        cell[1] = None
+        size = _size_of(series, count, returned)
+        series.plain.append(elapsed)
+        if elapsed > series.slow_s:
+            show_slow(series, elapsed, size)
+        if len(series.plain) >= PENDING_BOUND:
+            drain_series(series)
+    except Exception as error:  # noqa: BLE001 - as in `end`
+        not_ended(cell, error, count, returned)
 
 
 def enter(stage: StageId) -> Execution:
@@ -148,10 +172,10 @@ def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> 
         _guard.fault("starting a span")
 
 
-def show_slow(series: Series, elapsed: float) -> None:
+def show_slow(series: Series, elapsed: float, items_out: int | None = None) -> None:
     """Make a span, after the fact, for an invocation that was slow among its like."""
     if _hooks.tracing is not None:
-        _hooks.tracing.late(series, StageResult(elapsed))
+        _hooks.tracing.late(series, StageResult(elapsed, items_out=items_out))
 
 
 # --- invocations that are put aside and taken up again: generators --------------------------------
@@ -233,14 +257,29 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
     try:
         execution.add_items(count(value))
     except Exception as error:  # noqa: BLE001 - counting is ours to lose, the result is not
-        key = execution.series.key if execution.series is not None else None
-        _guard.once(
-            f"items of {key}",
-            "the items= of stage %r failed with %s: %s; its items are not counted",
-            key.stage if key else "?",
-            type(error).__name__,
-            error,
-        )
+        _not_counted(execution.series, error)
+
+
+def _size_of(series: Series, count: Callable[[Any], int], value: Any) -> int | None:
+    """Count the items of an invocation that has nothing else to tell; None where it fails."""
+    try:
+        size = whole(count(value), "n")
+    except Exception as error:  # noqa: BLE001 - as above
+        _not_counted(series, error)
+        return None
+    series.sizes.append(size)
+    return size
+
+
+def _not_counted(series: Series | None, error: Exception) -> None:
+    key = series.key if series is not None else None
+    _guard.once(
+        f"items of {key}",
+        "the items= of stage %r failed with %s: %s; its items are not counted",
+        key.stage if key else "?",
+        type(error).__name__,
+        error,
+    )
 
 
 # --- inside ------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ class Batch:
     """The attributes that the stage was defined with."""
     plain: Sequence[float]
     """Busy seconds of every invocation with nothing else to say: outcome ok, no waits, no
-    counts, no span. Most invocations are such; a bare float costs the hot path least.
+    counts but `sizes`. Most invocations are such; a bare float costs the hot path least.
     Sorted, so that a sink counts them into buckets by a few bisections."""
     results: Sequence[StageResult]
     """The rest."""
@@ -151,6 +151,8 @@ class Batch:
     queue is instrumented: then the invocations' own times are all that is known."""
     exemplars: Sequence[tuple[float, Any]] = ()
     """Of `plain`: values with a sampled span, and its OpenTelemetry context."""
+    sizes: Sequence[int] = ()
+    """Items that came out, of those of `plain` whose stage has `items`; in no order."""
 
 
 @dataclass

@@ -85,6 +85,7 @@ class Series:
         "refilled_at",
         "results",
         "scope",
+        "sizes",
         "slow_s",
         "spans_left",
         "spans_made",
@@ -98,6 +99,8 @@ class Series:
         self.attributes = stage.attributes
         self.plain: list[float] = []
         """Busy seconds of those with nothing else to say; see `Batch.plain`."""
+        self.sizes: list[int] = []
+        """Items that came out, of those of `plain` that tell; see `Batch.sizes`."""
         self.results: list[StageResult] = []
         self.begun: list[None] = []
         """One for each that began since the last batch; appending is atomic, adding is not."""
@@ -131,7 +134,7 @@ class Series:
     @property
     def pending(self) -> bool:
         """Whether something waits for the sinks."""
-        return bool(self.plain or self.results)
+        return bool(self.plain or self.results or self.sizes)
 
     @property
     def active(self) -> int:
@@ -142,7 +145,7 @@ class Series:
 
     def clear(self) -> None:
         """Forget everything, as a forked child does."""
-        for waiting in (self.plain, self.results, self.begun):
+        for waiting in (self.plain, self.sizes, self.results, self.begun):
             waiting.clear()
         self.begun_before = self.ended_before = 0
         self.states.clear()
@@ -387,13 +390,14 @@ def _hand_on(series: Series) -> None:
     del series.begun[:begun]
     series.begun_before += begun
     plain, results = _take(series.plain), _take(series.results)
+    sizes = _take(series.sizes)
     series.ended_before += len(plain) + len(results)
     plain.sort()
     if not series.queued and series.states:
         # told as the invocations' own times, should the workers' become known later
         series.told.busy += sum(plain) + sum(result.busy_s for result in results)
     time = _time_since_told(series)
-    if not (plain or results or time):
+    if not (plain or results or sizes or time):
         return
     series.learn(plain)
     exemplars, series.exemplars = series.exemplars, {}
@@ -404,6 +408,7 @@ def _hand_on(series: Series) -> None:
         results,
         time,
         tuple(exemplars.values()),
+        sizes,
     )
     _tell(series.scope, lambda sink: sink.accept(batch))
 

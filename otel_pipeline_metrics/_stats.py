@@ -166,13 +166,15 @@ class RunStats:
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
-        if not batch.plain and not batch.results:
+        if not (batch.plain or batch.results or batch.sizes):
             return
         stats = self.stages.get(batch.key)
         if stats is None:
             stats = self.stages[batch.key] = StageStats(batch.key)
         if batch.plain:
             stats.add_sorted(batch.plain)
+        if batch.sizes:
+            stats.items_out = _plus(stats.items_out, sum(batch.sizes))
         if batch.results:
             stats.add_sorted(sorted(result.busy_s for result in batch.results))
         for result in batch.results:

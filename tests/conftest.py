@@ -77,6 +77,13 @@ class Results:
         found = [b for b in self.batches if b.key.stage == stage]
         return [d for b in found for d in [*b.plain, *(r.busy_s for r in b.results)]]
 
+    def sizes(self, stage: str) -> list[int]:
+        """Items that came out of each invocation of `stage` that tells them."""
+        _series.drain()
+        found = [b for b in self.batches if b.key.stage == stage]
+        told = [r.items_out for b in found for r in b.results if r.items_out is not None]
+        return [*told, *(size for b in found for size in b.sizes)]
+
     def of(self, stage: str) -> list[StageResult]:
         """The results of `stage` that say more than a duration."""
         _series.drain()

@@ -181,6 +181,9 @@ class StageMetrics:
             if batch.time is None:
                 self._count_time(totals, TimeInStates(busy=sum(batch.plain)))
             self._values(totals, names.STAGE_DURATION).add_many(batch.plain, batch.exemplars)
+        if batch.sizes:
+            self._count(totals, names.STAGE_ITEMS, sum(batch.sizes), names.IO_DIRECTION, "out")
+            self._values(totals, names.STAGE_BATCH_SIZE).add_many(batch.sizes)
         touched = {id(totals): totals}
         for result in batch.results:
             if self._named:

@@ -353,8 +353,9 @@ async def test_items_are_counted_from_what_is_returned(
 
     assert returned is stage("sync", items=items)(lambda: returned)()
     assert returned is await stage("async", items=items)(coroutine)()
-    assert [counted] == [r.items_out for r in results.of("sync")]
-    assert [counted] == [r.items_out for r in results.of("async")]
+    assert [counted] == results.sizes("sync")
+    assert [counted] == results.sizes("async")
+    assert len(results.durations("sync")) == len(results.durations("async")) == 1
 
 
 @pytest.mark.parametrize(

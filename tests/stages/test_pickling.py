@@ -129,7 +129,8 @@ class Sink:
     seen = []
     def accept(self, batch):
         self.seen += [(batch.key.stage, batch.key.kind, r.items_out) for r in batch.results]
-        self.seen += [(batch.key.stage, batch.key.kind, None)] * len(batch.plain)
+        sizes = batch.sizes or [None] * len(batch.plain)
+        self.seen += [(batch.key.stage, batch.key.kind, size) for size in sizes]
 
 _series.set_sinks((Sink(),))
 

@@ -1,0 +1,61 @@
+"""Invocations that end in another context than they began in, as trampolines bring it about."""
+
+from __future__ import annotations
+
+import contextvars
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_pipeline_metrics import stage
+from tests.stages.support import nothing_current
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from tests.conftest import Clock, Results
+    from tests.stages.conftest import Otel
+
+
+class Step:
+    """Awaits one step of whoever drives the coroutine."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+async def two_steps() -> list[int]:
+    """Return after one step more."""
+    await Step()
+    return [1, 2]
+
+
+def drive(coroutine: Any) -> Any:
+    """Take each step in a context of its own."""
+    contextvars.copy_context().run(coroutine.send, None)
+    with pytest.raises(StopIteration) as stopped:
+        contextvars.copy_context().run(coroutine.send, None)
+    return stopped.value.value
+
+
+def test_it_is_measured(results: Results, clock: Clock) -> None:
+    """Its duration and its items count, and nothing of it stays current."""
+    for items in (None, len):
+        coroutine = stage("moved", items=items)(two_steps)()
+        contextvars.copy_context().run(coroutine.send, None)
+        clock.advance(3.0)
+        with pytest.raises(StopIteration):
+            contextvars.copy_context().run(coroutine.send, None)
+        assert nothing_current()
+    assert results.durations("moved") == [3.0, 3.0]
+    assert results.sizes("moved") == [2]
+
+
+def test_its_span_ends(otel: Otel, caplog: pytest.LogCaptureFixture) -> None:
+    """And nobody logs that a context could not be detached."""
+    assert drive(stage("moved")(two_steps)()) == [1, 2]
+    assert drive(stage("moved", items=len)(two_steps)()) == [1, 2]
+    assert [span.name for span in otel.spans()] == ["moved", "moved"]
+    assert all(span.end_time is not None for span in otel.spans())
+    assert nothing_current()
+    assert not caplog.records
