@@ -225,32 +225,44 @@ class Spool:
             own = parcel.owner == self.owner
             account.note_unspooled(parcel.items, own=own, sent=sent)
 
+    def expire(self) -> None:
+        """Drop the batches that are too old."""
+        oldest_ms = (_clock.unix() - self._max_age_s) * 1000
+        for parcel in self.parcels():
+            if parcel.created_ms >= oldest_ms:
+                return
+            self._drop(parcel)
+
+    def _drop(self, parcel: Parcel) -> bool:
+        """Drop a batch; False if a process has it: it will be gone soon."""
+        with self.claim(parcel) as path:
+            if path is None:
+                return False
+            self.done(parcel, sent=0)
+        return True
+
     def _make_room(self, size: int) -> None:
         """Drop the oldest batches until there is room for `size` bytes.
 
         Raises:
             OSError: there is none, even so.
         """
+        self.expire()
         parcels = self.parcels()
         total = sum(parcel.size for parcel in parcels)
-        oldest_ms = (_clock.unix() - self._max_age_s) * 1000
         for parcel in parcels:
-            too_old = parcel.created_ms < oldest_ms
-            if not too_old and (total + size <= self._max_bytes or size > self._max_bytes):
+            if total + size <= self._max_bytes or size > self._max_bytes:
                 break
-            with self.claim(parcel) as path:
-                if path is None:
-                    continue  # being sent: it will be gone soon
-                self.done(parcel, sent=0)
+            if not self._drop(parcel):
+                continue
             total -= parcel.size
-            if not too_old:
-                _guard.once(
-                    f"spool full {self.directory}",
-                    "%s holds %d bytes, the most it may; the oldest telemetry in it is dropped "
-                    "and counted",
-                    self.directory,
-                    self._max_bytes,
-                )
+            _guard.once(
+                f"spool full {self.directory}",
+                "%s holds %d bytes, the most it may; the oldest telemetry in it is dropped "
+                "and counted",
+                self.directory,
+                self._max_bytes,
+            )
         if size and total + size > self._max_bytes:
             raise OSError(0, f"more than the {self._max_bytes} bytes allowed")
 
