@@ -137,7 +137,8 @@ class RunReport:
         """Return one report that has seen what the given ones have: processes, or runs.
 
         Raises:
-            ValueError: there is none, or they are of different pipelines.
+            TypeError: something is no report.
+            ValueError: there is none, one is there twice, or they are of different pipelines.
         """
         module = importlib.import_module("otel_pipeline_metrics.report.merge")
         merged: RunReport = module.merge(reports)

@@ -31,6 +31,7 @@ def render(report: RunReport) -> str:
         _queues(queues_in_order(report)),
         _resources(report.resources),
         _caches(report.caches),
+        losses(report),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -181,6 +182,30 @@ def cache_row(cache: dict[str, Any]) -> tuple[str, ...]:
         percent(number(cache, "hit_ratio")),
         *(count(whole(cache, key)) for key in ("evictions", "expirations", "entries")),
     )
+
+
+def losses(report: RunReport) -> str:
+    """Return what of the telemetry is missing or was kept back; empty where nothing was."""
+    found = report.telemetry
+    said = [
+        f"{counted(amount, noun)} {fate}"
+        for fate, where in (("dropped", "dropped"), ("kept on disk", "spooled"))
+        for part, noun in (("spans", "span"), ("metric_points", "metric point"))
+        if (amount := whole(found, part, where))
+    ]
+    said += [
+        f"{counted(amount, noun)} {fate}"
+        for guard, noun, fate in _GUARDS
+        if (amount := whole(found, "guards", guard))
+    ]
+    return f"telemetry of this process so far: {', '.join(said)}" if said else ""
+
+
+_GUARDS = (
+    ("forbidden_keys", "attribute", "with a forbidden key left out"),
+    ("other_values", "value", "taken for _OTHER"),
+    ("cut_messages", "message", "cut"),
+)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:

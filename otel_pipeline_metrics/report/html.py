@@ -391,10 +391,10 @@ def _errors(stages: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
 
 def _telemetry(report: RunReport) -> list[tuple[str, str]]:
     found = report.telemetry
-    spans = dig(found, "spans") or {}
     facts = [
-        (f"Spans {key.replace('_', ' ')}", console.count(whole(spans, key)))
-        for key in ("created", "sampled_out", "exported", "lost")
+        (f"{what} {key.replace('_', ' ')}", console.count(whole(found, part, key)))
+        for what, part in (("Spans", "spans"), ("Metric points", "metric_points"))
+        for key in ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
     ]
     collector = dig(found, "collector")
     facts.append(("Collector", str(collector) if collector else console.UNKNOWN))

@@ -34,6 +34,7 @@ def render(report: RunReport) -> str:
         _queues(report),
         _resources(report),
         _caches(report),
+        escaped(console.losses(report)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -23,6 +23,9 @@ Data = dict[str, Any]
 _RESULTS: Final = ("success", None, "cancellation", "timeout", "failure")
 """From the best to the worst; None is a run that never ended."""
 
+_OF_A_PROCESS: Final = ("spans", "metric_points", "replayed", "guards")
+"""Parts of the telemetry that count for a process and not for one run of it."""
+
 _COLLECTORS: Final = ("off", "ok", "unreachable")
 
 
@@ -33,10 +36,13 @@ def merge(reports: Sequence[RunReport]) -> RunReport:
     weighted by the time observed. A stage's workers add up, as those of several processes do.
 
     Raises:
-        ValueError: there is no report, or they are of different pipelines.
+        TypeError: something is no report.
+        ValueError: there is no report, one is there twice, or they are of different pipelines.
     """
     if not reports:
         raise ValueError("there is no report to merge")
+    for given in reports:
+        _check_kind(given)
     if len(reports) == 1:
         return RunReport(reports[0].to_dict())
     parts = [report.to_dict() for report in reports]
@@ -45,6 +51,10 @@ def merge(reports: Sequence[RunReport]) -> RunReport:
         found = ", ".join(repr(name) for name in pipelines)
         raise ValueError(f"reports of different pipelines do not merge: {found}")
     run = _run([part["run"] for part in parts])
+    ids: list[str | None] = run["merged_from"]
+    twice = [one for one in ids if one and ids.count(one) > 1]
+    if twice:
+        raise ValueError(f"the report of run {twice[0]!r} is there twice")
     wall_s = run["wall_s"]
     # what an average of a single run is weighted by
     for part in parts:
@@ -64,6 +74,14 @@ def merge(reports: Sequence[RunReport]) -> RunReport:
         "telemetry": _telemetry([part["telemetry"] for part in parts]),
     }
     return RunReport(merged | {"bottleneck": analyze(merged)})
+
+
+def _check_kind(given: object) -> None:
+    if not isinstance(given, RunReport):
+        raise TypeError(
+            f"reports must each be a RunReport, not {type(given).__name__}; "
+            "those of a list are given as merge(*reports)"
+        )
 
 
 def _run(runs: list[Data]) -> Data:
@@ -263,13 +281,37 @@ def _resources(parts: list[Data]) -> Data:
 
 
 def _telemetry(parts: list[Data]) -> Data:
-    spans = [dig(part, "spans") for part in parts]
-    keys = dict.fromkeys(key for found in spans if isinstance(found, dict) for key in found)
-    return _common(parts) | {
-        "spans": {key: _sum([whole({"s": s}, "s", key) for s in spans]) for key in keys} or None,
+    processes = _processes(parts)
+    return {k: v for k, v in _common(parts).items() if k != "process"} | {
+        **{name: _added([dig(one, name) for one in processes]) for name in _OF_A_PROCESS},
+        "processes": processes,
+        "stage_spans": _added([dig(part, "stage_spans") for part in parts]),
         "flush_s": _max_known([number(part, "flush_s") for part in parts]),
         "collector": max((part.get("collector") for part in parts), key=_rank(_COLLECTORS)),
     }
+
+
+def _processes(parts: list[Data]) -> list[Data]:
+    """Return the counts of each process once: its runs report the same, the later ones more."""
+    latest: dict[Hashable, Data] = {}
+    for part in parts:
+        for one in part.get("processes") or [part]:
+            counts = {name: one.get(name) for name in ("process", *_OF_A_PROCESS)}
+            # who does not say which process it is, is one of its own
+            key = one.get("process") or len(latest)
+            if key not in latest or _created(latest[key]) < _created(counts):
+                latest[key] = counts
+    return list(latest.values())
+
+
+def _created(counts: Data) -> int:
+    return sum(whole(counts, kind, "created") or 0 for kind in ("spans", "metric_points"))
+
+
+def _added(found: Sequence[Any]) -> Data | None:
+    """Return the sums of counts by key; None where nobody gave any."""
+    keys = dict.fromkeys(key for counts in found if isinstance(counts, dict) for key in counts)
+    return {key: _sum([whole({"of": c}, "of", key) for c in found]) for key in keys} or None
 
 
 def _grouped(parts: list[Data], section: str, key: Callable[[Data], Hashable]) -> list[list[Data]]:

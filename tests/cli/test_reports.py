@@ -90,8 +90,8 @@ def test_fail_on_refuses_the_rest(full: Path, text: str) -> None:
 
 
 def test_merge_prints_or_writes_a_report(full: Path, tmp_path: Path) -> None:
-    other = samples.full().save(tmp_path / "other.json")
-    expected = RunReport.merge(samples.full(), samples.full())
+    other = samples.full("another").save(tmp_path / "other.json")
+    expected = RunReport.merge(samples.full(), samples.full("another"))
     assert RunReport(json.loads(opm("merge", full, other).stdout)) == expected
     assert opm("merge", full, other, "-o", tmp_path / "m.json").exit_code == 0
     assert RunReport.load(tmp_path / "m.json") == expected
@@ -101,6 +101,13 @@ def test_merge_counts_no_file_twice(full: Path) -> None:
     result = opm("merge", full, full)
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == f"opm: {full} is given twice; it would count twice\n"
+
+
+def test_merge_counts_no_copy_either(full: Path, tmp_path: Path) -> None:
+    copy = samples.full().save(tmp_path / "copy.json")
+    result = opm("merge", full, copy)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == f"opm: {full}, {copy}: the report of run 'run-1' is there twice\n"
 
 
 def bad_files() -> dict[str, tuple[bytes, str]]:

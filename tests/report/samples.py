@@ -152,7 +152,7 @@ def report(*stages: Data, queues: Sequence[Data] = (), **more: Any) -> RunReport
     return RunReport(data(stages, queues, **more))
 
 
-def full_data() -> Data:
+def full_data(run_id: str = "run-1") -> Data:
     """Stages fetch 2 ms -> (4) -> process 5 ms -> (4) -> write 20 ms, with everything else."""
     values = random.Random(4)  # noqa: S311
     fetch = [values.lognormvariate(math.log(0.002), 0.3) for _ in range(1000)]
@@ -175,6 +175,7 @@ def full_data() -> Data:
             queue("parsed", ["process"], ["write"], waits=[0.078] * 900 + [0.09] * 98),
             queue("pages", ["fetch"], ["process"], depth=(3.7, 4), waits=[0.075] * 1000),
         ],
+        run_id=run_id,
     )
     made["run"]["trace_id"] = "0af7651916cd43dd8448eb211c80319c"
     made["caches"] = [
@@ -213,15 +214,34 @@ def full_data() -> Data:
         "assumptions": ["A further worker of write is as fast as those there are."],
     }
     made["telemetry"] = {
-        "spans": {"created": 3001, "sampled_out": 0, "exported": 3001, "lost": 0},
+        "spans": {
+            "created": 3001,
+            "exported": 2500,
+            "sampled_out": 0,
+            "dropped": 1,
+            "spooled": 0,
+            "pending": 500,
+        },
+        "metric_points": {
+            "created": 40,
+            "exported": 34,
+            "sampled_out": 0,
+            "dropped": 6,
+            "spooled": 0,
+            "pending": 0,
+        },
+        "replayed": {"spans": 0, "metric_points": 0},
+        "guards": {"forbidden_keys": 2, "other_values": 0, "cut_messages": 1},
+        "process": f"4711-{run_id}",
+        "stage_spans": {"made": 3000, "skipped": 0},
         "flush_s": 0.12,
         "collector": "ok",
     }
     return made
 
 
-def full() -> RunReport:
-    return RunReport(full_data())
+def full(run_id: str = "run-1") -> RunReport:
+    return RunReport(full_data(run_id))
 
 
 HOSTILE = "<script>alert(1)</script>|`--><img src=x onerror=alert(2)>"

@@ -62,6 +62,11 @@ def reports(draw: st.DrawFn) -> dict[str, Any]:
     made["caches"] = [
         {"name": "k", "hits": 3, "misses": 1, "evictions": draw(st.sampled_from([None, 1]))}
     ]
+    made["telemetry"] |= {
+        "process": draw(st.sampled_from([None, "1-aa", "2-bb"])),
+        "spans": {"created": draw(st.sampled_from([None, 0, 3, 9])), "pending": 0},
+        "guards": {"forbidden_keys": draw(st.integers(0, 3))},
+    }
     if draw(st.booleans()):
         made["resources"] = {
             "samples": 3,
@@ -88,6 +93,8 @@ def same(left: Any, right: Any) -> bool:
 
 @given(reports(), reports(), reports())
 def test_groups_do_not_matter(a: Any, b: Any, c: Any) -> None:
+    for made, name in zip((a, b, c), "abc", strict=True):
+        made["run"]["id"] = name
     x, y, z = (RunReport(made) for made in (a, b, c))
     flat = RunReport.merge(x, y, z).to_dict()
     assert same(flat, RunReport.merge(RunReport.merge(x, y), z).to_dict())
@@ -102,7 +109,11 @@ def test_the_same_as_one_report_that_saw_everything(
     groups: list[list[float]] = [[] for _ in range(parts)]
     for value in values:
         chance.choice(groups).append(value)
-    made = [samples.report(samples.stage("load", group)) for group in groups if group]
+    made = [
+        samples.report(samples.stage("load", group), run_id=f"run-{number}")
+        for number, group in enumerate(groups)
+        if group
+    ]
     merged = RunReport.merge(*made).stages[0]
     whole = samples.stage("load", values)
     assert merged["count"] == len(values)
@@ -118,8 +129,8 @@ def test_the_same_as_one_report_that_saw_everything(
 
 def merged(*changes: dict[str, Any]) -> RunReport:
     made = []
-    for change in changes:
-        data = samples.data()
+    for number, change in enumerate(changes):
+        data = samples.data(run_id=f"run-{number}")
         data["run"] |= change
         made.append(RunReport(data))
     return RunReport.merge(*made)
@@ -151,7 +162,7 @@ def test_a_trace_of_all_is_kept_and_others_are_not() -> None:
 
 
 def test_counts_add_and_ratios_are_taken_anew() -> None:
-    report = RunReport.merge(samples.full(), samples.full())
+    report = RunReport.merge(samples.full("a"), samples.full("b"))
     process = next(stage for stage in report.stages if stage["name"] == "process")
     assert process["count"] == 2000
     assert process["workers"] == 2
@@ -167,26 +178,73 @@ def test_counts_add_and_ratios_are_taken_anew() -> None:
     assert (cache["evictions"], cache["expirations"]) == (14, None)
     assert report.resources["rss_bytes"] == {"avg": 60_000_000.0, "peak": 81_000_000}
     assert report.resources["network_io_bytes"] == {"receive": None, "transmit": None}
-    assert report.telemetry["spans"]["created"] == 6002
+    assert report.telemetry["spans"] == {
+        "created": 6002,
+        "exported": 5000,
+        "sampled_out": 0,
+        "dropped": 2,
+        "spooled": 0,
+        "pending": 1000,
+    }
+    assert report.telemetry["metric_points"]["dropped"] == 12
+    assert report.telemetry["guards"]["forbidden_keys"] == 4
+
+
+def of_process(process: str | None, run_id: str, created: int) -> RunReport:
+    made = samples.full_data(run_id)
+    ledger = dict.fromkeys(made["telemetry"]["spans"], 0) | {"created": created, "pending": created}
+    made["telemetry"] |= {"process": process, "spans": ledger}
+    return RunReport(made)
+
+
+def test_what_two_runs_of_one_process_report_of_it_counts_once() -> None:
+    """Its ledger goes on from run to run: that of the later one holds the earlier one's."""
+    first, later = of_process("1-aa", "a", 5), of_process("1-aa", "b", 8)
+    other, unknown = of_process("2-bb", "c", 100), of_process(None, "d", 1000)
+    more = of_process(None, "e", 10_000)
+    merged = RunReport.merge(later, unknown, first, other, more).telemetry
+    assert merged["spans"]["created"] == merged["spans"]["pending"] == 11_108
+    assert "process" not in merged
+    # a run's own counts are its own
+    assert merged["stage_spans"] == {"made": 15_000, "skipped": 0}
+
+
+def test_a_report_counts_once() -> None:
+    with pytest.raises(ValueError, match="the report of run 'a' is there twice"):
+        RunReport.merge(samples.full("a"), samples.full("b"), samples.full("a"))
+    both = RunReport.merge(samples.full("a"), samples.full("b"))
+    with pytest.raises(ValueError, match="the report of run 'b' is there twice"):
+        RunReport.merge(both, samples.full("b"))
+
+
+@pytest.mark.parametrize("wrong", [[samples.full("a"), samples.full("b")], {}, "report.json", None])
+def test_only_reports_merge(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=r"reports must each be a RunReport, not \w+; .*\*reports"):
+        RunReport.merge(wrong)
+    with pytest.raises(TypeError, match="reports must each be a RunReport"):
+        RunReport.merge(samples.full(), wrong)
 
 
 def test_what_one_does_not_know_is_not_known_of_all() -> None:
     plain = samples.stage("load", [1.0])
     poor = samples.stage("load", [2.0], workers=None)
     del poor["duration_s"]["sketch"]
-    (stage,) = RunReport.merge(samples.report(plain), samples.report(poor)).stages
+    (stage,) = RunReport.merge(samples.report(plain), samples.report(poor, run_id="run-2")).stages
     assert stage["workers"] is None
     assert stage["duration_s"]["p50"] is None
     assert stage["duration_s"]["total"] == 3.0
 
 
 def test_stages_of_one_name_and_another_kind_stay_apart() -> None:
-    reports = (samples.report(samples.stage("x", [1.0], kind=kind)) for kind in ("fetch", "write"))
+    reports = (
+        samples.report(samples.stage("x", [1.0], kind=kind), run_id=kind)
+        for kind in ("fetch", "write")
+    )
     assert [s["kind"] for s in RunReport.merge(*reports).stages] == ["fetch", "write"]
 
 
 def test_the_verdict_is_that_of_all() -> None:
-    merged = RunReport.merge(samples.full(), samples.full())
+    merged = RunReport.merge(samples.full("a"), samples.full("b"))
     assert merged.bottleneck["stage"] == "write"
 
 
@@ -195,7 +253,7 @@ def test_one_report_stays_as_it_is() -> None:
 
 
 def test_a_merged_report_renders_everywhere() -> None:
-    report = RunReport.merge(samples.full(), samples.full())
+    report = RunReport.merge(samples.full("a"), samples.full("b"))
     assert all(report.render(form) for form in ("console", "html", "json", "markdown"))
     assert RunReport(report.to_dict()) == report
 
