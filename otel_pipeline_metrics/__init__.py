@@ -18,6 +18,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from otel_pipeline_metrics import _arguments, _privacy
 from otel_pipeline_metrics import _telemetry as _telemetry_room
 from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import CacheReading, ResourceReading, StageResult
@@ -74,6 +75,8 @@ __all__ = [
 
 # Unconfigured, stages report to whatever global providers the program sets.
 _telemetry_room.current()
+# What is decorated before `configure()`, or without it, is judged by the environment.
+_privacy.put_in_force(_arguments.rules_of_the_environment())
 
 # Loaded when first asked for: a module that only decorates functions pays for nothing else.
 _LAZY = {

@@ -42,6 +42,15 @@ class Config:
     """Directory that keeps what the collector would not take; None: it is dropped."""
     spool_max_bytes: int = 100 * 1024 * 1024
     spool_max_age_s: float = 7 * 24 * 3600.0
+    strict: bool | None = None
+    """Whether a forbidden attribute key is a ValueError; None: where the development console
+    is on."""
+    forbidden_keys: tuple[str, ...] = ()
+    """Beside those that always are."""
+    max_attribute_values: int = 200
+    """Distinct values of each attribute on metrics, before they become `_OTHER`."""
+    error_messages: bool = False
+    """Whether the messages of exceptions go on failed spans."""
 
 
 _current = Config()

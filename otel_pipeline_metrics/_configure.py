@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import math
 import os
 import threading
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics import _config, _guard, _series, _telemetry, _termination
+from otel_pipeline_metrics import (
+    _arguments,
+    _cardinality,
+    _config,
+    _guard,
+    _ledger,
+    _privacy,
+    _series,
+    _telemetry,
+    _termination,
+)
 from otel_pipeline_metrics import environment_variables as env
-from otel_pipeline_metrics._config import EXPORTERS, Config, Console, ExporterName
+from otel_pipeline_metrics._config import Config
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
 from otel_pipeline_metrics._probes.metrics import install_resources
 
@@ -25,12 +33,11 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from otel_pipeline_metrics._config import Console, ExporterName
     from otel_pipeline_metrics.export.providers import Telemetry as Export
 
 _lock = threading.RLock()
 _export: Export | None = None
-_ended: Export | None = None
-"""The one before, for `stats()` after `shutdown()`."""
 _exit_registered = False
 
 
@@ -48,6 +55,10 @@ def configure(
     spool: str | os.PathLike[str] | None = None,
     spool_max_bytes: int = Config.spool_max_bytes,
     spool_max_age_s: float = Config.spool_max_age_s,
+    strict: bool | None = None,
+    forbidden_keys: Sequence[str] = (),
+    max_attribute_values: int = Config.max_attribute_values,
+    error_messages: bool = False,
 ) -> None:
     """Say where telemetry goes. Without arguments the standard OTEL_* variables decide.
 
@@ -78,24 +89,42 @@ def configure(
             after a crash some may arrive twice. None: it is dropped, and counted.
         spool_max_bytes: size of that directory at which the oldest is dropped.
         spool_max_age_s: seconds after which something kept there is dropped.
+        strict: True makes an attribute whose key is forbidden a ValueError, here, where a stage
+            or run is defined and in `set_attribute`; False drops it, and it is counted. None:
+            True where the development console is on.
+        forbidden_keys: attribute keys that are forbidden too, also as the part after the last
+            dot. Always are: email, name, username, password, token, key, secret, api_key,
+            user_id, client_id, session_id.
+        max_attribute_values: how many values an attribute, the pipeline or the error type may
+            have on metrics; those that come later are one, `_OTHER`.
+        error_messages: put the message of an exception, up to 1,000 characters of it, on the
+            span that failed. Messages may quote data; without this nothing but the class of an
+            exception goes out.
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an exporter is unknown, or a name is empty.
+        ValueError: an exporter is unknown, a name is empty, or `strict` and a key is forbidden
+            here or, with `strict=True`, in a stage that is defined already.
     """
     config = Config(
         service_name=None if service_name is None else check_name(service_name, "service_name"),
-        exporters=_exporters(exporter),
-        tracer_provider=_provider(tracer_provider, trace.TracerProvider, "tracer_provider"),
-        meter_provider=_provider(meter_provider, metrics.MeterProvider, "meter_provider"),
+        exporters=_arguments.exporters(exporter),
+        tracer_provider=_arguments.provider(
+            tracer_provider, trace.TracerProvider, "tracer_provider"
+        ),
+        meter_provider=_arguments.provider(meter_provider, metrics.MeterProvider, "meter_provider"),
         resource_attributes=check_attributes(resource_attributes, "resource_attributes"),
-        metric_attributes=_metric_attributes(metric_attributes),
-        console=_console(console),
-        spans_per_second=_spans_per_second(spans_per_second),
-        flush_timeout_s=_flush_timeout(flush_timeout),
-        spool=_spool(spool),
-        spool_max_bytes=round(_positive(spool_max_bytes, "spool_max_bytes")),
-        spool_max_age_s=_positive(spool_max_age_s, "spool_max_age_s"),
+        metric_attributes=_arguments.names(metric_attributes, "metric_attributes"),
+        console=_arguments.console(console),
+        spans_per_second=_arguments.spans_per_second(spans_per_second),
+        flush_timeout_s=_arguments.flush_timeout(flush_timeout),
+        spool=_arguments.spool(spool),
+        spool_max_bytes=round(_arguments.positive(spool_max_bytes, "spool_max_bytes")),
+        spool_max_age_s=_arguments.positive(spool_max_age_s, "spool_max_age_s"),
+        strict=_arguments.strict(strict),
+        forbidden_keys=_arguments.forbidden_keys(forbidden_keys),
+        max_attribute_values=_arguments.max_attribute_values(max_attribute_values),
+        error_messages=_arguments.error_messages(error_messages),
     )
     # The SDK is imported here and not before: an unconfigured program never pays for it.
     with _limits_that_are_numbers():
@@ -103,14 +132,18 @@ def configure(
 
     global _export, _exit_registered  # noqa: PLW0603 - the one place that holds them
     with _lock:
+        # may refuse, and then what was configured before stays
+        config = _guarded(config, on_console=providers.on_console(config))
         _end_export()
         with _limits_that_are_numbers():
             _export = providers.build(config)
+        _ledger.exported = _export.stats
         _say_what_is_ignored(config, _export)
         if config.console is None and _export.console:
             config = dataclasses.replace(config, console=True)
         _config.replace(config)
         _series.limit_spans(config.spans_per_second)
+        _cardinality.limit(config.max_attribute_values)
         _telemetry.set_probe("resources", install_resources)
         _telemetry.install(
             _telemetry.Telemetry(
@@ -128,19 +161,52 @@ def stats() -> dict[str, Any]:
 
     `created = exported + sampled_out + dropped + spooled + pending`, for `spans` and for
     `metric_points`; `replayed` are those that were sent from the spool. Unknown is None, as
-    everything is where the providers are yours.
+    everything is where the providers are yours. `process` tells whose counts they are: those of
+    one process since one `configure()`. `guards` tells how many attributes were
+    dropped because of their key, how often a value was one too many and became `_OTHER`, and
+    how many messages were cut, since the process began.
     """
-    export = _export if _export is not None else _ended
-    if export is None:
-        counts = ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
-        return {
-            "spans": dict.fromkeys(counts),
-            "metric_points": dict.fromkeys(counts),
-            "replayed": {"spans": None, "metric_points": None},
-            "flush_s": None,
-            "collector": None,
-        }
-    return export.stats()
+    return _ledger.stats()
+
+
+def _guarded(config: Config, *, on_console: bool) -> Config:
+    """Put the rules on attributes in force; return the configuration without what they forbid.
+
+    Raises:
+        ValueError: they are strict, and something here is forbidden or, where that was asked
+            for, something in a stage that is defined already.
+    """
+    asked = config.strict
+    config = dataclasses.replace(config, strict=on_console if asked is None else asked)
+    rules = _arguments.rules(config)
+    of_resources = _privacy.DESCRIBES_A_RESOURCE
+    rules.check(config.resource_attributes, "resource_attributes", of_resources)
+    rules.check(dict.fromkeys(config.metric_attributes), "metric_attributes")
+    defined = _series.with_attribute(lambda key: rules.word_in(key) is not None)
+    if asked:
+        before = [(f"stage {stage.name!r}", key) for stage, key in defined]
+        before += _privacy.dropped_before()
+        if before:
+            owner, key = before[0]
+            raise ValueError(
+                f"strict: {owner}, defined before this, has the attribute {key!r}, whose key is "
+                "forbidden: it may tell of a person or a secret"
+            )
+    _privacy.put_in_force(rules)
+    for stage, key in defined:
+        _privacy.drop(key, f"stage {stage.name!r}")
+    _series.withdraw(defined)
+    named = (
+        *config.metric_attributes,
+        *_arguments.listed(env.OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES),
+    )
+    return dataclasses.replace(
+        config,
+        resource_attributes=_privacy.permitted(
+            config.resource_attributes, "resource_attributes", of_resources
+        ),
+        metric_attributes=tuple(_privacy.permitted(dict.fromkeys(named), "metric_attributes")),
+    )
 
 
 def _say_what_is_ignored(config: Config, export: Export) -> None:
@@ -172,13 +238,13 @@ def shutdown() -> None:
         _telemetry.install(_telemetry.silent(), retire=False)
         _config.replace(Config())
         _series.limit_spans(Config().spans_per_second)
+        _cardinality.limit(Config().max_attribute_values)
+        _privacy.put_in_force(_arguments.rules_of_the_environment())
 
 
 def _end_export() -> None:
-    global _export, _ended  # noqa: PLW0603 - as in `configure`
+    global _export
     export, _export = _export, None
-    if export is not None:
-        _ended = export
     if export is None:
         return
     with _guard.guarded("flushing"):
@@ -190,76 +256,6 @@ def _at_exit() -> None:
     # A provider of the user's ends by itself and still reads our instruments then.
     if _export is not None and (_export.owns_tracer_provider or _export.owns_meter_provider):
         _end_export()
-
-
-def _exporters(exporter: object) -> tuple[ExporterName, ...] | None:
-    if exporter is None:
-        return None
-    names: list[Any]
-    if isinstance(exporter, str):
-        names = [exporter]
-    elif isinstance(exporter, (list, tuple, set, frozenset)):
-        names = list(exporter)
-    else:
-        raise TypeError(
-            f"exporter must be a string or a sequence of them, not {type(exporter).__name__}"
-        )
-    for name in names:
-        if name not in EXPORTERS:
-            raise ValueError(f"exporter must be of {', '.join(EXPORTERS)}, not {name!r}")
-    if not names:
-        raise ValueError('exporter must not be empty: "none" turns exporting off')
-    if "none" in names and len(names) > 1:
-        raise ValueError('exporter "none" stands alone')
-    return tuple(dict.fromkeys(names))
-
-
-def _provider(given: Any, kind: type, argument: str) -> Any:
-    if given is not None and not isinstance(given, kind):
-        raise TypeError(
-            f"{argument} must be an OpenTelemetry {kind.__name__}, not {type(given).__name__}"
-        )
-    return given
-
-
-def _metric_attributes(names: object) -> tuple[str, ...]:
-    if isinstance(names, str) or not isinstance(names, (list, tuple, set, frozenset)):
-        raise TypeError(
-            f"metric_attributes must be a sequence of strings, not {type(names).__name__}"
-        )
-    given = [check_name(name, "metric_attributes") for name in names]
-    named = os.environ.get(env.OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES, "")
-    given += [name.strip() for name in named.split(",") if name.strip()]
-    return tuple(dict.fromkeys(given))
-
-
-def _console(console: Any) -> Console:
-    if console is None:
-        said = os.environ.get(env.OTEL_PIPELINE_METRICS_CONSOLE, "").strip().lower()
-        if said and said not in ("true", "false"):
-            _guard.once(
-                env.OTEL_PIPELINE_METRICS_CONSOLE,
-                "%s must be true or false, not %r; left out",
-                env.OTEL_PIPELINE_METRICS_CONSOLE,
-                said,
-            )
-        return {"true": True, "false": False}.get(said)
-    if isinstance(console, bool) or hasattr(console, "write"):
-        checked: Console = console
-        return checked
-    raise TypeError(
-        f"console must be True, False, None or a text stream, not {type(console).__name__}"
-    )
-
-
-def _spans_per_second(rate: Any) -> float | None:
-    if rate is None:
-        return None
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)):
-        raise TypeError(f"spans_per_second must be a number or None, not {type(rate).__name__}")
-    if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"spans_per_second must be finite and not negative, not {rate}")
-    return float(rate)
 
 
 @contextmanager
@@ -280,44 +276,3 @@ def _limits_that_are_numbers() -> Iterator[None]:
         yield
     finally:
         os.environ.update(broken)
-
-
-def _positive(number: Any, argument: str) -> float:
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        raise TypeError(f"{argument} must be a number, not {type(number).__name__}")
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{argument} must be finite and positive, not {number}")
-    return float(number)
-
-
-def _spool(spool: Any) -> Path | None:
-    if spool is None:
-        return None
-    if not isinstance(spool, (str, os.PathLike)):
-        raise TypeError(f"spool must be a path or None, not {type(spool).__name__}")
-    if not os.fspath(spool):
-        raise ValueError("spool must not be empty")
-    return Path(spool)
-
-
-def _flush_timeout(given: Any) -> float:
-    if given is not None:
-        return _positive(given, "flush_timeout")
-    default = Config().flush_timeout_s
-    said = os.environ.get(env.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, "").strip()
-    if not said:
-        return default
-    try:
-        seconds = float(said)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        _guard.once(
-            env.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT,
-            "%s must be a positive number of seconds, not %r; %g is used",
-            env.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT,
-            said,
-            default,
-        )
-        return default
-    return seconds

@@ -6,7 +6,7 @@ import math
 import operator
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics import _clock, _guard, _hooks
+from otel_pipeline_metrics import _clock, _guard, _hooks, _privacy
 from otel_pipeline_metrics._model import check_attribute, qualified_name
 from otel_pipeline_metrics._series import PLAIN
 from otel_pipeline_metrics._waiting import waiting
@@ -168,7 +168,12 @@ class Execution:
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Put an attribute on the span, and on metrics if `configure(metric_attributes=)` says so.
 
-        A value that OpenTelemetry would not take is left out with one warning for each key.
+        A value that OpenTelemetry would not take is left out with one warning for each key,
+        and so is a forbidden key.
+
+        Raises:
+            ValueError: the key is forbidden, and `configure(strict=True)` or the development
+                console is on.
         """
         try:
             check_attribute(key, value, "set_attribute")
@@ -176,6 +181,10 @@ class Execution:
             _guard.once(f"attribute {key!r}", "attribute left out: %s", error)
             return
         if self.series is None:
+            return
+        if not _privacy.permits(key):
+            _privacy.check({key: value}, "set_attribute")
+            _privacy.drop(key, f"stage {self.series.key.stage!r}")
             return
         detail = self.detail()
         if detail.attributes is None:

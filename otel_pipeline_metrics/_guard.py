@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -20,14 +20,16 @@ raise_faults = False
 
 _said: set[str] = set()
 
+_MOST_SAID: Final = 1000
+"""Different things that are said in all; so many come of keys that are made from data."""
+
 
 def fault(where: str) -> None:
     """Report the exception being handled as a fault of ours in `where`, once a process."""
     if raise_faults:
         raise  # noqa: PLE0704 - called from an except block only
-    if where in _said:
+    if not _is_new(where):
         return
-    _said.add(where)
     logger.warning(
         "internal fault in %s, said once; your pipeline is not affected, "
         "but some telemetry may be missing",
@@ -38,10 +40,19 @@ def fault(where: str) -> None:
 
 def once(key: str, message: str, *args: object) -> None:
     """Log a warning once a process for each `key`."""
-    if key in _said:
-        return
+    if _is_new(key):
+        logger.warning(message, *args)
+
+
+def _is_new(key: str) -> bool:
+    """Remember `key`; tell whether it is to be said."""
+    if key in _said or len(_said) > _MOST_SAID:
+        return False
     _said.add(key)
-    logger.warning(message, *args)
+    if len(_said) > _MOST_SAID:
+        logger.warning("%d different warnings were given; no more follow", _MOST_SAID)
+        return False
+    return True
 
 
 def reset() -> None:

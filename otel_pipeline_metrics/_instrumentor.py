@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # untyped
@@ -13,17 +14,7 @@ from otel_pipeline_metrics import _configure, _guard
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-_OPTIONS = frozenset(
-    {
-        "service_name",
-        "exporter",
-        "tracer_provider",
-        "meter_provider",
-        "resource_attributes",
-        "metric_attributes",
-        "console",
-    }
-)
+_OPTIONS = frozenset(inspect.signature(_configure.configure).parameters)
 
 
 class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it is untyped

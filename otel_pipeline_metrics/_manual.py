@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics import _clock, _series, _telemetry
+from otel_pipeline_metrics import _cardinality, _clock, _series, _telemetry
 from otel_pipeline_metrics._model import StageResult, check_name
 from otel_pipeline_metrics._probes import caches, resources
 from otel_pipeline_metrics._probes.metrics import install_resources
@@ -107,7 +107,7 @@ class MetricsCollector:
             TypeError: a number is none, or `name` is no string.
             ValueError: a number is negative or not finite, or `name` is empty or too long.
         """
-        check_name(name, "name")
+        name = _cardinality.names.name("names of stages by hand", check_name(name, "name"))
         duration = _number(duration_s, "duration_s")
         items = _whole(count, "count")
         failed = bool(error)
@@ -167,7 +167,7 @@ class MetricsCollector:
             TypeError: a count is no integer, or `name` is no string.
             ValueError: a count is negative, or `name` is empty or too long.
         """
-        check_name(name, "name")
+        name = _cardinality.names.name("cache names", check_name(name, "name"))
         counts = {
             "hits": _whole(hits, "hits"),
             "misses": _whole(misses, "misses"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _series
+from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _privacy, _series
 from otel_pipeline_metrics._execution import NOTHING, Details, Execution, whole
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
 from otel_pipeline_metrics._series import PENDING_BOUND, PLAIN, Cell, StageId, current, drain_series
@@ -278,7 +278,7 @@ def _not_counted(series: Series | None, error: Exception) -> None:
         "the items= of stage %r failed with %s: %s; its items are not counted",
         key.stage if key else "?",
         type(error).__name__,
-        error,
+        _privacy.readable(error),
     )
 
 
@@ -352,6 +352,7 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         retries=tuple(detail.retries.items()) if detail.retries else (),
         attributes=detail.attributes,
         event_times=detail.event_times or (),
+        error_message=_privacy.message_of(error) if error and outcome == "error" else None,
     )
     series, tracing = execution.series, _hooks.tracing
     if series is None:

@@ -131,6 +131,9 @@ class StageResult(NamedTuple):
     """(event time, time of finishing) of items, Unix seconds."""
     context: Any = None
     """The OpenTelemetry context of the invocation's span, for exemplars."""
+    error_message: str | None = None
+    """The exception's message; None where messages are not wanted, as they are not unless
+    `configure(error_messages=True)` says so."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from otel_pipeline_metrics import (
     _clock,
     _config,
     _guard,
+    _privacy,
     _series,
     _telemetry,
     _termination,
@@ -71,7 +72,8 @@ def run(
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: the name is empty or too long, or `total` is negative.
+        ValueError: the name is empty or too long, `total` is negative, or an attribute's key
+            is forbidden, and `configure(strict=True)` or the development console is on.
     """
     return Run(name, report, resources, attributes, total, live)
 
@@ -95,7 +97,9 @@ class Run(AlsoAsync["Run"]):
         if not isinstance(resources, bool):
             raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
         self._path = None if report is None else Path(report)
-        self._attributes = check_attributes(attributes)
+        given = check_attributes(attributes)
+        _privacy.check(given)
+        self._attributes = _privacy.permitted(given, f"run {name!r}") if given else given
         interval = SAMPLE_INTERVAL_S if resources else None
         self._gathering = Gathering(interval, self._note_loop_delay)
         self._scope = _series.Scope(self.name, self.id, (self._gathering.stats,))
@@ -111,6 +115,7 @@ class Run(AlsoAsync["Run"]):
         self._ended_at: float | None = None
         self._result: Result | None = None
         self._error_type: str | None = None
+        self._message: str | None = None
         self._entered = False
         self._final: RunReport | None = None
 
@@ -168,6 +173,7 @@ class Run(AlsoAsync["Run"]):
         self._result = _result_of(error)
         if error is not None and self._result != "success":
             self._error_type = qualified_name(type(error))
+            self._message = _privacy.message_of(error)
         here = self._token is not None and _series.close_scope(self._scope, self._token)
         with _guard.guarded("watching for SIGTERM"):
             _termination.forget(self)
@@ -205,7 +211,7 @@ class Run(AlsoAsync["Run"]):
         # cancellation and timeout are told by the result; error.type belongs to failures
         error_type = self._error_type if result == "failure" else None
         if self._span is not None:
-            context = self._span.end(result, error_type, detach=here)
+            context = self._span.end(result, error_type, self._message, detach=here)
         if self._runs is not None:
             self._runs.ended(self.name, wall_s, result, error_type, _clock.unix(), context)
 

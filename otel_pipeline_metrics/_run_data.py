@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics import _guard, _workers
+from otel_pipeline_metrics import _guard, _ledger, _workers
 from otel_pipeline_metrics._probes import caches, queues
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
@@ -79,11 +79,9 @@ class Gathering:
                 for reading in caches.read_all()
             ],
             "resources": self._resources(started_at),
-            "telemetry": {
-                "spans": self._spans(scope, traced=run["trace_id"] is not None),
-                "flush_s": None,
-                "collector": None,
-            },
+            # as of this moment, so before the last flush
+            "telemetry": _ledger.at_the_end_of_a_run()
+            | {"stage_spans": self._stage_spans(scope, traced=run["trace_id"] is not None)},
         }
         data["bottleneck"] = _verdict(data)
         return data
@@ -104,16 +102,13 @@ class Gathering:
         )
         return [{**queue, "depth": depths.get(queue["name"])} for queue in found]
 
-    def _spans(self, scope: Scope, *, traced: bool) -> dict[str, int | None]:
+    def _stage_spans(self, scope: Scope, *, traced: bool) -> dict[str, int | None]:
         """Return how many invocations had a span of their own, and how many went without."""
-        data: dict[str, int | None] = dict.fromkeys(
-            ("created", "skipped", "sampled_out", "exported", "lost")
-        )
-        if traced:
-            made = sum(series.spans_made for series in list(scope.series.values()))
-            count = sum(stats.count for stats in list(self.stats.stages.values()))
-            data |= {"created": made, "skipped": max(0, count - made)}
-        return data
+        if not traced:
+            return {"made": None, "skipped": None}
+        made = sum(series.spans_made for series in list(scope.series.values()))
+        count = sum(stats.count for stats in list(self.stats.stages.values()))
+        return {"made": made, "skipped": max(0, count - made)}
 
     def _resources(self, started_at: float) -> dict[str, Any]:
         from otel_pipeline_metrics._probes.cgroup import limits  # reads files: only when asked

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakSet
 
-from otel_pipeline_metrics import _clock, _guard, _hooks
+from otel_pipeline_metrics import _cardinality, _clock, _guard, _hooks
 from otel_pipeline_metrics._model import Batch, QueueBatch, StageKey, TimeInStates
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class StageId:
 
     __slots__ = ("attributes", "kind", "name")
 
-    def __init__(self, name: str, kind: str | None, attributes: Mapping[str, AttributeValue]):
+    def __init__(self, name: str, kind: str | None, attributes: dict[str, AttributeValue]):
         self.name = name
         self.kind = kind
         self.attributes = attributes
@@ -57,15 +57,45 @@ class StageId:
 
 
 _stage_ids: dict[Hashable, StageId] = {}
+_described: dict[Hashable, StageId] = {}
+"""Those with fixed attributes, counted apart: they must not take the room of plain names."""
 
 
 def stage_id(
     name: str, kind: str | None, attributes: Mapping[str, AttributeValue] | None = None
 ) -> StageId:
-    """Return the one `StageId` for these; comparing two is then comparing addresses."""
-    fixed = dict(attributes or {})
-    key = (name, kind, repr(sorted(fixed.items())))
-    return _stage_ids.setdefault(key, StageId(name, kind, fixed))
+    """Return the one `StageId` for these; comparing two is then comparing addresses.
+
+    There are `MAX_NAMES` of them at most. What is one too many goes without its attributes if
+    it has some, and else is the stage `_OTHER`.
+    """
+    known, key = _stage_ids, (name, kind, "")
+    if attributes:
+        known, key = _described, (name, kind, repr(sorted(attributes.items())))
+    found = known.get(key)
+    if found is not None:
+        return found
+    if len(known) < _cardinality.MAX_NAMES:
+        return known.setdefault(key, StageId(name, kind, dict(attributes or {})))
+    if attributes:
+        _cardinality.other("sets of fixed attributes of stages", _cardinality.MAX_NAMES)
+        return stage_id(name, kind)
+    other = _cardinality.other("stage names", _cardinality.MAX_NAMES)
+    return known.setdefault((other, None, ""), StageId(other, None, {}))
+
+
+def with_attribute(found: Callable[[str], bool]) -> list[tuple[StageId, str]]:
+    """Return the fixed attributes of stages defined so far whose key is `found`."""
+    stages = list(_described.values())
+    return [(stage, key) for stage in stages for key in list(stage.attributes) if found(key)]
+
+
+def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
+    """Take fixed attributes off their stages."""
+    for stage, key in attributes:
+        stage.attributes.pop(key, None)
+    for series in all_series() if attributes else ():
+        series.cache = None
 
 
 class Series:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
 
-from otel_pipeline_metrics import _measure, _series
+from otel_pipeline_metrics import _measure, _privacy, _series
 from otel_pipeline_metrics._also_async import AlsoAsync
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
 from otel_pipeline_metrics._wrappers import wrap
@@ -48,6 +48,7 @@ class Stage(AlsoAsync["Execution"]):
             raise TypeError(f"items must be callable or None, not {type(items).__name__}")
         self._items = items
         self._attributes = check_attributes(attributes)
+        _privacy.check(self._attributes)
         self._id: StageId | None = None
         self._open: dict[Execution, None] = {}
 
@@ -67,9 +68,13 @@ class Stage(AlsoAsync["Execution"]):
             TypeError: the stage has neither a name nor a kind to be named after.
         """
         stage = self._block_id()
+        # Not in the identity: blocks are made anew each time, and values may differ in each.
+        # Before it begins: what is forbidden was refused when the stage was defined, if at all.
+        attributes = self._attributes and _privacy.permitted(
+            self._attributes, f"stage {stage.name!r}"
+        )
         execution = _measure.enter(stage)
-        # Not in the identity: blocks are made anew each time, and values may differ in each
-        for key, value in self._attributes.items():
+        for key, value in attributes.items():
             execution.set_attribute(key, value)
         self._open[execution] = None
         return execution
@@ -113,7 +118,8 @@ def _decorate(stage: Stage, function: Any) -> Any:
         )
     # qualified and private access: Stage's own parts
     name = stage._name or check_name(_name_of(function), "name")  # noqa: SLF001
-    identity = _series.stage_id(name, stage._kind, stage._attributes)  # noqa: SLF001
+    attributes = _privacy.defined(stage._attributes, f"stage {name!r}")  # noqa: SLF001
+    identity = _series.stage_id(name, stage._kind, attributes)  # noqa: SLF001
     return wrap(function, identity, stage._items)  # noqa: SLF001
 
 
@@ -156,11 +162,13 @@ def stage(
             many items came out. Without it a function's items are unknown, and a generator's
             are the values it yields.
         attributes: put on each span; on metrics only those named in
-            `configure(metric_attributes=)`.
+            `configure(metric_attributes=)`. Keys that may tell of a person or a secret are
+            left out.
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: the name or kind is empty or too long.
+        ValueError: the name or kind is empty or too long; or an attribute's key is forbidden,
+            and `configure(strict=True)` or the development console is on.
     """
     return _stage_or_decorated(name, kind, items, attributes)
 

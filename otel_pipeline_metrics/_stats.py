@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics import _sketch
+from otel_pipeline_metrics import _cardinality, _sketch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,7 +52,8 @@ class StageStats:
     def add(self, result: StageResult) -> None:
         """Add what one invocation says beside its duration."""
         if result.outcome == "error":
-            kind = result.error_type or "_OTHER"
+            kind = result.error_type or _cardinality.OTHER
+            kind = _cardinality.key_in(self.errors, kind, "error types of a stage")
             self.errors[kind] = self.errors.get(kind, 0) + 1
         elif result.outcome == "cancelled":
             self.cancelled += 1

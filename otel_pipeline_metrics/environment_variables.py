@@ -15,6 +15,18 @@ OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT = "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT"
 OTEL_PIPELINE_METRICS_EXPORTER_LOGS = "OTEL_PIPELINE_METRICS_EXPORTER_LOGS"
 """true: let the exporters log each failed request themselves (false)."""
 
+OTEL_PIPELINE_METRICS_STRICT = "OTEL_PIPELINE_METRICS_STRICT"
+"""true: a forbidden attribute key is a ValueError; false: it is dropped; as `strict`."""
+
+OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS = "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS"
+"""More forbidden attribute keys, separated by commas; as `forbidden_keys`."""
+
+OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES = "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES"
+"""Distinct values of an attribute on metrics, before they become _OTHER (200)."""
+
+OTEL_PIPELINE_METRICS_ERROR_MESSAGES = "OTEL_PIPELINE_METRICS_ERROR_MESSAGES"
+"""true: put the messages of exceptions on failed spans (false); as `error_messages`."""
+
 OTEL_PIPELINE_METRICS_FOLD = "OTEL_PIPELINE_METRICS_FOLD"
 """false: record each histogram value through the public API, at seven times the cost (true)."""
 

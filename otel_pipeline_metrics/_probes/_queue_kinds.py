@@ -18,7 +18,7 @@ import weakref
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics import _clock, _guard, _series, _telemetry, _workers
+from otel_pipeline_metrics import _cardinality, _clock, _guard, _series, _telemetry, _workers
 from otel_pipeline_metrics._model import check_name
 from otel_pipeline_metrics._probes import queues
 from otel_pipeline_metrics._probes.metrics import install_queues
@@ -415,7 +415,8 @@ def wrap_queue(queue: Q, *, name: str) -> Q:
         TypeError: `queue` is of another kind, or instrumented already.
         ValueError: `name` is empty or too long.
     """
-    wrapped: Any = _instrumented(queue, check_name(name, "name"))
+    distinct = _cardinality.names.name("queue names", check_name(name, "name"))
+    wrapped: Any = _instrumented(queue, distinct)
     result: Q = wrapped
     return result
 

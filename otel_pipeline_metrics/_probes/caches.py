@@ -7,7 +7,7 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import ref
 
-from otel_pipeline_metrics import _guard, _telemetry
+from otel_pipeline_metrics import _cardinality, _guard, _privacy, _telemetry
 from otel_pipeline_metrics._model import CacheReading, check_name
 from otel_pipeline_metrics._probes import _fork, _sources
 from otel_pipeline_metrics._probes._counted import CountedCache
@@ -218,9 +218,9 @@ class _Registry:
         except Exception as error:  # noqa: BLE001 - a user's source may raise anything
             _guard.once(
                 f"cache {entry.name}",
-                "cannot read the counts of cache %r, left out until it works again: %r",
+                "cannot read the counts of cache %r, left out until it works again: %s",
                 entry.name,
-                error,
+                _privacy.readable(error, repr),
             )
             return None
         with self._lock:
@@ -265,7 +265,9 @@ def register_cache(name: str, source: object) -> None:
         TypeError: `name` is no string, or `source` cannot tell hits and misses.
         ValueError: `name` is empty or too long.
     """
-    _registry.register(check_name(name, "name"), _sources.reader_of(source))
+    check_name(name, "name")
+    read = _sources.reader_of(source)
+    _registry.register(_distinct(name), read)
     _report()
 
 
@@ -332,8 +334,12 @@ def record(
             raise TypeError(f"{argument} must be an integer, not {type(value).__name__}")
         if value < 0:
             raise ValueError(f"{argument} must not be negative, this one is {value}")
-    _registry.record(name, size_bytes, **counts)
+    _registry.record(_distinct(name), size_bytes, **counts)
     _report()
+
+
+def _distinct(name: str) -> str:
+    return _cardinality.names.name("cache names", name)
 
 
 def _report() -> None:

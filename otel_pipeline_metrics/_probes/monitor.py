@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics import _guard, _privacy
 from otel_pipeline_metrics._also_async import AlsoAsync
 from otel_pipeline_metrics._probes import _fork, resources
 
@@ -235,7 +235,8 @@ class ResourceMonitor(AlsoAsync["ResourceMonitor"]):
         try:
             self._on_reading(reading)
         except Exception as error:  # noqa: BLE001 - the user's fault must not end the sampling
-            _guard.once("ResourceMonitor.on_reading", "on_reading raised %r, said once", error)
+            said = _privacy.readable(error, repr)
+            _guard.once("ResourceMonitor.on_reading", "on_reading raised %s, said once", said)
 
     def __enter__(self) -> Self:
         self.start()

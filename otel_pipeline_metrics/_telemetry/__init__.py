@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics import _hooks, _series
+from otel_pipeline_metrics import _cardinality, _hooks, _series
 from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 from otel_pipeline_metrics._telemetry._metrics import RunMetrics, StageMetrics, meter_of
 from otel_pipeline_metrics._telemetry._spans import OpenRun, Spans
@@ -35,8 +35,9 @@ class Telemetry:
     ) -> None:
         self.instruments = InstrumentSet(meter_of(meter_provider), meter_provider)
         self.spans = Spans(tracer_provider)
-        self.stages = StageMetrics(self.instruments, metric_attributes)
-        self.runs = RunMetrics(self.instruments)
+        distinct = _cardinality.Distinct()
+        self.stages = StageMetrics(self.instruments, metric_attributes, distinct)
+        self.runs = RunMetrics(self.instruments, distinct)
         self._probes: set[str] = set()
 
     def probe(self, name: str, install_on: Callable[[InstrumentSet], None]) -> None:

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 
-from otel_pipeline_metrics import _clock, _series
+from otel_pipeline_metrics import _cardinality, _clock, _series
 from otel_pipeline_metrics import _semconv as names
 from otel_pipeline_metrics._model import TimeInStates
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
@@ -29,7 +30,7 @@ from otel_pipeline_metrics._version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry.metrics import Counter, Histogram, Meter, MeterProvider
+    from opentelemetry.metrics import Histogram, Meter, MeterProvider
 
     from otel_pipeline_metrics._model import (
         AttributeValue,
@@ -50,7 +51,7 @@ class _Sum:
 
     __slots__ = ("_attributes", "_counter", "_more")
 
-    def __init__(self, counter: Counter, attributes: Mapping[str, AttributeValue]) -> None:
+    def __init__(self, counter: metrics.Counter, attributes: Mapping[str, AttributeValue]) -> None:
         self._counter = counter
         self._attributes = attributes
         self._more: float = 0
@@ -153,9 +154,17 @@ class StageMetrics:
     Whoever drains calls it, and there is one at a time, so it needs no lock of its own.
     """
 
-    def __init__(self, instruments: InstrumentSet, metric_attributes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        instruments: InstrumentSet,
+        metric_attributes: tuple[str, ...],
+        distinct: _cardinality.Distinct,
+    ) -> None:
         self._named = frozenset(metric_attributes)
+        self._distinct = distinct
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
+        self._sets: Counter[StageKey] = Counter()
+        """How many sets of attributes each stage has on metrics."""
         self._queues: dict[str, _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
         self._seen: set[StageKey] = set()
@@ -174,7 +183,8 @@ class StageMetrics:
 
     def accept(self, batch: Batch) -> None:
         """Total a batch; record only what makes a new series begin."""
-        totals = self._totals_of(batch, None)
+        stage = self._bound(batch.key)
+        totals = self._totals_of(stage, batch.attributes)
         if batch.time is not None:
             self._count_time(totals, batch.time)
         if batch.plain:
@@ -187,12 +197,12 @@ class StageMetrics:
         touched = {id(totals): totals}
         for result in batch.results:
             if self._named:
-                totals = self._totals_of(batch, result.attributes)
+                totals = self._totals_of(stage, {**batch.attributes, **(result.attributes or {})})
                 touched[id(totals)] = totals
             if batch.time is None:
                 spent = TimeInStates(result.busy_s, result.idle_s, result.blocked_s)
                 self._count_time(totals, spent)
-            self._add(batch.key, totals, result)
+            self._add(stage, totals, result)
         for totals in touched.values():
             totals.relieve()
 
@@ -217,19 +227,35 @@ class StageMetrics:
 
         _series.drain(record)
 
-    def _totals_of(self, batch: Batch, own: Mapping[str, AttributeValue] | None) -> _Totals:
+    def _bound(self, key: StageKey) -> StageKey:
+        """Return the key under which a stage is reported, if its pipeline is one too many."""
+        if key.pipeline is None:
+            return key
+        pipeline = self._distinct.name(names.PIPELINE_NAME, key.pipeline, again=True)
+        return key if pipeline == key.pipeline else key._replace(pipeline=pipeline)
+
+    def _error_type(self, found: str | None) -> str:
+        return self._distinct.name(names.ERROR_TYPE, found) if found else ""
+
+    def _totals_of(self, stage: StageKey, given: Mapping[str, AttributeValue]) -> _Totals:
         chosen: dict[str, Any] = {}
         if self._named:
-            given = {**batch.attributes, **(own or {})}
             chosen = {
-                key: tuple(value) if isinstance(value, list) else value
+                key: self._distinct.bound(key, tuple(value) if isinstance(value, list) else value)
                 for key, value in given.items()
                 if key in self._named
             }
-        key = (batch.key, tuple(sorted(chosen.items())))
+        key = (stage, tuple(sorted(chosen.items())))
         totals = self._totals.get(key)
+        if totals is None and self._sets[stage] >= _cardinality.MAX_NAMES:
+            # few values of each key, and yet too many together
+            other = _cardinality.other("sets of attributes on metrics", _cardinality.MAX_NAMES)
+            chosen = dict.fromkeys(chosen, other)
+            key = (stage, tuple(sorted(chosen.items())))
+            totals = self._totals.get(key)
         if totals is None:
-            totals = self._totals[key] = _Totals({**chosen, **stage_attributes(batch.key)})
+            self._sets[stage] += 1
+            totals = self._totals[key] = _Totals({**chosen, **stage_attributes(stage)})
         return totals
 
     def _count(  # noqa: PLR0917 - a row of a table
@@ -258,13 +284,14 @@ class StageMetrics:
         self._count(totals, names.STAGE_TIME, time.blocked or None, state, "blocked")
 
     def _add(self, key: StageKey, totals: _Totals, result: StageResult) -> None:
-        direction, failed = names.IO_DIRECTION, result.error_type or ""
+        direction, failed = names.IO_DIRECTION, self._error_type(result.error_type)
         self._count(totals, names.STAGE_ITEMS, result.items_in, direction, "in", failed)
         self._count(totals, names.STAGE_ITEMS, result.items_out, direction, "out", failed)
         self._count(totals, names.STAGE_IO, result.bytes_in, direction, "in")
         self._count(totals, names.STAGE_IO, result.bytes_out, direction, "out")
         for retried_for, count in result.retries:
-            self._count(totals, names.STAGE_RETRIES, count, error_type=retried_for)
+            error_type = self._error_type(retried_for)
+            self._count(totals, names.STAGE_RETRIES, count, error_type=error_type)
         durations = self._values(totals, names.STAGE_DURATION, failed)
         durations.add(result.busy_s, result.context, names.DURATION_BUCKETS)
         size = result.items_in if result.items_in is not None else result.items_out
@@ -289,7 +316,8 @@ class StageMetrics:
         self.settle(collecting=True)
         active: dict[StageKey, int] = dict.fromkeys(self._seen, 0)
         for series in _series.all_series():
-            active[series.key] = active.get(series.key, 0) + series.active
+            key = self._bound(series.key)
+            active[key] = active.get(key, 0) + series.active
         self._seen.update(active)
         return [(count, stage_attributes(key)) for key, count in active.items()]
 
@@ -304,7 +332,8 @@ class StageMetrics:
 class RunMetrics:
     """`pipeline.run.*`; runs are few, so they are recorded as they end."""
 
-    def __init__(self, instruments: InstrumentSet) -> None:
+    def __init__(self, instruments: InstrumentSet, distinct: _cardinality.Distinct) -> None:
+        self._distinct = distinct
         self._duration = instruments.histogram(names.RUN_DURATION)
         self._eventloop_delay = instruments.histogram(names.EVENTLOOP_DELAY)
         self._active: dict[str, int] = {}
@@ -315,10 +344,14 @@ class RunMetrics:
 
     def loop_delay(self, pipeline: str, seconds: float) -> None:
         """Record by how much the run's event loop came round too late."""
-        self._eventloop_delay.record(seconds, {names.PIPELINE_NAME: pipeline})
+        self._eventloop_delay.record(seconds, {names.PIPELINE_NAME: self._bound(pipeline)})
+
+    def _bound(self, pipeline: str) -> str:
+        return self._distinct.name(names.PIPELINE_NAME, pipeline, again=True)
 
     def started(self, pipeline: str) -> None:
         """Count a run that begins."""
+        pipeline = self._distinct.name(names.PIPELINE_NAME, pipeline)
         with self._lock:
             self._active[pipeline] = self._active.get(pipeline, 0) + 1
 
@@ -332,13 +365,14 @@ class RunMetrics:
         context: Any,
     ) -> None:
         """Record a run that is over."""
+        pipeline = self._bound(pipeline)
         with self._lock:
             self._active[pipeline] = max(0, self._active.get(pipeline, 0) - 1)
             if result == "success":
                 self._last_success[pipeline] = unix_time
         attributes = {names.PIPELINE_NAME: pipeline, names.RUN_RESULT: result}
         if error_type is not None:
-            attributes[names.ERROR_TYPE] = error_type
+            attributes[names.ERROR_TYPE] = self._distinct.name(names.ERROR_TYPE, error_type)
         self._duration.record(seconds, attributes, context)
 
     def _read_active(self) -> list[Point]:

@@ -201,18 +201,21 @@ class OpenRun:
         context = self.span.get_span_context()
         return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
-    def end(self, result: str, error_type: str | None, *, detach: bool) -> Any:
+    def end(
+        self, result: str, error_type: str | None, message: str | None = None, *, detach: bool
+    ) -> Any:
         """Close the span with the run's result; return its context for exemplars.
 
         Args:
             result: `pipeline.run.result`.
             error_type: `error.type` of a failure.
+            message: its message, where messages are wanted.
             detach: whether this is the context in which it was made current.
         """
         self.span.set_attribute(names.RUN_RESULT, result)
         if error_type is not None:
             self.span.set_attribute(names.ERROR_TYPE, error_type)
-            self.span.set_status(trace.StatusCode.ERROR)
+            self.span.set_status(trace.StatusCode.ERROR, message)
         if detach:
             context_api.detach(self._attached)
         self.span.end()
@@ -246,7 +249,8 @@ def _describe(span: Span, series: Series, result: StageResult) -> None:
     if attributes:
         span.set_attributes(attributes)
     if result.error_type is not None:
-        span.set_status(trace.StatusCode.ERROR)
+        # the semantic conventions ("Recording errors") want the message as the description
+        span.set_status(trace.StatusCode.ERROR, result.error_message)
 
 
 def _link(link: Link) -> trace.Link:

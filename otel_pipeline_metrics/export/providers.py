@@ -59,6 +59,16 @@ def build(config: Config) -> Telemetry:
     return Telemetry(traces[0], metrics[0], infos, log_filter)
 
 
+def on_console(config: Config) -> bool:
+    """Tell whether `build` will set up the development console."""
+    plan = environment.plan(os.environ, config.exporters)
+    given = {"traces": config.tracer_provider, "metrics": config.meter_provider}
+    return any(
+        "console" in plan.exporters(signal) and _theirs(signal, given[signal], plan) is None
+        for signal in environment.SIGNALS
+    )
+
+
 _Described = tuple[Side, tuple[ExporterInfo, ...]]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -79,6 +81,7 @@ class Telemetry:
         self.exporters = tuple(exporters)
         self.console = any(info.kind == "console" for info in self.exporters)
         """Whether the development console is one of the exporters."""
+        self._token = secrets.token_hex(4)
         self._filter = log_filter
         self._last: FlushReport | None = None
         self._flush_s: float | None = None
@@ -273,6 +276,8 @@ class Telemetry:
             name: sum(account.replayed for account in accounts if account.signal == signal)
             for name, signal in (("spans", "traces"), ("metric_points", "metrics"))
         }
+        # counts are of one process, and of one configure(); a forked child starts at nothing
+        found["process"] = f"{os.getpid()}-{self._token}"
         found["flush_s"] = self._flush_s
         found["collector"] = self._collector()
         return found

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _guard, _telemetry
+from otel_pipeline_metrics import _guard, _privacy, _telemetry
 from otel_pipeline_metrics._probes import caches, resources
 from tests.support.process import ROOT
 
@@ -101,6 +101,7 @@ def clean_slate() -> Iterator[None]:
     for module, name, value in kept:
         setattr(module, name, value)
     caches.reset()
+    _privacy.put_in_force(_privacy.Rules())
     # as after the import: on whatever the globals are or will be
     _telemetry.install(_telemetry.Telemetry())
     try:

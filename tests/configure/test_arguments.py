@@ -125,14 +125,14 @@ def test_an_argument_wins_over_the_variable(
 def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:
     captured.configure(metric_attributes=("tenant",))
 
-    @opm.stage(attributes={"tenant": "a", "secret": "b"})
+    @opm.stage(attributes={"tenant": "a", "shard": "b"})
     def work() -> None:
         opm.current_stage().set_attribute("row", 7)
 
     work()
     (span,) = captured.spans()
     given = dict(span.attributes or {})
-    assert (given["tenant"], given["secret"], given["row"]) == ("a", "b", 7)
+    assert (given["tenant"], given["shard"], given["row"]) == ("a", "b", 7)
     (point,) = captured.points()["pipeline.stage.duration"]
     assert dict(point.attributes) == {"pipeline.stage.name": "work", "tenant": "a"}
 

@@ -451,9 +451,9 @@ def test_the_longest_name(results: Results) -> None:
 
 @pytest.mark.parametrize("value", ["s", True, 1, 1.5, ["a", "b"], (1, 2), [], [True]])
 def test_attribute_values_that_opentelemetry_takes(value: Any, results: Results) -> None:
-    stage("s", attributes={"key": value})(plain)(1)
+    stage("s", attributes={"code": value})(plain)(1)
     results.durations("s")
-    assert {"key": value} == results.batches[-1].attributes
+    assert {"code": value} == results.batches[-1].attributes
 
 
 def test_attributes_are_taken_as_they_were_when_given(results: Results) -> None:

@@ -249,13 +249,13 @@ def test_only_those_named(make_otel: Callable[..., Otel]) -> None:
 
 @pytest.mark.parametrize("value", [["a", "b"], ("a",), True, 1, 1.0, "s", []])
 def test_a_named_attribute_of_any_kind(value: Any, make_otel: Callable[..., Otel]) -> None:
-    otel = make_otel(metric_attributes=("key",))
-    with stage("any", attributes={"key": value}):
+    otel = make_otel(metric_attributes=("code",))
+    with stage("any", attributes={"code": value}):
         pass
     (point,) = otel.points("pipeline.stage.duration")
     expected = tuple(value) if isinstance(value, list) else value
-    assert expected == point.attributes["key"]
-    assert type(expected) is type(point.attributes["key"])
+    assert expected == point.attributes["code"]
+    assert type(expected) is type(point.attributes["code"])
 
 
 def test_a_named_attribute_cannot_take_the_place_of_our_own(

@@ -1,0 +1,49 @@
+"""Nothing configured, nothing counted, no name known: each test here begins anew."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otel_pipeline_metrics import _cardinality, _guard, _privacy, _series
+from tests.configure.support import Captured, clean_slate
+from tests.export.conftest import grpc_collector, http_collector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["grpc_collector", "http_collector"]
+
+
+@pytest.fixture(autouse=True)
+def slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with clean_slate():
+        _privacy.dropped_before()
+        for tally in (_privacy.forbidden_keys, _privacy.cut_messages, _cardinality.others):
+            tally.reset()
+        monkeypatch.setattr(_series, "_stage_ids", {})
+        monkeypatch.setattr(_series, "_described", {})
+        monkeypatch.setattr(_cardinality, "names", _cardinality.Distinct(_cardinality.MAX_NAMES))
+        series = dict(_series.process_scope.series)
+        _series.process_scope.series.clear()
+        _guard.reset()
+        yield
+        _series.process_scope.series.clear()
+        _series.process_scope.series.update(series)
+
+
+@pytest.fixture
+def captured() -> Iterator[Captured]:
+    """A user's own providers, in memory."""
+    providers = Captured()
+    yield providers
+    providers.close()
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The library's warnings."""
+    caplog.set_level(logging.WARNING, "otel_pipeline_metrics")
+    return caplog

@@ -1,0 +1,154 @@
+"""Which keys are forbidden: the rule, whatever the spelling."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_pipeline_metrics import _semconv
+from otel_pipeline_metrics._privacy import SECRETS, WORDS, Rules, snake
+
+RULES: Final = Rules()
+
+
+def forbidden(key: str) -> bool:
+    return RULES.word_in(key) is not None
+
+
+def test_the_words() -> None:
+    assert WORDS == {
+        "email", "name", "username", "password", "token", "key", "secret", "api_key",
+        "user_id", "client_id", "session_id",
+    }  # fmt: skip
+    assert SECRETS == {"password", "token", "secret", "api_key"}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "email", "Email", "EMAIL", "user.email", "user.Email", "db.name", "name",
+        "userID", "userId", "user-id", "User-Id", "USER_ID", "enduser.userId",
+        "APIKey", "apiKey", "api-key", "X-Api-Key", "x_api_key", "http.header.X-API-Key",
+        "authToken", "auth-token", "auth_token", "AUTH_TOKEN", "oauth2Token", "aws.secret",
+        "HTTPSecret", "dbPassword", "db.connection_password", "sessionID", "a.b.client-id",
+        "_token", ".key", "été.name", "motDePasse.TOKEN", "\u212aey", "api_\u212aey",
+    ],
+)  # fmt: skip
+def test_forbidden(key: str) -> None:
+    assert forbidden(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "cache_key_count", "row_name_length", "cacheKeyCount", "file_name", "fileName",
+        "cache_key", "primaryKey", "customer_email", "old_user_id", "namespace", "keys", "tokens",
+        "tokenizer", "secretary", "passwords", "name.first", "email.domain", "user.id",
+        "token_count", "secret_", "tenant", "", ".", "-", "_", "A", "éclair",
+        "pipeline.name", "pipeline.stage.name", "pipeline.queue.name",
+    ],
+)  # fmt: skip
+def test_not_forbidden(key: str) -> None:
+    """By the letter: after an underscore only what is a secret."""
+    assert not forbidden(key)
+
+
+def test_only_the_librarys_own_pipeline_names_are_exempt() -> None:
+    own = [v for v in vars(_semconv).values() if isinstance(v, str) and v.startswith("pipeline.")]
+    assert len(own) > 10
+    assert not any(map(forbidden, own))
+    assert forbidden("pipeline.customer.name")
+    assert forbidden("Pipeline.Name")
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("userID", "user_id"),
+        ("APIKey", "api_key"),
+        ("X-Api-Key", "x_api_key"),
+        ("authToken", "auth_token"),
+        ("HTTPServerURL", "http_server_url"),
+        ("user.firstName", "user.first_name"),
+        ("oauth2Token", "oauth2_token"),
+        ("ÉtéChaud", "été_chaud"),
+        ("ABC", "abc"),
+        ("already_snake", "already_snake"),
+    ],
+)
+def test_snake(key: str, expected: str) -> None:
+    assert snake(key) == expected
+
+
+# --- whatever the spelling ------------------------------------------------------------------------
+
+# of two letters at least: "aB" and "AB" leave open where a word of one ends
+parts = st.lists(st.from_regex(r"[a-z]{2,6}", fullmatch=True), min_size=1, max_size=4)
+
+
+def camel(words: list[str]) -> str:
+    return words[0] + "".join(word.capitalize() for word in words[1:])
+
+
+def acronym(words: list[str]) -> str:
+    """The first word in capitals: `APIKey`."""
+    return words[0].upper() + "".join(word.capitalize() for word in words[1:])
+
+
+SPELLINGS: Final = {
+    "snake": "_".join,
+    "kebab": "-".join,
+    "camel": camel,
+    "Pascal": lambda words: "".join(word.capitalize() for word in words),
+    "ACRONYMCase": acronym,
+    "Train-Case": lambda words: "-".join(word.capitalize() for word in words),
+    "SCREAMING": lambda words: "_".join(words).upper(),
+}
+
+
+@given(parts, st.sampled_from(sorted(SPELLINGS)))
+def test_every_spelling_of_a_key_is_one_key(words: list[str], spelling: str) -> None:
+    assert snake(SPELLINGS[spelling](words)) == "_".join(words)
+
+
+def by_the_letter(plain: str) -> bool:
+    """The rule for a key in snake_case, written once more as a pattern."""
+    words = "|".join(sorted(WORDS))
+    secrets = "|".join(sorted(SECRETS))
+    return bool(re.search(rf"(?:^|\.)(?:{words})\Z|_(?:{secrets})\Z", plain, re.DOTALL))
+
+
+@given(
+    st.lists(parts | st.sampled_from([word.split("_") for word in sorted(WORDS)]), min_size=1),
+    st.sampled_from(sorted(SPELLINGS)),
+)
+def test_the_rule(segments: list[list[str]], spelling: str) -> None:
+    """Segments between dots, each spelt in any way."""
+    plain = ".".join("_".join(words) for words in segments)
+    key = ".".join(SPELLINGS[spelling](words) for words in segments)
+    assert forbidden(key) == by_the_letter(plain)
+
+
+@given(st.text(st.characters() | st.sampled_from("._-AZaz")))
+def test_any_text_is_judged_by_its_snake_case(key: str) -> None:
+    assert forbidden(key) == by_the_letter(snake(key))
+    assert snake(key) == snake(key.replace("-", "_"))
+
+
+@given(st.text(), st.sampled_from(sorted(WORDS)), st.booleans())
+def test_nothing_hides_a_word_behind_a_dot(before: str, word: str, shout: bool) -> None:
+    assert forbidden(f"{before}.{word.upper() if shout else word}")
+
+
+@given(parts, st.sampled_from(sorted(SPELLINGS)), st.sampled_from(sorted(SPELLINGS)), parts)
+def test_more_words_by_configuration(
+    word: list[str], written: str, used: str, before: list[str]
+) -> None:
+    """However the word is written in the configuration and in the key."""
+    rules = Rules(WORDS | {snake(SPELLINGS[written](word))})
+    assert rules.word_in(SPELLINGS[used](word)) is not None
+    assert rules.word_in(f"{'_'.join(before)}.{SPELLINGS[used](word)}") is not None
