@@ -10,13 +10,16 @@ from __future__ import annotations
 import math
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MAX_QUOTED: Final = 40
 """Characters of a broken value that a problem quotes."""
+
+MIN_SECRET: Final = 4
+"""Characters from which a password, a parameter or a header is looked for by itself."""
 
 _SPAN_LIMITS: Final = (
     "OTEL_ATTRIBUTE_COUNT_LIMIT",
@@ -121,6 +124,29 @@ def redact_endpoint(url: str) -> str:
     except ValueError:  # such as an unclosed IPv6 bracket
         return "<unreadable endpoint>"
     return clean.removeprefix("//")
+
+
+def secrets(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what a message must not quote of OTLP endpoints and headers, the longest first."""
+    found: set[str] = set()
+    alone: set[str] = set()
+    for name, value in env.items():
+        if not name.startswith("OTEL_EXPORTER_OTLP_"):
+            continue
+        if name.endswith("HEADERS"):
+            alone |= {pair.partition("=")[2].strip() for pair in value.split(",")}
+        elif name.endswith("ENDPOINT"):
+            place, _, query = value.strip().partition("?")
+            user = place.partition("://")[2].rpartition("@")[0] or place.rpartition("@")[0]
+            alone |= {
+                user.partition(":")[2],
+                *(part.partition("=")[2] for part in query.split("&")),
+            }
+            found |= {user, query}
+    # what is shorter would be found in any number
+    found |= {one for one in alone if len(one) >= MIN_SECRET}
+    found |= {unquote(one) for one in found}
+    return tuple(sorted(found - {""}, key=len, reverse=True))
 
 
 def check(env: Mapping[str, str]) -> Findings:

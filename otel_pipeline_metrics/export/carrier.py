@@ -153,11 +153,6 @@ class Carrier:
         self.account.stopped = True
         self._woken.set()
 
-    @property
-    def under_way(self) -> tuple[Job, ...]:
-        """The attempt that is being made, given up or not."""
-        return () if self._job is None or self._job.done else (self._job,)
-
     def close(self) -> None:
         """Let the thread go."""
         if self._lane is not None:

@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from otel_pipeline_metrics import _guard
 from otel_pipeline_metrics.export import _globals, environment, exporters, quiet
+from otel_pipeline_metrics.export._values import secrets
 from otel_pipeline_metrics.export.counting import CountingSampler
 from otel_pipeline_metrics.export.flush import FlushReport
 from otel_pipeline_metrics.export.spool import Spool, settings
@@ -126,10 +127,9 @@ def _sends(plan: ExportPlan) -> bool:
     return any(name.startswith("otlp") for name in names)
 
 
-def _quieten() -> quiet.Filter | None:
-    if os.environ.get(quiet.ENVIRONMENT_VARIABLE, "").strip().lower() == "true":
-        return None
-    log_filter = quiet.Filter()
+def _quieten() -> quiet.Filter:
+    wanted = os.environ.get(quiet.ENVIRONMENT_VARIABLE, "").strip().lower() == "true"
+    log_filter = quiet.Filter(secrets(os.environ) if wanted else None)
     log_filter.install()
     return log_filter
 

@@ -37,9 +37,6 @@ WRITING_S: Final = (0.2, 0.0005)
 """What is set aside at the end for keeping on disk what was not sent: at least, and for each
 span that waits (measured: 0.2 ms on an idle machine)."""
 
-FILTER_STAYS_S: Final = 120.0
-"""As long as the most patient exporter, that of SDK 1.30, goes on with one batch."""
-
 
 class ExporterInfo(NamedTuple):
     """One place that telemetry goes to."""
@@ -192,26 +189,11 @@ class Telemetry:
             exporter.account.write_off()
             exporter.carrier.close()
         self._say_what_was_lost()
-        given_up = [job for exporter in exporters for job in exporter.carrier.under_way]
-        self._remove_filter([*jobs, *given_up])
+        if self._filter is not None:
+            self._filter.remove()
         for lane in (*self._lanes.values(), self._stop_lane):
             if lane is not None:
                 lane.close()
-
-    def _remove_filter(self, jobs: Sequence[Job]) -> None:
-        """Take the filter away, but not before the last thread is out of its exporter."""
-        if self._filter is None:
-            return
-        if self._stop_lane is None or all(job.done for job in jobs):
-            self._filter.remove()
-            return
-        log_filter = self._filter
-
-        def remove() -> None:
-            wait_for(jobs, time.monotonic() + FILTER_STAYS_S)
-            log_filter.remove()
-
-        self._stop_lane.submit(remove)
 
     def _say_what_was_lost(self) -> None:
         said: list[str] = []

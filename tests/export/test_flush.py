@@ -306,6 +306,46 @@ class TestQuiet:
 
         assert messages(caplog) == ["before", "critical", "other", "after"]
 
+    def test_it_stays_until_the_last_one_is_out(
+        self, installed: quiet.Filter, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An exporter that was given up at the deadline fails later."""
+        inside, go_on = threading.Event(), threading.Event()
+
+        def hang() -> None:
+            with quiet.exporting():
+                inside.set()
+                go_on.wait(10)
+                sdk_logger.error("cannot send to user:s3cret@host")
+
+        thread = threading.Thread(target=hang)
+        thread.start()
+        inside.wait(10)
+        installed.remove()
+        assert installed in sdk_logger.filters
+        go_on.set()
+        thread.join()
+
+        assert messages(caplog) == []
+        assert installed not in sdk_logger.filters
+
+    def test_where_the_lines_are_wanted_secrets_are_taken_out(
+        self, installed: quiet.Filter, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        installed.remove()
+        log_filter = quiet.Filter(("user:s3cret", "s3cret"))
+        log_filter.install()
+        with quiet.exporting():
+            error = ConnectionError("to user:s3cret@host?s3cret")
+            sdk_logger.error("failed: %s", "s3cret", exc_info=error)
+        sdk_logger.error("not ours: s3cret")
+        log_filter.remove()
+
+        first, second = messages(caplog)
+        assert first == "failed: ***\nConnectionError: to ***@host?***"
+        assert second == "not ours: s3cret"
+        assert "s3cret" not in caplog.text.replace(second, "")
+
     def test_other_threads_keep_their_voice(self, caplog: pytest.LogCaptureFixture) -> None:
         with quiet.exporting():
             thread = threading.Thread(target=sdk_logger.error, args=("their own exporter",))

@@ -103,7 +103,7 @@ async def test_refused_where_strict(entrance: Any, captured: Captured) -> None:
 
 def test_a_refusal_leaves_nothing_open(captured: Captured) -> None:
     captured.configure(strict=True, console=False)
-    with pytest.raises(ValueError, match="user.email"), opm.run("r", resources=False) as run:
+    with pytest.raises(ValueError, match=r"user\.email"), opm.run("r", resources=False) as run:
         later(WRONG)
     assert run.report.run["error_type"] == "ValueError"
     assert [s["in_flight"] for s in run.report.stages] == [0]
@@ -277,7 +277,7 @@ def test_keys_forbidden_later_are_taken_off_stages_that_ran_before(captured: Cap
     early()
     assert given(captured, "early") == {"shard": 1}
     assert dropped() == 2  # the stage's, and that named for metrics
-    with pytest.raises(ValueError, match="stage 'early'.* 'shard'"):
+    with pytest.raises(ValueError, match=r"stage 'early'.* 'shard'"):
         captured.configure(strict=True, forbidden_keys=["shard"])
     captured.exporter.clear()
     early()  # nothing has changed

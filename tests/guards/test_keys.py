@@ -20,11 +20,11 @@ def forbidden(key: str) -> bool:
 
 
 def test_the_words() -> None:
-    assert WORDS == {
+    assert {
         "email", "name", "username", "password", "token", "key", "secret", "api_key",
         "user_id", "client_id", "session_id",
-    }  # fmt: skip
-    assert SECRETS == {"password", "token", "secret", "api_key"}
+    } == WORDS  # fmt: skip
+    assert {"password", "token", "secret", "api_key"} == SECRETS
 
 
 @pytest.mark.parametrize(
