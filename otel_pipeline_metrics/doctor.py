@@ -7,7 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from otel_pipeline_metrics import _config
+from otel_pipeline_metrics import _config, _privacy
 from otel_pipeline_metrics import environment_variables as ours
 from otel_pipeline_metrics._version import __version__
 from otel_pipeline_metrics.export import environment
@@ -287,4 +287,16 @@ def _limits(asked: _Asked) -> Iterator[Finding]:
     interval = value("OTEL_METRIC_EXPORT_INTERVAL", 60000, " ms")
     yield line(f"metrics are exported every {interval}, and at the end")
     logs = value(ours.OTEL_PIPELINE_METRICS_EXPORTER_LOGS, "false")
-    yield line(f"the exporters' own log lines: {logs}")
+    yield line(f"the exporters' own log lines: {logs}, without the endpoint's credentials")
+    more = _from(env, ours.OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS)
+    words = [*sorted(_privacy.WORDS), *config.forbidden_keys]
+    words += [word.strip() for word in (more[0] if more else "").split(",") if word.strip()]
+    yield line(f"forbidden attribute keys: {', '.join(dict.fromkeys(words))}")
+    console = "console" in (*plan.traces, *plan.metrics)
+    strict = console if config.strict is None else config.strict
+    strict_from = value(ours.OTEL_PIPELINE_METRICS_STRICT, str(strict).lower())
+    yield line(f"they are errors and not only dropped (strict): {strict_from}")
+    most = value(ours.OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES, config.max_attribute_values)
+    yield line(f"values of an attribute on metrics, before they are _OTHER: {most}")
+    messages = value(ours.OTEL_PIPELINE_METRICS_ERROR_MESSAGES, str(config.error_messages).lower())
+    yield line(f"messages of exceptions on spans: {messages}")

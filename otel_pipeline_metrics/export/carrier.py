@@ -193,7 +193,7 @@ class Carrier:
         if self._spool is None or self._send_nothing is None:
             return
         with _guard.guarded("sending what is on disk"):
-            self._spool.expire()
+            self._spool.expire(self.account.signal)
             for parcel in self._spool.parcels(self.account.signal):
                 if self.account.stopped or time.monotonic() >= until or self._busy():
                     return

@@ -13,7 +13,7 @@ from otel_pipeline_metrics import _guard
 from otel_pipeline_metrics.export import environment, exporters, quiet
 from otel_pipeline_metrics.export.account import Account
 from otel_pipeline_metrics.export.counting import CountingMetricExporter, CountingSpanExporter
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics.export.spool import Spool, max_age_s
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics.export.environment import ExportPlan, Signal
@@ -32,7 +32,7 @@ class Replayed(NamedTuple):
     sent: int
     """Spans or metric points that arrived."""
     refused: int
-    """Those that the collector refused for good; they are deleted."""
+    """Those that the collector refused for good, or that were too old; they are deleted."""
     batches_left: int
     """Batches that are still on disk, because the collector failed or a process has them."""
     reason: str | None
@@ -55,7 +55,8 @@ def replay(directory: str | os.PathLike[str]) -> list[Replayed]:
     if not path.is_dir():
         raise ReplayError(f"{path} is no directory")
     plan = _plan()
-    spool = Spool(path, sys.maxsize, math.inf)
+    # asked for by name, it is sent however old it is, unless the variable says otherwise
+    spool = Spool(path, sys.maxsize, max_age_s(os.environ))
     try:
         signals = [s for s in environment.SIGNALS if spool.parcels(s)]
     except OSError as error:

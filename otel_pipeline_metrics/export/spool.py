@@ -82,6 +82,11 @@ def settings(config: Config, env: Mapping[str, str]) -> Settings | None:
     )
 
 
+def max_age_s(env: Mapping[str, str]) -> float:
+    """Return the limit of age that the environment names; infinite if it names none."""
+    return _limit(env, MAX_AGE_VARIABLE, math.inf, math.inf)
+
+
 def _limit(env: Mapping[str, str], name: str, given: float, default: float) -> float:
     text = env.get(name, "").strip()
     if not text or given != default:
@@ -225,10 +230,10 @@ class Spool:
             own = parcel.owner == self.owner
             account.note_unspooled(parcel.items, own=own, sent=sent)
 
-    def expire(self) -> None:
-        """Drop the batches that are too old."""
+    def expire(self, signal: Signal | None = None) -> None:
+        """Drop the batches of `signal`, or of both, that are too old."""
         oldest_ms = (_clock.unix() - self._max_age_s) * 1000
-        for parcel in self.parcels():
+        for parcel in self.parcels(signal):
             if parcel.created_ms >= oldest_ms:
                 return
             self._drop(parcel)

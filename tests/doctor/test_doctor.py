@@ -204,6 +204,35 @@ def test_broken_variables_are_problems() -> None:
     assert "sampler: always_on (OTEL_TRACES_SAMPLER)" in limits
 
 
+def test_guards() -> None:
+    limits = texts("limits and guards", env={})
+    always = (
+        "forbidden attribute keys: api_key, client_id, email, key, name, password, secret, "
+        "session_id, token, user_id, username"
+    )
+    assert limits[-4:] == [
+        always,
+        # without any variable there is the development console
+        "they are errors and not only dropped (strict): true (default)",
+        "values of an attribute on metrics, before they are _OTHER: 200 (default)",
+        "messages of exceptions on spans: false (default)",
+    ]
+    variables = {
+        "OTEL_TRACES_EXPORTER": "none",
+        "OTEL_METRICS_EXPORTER": "none",
+        "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS": "iban, tenant",
+        "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES": "50",
+        "OTEL_PIPELINE_METRICS_ERROR_MESSAGES": "true",
+    }
+    assert texts("limits and guards", env=variables)[-4:] == [
+        f"{always}, iban, tenant",
+        "they are errors and not only dropped (strict): false (default)",
+        ("values of an attribute on metrics, before they are _OTHER: 50 "
+        "(OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES)"),
+        "messages of exceptions on spans: true (OTEL_PIPELINE_METRICS_ERROR_MESSAGES)",
+    ]
+
+
 def test_disabled() -> None:
     assert texts("traces", env={"OTEL_SDK_DISABLED": "true"}) == ["off (OTEL_SDK_DISABLED)"]
 

@@ -79,6 +79,59 @@ def test_the_next_process_sends_what_an_earlier_one_kept(
     assert spans(first).spooled == 3
 
 
+def age(directory: Path, seconds: float) -> None:
+    """Let what is kept there have been written earlier: the time is in a file's name."""
+    for path in directory.glob("*.jsonl"):
+        signal, created, rest = path.name.split("-", 2)
+        path.rename(directory / f"{signal}-{int(created) - round(seconds * 1000):013d}-{rest}")
+
+
+def test_what_is_too_old_is_not_sent_any_more(
+    build: Build, collector: Received, tmp_path: Path
+) -> None:
+    """Though nothing was kept since, which is when it was dropped before."""
+    collector.later = True
+    telemetry = build(spool=tmp_path, spool_max_age_s=60)
+    use(telemetry, spans=3)
+    telemetry.flush(5)
+    assert (spans(telemetry).spooled, points(telemetry).spooled) == (3, 1)
+    age(tmp_path, 61)
+    collector.later = False
+    use(telemetry, spans=2)
+
+    telemetry.shutdown(5)
+    assert collector.spans == {"work": 2}
+    assert spans(telemetry) == Ledger(5, 2, 0, 3, 0, 0)
+    assert points(telemetry).dropped == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("limit", "sent", "refused"), [(None, 3, 0), ("60", 0, 3), ("3600", 3, 0)])
+def test_replay_keeps_a_limit_of_age_that_the_environment_names(
+    build: Build,
+    collector: Received,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    limit: str | None,
+    sent: int,
+    refused: int,
+) -> None:
+    collector.later = True
+    telemetry = build(spool=tmp_path)
+    use(telemetry, spans=3)
+    telemetry.shutdown(5)
+    age(tmp_path, 61)
+    collector.later = False
+    if limit is not None:
+        monkeypatch.setenv("OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE", limit)
+    traces, _ = replay(tmp_path)
+
+    assert (traces.sent, traces.refused, traces.batches_left) == (sent, refused, 0)
+    assert collector.spans.total() == sent
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_replay_sends_it(build: Build, collector: Received, tmp_path: Path) -> None:
     collector.later = True
     telemetry = build(spool=tmp_path)

@@ -151,6 +151,24 @@ class TestLimits:
         assert [p.items for p in kept.parcels()] == [7]
         assert (account.spooled, account.failed) == (7, 5)
 
+    def test_the_old_are_dropped_by_themselves_too(
+        self, open_spool: Callable[..., Spool], clock: Clock
+    ) -> None:
+        kept = open_spool()
+        account = account_of(kept)
+        put(kept, account, b"old", 5)
+        clock.advance(MAX_AGE_S)
+        put(kept, account, b"new", 7)
+        kept.expire()
+        assert [p.items for p in kept.parcels()] == [5, 7]  # just old enough
+        clock.advance(1)
+        kept.expire("metrics")
+        assert [p.items for p in kept.parcels()] == [5, 7]
+        kept.expire("traces")
+
+        assert [p.items for p in kept.parcels()] == [7]
+        assert (account.spooled, account.failed) == (7, 5)
+
     def test_those_of_others_are_counted_apart(self, open_spool: Callable[..., Spool]) -> None:
         earlier = open_spool(max_bytes=10)
         put(earlier, account_of(earlier), b"xxxxxx", 3)

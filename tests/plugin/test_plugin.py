@@ -66,6 +66,21 @@ def test_the_variables_are_an_entry_point() -> None:
         assert name.startswith("OTEL_PIPELINE_METRICS_")
 
 
+def test_it_takes_every_argument_of_configure(
+    instrumentor: PipelineMetricsInstrumentor, captured: Captured
+) -> None:
+    instrumentor.instrument(
+        tracer_provider=captured.tracer_provider,
+        meter_provider=captured.meter_provider,
+        forbidden_keys=["tenant"],
+        skip_dep_check=True,  # what the base class is told is none
+    )
+    with opm.stage("s", attributes={"tenant": "a", "shard": 1}):
+        pass
+    (span,) = captured.spans()
+    assert dict(span.attributes or {}) == {"pipeline.stage.name": "s", "shard": 1}
+
+
 def test_no_distro_and_no_configurator_are_ours() -> None:
     """Those belong to the user: a second one would only warn and be left out."""
     for group in ("opentelemetry_distro", "opentelemetry_configurator"):
