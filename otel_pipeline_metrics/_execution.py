@@ -7,7 +7,7 @@ import operator
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics import _clock, _guard, _hooks, _privacy
-from otel_pipeline_metrics._model import check_attribute, qualified_name
+from otel_pipeline_metrics._model import MAX_NAME_LENGTH, check_attribute, qualified_name
 from otel_pipeline_metrics._series import PLAIN
 from otel_pipeline_metrics._waiting import waiting
 
@@ -119,7 +119,8 @@ class Execution:
         """Count one more attempt, after `error` if there was one.
 
         Args:
-            error: the exception, its class, or a name for `error.type`; never its message.
+            error: the exception, its class, or a name for `error.type`, of which 128 characters
+                are kept; never its message.
         """
         error_type = _error_type(error)
         if self.series is None:
@@ -241,7 +242,7 @@ def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
     if error is None:
         return ""
     if isinstance(error, str):
-        return error
+        return error[:MAX_NAME_LENGTH]
     if isinstance(error, BaseException):
         return qualified_name(type(error))
     if isinstance(error, type) and issubclass(error, BaseException):

@@ -21,15 +21,16 @@ raise_faults = False
 _said: set[str] = set()
 
 _MOST_SAID: Final = 1000
-"""Different things that are said in all; so many come of keys that are made from data."""
+"""Different warnings that are given in all; so many come of keys that are made from data."""
 
 
 def fault(where: str) -> None:
     """Report the exception being handled as a fault of ours in `where`, once a process."""
     if raise_faults:
         raise  # noqa: PLE0704 - called from an except block only
-    if not _is_new(where):
+    if where in _said:
         return
+    _said.add(where)
     logger.warning(
         "internal fault in %s, said once; your pipeline is not affected, "
         "but some telemetry may be missing",
@@ -40,19 +41,13 @@ def fault(where: str) -> None:
 
 def once(key: str, message: str, *args: object) -> None:
     """Log a warning once a process for each `key`."""
-    if _is_new(key):
-        logger.warning(message, *args)
-
-
-def _is_new(key: str) -> bool:
-    """Remember `key`; tell whether it is to be said."""
     if key in _said or len(_said) > _MOST_SAID:
-        return False
+        return
     _said.add(key)
     if len(_said) > _MOST_SAID:
         logger.warning("%d different warnings were given; no more follow", _MOST_SAID)
-        return False
-    return True
+    else:
+        logger.warning(message, *args)
 
 
 def reset() -> None:

@@ -211,8 +211,10 @@ def readable(error: BaseException, as_text: Callable[[object], str] = str) -> st
         text = as_text(error)
     except Exception:  # noqa: BLE001 - the user's own __str__
         return ""
-    # nothing beyond the cut is looked through; what a cut splits is lost anyhow
-    return cut(_QUERY.sub(_hidden, _CREDENTIALS.sub("", text[: 2 * MAX_MESSAGE])), len(text))
+    head = text[: 2 * MAX_MESSAGE]
+    if len(head) < len(text):
+        head += "@"  # or credentials that go on for longer would not be seen as such
+    return cut(_QUERY.sub(_hidden, _CREDENTIALS.sub("", head)), len(text))
 
 
 def cut(text: str, length: int | None = None) -> str:

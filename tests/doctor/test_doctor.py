@@ -227,8 +227,10 @@ def test_guards() -> None:
     assert texts("limits and guards", env=variables)[-4:] == [
         f"{always}, iban, tenant",
         "they are errors and not only dropped (strict): false (default)",
-        ("values of an attribute on metrics, before they are _OTHER: 50 "
-        "(OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES)"),
+        (
+            "values of an attribute on metrics, before they are _OTHER: 50 "
+            "(OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES)"
+        ),
         "messages of exceptions on spans: true (OTEL_PIPELINE_METRICS_ERROR_MESSAGES)",
     ]
 

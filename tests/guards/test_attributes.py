@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.configure.support import Captured
+    from tests.export.conftest import Received
 
 WRONG = {"user.email": "ann@example.org", "tenant": "a"}
 
@@ -203,6 +204,19 @@ def test_arguments_of_configure(argument: str, value: Any, captured: Captured) -
     assert not _privacy.rules().strict
     captured.configure(console=False, **{argument: value})
     assert dropped() == 1
+
+
+def test_a_refused_configure_leaves_the_exporters_at_work(
+    http_collector: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    opm.configure(console=False)
+    with pytest.raises(ValueError, match="resource_attributes"):
+        opm.configure(strict=True, resource_attributes={"email": "ann@example.org"})
+    function_({"tenant": "a"})
+    opm.shutdown()
+    assert http_collector.spans == {"s": 1}
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,15 @@ def test_error_types_made_from_data(captured: Captured, said: pytest.LogCaptureF
     assert len(said.messages) == 2  # on metrics, and in the report
 
 
+def test_a_retrys_name_is_no_place_for_a_message(captured: Captured) -> None:
+    captured.configure(console=False)
+    with opm.stage("s") as stage:
+        stage.retry("x" * 5000)
+    assert captured.values("pipeline.stage.retries", "error.type") == {"x" * 128: 1}
+    (event,) = captured.spans()[0].events
+    assert (event.attributes or {})["error.type"] == "x" * 128
+
+
 def test_pipelines_made_from_data(captured: Captured, said: pytest.LogCaptureFixture) -> None:
     captured.configure(console=False)
     for number in range(300):

@@ -15,6 +15,7 @@ from otel_pipeline_metrics import _privacy
 
 if TYPE_CHECKING:
     from tests.configure.support import Captured
+    from tests.conftest import Results
 
 SECRET = "s3cret-of-the-row"  # noqa: S105
 
@@ -67,6 +68,15 @@ def test_only_errors_have_one(captured: Captured) -> None:
     (span,) = captured.spans()
     assert span.status.description is None
     assert SECRET not in span.to_json()
+
+
+def test_a_sink_gets_it_only_of_errors(results: Results) -> None:
+    _privacy.put_in_force(_privacy.Rules(error_messages=True))
+    for error in (ValueError("v"), KeyboardInterrupt("k"), GeneratorExit("g")):
+        with contextlib.suppress(BaseException), opm.stage("s") as stage:
+            stage.add_items(1)
+            raise error
+    assert [result.error_message for result in results.of("s")] == ["v", None, None]
 
 
 def test_a_span_made_after_the_fact_has_it_too(captured: Captured) -> None:
@@ -130,6 +140,18 @@ def test_credentials_never_come_through(around: str, secret: str) -> None:
     assert hidden not in told
     assert f"\u2620{secret[:1]}" not in told or "\u2620" in around
     assert len(told) <= 1000
+
+
+@pytest.mark.parametrize("before", range(960, 1004))
+def test_nor_where_the_cut_goes_through_them(before: int) -> None:
+    told = _privacy.readable(ValueError(f"{'x' * before} db://ann:{SECRET}@host {'y' * 999}"))
+    assert SECRET[:2] not in told
+    assert "ann" not in told
+
+
+def test_nor_where_they_are_longer_than_any_cut() -> None:
+    for message in (f"git clone https://oauth2:{'j' * 5000}@host/x", f"/x?auth-token={'j' * 5000}"):
+        assert "jj" not in _privacy.readable(ValueError(message))
 
 
 def test_what_a_users_own_function_says_in_the_log_is_cut(
