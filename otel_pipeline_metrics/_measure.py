@@ -339,12 +339,13 @@ def _close(execution: Execution, error: BaseException | None) -> None:
 def _result(execution: Execution, error: BaseException | None) -> StageResult:
     detail = execution.details or Details()
     outcome = outcome_of(error)
+    failure = error if outcome == "error" else None
     result = StageResult(
         busy_s=execution.elapsed - execution.idle - execution.blocked,
         idle_s=execution.idle,
         blocked_s=execution.blocked,
         outcome=outcome,
-        error_type=None if error is None or outcome != "error" else qualified_name(type(error)),
+        error_type=None if failure is None else qualified_name(type(failure)),
         items_in=detail.items_in,
         items_out=detail.items_out,
         bytes_in=detail.bytes_in,
@@ -352,7 +353,7 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         retries=tuple(detail.retries.items()) if detail.retries else (),
         attributes=detail.attributes,
         event_times=detail.event_times or (),
-        error_message=_privacy.message_of(error) if error and outcome == "error" else None,
+        error_message=None if failure is None else _privacy.message_of(failure),
     )
     series, tracing = execution.series, _hooks.tracing
     if series is None:
