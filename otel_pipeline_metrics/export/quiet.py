@@ -8,7 +8,9 @@ the endpoint's credentials is taken out of them.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -26,16 +28,19 @@ _HTTP_ERRORS: Final = range(300, 600)
 class _Here(threading.local):
     """What this thread is doing."""
 
-    depth = 0
+    visit = 0
+    """The number of the visit to an exporter that is on; 0: none is."""
     reason: str | None = None
 
 
 _here = _Here()
-_inside: set[object] = set()
-"""One for each time that a thread is inside an exporter of ours; without a lock, since a fork
-may come at any moment."""
+_numbers = itertools.count(1)
+"""For everything below, in the order in which it happens."""
+_inside: set[int] = set()
+"""By its number, each visit of a thread to an exporter of ours that is not over; without a lock,
+since a fork may come at any moment."""
 _leaving: set[Filter] = set()
-"""Filters that go when nobody is inside any more."""
+"""Filters that go when the last of their visits is over."""
 
 
 class Heard:
@@ -48,16 +53,16 @@ class Heard:
 def exporting() -> Iterator[Heard]:
     """Mark this thread as being inside one of our exporters."""
     heard = Heard()
-    me = object()
-    _inside.add(me)
-    _here.depth += 1
+    before, _here.visit = _here.visit, _here.visit or next(_numbers)
+    _inside.add(_here.visit)
     _here.reason = None
     try:
         yield heard
     finally:
-        _here.depth -= 1
-        _inside.discard(me)
-        _let_go()
+        if not before:
+            _inside.discard(_here.visit)
+            _here.visit = 0
+            _let_go()
         heard.reason = heard.reason or _here.reason
         _here.reason = None
 
@@ -73,10 +78,12 @@ class Filter(logging.Filter):
         super().__init__()
         self._secrets = secrets
         self._loggers: list[logging.Logger] = []
+        self._came = 0
+        self._left = sys.maxsize
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let everything through that does not come from one of our exporters."""
-        if not _here.depth or record.levelno >= logging.CRITICAL:
+        if not self._came < _here.visit < self._left or record.levelno >= logging.CRITICAL:
             return True
         _here.reason = _reason(record) or _here.reason
         if self._secrets is None:
@@ -91,31 +98,38 @@ class Filter(logging.Filter):
         """
         _leaving.discard(self)
         self.detach()
+        self._came, self._left = next(_numbers), sys.maxsize
         for name, logger in list(logging.root.manager.loggerDict.items()):
             if isinstance(logger, logging.Logger) and name.startswith(_PREFIXES):
                 logger.addFilter(self)
                 self._loggers.append(logger)
 
     def remove(self) -> None:
-        """Detach from every logger, once no thread is inside an exporter of ours.
+        """Detach from every logger, once no thread is left that came to an exporter until now.
 
-        One that was given up at a deadline still is, and has its say when it fails at last.
+        One that was given up at a deadline is still inside, and has its say when it fails at last.
         """
+        self._left = next(_numbers)
         _leaving.add(self)
         _let_go()
 
+    @property
+    def busy(self) -> bool:
+        """Whether a visit is on that it keeps quiet."""
+        return any(self._came < visit < self._left for visit in list(_inside))
+
     def detach(self) -> None:
         """Detach from every logger now."""
-        while self._loggers:
-            self._loggers.pop().removeFilter(self)
+        loggers, self._loggers = self._loggers, []
+        for logger in loggers:
+            logger.removeFilter(self)
 
 
 def _let_go() -> None:
-    while _leaving and not _inside:
-        try:
-            _leaving.pop().detach()
-        except KeyError:  # another thread was quicker
-            return
+    for log_filter in list(_leaving):
+        if not log_filter.busy:
+            _leaving.discard(log_filter)
+            log_filter.detach()
 
 
 def _take_out(secrets: Sequence[str], record: logging.LogRecord) -> None:
