@@ -69,7 +69,8 @@ class Execution:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.series = cell[0]
-        self.adopt_span()
+        if len(cell) > PLAIN:
+            self.adopt_span()
 
     def adopt_span(self) -> None:
         """Take over the span that is open in the cell, if there is one; not for users."""

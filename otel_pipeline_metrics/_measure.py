@@ -136,9 +136,9 @@ def execution_of(cell: Cell | None) -> Execution | None:
     """Return the execution of a current invocation, made if need be; None outside of any."""
     if cell is None or len(cell) == 1 or cell[1] is None:
         return None
-    if cell[3] is None:
-        cell[3] = Execution(cell)
-    execution: Execution = cell[3]
+    execution: Execution | None = cell[3]
+    if execution is None:
+        execution = cell[3] = Execution(cell)
     return execution
 
 
@@ -314,7 +314,8 @@ def _put_aside(execution: Execution, now: float) -> None:
     except ValueError:
         # closed from another task: nothing of it is current here
         return
-    _trace(execution, "suspend")
+    if execution.span is not None:
+        _trace(execution, "suspend")
 
 
 def _close(execution: Execution, error: BaseException | None) -> None:
