@@ -83,8 +83,9 @@ def strict(given: Any) -> bool | None:
 
 def error_messages(given: Any) -> bool:
     """Return whether messages of exceptions go on spans."""
-    said = _true_or_false(env.OTEL_PIPELINE_METRICS_ERROR_MESSAGES)
-    return _flag(given, "error_messages") or bool(said)
+    if given is None:
+        return bool(_true_or_false(env.OTEL_PIPELINE_METRICS_ERROR_MESSAGES))
+    return _flag(given, "error_messages")
 
 
 def forbidden_keys(given: object) -> tuple[str, ...]:
@@ -177,7 +178,7 @@ def rules_of_the_environment() -> _privacy.Rules:
         Config(
             strict=strict(None),
             forbidden_keys=forbidden_keys(()),
-            error_messages=error_messages(given=False),
+            error_messages=error_messages(None),
         )
     )
 

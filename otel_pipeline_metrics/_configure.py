@@ -58,7 +58,7 @@ def configure(
     strict: bool | None = None,
     forbidden_keys: Sequence[str] = (),
     max_attribute_values: int = Config.max_attribute_values,
-    error_messages: bool = False,
+    error_messages: bool | None = None,
 ) -> None:
     """Say where telemetry goes. Without arguments the standard OTEL_* variables decide.
 
@@ -99,7 +99,7 @@ def configure(
             have on metrics; those that come later are one, `_OTHER`.
         error_messages: put the message of an exception, up to 1,000 characters of it, on the
             span that failed. Messages may quote data; without this nothing but the class of an
-            exception goes out.
+            exception goes out. None: as OTEL_PIPELINE_METRICS_ERROR_MESSAGES says, else off.
 
     Raises:
         TypeError: an argument is of the wrong kind.

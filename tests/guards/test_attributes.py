@@ -171,7 +171,7 @@ def test_shutdown_ends_it() -> None:
         ("forbidden_keys", "tenant", TypeError),
         ("forbidden_keys", [1], TypeError),
         ("forbidden_keys", [""], ValueError),
-        ("error_messages", None, TypeError),
+        ("error_messages", "yes", TypeError),
         ("max_attribute_values", 1.5, TypeError),
         ("max_attribute_values", True, TypeError),
         ("max_attribute_values", 0, ValueError),

@@ -48,13 +48,22 @@ def test_no_message_anywhere_by_default(
     assert descriptions(captured) == {"s": None, "run r": None}
 
 
+def test_false_in_the_program_wins_over_the_environment(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_ERROR_MESSAGES", "true")
+    captured.configure(console=False, error_messages=False)
+    fail(ValueError("no such row"))
+    assert descriptions(captured) == {"s": None, "run r": None}
+
+
 @pytest.mark.parametrize("way", ["argument", "environment"])
 def test_asked_for_it_is_the_description_of_the_spans_status(
     way: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "environment":
         monkeypatch.setenv("OTEL_PIPELINE_METRICS_ERROR_MESSAGES", "true")
-    captured.configure(console=False, error_messages=way == "argument")
+    captured.configure(console=False, error_messages=True if way == "argument" else None)
     report = fail(ValueError("no such row"))
     assert descriptions(captured) == {"s": "no such row", "run r": "no such row"}
     assert "no such row" not in report.to_json()  # spans only
