@@ -125,7 +125,7 @@ def _power(seconds: float) -> str:
 
 
 def resources(report: RunReport) -> dict[str, Any] | None:
-    """Return the charts of CPU and memory over time, and what was used; None where nobody looked."""
+    """Return the charts of CPU and memory over time; None where nobody looked."""
     found = report.resources
     if not whole(found, "samples"):
         return None
