@@ -1,106 +1,212 @@
-"""Many histogram values at once: the one file that knows the SDK's private parts.
+"""Many values at once: the one file that knows the SDK's private parts.
 
-`Histogram.record` takes 7 µs a value, most of it spent on cleaning and hashing the same
-attributes again. Here one value of a batch is recorded publicly, which lets the SDK find or
-make its aggregation, and the others are counted into that aggregation under its own lock,
-just as its `aggregate` would: views, temporalities, several readers and cardinality limits
-are still the SDK's. It is used only where a comparison with `record` on a provider of our
+`Histogram.record` and `Counter.add` take 7 µs a value, most of it spent on cleaning and hashing
+the same attributes again. Here a value is recorded publicly where that lets the SDK make its
+aggregation, and all others are counted into that aggregation just as its `aggregate` would,
+under the lock that its collection takes: views, temporalities, several readers and cardinality
+limits are still the SDK's. It is used only where a comparison with `record` on a provider of our
 own has given the same points; else, and wherever something looks unfamiliar, every value is
 recorded publicly.
+
+Nobody waits for a collection here. The caller may be the user's thread, or a signal handler
+that interrupts a collection in the same thread; what cannot be recorded now is recorded later.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sys
-from bisect import bisect_right
-from contextlib import contextmanager
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import Context
 
 from otel_pipeline_metrics import _guard
 from otel_pipeline_metrics.environment_variables import OTEL_PIPELINE_METRICS_FOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from opentelemetry.metrics import Histogram
+    from opentelemetry.metrics import Counter, Histogram
+
 
 _INTERNAL: Final = "opentelemetry.sdk.metrics._internal"
+
+_NO_SPAN: Final = Context({"opm": "no span"})
+"""For values without an exemplar: an empty context would be replaced by the current one."""
 
 _works: bool | None = None
 
 
-class HistogramSeries:
-    """One histogram under one set of attributes."""
+class Instrument:
+    """A histogram or a counter, and where in the SDK its values go."""
 
-    __slots__ = ("_attributes", "_histogram", "_keys")
+    __slots__ = ("_folds", "_live", "_matches", "_storages", "instrument")
 
-    def __init__(self, histogram: Histogram, attributes: dict[str, Any]) -> None:
-        self._histogram = histogram
+    def __init__(self, instrument: Histogram | Counter) -> None:
+        self.instrument: Any = instrument
+        self._live = False
+        self._folds: bool | None = None
+        self._storages: tuple[Any, int] = (None, 0)
+        self._matches: list[Any] = []
+
+    @property
+    def live(self) -> bool:
+        """Whether values go anywhere by now."""
+        if not self._live:
+            self._live = is_live(self.instrument)
+        return self._live
+
+    def matches(self) -> list[Any]:
+        """Return the matches of readers and views that take its values; empty for "unknown"."""
+        if self._folds is None:
+            self._folds = works()
+        if not self._folds:
+            return []
+        try:
+            real = getattr(self.instrument, "_real_instrument", None) or self.instrument
+            storages = real._measurement_consumer._reader_storages
+            if self._storages[0] is not storages or self._storages[1] != len(storages):
+                if not _only_traced_exemplars(real._measurement_consumer):
+                    return []
+                found = [
+                    match
+                    for storage in list(storages.values())
+                    for match in storage._get_or_init_view_instrument_match(real)
+                ]
+                self._storages, self._matches = (storages, len(storages)), found
+        except Exception:  # noqa: BLE001 - private parts may be anything; record() is there
+            _guard.once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
+            return []
+        return self._matches
+
+
+class _Series:
+    """One instrument under one set of attributes."""
+
+    __slots__ = ("_attributes", "_full", "_instrument", "_keys", "_matches", "_record")
+
+    def __init__(self, instrument: Instrument, record: Any, attributes: Any) -> None:
+        self._instrument = instrument
+        self._record = record
         self._attributes = attributes
-        self._keys: dict[int, Any] = {}
-        """By identity of a view's match: the key of our aggregation in it."""
+        self._matches: list[Any] = []
+        self._keys: list[Any] = []
+        """For each match, the key of our aggregation in it."""
+        self._full: Any = None
+        """Aggregations among which ours is not, though it was recorded: they are too many."""
 
-    def record(self, values: Sequence[float], *, collecting: bool) -> bool:
+    def record(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]] = ()) -> bool:
         """Record `values`, sorted upwards; False, and nothing recorded, for "not now".
 
         Args:
-            values: at least one.
-            collecting: whether the caller is a callback of this histogram's provider, which
-                then holds off every other collection.
+            values: of which none is an exemplar.
+            exemplars: values with the contexts of their sampled spans.
         """
-        if not is_live(self._histogram):
+        if not self._instrument.live:
             return True
-        rest = values[1:]
-        if not works():
-            for value in values:
-                self._histogram.record(value, self._attributes)
-            return True
-        with _undisturbed(self._histogram, collecting) as alone:
-            if not alone:
+        matches = self._instrument.matches()
+        # the SDK takes nothing below zero, and what is not finite goes its own ways
+        foldable = bool(matches and values) and values[0] >= 0 and math.isfinite(sum(values))
+        done = not values
+        if foldable:
+            held = _hold(matches)
+            if held is None:
                 return False
-            self._histogram.record(values[0], self._attributes)
-            if rest and not self._fold(rest):
-                for value in rest:
-                    self._histogram.record(value, self._attributes)
+            try:
+                done = self._fold(matches, values)
+            finally:
+                _release(held)
+        elif any(match._lock.locked() for match in matches):
+            return False
+        if not done and foldable:
+            # with its first value, the SDK makes the aggregation
+            self._record(values[0], self._attributes, _NO_SPAN)
+            values = values[1:]
+            held = _hold(matches)
+            if values and held is not None:
+                done = self._fold(matches, values, recorded=True)
+            _release(held or [])
+        self._one_by_one(() if done else values, exemplars)
         return True
 
-    def _fold(self, values: Sequence[float]) -> bool:
+    def _one_by_one(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]]) -> None:
+        for value, context in exemplars:
+            self._record(value, self._attributes, context)
+        for value in values:
+            self._record(value, self._attributes, _NO_SPAN)
+
+    def _fold(self, matches: list[Any], values: Sequence[float], *, recorded: bool = False) -> bool:
         """Count values into the SDK's aggregations; False, and nothing done, if they differ."""
         try:
-            instrument = _real(self._histogram)
-            consumer = instrument._measurement_consumer
-            if not _only_traced_exemplars(consumer):
-                return False
+            if self._matches is not matches:
+                self._matches, self._keys = matches, [None] * len(matches)
             found = []
-            for storage in list(consumer._reader_storages.values()):
-                for match in storage._get_or_init_view_instrument_match(instrument):
-                    aggregation = self._aggregation_in(match)
-                    if aggregation is None or type(aggregation).__name__ not in _FOLDS:
-                        return False
-                    found.append(aggregation)
-        except Exception:  # noqa: BLE001 - private parts may be anything; record() is there
-            _guard.once("fold", "histograms are recorded one value at a time: %r", sys.exc_info())
+            for place, match in enumerate(matches):
+                aggregation = self._aggregation_in(place, match, recorded)
+                fold = _FOLDS.get(type(aggregation).__name__)
+                if fold is None:
+                    return False
+                found.append((fold, aggregation))
+        except Exception:  # noqa: BLE001 - as above
+            _guard.once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
             return False
-        for aggregation in found:
-            _FOLDS[type(aggregation).__name__](aggregation, values)
+        for fold, aggregation in found:
+            fold(aggregation, values)
         return True
 
-    def _aggregation_in(self, match: Any) -> Any:
-        """Return the aggregation that the public record() just went into, or None."""
+    def _aggregation_in(self, place: int, match: Any, recorded: bool) -> Any:
+        """Return the aggregation that the public record() goes into; None where there is none."""
         aggregations = match._attributes_aggregation
-        key = self._keys.get(id(match))
-        if key is not None and key in aggregations:
-            return aggregations[key]
+        found = aggregations.get(self._keys[place])
+        if found is not None or self._full is aggregations:
+            return found
         kept = match._view._attribute_keys
         expected = self._attributes
         if kept is not None:
             expected = {k: v for k, v in expected.items() if k in kept}
-        for candidate, aggregation in list(aggregations.items()):
+        for candidate, aggregation in reversed(aggregations.items()):
             if dict(aggregation._attributes or {}) == expected:
-                self._keys[id(match)] = candidate
+                self._keys[place] = candidate
                 return aggregation
+        if recorded:
+            self._full = aggregations
         return None
+
+
+class HistogramSeries(_Series):
+    """One histogram under one set of attributes."""
+
+    __slots__ = ()
+
+    def __init__(self, histogram: Instrument, attributes: dict[str, Any]) -> None:
+        super().__init__(histogram, histogram.instrument.record, attributes)
+
+
+class CounterSeries(_Series):
+    """One counter under one set of attributes."""
+
+    __slots__ = ()
+
+    def __init__(self, counter: Instrument, attributes: dict[str, Any]) -> None:
+        super().__init__(counter, counter.instrument.add, attributes)
+
+
+def _hold(matches: list[Any]) -> list[Any] | None:
+    """Keep collections of these away: one with delta temporality throws aggregations away."""
+    held: list[Any] = []
+    for match in matches:
+        if not match._lock.acquire(blocking=False):
+            _release(held)
+            return None
+        held.append(match._lock)
+    return held
+
+
+def _release(held: list[Any]) -> None:
+    for lock in held:
+        lock.release()
 
 
 def _fold_explicit(aggregation: Any, values: Sequence[float]) -> None:
@@ -111,9 +217,13 @@ def _fold_explicit(aggregation: Any, values: Sequence[float]) -> None:
         if aggregation._record_min_max:
             aggregation._min = min(aggregation._min, values[0])
             aggregation._max = max(aggregation._max, values[-1])
-        counts, done = aggregation._value, 0
-        last = values[-1]
-        for index, bound in enumerate(aggregation._boundaries):
+        counts, bounds = aggregation._value, aggregation._boundaries
+        if len(values) <= len(bounds):
+            for value in values:
+                counts[bisect_left(bounds, value)] += 1
+            return
+        done, last = 0, values[-1]
+        for index, bound in enumerate(bounds):
             # a bucket holds the values up to and with its bound
             upto = bisect_right(values, bound, done)
             counts[index] += upto - done
@@ -133,17 +243,47 @@ class _Measured:
 
 
 def _fold_exponential(aggregation: Any, values: Sequence[float]) -> None:
-    for value in values:
-        aggregation.aggregate(_Measured(value), False)
+    zeros = bisect_right(values, 0)
+    if len(values) - zeros <= 2:  # noqa: PLR2004 - the two ends
+        for value in values:
+            aggregation.aggregate(_Measured(value), False)
+        return
+    # the two ends bring about the scale that holds everything between them
+    aggregation.aggregate(_Measured(values[-1]), False)
+    aggregation.aggregate(_Measured(values[zeros]), False)
+    with aggregation._lock:
+        between = values[zeros + 1 : -1]
+        aggregation._sum += sum(between)
+        aggregation._count += len(between) + zeros
+        aggregation._zero_count += zeros
+        aggregation._min = min(aggregation._min, values[0])
+        buckets = aggregation._value_positive
+        base, size = buckets.index_base, len(buckets.counts)
+        index_of, increment = aggregation._mapping.map_to_index, buckets.increment_bucket
+        for value in between:
+            index = index_of(value) - base
+            increment(index + size if index < 0 else index)
+
+
+def _fold_sum(aggregation: Any, values: Sequence[float]) -> None:
+    with aggregation._lock:
+        aggregation._value = (aggregation._value or 0) + sum(values)
+
+
+def _fold_last_value(aggregation: Any, values: Sequence[float]) -> None:
+    with aggregation._lock:
+        aggregation._value = values[-1]
 
 
 def _fold_drop(aggregation: Any, values: Sequence[float]) -> None:
-    """A view drops this histogram."""
+    """A view drops this instrument."""
 
 
 _FOLDS: Final = {
     "_ExplicitBucketHistogramAggregation": _fold_explicit,
     "_ExponentialBucketHistogramAggregation": _fold_exponential,
+    "_SumAggregation": _fold_sum,
+    "_LastValueAggregation": _fold_last_value,
     "_DropAggregation": _fold_drop,
 }
 
@@ -155,33 +295,10 @@ def is_live(instrument: Any) -> bool:
     return not type(instrument).__name__.startswith("NoOp")
 
 
-def _real(histogram: Any) -> Any:
-    return getattr(histogram, "_real_instrument", None) or histogram
-
-
 def _only_traced_exemplars(consumer: Any) -> bool:
     """Tell whether a value without a sampled span can be no exemplar, as is the default."""
     name = type(consumer._sdk_config.exemplar_filter).__name__
     return name in ("TraceBasedExemplarFilter", "AlwaysOffExemplarFilter")
-
-
-@contextmanager
-def _undisturbed(histogram: Any, collecting: bool) -> Iterator[bool]:
-    """Keep collections away: one with delta temporality throws its aggregations away.
-
-    Nobody waits here: the caller may be the user's thread, and a collection that is going on
-    waits for the caller's own lock.
-    """
-    lock = getattr(getattr(_real(histogram), "_measurement_consumer", None), "_lock", None)
-    if lock is None or collecting:
-        yield True
-        return
-    held = lock.acquire(blocking=False)
-    try:
-        yield held
-    finally:
-        if held:
-            lock.release()
 
 
 def works() -> bool:
@@ -198,19 +315,24 @@ def works() -> bool:
         except Exception:  # noqa: BLE001 - an SDK we do not know is no fault
             _works = False
         if not _works:
-            _guard.logger.info("this OpenTelemetry SDK's histograms are recorded value by value")
+            _guard.logger.info("this OpenTelemetry SDK's metrics are recorded value by value")
     return _works
 
 
 def _same_points() -> bool:
+    from opentelemetry.sdk.metrics import Counter as SdkCounter
     from opentelemetry.sdk.metrics import Histogram as SdkHistogram
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
     from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
 
-    values = [0.0, 0.5, 1.0, 1.5, 2.0, 7.0]
+    # more than an explicit histogram has bounds, as those are counted differently
+    values = [0.0, *(n / 4 for n in range(80))]
     attributes = {"check": "fold", "list": ("a", "b")}
-    delta: dict[type, AggregationTemporality] = {SdkHistogram: AggregationTemporality.DELTA}
+    delta: dict[type, AggregationTemporality] = {
+        SdkHistogram: AggregationTemporality.DELTA,
+        SdkCounter: AggregationTemporality.DELTA,
+    }
     exponential: dict[type, Aggregation] = {SdkHistogram: ExponentialBucketHistogramAggregation()}
 
     def collected(*, fold: bool) -> list[tuple[Any, ...]]:
@@ -220,28 +342,37 @@ def _same_points() -> bool:
             InMemoryMetricReader(preferred_aggregation=exponential),
         ]
         provider = MeterProvider(readers, shutdown_on_exit=False)
-        histogram = provider.get_meter("check").create_histogram("check")
-        series = HistogramSeries(histogram, dict(attributes))
+        meter = provider.get_meter("check")
+        histogram = Instrument(meter.create_histogram("check"))
+        counter = Instrument(meter.create_counter("check.sum"))
         points = []
-        for part in (values, values[2:4]):
-            histogram.record(part[0], attributes)
-            if fold and not series._fold(part[1:]):
-                raise RuntimeError("private parts are not as expected")
-            for value in [] if fold else part[1:]:
-                histogram.record(value, attributes)
-            points += [_point(reader) for reader in readers]
+        for series in (HistogramSeries(histogram, attributes), CounterSeries(counter, attributes)):
+            for part in (values, values[2:5]):
+                series._record(part[0], attributes, _NO_SPAN)
+                if not fold:
+                    series._one_by_one(part[1:], ())
+                elif not series._fold(series._instrument.matches(), part[1:]):
+                    raise RuntimeError("private parts are not as expected")
+                points += [point for reader in readers for point in _points(reader)]
         provider.shutdown()
         return points
 
     return collected(fold=True) == collected(fold=False)
 
 
-def _point(reader: Any) -> tuple[Any, ...]:
-    data = reader.get_metrics_data()
-    (point,) = data.resource_metrics[0].scope_metrics[0].metrics[0].data.data_points
-    buckets = (
-        (point.bucket_counts, point.explicit_bounds)
-        if hasattr(point, "bucket_counts")
-        else (point.scale, point.zero_count, point.positive.offset, point.positive.bucket_counts)
-    )
-    return (point.count, point.sum, point.min, point.max, *buckets)
+def _points(reader: Any) -> list[tuple[Any, ...]]:
+    metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
+    return [_point(point) for metric in metrics for point in metric.data.data_points]
+
+
+def _point(point: Any) -> tuple[Any, ...]:
+    if hasattr(point, "value"):
+        return (point.value,)
+    if hasattr(point, "bucket_counts"):
+        return (point.count, point.sum, point.min, point.max, *point.bucket_counts)
+    counts = list(point.positive.bucket_counts)
+    while counts and not counts[-1]:
+        # how many empty buckets follow the last one is a matter of the order of the values
+        counts.pop()
+    numbers = (point.count, point.sum, point.min, point.max)
+    return (*numbers, point.scale, point.zero_count, point.positive.offset, *counts)

@@ -24,13 +24,13 @@ from otel_pipeline_metrics import _cardinality, _clock, _series
 from otel_pipeline_metrics import _semconv as names
 from otel_pipeline_metrics._model import TimeInStates
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
-from otel_pipeline_metrics._telemetry._fold import HistogramSeries
+from otel_pipeline_metrics._telemetry._fold import CounterSeries, HistogramSeries, Instrument
 from otel_pipeline_metrics._version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from opentelemetry.metrics import Histogram, Meter, MeterProvider
+    from opentelemetry.metrics import Meter, MeterProvider
 
     from otel_pipeline_metrics._model import (
         AttributeValue,
@@ -42,39 +42,35 @@ if TYPE_CHECKING:
     )
     from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 
-WAITING_BOUND: Final = 8192
+WAITING_BOUND: Final = 1024
 """Histogram values kept for the next collection before they are recorded at once."""
 
 
 class _Sum:
     """Increments of one counter under one set of attributes, until they are recorded."""
 
-    __slots__ = ("_attributes", "_counter", "_more")
+    __slots__ = ("_more", "_series")
 
-    def __init__(self, counter: metrics.Counter, attributes: Mapping[str, AttributeValue]) -> None:
-        self._counter = counter
-        self._attributes = attributes
+    def __init__(self, counter: Instrument, attributes: dict[str, AttributeValue]) -> None:
+        self._series = CounterSeries(counter, attributes)
         self._more: float = 0
         # Zero first: a backend that sees the series begin can tell the first increase.
-        counter.add(0, attributes)
+        counter.instrument.add(0, attributes)
 
     def add(self, more: float) -> None:
         self._more += more
 
     def record(self) -> None:
-        if self._more:
-            more, self._more = self._more, 0
-            self._counter.add(more, self._attributes)
+        if self._more and self._series.record((self._more,)):
+            self._more = 0
 
 
 class _Values:
     """Values of one histogram under one set of attributes, until they are recorded."""
 
-    __slots__ = ("_attributes", "_exemplary", "_histogram", "_series", "_waiting")
+    __slots__ = ("_exemplary", "_series", "_waiting")
 
-    def __init__(self, histogram: Histogram, attributes: dict[str, AttributeValue]) -> None:
-        self._histogram = histogram
-        self._attributes = attributes
+    def __init__(self, histogram: Instrument, attributes: dict[str, AttributeValue]) -> None:
         self._series = HistogramSeries(histogram, attributes)
         self._waiting: list[float] = []
         self._exemplary: dict[int, tuple[float, Any]] = {}
@@ -106,18 +102,15 @@ class _Values:
     def relieve(self) -> None:
         """Record what waits if that is too much to keep until the next collection."""
         if len(self._waiting) >= WAITING_BOUND:
-            self.record(collecting=False)
+            self.record()
 
-    def record(self, *, collecting: bool) -> None:
+    def record(self) -> None:
         """Record what waits."""
-        exemplary, self._exemplary = self._exemplary, {}
-        for value, context in exemplary.values():
-            self._histogram.record(value, self._attributes, context)
-        waiting, self._waiting = self._waiting, []
-        if waiting:
-            waiting.sort()
-            if not self._series.record(waiting, collecting=collecting):
-                self._waiting = waiting
+        if not (self._waiting or self._exemplary):
+            return
+        self._waiting.sort()
+        if self._series.record(self._waiting, self._exemplary.values()):
+            self._waiting, self._exemplary = [], {}
 
 
 class _Totals:
@@ -140,10 +133,10 @@ class _Totals:
         for values in list(self.values.values()):
             values.relieve()
 
-    def record(self, *, collecting: bool) -> None:
+    def record(self) -> None:
         """Record everything that waits."""
         for values in list(self.values.values()):
-            values.record(collecting=collecting)
+            values.record()
         for total in list(self.sums.values()):
             total.record()
 
@@ -174,9 +167,9 @@ class StageMetrics:
             names.QUEUE_ITEM_DURATION,
             names.ITEM_DURATION,
         )
-        self._histograms = {metric.name: instruments.histogram(metric) for metric in measured}
+        self._histograms = {m.name: Instrument(instruments.histogram(m)) for m in measured}
         counted = (names.STAGE_TIME, names.STAGE_ITEMS, names.STAGE_IO, names.STAGE_RETRIES)
-        self._counters = {metric.name: instruments.counter(metric) for metric in counted}
+        self._counters = {m.name: Instrument(instruments.counter(m)) for m in counted}
         # Its callback is what begins a collection; the SDK calls it even where a view drops it.
         instruments.observable_up_down_counter(names.STAGE_ACTIVE, self._settled_active)
         instruments.observable_gauge(names.WATERMARK_LAG, self._watermark_lag)
@@ -214,16 +207,12 @@ class StageMetrics:
         self._values(totals, names.QUEUE_ITEM_DURATION).add_many(batch.waits)
         totals.relieve()
 
-    def settle(self, *, collecting: bool = False) -> None:
-        """Bring everything that has finished into the instruments.
-
-        Args:
-            collecting: whether a callback of our instruments' provider calls this.
-        """
+    def settle(self) -> None:
+        """Bring everything that has finished into the instruments."""
 
         def record() -> None:
             for totals in [*self._totals.values(), *self._queues.values()]:
-                totals.record(collecting=collecting)
+                totals.record()
 
         _series.drain(record)
 
@@ -313,7 +302,7 @@ class StageMetrics:
         return values
 
     def _settled_active(self) -> list[Point]:
-        self.settle(collecting=True)
+        self.settle()
         active: dict[StageKey, int] = dict.fromkeys(self._seen, 0)
         for series in _series.all_series():
             key = self._bound(series.key)
