@@ -44,10 +44,10 @@ class Instrument:
 
     __slots__ = ("_folds", "_live", "_matches", "_storages", "instrument")
 
-    def __init__(self, instrument: Histogram | Counter) -> None:
+    def __init__(self, instrument: Histogram | Counter, *, folds: bool | None = None) -> None:
         self.instrument: Any = instrument
         self._live = False
-        self._folds: bool | None = None
+        self._folds = folds
         self._storages: tuple[Any, int] = (None, 0)
         self._matches: list[Any] = []
 
@@ -343,8 +343,8 @@ def _same_points() -> bool:
         ]
         provider = MeterProvider(readers, shutdown_on_exit=False)
         meter = provider.get_meter("check")
-        histogram = Instrument(meter.create_histogram("check"))
-        counter = Instrument(meter.create_counter("check.sum"))
+        histogram = Instrument(meter.create_histogram("check"), folds=True)
+        counter = Instrument(meter.create_counter("check.sum"), folds=True)
         points = []
         for series in (HistogramSeries(histogram, attributes), CounterSeries(counter, attributes)):
             for part in (values, values[2:5]):
