@@ -109,26 +109,20 @@ class _Series:
         matches = self._instrument.matches()
         # the SDK takes nothing below zero, and what is not finite goes its own ways
         foldable = bool(matches and values) and values[0] >= 0 and math.isfinite(sum(values))
-        done = not values
         if foldable:
-            held = _hold(matches)
-            if held is None:
+            done = self._fold(matches, values)
+            if done is None:
                 return False
-            try:
-                done = self._fold(matches, values)
-            finally:
-                _release(held)
+            if not done:
+                # with its first value, the SDK makes the aggregation
+                self._record(values[0], self._attributes, _NO_SPAN)
+                values = values[1:]
+                done = self._fold(matches, values, recorded=True)
+            if done:
+                values = ()
         elif any(match._lock.locked() for match in matches):
             return False
-        if not done and foldable:
-            # with its first value, the SDK makes the aggregation
-            self._record(values[0], self._attributes, _NO_SPAN)
-            values = values[1:]
-            held = _hold(matches)
-            if values and held is not None:
-                done = self._fold(matches, values, recorded=True)
-            _release(held or [])
-        self._one_by_one(() if done else values, exemplars)
+        self._one_by_one(values, exemplars)
         return True
 
     def _one_by_one(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]]) -> None:
@@ -137,24 +131,44 @@ class _Series:
         for value in values:
             self._record(value, self._attributes, _NO_SPAN)
 
-    def _fold(self, matches: list[Any], values: Sequence[float], *, recorded: bool = False) -> bool:
-        """Count values into the SDK's aggregations; False, and nothing done, if they differ."""
+    def _fold(
+        self, matches: list[Any], values: Sequence[float], *, recorded: bool = False
+    ) -> bool | None:
+        """Count values into the SDK's aggregations, all of them or nothing.
+
+        Returns:
+            False where an aggregation is missing or of an unknown kind, None where one of them
+            is being collected.
+        """
+        if not values:
+            return True
+        # a collection of delta temporality throws the aggregations away that it has read
+        held = _hold(matches)
+        if held is None:
+            return None
         try:
-            if self._matches is not matches:
-                self._matches, self._keys = matches, [None] * len(matches)
-            found = []
+            found = self._aggregations(matches, recorded)
+            for aggregation in found:
+                _FOLDS[type(aggregation).__name__](aggregation, values)
+        finally:
+            _release(held)
+        return bool(found)
+
+    def _aggregations(self, matches: list[Any], recorded: bool) -> list[Any]:
+        """Return where the public record() would count a value; empty if that is not clear."""
+        if self._matches is not matches:
+            self._matches, self._keys = matches, [None] * len(matches)
+        found = []
+        try:
             for place, match in enumerate(matches):
                 aggregation = self._aggregation_in(place, match, recorded)
-                fold = _FOLDS.get(type(aggregation).__name__)
-                if fold is None:
-                    return False
-                found.append((fold, aggregation))
+                if type(aggregation).__name__ not in _FOLDS:
+                    return []
+                found.append(aggregation)
         except Exception:  # noqa: BLE001 - as above
             _guard.once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
-            return False
-        for fold, aggregation in found:
-            fold(aggregation, values)
-        return True
+            return []
+        return found
 
     def _aggregation_in(self, place: int, match: Any, recorded: bool) -> Any:
         """Return the aggregation that the public record() goes into; None where there is none."""
@@ -194,7 +208,7 @@ class CounterSeries(_Series):
 
 
 def _hold(matches: list[Any]) -> list[Any] | None:
-    """Keep collections of these away: one with delta temporality throws aggregations away."""
+    """Take the locks that keep collections away; None if there is one."""
     held: list[Any] = []
     for match in matches:
         if not match._lock.acquire(blocking=False):
@@ -348,10 +362,8 @@ def _same_points() -> bool:
         points = []
         for series in (HistogramSeries(histogram, attributes), CounterSeries(counter, attributes)):
             for part in (values, values[2:5]):
-                series._record(part[0], attributes, _NO_SPAN)
-                if not fold:
-                    series._one_by_one(part[1:], ())
-                elif not series._fold(series._instrument.matches(), part[1:]):
+                series._one_by_one(part[:1] if fold else part, ())
+                if fold and not series._fold(series._instrument.matches(), part[1:]):
                     raise RuntimeError("private parts are not as expected")
                 points += [point for reader in readers for point in _points(reader)]
         provider.shutdown()
