@@ -23,6 +23,7 @@ OLDEST = (
     "opentelemetry-exporter-otlp==1.30.0",
     "opentelemetry-instrumentation==0.51b0",
     "opentelemetry-instrumentation-system-metrics==0.51b0",
+    "opentelemetry-exporter-prometheus==0.51b0",
     "psutil==5.9.6",
     # OpenTelemetry 1.30 asks its instrumentation for pkg_resources' successor only
     "setuptools<81",

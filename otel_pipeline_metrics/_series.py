@@ -396,11 +396,14 @@ def _drain_scope(scope: Scope) -> None:
 
 
 def drain_series(series: Series) -> None:
-    """Hand on one series, unless somebody is draining now: then it is in good hands."""
+    """Hand on one series, unless somebody is draining now: then it is in good hands.
+
+    However much has come together meanwhile, one call pays for no more than the bound.
+    """
     if not _drain_lock.acquire(blocking=False):
         return
     try:
-        _hand_on(series)
+        _hand_on(series, PENDING_BOUND)
     finally:
         _drain_lock.release()
 
@@ -415,12 +418,12 @@ def drain_queue(scope: Scope, queue: QueueSeries) -> None:
         _drain_lock.release()
 
 
-def _hand_on(series: Series) -> None:
+def _hand_on(series: Series, most: int | None = None) -> None:
     begun = len(series.begun)
     del series.begun[:begun]
     series.begun_before += begun
-    plain, results = _take(series.plain), _take(series.results)
-    sizes = _take(series.sizes)
+    plain, results = _take(series.plain, most), _take(series.results, most)
+    sizes = _take(series.sizes, most)
     series.ended_before += len(plain) + len(results)
     plain.sort()
     if not series.queued and series.states:
@@ -471,9 +474,9 @@ def _tell(scope: Scope, tell: Callable[[Sink], None]) -> None:
             _guard.fault(f"sink {type(sink).__name__}")
 
 
-def _take(waiting: list[T]) -> list[T]:
+def _take(waiting: list[T], most: int | None = None) -> list[T]:
     # appends go to the end and only the holder of the lock deletes, so this loses nothing
-    count = len(waiting)
+    count = len(waiting) if most is None else min(most, len(waiting))
     taken = waiting[:count]
     del waiting[:count]
     return taken

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypothesis import strategies as st
@@ -143,3 +145,51 @@ def _react(reaction: str) -> None:
     if reaction == "stop":
         # not allowed to leave a generator: it becomes a RuntimeError, decorated or not
         raise StopIteration("from inside")
+
+
+# --- what is recorded, and who reads it -----------------------------------------------------------
+
+EDGES = (1e-4, 0.005, 0.5, 1.0, 10.0, 600.0)
+"""Boundaries of the explicit buckets that the readers below have."""
+
+
+class Recorded(NamedTuple):
+    """Durations of one batch of one stage; the first `shown` of them have a sampled span."""
+
+    stage: str
+    durations: list[float]
+    shown: int = 0
+
+
+class Read(NamedTuple):
+    """A collection by one of the readers."""
+
+    reader: int
+
+
+def _near(edge: float) -> st.SearchStrategy[float]:
+    """A bucket holds its upper bound, and not what is just above it."""
+    return st.sampled_from([math.nextafter(edge, 0), edge, math.nextafter(edge, math.inf)])
+
+
+durations = st.one_of(
+    st.sampled_from([0.0, 5e-324, sys.float_info.min, 1e100]),
+    st.sampled_from(EDGES).flatmap(_near),
+    st.floats(1e-6, 1e4),
+    st.floats(0, 1e100),
+    # powers of two are the edges of exponential buckets
+    st.integers(-40, 40).map(lambda n: 2.0**n),
+)
+_recorded = st.builds(
+    Recorded,
+    stage=st.sampled_from(["a", "b"]),
+    # more than explicit buckets have bounds, as those are counted in another way
+    durations=st.one_of(
+        st.lists(durations, min_size=1, max_size=30),
+        st.lists(durations, min_size=40, max_size=60),
+    ),
+    shown=st.sampled_from([0, 0, 1, 3]),
+)
+recordings = st.lists(
+    st.one_of(_recorded, _recorded, st.builds(Read, st.integers(0, 2))), max_size=10
+)

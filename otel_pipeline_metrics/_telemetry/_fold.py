@@ -126,10 +126,10 @@ class _Series:
         return True
 
     def _one_by_one(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]]) -> None:
-        for value, context in exemplars:
-            self._record(value, self._attributes, context)
         for value in values:
             self._record(value, self._attributes, _NO_SPAN)
+        for value, context in exemplars:
+            self._record(value, self._attributes, context)
 
     def _fold(
         self, matches: list[Any], values: Sequence[float], *, recorded: bool = False
@@ -205,6 +205,8 @@ class CounterSeries(_Series):
 
     def __init__(self, counter: Instrument, attributes: dict[str, Any]) -> None:
         super().__init__(counter, counter.instrument.add, attributes)
+        # Zero first: a backend that sees the series begin can tell the first increase.
+        self._one_by_one((0,), ())
 
 
 def _hold(matches: list[Any]) -> list[Any] | None:

@@ -54,8 +54,6 @@ class _Sum:
     def __init__(self, counter: Instrument, attributes: dict[str, AttributeValue]) -> None:
         self._series = CounterSeries(counter, attributes)
         self._more: float = 0
-        # Zero first: a backend that sees the series begin can tell the first increase.
-        counter.instrument.add(0, attributes)
 
     def add(self, more: float) -> None:
         self._more += more

@@ -1,0 +1,329 @@
+"""Folding into the SDK's aggregations gives the very points that recording gives."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk.metrics import (
+    AlwaysOffExemplarFilter,
+    AlwaysOnExemplarFilter,
+    Counter,
+    Histogram,
+    MeterProvider,
+    TraceBasedExemplarFilter,
+)
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import (
+    DropAggregation,
+    ExplicitBucketHistogramAggregation,
+    ExponentialBucketHistogramAggregation,
+    LastValueAggregation,
+    SumAggregation,
+    View,
+)
+from prometheus_client import REGISTRY, generate_latest
+
+from otel_pipeline_metrics import _telemetry
+from otel_pipeline_metrics._model import Batch, StageKey
+from otel_pipeline_metrics._telemetry import _fold
+from tests.strategies import EDGES, Read, Recorded, durations, recordings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DURATION = "pipeline.stage.duration"
+DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
+EXPONENTIAL = {Histogram: ExponentialBucketHistogramAggregation()}
+VIEWS: dict[str, list[View]] = {
+    "no view": [],
+    "other boundaries": [
+        View(instrument_name=DURATION, aggregation=ExplicitBucketHistogramAggregation(EDGES))
+    ],
+    "no boundaries": [
+        View(instrument_name=DURATION, aggregation=ExplicitBucketHistogramAggregation([]))
+    ],
+    "neither minimum nor maximum": [
+        View(
+            instrument_name=DURATION,
+            aggregation=ExplicitBucketHistogramAggregation(EDGES, record_min_max=False),
+        )
+    ],
+    "few exponential buckets": [
+        View(
+            instrument_name=DURATION,
+            aggregation=ExponentialBucketHistogramAggregation(max_size=4, max_scale=10),
+        )
+    ],
+    "coarse exponential buckets": [
+        View(
+            instrument_name=DURATION,
+            aggregation=ExponentialBucketHistogramAggregation(max_size=160, max_scale=-2),
+        )
+    ],
+    "dropped": [View(instrument_name=DURATION, aggregation=DropAggregation())],
+    "a sum": [View(instrument_name=DURATION, aggregation=SumAggregation())],
+    "the last value": [View(instrument_name=DURATION, aggregation=LastValueAggregation())],
+    "fewer attributes": [View(instrument_name="pipeline.*", attribute_keys={"pipeline.name"})],
+    "two streams": [
+        View(instrument_name=DURATION, attribute_keys=set()),
+        View(
+            instrument_name=DURATION,
+            name="coarse",
+            aggregation=ExponentialBucketHistogramAggregation(max_size=8),
+        ),
+    ],
+}
+FILTERS = {
+    "traced": TraceBasedExemplarFilter,
+    "none": AlwaysOffExemplarFilter,
+    "always": AlwaysOnExemplarFilter,
+}
+
+
+def sampled(number: int) -> Any:
+    """A context whose span is sampled."""
+    context = trace.SpanContext(1, number, is_remote=False, trace_flags=trace.TraceFlags(1))
+    return trace.set_span_in_context(trace.NonRecordingSpan(context))
+
+
+@pytest.fixture(autouse=True)
+def a_sampled_span_is_current() -> Iterator[None]:
+    """Whoever collects has a span of its own, which is no exemplar of what was measured."""
+    context = trace.SpanContext(9, 9, is_remote=False, trace_flags=trace.TraceFlags(1))
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        yield
+
+
+def points_of(
+    recordings: list[Recorded | Read], *, fold: bool, **options: Any
+) -> list[list[dict[str, Any]]]:
+    """Everything that three readers collect, the last time when all is recorded."""
+    readers = [
+        InMemoryMetricReader(),
+        InMemoryMetricReader(preferred_temporality=DELTA),
+        InMemoryMetricReader(preferred_temporality=DELTA, preferred_aggregation=EXPONENTIAL),
+    ]
+    with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
+        provider = MeterProvider(readers, shutdown_on_exit=False, **options)
+        telemetry = _telemetry.Telemetry(trace.NoOpTracerProvider(), provider)
+        spans = itertools.count(10)
+        collected = []
+        for recording in [*recordings, Read(0), Read(1), Read(2)]:
+            if isinstance(recording, Read):
+                collected.append(points_in(readers[recording.reader]))
+                continue
+            shown = [(value, sampled(next(spans))) for value in recording.durations]
+            key = StageKey("fold", recording.stage, "process")
+            plain = sorted(recording.durations)
+            batch = Batch(key, {}, plain, [], exemplars=shown[: recording.shown])
+            telemetry.stages.accept(batch)
+        provider.shutdown()
+    return collected
+
+
+def points_in(reader: InMemoryMetricReader) -> list[dict[str, Any]]:
+    data = reader.get_metrics_data()
+    return [
+        {"metric": metric.name, "data": type(metric.data).__name__, **as_dict(point)}
+        for resource in (data.resource_metrics if data is not None else [])
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in sorted(metric.data.data_points, key=lambda p: sorted(p.attributes.items()))
+    ]
+
+
+def as_dict(point: Any) -> dict[str, Any]:
+    """A point without its times."""
+    fields = ("attributes", "count", "bucket_counts", "explicit_bounds")
+    found = {name: getattr(point, name) for name in fields if hasattr(point, name)}
+    # in another order, the last digits of a sum are others
+    for name, differing in {"min": 0.0, "max": 0.0, "sum": 1e-12, "value": 1e-12}.items():
+        if hasattr(point, name):
+            number = getattr(point, name)
+            found[name] = pytest.approx(number, rel=differing, abs=0.0, nan_ok=True)
+    if hasattr(point, "scale"):
+        found |= {"scale": point.scale, "zero_count": point.zero_count}
+        for name in ("positive", "negative"):
+            buckets = getattr(point, name)
+            counts = list(buckets.bucket_counts)
+            # how many empty buckets follow the last one depends on the order of the values
+            while counts and not counts[-1]:
+                counts.pop()
+            found[name] = (buckets.offset, counts)
+    elif hasattr(point, "bucket_counts"):
+        # one for each bucket; of other kinds of points the SDK keeps some at random
+        found["exemplars"] = sorted((e.value, e.span_id) for e in point.exemplars)
+    return found
+
+
+@pytest.mark.parametrize("views", VIEWS)
+@settings(max_examples=40)
+@given(recordings=recordings)
+def test_the_same_points(views: str, recordings: list[Recorded | Read]) -> None:
+    options = {"views": VIEWS[views]}
+    folded = points_of(recordings, fold=True, **options)
+    assert folded == points_of(recordings, fold=False, **options)
+
+
+@pytest.mark.parametrize("name", FILTERS)
+@settings(max_examples=40)
+@given(recordings=recordings)
+def test_the_same_exemplars(name: str, recordings: list[Recorded | Read]) -> None:
+    options = {"exemplar_filter": FILTERS[name](), "views": VIEWS["other boundaries"]}
+    folded = points_of(recordings, fold=True, **options)
+    assert folded == points_of(recordings, fold=False, **options)
+
+
+def test_it_really_folds() -> None:
+    """Else the tests above compare recording with itself."""
+    assert _fold.works()
+    durations = [n / 8 for n in range(1000)]
+    recorded: list[float] = []
+    real = Histogram.record
+
+    def record_seen(self: Any, amount: float, *arguments: Any, **more: Any) -> None:
+        recorded.append(amount)
+        real(self, amount, *arguments, **more)
+
+    with mock.patch.object(Histogram, "record", record_seen):
+        points_of([Recorded("a", durations)], fold=True)
+    assert recorded == [0.0]
+
+
+@given(
+    values=st.lists(
+        durations | st.sampled_from([math.nan, math.inf, 1e308, -1.0, -0.0]), min_size=1
+    )
+)
+def test_what_the_sdk_refuses_is_refused(values: list[float]) -> None:
+    """Values below zero are not taken; what is no finite number goes its own ways."""
+
+    def collected(*, fold: bool) -> list[dict[str, Any]]:
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        histogram = provider.get_meter("test").create_histogram("values")
+        series = _fold.HistogramSeries(_fold.Instrument(histogram, folds=fold), {"some": "one"})
+        for _ in range(2):
+            assert series.record(sorted(values))
+        found = points_in(reader)
+        provider.shutdown()
+        return found
+
+    logging.disable()
+    try:
+        folded, recorded = collected(fold=True), collected(fold=False)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert folded == recorded
+
+
+@settings(max_examples=40)
+@given(recordings=recordings)
+def test_prometheus_shows_the_same(recordings: list[Recorded | Read]) -> None:
+    def shown(*, fold: bool) -> list[str]:
+        reader = PrometheusMetricReader()
+        try:
+            with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
+                provider = MeterProvider([reader], shutdown_on_exit=False)
+                telemetry = _telemetry.Telemetry(trace.NoOpTracerProvider(), provider)
+                for recording in recordings:
+                    if isinstance(recording, Recorded):
+                        key = StageKey("fold", recording.stage, "process")
+                        # sums of eighths are the same in any order
+                        plain = sorted(int(d * 8) / 8 for d in recording.durations if d < 1e6)
+                        telemetry.stages.accept(Batch(key, {}, plain, []))
+                    else:
+                        generate_latest(REGISTRY)
+                page = generate_latest(REGISTRY).decode()
+        finally:
+            provider.shutdown()
+        return [line for line in page.splitlines() if line.startswith("pipeline")]
+
+    assert shown(fold=True) == shown(fold=False)
+
+
+# --- while somebody collects ----------------------------------------------------------------------
+
+
+def test_nobody_waits_for_a_collection_that_hangs() -> None:
+    """Its callbacks run under the consumer's lock; values go in all the same, and stay few."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    telemetry = _telemetry.Telemetry(trace.NoOpTracerProvider(), provider)
+    hanging, enough = threading.Event(), threading.Event()
+
+    def hang(_: object) -> list[Any]:
+        hanging.set()
+        assert enough.wait(60)
+        return []
+
+    provider.get_meter("somebody's").create_observable_gauge("slow", [hang])
+    collector = threading.Thread(target=reader.collect)
+    collector.start()
+    try:
+        assert hanging.wait(60)
+        key = StageKey(None, "busy", None)
+        for _ in range(50):
+            telemetry.stages.accept(Batch(key, {}, [0.5] * 1024, []))
+        (totals,) = telemetry.stages._totals.values()
+        (values,) = totals.values.values()
+        assert values._waiting == []
+    finally:
+        enough.set()
+        collector.join()
+    (point,) = [p for p in points_in(reader) if p["metric"] == DURATION]
+    assert point["count"] == 50 * 1024
+    provider.shutdown()
+
+
+def test_what_is_being_collected_is_left_alone() -> None:
+    """A signal handler may interrupt a collection in its own thread: waiting would be for ever."""
+    reader = InMemoryMetricReader(preferred_temporality=DELTA)
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    instrument = _fold.Instrument(provider.get_meter("test").create_histogram("values"))
+    series = _fold.HistogramSeries(instrument, {})
+    assert series.record([1.0])
+    (match,) = instrument.matches()
+    with match._lock:
+        assert not series.record([2.0])
+        assert not series.record([], [(3.0, sampled(1))])
+    assert series.record([2.0])
+    (point,) = points_in(reader)
+    assert point["count"] == 2
+    provider.shutdown()
+
+
+def test_past_the_cardinality_limit() -> None:
+    """What is too many for the SDK goes where it puts that, and is counted there."""
+
+    def collected(*, fold: bool) -> list[dict[str, Any]]:
+        reader = InMemoryMetricReader()
+        view = View(instrument_name="values", aggregation_cardinality_limit=2)
+        provider = MeterProvider([reader], views=[view], shutdown_on_exit=False)
+        histogram = provider.get_meter("test").create_histogram("values")
+        instrument = _fold.Instrument(histogram, folds=fold)
+        for _ in range(2):
+            for name in "abcd":
+                assert _fold.HistogramSeries(instrument, {"name": name}).record([1.0, 2.0, 3.0])
+        found = points_in(reader)
+        provider.shutdown()
+        return found
+
+    try:
+        View(instrument_name="values", aggregation_cardinality_limit=2)
+    except TypeError:
+        pytest.skip("this SDK has no limit")
+    found = collected(fold=True)
+    assert found == collected(fold=False)
+    assert sorted(point["count"] for point in found) == [6, 6, 12]
