@@ -274,11 +274,9 @@ def _fold_exponential(aggregation: Any, values: Sequence[float]) -> None:
         aggregation._zero_count += zeros
         aggregation._min = min(aggregation._min, values[0])
         buckets = aggregation._value_positive
-        base, size = buckets.index_base, len(buckets.counts)
-        index_of, increment = aggregation._mapping.map_to_index, buckets.increment_bucket
+        index_of, base = aggregation._mapping.map_to_index, buckets.index_base
         for value in between:
-            index = index_of(value) - base
-            increment(index + size if index < 0 else index)
+            buckets.increment_bucket(index_of(value) - base)
 
 
 def _fold_sum(aggregation: Any, values: Sequence[float]) -> None:
