@@ -185,10 +185,10 @@ def test_the_same_exemplars(name: str, recordings: list[Recorded | Read]) -> Non
     assert folded == points_of(recordings, fold=False, **options)
 
 
-def test_it_really_folds() -> None:
+@pytest.mark.parametrize("views", VIEWS)
+def test_it_really_folds(views: str) -> None:
     """Else the tests above compare recording with itself."""
     assert _fold.works()
-    durations = [n / 8 for n in range(1000)]
     recorded: list[float] = []
     real = Histogram.record
 
@@ -197,16 +197,15 @@ def test_it_really_folds() -> None:
         real(self, amount, *arguments, **more)
 
     with mock.patch.object(Histogram, "record", record_seen):
-        points_of([Recorded("a", durations)], fold=True)
+        points_of([Recorded("a", [n / 8 for n in range(1000)])] * 3, fold=True, views=VIEWS[views])
     assert recorded == [0.0]
 
 
-@given(
-    values=st.lists(
-        durations | st.sampled_from([math.nan, math.inf, 1e308, -1.0, -0.0]), min_size=1
-    )
-)
-def test_what_the_sdk_refuses_is_refused(values: list[float]) -> None:
+strange = st.sampled_from([math.nan, math.inf, 1e308, -1.0, -0.0])
+
+
+@given(batches=st.lists(st.lists(durations | strange, min_size=1), min_size=1, max_size=4))
+def test_what_the_sdk_refuses_is_refused(batches: list[list[float]]) -> None:
     """Values below zero are not taken; what is no finite number goes its own ways."""
 
     def collected(*, fold: bool) -> list[dict[str, Any]]:
@@ -214,7 +213,7 @@ def test_what_the_sdk_refuses_is_refused(values: list[float]) -> None:
         provider = MeterProvider([reader], shutdown_on_exit=False)
         histogram = provider.get_meter("test").create_histogram("values")
         series = _fold.HistogramSeries(_fold.Instrument(histogram, folds=fold), {"some": "one"})
-        for _ in range(2):
+        for values in batches:
             assert series.record(sorted(values))
         found = points_in(reader)
         provider.shutdown()
