@@ -1,0 +1,134 @@
+"""Many threads at once: every call is counted, and once."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.sdk.metrics import Counter, Histogram
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.trace import NoOpTracerProvider
+
+from otel_pipeline_metrics import _series, current_stage, stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Results
+    from tests.stages.conftest import Otel
+
+THREADS = 8
+CALLS = 4000
+DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
+
+
+@pytest.fixture
+def switching_all_the_time() -> Iterator[None]:
+    """Threads take turns a thousand times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("switching_all_the_time")
+@pytest.mark.parametrize("fold", ["true", "false"])
+def test_no_call_is_lost(
+    fold: str, make_otel: Callable[..., Otel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight threads call and hand on what has come together, while two readers collect."""
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_FOLD", fold)
+    readers = (InMemoryMetricReader(), InMemoryMetricReader(preferred_temporality=DELTA))
+    otel = make_otel(readers=readers, tracer_provider=NoOpTracerProvider())
+    deltas: list[Any] = []
+    called = threading.Event()
+    begin = threading.Barrier(THREADS + len(readers))
+
+    @stage("plain")
+    def plain() -> None:
+        pass
+
+    @stage("counted")
+    def counted() -> None:
+        current_stage().add_items(2)
+
+    def call() -> None:
+        begin.wait()
+        for _ in range(CALLS):
+            plain()
+            counted()
+
+    def collect(reader: int) -> None:
+        begin.wait()
+        while not called.is_set():
+            points = otel.points("pipeline.stage.duration", reader)
+            if reader == 1:
+                deltas.extend(points)
+
+    with ThreadPoolExecutor(THREADS + len(readers)) as pool:
+        collecting = [pool.submit(collect, reader) for reader in range(len(readers))]
+        calling = [pool.submit(call) for _ in range(THREADS)]
+        try:
+            for thread in calling:
+                thread.result()
+        finally:
+            called.set()
+        for thread in collecting:
+            thread.result()
+    deltas.extend(otel.points("pipeline.stage.duration", 1))
+    made = THREADS * CALLS
+    assert sum(point.count for point in deltas) == 2 * made
+    counts = {
+        point.attributes["pipeline.stage.name"]: point.count
+        for point in otel.points("pipeline.stage.duration")
+    }
+    assert counts == {"plain": made, "counted": made}
+    assert otel.values("pipeline.stage.items", "counted") == {("out",): 2 * made}
+
+
+class Overtaken(list[float]):
+    """What waits in a series: while one thread takes it, another one comes to take it too."""
+
+    def __init__(self, overtake: Callable[[], None]) -> None:
+        super().__init__()
+        self.overtake = overtake
+
+    def __getitem__(self, index: Any) -> Any:
+        taken = super().__getitem__(index)
+        overtake, self.overtake = self.overtake, lambda: None
+        other = threading.Thread(target=overtake)
+        other.start()
+        other.join()
+        return taken
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["with the lock", "without it"])
+def test_the_lock_is_what_keeps_them_apart(
+    locked: bool, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, both threads hand on the same calls, and the later ones are thrown away."""
+    if not locked:
+        nobody = contextlib.nullcontext()
+        monkeypatch.setattr(nobody, "acquire", lambda **_: True, raising=False)
+        monkeypatch.setattr(nobody, "release", lambda: None, raising=False)
+        monkeypatch.setattr(_series, "_drain_lock", nobody)
+    series = _series.process_scope.add(_series.stage_id("taken", None))
+
+    def end(numbers: range) -> None:
+        for number in numbers:
+            series.begun.append(None)
+            series.plain.append(float(number))
+
+    def overtake() -> None:
+        _series.drain_series(series)
+        end(range(100, 150))
+
+    monkeypatch.setattr(series, "plain", Overtaken(overtake))
+    end(range(100))
+    _series.drain_series(series)
+    expected = [*range(150)] if locked else sorted([*range(100)] * 2)
+    assert sorted(results.durations("taken")) == expected
