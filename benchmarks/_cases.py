@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import importlib.util
+import queue
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,14 +68,18 @@ async def g() -> None:
 
 
 def cases() -> Iterator[Case]:
-    yield Case("bare function", f, False, calls=20_000)
-    yield Case("bare function", g, True, calls=20_000)
-    yield from _floor()
-    if importlib.util.find_spec("prometheus_client"):
-        yield from _prometheus()
+    """Everything but the peers, which are in `_peers`."""
+    yield from measures()
     yield from _by_hand()
     yield from _ours()
     yield from _ours_otherwise()
+
+
+def measures() -> Iterator[Case]:
+    """What the others are compared with."""
+    yield Case("bare function", f, False, calls=20_000)
+    yield Case("bare function", g, True, calls=20_000)
+    yield from _floor()
 
 
 def _floor() -> Iterator[Case]:
@@ -105,25 +109,6 @@ def _floor() -> Iterator[Case]:
 
     yield Case("floor", floor, False)
     yield Case("floor", floor_async, True)
-
-
-def _prometheus() -> Iterator[Case]:
-    from prometheus_client import CollectorRegistry, Histogram
-
-    seconds = Histogram("seconds", "Time.", ["stage"], registry=CollectorRegistry())
-
-    @functools.wraps(f)
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        with seconds.labels("f").time():
-            return f(*args, **kwargs)
-
-    @functools.wraps(g)
-    async def timed_async(*args: Any, **kwargs: Any) -> Any:
-        with seconds.labels("g").time():
-            return await g(*args, **kwargs)
-
-    yield Case("prometheus_client", timed, False)
-    yield Case("prometheus_client", timed_async, True)
 
 
 def _by_hand() -> Iterator[Case]:
@@ -191,48 +176,83 @@ def _ours() -> Iterator[Case]:
 
 def _ours_otherwise() -> Iterator[Case]:
     metrics_only = installed(NoOpTracerProvider(), _meters())
+    batch = list(range(10))
 
-    @opm.stage("counted", items=lambda _: 1)
-    def counted() -> None:
-        """Does nothing."""
+    @opm.stage("counted", items=len)
+    def counted() -> list[int]:
+        return batch
+
+    @opm.stage("counted ", items=len)
+    async def counted_async() -> list[int]:
+        return batch
 
     def block() -> None:
         with opm.stage("block"):
             pass
 
-    def bare_generator() -> Any:
+    async def block_async() -> None:
+        async with opm.stage("block "):
+            pass
+
+    yield Case("ours, metrics only, items=len", counted, False, metrics_only, 500)
+    yield Case("ours, metrics only, items=len", counted_async, True, metrics_only, 500)
+    yield Case("ours, metrics only, with block", block, False, metrics_only, 500)
+    yield Case("ours, metrics only, with block", block_async, True, metrics_only, 500)
+    yield from _generators(metrics_only)
+    yield from _queues(metrics_only)
+
+
+def _generators(before: Callable[[], None]) -> Iterator[Case]:
+    def bare() -> Any:
         yield from range(100)
 
-    generator = opm.stage("generator")(bare_generator)
+    async def bare_async() -> Any:
+        for number in range(100):
+            yield number
 
-    def hundred(function: Callable[[], Any]) -> Callable[[], None]:
-        def consume() -> None:
-            for _ in function():
-                pass
+    def consume(make: Callable[[], Any]) -> None:
+        for _ in make():
+            pass
 
-        return consume
+    async def consume_async(make: Callable[[], Any]) -> None:
+        async for _ in make():
+            pass
 
-    yield Case("ours, metrics only, items=", counted, False, metrics_only, 500)
-    yield Case("ours, metrics only, with block", block, False, metrics_only, 500)
-    yield Case("bare generator, 100 items", hundred(bare_generator), False, calls=500)
-    yield Case("ours, generator, 100 items", hundred(generator), False, metrics_only, 20)
-    yield from _queues(metrics_only)
+    for name, make, make_async in (
+        ("bare generator, 100 items", bare, bare_async),
+        (
+            "ours, generator, 100 items",
+            opm.stage("generator")(bare),
+            opm.stage("generator ")(bare_async),
+        ),
+    ):
+        calls = 500 if name.startswith("bare") else 20
+        yield Case(name, functools.partial(consume, make), False, before, calls)
+        yield Case(name, functools.partial(consume_async, make_async), True, before, calls)
 
 
 def _queues(before: Callable[[], None]) -> Iterator[Case]:
     """A put and a get that do not wait; the queues' accounting is off again afterwards."""
     from otel_pipeline_metrics import _workers
 
-    bare: asyncio.Queue[int] = asyncio.Queue(10)
-    wrapped = opm.wrap_queue(asyncio.Queue(10), name="bench")
+    async def through_async(waiting: asyncio.Queue[int]) -> None:
+        await waiting.put(1)
+        await waiting.get()
 
-    async def through(queue: Any) -> None:
-        await queue.put(1)
-        await queue.get()
+    def through(waiting: queue.Queue[int]) -> None:
+        waiting.put(1)
+        waiting.get()
 
     def watched() -> None:
         before()
         _workers.watch()
 
-    yield Case("bare queue hand-off", functools.partial(through, bare), True, before)
-    yield Case("ours, queue hand-off", functools.partial(through, wrapped), True, watched, 500)
+    bare, bare_async = queue.Queue[int](10), asyncio.Queue[int](10)
+    ours = opm.wrap_queue(queue.Queue(10), name="bench")
+    ours_async = opm.wrap_queue(asyncio.Queue(10), name="bench async")
+    name = "bare queue hand-off"
+    yield Case(name, functools.partial(through, bare), False, before)
+    yield Case(name, functools.partial(through_async, bare_async), True, before)
+    name = "ours, queue hand-off"
+    yield Case(name, functools.partial(through, ours), False, watched, 500)
+    yield Case(name, functools.partial(through_async, ours_async), True, watched, 500)

@@ -104,8 +104,9 @@ def counted(names: tuple[str, ...] = CASES) -> dict[str, float]:
 
 def _inside(names: tuple[str, ...], folder: Path) -> dict[str, float]:
     from benchmarks._cases import cases
+    from benchmarks._peers import peers
 
-    chosen = [case for case in cases() if case.name in names]
+    chosen = [case for case in (*cases(), *peers()) if case.name in names]
     unknown = set(names) - {case.name for case in chosen}
     if unknown:
         raise SystemExit(f"no such case: {', '.join(sorted(unknown))}")
