@@ -27,11 +27,11 @@ matrix:  ## Python 3.10 to 3.13, the oldest and the newest OpenTelemetry
 backends:  ## build the real servers once, outside the checkout
 	$(PYTHON) .ci/backends/build.py
 
-bench: $(VENV)/.installed  ## what a call costs, beside its peers
-	$(BIN)/python -m benchmarks
+bench: $(VENV)-bench/.installed  ## what a call costs, beside its peers
+	$(VENV)-bench/bin/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +39,12 @@ $(BIN)/python:
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group test
+	@touch $@
+
+$(VENV)-bench/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-bench/bin/python -m pip install --quiet --editable ".[all]" --group bench
 	@touch $@
 
 $(VENV)/.linted: $(VENV)/.installed

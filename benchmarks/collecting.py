@@ -1,6 +1,6 @@
 """How long a collection takes: with 1, 100 and 1,000 stages, and what the resources cost in it.
 
-    python -m benchmarks.collecting
+    python -m benchmarks.collecting [--write FILE]
 
 Every stage has been called ten times since the collection before. Beside it stands what
 OpenTelemetry itself needs to collect as many points (a histogram's, a counter's and an observed
@@ -16,7 +16,10 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks._document import put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +36,16 @@ Figures = dict[str, dict[str, list[float]]]
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", type=Path, help="put the table into this file")
     parser.add_argument("--one", choices=WAYS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(_one(arguments.one)))
         return
-    print(table(figures()))
+    text = table(figures())
+    print(text)
+    if arguments.write is not None:
+        put(arguments.write, "collecting", text)
 
 
 def figures() -> Figures:

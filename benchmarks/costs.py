@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextvars
 import gc
 import json
 import os
@@ -23,9 +24,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks._document import put
+
 ROUNDS = 40
-BEGIN = "<!-- figures: written by benchmarks/costs.py -->"
-END = "<!-- end of figures -->"
 
 # (what is bounded, sync or async, its case, the case it is compared with, the bound)
 TARGETS = [
@@ -92,7 +93,7 @@ def main() -> None:
     text = tables(runs)
     print(text)
     if arguments.write is not None:
-        put(arguments.write, text)
+        put(arguments.write, "costs", text)
 
 
 def one_of_each() -> dict[str, float]:
@@ -138,7 +139,8 @@ def one_run(which: str) -> dict[str, float]:
             if case.is_async:
                 took = loop.run_until_complete(_go_async(case.call, case.calls))
             else:
-                took = _go(case.call, case.calls)
+                # what a case leaves in its context is not the next one's to carry
+                took = contextvars.copy_context().run(_go, case.call, case.calls)
             made[case.name] = made.get(case.name, 0) + (0 if case.is_async else case.calls)
             best[key] = min(best.get(key, took), took)
     loop.close()
@@ -215,13 +217,6 @@ def spread(ratios: list[float]) -> str:
     digits = 3 if middle < 1 else 2
     low, high = min(ratios), max(ratios)
     return f"{middle:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
-
-
-def put(path: Path, text: str) -> None:
-    """Replace the part of a document that this program writes."""
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How many instructions a call takes: what the machine's noise does not change.
 
-    python -m benchmarks.instructions [--case "ours, metrics only"]...
+    python -m benchmarks.instructions [--case "ours, metrics only"]... [--write FILE]
 
 Every case is called N times and 2N times under valgrind's callgrind; the difference, over N, is
 what a call takes, with everything it causes: its share of a batch handed on, of the garbage
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextvars
 import gc
 import json
 import os
@@ -23,6 +24,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks._document import put
 
 if TYPE_CHECKING:
     from benchmarks._cases import Case
@@ -53,6 +56,7 @@ def main() -> None:
     """Count, and print a line a case."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--case", action="append", help="one case; again for another")
+    parser.add_argument("--write", type=Path, help="put the table into this file")
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     chosen = tuple(arguments.case or CASES)
@@ -62,12 +66,23 @@ def main() -> None:
     missing = why_not()
     if missing:
         raise SystemExit(missing)
-    counts = counted(chosen)
-    for key, count in counts.items():
-        kind, _, name = key.partition("|")
-        floor = counts.get(f"{kind}|floor")
-        over = f"{count / floor:8.2f} x floor" if floor else ""
-        print(f"{count:10,.0f}  {kind:5}  {name:55}{over}")
+    text = table(counted(chosen))
+    print(text)
+    if arguments.write is not None:
+        put(arguments.write, "instructions", text)
+
+
+def table(counts: dict[str, float]) -> str:
+    """Return the counts as Markdown."""
+    lines = ["| case | sync | x floor | async | x floor |", "|---|---:|---:|---:|---:|"]
+    for name in dict.fromkeys(key.partition("|")[2] for key in counts):
+        cells = []
+        for kind in ("sync", "async"):
+            count, floor = counts.get(f"{kind}|{name}"), counts.get(f"{kind}|floor")
+            cells.append("" if count is None else f"{count:,.0f}")
+            cells.append("" if count is None or not floor else f"{count / floor:.2f}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def why_not() -> str:
@@ -135,6 +150,10 @@ def _go(loop: asyncio.AbstractEventLoop, case: Case, calls: int) -> None:
         loop.run_until_complete(_await(case.call, calls))
         return
     call = case.call
+    contextvars.copy_context().run(_call, call, calls)
+
+
+def _call(call: Any, calls: int) -> None:
     for _ in range(calls):
         call()
 

@@ -1,6 +1,6 @@
 """How long single calls take while metrics are collected: p99.99 and the worst.
 
-    python -m benchmarks.latency [--seconds 5] [--only "collected every 50 ms"]
+    python -m benchmarks.latency [--seconds 5] [--only "collected every 50 ms"] [--write FILE]
 
 The mean hides what a call pays that hands on what others left. Here every call is timed by
 itself, in batches that alternate between the bare function and ours in the same process, on
@@ -23,7 +23,10 @@ import threading
 import time
 from array import array
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from benchmarks._document import put
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -73,13 +76,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=5.0, help="for each condition (5)")
     parser.add_argument("--only", choices=CONDITIONS)
+    parser.add_argument("--write", type=Path, help="put the table into this file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(_one(CONDITIONS[arguments.only], arguments.seconds)))
         return
     names = [arguments.only] if arguments.only else list(CONDITIONS)
-    print(table({name: spawn(name, arguments.seconds) for name in names}))
+    text = table({name: spawn(name, arguments.seconds) for name in names})
+    print(text)
+    if arguments.write is not None:
+        put(arguments.write, "latency", text)
 
 
 def spawn(name: str, seconds: float) -> Percentiles:

@@ -1,6 +1,6 @@
 """Whether memory stays flat: RSS after 100,000 calls and after 10 million.
 
-    python -m benchmarks.memory [--calls 10000000]
+    python -m benchmarks.memory [--calls 10000000] [--write FILE]
 
 Each case runs in a process of its own: nobody ever collecting, a reader that collects once in
 a million calls, and a run that keeps its report's statistics.
@@ -12,9 +12,11 @@ import argparse
 import gc
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import psutil
+
+from benchmarks._document import put
 
 CASES = ("unconfigured", "no collection", "collected", "in a run")
 WARM = 100_000
@@ -24,27 +26,30 @@ def main() -> None:
     """Print a line a case; exit 1 if one grew by more than a mebibyte."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--calls", type=int, default=10_000_000)
+    parser.add_argument("--write", type=Path, help="put the table into this file")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.case:
         one(arguments.case, arguments.calls)
         return
-    failed = [
-        case
-        for case in CASES
-        if subprocess.run(
+    rows, failed = [], False
+    for case in CASES:
+        done = subprocess.run(
             [
-                sys.executable,
-                "-m",
-                "benchmarks.memory",
-                "--case",
-                case,
-                f"--calls={arguments.calls}",
+                *(sys.executable, "-m", "benchmarks.memory"),
+                *(f"--case={case}", f"--calls={arguments.calls}"),
             ],
             check=False,
-        ).returncode
-    ]
-    sys.exit(bool(failed))
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        print(done.stdout, end="", flush=True)
+        rows.append(done.stdout.strip())
+        failed |= done.returncode != 0
+    if arguments.write is not None:
+        heads = "| case | calls | recorded | MiB more after 100,000 | |\n|---|---:|---:|---:|---|"
+        put(arguments.write, "memory", "\n".join((heads, *rows)))
+    sys.exit(failed)
 
 
 def one(case: str, calls: int) -> None:
@@ -78,9 +83,7 @@ def one(case: str, calls: int) -> None:
     go(WARM)
     gc.collect()
     before = process.memory_info().rss
-    began = time.perf_counter()
     go(calls - WARM)
-    took = time.perf_counter() - began
     gc.collect()
     grown = (process.memory_info().rss - before) / 2**20
     if run is not None:
@@ -89,12 +92,12 @@ def one(case: str, calls: int) -> None:
     else:
         _series.drain()
         recorded = sum(s.ended_before for s in _series.all_series() if s.key.stage == "work")
+    flat = recorded == calls and grown <= 1
     print(
-        f"{case:14} {recorded:>12,} recorded of {calls:,}  grown by {grown:6.2f} MiB  "
-        f"{took / (calls - WARM) * 1e9:6.0f} ns a call",
+        f"| {case} | {calls:,} | {recorded:,} | {grown:.2f} | {'met' if flat else 'missed'} |",
         flush=True,
     )
-    sys.exit(recorded != calls or grown > 1)
+    sys.exit(not flat)
 
 
 if __name__ == "__main__":

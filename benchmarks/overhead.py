@@ -1,6 +1,6 @@
 """What instrumenting a real job costs: CPU time with and without, in pairs that alternate.
 
-    python -m benchmarks.overhead [--pairs 15]
+    python -m benchmarks.overhead [--pairs 15] [--write FILE]
 
 CPU time of all threads, with what the kernel does for them, not the clock on the wall. Spans are
 made as many as the span budget allows, resources are read, and each go ends with a collection.
@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks._document import put
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,7 +27,12 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=15)
-    print(table(parser.parse_args().pairs))
+    parser.add_argument("--write", type=Path, help="put the table into this file")
+    arguments = parser.parse_args()
+    text = table(arguments.pairs)
+    print(text)
+    if arguments.write is not None:
+        put(arguments.write, "overhead", text)
 
 
 def table(pairs: int) -> str:

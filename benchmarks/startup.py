@@ -1,6 +1,6 @@
 """What `import otel_pipeline_metrics` costs beyond OpenTelemetry's API: time and memory.
 
-    python -m benchmarks.startup [--runs 25] [--loaded]
+    python -m benchmarks.startup [--runs 25] [--write FILE] [--loaded]
 
 Fresh processes, one after the other in turn. `--loaded` lists what is imported and is not the
 API's, with its own microseconds, most first.
@@ -15,7 +15,10 @@ import re
 import statistics
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
+
+from benchmarks._document import put
 
 BOUND_MS: Final = 20.0
 API: Final = "import opentelemetry.trace, opentelemetry.metrics"
@@ -47,11 +50,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=25)
     parser.add_argument("--loaded", action="store_true")
+    parser.add_argument("--write", type=Path, help="put the table into this file")
     arguments = parser.parse_args()
     if arguments.loaded:
         print("\n".join(loaded()))
         return
-    print(table(arguments.runs))
+    text = table(arguments.runs)
+    print(text)
+    if arguments.write is not None:
+        put(arguments.write, "startup", text)
 
 
 def table(runs: int) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks._document import put
 from benchmarks._scoring import Score, is_right, score
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ CASES: Final = {
     "between": "5 to 10 % apart: one of the two named, or their tie",
 }
 WITHIN: Final = 0.05
-BEGIN: Final = "<!-- figures: written by benchmarks/verdict.py -->"
-END: Final = "<!-- end of figures -->"
 
 
 @dataclass
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = figures(benches)
     print(text)
     if asked.write is not None:
-        _write(Path(asked.write), text)
+        put(Path(asked.write), "verdict", text)
     return 0 if held else 1
 
 
@@ -260,13 +259,6 @@ def _in_full(found: Score) -> None:
     print(found.truth, "drawn:", found.drawn, "causal:", found.causal)
     print("gains (told, simulated)", found.gains, "worst share", found.worst_share)
     print("right" if found.right else "wrong", json.dumps(found.verdict, indent=2))
-
-
-def _write(path: Path, text: str) -> None:
-    content = path.read_text(encoding="utf-8")
-    before, _, rest = content.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
