@@ -17,6 +17,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import otel_pipeline_metrics as opm
 from benchmarks._cases import tracers
 from examples import stdlib_index
+from otel_pipeline_metrics import _config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,7 +47,13 @@ def jobs(folder: Path) -> Iterator[Job]:
     warnings.simplefilter("ignore")  # the library's tests parse deliberate mistakes
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    opm.configure(tracer_provider=tracers(), meter_provider=provider, console=False)
+    opm.configure(
+        tracer_provider=tracers(),
+        meter_provider=provider,
+        console=False,
+        # half the default: the budget grows in the bare half of the time too
+        spans_per_second=(_config.Config().spans_per_second or 0) / 2,
+    )
 
     def demo() -> None:
         asyncio.run(stdlib_index.index(folder, limit=FILES))
