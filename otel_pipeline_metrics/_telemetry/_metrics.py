@@ -59,8 +59,9 @@ class _Sum:
         self._more += more
 
     def record(self) -> None:
-        if self._more and self._series.record((self._more,)):
-            self._more = 0
+        more, self._more = self._more, 0
+        if more and not self._series.record((more,)):
+            self._more = more
 
 
 class _Values:
@@ -104,11 +105,14 @@ class _Values:
 
     def record(self) -> None:
         """Record what waits."""
-        if not (self._waiting or self._exemplary):
+        waiting, exemplary = self._waiting, self._exemplary
+        if not (waiting or exemplary):
             return
-        self._waiting.sort()
-        if self._series.record(self._waiting, self._exemplary.values()):
-            self._waiting, self._exemplary = [], {}
+        # put aside first: what raises here would raise, and grow, every time
+        self._waiting, self._exemplary = [], {}
+        waiting.sort()
+        if not self._series.record(waiting, exemplary.values()):
+            self._waiting, self._exemplary = waiting, exemplary
 
 
 class _Totals:
