@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         unregister_cache,
     )
     from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
+    from otel_pipeline_metrics._propagate import propagate, wrap_executor
     from otel_pipeline_metrics._run import Run, run
     from otel_pipeline_metrics.report import RunReport
 
@@ -62,6 +63,7 @@ __all__ = [
     "fetch",
     "get_metrics_collector",
     "process",
+    "propagate",
     "register_cache",
     "run",
     "shutdown",
@@ -69,6 +71,7 @@ __all__ = [
     "stats",
     "unregister_cache",
     "waiting",
+    "wrap_executor",
     "wrap_queue",
     "write",
 ]
@@ -88,6 +91,7 @@ _LAZY = {
         "_probes._queue_kinds": ("wrap_queue",),
         "_probes.caches": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.monitor": ("ResourceMonitor", "ResourceSummary"),
+        "_propagate": ("propagate", "wrap_executor"),
         "_run": ("Run", "run"),
         "report": ("RunReport",),
     }.items()

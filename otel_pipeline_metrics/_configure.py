@@ -18,6 +18,7 @@ from otel_pipeline_metrics import (
     _guard,
     _ledger,
     _privacy,
+    _processes,
     _series,
     _telemetry,
     _termination,
@@ -66,7 +67,8 @@ def configure(
     replaced; else one is built: for `exporter`, for OTEL_* (endpoint, protocol, headers,
     exporters, service name, OTEL_SDK_DISABLED), or, without any, for the development
     console, which prints a line a span and a table of metrics to stderr. What is built here
-    is flushed when the process ends. A second call replaces the first.
+    is flushed when the process ends. A second call replaces the first. Forked children
+    report too, from zero; spawned ones have to call it themselves.
 
     Args:
         service_name: `service.name`; wins over OTEL_SERVICE_NAME.
@@ -147,9 +149,13 @@ def configure(
         _telemetry.set_probe("resources", install_resources)
         _telemetry.install(
             _telemetry.Telemetry(
-                _export.tracer_provider, _export.meter_provider, config.metric_attributes
+                _export.tracer_provider,
+                _export.meter_provider,
+                config.metric_attributes,
+                owns_meter_provider=_export.owns_meter_provider,
             )
         )
+        _processes.at_end_of_child(_end_export)
         if not _exit_registered:
             _exit_registered = True
             atexit.register(_at_exit)
@@ -256,6 +262,17 @@ def _at_exit() -> None:
     # A provider of the user's ends by itself and still reads our instruments then.
     if _export is not None and (_export.owns_tracer_provider or _export.owns_meter_provider):
         _end_export()
+
+
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603 - the old one may be held by a thread that is gone
+    _lock = threading.RLock()
+    if _export is not None:
+        _processes.at_end_of_child(_end_export)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ has more to say than a duration: it has an `Execution`, which costs as much agai
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _privacy, _series
@@ -370,3 +371,18 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         _guard.fault("ending a span")
         return result
     return result if context is None else result._replace(context=context)
+
+
+def _leave_to_parent() -> None:
+    """Let what a forked child is in the middle of be its parent's: no number and no span of it."""
+    cell = current.get()
+    while cell is not None and len(cell) > 1:
+        execution = execution_of(cell)
+        if execution is not None:
+            execution.series = None  # closed
+        outer = getattr(cell[1], "old_value", None)
+        cell = outer if isinstance(outer, list) else None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

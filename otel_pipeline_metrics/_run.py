@@ -117,6 +117,7 @@ class Run(AlsoAsync["Run"]):
         self._error_type: str | None = None
         self._message: str | None = None
         self._entered = False
+        self._pid = os.getpid()
         self._final: RunReport | None = None
 
     def __repr__(self) -> str:
@@ -139,6 +140,7 @@ class Run(AlsoAsync["Run"]):
         if self._entered:
             raise RuntimeError(f"run {self.name!r} was entered before: call run() for each run")
         self._entered = True
+        self._pid = os.getpid()
         with _guard.guarded("opening a run"):
             telemetry = _telemetry.current()
             self._span = telemetry.spans.start_run(self._scope, self._attributes)
@@ -169,6 +171,9 @@ class Run(AlsoAsync["Run"]):
         traceback: TracebackType | None,
     ) -> None:
         """End the run: close its span, write the report, show the summary."""
+        if os.getpid() != self._pid:
+            self._leave_to_parent()
+            return
         self._ended_at = _clock.now()
         self._result = _result_of(error)
         if error is not None and self._result != "success":
@@ -191,6 +196,13 @@ class Run(AlsoAsync["Run"]):
             self._final = RunReport(self._data())
             written = self._write(self._final)
             _show(self._final, written)
+
+    def _leave_to_parent(self) -> None:
+        """Leave the block in a child that was forked inside: the run and its report stay there."""
+        with _guard.guarded("leaving the parent's run"):
+            here = self._token is not None and _series.close_scope(self._scope, self._token)
+            if here and self._span is not None:
+                self._span.leave()
 
     def terminated(self) -> None:
         """Write the report as far as it has got: the process is about to be ended."""

@@ -37,6 +37,9 @@ ENOUGH_TO_JUDGE: Final = 100
 PENDING_BOUND: Final = 1024
 """Results a series keeps before the thread that adds one more hands them on."""
 
+VISITED_BOUND: Final = 16
+"""Runs of other processes that are remembered at a time."""
+
 DRAIN_WAIT_S: Final = 1.0
 """How long a collection waits for another thread's draining before it reports without it."""
 
@@ -170,19 +173,7 @@ class Series:
     def active(self) -> int:
         """How many are in progress."""
         ended = self.ended_before + len(self.plain) + len(self.results)
-        # a forked child ends what its parent began
         return max(0, self.begun_before + len(self.begun) - ended)
-
-    def clear(self) -> None:
-        """Forget everything, as a forked child does."""
-        for waiting in (self.plain, self.sizes, self.results, self.begun):
-            waiting.clear()
-        self.begun_before = self.ended_before = 0
-        self.states.clear()
-        self.queued = False
-        self.told = TimeInStates()
-        self.exemplars.clear()
-        self.spans_made = 0
 
     def replenish(self) -> bool:
         """Let the span budget grow with time; tell whether there is some."""
@@ -290,6 +281,8 @@ _sinks: tuple[Sink, ...] = ()
 _scopes: dict[Scope, None] = {process_scope: None}
 _ended: WeakSet[Scope] = WeakSet()
 """Runs that are over, while a task or thread that began in them may still go on."""
+_visited: dict[str, Scope] = {}
+"""By run id: scopes of runs in other processes whose work is done here."""
 _drain_lock = threading.Lock()
 
 
@@ -338,6 +331,27 @@ def close_scope(scope: Scope, token: Token[Cell | None]) -> bool:
     return True
 
 
+def visited_scope(pipeline: str, run_id: str) -> Scope:
+    """Return the scope here of a run that goes on in another process.
+
+    A child that was forked during the run has it; else it is made. It never becomes ambient, and
+    the oldest is forgotten where many runs come by.
+    """
+    for scope in list(_scopes):
+        if scope.run_id == run_id:
+            return scope
+    found = _visited.get(run_id)
+    if found is None:
+        found = Scope(pipeline, run_id)
+        found.ended = True
+        found = _visited.setdefault(run_id, found)
+        _ended.add(found)
+        while len(_visited) > VISITED_BOUND:
+            # what is still at work in it is drained all the same
+            _visited.pop(next(iter(_visited)), None)
+    return found
+
+
 def _settle_ambient() -> None:
     """Work that has lost its context, as threads have, belongs to the only run there is."""
     global ambient  # noqa: PLW0603 - read on the hot path, written here only
@@ -353,7 +367,7 @@ def set_sinks(sinks: tuple[Sink, ...]) -> None:
 
 def all_series() -> Iterator[Series]:
     """Go through every series of every scope that is not forgotten yet."""
-    for scope in list(_scopes):
+    for scope in (*list(_scopes), *list(_ended)):
         yield from list(scope.series.values())
 
 
@@ -483,14 +497,14 @@ def _take(waiting: list[T], most: int | None = None) -> list[T]:
 
 
 def reset_after_fork() -> None:
-    """Start a child from zero: what the parent measured is the parent's to report."""
+    """Start a child from zero: what the parent measured, or began, is the parent's to report."""
     global _drain_lock  # noqa: PLW0603 - the old one may be held by a thread that is gone
     _drain_lock = threading.Lock()
-    for scope in list(_scopes):
+    for scope in (*list(_scopes), *list(_ended)):
         scope.queues.clear()
         scope.workers.clear()
-        for series in scope.series.values():
-            series.clear()
+        # What ends now but began in the parent is appended to a series that nobody drains.
+        scope.series.clear()
 
 
 if hasattr(os, "register_at_fork"):

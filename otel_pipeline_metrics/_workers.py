@@ -34,6 +34,8 @@ from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import TimeInStates, WaitState
 
 if TYPE_CHECKING:
+    from contextvars import Context
+
     from otel_pipeline_metrics._series import Cell, QueueSeries, Scope, Series
 
 State = Literal["busy", "idle", "blocked"]
@@ -291,6 +293,20 @@ def here(scope: Scope | None = None, *, waits: bool = False, owner: object | Non
     _worker.set(worker)
     _enlist(worker)
     return worker
+
+
+def come_along(context: Context) -> None:
+    """Let a thread that is about to run in a copy of another's context be who it was before."""
+    mine = _worker.get()
+    if mine is not None and mine.owner == _owner():
+        context.run(_worker.set, mine)
+
+
+def come_back(context: Context) -> None:
+    """Let the thread stay the worker that it was in that context; not one that it was lent."""
+    then = context.get(_worker)
+    if then is not None and then.owner == _owner():
+        _worker.set(then)
 
 
 def _enlist(worker: Worker) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import ref
 
-from otel_pipeline_metrics import _cardinality, _guard, _privacy, _telemetry
+from otel_pipeline_metrics import _cardinality, _fork, _guard, _privacy, _telemetry
 from otel_pipeline_metrics._model import CacheReading, check_name
-from otel_pipeline_metrics._probes import _fork, _sources
+from otel_pipeline_metrics._probes import _sources
 from otel_pipeline_metrics._probes._counted import CountedCache
 
 if TYPE_CHECKING:

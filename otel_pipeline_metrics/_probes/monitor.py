@@ -8,9 +8,9 @@ from collections import deque
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from otel_pipeline_metrics import _guard, _privacy
+from otel_pipeline_metrics import _fork, _guard, _privacy
 from otel_pipeline_metrics._also_async import AlsoAsync
-from otel_pipeline_metrics._probes import _fork, resources
+from otel_pipeline_metrics._probes import resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ from dataclasses import replace
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics import _clock, _guard
+from otel_pipeline_metrics import _clock, _fork, _guard
 from otel_pipeline_metrics._model import ResourceReading
-from otel_pipeline_metrics._probes import _fork, cgroup
+from otel_pipeline_metrics._probes import cgroup
 from otel_pipeline_metrics._probes._window import Window
 
 if TYPE_CHECKING:

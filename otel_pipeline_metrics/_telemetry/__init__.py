@@ -6,11 +6,12 @@ which take everything once the user sets them; `configure()` replaces the set wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics import _cardinality, _hooks, _series
+from otel_pipeline_metrics import _cardinality, _fork, _hooks, _semconv, _series
+from otel_pipeline_metrics._telemetry import _inherited
 from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 from otel_pipeline_metrics._telemetry._metrics import RunMetrics, StageMetrics, meter_of
 from otel_pipeline_metrics._telemetry._spans import OpenRun, Spans
@@ -25,13 +26,19 @@ __all__ = ["OpenRun", "Telemetry", "add_probe", "current", "install", "set_probe
 
 
 class Telemetry:
-    """Everything that reports to one pair of providers."""
+    """Everything that reports to one pair of providers.
+
+    In a forked child all metrics of a meter provider that `configure()` built start from zero,
+    those that the program made on it too. On any other one only ours do.
+    """
 
     def __init__(
         self,
         tracer_provider: TracerProvider | None = None,
         meter_provider: MeterProvider | None = None,
         metric_attributes: tuple[str, ...] = (),
+        *,
+        owns_meter_provider: bool = False,
     ) -> None:
         self.instruments = InstrumentSet(meter_of(meter_provider), meter_provider)
         self.spans = Spans(tracer_provider)
@@ -39,6 +46,18 @@ class Telemetry:
         self.stages = StageMetrics(self.instruments, metric_attributes, distinct)
         self.runs = RunMetrics(self.instruments, distinct)
         self._probes: set[str] = set()
+        self._owns_meter_provider = owns_meter_provider
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """Start at nothing: what came before is the parent's to report."""
+        self.stages.after_fork()
+        self.runs.after_fork()
+        _inherited.reset(self.instruments.where(), self._starts_anew)
+
+    def _starts_anew(self, instrument: Any) -> bool:
+        scope = getattr(instrument, "instrumentation_scope", None)
+        return self._owns_meter_provider or getattr(scope, "name", None) == _semconv.SCOPE
 
     def probe(self, name: str, install_on: Callable[[InstrumentSet], None]) -> None:
         """Put a probe's instruments on this set, unless they are there already."""

@@ -47,7 +47,7 @@ class InstrumentSet:
         speaking = self._latest()
         if speaking._retired:  # noqa: SLF001 - one of its own kind, as below
             return ()
-        if speaking is not self and self._where() is not speaking._where():  # noqa: SLF001
+        if speaking is not self and self.where() is not speaking.where():
             return ()
         read = speaking._reads.get(metric)  # noqa: SLF001
         return () if read is None else read()
@@ -60,7 +60,7 @@ class InstrumentSet:
             self._successor = latest  # those in between may go
         return latest
 
-    def _where(self) -> MeterProvider:
+    def where(self) -> MeterProvider:
         """Return the provider; without one of our own it is the global one of this moment."""
         return metrics.get_meter_provider() if self._provider is None else self._provider
 

@@ -157,12 +157,7 @@ class StageMetrics:
     ) -> None:
         self._named = frozenset(metric_attributes)
         self._distinct = distinct
-        self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
-        self._sets: Counter[StageKey] = Counter()
-        """How many sets of attributes each stage has on metrics."""
-        self._queues: dict[str, _Totals] = {}
-        self._watermarks: dict[StageKey, float] = {}
-        self._seen: set[StageKey] = set()
+        self.after_fork()
         measured = (
             names.STAGE_DURATION,
             names.STAGE_BATCH_SIZE,
@@ -175,6 +170,15 @@ class StageMetrics:
         # Its callback is what begins a collection; the SDK calls it even where a view drops it.
         instruments.observable_up_down_counter(names.STAGE_ACTIVE, self._settled_active)
         instruments.observable_gauge(names.WATERMARK_LAG, self._watermark_lag)
+
+    def after_fork(self) -> None:
+        """Start at nothing: what came before is the parent's to report."""
+        self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
+        self._sets: Counter[StageKey] = Counter()
+        """How many sets of attributes each stage has on metrics."""
+        self._queues: dict[str, _Totals] = {}
+        self._watermarks: dict[StageKey, float] = {}
+        self._seen: set[StageKey] = set()
 
     def accept(self, batch: Batch) -> None:
         """Total a batch; record only what makes a new series begin."""
@@ -327,11 +331,15 @@ class RunMetrics:
         self._distinct = distinct
         self._duration = instruments.histogram(names.RUN_DURATION)
         self._eventloop_delay = instruments.histogram(names.EVENTLOOP_DELAY)
+        self.after_fork()
+        instruments.observable_up_down_counter(names.RUN_ACTIVE, self._read_active)
+        instruments.observable_gauge(names.RUN_LAST_SUCCESS, self._read_last_success)
+
+    def after_fork(self) -> None:
+        """Start at nothing: the runs in progress are the parent's."""
         self._active: dict[str, int] = {}
         self._last_success: dict[str, float] = {}
         self._lock = threading.Lock()
-        instruments.observable_up_down_counter(names.RUN_ACTIVE, self._read_active)
-        instruments.observable_gauge(names.RUN_LAST_SUCCESS, self._read_last_success)
 
     def loop_delay(self, pipeline: str, seconds: float) -> None:
         """Record by how much the run's event loop came round too late."""

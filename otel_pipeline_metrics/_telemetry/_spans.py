@@ -201,6 +201,10 @@ class OpenRun:
         context = self.span.get_span_context()
         return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
+    def leave(self) -> None:
+        """Make the span no longer current; somebody else ends it."""
+        context_api.detach(self._attached)
+
     def end(
         self, result: str, error_type: str | None, message: str | None = None, *, detach: bool
     ) -> Any:
@@ -217,7 +221,7 @@ class OpenRun:
             self.span.set_attribute(names.ERROR_TYPE, error_type)
             self.span.set_status(trace.StatusCode.ERROR, message)
         if detach:
-            context_api.detach(self._attached)
+            self.leave()
         self.span.end()
         return set_span_in_context(self.span) if _is_sampled(self.span) else None
 

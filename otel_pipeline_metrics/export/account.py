@@ -12,8 +12,8 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from otel_pipeline_metrics import _fork
 from otel_pipeline_metrics._guard import logger
-from otel_pipeline_metrics._probes import _fork
 from otel_pipeline_metrics.export import quiet
 
 if TYPE_CHECKING:

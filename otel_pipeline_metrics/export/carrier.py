@@ -16,8 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics import _clock, _guard
-from otel_pipeline_metrics._probes import _fork
+from otel_pipeline_metrics import _clock, _fork, _guard
 from otel_pipeline_metrics.export import quiet, wire
 from otel_pipeline_metrics.export.flush import Job, Lane
 

@@ -16,15 +16,17 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult,
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 
-from otel_pipeline_metrics._probes import _fork
+from otel_pipeline_metrics import _fork
 from otel_pipeline_metrics.export import quiet
 from otel_pipeline_metrics.export.account import Account
 from otel_pipeline_metrics.export.carrier import PATIENCE_S, Carrier
+from otel_pipeline_metrics.export.per_process import PerProcess
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence, Sized
+    from collections.abc import Callable, Sequence, Sized
 
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.sdk.trace.sampling import SamplingResult
 
     from otel_pipeline_metrics.export.spool import Spool
@@ -47,7 +49,7 @@ _NEARLY: Final = 64
 class Stoppable:
     """An exporter's shutdown: once, and without waiting where the deadline has passed."""
 
-    def __init__(self, inner: SpanExporter | MetricExporter, carrier: Carrier) -> None:
+    def __init__(self, inner: PerProcess, carrier: Carrier) -> None:
         self._inner = inner
         self._carrier = carrier
         self._over = False
@@ -59,16 +61,19 @@ class Stoppable:
         if self._over:
             return
         self._over = True
+        exporter = self._inner.made
+        if exporter is None:
+            return
         if self._carrier.account.stopped:
             timeout_millis = 0
-        takes_timeout = "timeout_millis" in inspect.signature(self._inner.shutdown).parameters
+        takes_timeout = "timeout_millis" in inspect.signature(exporter.shutdown).parameters
         arguments = (
             {}
             if timeout_millis is None or not takes_timeout
             else {"timeout_millis": timeout_millis}
         )
         with quiet.exporting():
-            self._inner.shutdown(**arguments)
+            exporter.shutdown(**arguments)
 
     def abort(self) -> None:
         """Make the exporter give up what it is trying; may block, so call it from a lane."""
@@ -85,6 +90,7 @@ class CountingSpanExporter(SpanExporter):
         spool: keeps what is not taken.
         watched: whether what `inner` sends can be seen and replaced (`export.wire`).
         patience_s: how long one attempt may take where there is a spool.
+        again: makes another one like `inner`, for a forked child.
     """
 
     def __init__(
@@ -95,15 +101,16 @@ class CountingSpanExporter(SpanExporter):
         *,
         watched: bool = False,
         patience_s: float = PATIENCE_S,
+        again: Callable[[], Any] | None = None,
     ) -> None:
         self.account = account
         send_nothing = self._send_nothing if watched else None
         self.carrier = Carrier(account, spool, send_nothing, patience_s)
-        self.stoppable = Stoppable(inner, self.carrier)
-        self._inner = inner
+        self._inner = PerProcess(inner, again)
+        self.stoppable = Stoppable(self._inner, self.carrier)
 
     def _send_nothing(self) -> bool:
-        return self._inner.export(()) is SpanExportResult.SUCCESS
+        return self._inner.get().export(()) is SpanExportResult.SUCCESS
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export `spans` and count how it went."""
@@ -111,14 +118,15 @@ class CountingSpanExporter(SpanExporter):
         batch = tuple(spans)
         ok = self.carrier.carry(
             len(batch),
-            lambda: self._inner.export(batch) is SpanExportResult.SUCCESS,
+            lambda: self._inner.get().export(batch) is SpanExportResult.SUCCESS,
             lambda: _spans_line(batch),
         )
         return SpanExportResult.SUCCESS if ok else SpanExportResult.FAILURE
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the wrapped exporter."""
-        return self._inner.force_flush(timeout_millis)
+        exporter: SpanExporter | None = self._inner.made
+        return exporter is None or exporter.force_flush(timeout_millis)
 
     def shutdown(self) -> None:
         """Shut the wrapped exporter down."""
@@ -136,6 +144,7 @@ class CountingMetricExporter(MetricExporter):
         *,
         watched: bool = False,
         patience_s: float = PATIENCE_S,
+        again: Callable[[], Any] | None = None,
     ) -> None:
         # The reader takes both from the exporter it is given.
         super().__init__(
@@ -145,11 +154,12 @@ class CountingMetricExporter(MetricExporter):
         self.account = account
         send_nothing = self._send_nothing if watched else None
         self.carrier = Carrier(account, spool, send_nothing, patience_s)
-        self.stoppable = Stoppable(inner, self.carrier)
-        self._inner = inner
+        self._inner = PerProcess(inner, again)
+        self.stoppable = Stoppable(self._inner, self.carrier)
 
     def _send_nothing(self) -> bool:
-        return self._inner.export(MetricsData(resource_metrics=())) is MetricExportResult.SUCCESS
+        nothing = MetricsData(resource_metrics=())
+        return self._inner.get().export(nothing) is MetricExportResult.SUCCESS
 
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
@@ -158,7 +168,7 @@ class CountingMetricExporter(MetricExporter):
         ok = self.carrier.carry(
             _points(metrics_data),
             lambda: (
-                self._inner.export(metrics_data, timeout_millis, **kwargs)
+                self._inner.get().export(metrics_data, timeout_millis, **kwargs)
                 is MetricExportResult.SUCCESS
             ),
             lambda: _metrics_line(metrics_data),
@@ -167,7 +177,8 @@ class CountingMetricExporter(MetricExporter):
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Flush the wrapped exporter."""
-        return self._inner.force_flush(timeout_millis)
+        exporter: MetricExporter | None = self._inner.made
+        return exporter is None or exporter.force_flush(timeout_millis)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:  # noqa: ARG002
         """Shut the wrapped exporter down; the reader's `timeout` argument means nothing here."""
@@ -181,10 +192,16 @@ class CountingBatchProcessor(BatchSpanProcessor):
     that a full queue dropped and for those that the deadline left behind. Until the end the
     length of the queue tells what it dropped; it is read from a private attribute, and where
     that is missing those spans count as pending until the end.
+
+    In a forked child only spans that began there count, and are exported: both processes end
+    those that were open at the fork, and they are the parent's.
     """
 
     def __init__(self, exporter: CountingSpanExporter) -> None:
+        self._begun_here: set[int] | None = None
+        """In a forked child: the ids of its open spans."""
         super().__init__(exporter)
+        _fork.watch(self)
         account = self._account = exporter.account
         self._waiting: Sized | None = _queue_of(self)
         account.capacity = getattr(self._waiting, "maxlen", None) or _queue_size()
@@ -194,9 +211,23 @@ class CountingBatchProcessor(BatchSpanProcessor):
     def _length(self) -> int | None:
         return None if self._waiting is None else len(self._waiting)
 
+    def after_fork(self) -> None:
+        """Leave the open spans to the parent; the SDK itself empties the queue."""
+        self._begun_here = set()
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Note, in a forked child, that the span is its own."""
+        if self._begun_here is not None:
+            self._begun_here.add(span.get_span_context().span_id)
+        super().on_start(span, parent_context)
+
     def on_end(self, span: ReadableSpan) -> None:
         """Count a sampled span and queue it."""
         context = span.get_span_context()
+        if self._begun_here is not None and context is not None:
+            if context.span_id not in self._begun_here:
+                return
+            self._begun_here.discard(context.span_id)
         if context is not None and context.trace_flags.sampled:
             account = self._account
             account.accept()

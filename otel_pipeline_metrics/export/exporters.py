@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics import _fork, _guard
 from otel_pipeline_metrics.export import console, wire
 from otel_pipeline_metrics.export.counting import (
     Account,
@@ -51,7 +51,20 @@ _FIXED: Final[dict[str, Protocol]] = {
 SLACK_S: Final = 0.5
 """What an exporter may take longer than its timeout before it is given up."""
 
-_environment_lock = threading.Lock()
+
+class _Environment:
+    """`os.environ` while it is repaired: one at a time."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """Be free: whoever repaired it is a thread of the parent's."""
+        self.lock = threading.Lock()
+
+
+_environment = _Environment()
 
 
 @contextmanager
@@ -63,7 +76,7 @@ def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
     if not repairs:
         yield
         return
-    with _environment_lock:
+    with _environment.lock:
         before = {name: os.environ[name] for name in repairs if name in os.environ}
         try:
             for name, value in repairs.items():
@@ -101,6 +114,7 @@ def span_processors(
                     keep,
                     watched=watched,
                     patience_s=plan.timeout_s("traces") + SLACK_S,
+                    again=_again(plan, "traces", name),
                 )
                 spool = None if keep is not None else spool
                 built.append((CountingBatchProcessor(counting), counting))
@@ -133,6 +147,7 @@ def metric_readers(
                 keep,
                 watched=watched,
                 patience_s=plan.timeout_s("metrics") + SLACK_S,
+                again=_again(plan, "metrics", name),
             )
             spool = None if keep is not None else spool
             built.append((PeriodicExportingMetricReader(counting), counting, account))
@@ -182,6 +197,18 @@ def _sparing(account: Account) -> Iterator[None]:
             account.signal,
             type(error).__name__,
         )
+
+
+def _again(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] | None:
+    """Return what makes the exporter of this name in a forked child; the console needs none."""
+    if name == "console":
+        return None
+
+    def make() -> Any:
+        with repaired_environment(dict(plan.repairs)):
+            return load(plan, signal, name)[0]
+
+    return make
 
 
 def load(plan: ExportPlan, signal: Signal, name: str) -> tuple[Any, bool]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
+from otel_pipeline_metrics import _fork
 from otel_pipeline_metrics._guard import fault
 
 if TYPE_CHECKING:
@@ -80,11 +81,24 @@ class Lane:
     """A daemon thread that takes jobs one after the other.
 
     It holds nothing but its queue, so it keeps no provider alive.
+
+    Args:
+        name: of the thread.
+        ready: whether a forked child starts its own thread at once. Else it does for its first
+            job, which at interpreter shutdown may be too late.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, ready: bool = False) -> None:
         self._name = f"opm-{name}"
+        self._ready = ready
+        self._closed = False
         self._start()
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """Have a thread in the child too, where it may be needed when none can be started."""
+        if self._ready and not self._closed:
+            self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()
@@ -107,6 +121,7 @@ class Lane:
 
     def close(self) -> None:
         """Let the thread end after the jobs it has."""
+        self._closed = True
         if os.getpid() == self._pid:
             self._jobs.put(None)
 

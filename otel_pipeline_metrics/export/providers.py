@@ -12,10 +12,15 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace as trace_api
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import (
+    PROCESS_PID,
+    SERVICE_INSTANCE_ID,
+    SERVICE_NAME,
+    Resource,
+)
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics import _fork, _guard
 from otel_pipeline_metrics.export import _globals, environment, exporters, quiet
 from otel_pipeline_metrics.export._values import secrets
 from otel_pipeline_metrics.export.counting import CountingSampler
@@ -180,4 +185,29 @@ def _resource(config: Config) -> Resource:
     if not resource.attributes.get(SERVICE_INSTANCE_ID):
         # Without it two processes of one job write the same Prometheus series.
         resource = resource.merge(Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())}))
-    return resource
+    return OwnResource(resource)
+
+
+class OwnResource(Resource):
+    """Describes this process, and in a forked child that one.
+
+    Newer SDKs see to `service.instance.id` there themselves, SDK 1.30 does not. An id that was
+    given is replaced too: two processes with one would write the same series.
+    """
+
+    def __init__(self, of: Resource) -> None:
+        super().__init__(of.attributes, of.schema_url)
+        self._current = super().attributes
+        _fork.watch(self)
+
+    @property
+    def attributes(self) -> Any:
+        """What describes the process."""
+        return self._current
+
+    def after_fork(self) -> None:
+        """Describe the child: whoever holds this, tracers and readers, now tells of it."""
+        own: dict[str, Any] = {SERVICE_INSTANCE_ID: str(uuid.uuid4())}
+        if PROCESS_PID in self._current:
+            own[PROCESS_PID] = os.getpid()
+        self._current = self.merge(Resource(own)).attributes

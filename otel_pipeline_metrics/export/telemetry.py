@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics import _clock
+from otel_pipeline_metrics import _clock, _fork
 from otel_pipeline_metrics._guard import logger
 from otel_pipeline_metrics.export import quiet
 from otel_pipeline_metrics.export.account import Ledger
@@ -85,12 +85,18 @@ class Telemetry:
         self._late: Sequence[Job] = ()
         self._late_s = 0.0
         self._lanes = {
-            side.signal: Lane(f"flush-{side.signal}")
+            side.signal: Lane(f"flush-{side.signal}", ready=True)
             for side in self._sides
             if hasattr(side.provider, "force_flush")
         }
         owned = any(side.owned for side in self._sides)
-        self._stop_lane = Lane("flush-stop") if owned else None
+        self._stop_lane = Lane("flush-stop", ready=True) if owned else None
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """Know nothing of the parent's flush."""
+        self._flush_s = None
+        self._late = ()
 
     @property
     def accounts(self) -> tuple[Account, ...]:

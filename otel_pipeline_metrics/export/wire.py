@@ -15,8 +15,10 @@ import gzip
 import os
 import threading
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from otel_pipeline_metrics import _fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -147,8 +149,18 @@ def over_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, boo
 def _session(signal: Signal) -> Any:
     import requests
 
+    # The first request imports modules, and an import that is under way at a fork never ends in
+    # the child.
+    gates = [_fork.Gate()]
+
     class Session(requests.Session):
         def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+            with gates[0] if gates else nullcontext():
+                response = self._exchange(*args, **kwargs)
+            gates.clear()
+            return response
+
+        def _exchange(self, *args: Any, **kwargs: Any) -> requests.Response:
             seen = _here.exchange
             if seen is None:
                 return super().request(*args, **kwargs)
@@ -185,6 +197,7 @@ class _Stub:
     def __init__(self, stub: Any, signal: Signal) -> None:
         self._stub = stub
         self._signal = signal
+        self._gate = _fork.Gate()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stub, name)
@@ -192,17 +205,18 @@ class _Stub:
     def Export(self, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - gRPC's
         """Send a request and note what came back."""
         seen = _here.exchange
-        if seen is None:
-            return self._stub.Export(request, *args, **kwargs)
+        if seen is not None and seen.instead is not None:
+            request = seen.instead
         try:
-            response = self._stub.Export(
-                request if seen.instead is None else seen.instead, *args, **kwargs
-            )
+            with self._gate:
+                response = self._stub.Export(request, *args, **kwargs)
         except Exception as error:
             code = error.code() if hasattr(error, "code") else None
-            seen.failed(getattr(code, "name", type(error).__name__))
+            if seen is not None:
+                seen.failed(getattr(code, "name", type(error).__name__))
             raise
-        seen.answer = Answer(ok=True, rejected=_rejected_of(self._signal, response))
+        if seen is not None:
+            seen.answer = Answer(ok=True, rejected=_rejected_of(self._signal, response))
         return response
 
 

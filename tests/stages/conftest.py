@@ -98,8 +98,8 @@ def nothing_left_over() -> Iterator[None]:
     flying = [series.key for series in _series.all_series() if series.active]
     _series.current.set(None)
     context.attach(context.Context())
-    for series in _series.all_series():
-        series.clear()
+    for scope in list(_series._scopes):
+        scope.series.clear()
     assert not left
     assert not flying
 

@@ -169,8 +169,8 @@ def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results
 
 def forget() -> None:
     """What was interrupted while it was opened counts as in flight; not in the next test."""
-    for series in _series.all_series():
-        series.clear()
+    for scope in list(_series._scopes):
+        scope.series.clear()
 
 
 class BrokenSink:

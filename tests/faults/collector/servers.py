@@ -36,10 +36,13 @@ class Collector:
         self.spans: Counter[str] = Counter()
         self.points = 0
         self.rejected = Counter[str]()
+        self.requests: list[Any] = []
+        """All that came, whatever became of it."""
         self._lock = threading.Lock()
 
     def take(self, request: Any) -> Any:
         """Count a request, and return the answer; half is rejected where that is the fault."""
+        self.requests.append(request)
         if self.fault == "slow":
             time.sleep(SLOW_S)
         if isinstance(request, trace_pb.ExportTraceServiceRequest):

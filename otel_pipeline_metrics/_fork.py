@@ -1,0 +1,98 @@
+"""What a forked child has to forget: locks other threads held, the parent's threads and PID.
+
+A registered hook can never be taken back, so objects share the one that is registered here. That
+is done when the package is imported, so in a child it comes before those of the providers that
+`configure()` builds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Protocol
+from weakref import WeakSet
+
+from otel_pipeline_metrics import _guard
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+GATE_WAIT_S: Final = 0.25
+"""How long a fork may be held up, all gates together."""
+
+
+class Forgetful(Protocol):
+    """Something with state that belongs to one process."""
+
+    def after_fork(self) -> None:
+        """Make the state that of a new process; runs in the child, before anything else."""
+
+
+class Gate:
+    """Entered for a call that no fork should meet half-way; a fork waits a moment for its end.
+
+    A child that is forked during a gRPC call cannot use gRPC, and one that is forked during the
+    import of a module cannot import it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _gates.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def shut(self, until: float) -> bool:
+        """Let nobody in; False where a call is still under way at this monotonic time."""
+        return self._lock.acquire(timeout=max(0.0, until - time.monotonic()))
+
+    def reopen(self) -> None:
+        """Let calls in again."""
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Be open, as that of a new process."""
+        self._lock = threading.Lock()
+
+
+_watched: WeakSet[Forgetful] = WeakSet()
+_gates: WeakSet[Gate] = WeakSet()
+_shut: dict[int, list[Gate]] = {}
+"""By thread: the gates that it has shut, and will reopen when its fork is done."""
+
+
+def watch(thing: Forgetful) -> None:
+    """Call `thing.after_fork()` in every forked child for as long as `thing` lives."""
+    _watched.add(thing)
+
+
+def _before() -> None:
+    until = time.monotonic() + GATE_WAIT_S
+    _shut[threading.get_ident()] = [gate for gate in list(_gates) if gate.shut(until)]
+
+
+def _in_parent() -> None:
+    for gate in _shut.pop(threading.get_ident(), ()):
+        gate.reopen()
+
+
+def _in_child() -> None:
+    _shut.clear()
+    for gate in list(_gates):
+        gate.renew()
+    for thing in list(_watched):
+        with _guard.guarded("starting a forked child"):
+            thing.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
