@@ -67,6 +67,10 @@ class _Environment:
 _environment = _Environment()
 
 
+class ForkedError(RuntimeError):
+    """This exporter cannot be had in a forked child."""
+
+
 @contextmanager
 def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
     """Let the SDK read the repaired values of broken variables; put the user's back after.
@@ -203,8 +207,16 @@ def _again(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] | N
     """Return what makes the exporter of this name in a forked child; the console needs none."""
     if name == "console":
         return None
+    over_grpc = _protocol(plan, signal, name) == "grpc"
 
     def make() -> Any:
+        if over_grpc and wire.grpc_is_lost_to_children():
+            _guard.once(
+                "gRPC after a fork",
+                "GRPC_ENABLE_FORK_SUPPORT is off: gRPC would crash in a forked process, so what "
+                "it measures is not exported",
+            )
+            raise ForkedError
         with repaired_environment(dict(plan.repairs)):
             return load(plan, signal, name)[0]
 

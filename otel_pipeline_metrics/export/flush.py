@@ -11,6 +11,7 @@ at interpreter shutdown (measured: 3.12.1 refuses in atexit, 3.10, 3.11 and 3.13
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -84,8 +85,8 @@ class Lane:
 
     Args:
         name: of the thread.
-        ready: whether a forked child starts its own thread at once. Else it does for its first
-            job, which at interpreter shutdown may be too late.
+        ready: whether a forked child may need the thread when its interpreter shuts down. From
+            Python 3.12 on it then has to be started beforehand; else the first job starts it.
     """
 
     def __init__(self, name: str, *, ready: bool = False) -> None:
@@ -97,7 +98,7 @@ class Lane:
 
     def after_fork(self) -> None:
         """Have a thread in the child too, where it may be needed when none can be started."""
-        if self._ready and not self._closed:
+        if sys.version_info >= (3, 12) and self._ready and not self._closed:
             self._start()
 
     def _start(self) -> None:

@@ -146,6 +146,12 @@ def over_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, boo
     return built, "_watched" in built.__dict__
 
 
+def grpc_is_lost_to_children() -> bool:
+    """Tell whether gRPC was told not to survive forks: a child that uses it then crashes."""
+    said = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").strip().lower()
+    return said in ("0", "false", "f", "no", "n")
+
+
 def _session(signal: Signal) -> Any:
     import requests
 

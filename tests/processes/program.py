@@ -132,6 +132,23 @@ HOW: dict[str, Callable[[Any], list[int]]] = {
 }
 
 
+def wait_for(pids: list[int], seconds: float) -> list[int]:
+    """How those ended that did in time; the others are killed."""
+    codes = []
+    deadline = time.monotonic() + seconds
+    while pids and time.monotonic() < deadline:
+        for pid in list(pids):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                pids.remove(pid)
+                codes.append(os.waitstatus_to_exitcode(status))
+        time.sleep(0.02)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return codes
+
+
 def crowd(children: int) -> list[int]:
     """Fork again and again while four threads record and a fifth collects; exports go on."""
     stop = threading.Event()
@@ -162,18 +179,7 @@ def crowd(children: int) -> list[int]:
             sys.exit()
         pids.append(pid)
         time.sleep(0.05)
-    codes = []
-    deadline = time.monotonic() + 60
-    while pids and time.monotonic() < deadline:
-        for pid in list(pids):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                pids.remove(pid)
-                codes.append(os.waitstatus_to_exitcode(status))
-        time.sleep(0.02)
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    codes = wait_for(pids, 60)
     stop.set()
     for thread in threads:
         thread.join()
