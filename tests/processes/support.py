@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.process import ROOT
@@ -65,13 +67,35 @@ def spans(collector: Collector, name: str = "work") -> dict[str, list[Any]]:
     return {instance: each for instance, each in found.items() if each}
 
 
+def sockets() -> list[str]:
+    """The sockets that this process has open."""
+    found = []
+    for number in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found.append(str(number.readlink()))
+    return sorted(each for each in found if each.startswith("socket:"))
+
+
 def run_module(
     module: str, *arguments: str, collector: Collector, protocol: str, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of the tests against the collector."""
+    return _run(["-m", module, *arguments], collector, protocol, env)
+
+
+def run_text(
+    program: str, *arguments: object, collector: Collector, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a text as a program."""
+    return _run(["-c", program, *map(str, arguments)], collector, "http/protobuf", env)
+
+
+def _run(
+    command: list[str], collector: Collector, protocol: str, env: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "GRPC_"))}
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *command],
         cwd=ROOT,
         env={
             **inherited,
