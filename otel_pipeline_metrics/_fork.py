@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
 from otel_pipeline_metrics import _guard
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-GATE_WAIT_S: Final = 0.25
-"""How long a fork may be held up, all gates together."""
 
 
 class Forgetful(Protocol):
@@ -34,9 +30,13 @@ class Gate:
 
     A child that is forked during a gRPC call cannot use gRPC, and one that is forked during the
     import of a module cannot import it.
+
+    Args:
+        patience_s: how long a fork may be held up here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience_s: float = 0.25) -> None:
+        self._patience_s = patience_s
         self._lock = threading.Lock()
         _gates.add(self)
 
@@ -51,9 +51,9 @@ class Gate:
     ) -> None:
         self._lock.release()
 
-    def shut(self, until: float) -> bool:
-        """Let nobody in; False where a call is still under way at this monotonic time."""
-        return self._lock.acquire(timeout=max(0.0, until - time.monotonic()))
+    def shut(self) -> bool:
+        """Let nobody in; False where a call is still under way when patience ends."""
+        return self._lock.acquire(timeout=self._patience_s)
 
     def reopen(self) -> None:
         """Let calls in again."""
@@ -76,8 +76,7 @@ def watch(thing: Forgetful) -> None:
 
 
 def _before() -> None:
-    until = time.monotonic() + GATE_WAIT_S
-    _shut[threading.get_ident()] = [gate for gate in list(_gates) if gate.shut(until)]
+    _shut[threading.get_ident()] = [gate for gate in list(_gates) if gate.shut()]
 
 
 def _in_parent() -> None:

@@ -41,6 +41,9 @@ REFUSED_FOR_GOOD: Final = frozenset(
 )
 """GRPC statuses that no further attempt overcomes."""
 
+_REQUEST_S: Final = 3.0
+"""Longer than a request may take, unless that is configured."""
+
 _OK: Final = range(200, 300)
 _MULTIPLE_CHOICES: Final = 300
 _SERVER_ERROR: Final = 500
@@ -146,10 +149,15 @@ def over_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, boo
     return built, "_watched" in built.__dict__
 
 
+def _fork_support() -> bool | None:
+    """Return what GRPC_ENABLE_FORK_SUPPORT says, if it says something."""
+    said = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").strip().lower()
+    return said in ("1", "true", "t", "yes", "y") if said else None
+
+
 def grpc_is_lost_to_children() -> bool:
     """Tell whether gRPC was told not to survive forks: a child that uses it then crashes."""
-    said = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").strip().lower()
-    return said in ("0", "false", "f", "no", "n")
+    return _fork_support() is False
 
 
 def _session(signal: Signal) -> Any:
@@ -203,7 +211,8 @@ class _Stub:
     def __init__(self, stub: Any, signal: Signal) -> None:
         self._stub = stub
         self._signal = signal
-        self._gate = _fork.Gate()
+        # With its own fork handlers gRPC hangs in a child that was forked during a call.
+        self._gate = _fork.Gate(_REQUEST_S) if _fork_support() else _fork.Gate()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stub, name)
