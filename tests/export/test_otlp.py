@@ -121,7 +121,7 @@ sys.exit(status or (report.ok, report.spans_exported) != (True, 1))
 def test_a_forked_child_reports_its_own(
     http_collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """GRPC is left out: its core does not survive a fork in use."""
+    """By gRPC too: tests/processes."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
 

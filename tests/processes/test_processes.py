@@ -34,7 +34,8 @@ def test_sums_are_exact(way: tuple[str, ...], protocol: Protocol) -> None:
     with collector("none", protocol) as there:
         done = run_module(PROGRAM, *way, collector=there, protocol=protocol)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["ended"] == [0, 0]
+    # an executor may need but one process for both calls
+    assert set(json.loads(done.stdout)["ended"]) == {0}
     counted = invocations(there)
     assert sum(counted.values()) == PARENT + 2, (counted, done.stderr)
     assert max(counted.values()) == PARENT  # the parent's own, in one instance

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import otel_pipeline_metrics as opm
@@ -229,6 +230,19 @@ def a_block_returns_what_it_returns() -> int:
     """A `with` that might swallow would make a type checker miss the `return`."""
     with opm.stage("returns"):
         return 1
+
+
+# context across threads and processes
+
+assert_type(opm.propagate(bare)(1, b="x"), float)
+assert_type(opm.wrap_executor(ThreadPoolExecutor(1)), ThreadPoolExecutor)
+opm.propagate(bare)("1")  # type: ignore[arg-type]
+opm.propagate(1)  # type: ignore[arg-type]
+opm.wrap_executor([])  # type: ignore[type-var]
+
+
+async def propagated() -> None:
+    assert_type(await opm.propagate(bare_coroutine)(1), str)
 
 
 # bad input
