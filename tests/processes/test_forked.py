@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics import _fork
+from otel_pipeline_metrics.export.per_process import PerProcess
 from tests.faults.collector.servers import collector
 from tests.processes.support import attributes_of, invocations, points, run_text, spans
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# a fork of this process, which has threads, is what users do too
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning"
+)
 
 START = """
 import json, os, sys, threading, time
@@ -56,6 +62,92 @@ def test_grandchildren_start_from_zero_too() -> None:
         forked(child)
     """)
     assert sorted(invocations(there).values()) == [1, 3, 3]
+
+
+def test_what_waits_for_a_collection_is_the_parents() -> None:
+    """Thousands have been handed on, but to no instrument yet."""
+    there, _ = run("""
+        opm.configure()
+        for _ in range(3000):
+            work()
+        forked(work)
+    """)
+    assert sorted(invocations(there).values()) == [1, 3000]
+
+
+def test_open_spans_are_the_parents() -> None:
+    """The program's own too; and where the provider is the program's, those of stages."""
+    there, _ = run("""
+        from opentelemetry import trace
+        opm.configure()
+        with trace.get_tracer("own").start_as_current_span("own"):
+            pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+    """)
+    assert [len(each) for each in spans(there, "own").values()] == [1]
+    there, _ = run("""
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        tracers = TracerProvider(resource=Resource.create({"service.instance.id": "theirs"}))
+        tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        opm.configure(tracer_provider=tracers, exporter="none")
+        with opm.stage("outer"):
+            pid = os.fork()
+            work()
+        if pid:
+            os.waitpid(pid, 0)
+        tracers.force_flush()
+    """)
+    assert sum(len(each) for each in spans(there, "outer").values()) == 1
+    assert sum(len(each) for each in spans(there, "work").values()) == 2
+
+
+def test_locks_that_another_thread_holds() -> None:
+    there, _ = run("""
+        from otel_pipeline_metrics import _configure, _series
+        from otel_pipeline_metrics.export import exporters
+        opm.configure()
+        held, done = threading.Event(), threading.Event()
+        def hold():
+            with _configure._lock, _series._drain_lock, exporters._environment.lock:
+                held.set()
+                done.wait(30)
+        thread = threading.Thread(target=hold)
+        thread.start()
+        held.wait()
+        def child():
+            work()
+            opm.configure()
+            work()
+        forked(child)
+        done.set()
+        thread.join()
+    """)
+    assert sum(len(each) for each in spans(there).values()) == 2
+
+
+def test_an_exporter_is_one_processs_own() -> None:
+    made: list[str] = []
+
+    def again() -> str:
+        made.append("again")
+        return "the child's"
+
+    exporter, shared = PerProcess("the parent's", again), PerProcess("the console", None)
+    pid = os.fork()
+    if not pid:
+        before = (exporter.made, shared.made, list(made))
+        found = [exporter.get(), exporter.get(), exporter.made, shared.get()]
+        os._exit(
+            before != (None, "the console", [])
+            or found != ["the child's"] * 3 + ["the console"]
+            or made != ["again"]
+        )
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert (exporter.get(), exporter.made, made) == ("the parent's", "the parent's", [])
 
 
 def test_what_the_parent_began_is_the_parents(tmp_path: Path) -> None:
