@@ -40,7 +40,7 @@ def child(number: int = 0) -> int:
 
 
 def configure() -> None:
-    opm.configure(service_name="processes", flush_timeout=8)
+    opm.configure(flush_timeout=8)
 
 
 def by_os_fork(_: Any) -> list[int]:
