@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, MutableMapping
+from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import ref
 
@@ -46,6 +47,10 @@ class _Rising:
             self._offset = self.totals
         self._last = counts
 
+    def forget(self) -> None:
+        """Begin at zero from the counts as they are."""
+        self._offset = tuple(-count for count in self._last)
+
     @property
     def totals(self) -> tuple[int, ...]:
         return tuple(map(sum, zip(self._offset, self._last, strict=True)))
@@ -63,6 +68,12 @@ class _Entry:
         # A series that goes on under its name must not fall, so a new source adds to the old.
         totals = ((0, 0), (0,), (0,)) if before is None else before.totals
         self._requests, self._evictions, self._expirations = (_Rising(*each) for each in totals)
+
+    def forget(self) -> None:
+        """Begin at zero: what was counted so far is the parent's to report."""
+        for rising in (self._requests, self._evictions, self._expirations):
+            rising.forget()
+        self.latest = None
 
     @property
     def totals(self) -> tuple[tuple[int, ...], ...]:
@@ -136,6 +147,13 @@ class _Manual:
         return self._counts
 
 
+def _never_waits(read: Callable[[], object] | None) -> bool:
+    """Tell whether a source surely takes no lock, which another thread of the parent might hold."""
+    if isinstance(read, BuiltinMethodType):  # `cache_info` of `functools.lru_cache`
+        return True
+    return isinstance(getattr(read, "__self__", None), (CountedCache, _Manual))
+
+
 class _Registry:
     """All registered caches. No source is ever called while the lock is held."""
 
@@ -148,7 +166,14 @@ class _Registry:
         _fork.watch(self)
 
     def after_fork(self) -> None:
+        """Begin at zero, as the counts are now or, where reading might wait, were last."""
         self._lock = threading.RLock()
+        for entry in self._entries.values():
+            if _never_waits(entry.read):
+                self._look(entry)
+            entry.forget()
+        for retired in self._retired.values():
+            retired.entry.forget()
 
     def register(self, name: str, read: Callable[[], object]) -> None:
         old = self._entries.get(name)

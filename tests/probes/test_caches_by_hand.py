@@ -79,4 +79,4 @@ def test_a_forked_child_can_go_on() -> None:
 
     record("manual", 1, 1)
 
-    assert CacheReading("manual", 2, 2, 0) == only()
+    assert CacheReading("manual", 1, 1, 0) == only()

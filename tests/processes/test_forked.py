@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from otel_pipeline_metrics import _fork
+from otel_pipeline_metrics._telemetry import _inherited
 from otel_pipeline_metrics.export.per_process import PerProcess
 from tests.faults.collector.servers import collector
 from tests.processes.support import attributes_of, invocations, points, run_text, spans
@@ -73,6 +75,43 @@ def test_what_waits_for_a_collection_is_the_parents() -> None:
         forked(work)
     """)
     assert sorted(invocations(there).values()) == [1, 3000]
+
+
+def test_what_caches_have_counted_is_the_parents() -> None:
+    """Exactly, for those that are read without a lock; since the last collection, for others."""
+    there, _ = run("""
+        import functools
+        opm.configure()
+        @functools.lru_cache
+        def square(number): return number * number
+        opm.register_cache("lru", square)
+        counted = opm.counted_cache({})
+        opm.register_cache("counted", counted)
+        opm.register_cache("own", lambda: {"hits": calls, "misses": 0})
+        calls = 7
+        def use():
+            global calls
+            calls += 1
+            square(2)
+            counted.get(2)
+        use(); use(); use()
+        opm._configure._export.flush(5)
+        square(2)
+        forked(use)
+        square(2)
+    """)
+    found: dict[Any, list[int]] = {}
+    for _, attributes, point in points(there, "pipeline.cache.requests"):
+        key = (attributes["cache.name"], attributes["cache.request.type"])
+        found.setdefault(key, []).append(point.as_int)
+    assert {key: sorted(values) for key, values in found.items()} == {
+        ("lru", "hit"): [1, 4],
+        ("lru", "miss"): [0, 1],
+        ("counted", "hit"): [0, 0],
+        ("counted", "miss"): [1, 3],
+        ("own", "hit"): [1, 10],
+        ("own", "miss"): [0, 0],
+    }
 
 
 def test_open_spans_are_the_parents() -> None:
@@ -374,6 +413,19 @@ def test_a_pool_that_is_terminated_loses_what_was_not_exported() -> None:
             pool.map(call, range(10))
     """)
     assert list(invocations(there).values()) == [1]
+
+
+def test_an_sdk_that_looks_different_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    class Storages:
+        _lock = threading.Lock()
+
+    class Provider:
+        _measurement_consumer = Storages()
+
+    _inherited.reset(Provider(), lambda _: True)
+    _inherited.reset(object(), lambda _: True)  # no SDK's
+    (record,) = caplog.records
+    assert "has its parent's sums in it" in record.message
 
 
 def test_a_thread_inside_a_gate_holds_a_fork_up_for_a_moment_only() -> None:
