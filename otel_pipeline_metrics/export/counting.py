@@ -53,6 +53,14 @@ class Stoppable:
         self._inner = inner
         self._carrier = carrier
         self._over = False
+        self.is_parents = False
+        """Whether it had ended before this process was forked: the SDK starts its reader's thread
+        all the same, and would export what the parent has exported."""
+        _fork.watch(self)
+
+    def after_fork(self) -> None:
+        """Stay ended."""
+        self.is_parents = self._over
 
     def shutdown(self, timeout_millis: float | None = None) -> None:
         """Shut the exporter down; a second call does nothing."""
@@ -114,6 +122,8 @@ class CountingSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export `spans` and count how it went."""
+        if self.stoppable.is_parents:
+            return SpanExportResult.FAILURE
         # a copy: SDK 1.30 empties its list, and this batch may be given up meanwhile
         batch = tuple(spans)
         ok = self.carrier.carry(
@@ -165,6 +175,8 @@ class CountingMetricExporter(MetricExporter):
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         """Export `metrics_data` and count how it went."""
+        if self.stoppable.is_parents:
+            return MetricExportResult.FAILURE
         ok = self.carrier.carry(
             _points(metrics_data),
             lambda: (

@@ -48,6 +48,18 @@ def points(collector: Collector, metric: str) -> Iterator[tuple[str, dict[str, A
     yield from latest.values()
 
 
+def exported(collector: Collector, metric: str) -> list[int]:
+    """The counts, or the values, in all points of a metric that came."""
+    return [
+        point.count if each.WhichOneof("data") == "histogram" else point.as_int
+        for request in collector.requests
+        for of in getattr(request, "resource_metrics", ())
+        for each in (m for scope in of.scope_metrics for m in scope.metrics)
+        if each.name == metric
+        for point in getattr(each, str(each.WhichOneof("data"))).data_points
+    ]
+
+
 def invocations(collector: Collector, stage: str = "work") -> dict[str, int]:
     """How often the stage ran, by instance, as a backend sums it up."""
     found: Counter[str] = Counter()
