@@ -39,6 +39,8 @@ def reset(provider: Any, ours: Callable[[Any], bool]) -> None:
                 reader._export_lock = threading.Lock()
             storage._lock = threading.RLock()
             _forget(storage._instrument_view_instrument_matches, ours)
+        # as after a change of readers: `_fold` then looks again for where values go
+        consumer._reader_storages = dict(consumer._reader_storages)
     except AttributeError as error:
         _guard.once(
             "inherited metrics",
