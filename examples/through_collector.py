@@ -95,7 +95,7 @@ def show_jaeger(jaeger: Jaeger, report: opm.RunReport, findings: Findings) -> No
     expected = {stage["name"]: stage["count"] for stage in report.stages}
     expected[f"run {SERVICE}"] = 1
     # A stage called very often has spans for some of its invocations; the report tells how many.
-    total = report.telemetry["spans"]["created"] + 1
+    total = report.telemetry["stage_spans"]["made"] + 1
     try:
         traces = jaeger.traces(
             SERVICE,
@@ -114,7 +114,7 @@ def show_jaeger(jaeger: Jaeger, report: opm.RunReport, findings: Findings) -> No
             print(f"    {count:>6,}  {name}")
         findings.expect("spans in Jaeger", total, sum(found.values()))
         for name, count in expected.items():
-            if not report.telemetry["spans"]["skipped"]:
+            if not report.telemetry["stage_spans"]["skipped"]:
                 findings.expect(f"spans {name!r} in Jaeger", count, found[name])
             elif not found[name]:
                 findings.expect(f"spans {name!r} in Jaeger", "some", 0)

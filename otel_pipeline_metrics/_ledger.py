@@ -42,4 +42,6 @@ def at_the_end_of_a_run() -> dict[str, Any]:
     tried = any(spans[key] for key in ("exported", "dropped", "spooled"))
     if spans["created"] is None or (found["collector"] == "unreachable" and not tried):
         found["collector"] = None
+    # the ledger's `dropped`, by the name that reports have had for it from the first
+    found["spans"] = {**spans, "lost": spans["dropped"]}
     return found

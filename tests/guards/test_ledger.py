@@ -26,6 +26,7 @@ def run(stages: int = 3) -> dict[str, Any]:
             with opm.stage("s"):
                 pass
     telemetry: dict[str, Any] = made.report.telemetry
+    assert telemetry["spans"].pop("lost") == telemetry["spans"]["dropped"]
     for kind in ("spans", "metric_points"):
         ledger = telemetry[kind]
         assert tuple(ledger) == COUNTS

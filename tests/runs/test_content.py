@@ -37,11 +37,10 @@ FACTS = json.loads("""
  "resources":{"samples":0,"cpu_utilization":{"avg":0,"peak":0},"rss_bytes":{"avg":0,"peak":0},
    "disk_io_bytes":{},"network_io_bytes":{},"limits":{"source":"cgroup2|cgroup1|host"}},
  "bottleneck":{"stage":null,"why":"","busy":0},
- "telemetry":{"spans":{"created":0,"sampled_out":0,"exported":0,"dropped":0},"flush_s":0,
+ "telemetry":{"spans":{"created":0,"sampled_out":0,"exported":0,"lost":0},"flush_s":0,
    "collector":"ok|unreachable|off"}}
 """)
-"""The sketch of the format that the library was designed from; none of it goes. What it called
-`lost` is the ledger's `dropped`."""
+"""The sketch of the format that the library was designed from; none of it goes."""
 
 
 def keys(data: Mapping[str, Any], above: str = "") -> set[str]:
