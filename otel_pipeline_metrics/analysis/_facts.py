@@ -171,7 +171,8 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     stations: list[Station] = []
     unseen: dict[str, float] = {}
     stages = entries(data, "stages")
-    permits = _permits(stages, queues)
+    # a report that is silent on its queues may have been blocked on one
+    permits = _permits(stages, queues) if isinstance(data.get("queues"), list) else {}
     for stage in stages:
         station = _station(stage, queues, wall_s, permits)
         if station is None:
@@ -242,7 +243,7 @@ def _noise(stage: Mapping[str, Any], count: int) -> float:
 def _permits(
     stages: Sequence[Mapping[str, Any]], queues: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Return how long each stage was blocked elsewhere than in puts.
+    """Return how long each stage was blocked elsewhere than in puts, as far as that is told.
 
     A queue knows how long its producers waited together; what each of several did is shared
     out as they were blocked.
@@ -254,9 +255,12 @@ def _permits(
     for queue in queues:
         producers = [name for name in names_under(queue, "producers") if name in blocked]
         together = sum(blocked[name] for name in producers)
-        waited = number(queue, "put_blocked_s") or 0.0
+        waited = number(queue, "put_blocked_s")
         for name in producers:
-            left[name] -= waited * blocked[name] / together if together else 0.0
+            if waited is None:
+                left[name] = 0.0  # it may all have been this queue
+            elif together:
+                left[name] -= waited * blocked[name] / together
     # what is left of a difference of sums is no wait
     return {name: rest for name, rest in left.items() if rest > 0.05 * blocked[name]}
 

@@ -354,6 +354,20 @@ def test_nothing_to_tell(data: Data) -> None:
     assert found["why"]
 
 
+@pytest.mark.parametrize("silent", ["no queues", "no wait"])
+def test_blocked_on_nobody_knows_what_is_no_permit(silent: str) -> None:
+    """A report made by hand, or by a part of ours, may not tell who was blocked at which queue."""
+    parts = queue("q", ["fetch"], ["write"])
+    del parts["put_blocked_s"]
+    data = report([stage("fetch", 10, blocked=90), stage("write", 100)], [parts])
+    if silent == "no queues":
+        del data["queues"]
+
+    found = analyze(data)
+
+    assert (found["kind"], found["stage"]) == ("stage", "write")
+
+
 def test_any_verdict_is_plain_data() -> None:
     for data in (example(), {}, report([unseen("a", 1)]), example(partial=True)):
         found = analyze(data)

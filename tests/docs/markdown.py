@@ -11,7 +11,7 @@ DOCUMENTS: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 NOT_RUN: Final = "<!-- not run -->"
 _FENCE: Final = re.compile(r"^```(\w*)\s*$")
-_EXPECTED: Final = re.compile(r"^\s*#> ?(.*)$", re.MULTILINE)
+_EXPECTED: Final = re.compile(r"^\s*# ?> ?(.*)$", re.MULTILINE)
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
     @property
     def expected(self) -> list[str]:
-        """The lines that it says it prints; each follows `#>`."""
+        """The lines that it says it prints; each follows `# >`."""
         return _EXPECTED.findall(self.code)
 
     def __str__(self) -> str:
