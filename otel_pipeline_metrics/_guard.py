@@ -6,9 +6,12 @@ ours to keep. The library's own tests set `raise_faults`, so that a fault fails 
 
 from __future__ import annotations
 
+import functools
 import logging
+import signal
 import sys
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,8 +28,12 @@ _MOST_SAID: Final = 1000
 
 
 def fault(where: str) -> None:
-    """Report the exception being handled as a fault of ours in `where`, once a process."""
-    if raise_faults:
+    """Report the exception being handled as a fault of ours in `where`, once a process.
+
+    It is raised again if a signal handler of the program's raised it: then it is no fault of ours,
+    and only happened to strike in our code.
+    """
+    if raise_faults or from_signal_handler(sys.exc_info()[1]):
         raise  # noqa: PLE0704 - called from an except block only
     if where in _said:
         return
@@ -37,6 +44,27 @@ def fault(where: str) -> None:
         where,
         exc_info=sys.exc_info(),
     )
+
+
+def from_signal_handler(error: BaseException | None) -> bool:
+    """Tell whether a signal handler raised this, as those do that turn an alarm into an error."""
+    if error is None or threading.get_ident() != threading.main_thread().ident:
+        return False
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
+    step = error.__traceback__
+    while handlers and step is not None:
+        if step.tb_frame.f_code in handlers:
+            return True
+        step = step.tb_next
+    return False
+
+
+def _code_of(handler: Any) -> Any:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not hasattr(handler, "__code__") and callable(handler):
+        handler = type(handler).__call__
+    return getattr(handler, "__code__", None)
 
 
 def once(key: str, message: str, *args: object) -> None:
@@ -73,7 +101,7 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded("...")`
         traceback: TracebackType | None,
     ) -> bool:
         """Swallow and report an `Exception`; let everything else through."""
-        if error is None or not isinstance(error, Exception) or raise_faults:
+        if not isinstance(error, Exception) or raise_faults or from_signal_handler(error):
             return False
         fault(self._where)
         return True

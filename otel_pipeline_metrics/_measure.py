@@ -71,7 +71,8 @@ def not_ended(
     returned: Any = None,
 ) -> None:
     """End an invocation that could not be ended in the short way, or report the fault."""
-    if isinstance(error, ValueError) and execution_of(cell) is not None:
+    elsewhere = isinstance(error, ValueError) and not _guard.from_signal_handler(error)
+    if elsewhere and execution_of(cell) is not None:
         # in another context than it began in; now that it has an execution, the long way
         end(cell, None, count, returned)
         return
@@ -273,6 +274,8 @@ def _size_of(series: Series, count: Callable[[Any], int], value: Any) -> int | N
 
 
 def _not_counted(series: Series | None, error: Exception) -> None:
+    if _guard.from_signal_handler(error):
+        raise error
     key = series.key if series is not None else None
     _guard.once(
         f"items of {key}",

@@ -76,7 +76,9 @@ class Instrument:
                     for match in storage._get_or_init_view_instrument_match(real)
                 ]
                 self._storages, self._matches = (storages, len(storages)), found
-        except Exception:  # noqa: BLE001 - private parts may be anything; record() is there
+        except Exception as error:  # private parts may be anything; record() is there
+            if _guard.from_signal_handler(error):
+                raise
             _guard.once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
             return []
         return self._matches
@@ -165,7 +167,9 @@ class _Series:
                 if type(aggregation).__name__ not in _FOLDS:
                     return []
                 found.append(aggregation)
-        except Exception:  # noqa: BLE001 - as above
+        except Exception as error:  # as above
+            if _guard.from_signal_handler(error):
+                raise
             _guard.once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
             return []
         return found
@@ -326,7 +330,9 @@ def works() -> bool:
         _works = False  # for the check itself, and should it fail half-way
         try:
             _works = _same_points()
-        except Exception:  # noqa: BLE001 - an SDK we do not know is no fault
+        except Exception as error:  # an SDK we do not know is no fault
+            if _guard.from_signal_handler(error):
+                raise
             _works = False
         if not _works:
             _guard.logger.info("this OpenTelemetry SDK's metrics are recorded value by value")
