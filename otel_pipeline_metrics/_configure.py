@@ -27,6 +27,7 @@ from otel_pipeline_metrics import environment_variables as env
 from otel_pipeline_metrics._config import Config
 from otel_pipeline_metrics._model import AttributeValue, check_attributes, check_name
 from otel_pipeline_metrics._probes.metrics import install_resources
+from otel_pipeline_metrics._undivided import undivided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -160,6 +161,9 @@ def configure(
             _exit_registered = True
             atexit.register(_at_exit)
             _termination.at_end.append(_end_export)
+        with _guard.guarded("watching for SIGTERM"):
+            # providers of the user's are theirs to end; during a run they are flushed all the same
+            _termination.watch_always(_export.owns_tracer_provider or _export.owns_meter_provider)
 
 
 def stats() -> dict[str, Any]:
@@ -246,6 +250,8 @@ def shutdown() -> None:
         _series.limit_spans(Config().spans_per_second)
         _cardinality.limit(Config().max_attribute_values)
         _privacy.put_in_force(_arguments.rules_of_the_environment())
+        with _guard.guarded("watching for SIGTERM"):
+            _termination.watch_always(always=False)
 
 
 def _end_export() -> None:
@@ -253,15 +259,27 @@ def _end_export() -> None:
     export, _export = _export, None
     if export is None:
         return
-    with _guard.guarded("flushing"):
-        _telemetry.current().stages.settle()
+    _ended = export
+
+    def flush() -> None:
+        if not _telemetry.current().stages.settle():
+            _guard.logger.warning(
+                "what finished last is not among the metrics: it could not be handed on in time"
+            )
         export.shutdown(_config.current().flush_timeout_s)
+
+    with _guard.guarded("flushing"):
+        undivided(flush)
 
 
 def _at_exit() -> None:
     # A provider of the user's ends by itself and still reads our instruments then.
     if _export is not None and (_export.owns_tracer_provider or _export.owns_meter_provider):
-        _end_export()
+        try:
+            _end_export()
+        except KeyboardInterrupt:
+            # the program has ended already: only our flush is left to interrupt
+            _guard.logger.warning("the last flush was interrupted; what was not sent is lost")
 
 
 def _in_child() -> None:

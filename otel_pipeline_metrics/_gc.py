@@ -3,41 +3,52 @@
 Before 3.12 a collection may begin in the middle of `ContextVar.set` or `reset`, whenever they
 allocate. A gc callback, finalizer or weakref callback that sets a context variable then frees
 the very structure that the interrupted call is working on: variables get lost, and the
-interpreter may crash. From 3.12 on, collections begin between bytecodes. A stage that is
+interpreter may crash. From 3.12 on, collections begin between bytecodes. A stage or a run that is
 entered from such a callback is therefore measured without being made current.
+
+What is called here by the collector is C, every bit of it. A Python function would let signal
+handlers in, of which nobody would know yet that they run inside of a collection, and whose
+exceptions the collector would swallow.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
-from threading import get_ident
+import threading
+from typing import Any
 
-running_in = 0
-"""The thread in which a collection runs; 0 for none, and always 0 from Python 3.12 on."""
+running_in: set[str] = set()
+"""Not empty while a collection runs in some thread; always empty from Python 3.12 on."""
+
+_latest: dict[str, object] = {}
+_here = threading.local()
 
 
 def here() -> bool:
-    """Tell whether this code was called by the garbage collector."""
-    return running_in == get_ident()
+    """Tell, while a collection runs, whether this code was called by it."""
+    return getattr(_here, "start", None) is _latest.get("start")
 
 
-def _first(phase: str, info: dict[str, int]) -> None:  # noqa: ARG001 - gc's signature
-    global running_in  # noqa: PLW0603 - read on the hot path
-    if phase == "start":
-        running_in = get_ident()
-        # callbacks that were added since belong between these two
-        if gc.callbacks[-1] is not _last:
-            gc.callbacks.remove(_last)
-            gc.callbacks.append(_last)
+# Each callback gets the phase, "start" or "stop", and a dictionary of that very collection. The
+# set's own methods tell the phases apart: "start" leaves the letters "op", "stop" takes them out.
+# The thread that is collecting is the one whose latest dictionary is the latest of all.
+_first: list[Any] = [
+    functools.partial(running_in.update, "op"),
+    _latest.__setitem__,
+    _here.__setattr__,
+]
+_last = running_in.difference_update
 
 
-def _last(phase: str, info: dict[str, int]) -> None:  # noqa: ARG001 - gc's signature
-    global running_in  # noqa: PLW0603 - as above
-    if phase == "stop":
-        running_in = 0
+def stay_last() -> None:
+    """Let callbacks that were added since come before the last of ours; asked now and then."""
+    if sys.version_info < (3, 12) and gc.callbacks[-1] is not _last:
+        gc.callbacks.remove(_last)
+        gc.callbacks.append(_last)
 
 
 if sys.version_info < (3, 12):
-    gc.callbacks.insert(0, _first)
+    gc.callbacks[:0] = _first
     gc.callbacks.append(_last)

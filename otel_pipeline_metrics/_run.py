@@ -28,6 +28,7 @@ from otel_pipeline_metrics._model import (
 )
 from otel_pipeline_metrics._probes.metrics import install_resources
 from otel_pipeline_metrics._run_data import Gathering
+from otel_pipeline_metrics._undivided import undivided
 from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.console import headline
 from otel_pipeline_metrics.report.live import Live
@@ -143,9 +144,9 @@ class Run(AlsoAsync["Run"]):
         self._pid = os.getpid()
         with _guard.guarded("opening a run"):
             telemetry = _telemetry.current()
-            self._span = telemetry.spans.start_run(self._scope, self._attributes)
             self._runs = telemetry.runs
-            self._runs.started(self.name)
+            self._runs.started(self.name, self.id)
+            self._span = telemetry.spans.start_run(self._scope, self._attributes)
         with _guard.guarded("a run's resources"):
             if self._gathering.monitor is not None:
                 _telemetry.add_probe("resources", install_resources)
@@ -179,9 +180,7 @@ class Run(AlsoAsync["Run"]):
         if error is not None and self._result != "success":
             self._error_type = qualified_name(type(error))
             self._message = _privacy.message_of(error)
-        here = self._token is not None and _series.close_scope(self._scope, self._token)
-        with _guard.guarded("watching for SIGTERM"):
-            _termination.forget(self)
+        here = _series.close_scope(self._scope, self._token)
         with _guard.guarded("the live view"):
             if self._view is not None:
                 self._view.stop()
@@ -192,10 +191,21 @@ class Run(AlsoAsync["Run"]):
         with _guard.guarded("closing a run"):
             self._end_telemetry(here)
         with _guard.guarded("a run's report"):
-            _series.drain()
-            self._final = RunReport(self._data())
-            written = self._write(self._final)
-            _show(self._final, written)
+            _show(*undivided(self._finish))
+        with _guard.guarded("watching for SIGTERM"):
+            _termination.forget(self)
+
+    def _finish(self) -> tuple[RunReport, Path | None]:
+        self._drain()
+        self._final = RunReport(self._data())
+        return self._final, self._write(self._final)
+
+    def _drain(self) -> None:
+        if not _series.drain():
+            _guard.logger.warning(
+                "what run %r finished last is not in its report: it could not be handed on in time",
+                self.name,
+            )
 
     def _leave_to_parent(self) -> None:
         """Leave the block in a child that was forked inside: the run and its report stay there."""
@@ -206,10 +216,12 @@ class Run(AlsoAsync["Run"]):
 
     def terminated(self) -> None:
         """Write the report as far as it has got: the process is about to be ended."""
+        if self._final is not None:
+            return
         self._result = "cancellation"
         self._error_type = "SIGTERM"
         self._ended_at = _clock.now()
-        _series.drain()
+        self._drain()
         self._write(RunReport(self._data()))
 
     def _note_loop_delay(self, seconds: float) -> None:
@@ -222,10 +234,11 @@ class Run(AlsoAsync["Run"]):
         wall_s = (self._ended_at or _clock.now()) - self._started_at
         # cancellation and timeout are told by the result; error.type belongs to failures
         error_type = self._error_type if result == "failure" else None
-        if self._span is not None:
-            context = self._span.end(result, error_type, self._message, detach=here)
+        with _guard.guarded("ending a run's span"):
+            if self._span is not None:
+                context = self._span.end(result, error_type, self._message, detach=here)
         if self._runs is not None:
-            self._runs.ended(self.name, wall_s, result, error_type, _clock.unix(), context)
+            self._runs.ended(self.name, self.id, wall_s, result, error_type, _clock.unix(), context)
 
     def _data(self) -> dict[str, Any]:
         now = self._ended_at if self._ended_at is not None else _clock.now()

@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 import os
 import threading
+import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakSet
 
-from otel_pipeline_metrics import _cardinality, _clock, _guard, _hooks
+from otel_pipeline_metrics import _cardinality, _clock, _gc, _guard, _hooks
 from otel_pipeline_metrics._model import Batch, QueueBatch, StageKey, TimeInStates
+from otel_pipeline_metrics._undivided import undivided
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -42,6 +44,9 @@ VISITED_BOUND: Final = 16
 
 DRAIN_WAIT_S: Final = 1.0
 """How long a collection waits for another thread's draining before it reports without it."""
+
+DRAIN_LOOK_S: Final = 0.001
+"""How often it looks."""
 
 
 class StageId:
@@ -284,6 +289,10 @@ _ended: WeakSet[Scope] = WeakSet()
 _visited: dict[str, Scope] = {}
 """By run id: scopes of runs in other processes whose work is done here."""
 _drain_lock = threading.Lock()
+_drainer = 0
+"""The thread that holds the lock."""
+_wanted_until = 0.0
+"""Until then a collection waits for it, and threads with a series to hand on let it go first."""
 
 
 def limit_spans(per_second: float | None) -> None:
@@ -309,20 +318,25 @@ def executing() -> Execution | None:
     return execution
 
 
-def open_scope(scope: Scope) -> Token[Cell | None]:
-    """Make a run's scope current, and the process's own while it is the only run."""
+def open_scope(scope: Scope) -> Token[Cell | None] | None:
+    """Make a run's scope current, and the process's own while it is the only run.
+
+    None where the garbage collector called, and it could not be made current.
+    """
     _scopes[scope] = None
     _settle_ambient()
-    return current.set([scope])
+    return None if _gc.running_in and _gc.here() else current.set([scope])
 
 
-def close_scope(scope: Scope, token: Token[Cell | None]) -> bool:
+def close_scope(scope: Scope, token: Token[Cell | None] | None) -> bool:
     """End a run's scope; False where this is not the context that it was opened in.
 
     What is still in flight in it is drained as it ends.
     """
     scope.ended = True
     _settle_ambient()
+    if token is None or (_gc.running_in and _gc.here()):
+        return False
     try:
         current.reset(token)
     except ValueError:
@@ -380,21 +394,23 @@ def submit(stage: StageId, result: StageResult) -> None:
         drain_series(series)
 
 
-def drain(then: Callable[[], None] | None = None) -> None:
+def drain(then: Callable[[], None] | None = None) -> bool:
     """Hand everything pending to the sinks, and forget the scopes that are done.
 
     Args:
         then: called when that is done and still nobody else is draining.
+
+    Returns:
+        False where somebody else is draining and would not end.
     """
-    if not _drain_lock.acquire(timeout=DRAIN_WAIT_S):
-        return
-    try:
+
+    def everything() -> None:
         for scope in (*list(_scopes), *list(_ended)):
             _drain_scope(scope)
         if then is not None:
             then()
-    finally:
-        _drain_lock.release()
+
+    return _alone(everything, DRAIN_WAIT_S)
 
 
 def _drain_scope(scope: Scope) -> None:
@@ -414,22 +430,56 @@ def drain_series(series: Series) -> None:
 
     However much has come together meanwhile, one call pays for no more than the bound.
     """
-    if not _drain_lock.acquire(blocking=False):
-        return
-    try:
-        _hand_on(series, PENDING_BOUND)
-    finally:
-        _drain_lock.release()
+    _alone(lambda: _hand_on(series, PENDING_BOUND), 0)
 
 
 def drain_queue(scope: Scope, queue: QueueSeries) -> None:
     """Hand on one queue, unless somebody is draining now."""
-    if not _drain_lock.acquire(blocking=False):
-        return
-    try:
-        _hand_on_queue(scope, queue)
-    finally:
-        _drain_lock.release()
+    _alone(lambda: _hand_on_queue(scope, queue), 0)
+
+
+def _alone(work: Callable[[], None], wait_s: float) -> bool:
+    """Do a draining while nobody else does one; False if they did for as long as `wait_s`.
+
+    The lock is only ever taken by a `with`, and where it looked free: after an `acquire()` of its
+    own, a signal handler's exception could leave it locked for good.
+    """
+    global _wanted_until  # noqa: PLW0603 - no more than a hint
+    here = threading.get_ident()
+    now = time.monotonic()
+    if not wait_s and now < _wanted_until:
+        return False
+    give_up_at = now + wait_s
+    while _drain_lock.locked():
+        # in the middle of this thread's own draining, a signal handler or finalizer cannot wait
+        if _drainer == here or time.monotonic() >= give_up_at:
+            return False
+        _wanted_until = give_up_at
+        time.sleep(DRAIN_LOOK_S)
+    undivided(lambda: _locked(work, here))
+    return True
+
+
+def _locked(work: Callable[[], None], here: int) -> None:
+    global _drainer, _wanted_until  # noqa: PLW0603 - changed under the lock, or a hint
+    with _drain_lock:
+        _drainer = here
+        _wanted_until = 0.0
+        _gc.stay_last()
+        try:
+            work()
+        except BaseException as error:
+            if not isinstance(error, Exception) or _guard.from_signal_handler(error):
+                _guard.once(
+                    "draining",
+                    "%s struck while finished calls were being handed on: up to %d of a stage may "
+                    "be missing from reports, which show them as in flight, and from metrics",
+                    type(error).__name__,
+                    PENDING_BOUND,
+                )
+            raise
+        finally:
+            _drainer = 0
 
 
 def _hand_on(series: Series, most: int | None = None) -> None:
@@ -438,7 +488,19 @@ def _hand_on(series: Series, most: int | None = None) -> None:
     series.begun_before += begun
     plain, results = _take(series.plain, most), _take(series.results, most)
     sizes = _take(series.sizes, most)
-    series.ended_before += len(plain) + len(results)
+    ended = len(plain) + len(results)
+    series.ended_before += ended
+    try:
+        _tell_of(series, plain, results, sizes)
+    except BaseException:
+        # A signal handler's: who knows which sink has them? So they stay in flight, as reports say.
+        series.ended_before -= ended
+        raise
+
+
+def _tell_of(
+    series: Series, plain: list[float], results: list[StageResult], sizes: list[int]
+) -> None:
     plain.sort()
     if not series.queued and series.states:
         # told as the invocations' own times, should the workers' become known later
@@ -465,10 +527,10 @@ def _time_since_told(series: Series) -> TimeInStates | None:
     if not series.queued:
         return None
     now = TimeInStates()
-    for time in list(series.states.values()):
-        now.busy += time.busy
-        now.idle += time.idle
-        now.blocked += time.blocked
+    for spent in list(series.states.values()):
+        now.busy += spent.busy
+        now.idle += spent.idle
+        now.blocked += spent.blocked
     told, series.told = series.told, now
     return TimeInStates(now.busy - told.busy, now.idle - told.idle, now.blocked - told.blocked)
 
@@ -498,8 +560,9 @@ def _take(waiting: list[T], most: int | None = None) -> list[T]:
 
 def reset_after_fork() -> None:
     """Start a child from zero: what the parent measured, or began, is the parent's to report."""
-    global _drain_lock  # noqa: PLW0603 - the old one may be held by a thread that is gone
+    global _drain_lock, _drainer  # noqa: PLW0603 - held, maybe, by a thread that is gone
     _drain_lock = threading.Lock()
+    _drainer = 0
     for scope in (*list(_scopes), *list(_ended)):
         scope.queues.clear()
         scope.workers.clear()

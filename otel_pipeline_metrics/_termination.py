@@ -1,22 +1,28 @@
-"""SIGTERM while a run is in progress: its report is written and telemetry is flushed.
+"""SIGTERM: reports are written and telemetry is flushed before it ends the process.
 
-Python ends at SIGTERM without running anything. While a run lasts, and only where the program
-has no handler of its own, ours writes the reports so far (`partial`), flushes within the flush
-timeout, and then lets the signal end the process as it would have: the exit status is the same,
-and no code of the program's runs that would not have run.
+Python ends at SIGTERM without running anything. While a run lasts, or `configure()` has built
+providers, and only where the program has no handler of its own, ours writes the reports so far
+(`partial`), flushes within the flush timeout, and then lets the signal end the process as it
+would have: the exit status is the same, and no code of the program's runs that would not have run.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics import _config, _guard
+from otel_pipeline_metrics._undivided import put_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
+
+GRACE_S: Final = 0.4
+"""Beyond the flush timeout: for the reports, and for exporters to give up."""
 
 
 class Ending(Protocol):
@@ -27,35 +33,78 @@ class Ending(Protocol):
 
 
 _runs: list[Ending] = []
+_always = False
+_ending = False
 at_end: list[Callable[[], None]] = []
 """Called after the reports are written; `configure()` puts its flush here."""
 
 
 def watch(run: Ending) -> None:
-    """Be ready for SIGTERM while `run` lasts, if this is the main thread and nobody else is."""
+    """Be ready for SIGTERM while `run` lasts."""
     _runs.append(run)
-    if threading.current_thread() is not threading.main_thread():
-        return
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _handle)
+    _settle()
 
 
 def forget(run: Ending) -> None:
-    """Leave SIGTERM as it was once the last run is over."""
+    """Leave SIGTERM as it was once nobody wants it watched."""
     if run in _runs:
         _runs.remove(run)
-    if _runs or threading.current_thread() is not threading.main_thread():
+    _settle()
+
+
+def watch_always(always: bool) -> None:
+    """Be ready for SIGTERM outside of runs too, or no longer."""
+    global _always  # noqa: PLW0603 - the one place that holds it
+    _always = always
+    _settle()
+
+
+def _settle() -> None:
+    """Put our handler in place or take it away, if nobody else's is there.
+
+    Python lets the main thread alone do that.
+    """
+    if threading.current_thread() is not threading.main_thread():
         return
-    if signal.getsignal(signal.SIGTERM) is _handle:
+    found = signal.getsignal(signal.SIGTERM)
+    wanted = _always or bool(_runs)
+    if wanted and found is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _handle)
+    elif not wanted and found is _handle:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _handle(number: int, frame: Any) -> None:  # noqa: ARG001 - signal's signature
-    for step in [run.terminated for run in list(_runs)] + list(at_end):
-        with _guard.guarded("ending at SIGTERM"):
-            step()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+def _handle(number: int, frame: FrameType | None) -> None:
+    """End the process, but not before its reports and telemetry are out, or the time is up.
+
+    The thread that is interrupted here may hold any lock, of the SDK's too, so the work is done
+    in another one. That is not a `threading.Thread`, whose start takes a lock as well.
+    """
+    global _ending  # noqa: PLW0603 - set once
+    if _ending:
+        return  # the end is near, and has its limit
+    if put_off(lambda: _handle(number, None), frame):
+        return
+    _ending = True
+    done = threading.Event()
+    try:
+        _thread.start_new_thread(_finish, (done,))
+        done.wait(_config.current().flush_timeout_s + GRACE_S)
+    except RuntimeError:
+        # from Python 3.12 on, where the interpreter is ending already
+        _guard.logger.warning("SIGTERM came as the process was ending: it ends at once")
+    finally:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+
+def _finish(done: threading.Event) -> None:
+    try:
+        for step in [run.terminated for run in list(_runs)] + list(at_end):
+            with _guard.guarded("ending at SIGTERM"):
+                step()
+    finally:
+        done.set()
 
 
 def _in_child() -> None:

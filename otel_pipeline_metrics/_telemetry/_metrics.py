@@ -13,7 +13,6 @@ record, which is made as soon as a series is known.
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
@@ -213,14 +212,14 @@ class StageMetrics:
         self._values(totals, names.QUEUE_ITEM_DURATION).add_many(batch.waits)
         totals.relieve()
 
-    def settle(self) -> None:
+    def settle(self) -> bool:
         """Bring everything that has finished into the instruments."""
 
         def record() -> None:
             for totals in [*self._totals.values(), *self._queues.values()]:
                 totals.record()
 
-        _series.drain(record)
+        return _series.drain(record)
 
     def _bound(self, key: StageKey) -> StageKey:
         """Return the key under which a stage is reported, if its pipeline is one too many."""
@@ -337,9 +336,10 @@ class RunMetrics:
 
     def after_fork(self) -> None:
         """Start at nothing: the runs in progress are the parent's."""
-        self._active: dict[str, int] = {}
+        # no lock and no number to add to: a signal handler may begin a run in the middle of this
+        self._open: dict[str, str] = {}
+        self._seen: dict[str, None] = {}
         self._last_success: dict[str, float] = {}
-        self._lock = threading.Lock()
 
     def loop_delay(self, pipeline: str, seconds: float) -> None:
         """Record by how much the run's event loop came round too late."""
@@ -348,15 +348,16 @@ class RunMetrics:
     def _bound(self, pipeline: str) -> str:
         return self._distinct.name(names.PIPELINE_NAME, pipeline, again=True)
 
-    def started(self, pipeline: str) -> None:
+    def started(self, pipeline: str, run_id: str) -> None:
         """Count a run that begins."""
         pipeline = self._distinct.name(names.PIPELINE_NAME, pipeline)
-        with self._lock:
-            self._active[pipeline] = self._active.get(pipeline, 0) + 1
+        self._seen[pipeline] = None
+        self._open[run_id] = pipeline
 
     def ended(  # noqa: PLR0917 - one call, in one place
         self,
         pipeline: str,
+        run_id: str,
         seconds: float,
         result: str,
         error_type: str | None,
@@ -365,17 +366,20 @@ class RunMetrics:
     ) -> None:
         """Record a run that is over."""
         pipeline = self._bound(pipeline)
-        with self._lock:
-            self._active[pipeline] = max(0, self._active.get(pipeline, 0) - 1)
-            if result == "success":
-                self._last_success[pipeline] = unix_time
+        self._seen[pipeline] = None
+        self._open.pop(run_id, None)
+        if result == "success":
+            self._last_success[pipeline] = unix_time
         attributes = {names.PIPELINE_NAME: pipeline, names.RUN_RESULT: result}
         if error_type is not None:
             attributes[names.ERROR_TYPE] = self._distinct.name(names.ERROR_TYPE, error_type)
         self._duration.record(seconds, attributes, context)
 
     def _read_active(self) -> list[Point]:
-        return [(n, {names.PIPELINE_NAME: name}) for name, n in list(self._active.items())]
+        active = dict.fromkeys(list(self._seen), 0)
+        for pipeline in list(self._open.values()):
+            active[pipeline] = active.get(pipeline, 0) + 1
+        return [(count, {names.PIPELINE_NAME: name}) for name, count in active.items()]
 
     def _read_last_success(self) -> list[Point]:
         return [(t, {names.PIPELINE_NAME: name}) for name, t in list(self._last_success.items())]

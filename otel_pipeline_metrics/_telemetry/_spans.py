@@ -11,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach, get_current
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
+from otel_pipeline_metrics import _gc
 from otel_pipeline_metrics import _semconv as names
 from otel_pipeline_metrics._semconv import DURATION_BUCKETS
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
@@ -193,7 +194,8 @@ class OpenRun:
 
     def __init__(self, span: Span) -> None:
         self.span = span
-        self._attached = attach(set_span_in_context(span))
+        in_gc = bool(_gc.running_in) and _gc.here()
+        self._attached = None if in_gc else attach(set_span_in_context(span))
 
     @property
     def trace_id(self) -> str | None:
@@ -203,7 +205,8 @@ class OpenRun:
 
     def leave(self) -> None:
         """Make the span no longer current; somebody else ends it."""
-        context_api.detach(self._attached)
+        if self._attached is not None:
+            context_api.detach(self._attached)
 
     def end(
         self, result: str, error_type: str | None, message: str | None = None, *, detach: bool

@@ -68,3 +68,72 @@ def test_it_is_as_before_after_the_run(nested: bool) -> None:
                 assert before is not signal.getsignal(signal.SIGTERM)
         assert before is not signal.getsignal(signal.SIGTERM)
     assert before is signal.getsignal(signal.SIGTERM)
+
+
+AT = """
+import os, signal, sys, time
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import _run, _stats
+
+sent = []
+
+def terminate():
+    if not sent:
+        sent.append(True)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)  # here Python notices
+
+{patch}
+opm.configure(exporter="none", console=False)
+with opm.run("nightly", report=sys.argv[1], resources=False):
+    for _ in range(3000):
+        with opm.stage("done"):
+            if _ == 2999:
+                print("last", flush=True)
+print("not reached", flush=True)
+"""
+DRAINING = """
+accept = _stats.StageStats.add_sorted
+def interrupted(self, durations):
+    terminate()
+    accept(self, durations)
+_stats.StageStats.add_sorted = interrupted
+"""
+WRITING = """
+render = _run.Run._data
+def interrupted(self):
+    terminate()
+    return render(self)
+_run.Run._data = interrupted
+"""
+
+
+def terminate_at(patch: str, path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", AT.format(patch=patch), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_what_is_being_handed_on_is_in_the_report(tmp_path: Path) -> None:
+    """The signal waits for the batch, and not for the work that comes after it."""
+    path = tmp_path / "report.json"
+    done = terminate_at(DRAINING, path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
+    report = RunReport.load(path)
+    assert report.run["result"] == "cancellation"
+    # the bound at which a series is handed on; its last invocation was the one that handed it on
+    assert (report.stages[0]["count"], report.stages[0]["in_flight"]) == (1024, 0)
+
+
+def test_a_report_that_is_being_written_is_written_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    done = terminate_at(WRITING, path)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "last\n", "")
+    report = RunReport.load(path)
+    assert (report.run["result"], report.run["partial"]) == ("success", False)
+    assert report.stages[0]["count"] == 3000
