@@ -88,7 +88,7 @@ class MetricsCollector:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may record in the middle of recording
         self._started_unix = _clock.unix()
         self._started = _clock.now()
         self._stages: dict[str, _Stage] = {}

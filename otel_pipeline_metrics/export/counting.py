@@ -10,6 +10,7 @@ import inspect
 import itertools
 import os
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
@@ -219,6 +220,10 @@ class CountingBatchProcessor(BatchSpanProcessor):
         account.capacity = getattr(self._waiting, "maxlen", None) or _queue_size()
         account.waiting = self._length
         self._near = max(1, account.capacity - _NEARLY)
+        self._inside: set[int] = set()
+        """Threads that are queueing a span."""
+        self._set_aside: deque[ReadableSpan] = deque()
+        self._over = False
 
     def _length(self) -> int | None:
         return None if self._waiting is None else len(self._waiting)
@@ -245,7 +250,35 @@ class CountingBatchProcessor(BatchSpanProcessor):
             account.accept()
             if self._waiting is not None and len(self._waiting) >= self._near:
                 account.crowded = True
-        super().on_end(span)
+        if not self._over:  # SDK 1.30 logs a line for each that comes too late
+            self._queue(span)
+
+    def shutdown(self) -> None:
+        """Queue no more; what still ends is counted as dropped."""
+        self._over = True
+        super().shutdown()  # type: ignore[no-untyped-call]  # the SDK leaves it untyped
+
+    def _queue(self, span: ReadableSpan) -> None:
+        """Queue a span, or let this thread do so as soon as it is done with another.
+
+        A signal handler or a finalizer may end a span while its thread holds the lock with which
+        the SDK wakes the exporting thread; it would wait for that lock for ever.
+        """
+        here = threading.get_ident()
+        if here in self._inside:
+            self._set_aside.append(span)
+            return
+        self._inside.add(here)
+        try:
+            super().on_end(span)
+        finally:
+            self._inside.discard(here)
+        while self._set_aside:
+            try:
+                late = self._set_aside.popleft()
+            except IndexError:  # another thread was faster
+                return
+            self._queue(late)
 
 
 class CountingSampler(Sampler):

@@ -61,7 +61,8 @@ class _Environment:
 
     def after_fork(self) -> None:
         """Be free: whoever repaired it is a thread of the parent's."""
-        self.lock = threading.Lock()
+        # a signal handler may configure anew in the middle
+        self.lock = threading.RLock()
 
 
 _environment = _Environment()
