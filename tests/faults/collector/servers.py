@@ -35,6 +35,8 @@ class Collector:
         self.port = 0
         self.spans: Counter[str] = Counter()
         self.points = 0
+        self.counts: dict[str, dict[str, int]] = {}
+        """By stage and by the rest of its attributes: the invocations that its duration tells."""
         self.rejected = Counter[str]()
         self.requests: list[Any] = []
         """All that came, whatever became of it."""
@@ -67,11 +69,30 @@ class Collector:
         )
         rejected = points // 2 if self.fault == "partial" else 0
         with self._lock:
+            self._note_counts(request)
             self.points += points - rejected
             self.rejected["metrics"] += rejected
         answer = metrics_pb.ExportMetricsServiceResponse()
         answer.partial_success.rejected_data_points = rejected
         return answer
+
+    def _note_counts(self, request: Any) -> None:
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    if metric.name != "pipeline.stage.duration":
+                        continue
+                    for point in metric.histogram.data_points:
+                        labels = {p.key: p.value.string_value for p in point.attributes}
+                        of_stage = self.counts.setdefault(labels.pop("pipeline.stage.name"), {})
+                        # as for any backend, another beginning is another count, from zero
+                        key = f"{point.start_time_unix_nano} {sorted(labels.items())}"
+                        # what comes late, from a spool, may be older than what is known
+                        of_stage[key] = max(point.count, of_stage.get(key, 0))
+
+    def calls(self, stage: str) -> int:
+        """How many invocations of a stage its metrics tell of, all together."""
+        return sum(self.counts.get(stage, {}).values())
 
 
 @contextmanager
