@@ -7,13 +7,16 @@ it made, what the backend took, what is on disk.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import signal
 import tempfile
 import time
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -42,6 +45,7 @@ FLUSH_S = 5.0
 HANGING_S = 0.05
 """As much a backend that hangs may cost."""
 PATIENCE_S = 1.0
+CHILD_S = 20
 NEVER_MS = "3600000"
 STAGES = ("extract", "transform", "load")
 
@@ -190,6 +194,44 @@ class Life(RuleBasedStateMachine):
         else:
             assert not report.ok or not self.current.created
 
+    @precondition(lambda self: self.current is not None and self.current.spool is None)
+    @rule(times=st.integers(1, 4))
+    def fork(self, times: int) -> None:
+        """A child counts from zero what it does itself, and takes nothing from its parent."""
+        assert self.current is not None
+        receiver, sender = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: there are threads
+            child = os.fork()
+        if not child:
+            signal.alarm(CHILD_S)
+            os.write(sender, json.dumps(self._in_child(times)).encode())
+            os._exit(0)
+        os.close(sender)
+        with os.fdopen(receiver) as said:
+            text = said.read()
+        assert os.waitpid(child, 0)[1] == 0
+        spans, taken, calls = json.loads(text)
+        assert spans["created"] == times
+        assert spans["sampled_out"] == (0 if self.current.sampled else times)
+        assert spans["exported"] == taken
+        assert sum(spans.values()) == 2 * times
+        if self.fault in ("none", "partial"):
+            assert calls == times
+
+    def _in_child(self, times: int) -> list[Any]:
+        before = self.backend.collector.spans.total()
+        for _ in range(times):
+            with opm.stage("forked"):
+                pass
+        opm.shutdown()
+        collector = self.backend.collector
+        return [
+            opm.stats()["spans"],
+            collector.spans.total() - before,
+            collector.calls("forked"),
+        ]
+
     @rule(fault=st.sampled_from(FAULTS))
     def fails(self, fault: Fault) -> None:
         """From now on the backend works, or fails in this way."""
@@ -245,10 +287,10 @@ class Life(RuleBasedStateMachine):
         assert spans["created"] == each.created
         if not each.sampled:
             assert spans["sampled_out"] == each.created
-        for name, signal in (("spans", "traces"), ("metric_points", "metrics")):
+        for name, kind in (("spans", "traces"), ("metric_points", "metrics")):
             kept = 0
             if each.spool is not None and each.spool.is_dir():
-                kept = sum(p.items for p in Spool(each.spool, 1, 1).parcels(signal))
+                kept = sum(p.items for p in Spool(each.spool, 1, 1).parcels(kind))
             assert stats[name]["spooled"] == kept
 
 
