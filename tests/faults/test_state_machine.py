@@ -211,25 +211,28 @@ class Life(RuleBasedStateMachine):
         with os.fdopen(receiver) as said:
             text = said.read()
         assert os.waitpid(child, 0)[1] == 0
-        spans, taken, calls = json.loads(text)
+        spans, taken, calls, parents = json.loads(text)
         assert spans["created"] == times
         assert spans["sampled_out"] == (0 if self.current.sampled else times)
         assert spans["exported"] == taken
         assert sum(spans.values()) == 2 * times
+        assert parents == 0
         if self.fault in ("none", "partial"):
             assert calls == times
 
     def _in_child(self, times: int) -> list[Any]:
-        before = self.backend.collector.spans.total()
+        collector = self.backend.collector
+        before = collector.spans.total()
+        parents = sum(map(collector.calls, STAGES))
         for _ in range(times):
             with opm.stage("forked"):
                 pass
         opm.shutdown()
-        collector = self.backend.collector
         return [
             opm.stats()["spans"],
             collector.spans.total() - before,
             collector.calls("forked"),
+            sum(map(collector.calls, STAGES)) - parents,
         ]
 
     @rule(fault=st.sampled_from(FAULTS))
