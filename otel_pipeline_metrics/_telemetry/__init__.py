@@ -81,17 +81,21 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
             collection, until the next one takes over.
     """
     global _telemetry  # noqa: PLW0603 - the one place that holds it
-    if _telemetry is not None:
-        _telemetry.stages.settle()
-        _earlier.append(_telemetry)
+    before = _telemetry
+    if before is not None:
+        before.stages.settle()
+        _earlier.append(before)
     if retire:
-        for before in _earlier:
-            before.instruments.retire(telemetry.instruments)
+        for earlier in _earlier:
+            earlier.instruments.retire(telemetry.instruments)
         _earlier.clear()
     _telemetry = telemetry
     # where spans are never wanted, the hot path does not even ask
     _hooks.tracing = None if telemetry.spans.never else telemetry.spans
     _series.set_sinks((telemetry.stages,))
+    if before is not None:
+        stages = before.stages
+        _series.drain(lambda: telemetry.stages.take_over(stages))
     for name, install_on in _probes.items():
         telemetry.probe(name, install_on)
 

@@ -58,6 +58,11 @@ class Instrument:
             self._live = is_live(self.instrument)
         return self._live
 
+    @property
+    def may_live(self) -> bool:
+        """Whether values may go somewhere later: on a proxy, once there is a global provider."""
+        return hasattr(self.instrument, "_real_instrument")
+
     def matches(self) -> list[Any]:
         """Return the matches of readers and views that take its values; empty for "unknown"."""
         if self._folds is None:

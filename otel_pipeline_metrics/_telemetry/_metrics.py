@@ -21,8 +21,9 @@ from opentelemetry import metrics
 
 from otel_pipeline_metrics import _cardinality, _clock, _series
 from otel_pipeline_metrics import _semconv as names
-from otel_pipeline_metrics._model import TimeInStates
+from otel_pipeline_metrics._model import QueueBatch, TimeInStates
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
+from otel_pipeline_metrics._telemetry._early import Early
 from otel_pipeline_metrics._telemetry._fold import CounterSeries, HistogramSeries, Instrument
 from otel_pipeline_metrics._version import __version__
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         AttributeValue,
         Batch,
         Point,
-        QueueBatch,
         StageKey,
         StageResult,
     )
@@ -178,9 +178,31 @@ class StageMetrics:
         self._queues: dict[str, _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
         self._seen: set[StageKey] = set()
+        self._early = Early()
+
+    def take_over(self, before: StageMetrics) -> None:
+        """Take what finished while `before` had no provider for it."""
+        for batch in before._early.take():
+            if isinstance(batch, QueueBatch):
+                self.accept_queue(batch)
+            else:
+                self.accept(batch)
+
+    def _is_early(self, batch: Batch | QueueBatch | None = None) -> bool:
+        """Tell whether nobody takes metrics yet, and keep `batch` until somebody does."""
+        instrument = self._histograms[names.STAGE_DURATION.name]
+        if instrument.live:
+            if self._early:
+                self.take_over(self)
+            return False
+        if batch is not None and instrument.may_live:
+            self._early.keep(batch)
+        return True
 
     def accept(self, batch: Batch) -> None:
         """Total a batch; record only what makes a new series begin."""
+        if self._is_early(batch):
+            return
         stage = self._bound(batch.key)
         totals = self._totals_of(stage, batch.attributes)
         if batch.time is not None:
@@ -206,6 +228,8 @@ class StageMetrics:
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Add the times of items that left a queue."""
+        if self._is_early(batch):
+            return
         totals = self._queues.get(batch.name)
         if totals is None:
             totals = self._queues[batch.name] = _Totals({names.QUEUE_NAME: batch.name})
@@ -216,6 +240,8 @@ class StageMetrics:
         """Bring everything that has finished into the instruments."""
 
         def record() -> None:
+            if self._is_early():
+                return
             for totals in [*self._totals.values(), *self._queues.values()]:
                 totals.record()
 

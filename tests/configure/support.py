@@ -102,7 +102,9 @@ def clean_slate() -> Iterator[None]:
         setattr(module, name, value)
     caches.reset()
     _privacy.put_in_force(_privacy.Rules())
-    # as after the import: on whatever the globals are or will be
+    # as after the import, on whatever the globals are or will be; what finished before is
+    # nobody's
+    _telemetry.install(_telemetry.silent())
     _telemetry.install(_telemetry.Telemetry())
     try:
         yield
