@@ -59,7 +59,7 @@ def one(case: str, calls: int) -> None:
     from opentelemetry.trace import NoOpTracerProvider
 
     import otel_pipeline_metrics as opm
-    from otel_pipeline_metrics import _series
+    from otel_pipeline_metrics import _draining, _series
 
     reader = InMemoryMetricReader()
     if case != "unconfigured":
@@ -90,7 +90,7 @@ def one(case: str, calls: int) -> None:
         run.__exit__(None, None, None)
         recorded = run.report.stages[0]["count"]
     else:
-        _series.drain()
+        _draining.drain()
         recorded = sum(s.ended_before for s in _series.all_series() if s.key.stage == "work")
     flat = recorded == calls and grown <= 1
     print(

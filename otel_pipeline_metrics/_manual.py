@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics import _cardinality, _clock, _series, _telemetry
+from otel_pipeline_metrics import _cardinality, _clock, _draining, _series, _telemetry
 from otel_pipeline_metrics._model import StageResult, check_name
 from otel_pipeline_metrics._probes import caches, resources
 from otel_pipeline_metrics._probes.metrics import install_resources
@@ -119,7 +119,7 @@ class MetricsCollector:
             if items:
                 stage.min_s = min(stage.min_s, duration / items)
                 stage.max_s = max(stage.max_s, duration / items)
-        _series.submit(
+        _draining.submit(
             _series.stage_id(name, None),
             StageResult(
                 busy_s=duration,

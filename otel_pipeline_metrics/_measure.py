@@ -11,9 +11,10 @@ import os
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _privacy, _series
+from otel_pipeline_metrics._draining import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._execution import NOTHING, Details, Execution, whole
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
-from otel_pipeline_metrics._series import PENDING_BOUND, PLAIN, Cell, StageId, current, drain_series
+from otel_pipeline_metrics._series import PLAIN, Cell, StageId, current
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_pipeline_metrics import (
     _clock,
     _config,
+    _draining,
     _guard,
     _privacy,
     _series,
@@ -129,7 +130,7 @@ class Run(AlsoAsync["Run"]):
         """The report: final after the run, and until then as far as it has got (`partial`)."""
         if self._final is not None:
             return self._final
-        _series.drain()
+        _draining.drain()
         return RunReport(self._data())
 
     def __enter__(self) -> Run:
@@ -201,7 +202,7 @@ class Run(AlsoAsync["Run"]):
         return self._final, self._write(self._final)
 
     def _drain(self) -> None:
-        if not _series.drain():
+        if not _draining.drain():
             _guard.logger.warning(
                 "what run %r finished last is not in its report: it could not be handed on in time",
                 self.name,

@@ -1,24 +1,18 @@
-"""Where results wait: a series for each stage of each scope, until the sinks take them.
+"""Where results wait: a series for each stage of each scope, and what is current where.
 
-The hot path only appends. Series are drained when somebody collects or reports, or when
-`PENDING_BOUND` results wait in one. The one lock here is held while draining and is never
-waited for on the hot path, so that a signal handler, a gc callback or a weakref callback may
-enter a stage at any point.
+The hot path only appends to a series. `_draining` takes what waits to the sinks.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import threading
-import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from otel_pipeline_metrics import _cardinality, _clock, _gc, _guard, _hooks
-from otel_pipeline_metrics._model import Batch, QueueBatch, StageKey, TimeInStates
-from otel_pipeline_metrics._undivided import undivided
+from otel_pipeline_metrics import _cardinality, _clock, _gc, _hooks
+from otel_pipeline_metrics._model import StageKey, TimeInStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -27,8 +21,6 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._execution import Execution
     from otel_pipeline_metrics._model import AttributeValue, Sink, StageResult
 
-T = TypeVar("T")
-
 SPAN_BURST: Final = 1000
 """Spans that a stage may make at once before its budget a second tells."""
 
@@ -36,17 +28,8 @@ SLOW_QUANTILE: Final = 0.99
 ENOUGH_TO_JUDGE: Final = 100
 """Durations from which a quantile says what is slow."""
 
-PENDING_BOUND: Final = 1024
-"""Results a series keeps before the thread that adds one more hands them on."""
-
 VISITED_BOUND: Final = 16
 """Runs of other processes that are remembered at a time."""
-
-DRAIN_WAIT_S: Final = 1.0
-"""How long a collection waits for another thread's draining before it reports without it."""
-
-DRAIN_LOOK_S: Final = 0.001
-"""How often it looks."""
 
 
 class StageId:
@@ -282,17 +265,11 @@ PLAIN: Final = 4
 
 current: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
-_sinks: tuple[Sink, ...] = ()
-_scopes: dict[Scope, None] = {process_scope: None}
-_ended: WeakSet[Scope] = WeakSet()
+scopes: dict[Scope, None] = {process_scope: None}
+ended_scopes: WeakSet[Scope] = WeakSet()
 """Runs that are over, while a task or thread that began in them may still go on."""
 _visited: dict[str, Scope] = {}
 """By run id: scopes of runs in other processes whose work is done here."""
-_drain_lock = threading.Lock()
-_drainer = 0
-"""The thread that holds the lock."""
-_wanted_until = 0.0
-"""Until then a collection waits for it, and threads with a series to hand on let it go first."""
 
 
 def limit_spans(per_second: float | None) -> None:
@@ -323,7 +300,7 @@ def open_scope(scope: Scope) -> Token[Cell | None] | None:
 
     None where the garbage collector called, and it could not be made current.
     """
-    _scopes[scope] = None
+    scopes[scope] = None
     _settle_ambient()
     return None if _gc.running_in and _gc.here() else current.set([scope])
 
@@ -351,7 +328,7 @@ def visited_scope(pipeline: str, run_id: str) -> Scope:
     A child that was forked during the run has it; else it is made. It never becomes ambient, and
     the oldest is forgotten where many runs come by.
     """
-    for scope in list(_scopes):
+    for scope in list(scopes):
         if scope.run_id == run_id:
             return scope
     found = _visited.get(run_id)
@@ -359,7 +336,7 @@ def visited_scope(pipeline: str, run_id: str) -> Scope:
         found = Scope(pipeline, run_id)
         found.ended = True
         found = _visited.setdefault(run_id, found)
-        _ended.add(found)
+        ended_scopes.add(found)
         while len(_visited) > VISITED_BOUND:
             # what is still at work in it is drained all the same
             _visited.pop(next(iter(_visited)), None)
@@ -369,201 +346,19 @@ def visited_scope(pipeline: str, run_id: str) -> Scope:
 def _settle_ambient() -> None:
     """Work that has lost its context, as threads have, belongs to the only run there is."""
     global ambient  # noqa: PLW0603 - read on the hot path, written here only
-    running = [s for s in list(_scopes) if s is not process_scope and not s.ended]
+    running = [s for s in list(scopes) if s is not process_scope and not s.ended]
     ambient = running[0] if len(running) == 1 else process_scope
-
-
-def set_sinks(sinks: tuple[Sink, ...]) -> None:
-    """Name the sinks that get the results of every scope."""
-    global _sinks  # noqa: PLW0603 - replaced whole
-    _sinks = sinks
 
 
 def all_series() -> Iterator[Series]:
     """Go through every series of every scope that is not forgotten yet."""
-    for scope in (*list(_scopes), *list(_ended)):
+    for scope in (*list(scopes), *list(ended_scopes)):
         yield from list(scope.series.values())
-
-
-def submit(stage: StageId, result: StageResult) -> None:
-    """Add a result that was measured elsewhere, as manual recording does."""
-    series = current_scope().add(stage)
-    series.begun.append(None)
-    series.results.append(result)
-    if len(series.results) >= PENDING_BOUND:
-        drain_series(series)
-
-
-def drain(then: Callable[[], None] | None = None) -> bool:
-    """Hand everything pending to the sinks, and forget the scopes that are done.
-
-    Args:
-        then: called when that is done and still nobody else is draining.
-
-    Returns:
-        False where somebody else is draining and would not end.
-    """
-
-    def everything() -> None:
-        for scope in (*list(_scopes), *list(_ended)):
-            _drain_scope(scope)
-        if then is not None:
-            then()
-
-    return _alone(everything, DRAIN_WAIT_S)
-
-
-def _drain_scope(scope: Scope) -> None:
-    for series in list(scope.series.values()):
-        if series.pending or series.queued:
-            _hand_on(series)
-    for queue in list(scope.queues.values()):
-        if queue.waits:
-            _hand_on_queue(scope, queue)
-    if scope.ended and not any(s.active or s.pending for s in scope.series.values()):
-        _scopes.pop(scope, None)
-        _ended.add(scope)
-
-
-def drain_series(series: Series) -> None:
-    """Hand on one series, unless somebody is draining now: then it is in good hands.
-
-    However much has come together meanwhile, one call pays for no more than the bound.
-    """
-    _alone(lambda: _hand_on(series, PENDING_BOUND), 0)
-
-
-def drain_queue(scope: Scope, queue: QueueSeries) -> None:
-    """Hand on one queue, unless somebody is draining now."""
-    _alone(lambda: _hand_on_queue(scope, queue), 0)
-
-
-def _alone(work: Callable[[], None], wait_s: float) -> bool:
-    """Do a draining while nobody else does one; False if they did for as long as `wait_s`.
-
-    The lock is only ever taken by a `with`, and where it looked free: after an `acquire()` of its
-    own, a signal handler's exception could leave it locked for good.
-    """
-    global _wanted_until  # noqa: PLW0603 - no more than a hint
-    here = threading.get_ident()
-    now = time.monotonic()
-    if not wait_s and now < _wanted_until:
-        return False
-    give_up_at = now + wait_s
-    while _drain_lock.locked():
-        # in the middle of this thread's own draining, a signal handler or finalizer cannot wait
-        if _drainer == here or time.monotonic() >= give_up_at:
-            return False
-        _wanted_until = give_up_at
-        time.sleep(DRAIN_LOOK_S)
-    undivided(lambda: _locked(work, here))
-    return True
-
-
-def _locked(work: Callable[[], None], here: int) -> None:
-    global _drainer, _wanted_until  # noqa: PLW0603 - changed under the lock, or a hint
-    with _drain_lock:
-        _drainer = here
-        _wanted_until = 0.0
-        _gc.stay_last()
-        try:
-            work()
-        except BaseException as error:
-            if not isinstance(error, Exception) or _guard.from_signal_handler(error):
-                _guard.once(
-                    "draining",
-                    "%s struck while finished calls were being handed on: up to %d of a stage may "
-                    "be missing from reports, which show them as in flight, and from metrics",
-                    type(error).__name__,
-                    PENDING_BOUND,
-                )
-            raise
-        finally:
-            _drainer = 0
-
-
-def _hand_on(series: Series, most: int | None = None) -> None:
-    begun = len(series.begun)
-    del series.begun[:begun]
-    series.begun_before += begun
-    plain, results = _take(series.plain, most), _take(series.results, most)
-    sizes = _take(series.sizes, most)
-    ended = len(plain) + len(results)
-    series.ended_before += ended
-    try:
-        _tell_of(series, plain, results, sizes)
-    except BaseException:
-        # A signal handler's: who knows which sink has them? So they stay in flight, as reports say.
-        series.ended_before -= ended
-        raise
-
-
-def _tell_of(
-    series: Series, plain: list[float], results: list[StageResult], sizes: list[int]
-) -> None:
-    plain.sort()
-    if not series.queued and series.states:
-        # told as the invocations' own times, should the workers' become known later
-        series.told.busy += sum(plain) + sum(result.busy_s for result in results)
-    time = _time_since_told(series)
-    if not (plain or results or sizes or time):
-        return
-    series.learn(plain)
-    exemplars, series.exemplars = series.exemplars, {}
-    batch = Batch(
-        series.key,
-        series.attributes,
-        plain,
-        results,
-        time,
-        tuple(exemplars.values()),
-        sizes,
-    )
-    _tell(series.scope, lambda sink: sink.accept(batch))
-
-
-def _time_since_told(series: Series) -> TimeInStates | None:
-    """Return the workers' time that no batch has told of; None where waits are not seen."""
-    if not series.queued:
-        return None
-    now = TimeInStates()
-    for spent in list(series.states.values()):
-        now.busy += spent.busy
-        now.idle += spent.idle
-        now.blocked += spent.blocked
-    told, series.told = series.told, now
-    return TimeInStates(now.busy - told.busy, now.idle - told.idle, now.blocked - told.blocked)
-
-
-def _hand_on_queue(scope: Scope, queue: QueueSeries) -> None:
-    waits = _take(queue.waits)
-    waits.sort()
-    batch = QueueBatch(queue.name, waits)
-    _tell(scope, lambda sink: sink.accept_queue(batch))
-
-
-def _tell(scope: Scope, tell: Callable[[Sink], None]) -> None:
-    for sink in (*_sinks, *scope.sinks):
-        try:
-            tell(sink)
-        except Exception:  # noqa: BLE001 - one sink must not take the others' numbers
-            _guard.fault(f"sink {type(sink).__name__}")
-
-
-def _take(waiting: list[T], most: int | None = None) -> list[T]:
-    # appends go to the end and only the holder of the lock deletes, so this loses nothing
-    count = len(waiting) if most is None else min(most, len(waiting))
-    taken = waiting[:count]
-    del waiting[:count]
-    return taken
 
 
 def reset_after_fork() -> None:
     """Start a child from zero: what the parent measured, or began, is the parent's to report."""
-    global _drain_lock, _drainer  # noqa: PLW0603 - held, maybe, by a thread that is gone
-    _drain_lock = threading.Lock()
-    _drainer = 0
-    for scope in (*list(_scopes), *list(_ended)):
+    for scope in (*list(scopes), *list(ended_scopes)):
         scope.queues.clear()
         scope.workers.clear()
         # What ends now but began in the parent is appended to a series that nobody drains.

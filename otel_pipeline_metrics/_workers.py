@@ -29,7 +29,7 @@ from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _guard, _hooks, _series
+from otel_pipeline_metrics import _clock, _draining, _guard, _hooks, _series
 from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import TimeInStates, WaitState
 
@@ -555,7 +555,7 @@ def _settle(scope: Scope, now: float) -> None:
         worker.give_pending()
     for series in list(scope.series.values()):
         if series.queued:
-            _series.drain_series(series)
+            _draining.drain_series(series)
 
 
 def _add(time: TimeInStates, more: TimeInStates) -> None:

@@ -16,6 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _series
+from otel_pipeline_metrics._draining import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._fitted import wrapper_of
 from otel_pipeline_metrics._measure import (
     apart,
@@ -30,7 +31,7 @@ from otel_pipeline_metrics._measure import (
     show_slow,
     yielded,
 )
-from otel_pipeline_metrics._series import PENDING_BOUND, PLAIN, drain_series
+from otel_pipeline_metrics._series import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator

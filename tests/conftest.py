@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from otel_pipeline_metrics import _clock, _guard, _hooks, _series, _telemetry
+from otel_pipeline_metrics import _clock, _draining, _guard, _hooks, _series, _telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,20 +73,20 @@ class Results:
 
     def durations(self, stage: str) -> list[float]:
         """Busy seconds of every invocation of `stage`, plain or not."""
-        _series.drain()
+        _draining.drain()
         found = [b for b in self.batches if b.key.stage == stage]
         return [d for b in found for d in [*b.plain, *(r.busy_s for r in b.results)]]
 
     def sizes(self, stage: str) -> list[int]:
         """Items that came out of each invocation of `stage` that tells them."""
-        _series.drain()
+        _draining.drain()
         found = [b for b in self.batches if b.key.stage == stage]
         told = [r.items_out for b in found for r in b.results if r.items_out is not None]
         return [*told, *(size for b in found for size in b.sizes)]
 
     def of(self, stage: str) -> list[StageResult]:
         """The results of `stage` that say more than a duration."""
-        _series.drain()
+        _draining.drain()
         return [r for b in self.batches if b.key.stage == stage for r in b.results]
 
 
@@ -94,11 +94,11 @@ class Results:
 def results() -> Iterator[Results]:
     """What finished in this test; no telemetry is installed meanwhile."""
     before = _telemetry.current()
-    _series.drain()
+    _draining.drain()
     sink = Results()
     _hooks.tracing = None
-    _series.set_sinks((sink,))
+    _draining.set_sinks((sink,))
     yield sink
-    _series.drain()
+    _draining.drain()
     _hooks.tracing = before.spans
-    _series.set_sinks((before.stages,))
+    _draining.set_sinks((before.stages,))

@@ -18,7 +18,15 @@ import weakref
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics import _cardinality, _clock, _guard, _series, _telemetry, _workers
+from otel_pipeline_metrics import (
+    _cardinality,
+    _clock,
+    _draining,
+    _guard,
+    _series,
+    _telemetry,
+    _workers,
+)
 from otel_pipeline_metrics._model import check_name
 from otel_pipeline_metrics._probes import queues
 from otel_pipeline_metrics._probes.metrics import install_queues
@@ -230,8 +238,8 @@ class InstrumentedQueue:
                 if producer is not None and producer.is_valid:
                     link = (producer, self._name, waited)
             _workers.got(series, link, now, worker)
-            if len(series.waits) >= _series.PENDING_BOUND:
-                _series.drain_queue(scope, series)
+            if len(series.waits) >= _draining.PENDING_BOUND:
+                _draining.drain_queue(scope, series)
         except Exception:  # noqa: BLE001 - the item is the user's, whatever we make of it
             _guard.fault("getting from a queue")
         return envelope.item

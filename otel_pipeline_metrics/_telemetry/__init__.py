@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics import _cardinality, _fork, _hooks, _semconv, _series
+from otel_pipeline_metrics import _cardinality, _draining, _fork, _hooks, _semconv
 from otel_pipeline_metrics._telemetry import _inherited
 from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 from otel_pipeline_metrics._telemetry._metrics import RunMetrics, StageMetrics, meter_of
@@ -92,10 +92,10 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
     _telemetry = telemetry
     # where spans are never wanted, the hot path does not even ask
     _hooks.tracing = None if telemetry.spans.never else telemetry.spans
-    _series.set_sinks((telemetry.stages,))
+    _draining.set_sinks((telemetry.stages,))
     if before is not None:
         stages = before.stages
-        _series.drain(lambda: telemetry.stages.take_over(stages))
+        _draining.drain(lambda: telemetry.stages.take_over(stages))
     for name, install_on in _probes.items():
         telemetry.probe(name, install_on)
 

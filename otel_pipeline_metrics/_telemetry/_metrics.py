@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics
 
-from otel_pipeline_metrics import _cardinality, _clock, _series
+from otel_pipeline_metrics import _cardinality, _clock, _draining, _series
 from otel_pipeline_metrics import _semconv as names
 from otel_pipeline_metrics._model import QueueBatch, TimeInStates
 from otel_pipeline_metrics._telemetry._attributes import stage_attributes
@@ -245,7 +245,7 @@ class StageMetrics:
             for totals in [*self._totals.values(), *self._queues.values()]:
                 totals.record()
 
-        return _series.drain(record)
+        return _draining.drain(record)
 
     def _bound(self, key: StageKey) -> StageKey:
         """Return the key under which a stage is reported, if its pipeline is one too many."""

@@ -150,12 +150,12 @@ def test_open_spans_are_the_parents() -> None:
 
 def test_locks_that_another_thread_holds() -> None:
     there, _ = run("""
-        from otel_pipeline_metrics import _configure, _series
+        from otel_pipeline_metrics import _configure, _draining, _series
         from otel_pipeline_metrics.export import exporters
         opm.configure()
         held, done = threading.Event(), threading.Event()
         def hold():
-            with _configure._lock, _series._drain_lock, exporters._environment.lock:
+            with _configure._lock, _draining._drain_lock, exporters._environment.lock:
                 held.set()
                 done.wait(30)
         thread = threading.Thread(target=hold)

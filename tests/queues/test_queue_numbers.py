@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _series
+from otel_pipeline_metrics import _draining
 from otel_pipeline_metrics._probes import queues
 from tests.queues.support import play, queue_of
 
@@ -39,7 +39,7 @@ def no_other_queues() -> None:
 
 
 def waits(results: Results, name: str = "q") -> list[float]:
-    _series.drain()
+    _draining.drain()
     return [w for batch in results.queue_batches if batch.name == name for w in batch.waits]
 
 

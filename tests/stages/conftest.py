@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_pipeline_metrics import _series, _telemetry, current_stage
+from otel_pipeline_metrics import _draining, _series, _telemetry, current_stage
 from tests.conftest import Results
 from tests.stages.support import nothing_current
 
@@ -50,7 +50,7 @@ class Otel:
 
     def install(self) -> None:
         _telemetry.install(self.telemetry)
-        _series.set_sinks((self.telemetry.stages, self.results))
+        _draining.set_sinks((self.telemetry.stages, self.results))
 
     def spans(self) -> list[ReadableSpan]:
         return list(self.exporter.get_finished_spans())
@@ -98,7 +98,7 @@ def nothing_left_over() -> Iterator[None]:
     flying = [series.key for series in _series.all_series() if series.active]
     _series.current.set(None)
     context.attach(context.Context())
-    for scope in list(_series._scopes):
+    for scope in list(_series.scopes):
         scope.series.clear()
     assert not left
     assert not flying

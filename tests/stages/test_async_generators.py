@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from otel_pipeline_metrics import _execution, _series, current_stage, stage
+from otel_pipeline_metrics import _draining, _execution, current_stage, stage
 from tests import strategies
 from tests.stages.support import in_flight, nothing_current, outcomes, run_script
 
@@ -520,7 +520,7 @@ def test_behaves_like_the_undecorated_async_generator(
         assert _observe(plain, operation) == _observe(measured, operation)
     for generator in (plain, measured):
         _use_up(generator)
-    _series.drain()
+    _draining.drain()
     assert in_flight("alike async") == 0
     assert nothing_current()
 

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.trace import NoOpTracerProvider
 
-from otel_pipeline_metrics import _execution, _measure, _series, stage
-from otel_pipeline_metrics._series import PENDING_BOUND
+from otel_pipeline_metrics import _draining, _execution, _measure, stage
+from otel_pipeline_metrics._draining import PENDING_BOUND
 from otel_pipeline_metrics._telemetry import _fold
 from otel_pipeline_metrics._telemetry._metrics import WAITING_BOUND
 from tests import strategies
@@ -40,7 +40,7 @@ RAISED: dict[str, type[BaseException]] = {"error": KeyError, "cancelled": asynci
 
 def make(call: Call, clock: Clock) -> None:
     if call.outcome == "drain":
-        _series.drain()
+        _draining.drain()
         return
     with contextlib.suppress(KeyError, asyncio.CancelledError), stage("counted") as s:
         clock.advance(call.seconds)
@@ -118,7 +118,7 @@ class Racy(list[int]):
 
 def test_what_is_added_while_it_is_taken_stays_for_the_next_time() -> None:
     waiting = Racy([1, 2])
-    assert _series._take(waiting) == [1, 2]
+    assert _draining._take(waiting) == [1, 2]
     assert list(waiting) == [99]
 
 
@@ -152,7 +152,7 @@ def test_8_threads_while_another_drains(results: Results) -> None:
 
     def drain() -> None:
         while not done.is_set():
-            _series.drain()
+            _draining.drain()
 
     drainer = threading.Thread(target=drain)
     drainer.start()
@@ -302,7 +302,7 @@ def test_stages_entered_by_a_signal_handler(results: Results) -> None:
                 with stage("worker"):
                     pass
             made += 100
-            _series.drain()
+            _draining.drain()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -333,7 +333,7 @@ def test_an_open_execution_ends_in_the_telemetry_of_its_end(make_otel: Any) -> N
 
 def test_results_of_two_sinks_are_the_same(results: Results) -> None:
     other = Results()
-    _series.set_sinks((results, other))
+    _draining.set_sinks((results, other))
     with stage("both"):
         pass
     assert results.durations("both") == other.durations("both")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics import _guard, _hooks, _measure, _series, stage
+from otel_pipeline_metrics import _draining, _guard, _hooks, _measure, _series, stage
 from tests.stages.support import in_flight, nothing_current
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results
 
 def forget() -> None:
     """What was interrupted while it was opened counts as in flight; not in the next test."""
-    for scope in list(_series._scopes):
+    for scope in list(_series.scopes):
         scope.series.clear()
 
 
@@ -186,10 +186,10 @@ class BrokenSink:
 def test_a_sink_that_fails_does_not_starve_the_others(
     quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _series.set_sinks((BrokenSink(), results, BrokenSink()))
+    _draining.set_sinks((BrokenSink(), results, BrokenSink()))
     for _ in range(3):
         by_function(1)
-        _series.drain()
+        _draining.drain()
     assert len(results.durations("works")) == 3
     assert [r.args[0] for r in caplog.records] == ["sink BrokenSink"]  # type: ignore[index]
 
@@ -197,11 +197,11 @@ def test_a_sink_that_fails_does_not_starve_the_others(
 def test_a_sink_that_fails_does_not_reach_the_call_that_hands_on(
     quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _series.set_sinks((BrokenSink(), results))
-    for _ in range(_series.PENDING_BOUND * 2):
+    _draining.set_sinks((BrokenSink(), results))
+    for _ in range(_draining.PENDING_BOUND * 2):
         with stage("many"):
             pass
-    assert sum(len(b.plain) for b in results.batches) == _series.PENDING_BOUND * 2
+    assert sum(len(b.plain) for b in results.batches) == _draining.PENDING_BOUND * 2
     assert len(caplog.records) == 1
 
 

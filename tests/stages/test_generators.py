@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from otel_pipeline_metrics import _execution, _series, current_stage, stage
+from otel_pipeline_metrics import _draining, _execution, current_stage, stage
 from tests import strategies
 from tests.stages.support import in_flight, nothing_current, outcomes
 
@@ -388,6 +388,6 @@ def test_behaves_like_the_undecorated_generator(
         assert _observe(plain, operation) == _observe(measured, operation)
     for generator in (plain, measured):
         _use_up(generator)
-    _series.drain()
+    _draining.drain()
     assert in_flight("alike") == 0
     assert nothing_current()

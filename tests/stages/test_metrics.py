@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.view import (
     View,
 )
 
-from otel_pipeline_metrics import _series, current_stage, fetch, stage
+from otel_pipeline_metrics import _draining, _series, current_stage, fetch, stage
 from otel_pipeline_metrics._model import StageResult
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def test_durations_of_errors_are_apart(clock: Clock, otel: Otel) -> None:
 def test_time_by_state(otel: Otel) -> None:
     identity = _series.stage_id("states", None)
     for _ in range(2):
-        _series.submit(identity, StageResult(busy_s=4.0, idle_s=2.0, blocked_s=1.0))
+        _draining.submit(identity, StageResult(busy_s=4.0, idle_s=2.0, blocked_s=1.0))
     assert otel.values("pipeline.stage.time", "states") == {
         ("busy",): 8,
         ("idle",): 4,

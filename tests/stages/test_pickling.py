@@ -120,7 +120,7 @@ if __name__ == "__main__":
 LOAD = """
 import asyncio, pickle, sys
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _series
+from otel_pipeline_metrics import _draining, _series
 
 with open(sys.argv[0].replace("load", "dump") + ".pickle", "rb") as file:
     double, numbers, job = pickle.load(file)
@@ -132,13 +132,13 @@ class Sink:
         sizes = batch.sizes or [None] * len(batch.plain)
         self.seen += [(batch.key.stage, batch.key.kind, size) for size in sizes]
 
-_series.set_sinks((Sink(),))
+_draining.set_sinks((Sink(),))
 
 async def main():
     return [n async for n in numbers(3)]
 
 print(double(4), asyncio.run(main()), job.run(), double.__name__, double.__module__)
-_series.drain()
+_draining.drain()
 print(sorted(set(Sink.seen), key=str))
 """
 

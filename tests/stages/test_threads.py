@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.trace import NoOpTracerProvider
 
-from otel_pipeline_metrics import _series, current_stage, stage
+from otel_pipeline_metrics import _draining, _series, current_stage, stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +114,7 @@ def test_the_lock_is_what_keeps_them_apart(
     if not locked:
         nobody = contextlib.nullcontext()
         monkeypatch.setattr(nobody, "locked", lambda: False, raising=False)
-        monkeypatch.setattr(_series, "_drain_lock", nobody)
+        monkeypatch.setattr(_draining, "_drain_lock", nobody)
     series = _series.process_scope.add(_series.stage_id("taken", None))
 
     def end(numbers: range) -> None:
@@ -123,11 +123,11 @@ def test_the_lock_is_what_keeps_them_apart(
             series.plain.append(float(number))
 
     def overtake() -> None:
-        _series.drain_series(series)
+        _draining.drain_series(series)
         end(range(100, 150))
 
     monkeypatch.setattr(series, "plain", Overtaken(overtake))
     end(range(100))
-    _series.drain_series(series)
+    _draining.drain_series(series)
     expected = [*range(150)] if locked else sorted([*range(100)] * 2)
     assert sorted(results.durations("taken")) == expected

@@ -15,11 +15,11 @@ LIMIT_S = 30
 PRELUDE = """
 import atexit, gc, json, os, signal, sys, threading, time, weakref
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _configure, _guard, _series
+from otel_pipeline_metrics import _configure, _guard, _draining, _series
 
 def counted():
     '''How many invocations of each stage have ended, or are in progress.'''
-    drained = _series.drain()
+    drained = _draining.drain()
     found = {}
     for series in _series.all_series():
         n = series.ended_before + len(series.plain) + len(series.results)
