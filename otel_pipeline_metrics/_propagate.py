@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from opentelemetry import context as context_api
 from opentelemetry import propagate as carried
 
-from otel_pipeline_metrics import _guard, _hooks, _series, _workers
+from otel_pipeline_metrics import _guard, _hooks, _series, _worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -147,11 +147,11 @@ def _run_in(
     """Run a function in a context, on the account of the thread that it runs in."""
     if _hooks.workers is None:
         return context.run(function, *args, **kwargs)
-    _workers.come_along(context)
+    _worker.come_along(context)
     try:
         return context.run(function, *args, **kwargs)
     finally:
-        _workers.come_back(context)
+        _worker.come_back(context)
 
 
 def _coroutine_function(function: Any) -> Any:

@@ -25,6 +25,7 @@ from otel_pipeline_metrics import (
     _guard,
     _series,
     _telemetry,
+    _worker,
     _workers,
 )
 from otel_pipeline_metrics._model import check_name
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._model import WaitState
     from otel_pipeline_metrics._series import QueueSeries
-    from otel_pipeline_metrics._workers import Wait, Worker
+    from otel_pipeline_metrics._worker import Wait, Worker
 
 F = TypeVar("F", bound="Callable[..., Any]")
 Q = TypeVar("Q")
@@ -112,7 +113,7 @@ class _Wait:
         try:
             self._series = _series.current_scope().add_queue(self._name)
             self._began = _clock.now()
-            worker = self._worker or _workers.here(waits=True)
+            worker = self._worker or _worker.here(waits=True)
             self._wait = _workers.begin_wait(worker, self._state, self._began)
         except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone waiting
             _guard.fault("beginning to wait at a queue")
@@ -144,7 +145,7 @@ def _asking() -> Worker | None:
     """Return the worker here, for a coroutine that another task may run."""
     try:
         _workers.watch()
-        return _workers.here(waits=True)
+        return _worker.here(waits=True)
     except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone from a queue
         _guard.fault("asking a queue")
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _config, _workers
+from otel_pipeline_metrics import _config, _worker
 from otel_pipeline_metrics._probes import queues
 
 # fixtures are shared by importing them: pytest finds them in this module's namespace
@@ -26,11 +26,11 @@ def fresh() -> Iterator[None]:
     """No summary on the terminal, and no worker of the test before."""
     before = _config.current()
     _config.replace(_config.Config(console=False))
-    token = _workers._worker.set(None)
+    token = _worker._current.set(None)
     queues._queues.clear()
     queues._remembered.clear()
     yield
-    _workers._worker.reset(token)
+    _worker._current.reset(token)
     _config.replace(before)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _clock, _guard, _hooks, _series, _workers
+from otel_pipeline_metrics import _clock, _guard, _hooks, _series, _worker, _workers
 from otel_pipeline_metrics._probes import _queue_kinds
 
 if TYPE_CHECKING:
@@ -74,14 +74,15 @@ FAULTS = [
     broken_now_and_then,
     broken_tracing,
     broken_at(_workers, "here"),
+    broken_at(_worker, "here"),
     broken_at(_workers, "watch"),
     broken_at(_workers, "putting", "got"),
     broken_at(_workers, "begin_wait"),
     broken_at(_workers, "end_wait"),
     broken_at(_workers, "skip"),
-    broken_at(_workers.Worker, "settle"),
-    broken_at(_workers.Worker, "entered", "inside", "at_queue"),
-    broken_at(_workers, "_owner"),
+    broken_at(_worker.Worker, "settle"),
+    broken_at(_worker.Worker, "entered", "inside", "at_queue"),
+    broken_at(_worker, "owner_here"),
     broken_at(_workers.Accounting, "paused"),
     broken_at(_workers.Accounting, "wait_begins"),
     broken_at(_workers.Accounting, "wait_ends"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _hooks, _workers
+from otel_pipeline_metrics import _hooks, _worker, _workers
 from tests.queues.support import play, queue_of, stage_of, states
 
 if TYPE_CHECKING:
@@ -550,8 +550,8 @@ def test_a_task_for_each_item_is_bounded(clock: Clock, make_run: Callable[[], op
         play(clock, main())
     assert states(run, "work") == (1000.0, 0.0, 0.0)
     (series,) = [s for s in run._scope.series.values() if s.key.stage == "work"]
-    assert len(series.states) == _workers.MAX_WORKERS + 1
-    assert len(run._scope.workers) <= _workers.MAX_WORKERS
+    assert len(series.states) == _worker.MAX_WORKERS + 1
+    assert len(run._scope.workers) <= _worker.MAX_WORKERS
     assert stage_of(run, "work")["count"] == 1000
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _clock, _workers
+from otel_pipeline_metrics import _clock, _worker
 from tests.queues.support import STATES, play, queue_of, stage_of, states
 
 if TYPE_CHECKING:
@@ -328,4 +328,4 @@ def test_many_threads_lose_no_count() -> None:
     assert (count * each, count * each) == (found["put"], found["got"])
     assert (count, count) == (stage_of(run, "make")["workers"], stage_of(run, "use")["workers"])
     assert all(not w.stack and not w.waits for w in run._scope.workers.values())
-    assert len(run._scope.workers) < _workers.MAX_WORKERS
+    assert len(run._scope.workers) < _worker.MAX_WORKERS
