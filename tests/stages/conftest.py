@@ -46,6 +46,8 @@ class Otel:
             self.tracer_provider, self.meter_provider, metric_attributes
         )
         self.results = Results()
+        # what other tests finished without a provider is not kept for this one
+        _telemetry.install(_telemetry.silent())
         self.install()
 
     def install(self) -> None:
