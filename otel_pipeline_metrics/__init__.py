@@ -16,15 +16,16 @@ Importing this loads neither the OpenTelemetry SDK nor psutil.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics import _arguments, _privacy
 from otel_pipeline_metrics import _telemetry as _telemetry_room
 from otel_pipeline_metrics._execution import Execution
-from otel_pipeline_metrics._model import CacheReading, ResourceReading, StageResult
+from otel_pipeline_metrics._model import StageResult
 from otel_pipeline_metrics._stage import Stage, current_stage, fetch, process, stage, write
 from otel_pipeline_metrics._version import __version__
 from otel_pipeline_metrics._waiting import waiting
+from otel_pipeline_metrics.environment_variables import JUDGING as _JUDGING
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._configure import configure, shutdown, stats
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     )
     from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
     from otel_pipeline_metrics._propagate import propagate, wrap_executor
+    from otel_pipeline_metrics._readings import CacheReading, ResourceReading
     from otel_pipeline_metrics._run import Run, run
     from otel_pipeline_metrics.report import RunReport
 
@@ -79,7 +81,10 @@ __all__ = [
 # Unconfigured, stages report to whatever global providers the program sets.
 _telemetry_room.current()
 # What is decorated before `configure()`, or without it, is judged by the environment.
-_privacy.put_in_force(_arguments.rules_of_the_environment())
+if any(name in os.environ for name in _JUDGING):
+    from otel_pipeline_metrics import _arguments, _privacy
+
+    _privacy.put_in_force(_arguments.rules_of_the_environment())
 
 # Loaded when first asked for: a module that only decorates functions pays for nothing else.
 _LAZY = {
@@ -92,6 +97,7 @@ _LAZY = {
         "_probes.caches": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.monitor": ("ResourceMonitor", "ResourceSummary"),
         "_propagate": ("propagate", "wrap_executor"),
+        "_readings": ("CacheReading", "ResourceReading"),
         "_run": ("Run", "run"),
         "report": ("RunReport",),
     }.items()

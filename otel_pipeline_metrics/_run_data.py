@@ -15,7 +15,8 @@ from otel_pipeline_metrics.report import SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._model import CacheReading, StageKey, TimeInStates
+    from otel_pipeline_metrics._model import StageKey, TimeInStates
+    from otel_pipeline_metrics._readings import CacheReading
     from otel_pipeline_metrics._series import Scope
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import ref
 
 from otel_pipeline_metrics import _cardinality, _fork, _guard, _privacy, _telemetry
-from otel_pipeline_metrics._model import CacheReading, check_name
+from otel_pipeline_metrics._model import check_name
 from otel_pipeline_metrics._probes import _sources
 from otel_pipeline_metrics._probes._counted import CountedCache
+from otel_pipeline_metrics._readings import CacheReading
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._probes._sources import Counts

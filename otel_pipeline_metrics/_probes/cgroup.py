@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from otel_pipeline_metrics._model import ResourceLimits
+from otel_pipeline_metrics._readings import ResourceLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

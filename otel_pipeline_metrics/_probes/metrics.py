@@ -11,7 +11,8 @@ from otel_pipeline_metrics._probes import _names, caches, queues, resources
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from otel_pipeline_metrics._model import CacheReading, Point, ResourceReading
+    from otel_pipeline_metrics._model import Point
+    from otel_pipeline_metrics._readings import CacheReading, ResourceReading
     from otel_pipeline_metrics._telemetry._instruments import InstrumentSet
 
 T = TypeVar("T")

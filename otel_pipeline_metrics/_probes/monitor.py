@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from otel_pipeline_metrics._model import ResourceReading
+    from otel_pipeline_metrics._readings import ResourceReading
 
 MAX_READINGS: Final = 720
 """Readings kept: an hour at the default interval. The summary covers the older ones too."""

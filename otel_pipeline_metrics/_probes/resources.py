@@ -9,9 +9,9 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics import _clock, _fork, _guard
-from otel_pipeline_metrics._model import ResourceReading
 from otel_pipeline_metrics._probes import cgroup
 from otel_pipeline_metrics._probes._window import Window
+from otel_pipeline_metrics._readings import ResourceReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._model import ResourceLimits
 from otel_pipeline_metrics._probes import caches, cgroup, resources
+from otel_pipeline_metrics._readings import ResourceLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

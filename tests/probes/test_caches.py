@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline_metrics import _guard
-from otel_pipeline_metrics._model import CacheReading
 from otel_pipeline_metrics._probes import caches
 from otel_pipeline_metrics._probes.caches import (
     counted_cache,
@@ -24,6 +23,7 @@ from otel_pipeline_metrics._probes.caches import (
     register_cache,
     unregister_cache,
 )
+from otel_pipeline_metrics._readings import CacheReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline_metrics._model import CacheReading
 from otel_pipeline_metrics._probes import caches
 from otel_pipeline_metrics._probes.caches import read_all, record, register_cache, unregister_cache
+from otel_pipeline_metrics._readings import CacheReading
 
 
 def only() -> CacheReading:

@@ -15,7 +15,7 @@ from otel_pipeline_metrics._probes import monitor as monitor_module
 from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._model import ResourceReading
+    from otel_pipeline_metrics._readings import ResourceReading
     from tests.conftest import Clock
     from tests.probes.conftest import Machine
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._model import ResourceReading
 from otel_pipeline_metrics._probes import cgroup, resources
 from otel_pipeline_metrics._probes.resources import ResourceProbe
+from otel_pipeline_metrics._readings import ResourceReading
 
 if TYPE_CHECKING:
     from tests.conftest import Clock

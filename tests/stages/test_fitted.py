@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -115,6 +114,10 @@ def test_functions_of_one_shape_share_one_maker() -> None:
     assert [each(0) for each in wrapped] == [(0, 1), (0, 2)]
 
 
+def nothing_to_open(*_: object, **__: object) -> None:
+    raise FileNotFoundError
+
+
 @pytest.mark.parametrize("breaking", ["no source", "a fault"])
 def test_it_keeps_its_stars_where_it_cannot_be_fitted(
     breaking: str, monkeypatch: pytest.MonkeyPatch, results: Results
@@ -124,7 +127,7 @@ def test_it_keeps_its_stars_where_it_cannot_be_fitted(
 
     if breaking == "no source":
         monkeypatch.setattr(_fitted, "_sources", {})
-        monkeypatch.setattr(_fitted, "Path", lambda _: Path("/nowhere"))
+        monkeypatch.setattr(_fitted, "open", nothing_to_open, raising=False)
     else:
         monkeypatch.setattr(_fitted._guard, "raise_faults", False)
         monkeypatch.setattr(_fitted, "_fitting", lambda *_: 1 / 0)

@@ -1,0 +1,71 @@
+"""What probes see when they look: at a cache, at the process and its host, at their limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class CacheReading:
+    """One look at a cache: counts since it was registered, and levels now.
+
+    A count that the source does not tell is None. `hits` and `misses` never decrease, even
+    where the cache's own statistics are cleared.
+    """
+
+    name: str
+    hits: int
+    misses: int
+    evictions: int | None = None
+    expirations: int | None = None
+    entries: int | None = None
+    size_bytes: int | None = None
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Hits over look-ups, 0 to 1; None before the first look-up."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else None
+
+
+@dataclass(frozen=True)
+class ResourceReading:
+    """One look at the machine and this process; what could not be read is None.
+
+    Utilisations are 0 to 1 over the time since the reading before; byte counts are totals
+    since the process (disk) or the host or network namespace (network) started.
+    """
+
+    at: float
+    """`_clock.now()` when it was taken."""
+    cpu_user_s: float | None = None
+    cpu_system_s: float | None = None
+    cpu_utilization: float | None = None
+    """CPU time over elapsed time and the CPUs this process may use."""
+    rss_bytes: int | None = None
+    vms_bytes: int | None = None
+    thread_count: int | None = None
+    fd_count: int | None = None
+    disk_read_bytes: int | None = None
+    disk_write_bytes: int | None = None
+    network_receive_bytes: int | None = None
+    network_transmit_bytes: int | None = None
+    context_switches_voluntary: int | None = None
+    context_switches_involuntary: int | None = None
+    system_cpu_utilization: float | None = None
+    system_memory_used_bytes: int | None = None
+    system_memory_utilization: float | None = None
+
+
+@dataclass(frozen=True)
+class ResourceLimits:
+    """What this process may use at most."""
+
+    source: Literal["cgroup2", "cgroup1", "host"]
+    cpus: float
+    memory_bytes: int | None = None
+    extra: Mapping[str, float] = field(default_factory=dict)
