@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SPAN_BURST: Final = 1000
 """Spans that a stage may make at once before its budget a second tells."""
 
+PASSED_AT_ONCE: Final = 16
+"""Invocations without a span after which the clock is asked whether there is budget again."""
+
 SLOW_QUANTILE: Final = 0.99
 ENOUGH_TO_JUDGE: Final = 100
 """Durations from which a quantile says what is slow."""
@@ -101,6 +104,7 @@ class Series:
         "exemplars",
         "key",
         "late_left",
+        "passed",
         "plain",
         "queued",
         "refilled_at",
@@ -138,6 +142,8 @@ class Series:
         self.exemplars: dict[int, tuple[float, Any]] = {}
         """By bucket: one of `plain` with a sampled span, and its context."""
         self.spans_made = 0
+        self.passed = 0
+        """Invocations that went without a span since the last batch."""
         self.grant_spans()
 
     def grant_spans(self) -> None:
@@ -177,9 +183,15 @@ class Series:
         self.late_left = min(SPAN_BURST, self.late_left + more)
         return True
 
+    def goes_without(self) -> bool:
+        """Tell whether an invocation has no span, the budget being spent; look now and then."""
+        self.passed += 1
+        return self.passed % PASSED_AT_ONCE != 0 or not self.replenish()
+
     def learn(self, plain: Sequence[float]) -> None:
         """Learn from sorted durations what is slow, while not every invocation has a span."""
-        everyone = self.replenish()
+        everyone, self.passed = not self.passed, 0
+        self.replenish()
         if everyone or self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
             self.slow_s = math.inf
         else:

@@ -63,7 +63,7 @@ class Spans:
         """Open a span under the current one and make it current, if one is wanted."""
         tracer = self._tracer if self._fixed else self._current_tracer()
         series: Series = cell[0]
-        if tracer is None or (series.spans_left < 1 and not series.replenish()):
+        if tracer is None or (series.spans_left < 1 and series.goes_without()):
             return
         series.spans_left -= 1
         series.spans_made += 1
