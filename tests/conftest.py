@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 # What a test takes depends on what else the machine does; whether it is right does not.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# A shell that starts us in the background has SIGINT ignored, by us and all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
