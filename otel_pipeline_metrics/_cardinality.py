@@ -7,10 +7,9 @@ as many of them as its author wrote, unless they are made from data.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Final
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics import _fork, _guard
 from otel_pipeline_metrics._tally import Tally
 
 if TYPE_CHECKING:
@@ -94,6 +93,4 @@ def other(what: str, most: int) -> str:
 
 names = Distinct(MAX_NAMES)
 """Those of queues and caches, and of what is recorded by hand, as long as the process lives."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=others.reset)
+_fork.in_child(others.reset)

@@ -15,6 +15,7 @@ from otel_pipeline_metrics import (
     _arguments,
     _cardinality,
     _config,
+    _fork,
     _guard,
     _ledger,
     _privacy,
@@ -259,7 +260,6 @@ def _end_export() -> None:
     export, _export = _export, None
     if export is None:
         return
-    _ended = export
 
     def flush() -> None:
         if not _telemetry.current().stages.settle():
@@ -282,15 +282,12 @@ def _at_exit() -> None:
             _guard.logger.warning("the last flush was interrupted; what was not sent is lost")
 
 
+@_fork.in_child
 def _in_child() -> None:
     global _lock  # noqa: PLW0603 - the old one may be held by a thread that is gone
     _lock = threading.RLock()
     if _export is not None:
         _processes.at_end_of_child(_end_export)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
 
 
 @contextmanager

@@ -6,12 +6,11 @@ handler, a gc callback or a weakref callback may enter a stage at any point.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from otel_pipeline_metrics import _gc, _guard, _series
+from otel_pipeline_metrics import _fork, _gc, _guard, _series
 from otel_pipeline_metrics._model import Batch, QueueBatch, TimeInStates
 from otel_pipeline_metrics._undivided import undivided
 
@@ -219,11 +218,8 @@ def _take(waiting: list[T], most: int | None = None) -> list[T]:
     return taken
 
 
+@_fork.in_child
 def _reset_after_fork() -> None:
     global _drain_lock, _drainer  # noqa: PLW0603 - held, maybe, by a thread that is gone
     _drain_lock = threading.Lock()
     _drainer = 0
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,21 +1,24 @@
 """What a forked child has to forget: locks other threads held, the parent's threads and PID.
 
-A registered hook can never be taken back, so objects share the one that is registered here. That
-is done when the package is imported, so in a child it comes before those of the providers that
-`configure()` builds.
+A registered hook can never be taken back, so modules and objects share the one that is registered
+here. That is done when the package is imported, so in a child it comes before those of the
+providers that `configure()` builds.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from weakref import WeakSet
 
 from otel_pipeline_metrics import _guard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
+
+C = TypeVar("C", bound="Callable[[], None]")
 
 
 class Forgetful(Protocol):
@@ -64,10 +67,17 @@ class Gate:
         self._lock = threading.Lock()
 
 
+_calls: list[Callable[[], None]] = []
 _watched: WeakSet[Forgetful] = WeakSet()
 _gates: WeakSet[Gate] = WeakSet()
 _shut: dict[int, list[Gate]] = {}
 """By thread: the gates that it has shut, and will reopen when its fork is done."""
+
+
+def in_child(call: C) -> C:
+    """Call this in every forked child: what a module has to forget. Also a decorator."""
+    _calls.append(call)
+    return call
 
 
 def watch(thing: Forgetful) -> None:
@@ -88,9 +98,9 @@ def _in_child() -> None:
     _shut.clear()
     for gate in list(_gates):
         gate.renew()
-    for thing in list(_watched):
+    for call in (*_calls, *[thing.after_fork for thing in list(_watched)]):
         with _guard.guarded("starting a forked child"):
-            thing.after_fork()
+            call()
 
 
 if hasattr(os, "register_at_fork"):

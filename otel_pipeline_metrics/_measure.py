@@ -7,10 +7,9 @@ has more to say than a duration: it has an `Execution`, which costs as much agai
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _gc, _guard, _hooks, _privacy, _series
+from otel_pipeline_metrics import _clock, _fork, _gc, _guard, _hooks, _privacy, _series
 from otel_pipeline_metrics._draining import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._execution import NOTHING, Details, Execution, whole
 from otel_pipeline_metrics._model import StageResult, outcome_of, qualified_name
@@ -377,6 +376,7 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
     return result if context is None else result._replace(context=context)
 
 
+@_fork.in_child
 def _leave_to_parent() -> None:
     """Let what a forked child is in the middle of be its parent's: no number and no span of it."""
     cell = current.get()
@@ -386,7 +386,3 @@ def _leave_to_parent() -> None:
             execution.series = None  # closed
         outer = getattr(cell[1], "old_value", None)
         cell = outer if isinstance(outer, list) else None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)

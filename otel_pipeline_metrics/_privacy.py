@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from otel_pipeline_metrics import _guard, _semconv
+from otel_pipeline_metrics import _fork, _guard, _semconv
 from otel_pipeline_metrics._tally import Tally
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ _REMEMBERED: Final = 100
 forbidden_keys = Tally()
 """Attributes that were dropped because of their key."""
 cut_messages = Tally()
+for _tally in (forbidden_keys, cut_messages):
+    _fork.in_child(_tally.reset)
 
 
 def snake(key: str) -> str:
@@ -227,13 +228,3 @@ def cut(text: str, length: int | None = None) -> str:
 
 def _hidden(pair: re.Match[str]) -> str:
     return pair[0] if permits(pair[1]) else f"{pair[1]}=***"
-
-
-def _after_fork() -> None:
-    """A forked child counts its own."""
-    forbidden_keys.reset()
-    cut_messages.reset()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -6,12 +6,11 @@ The hot path only appends to a series. `_draining` takes what waits to the sinks
 from __future__ import annotations
 
 import math
-import os
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from otel_pipeline_metrics import _cardinality, _clock, _gc, _hooks
+from otel_pipeline_metrics import _cardinality, _clock, _fork, _gc, _hooks
 from otel_pipeline_metrics._model import StageKey, TimeInStates
 
 if TYPE_CHECKING:
@@ -368,6 +367,7 @@ def all_series() -> Iterator[Series]:
         yield from list(scope.series.values())
 
 
+@_fork.in_child
 def reset_after_fork() -> None:
     """Start a child from zero: what the parent measured, or began, is the parent's to report."""
     for scope in (*list(scopes), *list(ended_scopes)):
@@ -375,7 +375,3 @@ def reset_after_fork() -> None:
         scope.workers.clear()
         # What ends now but began in the parent is appended to a series that nobody drains.
         scope.series.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=reset_after_fork)

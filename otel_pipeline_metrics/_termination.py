@@ -14,7 +14,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
-from otel_pipeline_metrics import _config, _guard
+from otel_pipeline_metrics import _config, _fork, _guard
 from otel_pipeline_metrics._undivided import put_off
 
 if TYPE_CHECKING:
@@ -107,10 +107,7 @@ def _finish(done: threading.Event) -> None:
         done.set()
 
 
+@_fork.in_child
 def _in_child() -> None:
     # the parent's runs are the parent's to report
     _runs.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import sys
 import threading
 from collections import deque
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics import _clock, _series
+from otel_pipeline_metrics import _clock, _fork, _series
 from otel_pipeline_metrics._model import TimeInStates, WaitState
 
 if TYPE_CHECKING:
@@ -354,11 +353,8 @@ def add_time(time: TimeInStates, more: TimeInStates) -> None:
     time.blocked += more.blocked
 
 
+@_fork.in_child
 def _forget_parent() -> None:
     """Let the parent's workers be none of a forked child's, whatever still knows them."""
     global _first_number  # noqa: PLW0603 - as said
     _first_number = next(_numbers)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_parent)

@@ -52,20 +52,14 @@ SLACK_S: Final = 0.5
 """What an exporter may take longer than its timeout before it is given up."""
 
 
-class _Environment:
-    """`os.environ` while it is repaired: one at a time."""
-
-    def __init__(self) -> None:
-        self.after_fork()
-        _fork.watch(self)
-
-    def after_fork(self) -> None:
-        """Be free: whoever repaired it is a thread of the parent's."""
-        # a signal handler may configure anew in the middle
-        self.lock = threading.RLock()
+_environment_lock = threading.RLock()  # a signal handler may configure anew in the middle
 
 
-_environment = _Environment()
+@_fork.in_child
+def _free_environment() -> None:
+    """Let the environment be free: whoever repaired it is a thread of the parent's."""
+    global _environment_lock  # noqa: PLW0603 - as said
+    _environment_lock = threading.RLock()
 
 
 class ForkedError(RuntimeError):
@@ -81,7 +75,7 @@ def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
     if not repairs:
         yield
         return
-    with _environment.lock:
+    with _environment_lock:
         before = {name: os.environ[name] for name in repairs if name in os.environ}
         try:
             for name, value in repairs.items():

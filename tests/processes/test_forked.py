@@ -155,7 +155,7 @@ def test_locks_that_another_thread_holds() -> None:
         opm.configure()
         held, done = threading.Event(), threading.Event()
         def hold():
-            with _configure._lock, _draining._drain_lock, exporters._environment.lock:
+            with _configure._lock, _draining._drain_lock, exporters._environment_lock:
                 held.set()
                 done.wait(30)
         thread = threading.Thread(target=hold)
