@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace import NoOpTracerProvider
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _hooks, _series, _telemetry
+from otel_pipeline_metrics._core import hooks, series
+from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -143,12 +144,12 @@ def installed(
     tracer_provider: Any, meter_provider: Any, spans_per_second: float | None = None
 ) -> Callable[[], None]:
     """Return what puts these providers in force, without a `configure()` for each round."""
-    telemetry = _telemetry.Telemetry(tracer_provider, meter_provider)
+    telemetry = sink.Telemetry(tracer_provider, meter_provider)
 
     def put_in_force() -> None:
-        _hooks.workers = None  # as in a program without queues
-        _telemetry.install(telemetry, retire=False)
-        _series.limit_spans(spans_per_second)
+        hooks.workers = None  # as in a program without queues
+        sink.install(telemetry, retire=False)
+        series.limit_spans(spans_per_second)
 
     return put_in_force
 
@@ -233,7 +234,7 @@ def _generators(before: Callable[[], None]) -> Iterator[Case]:
 
 def _queues(before: Callable[[], None]) -> Iterator[Case]:
     """A put and a get that do not wait; the queues' accounting is off again afterwards."""
-    from otel_pipeline_metrics import _workers
+    from otel_pipeline_metrics._stages.workers import accounting
 
     async def through_async(waiting: asyncio.Queue[int]) -> None:
         await waiting.put(1)
@@ -245,7 +246,7 @@ def _queues(before: Callable[[], None]) -> Iterator[Case]:
 
     def watched() -> None:
         before()
-        _workers.watch()
+        accounting.watch()
 
     bare, bare_async = queue.Queue[int](10), asyncio.Queue[int](10)
     ours = opm.wrap_queue(queue.Queue(10), name="bench")

@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 import otel_pipeline_metrics as opm
 from benchmarks._cases import tracers
 from examples import stdlib_index
-from otel_pipeline_metrics import _config
+from otel_pipeline_metrics._core import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ def jobs(folder: Path) -> Iterator[Job]:
         meter_provider=provider,
         console=False,
         # half the default: the budget grows in the bare half of the time too
-        spans_per_second=(_config.Config().spans_per_second or 0) / 2,
+        spans_per_second=(settings.Config().spans_per_second or 0) / 2,
     )
 
     def demo() -> None:

@@ -10,7 +10,7 @@ import otel_pipeline_metrics as opm
 from benchmarks import _virtual_time
 from benchmarks._pipelines import SOURCE
 from benchmarks._reference import makers_of, takers_of, targets
-from otel_pipeline_metrics import _config
+from otel_pipeline_metrics._core import settings
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -38,14 +38,14 @@ Watches = dict[str, Stopwatch]
 
 def measured(pipeline: Pipeline, *, real_time: bool = False) -> tuple[dict[str, Any], Watches]:
     """Run a pipeline; return its report's data, and each stage's times taken by hand."""
-    before = _config.current()
-    _config.replace(_config.Config(console=False))
+    before = settings.current()
+    settings.replace(settings.Config(console=False))
     try:
         if real_time:
             return asyncio.run(_run(pipeline))
         return _virtual_time.run(_run(pipeline))
     finally:
-        _config.replace(before)
+        settings.replace(before)
 
 
 async def _run(pipeline: Pipeline) -> tuple[dict[str, Any], Watches]:

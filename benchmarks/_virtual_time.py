@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics import _clock
+from otel_pipeline_metrics._core import clock
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -57,13 +57,13 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
 @contextlib.contextmanager
 def virtual_clock(loop: VirtualTimeLoop) -> Iterator[None]:
     """Let the library read the loop's clock."""
-    now, unix = _clock.now, _clock.unix
-    _clock.now = loop.time
-    _clock.unix = lambda: EPOCH + loop.now
+    now, unix = clock.now, clock.unix
+    clock.now = loop.time
+    clock.unix = lambda: EPOCH + loop.now
     try:
         yield
     finally:
-        _clock.now, _clock.unix = now, unix
+        clock.now, clock.unix = now, unix
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -92,7 +92,7 @@ def _one(way: str) -> dict[str, list[float]]:
     make = _theirs if way.startswith("OpenTelemetry") else _ours
     found = {f"{stages:,} stages": _timed(*make(stages)) for stages in STAGES}
     if make is _ours:
-        from otel_pipeline_metrics._probes.resources import ResourceProbe
+        from otel_pipeline_metrics._probes.resources.probe import ResourceProbe
 
         found["resources alone"] = _timed(lambda: None, ResourceProbe().read)
     return found
@@ -115,7 +115,7 @@ def _ours(stages: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     import otel_pipeline_metrics as opm
     from benchmarks._cases import f, installed
-    from otel_pipeline_metrics import _series
+    from otel_pipeline_metrics._core import series as _series
 
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)

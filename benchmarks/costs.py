@@ -164,9 +164,10 @@ async def _go_async(call: Any, calls: int) -> float:
 
 def check(made: dict[str, int]) -> None:
     """Stop unless every call of ours was recorded: no figure is met by measuring less."""
-    from otel_pipeline_metrics import _draining, _series
+    from otel_pipeline_metrics._core import drain
+    from otel_pipeline_metrics._core import series as _series
 
-    _draining.drain()
+    drain.drain()
     for series in _series.all_series():
         name = series.key.stage
         if name in made and series.ended_before != made[name]:

@@ -129,7 +129,7 @@ def _one(condition: Condition, seconds: float) -> Percentiles:
 
     import otel_pipeline_metrics as opm
     from benchmarks._cases import f, installed
-    from otel_pipeline_metrics import _draining, _series
+    from otel_pipeline_metrics._core import drain, series
 
     with _providers(condition) as provider:
         installed(NoOpTracerProvider(), provider)()
@@ -146,8 +146,8 @@ def _one(condition: Condition, seconds: float) -> Percentiles:
             for (call, clock), durations in taken.items():
                 _time(calls[call], clocks[clock], durations)
                 made += BATCH if call != "bare function" else 0
-    _draining.drain()
-    recorded = sum(s.ended_before for s in _series.all_series() if s.key.stage == "latency")
+    drain.drain()
+    recorded = sum(s.ended_before for s in series.all_series() if s.key.stage == "latency")
     if recorded != made:
         raise SystemExit(f"{made} calls, {recorded} recorded")
     return {call: {clock: _percentiles(taken[call, clock]) for clock in clocks} for call in calls}

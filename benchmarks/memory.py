@@ -59,7 +59,7 @@ def one(case: str, calls: int) -> None:
     from opentelemetry.trace import NoOpTracerProvider
 
     import otel_pipeline_metrics as opm
-    from otel_pipeline_metrics import _draining, _series
+    from otel_pipeline_metrics._core import drain, series
 
     reader = InMemoryMetricReader()
     if case != "unconfigured":
@@ -90,8 +90,8 @@ def one(case: str, calls: int) -> None:
         run.__exit__(None, None, None)
         recorded = run.report.stages[0]["count"]
     else:
-        _draining.drain()
-        recorded = sum(s.ended_before for s in _series.all_series() if s.key.stage == "work")
+        drain.drain()
+        recorded = sum(s.ended_before for s in series.all_series() if s.key.stage == "work")
     flat = recorded == calls and grown <= 1
     print(
         f"| {case} | {calls:,} | {recorded:,} | {grown:.2f} | {'met' if flat else 'missed'} |",

@@ -19,33 +19,32 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics import _telemetry as _telemetry_room
-from otel_pipeline_metrics._execution import Execution
-from otel_pipeline_metrics._model import StageResult
-from otel_pipeline_metrics._stage import Stage, current_stage, fetch, process, stage, write
-from otel_pipeline_metrics._version import __version__
-from otel_pipeline_metrics._waiting import waiting
-from otel_pipeline_metrics.environment_variables import JUDGING as _JUDGING
+from otel_pipeline_metrics._core.environment_variables import JUDGING as _JUDGING
+from otel_pipeline_metrics._core.records import StageResult
+from otel_pipeline_metrics._core.version import __version__
+from otel_pipeline_metrics._stages.execution import Execution
+from otel_pipeline_metrics._stages.stage import Stage, current_stage, fetch, process, stage, write
+from otel_pipeline_metrics._stages.waiting import waiting
+from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._configure import configure, shutdown, stats
-
-    # the alias re-exports it; `import *` must not ask for an extra that may not be there
-    from otel_pipeline_metrics._instrumentor import (
+    from otel_pipeline_metrics._lifecycle.configure import configure, shutdown, stats
+    from otel_pipeline_metrics._lifecycle.instrumentor import (
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
-    from otel_pipeline_metrics._manual import MetricsCollector, get_metrics_collector
-    from otel_pipeline_metrics._probes._queue_kinds import wrap_queue
-    from otel_pipeline_metrics._probes.caches import (
+    from otel_pipeline_metrics._lifecycle.run import Run, run
+    from otel_pipeline_metrics._probes.caches.registry import (
         counted_cache,
         register_cache,
         unregister_cache,
     )
-    from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
-    from otel_pipeline_metrics._propagate import propagate, wrap_executor
-    from otel_pipeline_metrics._readings import CacheReading, ResourceReading
-    from otel_pipeline_metrics._run import Run, run
+    from otel_pipeline_metrics._probes.manual import MetricsCollector, get_metrics_collector
+    from otel_pipeline_metrics._probes.queues.instrumented import wrap_queue
+    from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
+    from otel_pipeline_metrics._probes.resources.reading import CacheReading, ResourceReading
+    from otel_pipeline_metrics._stages.propagate import propagate, wrap_executor
     from otel_pipeline_metrics.report import RunReport
+
 
 __all__ = [
     "CacheReading",
@@ -78,27 +77,32 @@ __all__ = [
     "write",
 ]
 
+
 # Unconfigured, stages report to whatever global providers the program sets.
-_telemetry_room.current()
+sink.current()
+
+
 # What is decorated before `configure()`, or without it, is judged by the environment.
 if any(name in os.environ for name in _JUDGING):
-    from otel_pipeline_metrics import _arguments, _privacy
+    from otel_pipeline_metrics._core import privacy
+    from otel_pipeline_metrics._lifecycle import arguments
 
-    _privacy.put_in_force(_arguments.rules_of_the_environment())
+    privacy.put_in_force(arguments.rules_of_the_environment())
+
 
 # Loaded when first asked for: a module that only decorates functions pays for nothing else.
 _LAZY = {
     name: f"otel_pipeline_metrics.{module}"
     for module, names in {
-        "_configure": ("configure", "shutdown", "stats"),
-        "_instrumentor": ("PipelineMetricsInstrumentor",),
-        "_manual": ("MetricsCollector", "get_metrics_collector"),
-        "_probes._queue_kinds": ("wrap_queue",),
-        "_probes.caches": ("counted_cache", "register_cache", "unregister_cache"),
-        "_probes.monitor": ("ResourceMonitor", "ResourceSummary"),
-        "_propagate": ("propagate", "wrap_executor"),
-        "_readings": ("CacheReading", "ResourceReading"),
-        "_run": ("Run", "run"),
+        "_lifecycle.configure": ("configure", "shutdown", "stats"),
+        "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
+        "_probes.manual": ("MetricsCollector", "get_metrics_collector"),
+        "_probes.queues.instrumented": ("wrap_queue",),
+        "_probes.caches.registry": ("counted_cache", "register_cache", "unregister_cache"),
+        "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
+        "_stages.propagate": ("propagate", "wrap_executor"),
+        "_probes.resources.reading": ("CacheReading", "ResourceReading"),
+        "_lifecycle.run": ("Run", "run"),
         "report": ("RunReport",),
     }.items()
     for name in names

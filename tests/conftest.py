@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from otel_pipeline_metrics import _clock, _draining, _guard, _hooks, _series, _telemetry
+from otel_pipeline_metrics._core import clock as _clock
+from otel_pipeline_metrics._core import drain, errors, hooks, series
+from otel_pipeline_metrics._telemetry import sink as _sink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otel_pipeline_metrics._model import Batch, QueueBatch, StageResult
+    from otel_pipeline_metrics._core.records import Batch, QueueBatch, StageResult
 
 
 # What a test takes depends on what else the machine does; whether it is right does not.
@@ -28,14 +30,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture(autouse=True)
 def loud_faults() -> Iterator[None]:
     """A fault of ours fails the test that meets it."""
-    _guard.reset()
-    _guard.raise_faults = True
+    errors.reset()
+    errors.raise_faults = True
     # Property tests call one stage thousands of times; what limits spans has tests of its own.
-    _series.limit_spans(None)
+    series.limit_spans(None)
     # As in a program without queues, until the test has one.
-    _hooks.workers = None
+    hooks.workers = None
     yield
-    _guard.raise_faults = False
+    errors.raise_faults = False
 
 
 class Clock:
@@ -78,32 +80,32 @@ class Results:
 
     def durations(self, stage: str) -> list[float]:
         """Busy seconds of every invocation of `stage`, plain or not."""
-        _draining.drain()
+        drain.drain()
         found = [b for b in self.batches if b.key.stage == stage]
         return [d for b in found for d in [*b.plain, *(r.busy_s for r in b.results)]]
 
     def sizes(self, stage: str) -> list[int]:
         """Items that came out of each invocation of `stage` that tells them."""
-        _draining.drain()
+        drain.drain()
         found = [b for b in self.batches if b.key.stage == stage]
         told = [r.items_out for b in found for r in b.results if r.items_out is not None]
         return [*told, *(size for b in found for size in b.sizes)]
 
     def of(self, stage: str) -> list[StageResult]:
         """The results of `stage` that say more than a duration."""
-        _draining.drain()
+        drain.drain()
         return [r for b in self.batches if b.key.stage == stage for r in b.results]
 
 
 @pytest.fixture
 def results() -> Iterator[Results]:
     """What finished in this test; no telemetry is installed meanwhile."""
-    before = _telemetry.current()
-    _draining.drain()
+    before = _sink.current()
+    drain.drain()
     sink = Results()
-    _hooks.tracing = None
-    _draining.set_sinks((sink,))
+    hooks.tracing = None
+    drain.set_sinks((sink,))
     yield sink
-    _draining.drain()
-    _hooks.tracing = before.spans
-    _draining.set_sinks((before.stages,))
+    drain.drain()
+    hooks.tracing = before.spans
+    drain.set_sinks((before.stages,))

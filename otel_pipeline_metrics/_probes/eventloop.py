@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics import _clock, _guard
-from otel_pipeline_metrics._sketch import Sketch
+from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core.quantile_sketch import Sketch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
 
 INTERVAL_S: Final = 0.05
 
@@ -50,16 +51,16 @@ class Heartbeat:
         if self._handle is not None:
             self._handle.cancel()
             # a loop that is held up right now was late already: that counts too
-            self._note(max(0.0, _clock.now() - self._due))
+            self._note(max(0.0, clock.now() - self._due))
         self._handle = self._loop = None
 
     def _arm(self) -> None:
-        self._due = _clock.now() + INTERVAL_S
+        self._due = clock.now() + INTERVAL_S
         self._handle = self._loop.call_later(INTERVAL_S, self._beat)
 
     def _beat(self) -> None:
-        with _guard.guarded("the event loop's heartbeat"):
-            self._note(max(0.0, _clock.now() - self._due))
+        with errors.guarded("the event loop's heartbeat"):
+            self._note(max(0.0, clock.now() - self._due))
             self._arm()
 
     def _note(self, delay: float) -> None:

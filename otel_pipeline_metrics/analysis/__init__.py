@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from otel_pipeline_metrics.analysis._verdict import analyze
+from otel_pipeline_metrics.analysis.verdict import analyze
 
 __all__ = ["analyze"]

@@ -11,7 +11,7 @@ import sys
 def main() -> None:
     """Run the command with the arguments of this process, and exit."""
     try:
-        from otel_pipeline_metrics.cli._app import app
+        from otel_pipeline_metrics.cli.app import app
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] != "click":
             raise

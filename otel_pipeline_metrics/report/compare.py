@@ -4,7 +4,7 @@ Two runs of the same program never take the same time, for three reasons, and ea
 answer here:
 
 - chance: a stage's calls differ from each other. A shift must be large against their spread
-  and count (`_shift`).
+  and count (`significance`).
 - a bad minute: another program held the machine up for part of a run. The quick half of the
   calls must have slowed down as well, which a bad minute leaves alone.
 - another day: the whole machine is some per cent slower. A stage must have slowed down by
@@ -21,30 +21,49 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report._flow import in_order, number, whole
-from otel_pipeline_metrics.report._shift import RESOLUTION, Shift, sample_of, shift_of
+from otel_pipeline_metrics.report.flow import in_order, number, whole
+from otel_pipeline_metrics.report.significance import RESOLUTION, Shift, sample_of, shift_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_pipeline_metrics.report._report import RunReport
+    from otel_pipeline_metrics.report.run_report import RunReport
+
 
 Judgement = Literal[
     "slower", "slower tail", "faster", "no change", "noise", "drift", "minor", "too few",
     "not known", "new", "gone",
 ]  # fmt: skip
 
+
 FAIL_ON: Final = 0.10
 
+
 _RATE_P: Final = 0.001
+
+
 _RATE_Z: Final = 3.09
 """The same as a normal deviate."""
+
+
 _TAIL_Z: Final = 4.0
+
+
 _MIN_COUNT: Final = 4
+
+
 _MATTERS: Final = 0.01
+
+
 _TAIL_MATTERS: Final = 0.05
+
+
 _TAIL_SHIFT: Final = math.log(1.25)
+
+
 _MAX_DRIFT: Final = math.log(1.10)
+
+
 _MAX_COMMON_DRIFT: Final = math.log(1.15)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics.report._flow import (
+from otel_pipeline_metrics.report.flow import (
     dig,
     error_total,
     in_order,
@@ -17,7 +17,8 @@ from otel_pipeline_metrics.report._flow import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_pipeline_metrics.report._report import RunReport
+    from otel_pipeline_metrics.report.run_report import RunReport
+
 
 UNKNOWN = "-"
 

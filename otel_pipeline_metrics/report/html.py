@@ -10,8 +10,8 @@ import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics.report import _drawings, console
-from otel_pipeline_metrics.report._flow import (
+from otel_pipeline_metrics.report import charts, console
+from otel_pipeline_metrics.report.flow import (
     dig,
     error_total,
     finished,
@@ -27,9 +27,11 @@ from otel_pipeline_metrics.report._flow import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otel_pipeline_metrics.report._report import RunReport
+    from otel_pipeline_metrics.report.run_report import RunReport
+
 
 STATES: Final = ("busy", "idle", "blocked")
+
 
 _RESULTS: Final = {
     "success": ("good", "✓"),
@@ -99,10 +101,10 @@ def _view(report: RunReport) -> dict[str, Any]:
         "verdict": found._replace(headline=found.headline.replace(" %", "\u00a0%")),
         "flow": flow,
         "stated": any(step["is"] == "stage" and step["bar"] for step in flow),
-        "durations": _drawings.durations(ordered),
+        "durations": charts.durations(ordered),
         "stages": [_stage_row(stage) for stage in ordered],
         "queues": [_queue_row(queue) for queue in queues_in_order(report)],
-        "resources": _drawings.resources(report),
+        "resources": charts.resources(report),
         "caches": [_cache_row(cache) for cache in report.caches],
         "errors": _errors(ordered),
         "telemetry": _telemetry(report),

@@ -14,9 +14,10 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics import _clock, _guard
+from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import errors as _errors
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report._flow import (
+from otel_pipeline_metrics.report.flow import (
     finished,
     in_order,
     names,
@@ -34,10 +35,12 @@ if TYPE_CHECKING:
     from rich.table import Table
     from typing_extensions import Self
 
-    from otel_pipeline_metrics.report._report import RunReport
+    from otel_pipeline_metrics.report.run_report import RunReport
+
 
 WINDOW_S: Final = 10.0
 """Rates are those of the last ten seconds."""
+
 
 STOP_S: Final = 1.0
 """How long `stop` waits for a terminal that takes no output."""
@@ -89,7 +92,7 @@ class Live:
         """Begin to draw, if the stream is a terminal that can."""
         if self._thread is not None:
             return
-        with _guard.guarded("the live view"):
+        with _errors.guarded("the live view"):
             stream = sys.stderr if self._stream is None else self._stream
             terminal = _terminal(stream)
             if terminal is None:
@@ -110,7 +113,7 @@ class Live:
             thread.join(STOP_S)
 
     def _run(self, terminal: Console) -> None:
-        with _guard.guarded("the live view"):
+        with _errors.guarded("the live view"):
             self._draw(terminal)
 
     def _draw(self, terminal: Console) -> None:
@@ -130,7 +133,7 @@ class Live:
                 terminal.show_cursor(True)
                 while True:
                     drawn = None
-                    with _guard.guarded("the live view"):
+                    with _errors.guarded("the live view"):
                         drawn = picture_of(self._snapshot(), history)
                     if drawn is None:
                         return
@@ -139,7 +142,7 @@ class Live:
                         return
         except (OSError, ValueError) as error:
             # the terminal was closed under us, which is nobody's fault
-            _guard.logger.debug("the live view ended: %r", error)
+            _errors.logger.debug("the live view ended: %r", error)
 
 
 def _terminal(stream: Any) -> Console | None:
@@ -151,7 +154,7 @@ def _terminal(stream: Any) -> Console | None:
     try:
         from rich.console import Console
     except ImportError:
-        _guard.once(
+        _errors.once(
             "live view",
             'the live view needs rich: pip install "otel-pipeline-metrics[cli]"',
         )
@@ -173,7 +176,7 @@ class History:
 
     def add(self, report: RunReport) -> None:
         """Remember how far the run is now."""
-        now = _clock.now()
+        now = clock.now()
         counts = {stage["name"]: _count(stage)[0] for stage in report.stages}
         self._points.append(_Point(now, counts, finished(report)))
         while len(self._points) > 2 and self._points[1].at <= now - WINDOW_S:  # noqa: PLR2004

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report._flow import (
+from otel_pipeline_metrics.report.flow import (
     error_total,
     in_order,
     number,
@@ -18,7 +18,8 @@ from otel_pipeline_metrics.report._flow import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otel_pipeline_metrics.report._report import RunReport
+    from otel_pipeline_metrics.report.run_report import RunReport
+
 
 # inside a word, an underscore is no emphasis
 _SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w))")

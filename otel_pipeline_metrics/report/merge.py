@@ -9,22 +9,28 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_pipeline_metrics._sketch import REL_ERROR, Sketch
+from otel_pipeline_metrics._core.quantile_sketch import REL_ERROR, Sketch
 from otel_pipeline_metrics.analysis import analyze
-from otel_pipeline_metrics.report._flow import dig, names, number, whole
-from otel_pipeline_metrics.report._report import SCHEMA, RunReport
+from otel_pipeline_metrics.report.flow import dig, names, number, whole
+from otel_pipeline_metrics.report.run_report import SCHEMA, RunReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Sequence
 
+
 T = TypeVar("T")
+
+
 Data = dict[str, Any]
+
 
 _RESULTS: Final = ("success", None, "cancellation", "timeout", "failure")
 """From the best to the worst; None is a run that never ended."""
 
+
 _OF_A_PROCESS: Final = ("spans", "metric_points", "replayed", "guards")
 """Parts of the telemetry that count for a process and not for one run of it."""
+
 
 _COLLECTORS: Final = ("off", "ok", "unreachable")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
-from otel_pipeline_metrics.cli._app import app
+from otel_pipeline_metrics.cli.app import app
 from otel_pipeline_metrics.report import RunReport
 from tests.report import samples
 

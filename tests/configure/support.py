@@ -18,8 +18,10 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _guard, _privacy, _telemetry
-from otel_pipeline_metrics._probes import caches, resources
+from otel_pipeline_metrics._core import errors, privacy
+from otel_pipeline_metrics._probes.caches import registry
+from otel_pipeline_metrics._probes.resources import probe
+from otel_pipeline_metrics._telemetry import sink
 from tests.support.process import ROOT
 
 if TYPE_CHECKING:
@@ -94,31 +96,31 @@ def clean_slate() -> Iterator[None]:
         (metrics_internal, "_PROXY_METER_PROVIDER", metrics_internal._ProxyMeterProvider()),
     )
     before = [getattr(module, name) for module, name, _ in kept]
-    recorded = resources.manual()
+    recorded = probe.manual()
     variables = {
         name: os.environ.pop(name) for name in list(os.environ) if name.startswith("OTEL_")
     }
     for module, name, value in kept:
         setattr(module, name, value)
-    caches.reset()
-    _privacy.put_in_force(_privacy.Rules())
+    registry.reset()
+    privacy.put_in_force(privacy.Rules())
     # as after the import, on whatever the globals are or will be; what finished before is
     # nobody's
-    _telemetry.install(_telemetry.silent())
-    _telemetry.install(_telemetry.Telemetry())
+    sink.install(sink.silent())
+    sink.install(sink.Telemetry())
     try:
         yield
     finally:
         opm.shutdown()
-        caches.reset()
-        resources._manual = recorded
+        registry.reset()
+        probe._manual = recorded
         for name in [name for name in os.environ if name.startswith("OTEL_")]:
             del os.environ[name]
         os.environ.update(variables)
         for (module, name, _), value in zip(kept, before, strict=True):
             setattr(module, name, value)
-        _telemetry.install(_telemetry.Telemetry())
-        _guard.reset()
+        sink.install(sink.Telemetry())
+        errors.reset()
 
 
 def run_python(

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry import trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _config
+from otel_pipeline_metrics._core import settings
 
 if TYPE_CHECKING:
     from tests.configure.support import Captured
@@ -101,7 +101,7 @@ def test_a_broken_variable_of_ours_is_one_warning(  # noqa: PLR0917 - fixtures
     (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert record.getMessage().startswith(variable)
     assert says in record.getMessage()
-    assert _config.current().flush_timeout_s == 5.0
+    assert settings.current().flush_timeout_s == 5.0
 
 
 def test_our_variables_are_read(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_our_variables_are_read(captured: Captured, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "1.5")
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, region,")
     captured.configure(metric_attributes=["tenant", "kind"])
-    config = _config.current()
+    config = settings.current()
     assert (config.console, config.flush_timeout_s) == (False, 1.5)
     assert config.metric_attributes == ("tenant", "kind", "region")
 
@@ -119,7 +119,7 @@ def test_an_argument_wins_over_the_variable(
 ) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "true")
     captured.configure(console=False)
-    assert _config.current().console is False
+    assert settings.current().console is False
 
 
 def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:

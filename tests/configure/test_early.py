@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._telemetry import _early
+from otel_pipeline_metrics._telemetry import backlog
 
 if TYPE_CHECKING:
     from tests.configure.support import Captured
@@ -75,13 +75,13 @@ def test_queues_too(captured: Captured) -> None:
 
 def test_what_is_too_much_is_said(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "otel_pipeline_metrics")
-    for _ in range(_early.BOUND + 3000):
+    for _ in range(backlog.BOUND + 3000):
         work()
     captured.configure()
     arrived = counts(captured)["ok"]
-    assert arrived <= _early.BOUND + 1024
+    assert arrived <= backlog.BOUND + 1024
     (said,) = [r.getMessage() for r in caplog.records if "before configure()" in r.getMessage()]
-    assert said.startswith(f"{_early.BOUND + 3000 - arrived} invocations")
+    assert said.startswith(f"{backlog.BOUND + 3000 - arrived} invocations")
 
 
 def test_what_was_shut_down_stays_so(captured: Captured, other: Captured) -> None:

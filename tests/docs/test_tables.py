@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _semconv, environment_variables
-from otel_pipeline_metrics._probes import _names
+from otel_pipeline_metrics._core import environment_variables, metric_definitions
 from tests.docs.markdown import ROOT, in_code, rows
 
 if TYPE_CHECKING:
@@ -24,9 +23,9 @@ METRICS = ROOT / "docs" / "metrics.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"
 
 STAGE_ATTRIBUTES = {
-    _semconv.PIPELINE_NAME,
-    _semconv.STAGE_NAME,
-    _semconv.STAGE_KIND,
+    metric_definitions.PIPELINE_NAME,
+    metric_definitions.STAGE_NAME,
+    metric_definitions.STAGE_KIND,
 }
 KINDS = {"histogram", "counter", "up-down counter", "gauge"}
 
@@ -52,7 +51,9 @@ def table_of(path: Any) -> dict[str, Row]:
 
 def defined(module: ModuleType) -> dict[str, str]:
     """Name and unit of every metric that a module names."""
-    metrics = [value for value in vars(module).values() if isinstance(value, _semconv.Metric)]
+    metrics = [
+        value for value in vars(module).values() if isinstance(value, metric_definitions.Metric)
+    ]
     return {metric.name: metric.unit for metric in metrics}
 
 
@@ -77,7 +78,7 @@ def emitted() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("path", [README, METRICS], ids=lambda path: path.name)
 def test_the_metrics_table_is_that_of_the_code(path: Any) -> None:
     table = {name: row.unit for name, row in table_of(path).items()}
-    assert table == {**defined(_semconv), **defined(_names)}
+    assert table == {**defined(metric_definitions), **defined(metric_definitions)}
 
 
 @pytest.mark.parametrize("path", [README, METRICS], ids=lambda path: path.name)
@@ -99,7 +100,7 @@ def test_every_constant_of_the_spans_is_documented() -> None:
     text = METRICS.read_text(encoding="utf-8")
     names = [
         value
-        for value in vars(_semconv).values()
+        for value in vars(metric_definitions).values()
         if isinstance(value, str) and value.startswith(("pipeline.", "cache.", "error."))
     ]
     assert len(names) > 15
@@ -108,8 +109,8 @@ def test_every_constant_of_the_spans_is_documented() -> None:
 
 def test_the_boundaries_are_those_of_the_code() -> None:
     text = " ".join(METRICS.read_text(encoding="utf-8").split())
-    assert ", ".join(f"{bound:g}" for bound in _semconv.DURATION_BUCKETS) in text
-    assert ", ".join(f"{bound:,}" for bound in _semconv.SIZE_BUCKETS) in text
+    assert ", ".join(f"{bound:g}" for bound in metric_definitions.DURATION_BUCKETS) in text
+    assert ", ".join(f"{bound:,}" for bound in metric_definitions.SIZE_BUCKETS) in text
 
 
 @pytest.mark.parametrize("path", [README, CONFIGURATION], ids=lambda path: path.name)

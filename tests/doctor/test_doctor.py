@@ -12,11 +12,12 @@ from click.testing import CliRunner
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_pipeline_metrics import _config, doctor
-from otel_pipeline_metrics._commands import doctor as command
-from otel_pipeline_metrics._commands import replay as replay_command
-from otel_pipeline_metrics._config import Config
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._core import settings
+from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export.delivery.spool import Spool
+from otel_pipeline_metrics.cli import doctor
+from otel_pipeline_metrics.cli.telemetry_commands import doctor as command
+from otel_pipeline_metrics.cli.telemetry_commands import replay as replay_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,9 +31,9 @@ SECRET = "s3cret"  # noqa: S105
 @pytest.fixture(autouse=True)
 def configuration() -> Iterator[None]:
     """Tests may replace it."""
-    before = _config.current()
+    before = settings.current()
     yield
-    _config.replace(before)
+    settings.replace(before)
 
 
 @pytest.fixture(params=["grpc", "http/protobuf"])
@@ -158,7 +159,7 @@ def test_where_the_service_name_is_from(env: dict[str, str], said: str) -> None:
 
 
 def test_arguments_are_told_from_variables() -> None:
-    _config.replace(
+    settings.replace(
         Config(
             service_name="mine",
             exporters=("none",),

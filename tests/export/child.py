@@ -10,8 +10,8 @@ import logging
 import sys
 import time
 
-from otel_pipeline_metrics._config import Config
-from otel_pipeline_metrics.export.providers import build
+from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export.providers import build
 
 
 def main(timeout_s: float, spans: int) -> None:

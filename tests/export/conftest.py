@@ -20,14 +20,14 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_pb
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_grpc
 from opentelemetry.util._once import Once
 
-from otel_pipeline_metrics._config import Config
-from otel_pipeline_metrics.export import providers
+from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export import providers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from otel_pipeline_metrics.export.account import Ledger
-    from otel_pipeline_metrics.export.telemetry import Telemetry
+    from otel_pipeline_metrics._export.delivery.ledger import Ledger
+    from otel_pipeline_metrics._export.flush import Telemetry
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
-from otel_pipeline_metrics import _semconv
-from otel_pipeline_metrics.export import _text
-from otel_pipeline_metrics.export.console import (
+from otel_pipeline_metrics._core import metric_definitions
+from otel_pipeline_metrics._export import console_text
+from otel_pipeline_metrics._export.console import (
     LINES_PER_NAME,
     ConsoleMetricExporter,
     ConsoleSpanExporter,
@@ -66,12 +66,12 @@ def written(*spans: ReadableSpan, flush: bool = False) -> list[str]:
 class TestSpans:
     def test_a_stage(self) -> None:
         given = {
-            _semconv.PIPELINE_NAME: "nightly",
-            _semconv.STAGE_NAME: "fetch",
-            _semconv.STAGE_KIND: "fetch",
-            _semconv.STAGE_OUTCOME: "ok",
-            _semconv.STAGE_ITEMS_OUT: 20,
-            _semconv.STAGE_IO_OUT: 2048,
+            metric_definitions.PIPELINE_NAME: "nightly",
+            metric_definitions.STAGE_NAME: "fetch",
+            metric_definitions.STAGE_KIND: "fetch",
+            metric_definitions.STAGE_OUTCOME: "ok",
+            metric_definitions.STAGE_ITEMS_OUT: 20,
+            metric_definitions.STAGE_IO_OUT: 2048,
         }
 
         assert written(span(attributes=given)) == [
@@ -82,7 +82,7 @@ class TestSpans:
         ]
 
     def test_an_error(self) -> None:
-        given = {_semconv.ERROR_TYPE: "ValueError"}
+        given = {metric_definitions.ERROR_TYPE: "ValueError"}
 
         assert written(span("parse", 45_000, given, StatusCode.ERROR)) == [
             "22:13:20.512  parse            45.0 µs  error  error.type=ValueError  trace 4bf92f35"
@@ -91,11 +91,11 @@ class TestSpans:
     @pytest.mark.parametrize(
         ("attributes", "word"),
         [
-            ({_semconv.STAGE_OUTCOME: "cancelled"}, "cancelled"),
-            ({_semconv.STAGE_OUTCOME: "abandoned"}, "abandoned"),
-            ({_semconv.RUN_RESULT: "success"}, "ok   "),
-            ({_semconv.RUN_RESULT: "failure"}, "error"),
-            ({_semconv.RUN_RESULT: "timeout"}, "timeout"),
+            ({metric_definitions.STAGE_OUTCOME: "cancelled"}, "cancelled"),
+            ({metric_definitions.STAGE_OUTCOME: "abandoned"}, "abandoned"),
+            ({metric_definitions.RUN_RESULT: "success"}, "ok   "),
+            ({metric_definitions.RUN_RESULT: "failure"}, "error"),
+            ({metric_definitions.RUN_RESULT: "timeout"}, "timeout"),
         ],
     )
     def test_how_it_ended(self, attributes: dict[str, Any], word: str) -> None:
@@ -165,10 +165,10 @@ class TestMetrics:
         reader = InMemoryMetricReader()
         provider = MeterProvider([reader], shutdown_on_exit=False)
         meter = provider.get_meter("test")
-        stage = {_semconv.STAGE_NAME: "parse"}
+        stage = {metric_definitions.STAGE_NAME: "parse"}
         items = meter.create_counter("pipeline.stage.items", "{item}")
-        items.add(12_000, {**stage, _semconv.IO_DIRECTION: "out"})
-        items.add(1, {**stage, _semconv.IO_DIRECTION: "in"})
+        items.add(12_000, {**stage, metric_definitions.IO_DIRECTION: "out"})
+        items.add(1, {**stage, metric_definitions.IO_DIRECTION: "in"})
         meter.create_counter("pipeline.stage.retries", "{retry}").add(3, stage)
         meter.create_gauge("pipeline.cache.hit.ratio", "1").set(0.98765, {"cache.name": "geo"})
         meter.create_gauge("pipeline.run.last_success.time", "s").set(1_700_000_000.5)
@@ -245,7 +245,7 @@ class TestMetrics:
     ],
 )
 def test_duration(seconds: float, expected: str) -> None:
-    assert _text.duration(seconds) == expected
+    assert console_text.duration(seconds) == expected
 
 
 @pytest.mark.parametrize(
@@ -263,4 +263,4 @@ def test_duration(seconds: float, expected: str) -> None:
     ],
 )
 def test_quantity(value: float, unit: str, expected: str) -> None:
-    assert _text.quantity(value, unit) == expected
+    assert console_text.quantity(value, unit) == expected

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_pipeline_metrics.export import _values
-from otel_pipeline_metrics.export.environment import ExportPlan, endpoint, plan, redact_endpoint
+from otel_pipeline_metrics._export import environment_checks
+from otel_pipeline_metrics._export.environment import ExportPlan, endpoint, plan, redact_endpoint
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -298,10 +298,10 @@ def test_redact_endpoint(url: str, expected: str) -> None:
 NAMES = sorted(
     {ENDPOINT, PROTOCOL, "OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_SDK_DISABLED"}
     | {"OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_TRACES_SAMPLER_ARG"}
-    | set(_values._CHOICES)
-    | set(_values._PAIRS)
-    | set(_values._BSP_DEFAULTS)
-    | set(_values._READER_DEFAULTS)
+    | set(environment_checks._CHOICES)
+    | set(environment_checks._PAIRS)
+    | set(environment_checks._BSP_DEFAULTS)
+    | set(environment_checks._READER_DEFAULTS)
 )
 
 
@@ -322,7 +322,7 @@ def test_no_problem_quotes_a_header(secret: str) -> None:
 
 def test_it_needs_no_sdk() -> None:
     code = (
-        "import sys, otel_pipeline_metrics.export.environment;"
+        "import sys, otel_pipeline_metrics._export.environment;"
         "sys.exit(any(name.startswith('opentelemetry.sdk') for name in sys.modules))"
     )
 

@@ -12,16 +12,17 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_pipeline_metrics.export import exporters, quiet
-from otel_pipeline_metrics.export.counting import Account, CountingSpanExporter
-from otel_pipeline_metrics.export.flush import Lane, wait_for
+from otel_pipeline_metrics._export import exporters
+from otel_pipeline_metrics._export.background import Lane, wait_for
+from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
+from otel_pipeline_metrics._export.delivery.counting_exporters import Account, CountingSpanExporter
 
 from .conftest import use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from otel_pipeline_metrics.export.telemetry import Telemetry
+    from otel_pipeline_metrics._export.flush import Telemetry
 
     Build = Callable[..., Telemetry]
 
@@ -290,15 +291,15 @@ class TestLane:
 
 class TestQuiet:
     @pytest.fixture(autouse=True)
-    def installed(self) -> Iterator[quiet.Filter]:
-        log_filter = quiet.Filter()
+    def installed(self) -> Iterator[_log_filter.Filter]:
+        log_filter = _log_filter.Filter()
         log_filter.install()
         yield log_filter
         log_filter.remove()
 
     def test_only_what_our_exporters_say_is_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
         sdk_logger.error("before")
-        with quiet.exporting():
+        with _log_filter.exporting():
             sdk_logger.error("inside")
             sdk_logger.critical("critical")
             logging.getLogger("somebody.else").error("other")
@@ -307,13 +308,13 @@ class TestQuiet:
         assert messages(caplog) == ["before", "critical", "other", "after"]
 
     def test_it_stays_until_the_last_one_is_out(
-        self, installed: quiet.Filter, caplog: pytest.LogCaptureFixture
+        self, installed: _log_filter.Filter, caplog: pytest.LogCaptureFixture
     ) -> None:
         """An exporter that was given up at the deadline fails later."""
         inside, go_on = threading.Event(), threading.Event()
 
         def hang() -> None:
-            with quiet.exporting():
+            with _log_filter.exporting():
                 inside.set()
                 go_on.wait(10)
                 sdk_logger.error("cannot send to user:s3cret@host")
@@ -323,7 +324,7 @@ class TestQuiet:
         inside.wait(10)
         installed.remove()
         assert installed in sdk_logger.filters
-        with quiet.exporting():
+        with _log_filter.exporting():
             sdk_logger.error("of the next one")
         go_on.set()
         thread.join()
@@ -332,12 +333,12 @@ class TestQuiet:
         assert installed not in sdk_logger.filters
 
     def test_where_the_lines_are_wanted_secrets_are_taken_out(
-        self, installed: quiet.Filter, caplog: pytest.LogCaptureFixture
+        self, installed: _log_filter.Filter, caplog: pytest.LogCaptureFixture
     ) -> None:
         installed.remove()
-        log_filter = quiet.Filter(("user:s3cret", "s3cret"))
+        log_filter = _log_filter.Filter(("user:s3cret", "s3cret"))
         log_filter.install()
-        with quiet.exporting():
+        with _log_filter.exporting():
             error = ConnectionError("to user:s3cret@host?s3cret")
             sdk_logger.error("failed: %s", "s3cret", exc_info=error)
         sdk_logger.error("not ours: s3cret")
@@ -349,7 +350,7 @@ class TestQuiet:
         assert "s3cret" not in caplog.text.replace(second, "")
 
     def test_other_threads_keep_their_voice(self, caplog: pytest.LogCaptureFixture) -> None:
-        with quiet.exporting():
+        with _log_filter.exporting():
             thread = threading.Thread(target=sdk_logger.error, args=("their own exporter",))
             thread.start()
             thread.join()
@@ -365,16 +366,16 @@ class TestQuiet:
         ],
     )
     def test_the_reason_is_a_class_or_a_status(self, args: Any, reason: str | None) -> None:
-        with quiet.exporting() as heard:
+        with _log_filter.exporting() as heard:
             sdk_logger.error(" ".join(["%s"] * len(args)), *args)
 
         assert heard.reason == reason
 
     def test_it_can_be_removed(
-        self, installed: quiet.Filter, caplog: pytest.LogCaptureFixture
+        self, installed: _log_filter.Filter, caplog: pytest.LogCaptureFixture
     ) -> None:
         installed.remove()
-        with quiet.exporting():
+        with _log_filter.exporting():
             sdk_logger.error("inside")
 
         assert messages(caplog) == ["inside"]
@@ -390,7 +391,7 @@ def test_exporters_keep_their_lines_if_asked(
         sdk_logger.error("own words")
         return True
 
-    monkeypatch.setenv(quiet.ENVIRONMENT_VARIABLE, "true")
+    monkeypatch.setenv(_log_filter.ENVIRONMENT_VARIABLE, "true")
     collector.behaviour = complain
     telemetry = build()
     use(telemetry)

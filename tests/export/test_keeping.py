@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics.export import carrier
-from otel_pipeline_metrics.export.account import Ledger
-from otel_pipeline_metrics.export.replay import ReplayError, replay
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._export.delivery import delivery
+from otel_pipeline_metrics._export.delivery.ledger import Ledger
+from otel_pipeline_metrics._export.delivery.spool import Spool
+from otel_pipeline_metrics._export.replay import ReplayError, replay
 
 from .conftest import Received, make_spans, points, spans, use
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from otel_pipeline_metrics.export.telemetry import Telemetry
+    from otel_pipeline_metrics._export.flush import Telemetry
 
     Build = Callable[..., Telemetry]
 
@@ -34,7 +34,7 @@ def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that failed is tried again at once."""
-    monkeypatch.setattr(carrier, "PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(delivery, "PAUSE_S", (0.0, 0.0))
 
 
 def test_it_is_kept_and_sent_when_the_collector_is_back(
@@ -261,7 +261,7 @@ def test_not_sampled_is_counted(
 def test_while_it_pauses_the_collector_is_left_alone(
     build: Build, collector: Received, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(carrier, "PAUSE_S", (60.0, 60.0))
+    monkeypatch.setattr(delivery, "PAUSE_S", (60.0, 60.0))
     collector.later = True
     telemetry = build(spool=tmp_path)
     make_spans(telemetry, 1)

@@ -13,10 +13,11 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.sdk import environment_variables
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_pipeline_metrics.export import carrier, exporters, wire
-from otel_pipeline_metrics.export.account import Account, Ledger
-from otel_pipeline_metrics.export.counting import CountingSpanExporter
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._export import exporters
+from otel_pipeline_metrics._export.delivery import delivery, responses
+from otel_pipeline_metrics._export.delivery.counting_exporters import CountingSpanExporter
+from otel_pipeline_metrics._export.delivery.ledger import Account, Ledger
+from otel_pipeline_metrics._export.delivery.spool import Spool
 
 from .conftest import Received, make_spans, spans, use
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from otel_pipeline_metrics.export.telemetry import Telemetry
+    from otel_pipeline_metrics._export.flush import Telemetry
 
     Build = Callable[..., Telemetry]
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A collector that failed is tried again at once."""
-    monkeypatch.setattr(carrier, "PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(delivery, "PAUSE_S", (0.0, 0.0))
 
 
 class Exporter(SpanExporter):
@@ -298,4 +299,4 @@ def test_the_sdks_own_metrics_agree(
     ],
 )
 def test_for_good(reason: str | None, expected: bool) -> None:
-    assert wire.for_good(reason) is expected
+    assert responses.for_good(reason) is expected

@@ -15,7 +15,7 @@ from .conftest import Received, use
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics.export.telemetry import Telemetry
+    from otel_pipeline_metrics._export.flush import Telemetry
 
     Build = Callable[..., Telemetry]
 
@@ -102,8 +102,8 @@ def test_a_process_ends_with_everything_sent(collector: Received) -> None:
 
 FORK = """
 import os, sys
-from otel_pipeline_metrics._config import Config
-from otel_pipeline_metrics.export.providers import build
+from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export.providers import build
 telemetry = build(Config())
 tracer = telemetry.tracer_provider.get_tracer("fork")
 tracer.start_span("parent").end()

@@ -17,8 +17,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_pipeline_metrics import _guard
-from otel_pipeline_metrics.export import _globals, exporters, providers
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._export import exporters, global_providers, providers
 
 from .conftest import global_meter_provider, global_tracer_provider, use
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from otel_pipeline_metrics.export.telemetry import Telemetry
+    from otel_pipeline_metrics._export.flush import Telemetry
 
     Build = Callable[..., Telemetry]
 
@@ -314,7 +314,7 @@ class TestAgain:
 
     def test_a_user_provider_set_in_between_stays(self, build: Build) -> None:
         build().shutdown(1)
-        _globals.forget_ours()
+        global_providers.forget_ours()
         theirs = MeterProvider(shutdown_on_exit=False)
         metrics.set_meter_provider(theirs)
 
@@ -354,7 +354,7 @@ def metrics_delta() -> dict[type, Any]:
 def test_faults_of_the_sdk_do_not_reach_the_caller(
     build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_guard, "raise_faults", False)
+    monkeypatch.setattr(errors, "raise_faults", False)
 
     def broken(*_: object) -> Any:
         raise RuntimeError("no resource")

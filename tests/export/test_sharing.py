@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics.export.replay import replay
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._export.delivery.spool import Spool
+from otel_pipeline_metrics._export.replay import replay
 
 if TYPE_CHECKING:
     from .conftest import Received
@@ -28,7 +28,7 @@ LINE = (
 )
 REPLAY = (
     "import sys\n"
-    "from otel_pipeline_metrics.export.replay import replay\n"
+    "from otel_pipeline_metrics._export.replay import replay\n"
     "print(sum(each.sent for each in replay(sys.argv[1])))\n"
 )
 
@@ -65,7 +65,8 @@ def test_each_batch_is_sent_once(http: Received, tmp_path: Path) -> None:
 
 CRASH = """
 import os, sys
-from otel_pipeline_metrics.export import replay, spool
+from otel_pipeline_metrics._export import replay
+from otel_pipeline_metrics._export.delivery import spool
 spool.Spool.done = lambda *args, **kwargs: os._exit(9)
 replay.replay(sys.argv[1])
 """
@@ -89,8 +90,8 @@ def test_a_crash_between_sending_and_deleting_sends_twice(http: Received, tmp_pa
 FORK = """
 import json, os, sys
 from pathlib import Path
-from otel_pipeline_metrics._config import Config
-from otel_pipeline_metrics.export.providers import build
+from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export.providers import build
 telemetry = build(Config(spool=Path(sys.argv[1])))
 tracer = telemetry.tracer_provider.get_tracer("fork")
 for _ in range(5):

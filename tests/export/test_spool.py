@@ -16,10 +16,10 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Link
 
-from otel_pipeline_metrics._config import Config
-from otel_pipeline_metrics.export import otlp_json, spool
-from otel_pipeline_metrics.export.account import Account
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export.delivery import otlp_json, spool
+from otel_pipeline_metrics._export.delivery.ledger import Account
+from otel_pipeline_metrics._export.delivery.spool import Spool
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,8 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from otel_pipeline_metrics.export import exporters, wire
+from otel_pipeline_metrics._export import exporters
+from otel_pipeline_metrics._export.delivery import responses
 from tests.faults.collector.servers import Collector
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Backend:
 
     def send(self, own: Any) -> bool:
         """Take a request, the exporter's own or what stands in its place, or fail."""
-        exchange = wire._here.exchange
+        exchange = responses._here.exchange
         assert exchange is not None
         if self._fault == "raises":
             raise RuntimeError("an exporter's bug")
@@ -58,12 +59,12 @@ class Backend:
             return False
         if self._fault.startswith("refuses"):
             status = "HTTP 400" if self._fault == "refuses for good" else "HTTP 503"
-            exchange.answer = wire.Answer(ok=False, reason=status)
+            exchange.answer = responses.Answer(ok=False, reason=status)
             return False
         answer = self.collector.take(own if exchange.instead is None else exchange.instead)
         part = answer.partial_success
         rejected = getattr(part, "rejected_spans", 0) or getattr(part, "rejected_data_points", 0)
-        exchange.answer = wire.Answer(ok=True, rejected=rejected)
+        exchange.answer = responses.Answer(ok=True, rejected=rejected)
         return True
 
 

@@ -30,15 +30,18 @@ from hypothesis.stateful import (
 )
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _config, _configure, _guard
-from otel_pipeline_metrics.export import carrier, exporters, telemetry
-from otel_pipeline_metrics.export.flush import wait_for
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import settings as _settings
+from otel_pipeline_metrics._export import exporters, flush
+from otel_pipeline_metrics._export.background import wait_for
+from otel_pipeline_metrics._export.delivery import delivery
+from otel_pipeline_metrics._export.delivery.spool import Spool
+from otel_pipeline_metrics._lifecycle import configure
 from tests.configure.support import clean_slate
 from tests.faults.backend import FAULTS, Backend, Fault
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics.export.telemetry import Telemetry
+    from otel_pipeline_metrics._export.flush import Telemetry
 
 FLUSH_S = 5.0
 """A backend in the process needs milliseconds of it, even where the machine is busy."""
@@ -107,7 +110,7 @@ class Life(RuleBasedStateMachine):
             spool=directory,
             spool_max_bytes=1 if spool == "full" else 10**8,
         )
-        export = _configure._export
+        export = configure._export
         assert export is not None
         self.current = Configured(export, sampled, directory)
         if self.early:
@@ -245,7 +248,7 @@ class Life(RuleBasedStateMachine):
             # what hung has failed now, and is kept or dropped
             assert wait_for(each.export._late, time.monotonic() + PATIENCE_S)
         self.fault = fault
-        _config.replace(dataclasses.replace(_config.current(), flush_timeout_s=self._flush_s))
+        _settings.replace(dataclasses.replace(_settings.current(), flush_timeout_s=self._flush_s))
 
     @property
     def _flush_s(self) -> float:
@@ -278,7 +281,7 @@ class Life(RuleBasedStateMachine):
             for stage in STAGES:
                 calls = sum(each.calls[stage] for each in self.all)
                 assert self.backend.collector.calls(stage) == calls
-        assert not [said for said in _guard._said if said.startswith("internal")]
+        assert not [said for said in errors._said if said.startswith("internal")]
 
     def _check_ledger(self, each: Configured) -> None:
         stats = each.export.stats()
@@ -302,9 +305,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """A step takes milliseconds, and nothing is exported but where a step says so."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", NEVER_MS)
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", NEVER_MS)
-    monkeypatch.setattr(telemetry, "GRACE_S", 0.02)
-    monkeypatch.setattr(telemetry, "WRITING_S", (0.01, 0.0))
-    monkeypatch.setattr(carrier, "PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(flush, "GRACE_S", 0.02)
+    monkeypatch.setattr(flush, "WRITING_S", (0.01, 0.0))
+    monkeypatch.setattr(delivery, "PAUSE_S", (0.0, 0.0))
 
 
 TestLife = pytest.mark.slow(Life.TestCase)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics import _cardinality, _guard, _privacy, _series
+from otel_pipeline_metrics._core import cardinality, errors, privacy
+from otel_pipeline_metrics._core import series as _series
 from tests.configure.support import Captured, clean_slate
 from tests.export.conftest import grpc_collector, http_collector
 
@@ -20,15 +21,15 @@ __all__ = ["grpc_collector", "http_collector"]
 @pytest.fixture(autouse=True)
 def slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with clean_slate():
-        _privacy.dropped_before()
-        for tally in (_privacy.forbidden_keys, _privacy.cut_messages, _cardinality.others):
+        privacy.dropped_before()
+        for tally in (privacy.forbidden_keys, privacy.cut_messages, cardinality.others):
             tally.reset()
         monkeypatch.setattr(_series, "_stage_ids", {})
         monkeypatch.setattr(_series, "_described", {})
-        monkeypatch.setattr(_cardinality, "names", _cardinality.Distinct(_cardinality.MAX_NAMES))
+        monkeypatch.setattr(cardinality, "names", cardinality.Distinct(cardinality.MAX_NAMES))
         series = dict(_series.process_scope.series)
         _series.process_scope.series.clear()
-        _guard.reset()
+        errors.reset()
         yield
         _series.process_scope.series.clear()
         _series.process_scope.series.update(series)

@@ -8,7 +8,7 @@ import pytest
 from opentelemetry import trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _privacy, _series
+from otel_pipeline_metrics._core import privacy, series
 from tests.configure.support import run_python
 
 if TYPE_CHECKING:
@@ -142,25 +142,25 @@ def test_strict_where_the_development_console_is_on_unless_told(
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     opm.configure(**arguments)
-    assert _privacy.rules().strict is strict
+    assert privacy.rules().strict is strict
     opm.shutdown()
 
 
 def test_not_with_providers_of_the_users_own(captured: Captured) -> None:
     captured.configure()
-    assert not _privacy.rules().strict
+    assert not privacy.rules().strict
     opm.shutdown()
     captured.install()
     opm.configure()
-    assert not _privacy.rules().strict
+    assert not privacy.rules().strict
 
 
 def test_shutdown_ends_it() -> None:
     opm.configure(exporter="none", strict=True, forbidden_keys=["tenant"])
     opm.shutdown()
     opm.stage("s", attributes=WRONG)
-    assert not _privacy.rules().strict
-    assert _privacy.rules().words == _privacy.WORDS
+    assert not privacy.rules().strict
+    assert privacy.rules().words == privacy.WORDS
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_arguments_of_configure(argument: str, value: Any, captured: Captured) -
     # what was configured before stays in force
     function_({"tenant": "a"})
     assert captured.span_names() == ["s"]
-    assert not _privacy.rules().strict
+    assert not privacy.rules().strict
     captured.configure(console=False, **{argument: value})
     assert dropped() == 1
 
@@ -225,7 +225,7 @@ def test_a_refused_configure_leaves_the_exporters_at_work(
 def test_names_of_the_conventions_for_resources_stay(key: str) -> None:
     """They describe a process, and the conventions call them so."""
     opm.configure(exporter="console", console=False, resource_attributes={key: "x"})
-    assert _privacy.rules().strict
+    assert privacy.rules().strict
     assert trace.get_tracer_provider().resource.attributes[key] == "x"  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="attributes: the key"):
         opm.stage("s", attributes={key: "x"})
@@ -276,7 +276,7 @@ def test_configure_strict_names_a_stage_that_lost_an_attribute_before(captured: 
 def test_the_implied_one_only_has_warned(said: pytest.LogCaptureFixture) -> None:
     opm.stage("early", attributes=WRONG)(lambda: None)
     opm.configure(exporter="console", console=False)
-    assert _privacy.rules().strict
+    assert privacy.rules().strict
     assert [m for m in said.messages if "'user.email' of stage 'early' is dropped" in m]
 
 
@@ -327,7 +327,7 @@ def test_keys_made_from_data_keep_memory_and_log_small(
         for number in range(5000):
             stage.set_attribute(f"row{number}.name", "x")
     assert dropped() == 5000
-    assert len(_privacy._judged) <= 1000
+    assert len(privacy._judged) <= 1000
     assert len(said.messages) <= 1001
     assert "no more follow" in said.messages[-1]
 
@@ -336,5 +336,5 @@ def test_a_stage_in_another_process_keeps_its_attributes() -> None:
     """The identity is interned by what is left of them."""
     stage = opm.stage("s", attributes=WRONG)(len)
     assert stage([]) == 0
-    (identity,) = _series._described.values()
+    (identity,) = series._described.values()
     assert identity.attributes == {"tenant": "a"}

@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _cardinality, _series
-from otel_pipeline_metrics._cardinality import MAX_NAMES, OTHER, Distinct
-from otel_pipeline_metrics._probes import caches, queues
+from otel_pipeline_metrics._core import cardinality
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.cardinality import MAX_NAMES, OTHER, Distinct
+from otel_pipeline_metrics._probes.caches import registry as caches_registry
+from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from tests.configure.support import run_python
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ N = 10_000
 @pytest.fixture(autouse=True)
 def default_limit() -> Iterator[None]:
     yield
-    assert _cardinality.max_values == 200, "configure() did not put it back"
+    assert cardinality.max_values == 200, "configure() did not put it back"
 
 
 def others() -> int:
@@ -205,16 +207,16 @@ def test_pipelines_made_from_data(captured: Captured, said: pytest.LogCaptureFix
 
 
 def test_queues_made_from_data(said: pytest.LogCaptureFixture) -> None:
-    before = set(queues.known_sizes())
+    before = set(queues_registry.known_sizes())
     alive = []
     for number in range(MAX_NAMES + 3):
         made: Any = opm.wrap_queue(queue.Queue(5), name=f"queue {number}")
         made.put(number)
         alive.append(made)
-    sizes = queues.sizes()
+    sizes = queues_registry.sizes()
     assert len(set(sizes) - before) == MAX_NAMES + 1
     assert sizes[OTHER] == 3
-    assert queues.capacities()[OTHER] == 15
+    assert queues_registry.capacities()[OTHER] == 15
     assert "different queue names" in only(said)
     assert others() == 3
 
@@ -228,7 +230,7 @@ def test_caches_made_from_data(said: pytest.LogCaptureFixture) -> None:
     for number in range(MAX_NAMES + 3):
         collector.record_cache(f"cache {number}", hits=1, misses=2)
     opm.register_cache("one more", cached)
-    found = {reading.name: reading for reading in caches.read_all()}
+    found = {reading.name: reading for reading in caches_registry.read_all()}
     assert len(found) == MAX_NAMES + 1
     assert found[OTHER].hits == 3
     assert len(collector.caches) == MAX_NAMES + 1

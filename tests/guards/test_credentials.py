@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics.export._values import secrets
+from otel_pipeline_metrics._export.environment_checks import secrets
 from tests.configure.support import run_python
 from tests.faults.collector.servers import collector
 
@@ -21,8 +21,8 @@ PROGRAM = """
 import logging, os, sys
 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import doctor
-from otel_pipeline_metrics.export.replay import replay
+from otel_pipeline_metrics.cli import doctor
+from otel_pipeline_metrics._export.replay import replay
 
 opm.configure(service_name="c", console=True, flush_timeout=1.5)
 with opm.run("r", report="report.json", resources=False) as run:

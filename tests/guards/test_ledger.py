@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _configure
+from otel_pipeline_metrics._lifecycle import configure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +35,8 @@ def run(stages: int = 3) -> dict[str, Any]:
 
 
 def flush() -> None:
-    assert _configure._export is not None
-    _configure._export.flush(10)
+    assert configure._export is not None
+    configure._export.flush(10)
 
 
 def test_exact_at_each_runs_end(http_collector: Received, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _manual
+from otel_pipeline_metrics._probes import manual
 from tests.configure.support import run_python
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def test_there_is_one() -> None:
 
 
 def test_there_is_one_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_manual, "_collectors", {})
+    monkeypatch.setattr(manual, "_collectors", {})
     barrier = threading.Barrier(8)
     found: list[opm.MetricsCollector] = []
 

@@ -14,7 +14,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import PipelineMetricsInstrumentor, environment_variables
+from otel_pipeline_metrics import PipelineMetricsInstrumentor
+from otel_pipeline_metrics._core import environment_variables
 from tests.configure.support import run_python
 
 if TYPE_CHECKING:
@@ -248,7 +249,7 @@ def test_a_build_that_raises_is_logged_and_never_raised(
     quiet_faults: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from otel_pipeline_metrics.export import providers
+    from otel_pipeline_metrics._export import providers
 
     def broken(_: object) -> None:
         raise RuntimeError("cannot build")
@@ -291,7 +292,7 @@ def test_a_failing_shutdown_is_never_raised(
     quiet_faults: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from otel_pipeline_metrics import _configure
+    from otel_pipeline_metrics._lifecycle import configure
 
     captured.install()
     instrumentor.instrument()
@@ -300,7 +301,7 @@ def test_a_failing_shutdown_is_never_raised(
         raise RuntimeError("cannot shut down")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_configure, "shutdown", broken)
+        patch.setattr(configure, "shutdown", broken)
         instrumentor.uninstrument()
     assert [record.levelname for record in quiet_faults.records] == ["ERROR"]
 
@@ -312,7 +313,7 @@ def test_a_fault_of_ours_does_not_stop_the_other_instrumentations(tmp_path: Path
         "logging.basicConfig(stream=sys.stdout, format='%(levelname)s %(message)s')\n"
         "from opentelemetry.instrumentation.auto_instrumentation import _load\n"
         "from opentelemetry.instrumentation.distro import DefaultDistro\n"
-        "from otel_pipeline_metrics.export import providers\n"
+        "from otel_pipeline_metrics._export import providers\n"
         "def broken(config): raise RuntimeError('cannot build')\n"
         "providers.build = broken\n"
         "_load._load_instrumentors(DefaultDistro())\n"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._probes import caches, cgroup, resources
-from otel_pipeline_metrics._readings import ResourceLimits
+from otel_pipeline_metrics._probes.caches import registry
+from otel_pipeline_metrics._probes.resources import cgroup, probe
+from otel_pipeline_metrics._probes.resources.reading import ResourceLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,11 +22,11 @@ CpuTimes = namedtuple("CpuTimes", "user nice system idle iowait guest")
 
 @pytest.fixture(autouse=True)
 def _empty_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    caches.reset()
-    monkeypatch.setattr(resources, "_probes", {})
-    monkeypatch.setattr(resources, "_manual", resources._manual)
+    registry.reset()
+    monkeypatch.setattr(probe, "_probes", {})
+    monkeypatch.setattr(probe, "_manual", probe._manual)
     yield
-    caches.reset()
+    registry.reset()
 
 
 class Machine:

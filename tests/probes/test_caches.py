@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_pipeline_metrics import _guard
-from otel_pipeline_metrics._probes import caches
-from otel_pipeline_metrics._probes.caches import (
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._probes.caches import registry
+from otel_pipeline_metrics._probes.caches.registry import (
     counted_cache,
     read_all,
     record,
     register_cache,
     unregister_cache,
 )
-from otel_pipeline_metrics._readings import CacheReading
+from otel_pipeline_metrics._probes.resources.reading import CacheReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +99,7 @@ def test_function_cached_by_cachetools() -> None:
         function(1)
 
         assert (only().hits, only().misses, only().entries) == (1, 1, 1)
-        caches.reset()
+        registry.reset()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_totals_never_fall_and_are_exact(history: list[int | str]) -> None:
 
     Counts since the last reading are lost where a cache is cleared, so it is read before that.
     """
-    caches.reset()
+    registry.reset()
     hits = misses = 0
     known: set[object] = set()
     last = CacheReading("cache", 0, 0)
@@ -247,7 +247,7 @@ def test_totals_never_fall_and_are_exact(history: list[int | str]) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))))
 def test_totals_never_fall_whatever_a_source_says(history: list[tuple[int, int, int]]) -> None:
-    caches.reset()
+    registry.reset()
     counts = iter(history)
 
     def source() -> dict[str, int]:
@@ -317,12 +317,12 @@ def test_unregistering_lets_go_of_the_source() -> None:
 
 
 def test_remembered_totals_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caches, "_MAX_RETIRED", 2)
+    monkeypatch.setattr(registry, "_MAX_RETIRED", 2)
     for name in ("a", "b", "c"):
         register_cache(name, lambda: {"hits": 1, "misses": 1})
         unregister_cache(name)
 
-    assert sorted(caches._registry._retired) == ["b", "c"]
+    assert sorted(registry._registry._retired) == ["b", "c"]
 
 
 def test_no_lock_is_held_while_a_source_is_read() -> None:
@@ -365,8 +365,8 @@ def test_two_threads_that_read_at_once_are_no_clear() -> None:
 
 def test_replaced_or_unregistered_while_being_read() -> None:
     def replaced() -> dict[str, int]:
-        with caches._registry._lock:
-            caches._registry._open("name", lambda: {"hits": 1, "misses": 1})
+        with registry._registry._lock:
+            registry._registry._open("name", lambda: {"hits": 1, "misses": 1})
         return {"hits": 5, "misses": 5}
 
     register_cache("name", replaced)
@@ -387,7 +387,7 @@ def test_base_exceptions_go_through() -> None:
 def test_a_guard_reset_says_it_again(caplog: pytest.LogCaptureFixture) -> None:
     register_cache("name", raising)
     read_all()
-    _guard.reset()
+    errors.reset()
     read_all()
 
     assert len(caplog.records) == 2

@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from otel_pipeline_metrics._probes import caches
-from otel_pipeline_metrics._probes.caches import read_all, record, register_cache, unregister_cache
-from otel_pipeline_metrics._readings import CacheReading
+from otel_pipeline_metrics._probes.caches import registry
+from otel_pipeline_metrics._probes.caches.registry import (
+    read_all,
+    record,
+    register_cache,
+    unregister_cache,
+)
+from otel_pipeline_metrics._probes.resources.reading import CacheReading
 
 
 def only() -> CacheReading:
@@ -68,14 +73,14 @@ def test_a_forked_child_can_go_on() -> None:
     record("manual", 1, 1)
     thread = threading.Thread(
         target=lambda: (
-            caches._registry._lock.acquire(),
-            caches._registry._manual["manual"]._lock.acquire(),
+            registry._registry._lock.acquire(),
+            registry._registry._manual["manual"]._lock.acquire(),
         )
     )
     thread.start()
     thread.join()
-    caches._registry._manual["manual"].after_fork()
-    caches._registry.after_fork()
+    registry._registry._manual["manual"].after_fork()
+    registry._registry.after_fork()
 
     record("manual", 1, 1)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics._probes.cgroup import limits
+from otel_pipeline_metrics._probes.resources.cgroup import limits
 
 if TYPE_CHECKING:
     from pathlib import Path

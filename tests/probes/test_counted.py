@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_pipeline_metrics._probes.caches import CountedCache, counted_cache, read_all
-from otel_pipeline_metrics._readings import CacheReading
+from otel_pipeline_metrics._probes.caches.registry import CountedCache, counted_cache, read_all
+from otel_pipeline_metrics._probes.resources.reading import CacheReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._probes import monitor as monitor_module
-from otel_pipeline_metrics._probes.monitor import ResourceMonitor, ResourceSummary
+from otel_pipeline_metrics._probes.resources import monitor as _monitor
+from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._readings import ResourceReading
+    from otel_pipeline_metrics._probes.resources.reading import ResourceReading
     from tests.conftest import Clock
     from tests.probes.conftest import Machine
 
@@ -105,7 +105,7 @@ def test_unknown_is_none(machine: Machine, clock: Clock, caplog: pytest.LogCaptu
 def test_readings_are_bounded_and_the_summary_is_not(
     machine: Machine, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor_module, "MAX_READINGS", 3)
+    monkeypatch.setattr(_monitor, "MAX_READINGS", 3)
     with ResourceMonitor(HOUR) as monitor:
         for rss in (9000, 1, 2, 3):
             clock.advance(1)
@@ -210,7 +210,7 @@ def test_on_reading_may_stop_the_monitor(machine: Machine) -> None:
 def test_a_stuck_on_reading_does_not_hold_up_stop(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitor_module, "_JOIN_S", 0.01)
+    monkeypatch.setattr(_monitor, "_JOIN_S", 0.01)
     stuck, release = threading.Event(), threading.Event()
 
     def wait(_: ResourceReading) -> None:
@@ -255,7 +255,7 @@ def test_on_reading_is_checked() -> None:
 def test_a_forked_child_has_no_running_monitor() -> None:
     code = """
 import os, threading
-from otel_pipeline_metrics._probes.monitor import ResourceMonitor
+from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor
 with ResourceMonitor(0.001) as monitor:
     thread = threading.Thread(target=monitor._lock.acquire)
     thread.start(); thread.join()

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._probes import cgroup, resources
-from otel_pipeline_metrics._probes.resources import ResourceProbe
-from otel_pipeline_metrics._readings import ResourceReading
+from otel_pipeline_metrics._probes.resources import cgroup
+from otel_pipeline_metrics._probes.resources import probe as _probe
+from otel_pipeline_metrics._probes.resources.probe import ResourceProbe
+from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -334,11 +335,11 @@ def test_a_forked_child_starts_anew(machine: Machine, clock: Clock) -> None:
 
 
 def test_manual_readings_keep_what_is_not_given(clock: Clock) -> None:
-    resources.record_manual(cpu_utilization=0.5, rss_bytes=10)
+    _probe.record_manual(cpu_utilization=0.5, rss_bytes=10)
     clock.advance(1)
-    resources.record_manual(rss_bytes=20)
+    _probe.record_manual(rss_bytes=20)
 
-    assert ResourceReading(at=1001.0, cpu_utilization=0.5, rss_bytes=20) == resources.manual()
+    assert ResourceReading(at=1001.0, cpu_utilization=0.5, rss_bytes=20) == _probe.manual()
 
 
 @pytest.mark.parametrize(
@@ -353,4 +354,4 @@ def test_manual_readings_keep_what_is_not_given(clock: Clock) -> None:
 )
 def test_manual_readings_are_checked(argument: str, value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match=argument):
-        resources.record_manual(**{argument: value})
+        _probe.record_manual(**{argument: value})

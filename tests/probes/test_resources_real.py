@@ -11,16 +11,16 @@ import threading
 
 import pytest
 
-from otel_pipeline_metrics._probes import resources
-from otel_pipeline_metrics._probes.resources import ResourceProbe
+from otel_pipeline_metrics._probes.resources import probe as _probe
+from otel_pipeline_metrics._probes.resources.probe import ResourceProbe
 
 
 def test_a_really_forked_child_reads_itself() -> None:
     """Even where another thread of the parent was reading at the moment of the fork."""
     code = """
 import os, threading
-from otel_pipeline_metrics._probes import resources
-probe = resources.shared()
+from otel_pipeline_metrics._probes.resources import probe
+probe = probe.shared()
 probe.read()
 burn = sum(i * i for i in range(3_000_000))
 thread = threading.Thread(target=probe._lock.acquire)
@@ -41,13 +41,17 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def test_shared_is_one() -> None:
-    assert resources.shared() is resources.shared()
+    assert _probe.shared() is _probe.shared()
 
 
 def test_importing_loads_neither_psutil_nor_the_sdk() -> None:
     code = """
 import sys
-from otel_pipeline_metrics._probes import caches, cgroup, metrics, monitor, resources
+from otel_pipeline_metrics._probes.caches import registry
+from otel_pipeline_metrics._probes.resources import cgroup
+from otel_pipeline_metrics._probes.resources import instruments
+from otel_pipeline_metrics._probes.resources import monitor
+from otel_pipeline_metrics._probes.resources import probe
 assert "psutil" not in sys.modules, "psutil"
 assert "cachetools" not in sys.modules, "cachetools"
 assert not any(name.startswith("opentelemetry.sdk") for name in sys.modules), "sdk"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics import _fork
-from otel_pipeline_metrics._telemetry import _inherited
-from otel_pipeline_metrics.export.per_process import PerProcess
+from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._export.delivery.counting_exporters import PerProcess
+from otel_pipeline_metrics._telemetry.sdk_private import reset_after_fork
 from tests.faults.collector.servers import collector
 from tests.processes.support import attributes_of, exported, invocations, points, run_text, spans
 
@@ -75,7 +75,7 @@ def test_what_waits_for_a_collection_is_the_parents() -> None:
                 work()
         many()
         forked(work)
-        opm._configure._export.flush(5)
+        opm._lifecycle.configure._export.flush(5)
         forked(many)
     """)
     assert sorted(invocations(there).values()) == [1, 3000, 3000]
@@ -99,7 +99,7 @@ def test_what_caches_have_counted_is_the_parents() -> None:
             square(2)
             counted.get(2)
         use(); use(); use()
-        opm._configure._export.flush(5)
+        opm._lifecycle.configure._export.flush(5)
         square(2)
         forked(use)
         square(2)
@@ -150,12 +150,14 @@ def test_open_spans_are_the_parents() -> None:
 
 def test_locks_that_another_thread_holds() -> None:
     there, _ = run("""
-        from otel_pipeline_metrics import _configure, _draining, _series
-        from otel_pipeline_metrics.export import exporters
+        from otel_pipeline_metrics._lifecycle import configure
+        from otel_pipeline_metrics._core import drain
+        from otel_pipeline_metrics._core import series
+        from otel_pipeline_metrics._export import exporters
         opm.configure()
         held, done = threading.Event(), threading.Event()
         def hold():
-            with _configure._lock, _draining._drain_lock, exporters._environment_lock:
+            with configure._lock, drain._drain_lock, exporters._environment_lock:
                 held.set()
                 done.wait(30)
         thread = threading.Thread(target=hold)
@@ -286,7 +288,7 @@ def test_a_child_that_exports_nothing_opens_no_connection() -> None:
     _, done = run("""
         opm.configure()
         work()
-        opm._configure._export.flush(5)
+        opm._lifecycle.configure._export.flush(5)
         from tests.processes.support import sockets
         pid = os.fork()
         if not pid:
@@ -411,14 +413,14 @@ def test_an_sdk_that_looks_different_is_left_as_it_is(caplog: pytest.LogCaptureF
     class Provider:
         _measurement_consumer = Storages()
 
-    _inherited.reset(Provider(), lambda _: True)
-    _inherited.reset(object(), lambda _: True)  # no SDK's
+    reset_after_fork.reset(Provider(), lambda _: True)
+    reset_after_fork.reset(object(), lambda _: True)  # no SDK's
     (record,) = caplog.records
     assert "has its parent's sums in it" in record.message
 
 
 def test_a_thread_inside_a_gate_holds_a_fork_up_for_a_moment_only() -> None:
-    gate = _fork.Gate()
+    gate = forking.Gate()
     with gate:
         pid = os.fork()
         if not pid:
@@ -442,8 +444,8 @@ def test_no_hook_is_left_half_way() -> None:
             textwrap.dedent("""
                 import os, threading, warnings
                 warnings.simplefilter("ignore")  # Python 3.12 warns of forks with threads
-                from otel_pipeline_metrics import _fork
-                gates = [_fork.Gate() for _ in range(5)]
+                from otel_pipeline_metrics._core.process import forking
+                gates = [forking.Gate() for _ in range(5)]
                 def fork():
                     for _ in range(20):
                         pid = os.fork()
@@ -455,7 +457,7 @@ def test_no_hook_is_left_half_way() -> None:
                 threads = [threading.Thread(target=fork) for _ in range(4)]
                 for thread in threads: thread.start()
                 for thread in threads: thread.join()
-                assert not _fork._shut
+                assert not forking._shut
                 assert all(gate.shut() for gate in gates)
             """),
         ],

@@ -15,7 +15,7 @@ import pytest
 from opentelemetry import baggage, context, trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _series
+from otel_pipeline_metrics._core import series as _series
 from tests.faults.collector.servers import collector
 from tests.processes import jobs
 from tests.processes.support import invocations, points, run_text, spans

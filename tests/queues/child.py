@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _clock, _config, _guard
+from otel_pipeline_metrics._core import clock, errors, settings
 
 
 def echo(source: Any, sink: Any) -> None:
     """Hand on what comes, until None does; say what was seen of it."""
-    _guard.raise_faults = True
-    _config.replace(_config.Config(console=False))
+    errors.raise_faults = True
+    settings.replace(settings.Config(console=False))
     with opm.run("child", resources=False) as run:
         count = 0
         while (item := source.get()) is not None:
@@ -35,7 +35,7 @@ def join(queue: Any) -> None:
 
 def work_after_fork(began: float, answers: Any) -> None:
     """Do in a forked child what a worker does, and tell what was seen since."""
-    _guard.raise_faults = True
+    errors.raise_faults = True
     q = opm.wrap_queue(__import__("queue").Queue(), name="child's")
     with opm.run("child", resources=False) as run:
         for n in range(3):
@@ -45,4 +45,4 @@ def work_after_fork(began: float, answers: Any) -> None:
             with opm.stage("work"):
                 pass
     report = run.report.to_dict()
-    answers.put((_clock.now() - began, _of(report["stages"]), _of(report["queues"])))
+    answers.put((clock.now() - began, _of(report["stages"]), _of(report["queues"])))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _config, _worker
-from otel_pipeline_metrics._probes import queues
+from otel_pipeline_metrics._core import settings
+from otel_pipeline_metrics._probes.queues import registry
+from otel_pipeline_metrics._stages.workers import worker
 
 # fixtures are shared by importing them: pytest finds them in this module's namespace
 from tests.stages.conftest import make_otel, nothing_left_over, otel
@@ -24,14 +25,14 @@ __all__ = ["make_otel", "nothing_left_over", "otel"]
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """No summary on the terminal, and no worker of the test before."""
-    before = _config.current()
-    _config.replace(_config.Config(console=False))
-    token = _worker._current.set(None)
-    queues._queues.clear()
-    queues._remembered.clear()
+    before = settings.current()
+    settings.replace(settings.Config(console=False))
+    token = worker._current.set(None)
+    registry._queues.clear()
+    registry._remembered.clear()
     yield
-    _worker._current.reset(token)
-    _config.replace(before)
+    worker._current.reset(token)
+    settings.replace(before)
 
 
 @pytest.fixture

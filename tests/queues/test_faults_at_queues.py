@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _clock, _guard, _hooks, _series, _worker, _workers
-from otel_pipeline_metrics._probes import _queue_kinds
+from otel_pipeline_metrics._core import clock, errors, hooks, series
+from otel_pipeline_metrics._probes.queues import instrumented
+from otel_pipeline_metrics._stages.workers import accounting, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,8 +27,8 @@ def broken(*args: Any, **kwargs: Any) -> Any:
 
 
 def broken_clock(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_clock, "now", broken)
-    patch.setattr(_clock, "unix", broken)
+    patch.setattr(clock, "now", broken)
+    patch.setattr(clock, "unix", broken)
 
 
 class _NowAndThen:
@@ -35,7 +36,7 @@ class _NowAndThen:
 
     def __init__(self) -> None:
         self.looks = 0
-        self.real = _clock.now
+        self.real = clock.now
 
     def clock(self) -> float:
         self.looks += 1
@@ -46,7 +47,7 @@ now_and_then = _NowAndThen()
 
 
 def broken_now_and_then(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_clock, "now", now_and_then.clock)
+    patch.setattr(clock, "now", now_and_then.clock)
 
 
 def broken_at(place: Any, *names: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -66,30 +67,30 @@ class Tracing:
 
 
 def broken_tracing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(_hooks, "tracing", Tracing())
+    patch.setattr(hooks, "tracing", Tracing())
 
 
 FAULTS = [
     broken_clock,
     broken_now_and_then,
     broken_tracing,
-    broken_at(_workers, "here"),
-    broken_at(_worker, "here"),
-    broken_at(_workers, "watch"),
-    broken_at(_workers, "putting", "got"),
-    broken_at(_workers, "begin_wait"),
-    broken_at(_workers, "end_wait"),
-    broken_at(_workers, "skip"),
-    broken_at(_worker.Worker, "settle"),
-    broken_at(_worker.Worker, "entered", "inside", "at_queue"),
-    broken_at(_worker, "owner_here"),
-    broken_at(_workers.Accounting, "paused"),
-    broken_at(_workers.Accounting, "wait_begins"),
-    broken_at(_workers.Accounting, "wait_ends"),
-    broken_at(_series, "current_scope"),
-    broken_at(_series, "executing"),
-    broken_at(_series.Scope, "add_queue"),
-    broken_at(_queue_kinds.InstrumentedQueue, "depth"),
+    broken_at(accounting, "here"),
+    broken_at(worker, "here"),
+    broken_at(accounting, "watch"),
+    broken_at(accounting, "putting", "got"),
+    broken_at(accounting, "begin_wait"),
+    broken_at(accounting, "end_wait"),
+    broken_at(accounting, "skip"),
+    broken_at(worker.Worker, "settle"),
+    broken_at(worker.Worker, "entered", "inside", "at_queue"),
+    broken_at(worker, "owner_here"),
+    broken_at(accounting.Accounting, "paused"),
+    broken_at(accounting.Accounting, "wait_begins"),
+    broken_at(accounting.Accounting, "wait_ends"),
+    broken_at(series, "current_scope"),
+    broken_at(series, "executing"),
+    broken_at(series.Scope, "add_queue"),
+    broken_at(instrumented.InstrumentedQueue, "depth"),
 ]
 
 
@@ -100,7 +101,7 @@ def fault(
     """Call it and something of ours is broken, quietly, as it is outside of these tests."""
 
     def breaks() -> None:
-        _guard.raise_faults = False
+        errors.raise_faults = False
         request.param(monkeypatch)
 
     return breaks
@@ -109,7 +110,7 @@ def fault(
 def work() -> None:
     with opm.waiting():
         pass
-    if _clock.now not in {broken, now_and_then.clock}:  # stages have tests of their own for that
+    if clock.now not in {broken, now_and_then.clock}:  # stages have tests of their own for that
         work_in_stage()
 
 
@@ -186,8 +187,8 @@ def test_processes(fault: Callable[[], None]) -> None:
 def test_a_fault_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _guard.raise_faults = False
-    monkeypatch.setattr(_workers, "putting", broken)
+    errors.raise_faults = False
+    monkeypatch.setattr(accounting, "putting", broken)
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(3):
         q.put(n)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _series
+from otel_pipeline_metrics._core import series
 from tests.queues.support import play, queue_of, stage_of
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def test_what_comes_in(
 
 
 def active(name: str) -> int:
-    return sum(s.active for s in _series.all_series() if s.key.stage == name)
+    return sum(s.active for s in series.all_series() if s.key.stage == name)
 
 
 def check(run: opm.Run, pipeline: Pipeline) -> None:

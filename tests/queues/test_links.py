@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _series
+from otel_pipeline_metrics._core import series as _series
 from tests.queues.support import play, queue_of
 
 if TYPE_CHECKING:

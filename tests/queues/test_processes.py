@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _clock, _series
-from otel_pipeline_metrics._probes import queues
+from otel_pipeline_metrics._core import clock as _clock
+from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._probes.queues import registry
 from tests.queues import child
 from tests.queues.support import queue_of, stage_of
 
@@ -124,18 +125,18 @@ def test_in_one_process(clock: Clock) -> None:
             refused()
     assert (q.qsize(), q.full()) == (2, True)
     assert [q.get(timeout=10), q.get(timeout=10)] == ["first", "second"]
-    assert queues.capacities()["q"] == 2
+    assert registry.capacities()["q"] == 2
     close(q)
     with pytest.raises(ValueError, match="closed"):
         q.put(1)
     with pytest.raises(ValueError, match="closed"):
         q.get()
-    assert queues.sizes()["q"] == 0
+    assert registry.sizes()["q"] == 0
 
 
 def test_an_unbounded_one_has_no_capacity() -> None:
     q = local()
-    assert "q" not in queues.capacities()
+    assert "q" not in registry.capacities()
     assert q.capacity() is None
     close(q)
 
@@ -290,7 +291,7 @@ def test_a_stage_that_a_fork_ends_twice(clock: Clock) -> None:
     def times() -> list[tuple[float, float, float]]:
         return [
             (t.busy, t.idle, t.blocked)
-            for s in _series.all_series()
+            for s in series.all_series()
             if s.key.stage == "forks"
             for t in s.states.values()
         ]

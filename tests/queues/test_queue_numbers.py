@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _draining
-from otel_pipeline_metrics._probes import queues
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._probes.queues import registry
 from tests.queues.support import play, queue_of
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def no_other_queues() -> None:
 
 
 def waits(results: Results, name: str = "q") -> list[float]:
-    _draining.drain()
+    drain.drain()
     return [w for batch in results.queue_batches if batch.name == name for w in batch.waits]
 
 
@@ -126,8 +126,8 @@ def test_depth_and_capacity(clock: Clock) -> None:
     for q in (*bounded, *mixed, *endless):
         q.put_nowait(1)
     bounded[0].put_nowait(2)
-    assert queues.sizes() == {"bounded": 3, "mixed": 2, "endless": 2}
-    assert queues.capacities() == {"bounded": 7}
+    assert registry.sizes() == {"bounded": 3, "mixed": 2, "endless": 2}
+    assert registry.capacities() == {"bounded": 7}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -144,9 +144,9 @@ def test_a_dead_queue_is_gone_at_once(kind: Any) -> None:
         q = opm.wrap_queue(raw, name="mortal")
         q.put_nowait(item)
         dead = [weakref.ref(raw), weakref.ref(item)]
-        assert queues.sizes() == {"mortal": 1}
+        assert registry.sizes() == {"mortal": 1}
         del raw, item, q
-        assert queues.sizes() == {}
+        assert registry.sizes() == {}
         assert [ref() for ref in dead] == [None, None]
     finally:
         gc.enable()
@@ -157,15 +157,15 @@ def test_a_capacity_is_known_when_its_queue_is_gone() -> None:
     for sizes, known in (((3, 4), 7), ((5,), 5), ((5, 0), None), ((2,), 2)):
         made = [opm.wrap_queue(asyncio.Queue(n), name="gone") for n in sizes]
         for _ in range(2):
-            assert queues.known_capacities().get("gone") == known
+            assert registry.known_capacities().get("gone") == known
             made.clear()
-    assert "gone" not in queues.capacities()
+    assert "gone" not in registry.capacities()
 
 
 def test_not_too_many_are_remembered() -> None:
-    for n in range(queues.REMEMBERED + 10):
+    for n in range(registry.REMEMBERED + 10):
         opm.wrap_queue(asyncio.Queue(1), name=f"job {n}")
-    assert len(queues._remembered) == queues.REMEMBERED
+    assert len(registry._remembered) == registry.REMEMBERED
 
 
 def test_metrics(clock: Clock, otel: Otel) -> None:

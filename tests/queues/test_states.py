@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _hooks, _worker, _workers
+from otel_pipeline_metrics._core import hooks
+from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import worker as _worker
 from tests.queues.support import play, queue_of, stage_of, states
 
 if TYPE_CHECKING:
@@ -133,7 +135,7 @@ def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
     def series() -> Any:
         (found,) = [
             times
-            for series, times in _workers.snapshot(run._scope, clock.now()).items()
+            for series, times in accounting.snapshot(run._scope, clock.now()).items()
             if series.key.stage == "loop"
         ]
         (time,) = found.values()
@@ -457,7 +459,7 @@ def test_a_queue_that_is_wrapped_after_stages_have_run(
     clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is over is told as durations; what goes on is accounted for from its beginning."""
-    monkeypatch.setattr(_hooks, "workers", None)
+    monkeypatch.setattr(hooks, "workers", None)
 
     @opm.stage
     async def work() -> None:
@@ -483,7 +485,7 @@ def test_a_queue_that_a_child_of_a_stage_wraps(
     clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stage is its parent's, and goes on as if nothing had happened."""
-    monkeypatch.setattr(_hooks, "workers", None)
+    monkeypatch.setattr(hooks, "workers", None)
 
     async def child() -> None:
         q = queue()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _clock, _worker
+from otel_pipeline_metrics._core import clock as _clock
+from otel_pipeline_metrics._stages.workers import worker as _worker
 from tests.queues.support import STATES, play, queue_of, stage_of, states
 
 if TYPE_CHECKING:

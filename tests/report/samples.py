@@ -7,7 +7,7 @@ import math
 import random
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._sketch import REL_ERROR, Sketch
+from otel_pipeline_metrics._core.quantile_sketch import REL_ERROR, Sketch
 from otel_pipeline_metrics.report import SCHEMA, RunReport
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from otel_pipeline_metrics.report import RunReport
-from otel_pipeline_metrics.report._shift import sample_of, shift_of
 from otel_pipeline_metrics.report.compare import compare
+from otel_pipeline_metrics.report.significance import sample_of, shift_of
 from tests.report import samples
 
 CALLS = 400

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_pipeline_metrics.report import RunReport
-from otel_pipeline_metrics.report import console as text
+from otel_pipeline_metrics.report import RunReport, console
 from otel_pipeline_metrics.report.markdown import escaped
 from tests.report import samples
 
@@ -191,5 +190,5 @@ def test_every_kind_of_verdict_is_a_sentence(kind: str, expected: str) -> None:
 
 
 def test_the_word_for_one_is_singular() -> None:
-    assert text.counted(1, "stage") == "1 stage"
-    assert text.counted(1200, "stage") == "1,200 stages"
+    assert console.counted(1, "stage") == "1 stage"
+    assert console.counted(1200, "stage") == "1,200 stages"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from rich.console import Console
 
-from otel_pipeline_metrics import _guard
+from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics.report import RunReport, live
 from tests.report import samples
 
@@ -131,7 +131,7 @@ def test_standard_streams_stay_what_they_are() -> None:
 
 
 def test_a_fault_in_it_ends_the_view_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
-    _guard.raise_faults = False
+    errors.raise_faults = False
 
     def snapshot() -> RunReport:
         raise KeyError("on purpose")

@@ -164,9 +164,9 @@ def test_a_full_disk_leaves_the_old_report_whole(
 def test_nowhere_at_all_costs_the_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from otel_pipeline_metrics import _guard
+    from otel_pipeline_metrics._core import errors
 
-    monkeypatch.setattr(_guard, "raise_faults", False)
+    monkeypatch.setattr(errors, "raise_faults", False)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     (tmp_path / "file").touch()
     with opm.run("r", report=tmp_path / "file" / "x.json", resources=False) as run:

@@ -247,7 +247,7 @@ def test_a_library_that_raises_in_telemetry_does_not_reach_the_program(
     """A tracer of somebody else's that breaks costs the span, never the run or its report."""
     from opentelemetry import trace
 
-    from otel_pipeline_metrics import _guard
+    from otel_pipeline_metrics._core import errors
 
     class Broken(trace.TracerProvider):
         def get_tracer(self, *args: Any, **kwargs: Any) -> trace.Tracer:
@@ -257,7 +257,7 @@ def test_a_library_that_raises_in_telemetry_does_not_reach_the_program(
 
             return Tracer()
 
-    monkeypatch.setattr(_guard, "raise_faults", False)
+    monkeypatch.setattr(errors, "raise_faults", False)
     opm.configure(tracer_provider=Broken(), exporter="none", console=False)
     with opm.run("r", resources=False) as run, opm.stage("s"):
         pass

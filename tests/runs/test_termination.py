@@ -73,7 +73,8 @@ def test_it_is_as_before_after_the_run(nested: bool) -> None:
 AT = """
 import os, signal, sys, time
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _run, _stats
+from otel_pipeline_metrics._lifecycle import run
+from otel_pipeline_metrics._lifecycle import run_stats
 
 sent = []
 
@@ -93,18 +94,18 @@ with opm.run("nightly", report=sys.argv[1], resources=False):
 print("not reached", flush=True)
 """
 DRAINING = """
-accept = _stats.StageStats.add_sorted
+accept = run_stats.StageStats.add_sorted
 def interrupted(self, durations):
     terminate()
     accept(self, durations)
-_stats.StageStats.add_sorted = interrupted
+run_stats.StageStats.add_sorted = interrupted
 """
 WRITING = """
-render = _run.Run._data
+render = run.Run._data
 def interrupted(self):
     terminate()
     return render(self)
-_run.Run._data = interrupted
+run.Run._data = interrupted
 """
 
 

@@ -15,7 +15,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from otel_pipeline_metrics import _draining, _series, _telemetry, current_stage
+from otel_pipeline_metrics import current_stage
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._telemetry import sink
 from tests.conftest import Results
 from tests.stages.support import nothing_current
 
@@ -42,17 +45,17 @@ class Otel:
             self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.readers = readers or (InMemoryMetricReader(),)
         self.meter_provider = MeterProvider(self.readers, shutdown_on_exit=False, **meter_options)
-        self.telemetry = _telemetry.Telemetry(
+        self.telemetry = sink.Telemetry(
             self.tracer_provider, self.meter_provider, metric_attributes
         )
         self.results = Results()
         # what other tests finished without a provider is not kept for this one
-        _telemetry.install(_telemetry.silent())
+        sink.install(sink.silent())
         self.install()
 
     def install(self) -> None:
-        _telemetry.install(self.telemetry)
-        _draining.set_sinks((self.telemetry.stages, self.results))
+        sink.install(self.telemetry)
+        drain.set_sinks((self.telemetry.stages, self.results))
 
     def spans(self) -> list[ReadableSpan]:
         return list(self.exporter.get_finished_spans())
@@ -116,7 +119,7 @@ def make_otel() -> Iterator[Callable[..., Otel]]:
         return made[-1]
 
     yield make
-    _telemetry.install(_telemetry.Telemetry())
+    sink.install(sink.Telemetry())
     for otel in made:
         otel.close()
 

@@ -9,19 +9,21 @@ from typing import Any
 
 from opentelemetry import trace
 
-from otel_pipeline_metrics import _execution, _series, current_stage
+from otel_pipeline_metrics import current_stage
+from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._stages import execution
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def nothing_current() -> bool:
     """Whether neither a span nor an execution is current here."""
-    return trace.get_current_span() is trace.INVALID_SPAN and current_stage() is _execution.NOTHING
+    return trace.get_current_span() is trace.INVALID_SPAN and current_stage() is execution.NOTHING
 
 
 def in_flight(stage: str) -> int:
     """How many executions of `stage` are open."""
-    return sum(s.active for s in _series.all_series() if s.key.stage == stage)
+    return sum(s.active for s in series.all_series() if s.key.stage == stage)
 
 
 def outcomes(results: Any, stage: str) -> list[str]:

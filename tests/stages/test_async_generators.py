@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from otel_pipeline_metrics import _draining, _execution, current_stage, stage
+from otel_pipeline_metrics import current_stage, stage
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._stages import execution
 from tests import strategies
 from tests.stages.support import in_flight, nothing_current, outcomes, run_script
 
@@ -128,7 +130,7 @@ async def test_nothing_is_current_between_yields(otel: Otel) -> None:
     async def numbers() -> AsyncIterator[int]:
         for n in range(3):
             await turn()
-            assert current_stage() is not _execution.NOTHING
+            assert current_stage() is not execution.NOTHING
             yield n
 
     async for _ in numbers():
@@ -520,7 +522,7 @@ def test_behaves_like_the_undecorated_async_generator(
         assert _observe(plain, operation) == _observe(measured, operation)
     for generator in (plain, measured):
         _use_up(generator)
-    _draining.drain()
+    drain.drain()
     assert in_flight("alike async") == 0
     assert nothing_current()
 

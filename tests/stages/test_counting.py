@@ -18,10 +18,12 @@ from hypothesis import HealthCheck, given, settings
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.trace import NoOpTracerProvider
 
-from otel_pipeline_metrics import _draining, _execution, _measure, stage
-from otel_pipeline_metrics._draining import PENDING_BOUND
-from otel_pipeline_metrics._telemetry import _fold
-from otel_pipeline_metrics._telemetry._metrics import WAITING_BOUND
+from otel_pipeline_metrics import stage
+from otel_pipeline_metrics._core import drain as _drain
+from otel_pipeline_metrics._core.drain import PENDING_BOUND
+from otel_pipeline_metrics._stages import execution, invocation
+from otel_pipeline_metrics._telemetry.sdk_private import bulk_record
+from otel_pipeline_metrics._telemetry.stage_metrics import WAITING_BOUND
 from tests import strategies
 from tests.conftest import Results
 from tests.stages.support import in_flight
@@ -40,7 +42,7 @@ RAISED: dict[str, type[BaseException]] = {"error": KeyError, "cancelled": asynci
 
 def make(call: Call, clock: Clock) -> None:
     if call.outcome == "drain":
-        _draining.drain()
+        _drain.drain()
         return
     with contextlib.suppress(KeyError, asyncio.CancelledError), stage("counted") as s:
         clock.advance(call.seconds)
@@ -118,7 +120,7 @@ class Racy(list[int]):
 
 def test_what_is_added_while_it_is_taken_stays_for_the_next_time() -> None:
     waiting = Racy([1, 2])
-    assert _draining._take(waiting) == [1, 2]
+    assert _drain._take(waiting) == [1, 2]
     assert list(waiting) == [99]
 
 
@@ -152,7 +154,7 @@ def test_8_threads_while_another_drains(results: Results) -> None:
 
     def drain() -> None:
         while not done.is_set():
-            _draining.drain()
+            _drain.drain()
 
     drainer = threading.Thread(target=drain)
     drainer.start()
@@ -205,7 +207,7 @@ def test_8_threads_while_two_readers_collect(make_otel: Any) -> None:
 
 def test_nobody_waits_for_a_collection(make_otel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even for one that hangs in a callback of the user's own."""
-    monkeypatch.setattr(_fold, "_LOCK_WAIT_S", 60.0, raising=False)
+    monkeypatch.setattr(bulk_record, "_LOCK_WAIT_S", 60.0, raising=False)
     otel: Otel = make_otel(tracer_provider=NoOpTracerProvider())
     hanging, go_on = threading.Event(), threading.Event()
 
@@ -240,13 +242,13 @@ def test_threads_started_by_hand_have_a_context_of_their_own(results: Results) -
     seen = []
 
     def worker() -> None:
-        seen.append(_measure.innermost())
+        seen.append(invocation.innermost())
 
     with stage("outer"):
         thread = threading.Thread(target=worker)
         thread.start()
         thread.join()
-    assert seen == [_execution.NOTHING]
+    assert seen == [execution.NOTHING]
 
 
 class Node:
@@ -302,7 +304,7 @@ def test_stages_entered_by_a_signal_handler(results: Results) -> None:
                 with stage("worker"):
                     pass
             made += 100
-            _draining.drain()
+            _drain.drain()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -333,7 +335,7 @@ def test_an_open_execution_ends_in_the_telemetry_of_its_end(make_otel: Any) -> N
 
 def test_results_of_two_sinks_are_the_same(results: Results) -> None:
     other = Results()
-    _draining.set_sinks((results, other))
+    _drain.set_sinks((results, other))
     with stage("both"):
         pass
     assert results.durations("both") == other.durations("both")

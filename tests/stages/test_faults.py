@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics import _draining, _guard, _hooks, _measure, _series, stage
+from otel_pipeline_metrics import stage
+from otel_pipeline_metrics._core import drain, errors, hooks, series
+from otel_pipeline_metrics._stages import invocation
 from tests.stages.support import in_flight, nothing_current
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from otel_pipeline_metrics._model import Batch, QueueBatch
+    from otel_pipeline_metrics._core.records import Batch, QueueBatch
     from tests.conftest import Results
     from tests.stages.conftest import Otel
 
@@ -57,13 +59,13 @@ class Tracing:
 
 @stage("works")
 def by_function(given: Any) -> Any:
-    _measure.innermost().retry()
+    invocation.innermost().retry()
     return given
 
 
 @stage("works")
 async def by_coroutine_(given: Any) -> Any:
-    _measure.innermost().retry()
+    invocation.innermost().retry()
     return given
 
 
@@ -73,7 +75,7 @@ def by_coroutine(given: Any) -> Any:
 
 @stage("works")
 def by_generator_(given: Any) -> Iterator[Any]:
-    _measure.innermost().retry()
+    invocation.innermost().retry()
     yield given
     yield given
 
@@ -86,7 +88,7 @@ def by_generator(given: Any) -> Any:
 
 @stage("works")
 async def by_async_generator_(given: Any) -> AsyncIterator[Any]:
-    _measure.innermost().retry()
+    invocation.innermost().retry()
     yield given
     yield given
 
@@ -113,7 +115,7 @@ forms = pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
 @pytest.fixture
 def quiet_faults(loud_faults: None) -> None:
     """As it is outside of these tests."""
-    _guard.raise_faults = False
+    errors.raise_faults = False
 
 
 @forms
@@ -127,7 +129,7 @@ def test_a_fault_in_tracing(  # noqa: PLR0917 - a table's columns and fixtures
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The call is not touched, its numbers stand, and one line is logged for each place."""
-    monkeypatch.setattr(_hooks, "tracing", Tracing(failing))
+    monkeypatch.setattr(hooks, "tracing", Tracing(failing))
     given = object()
     for _ in range(3):
         assert form(given) is given
@@ -146,7 +148,7 @@ def test_a_fault_of_the_users_under_a_fault_of_ours(
     results: Results,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_hooks, "tracing", Tracing("end"))
+    monkeypatch.setattr(hooks, "tracing", Tracing("end"))
     error = KeyError("k")
 
     @stage("fails")
@@ -161,7 +163,7 @@ def test_a_fault_of_the_users_under_a_fault_of_ours(
 
 
 def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results) -> None:
-    monkeypatch.setattr(_hooks, "tracing", Tracing("open"))
+    monkeypatch.setattr(hooks, "tracing", Tracing("open"))
     with pytest.raises(BrokenError):
         by_function(1)
     forget()
@@ -169,7 +171,7 @@ def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results
 
 def forget() -> None:
     """What was interrupted while it was opened counts as in flight; not in the next test."""
-    for scope in list(_series.scopes):
+    for scope in list(series.scopes):
         scope.series.clear()
 
 
@@ -186,10 +188,10 @@ class BrokenSink:
 def test_a_sink_that_fails_does_not_starve_the_others(
     quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _draining.set_sinks((BrokenSink(), results, BrokenSink()))
+    drain.set_sinks((BrokenSink(), results, BrokenSink()))
     for _ in range(3):
         by_function(1)
-        _draining.drain()
+        drain.drain()
     assert len(results.durations("works")) == 3
     assert [r.args[0] for r in caplog.records] == ["sink BrokenSink"]  # type: ignore[index]
 
@@ -197,11 +199,11 @@ def test_a_sink_that_fails_does_not_starve_the_others(
 def test_a_sink_that_fails_does_not_reach_the_call_that_hands_on(
     quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _draining.set_sinks((BrokenSink(), results))
-    for _ in range(_draining.PENDING_BOUND * 2):
+    drain.set_sinks((BrokenSink(), results))
+    for _ in range(drain.PENDING_BOUND * 2):
         with stage("many"):
             pass
-    assert sum(len(b.plain) for b in results.batches) == _draining.PENDING_BOUND * 2
+    assert sum(len(b.plain) for b in results.batches) == drain.PENDING_BOUND * 2
     assert len(caplog.records) == 1
 
 
@@ -216,7 +218,7 @@ def test_what_is_not_an_exception_is_never_kept(
             if what == "open":
                 raise error
 
-    _hooks.tracing = Interrupted("open")
+    hooks.tracing = Interrupted("open")
     with pytest.raises(error):
         by_function(1)
     assert nothing_current()

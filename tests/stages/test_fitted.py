@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_pipeline_metrics import _fitted, _wrappers, stage
+from otel_pipeline_metrics import stage
+from otel_pipeline_metrics._stages import signature as _signature
+from otel_pipeline_metrics._stages import wrappers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,11 +128,11 @@ def test_it_keeps_its_stars_where_it_cannot_be_fitted(
         return any_other
 
     if breaking == "no source":
-        monkeypatch.setattr(_fitted, "_sources", {})
-        monkeypatch.setattr(_fitted, "open", nothing_to_open, raising=False)
+        monkeypatch.setattr(_signature, "_sources", {})
+        monkeypatch.setattr(_signature, "open", nothing_to_open, raising=False)
     else:
-        monkeypatch.setattr(_fitted._guard, "raise_faults", False)
-        monkeypatch.setattr(_fitted, "_fitting", lambda *_: 1 / 0)
+        monkeypatch.setattr(_signature.errors, "raise_faults", False)
+        monkeypatch.setattr(_signature, "_fitting", lambda *_: 1 / 0)
     wrapped = stage("unlike")(unlike)
     assert stars(wrapped)
     assert wrapped(3) == 3
@@ -145,5 +147,5 @@ def test_tracebacks_show_the_wrappers_own_lines() -> None:
     with pytest.raises(IndexError) as caught:
         fails([])
     frame = traceback.extract_tb(caught.value.__traceback__)[1]
-    assert frame.filename == _wrappers.__file__
+    assert frame.filename == wrappers.__file__
     assert frame.line == "returned = function(*args, **kwargs)"

@@ -34,9 +34,9 @@ from opentelemetry.sdk.metrics.view import (
 )
 from prometheus_client import REGISTRY, generate_latest
 
-from otel_pipeline_metrics import _telemetry
-from otel_pipeline_metrics._model import Batch, StageKey
-from otel_pipeline_metrics._telemetry import _fold
+from otel_pipeline_metrics._core.records import Batch, StageKey
+from otel_pipeline_metrics._telemetry import sink
+from otel_pipeline_metrics._telemetry.sdk_private import bulk_record
 from tests.strategies import EDGES, Read, Recorded, durations, recordings
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def points_of(
     ]
     with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
         provider = MeterProvider(readers, shutdown_on_exit=False, **options)
-        telemetry = _telemetry.Telemetry(trace.NoOpTracerProvider(), provider)
+        telemetry = sink.Telemetry(trace.NoOpTracerProvider(), provider)
         spans = itertools.count(10)
         collected = []
         for recording in [*recordings, Read(0), Read(1), Read(2)]:
@@ -188,7 +188,7 @@ def test_the_same_exemplars(name: str, recordings: list[Recorded | Read]) -> Non
 @pytest.mark.parametrize("views", VIEWS)
 def test_it_really_folds(views: str) -> None:
     """Else the tests above compare recording with itself."""
-    assert _fold.works()
+    assert bulk_record.works()
     recorded: list[float] = []
     real = Histogram.record
 
@@ -212,7 +212,9 @@ def test_what_the_sdk_refuses_is_refused(batches: list[list[float]]) -> None:
         reader = InMemoryMetricReader()
         provider = MeterProvider([reader], shutdown_on_exit=False)
         histogram = provider.get_meter("test").create_histogram("values")
-        series = _fold.HistogramSeries(_fold.Instrument(histogram, folds=fold), {"some": "one"})
+        series = bulk_record.HistogramSeries(
+            bulk_record.Instrument(histogram, folds=fold), {"some": "one"}
+        )
         for values in batches:
             assert series.record(sorted(values))
         found = points_in(reader)
@@ -235,7 +237,7 @@ def test_prometheus_shows_the_same(recordings: list[Recorded | Read]) -> None:
         try:
             with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
                 provider = MeterProvider([reader], shutdown_on_exit=False)
-                telemetry = _telemetry.Telemetry(trace.NoOpTracerProvider(), provider)
+                telemetry = sink.Telemetry(trace.NoOpTracerProvider(), provider)
                 for recording in recordings:
                     if isinstance(recording, Recorded):
                         key = StageKey("fold", recording.stage, "process")
@@ -259,7 +261,7 @@ def test_nobody_waits_for_a_collection_that_hangs() -> None:
     """Its callbacks run under the consumer's lock; values go in all the same, and stay few."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    telemetry = _telemetry.Telemetry(trace.NoOpTracerProvider(), provider)
+    telemetry = sink.Telemetry(trace.NoOpTracerProvider(), provider)
     hanging, enough = threading.Event(), threading.Event()
 
     def hang(_: object) -> list[Any]:
@@ -290,8 +292,8 @@ def test_what_is_being_collected_is_left_alone() -> None:
     """A signal handler may interrupt a collection in its own thread: waiting would be for ever."""
     reader = InMemoryMetricReader(preferred_temporality=DELTA)
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    instrument = _fold.Instrument(provider.get_meter("test").create_histogram("values"))
-    series = _fold.HistogramSeries(instrument, {})
+    instrument = bulk_record.Instrument(provider.get_meter("test").create_histogram("values"))
+    series = bulk_record.HistogramSeries(instrument, {})
     assert series.record([1.0])
     (match,) = instrument.matches()
     with match._lock:
@@ -311,10 +313,12 @@ def test_past_the_cardinality_limit() -> None:
         view = View(instrument_name="values", aggregation_cardinality_limit=2)
         provider = MeterProvider([reader], views=[view], shutdown_on_exit=False)
         histogram = provider.get_meter("test").create_histogram("values")
-        instrument = _fold.Instrument(histogram, folds=fold)
+        instrument = bulk_record.Instrument(histogram, folds=fold)
         for _ in range(2):
             for name in "abcd":
-                assert _fold.HistogramSeries(instrument, {"name": name}).record([1.0, 2.0, 3.0])
+                assert bulk_record.HistogramSeries(instrument, {"name": name}).record(
+                    [1.0, 2.0, 3.0]
+                )
         found = points_in(reader)
         provider.shutdown()
         return found

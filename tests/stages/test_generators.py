@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 
-from otel_pipeline_metrics import _draining, _execution, current_stage, stage
+from otel_pipeline_metrics import current_stage, stage
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._stages import execution
 from tests import strategies
 from tests.stages.support import in_flight, nothing_current, outcomes
 
@@ -218,7 +220,7 @@ def test_nothing_is_current_between_yields(otel: Otel) -> None:
         assert nothing_current()
     assert nothing_current()
     assert len(set(map(id, seen))) == 1
-    assert _execution.NOTHING is not seen[0]
+    assert execution.NOTHING is not seen[0]
     assert otel.span("inside").attributes["pipeline.stage.items.out"] == 3
 
 
@@ -388,6 +390,6 @@ def test_behaves_like_the_undecorated_generator(
         assert _observe(plain, operation) == _observe(measured, operation)
     for generator in (plain, measured):
         _use_up(generator)
-    _draining.drain()
+    drain.drain()
     assert in_flight("alike") == 0
     assert nothing_current()

@@ -23,8 +23,9 @@ from opentelemetry.sdk.metrics.view import (
     View,
 )
 
-from otel_pipeline_metrics import _draining, _series, current_stage, fetch, stage
-from otel_pipeline_metrics._model import StageResult
+from otel_pipeline_metrics import current_stage, fetch, stage
+from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core.records import StageResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tests.conftest import Clock
     from tests.stages.conftest import Otel
 
-# As in semantics.md, not as in `_semconv`: what is compared must not be its own measure.
+# As in semantics.md, not as in `metric_definitions`: what is compared must not be its own measure.
 SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1, 2.5, 5, 10, 30, 60, 120, 300, 600),
@@ -116,9 +117,9 @@ def test_durations_of_errors_are_apart(clock: Clock, otel: Otel) -> None:
 
 
 def test_time_by_state(otel: Otel) -> None:
-    identity = _series.stage_id("states", None)
+    identity = series.stage_id("states", None)
     for _ in range(2):
-        _draining.submit(identity, StageResult(busy_s=4.0, idle_s=2.0, blocked_s=1.0))
+        drain.submit(identity, StageResult(busy_s=4.0, idle_s=2.0, blocked_s=1.0))
     assert otel.values("pipeline.stage.time", "states") == {
         ("busy",): 8,
         ("idle",): 4,

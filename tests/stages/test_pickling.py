@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import pytest
 
-from otel_pipeline_metrics import _series, fetch, stage
+from otel_pipeline_metrics import fetch, stage
+from otel_pipeline_metrics._core import series
 from tests.stages.support import run_script
 from tests.stages.test_decorating import Methods, call
 
@@ -74,10 +75,10 @@ def test_by_value_here(make: Any, results: Results) -> None:
 
 
 def test_the_identity_of_a_stage_is_kept() -> None:
-    identity = _series.stage_id("s", "k", {"a": (1, 2)})
+    identity = series.stage_id("s", "k", {"a": (1, 2)})
     assert identity is pickle.loads(pickle.dumps(identity))  # noqa: S301
-    assert identity is not _series.stage_id("s", "k", {"a": (1, 3)})
-    assert identity is not _series.stage_id("s", "other", {"a": (1, 2)})
+    assert identity is not series.stage_id("s", "k", {"a": (1, 3)})
+    assert identity is not series.stage_id("s", "other", {"a": (1, 2)})
 
 
 def test_a_stage_object_is_pickled(results: Results) -> None:
@@ -120,7 +121,8 @@ if __name__ == "__main__":
 LOAD = """
 import asyncio, pickle, sys
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _draining, _series
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import series
 
 with open(sys.argv[0].replace("load", "dump") + ".pickle", "rb") as file:
     double, numbers, job = pickle.load(file)
@@ -132,13 +134,13 @@ class Sink:
         sizes = batch.sizes or [None] * len(batch.plain)
         self.seen += [(batch.key.stage, batch.key.kind, size) for size in sizes]
 
-_draining.set_sinks((Sink(),))
+drain.set_sinks((Sink(),))
 
 async def main():
     return [n async for n in numbers(3)]
 
 print(double(4), asyncio.run(main()), job.run(), double.__name__, double.__module__)
-_draining.drain()
+drain.drain()
 print(sorted(set(Sink.seen), key=str))
 """
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics import _series, stage
+from otel_pipeline_metrics import stage
+from otel_pipeline_metrics._core import series
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -34,13 +35,13 @@ def call(otel: Otel, clock: Clock, calls: int, *, slow_every: int = 0) -> tuple[
 
 @pytest.fixture(autouse=True)
 def budget(otel: Otel) -> None:
-    _series.limit_spans(RATE)
+    series.limit_spans(RATE)
 
 
 def test_the_first_ones_and_then_as_many_a_second(otel: Otel, clock: Clock) -> None:
     """However often it is called: spread over the second, not all at its beginning."""
     made, _ = call(otel, clock, 5 * CALLS_A_SECOND)
-    assert made == pytest.approx(_series.SPAN_BURST + 5 * RATE, rel=0.1)
+    assert made == pytest.approx(series.SPAN_BURST + 5 * RATE, rel=0.1)
 
 
 def test_slow_ones_have_spans_all_the_time(otel: Otel, clock: Clock) -> None:

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode
 
 from otel_pipeline_metrics import current_stage, fetch, stage
-from otel_pipeline_metrics._version import __version__
+from otel_pipeline_metrics._core.version import __version__
 from tests.stages.support import nothing_current, run_script
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from opentelemetry.sdk.metrics import Counter, Histogram
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.trace import NoOpTracerProvider
 
-from otel_pipeline_metrics import _draining, _series, current_stage, stage
+from otel_pipeline_metrics import current_stage, stage
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import series as _series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,7 +116,7 @@ def test_the_lock_is_what_keeps_them_apart(
     if not locked:
         nobody = contextlib.nullcontext()
         monkeypatch.setattr(nobody, "locked", lambda: False, raising=False)
-        monkeypatch.setattr(_draining, "_drain_lock", nobody)
+        monkeypatch.setattr(drain, "_drain_lock", nobody)
     series = _series.process_scope.add(_series.stage_id("taken", None))
 
     def end(numbers: range) -> None:
@@ -123,11 +125,11 @@ def test_the_lock_is_what_keeps_them_apart(
             series.plain.append(float(number))
 
     def overtake() -> None:
-        _draining.drain_series(series)
+        drain.drain_series(series)
         end(range(100, 150))
 
     monkeypatch.setattr(series, "plain", Overtaken(overtake))
     end(range(100))
-    _draining.drain_series(series)
+    drain.drain_series(series)
     expected = [*range(150)] if locked else sorted([*range(100)] * 2)
     assert sorted(results.durations("taken")) == expected

@@ -18,7 +18,7 @@ import time
 from opentelemetry import trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _configure
+from otel_pipeline_metrics._lifecycle import configure
 
 
 @opm.stage("square")
@@ -31,7 +31,7 @@ def main(spans: int, seconds: float, outcome: str) -> None:
     # registered before ours, so it runs after it
     atexit.register(lambda: print(json.dumps(export.stats()), flush=True))
     opm.configure(service_name="faults")
-    export = _configure._export
+    export = configure._export
     assert export is not None
     tracer = trace.get_tracer("faults")
     started = time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._export.delivery.spool import Spool
 
 from .running import SLACK_S, Ended, Pipeline, check_ledger
 from .servers import Collector, Fault, Protocol, collector

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics.export.replay import replay
-from otel_pipeline_metrics.export.spool import Spool
+from otel_pipeline_metrics._export.delivery.spool import Spool
+from otel_pipeline_metrics._export.replay import replay
 from tests.support.servers import Collector
 
 from .running import Pipeline, check_ledger

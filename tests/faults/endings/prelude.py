@@ -37,12 +37,12 @@ def say_stats() -> None:
 
 if not BARE:
     import otel_pipeline_metrics as opm
-    from otel_pipeline_metrics import _termination
+    from otel_pipeline_metrics._core.process import signals
 
     # registered before ours, so it runs after it
     atexit.register(say_stats)
     opm.configure(service_name="endings", console=False)
-    _termination.at_end.append(say_stats)
+    signals.at_end.append(say_stats)
 
 
 def report(name: str = "report") -> str:

@@ -15,15 +15,18 @@ LIMIT_S = 30
 PRELUDE = """
 import atexit, gc, json, os, signal, sys, threading, time, weakref
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _configure, _guard, _draining, _series
+from otel_pipeline_metrics._lifecycle import configure
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import series
 
 def counted():
     '''How many invocations of each stage have ended, or are in progress.'''
-    drained = _draining.drain()
+    drained = drain.drain()
     found = {}
-    for series in _series.all_series():
-        n = series.ended_before + len(series.plain) + len(series.results)
-        found[series.key.stage] = found.get(series.key.stage, 0) + n
+    for one in series.all_series():
+        n = one.ended_before + len(one.plain) + len(one.results)
+        found[one.key.stage] = found.get(one.key.stage, 0) + n
     return found
 
 def say(**what):

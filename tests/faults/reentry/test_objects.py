@@ -15,7 +15,7 @@ from tests.faults.backend import Backend
 backend = Backend()
 backend.install()
 opm.configure(exporter="otlp", console=False, spans_per_second=None)
-export = _configure._export
+export = configure._export
 
 class Node:
     def __init__(self):
@@ -70,7 +70,7 @@ from tests.faults.backend import Backend
 backend = Backend()
 backend.install()
 opm.configure(exporter="otlp", console=False, spans_per_second=None)
-processor = _configure._export.tracer_provider._active_span_processor._span_processors[0]
+processor = configure._export.tracer_provider._active_span_processor._span_processors[0]
 inner = processor._batch_processor
 wake = inner._worker_awaken.set
 struck = []
@@ -124,7 +124,7 @@ for function in (bare, deep):
     except RecursionError as error:
         outcomes.append(str(error))
 found = counted()["deep"]
-begun = sum(s.begun_before + len(s.begun) for s in _series.all_series())
+begun = sum(s.begun_before + len(s.begun) for s in series.all_series())
 # and all is as before
 again = deep(10)
 say(reached=reached, same=outcomes, found=found, begun=begun, again=again,
@@ -194,7 +194,7 @@ with opm.run("threads", resources=False) as r:
     while any(t.is_alive() for t in threads):
         opm.stats()
         r.report
-        _configure._export.flush(1.0)
+        configure._export.flush(1.0)
     [t.join() for t in threads]
 opm.shutdown()
 (stage,) = r.report.stages
@@ -214,7 +214,7 @@ def test_32_threads_while_others_look_and_flush() -> None:
 
 
 MEMORY = """
-import otel_pipeline_metrics._measure as measure
+import otel_pipeline_metrics._stages.invocation as measure
 opm.configure(exporter="none", console=False)
 
 @opm.stage("works")
@@ -230,7 +230,7 @@ given = object()
 setattr(measure, {place!r}, fails)
 results = [works(given) is given for _ in range(3)]
 setattr(measure, {place!r}, before)
-say(results=results, again=works(1), current=_series.current.get() is None)
+say(results=results, again=works(1), current=series.current.get() is None)
 """
 
 

@@ -66,7 +66,7 @@ def test_an_alarm_that_is_an_exception_is_never_kept() -> None:
 
 
 DRAINING = """
-import otel_pipeline_metrics._stats as stats
+import otel_pipeline_metrics._lifecycle.run_stats as stats
 opm.configure(exporter="none", console=False)
 calls = []
 
@@ -129,7 +129,7 @@ def handler(*_):
     done.append(1)
 
 signal.signal(signal.SIGUSR1, handler)
-with _configure._lock:
+with configure._lock:
     os.kill(os.getpid(), signal.SIGUSR1)
     while not done:
         pass
@@ -201,7 +201,7 @@ while len(seen) < 400:
             s.add_items(1)
     made += 50
     if made % 500 == 0:
-        _configure._export.flush(1.0)
+        configure._export.flush(1.0)
 opm.shutdown()
 say(made=made, entered=len(entered),
     worker=backend.collector.calls("worker"), handler=backend.collector.calls("handler"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics import _clock
+from otel_pipeline_metrics._core import clock
 from tests.faults.reentry.running import LIMIT_S, run
 from tests.support.process import ROOT
 
@@ -141,7 +141,7 @@ def test_a_report_that_can_be_written_nowhere() -> None:
 def test_a_clock_that_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """Durations come from the monotonic clock; the age of an item is never negative."""
     unix = iter(range(2_000_000_000, 0, -1_000_000))
-    monkeypatch.setattr(_clock, "unix", lambda: float(next(unix)))
+    monkeypatch.setattr(clock, "unix", lambda: float(next(unix)))
     with opm.run("back", resources=False) as r:
         for _ in range(3):
             with opm.stage("work") as s:

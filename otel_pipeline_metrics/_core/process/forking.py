@@ -1,0 +1,154 @@
+"""What a forked child has to forget: locks other threads held, the parent's threads and PID.
+
+A registered hook can never be taken back, so modules and objects share the one that is registered
+here. That is done when the package is imported, so in a child it comes before those of the
+providers that `configure()` builds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from weakref import WeakSet
+
+from otel_pipeline_metrics._core import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+C = TypeVar("C", bound="Callable[[], None]")
+
+
+class Forgetful(Protocol):
+    """Something with state that belongs to one process."""
+
+    def after_fork(self) -> None:
+        """Make the state that of a new process; runs in the child, before anything else."""
+
+
+class Gate:
+    """Entered for a call that no fork should meet half-way; a fork waits a moment for its end.
+
+    A child that is forked during a gRPC call cannot use gRPC, and one that is forked during the
+    import of a module cannot import it.
+
+    Args:
+        patience_s: how long a fork may be held up here.
+    """
+
+    def __init__(self, patience_s: float = 0.25) -> None:
+        self._patience_s = patience_s
+        self._lock = threading.Lock()
+        _gates.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+
+    def shut(self) -> bool:
+        """Let nobody in; False where a call is still under way when patience ends."""
+        return self._lock.acquire(timeout=self._patience_s)
+
+    def reopen(self) -> None:
+        """Let calls in again."""
+        self._lock.release()
+
+    def renew(self) -> None:
+        """Be open, as that of a new process."""
+        self._lock = threading.Lock()
+
+
+_calls: list[Callable[[], None]] = []
+
+
+_watched: WeakSet[Forgetful] = WeakSet()
+
+
+_gates: WeakSet[Gate] = WeakSet()
+
+
+_shut: dict[int, list[Gate]] = {}
+"""By thread: the gates that it has shut, and will reopen when its fork is done."""
+
+
+def in_child(call: C) -> C:
+    """Call this in every forked child: what a module has to forget. Also a decorator."""
+    _calls.append(call)
+    return call
+
+
+def watch(thing: Forgetful) -> None:
+    """Call `thing.after_fork()` in every forked child for as long as `thing` lives."""
+    _watched.add(thing)
+
+
+def _before() -> None:
+    _shut[threading.get_ident()] = [gate for gate in list(_gates) if gate.shut()]
+
+
+def _in_parent() -> None:
+    for gate in _shut.pop(threading.get_ident(), ()):
+        gate.reopen()
+
+
+def _in_child() -> None:
+    _shut.clear()
+    for gate in list(_gates):
+        gate.renew()
+    for call in (*_calls, *[thing.after_fork for thing in list(_watched)]):
+        with errors.guarded("starting a forked child"):
+            call()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+
+
+_EARLY: Final = 100
+"""Before multiprocessing closes its queues and waits for children of the child."""
+
+
+_at_end: Callable[[], None] | None = None
+
+
+_known = False
+
+
+def at_end_of_child(call: Callable[[], None]) -> None:
+    """Call this at the end of this process if multiprocessing started it, and of such children.
+
+    To be called again in a forked child: multiprocessing may not have been imported before.
+    """
+    global _at_end, _known  # noqa: PLW0603 - the one place that holds them
+    _at_end = call
+    # Whoever starts children has it imported by then; nobody else is to pay for it.
+    util = sys.modules.get("multiprocessing.util")
+    process = sys.modules.get("multiprocessing.process")
+    if util is None or process is None:
+        return
+    if not _known:
+        _known = True
+        util.register_after_fork(_finish, _begin)
+    if process.parent_process() is not None:
+        _begin(None)
+
+
+def _begin(_: object) -> None:
+    sys.modules["multiprocessing.util"].Finalize(None, _finish, exitpriority=_EARLY)
+
+
+def _finish() -> None:
+    with errors.guarded("the end of a child process"):
+        if _at_end is not None:
+            _at_end()

@@ -1,0 +1,396 @@
+"""Where results wait: a series for each stage of each scope, and what is current where.
+
+The hot path only appends to a series. `drain` takes what waits to the sinks.
+"""
+
+from __future__ import annotations
+
+import math
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
+
+from otel_pipeline_metrics._core import cardinality, clock, hooks
+from otel_pipeline_metrics._core.process import forking, gc_safety
+from otel_pipeline_metrics._core.records import StageKey, TimeInStates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from contextvars import Token
+
+    from otel_pipeline_metrics._core.records import AttributeValue, Sink, StageResult
+    from otel_pipeline_metrics._stages.execution import Execution
+
+
+SPAN_BURST: Final = 1000
+"""Spans that a stage may make at once before its budget a second tells."""
+
+
+PASSED_AT_ONCE: Final = 16
+"""Invocations without a span after which the clock is asked whether there is budget again."""
+
+
+SLOW_QUANTILE: Final = 0.99
+
+
+ENOUGH_TO_JUDGE: Final = 100
+"""Durations from which a quantile says what is slow."""
+
+
+VISITED_BOUND: Final = 16
+"""Runs of other processes that are remembered at a time."""
+
+
+class StageId:
+    """Identity of a stage: name, kind and fixed attributes. Equal ones are one object."""
+
+    __slots__ = ("attributes", "kind", "name")
+
+    def __init__(self, name: str, kind: str | None, attributes: dict[str, AttributeValue]):
+        self.name = name
+        self.kind = kind
+        self.attributes = attributes
+
+    def __reduce__(self) -> tuple[Callable[..., StageId], tuple[Any, ...]]:
+        """Pickle as the call that interns it, so that identity holds in another process."""
+        return stage_id, (self.name, self.kind, dict(self.attributes))
+
+
+_stage_ids: dict[Hashable, StageId] = {}
+
+
+_described: dict[Hashable, StageId] = {}
+"""Those with fixed attributes, counted apart: they must not take the room of plain names."""
+
+
+def stage_id(
+    name: str, kind: str | None, attributes: Mapping[str, AttributeValue] | None = None
+) -> StageId:
+    """Return the one `StageId` for these; comparing two is then comparing addresses.
+
+    There are `MAX_NAMES` of them at most. What is one too many goes without its attributes if
+    it has some, and else is the stage `_OTHER`.
+    """
+    known, key = _stage_ids, (name, kind, "")
+    if attributes:
+        known, key = _described, (name, kind, repr(sorted(attributes.items())))
+    found = known.get(key)
+    if found is not None:
+        return found
+    if len(known) < cardinality.MAX_NAMES:
+        return known.setdefault(key, StageId(name, kind, dict(attributes or {})))
+    if attributes:
+        cardinality.other("sets of fixed attributes of stages", cardinality.MAX_NAMES)
+        return stage_id(name, kind)
+    other = cardinality.other("stage names", cardinality.MAX_NAMES)
+    return known.setdefault((other, None, ""), StageId(other, None, {}))
+
+
+def with_attribute(found: Callable[[str], bool]) -> list[tuple[StageId, str]]:
+    """Return the fixed attributes of stages defined so far whose key is `found`."""
+    stages = list(_described.values())
+    return [(stage, key) for stage in stages for key in list(stage.attributes) if found(key)]
+
+
+def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
+    """Take fixed attributes off their stages."""
+    for stage, key in attributes:
+        stage.attributes.pop(key, None)
+    for series in all_series() if attributes else ():
+        series.cache = None
+
+
+class Series:
+    """The results of one stage in one scope that no sink has seen yet."""
+
+    __slots__ = (
+        "attributes",
+        "begun",
+        "begun_before",
+        "cache",
+        "ended_before",
+        "exemplars",
+        "key",
+        "late_left",
+        "passed",
+        "plain",
+        "queued",
+        "refilled_at",
+        "results",
+        "scope",
+        "sizes",
+        "slow_s",
+        "spans_left",
+        "spans_made",
+        "states",
+        "told",
+    )
+
+    def __init__(self, scope: Scope, stage: StageId) -> None:
+        self.scope = scope
+        self.key = StageKey(scope.pipeline, stage.name, stage.kind)
+        self.attributes = stage.attributes
+        self.plain: list[float] = []
+        """Busy seconds of those with nothing else to say; see `Batch.plain`."""
+        self.sizes: list[int] = []
+        """Items that came out, of those of `plain` that tell; see `Batch.sizes`."""
+        self.results: list[StageResult] = []
+        self.begun: list[None] = []
+        """One for each that began since the last batch; appending is atomic, adding is not."""
+        self.begun_before = 0
+        self.ended_before = 0
+        self.states: dict[int | None, TimeInStates] = {}
+        """By worker: its time in each state since the scope began; empty without queues."""
+        self.queued = False
+        """Whether a worker of it has met an instrumented queue: then its waits are seen."""
+        self.told = TimeInStates()
+        """The time in states that sinks know of."""
+        self.cache: Any = None
+        """For the tracer: span attributes that are the same for every execution."""
+        self.exemplars: dict[int, tuple[float, Any]] = {}
+        """By bucket: one of `plain` with a sampled span, and its context."""
+        self.spans_made = 0
+        self.passed = 0
+        """Invocations that went without a span since the last batch."""
+        self.grant_spans()
+
+    def grant_spans(self) -> None:
+        """Begin the span budget anew."""
+        rate = hooks.spans_per_second
+        burst = math.inf if rate is None else SPAN_BURST if rate else 0
+        self.spans_left: float = burst
+        """While there is some, every invocation has a span."""
+        self.late_left: float = burst
+        """The same for spans made after the fact, of errors and of the slow ones."""
+        self.slow_s = math.inf
+        """From here on an invocation without a span gets one after the fact."""
+        self.refilled_at = clock.now()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something waits for the sinks."""
+        return bool(self.plain or self.results or self.sizes)
+
+    @property
+    def active(self) -> int:
+        """How many are in progress."""
+        ended = self.ended_before + len(self.plain) + len(self.results)
+        return max(0, self.begun_before + len(self.begun) - ended)
+
+    def replenish(self) -> bool:
+        """Let the span budget grow with time; tell whether there is some."""
+        rate = hooks.spans_per_second
+        if rate is None:
+            return self.spans_left >= 1
+        now = clock.now()
+        more = (now - self.refilled_at) * rate
+        if more < 1:
+            return self.spans_left >= 1
+        self.refilled_at = now
+        self.spans_left = min(SPAN_BURST, self.spans_left + more)
+        self.late_left = min(SPAN_BURST, self.late_left + more)
+        return True
+
+    def goes_without(self) -> bool:
+        """Tell whether an invocation has no span, the budget being spent; look now and then."""
+        self.passed += 1
+        return self.passed % PASSED_AT_ONCE != 0 or not self.replenish()
+
+    def learn(self, plain: Sequence[float]) -> None:
+        """Learn from sorted durations what is slow, while not every invocation has a span."""
+        everyone, self.passed = not self.passed, 0
+        self.replenish()
+        if everyone or self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
+            self.slow_s = math.inf
+        else:
+            self.slow_s = plain[int(len(plain) * SLOW_QUANTILE)]
+
+
+class QueueSeries:
+    """What happened at one queue in one scope. Times are in seconds."""
+
+    __slots__ = (
+        "blocked", "consumers", "depth_peak", "first_put", "got", "idle", "last_put", "name",
+        "producers", "put", "waits",
+    )  # fmt: skip
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.waits: list[float] = []
+        """From put to get, of items no sink has seen yet."""
+        self.put = 0
+        self.got = 0
+        self.first_put: float | None = None
+        self.last_put: float | None = None
+        """`_clock.now()` of the first put and the last one."""
+        self.blocked = 0.0
+        """Waited in put, all producers together."""
+        self.idle = 0.0
+        """Waited in get, all consumers together."""
+        self.depth_peak = 0
+        self.producers: dict[str, None] = {}
+        self.consumers: dict[str, None] = {}
+
+
+class Scope:
+    """What executions belong to: a run, or the process where there is none."""
+
+    __slots__ = (
+        "__weakref__", "ended", "on_resources", "pipeline", "queues", "run_id", "scope", "series",
+        "sinks", "workers",
+    )  # fmt: skip
+
+    def __init__(
+        self, pipeline: str | None = None, run_id: str | None = None, sinks: tuple[Sink, ...] = ()
+    ) -> None:
+        self.pipeline = pipeline
+        self.run_id = run_id
+        self.sinks = sinks
+        self.series: dict[StageId, Series] = {}
+        self.queues: dict[str, QueueSeries] = {}
+        self.workers: dict[int, Any] = {}
+        """By their number: the workers that have met a queue or a stage here."""
+        self.ended = False
+        self.on_resources: Callable[[float, float], None] | None = None
+        """Takes (CPU utilisation, RSS in bytes) that somebody measured by hand."""
+        self.scope = self
+        """Itself: the current cell begins with a series or a scope, and either tells its scope."""
+
+    def add(self, stage: StageId) -> Series:
+        """Return the series of `stage`, made if need be."""
+        found = self.series.get(stage)
+        return self.series.setdefault(stage, Series(self, stage)) if found is None else found
+
+    def add_queue(self, name: str) -> QueueSeries:
+        """Return the series of a queue, made if need be."""
+        found = self.queues.get(name)
+        return self.queues.setdefault(name, QueueSeries(name)) if found is None else found
+
+
+process_scope = Scope()
+
+
+ambient = process_scope
+"""The scope of work that carries no context: the only run there is, else the process."""
+
+
+Cell = list[Any]
+"""What is current: [scope] of a run, or [series, token, started, execution] of an invocation, and
+its open span, the context with that, and the token of that context, if there is one.
+
+The token is None once the invocation is over; the execution is None until something beyond
+its duration is said or seen. A list of four is made at an eighth of an object's cost, and,
+unlike a value in the context, it is shared with the tasks that the invocation spawns.
+"""
+
+
+PLAIN: Final = 4
+"""The length of an invocation's cell without a span."""
+
+
+current: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
+
+
+scopes: dict[Scope, None] = {process_scope: None}
+
+
+ended_scopes: WeakSet[Scope] = WeakSet()
+"""Runs that are over, while a task or thread that began in them may still go on."""
+
+
+_visited: dict[str, Scope] = {}
+"""By run id: scopes of runs in other processes whose work is done here."""
+
+
+def limit_spans(per_second: float | None) -> None:
+    """Give every stage a budget of spans from now on; None for no limit."""
+    hooks.spans_per_second = per_second
+    for series in all_series():
+        series.grant_spans()
+
+
+def current_scope() -> Scope:
+    """Return the scope that an execution opened here would belong to."""
+    found = current.get()
+    scope: Scope = ambient if found is None else found[0].scope
+    return scope
+
+
+def executing() -> Execution | None:
+    """Return the innermost execution here; None outside of any, or where none was needed yet."""
+    found = current.get()
+    if found is None or len(found) == 1 or found[1] is None:
+        return None
+    execution: Execution | None = found[3]
+    return execution
+
+
+def open_scope(scope: Scope) -> Token[Cell | None] | None:
+    """Make a run's scope current, and the process's own while it is the only run.
+
+    None where the garbage collector called, and it could not be made current.
+    """
+    scopes[scope] = None
+    _settle_ambient()
+    return None if gc_safety.running_in and gc_safety.here() else current.set([scope])
+
+
+def close_scope(scope: Scope, token: Token[Cell | None] | None) -> bool:
+    """End a run's scope; False where this is not the context that it was opened in.
+
+    What is still in flight in it is drained as it ends.
+    """
+    scope.ended = True
+    _settle_ambient()
+    if token is None or (gc_safety.running_in and gc_safety.here()):
+        return False
+    try:
+        current.reset(token)
+    except ValueError:
+        # an async generator or fixture closed elsewhere: it is not current here
+        return False
+    return True
+
+
+def visited_scope(pipeline: str, run_id: str) -> Scope:
+    """Return the scope here of a run that goes on in another process.
+
+    A child that was forked during the run has it; else it is made. It never becomes ambient, and
+    the oldest is forgotten where many runs come by.
+    """
+    for scope in list(scopes):
+        if scope.run_id == run_id:
+            return scope
+    found = _visited.get(run_id)
+    if found is None:
+        found = Scope(pipeline, run_id)
+        found.ended = True
+        found = _visited.setdefault(run_id, found)
+        ended_scopes.add(found)
+        while len(_visited) > VISITED_BOUND:
+            # what is still at work in it is drained all the same
+            _visited.pop(next(iter(_visited)), None)
+    return found
+
+
+def _settle_ambient() -> None:
+    """Work that has lost its context, as threads have, belongs to the only run there is."""
+    global ambient  # noqa: PLW0603 - read on the hot path, written here only
+    running = [s for s in list(scopes) if s is not process_scope and not s.ended]
+    ambient = running[0] if len(running) == 1 else process_scope
+
+
+def all_series() -> Iterator[Series]:
+    """Go through every series of every scope that is not forgotten yet."""
+    for scope in (*list(scopes), *list(ended_scopes)):
+        yield from list(scope.series.values())
+
+
+@forking.in_child
+def reset_after_fork() -> None:
+    """Start a child from zero: what the parent measured, or began, is the parent's to report."""
+    for scope in (*list(scopes), *list(ended_scopes)):
+        scope.queues.clear()
+        scope.workers.clear()
+        # What ends now but began in the parent is appended to a series that nobody drains.
+        scope.series.clear()

@@ -1,0 +1,164 @@
+"""The development console: a line for each span, a table of the metrics. Never JSON."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import StatusCode
+
+from otel_pipeline_metrics._core import clock, metric_definitions
+from otel_pipeline_metrics._export import console_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from opentelemetry.sdk.metrics.export import MetricsData
+    from opentelemetry.sdk.trace import ReadableSpan
+
+
+LINES_PER_NAME: Final = 20
+"""Spans of one name that are shown between two flushes."""
+
+
+_RESULTS: Final = {"success": "ok", "failure": "error", "cancellation": "cancelled"}
+
+
+class Output:
+    """A text stream; stderr unless given, looked up at each write, since tests replace it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write `text` and a line end; a stream that is closed or broken is nobody's error."""
+        stream = self._stream if self._stream is not None else sys.stderr
+        if stream is None:  # pythonw, some daemons
+            return
+        line = f"{text}\n"
+        try:
+            try:
+                stream.write(line)
+            except UnicodeEncodeError:
+                encoding = stream.encoding or "ascii"
+                stream.write(line.encode(encoding, "replace").decode(encoding))
+            stream.flush()
+        except (OSError, ValueError):
+            return
+
+
+class ConsoleSpanExporter(SpanExporter):
+    """Writes a line such as `12:03:04.512  fetch  3.2 ms  ok  items_out=20  trace 4bf92f35`.
+
+    The time is that of the span's end. Of each name at most `LINES_PER_NAME` are shown until
+    the next flush, which says how many more there were.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._output = Output(stream)
+        # Spans end in any thread, and a lock could meet itself in a signal handler.
+        self._counts: dict[str, itertools.count[int]] = {}
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Write a line for each span that is among the first of its name."""
+        for span in spans:
+            counter = self._counts.setdefault(span.name, itertools.count())
+            if next(counter) < LINES_PER_NAME:
+                self._output.write(_line(span))
+        return SpanExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
+        """Say what was not shown, and begin anew."""
+        counts, self._counts = self._counts, {}
+        for name, counter in list(counts.items()):
+            more = next(counter) - LINES_PER_NAME
+            if more > 0:
+                self._output.write(f'… and {more:,} more "{name}" span{"s" * (more > 1)}')
+        return True
+
+    def shutdown(self) -> None:
+        """Say what was not shown."""
+        self.force_flush()
+
+
+class ConsoleSpanProcessor(SimpleSpanProcessor):
+    """Hands each span over as it ends, and passes a flush on, which the SDK's does not."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Flush the exporter."""
+        return self.span_exporter.force_flush(timeout_millis)
+
+
+class ConsoleMetricExporter(MetricExporter):
+    """Writes a table of all metrics, unless it is the one written last."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self._output = Output(stream)
+        self._last = ""
+
+    def export(
+        self,
+        metrics_data: MetricsData,
+        timeout_millis: float = 10_000,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> MetricExportResult:
+        """Write the table."""
+        rows = sorted(_rows(metrics_data))
+        if rows:
+            table = console_text.table(("metric", "attributes", "value"), rows)
+            if table != self._last:
+                self._last = table
+                heading = time.strftime("%H:%M:%S", time.localtime(clock.unix()))
+                self._output.write(f"metrics at {heading}\n{table}")
+        return MetricExportResult.SUCCESS
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
+        """Nothing is held back."""
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Nothing to end."""
+
+
+def _line(span: ReadableSpan) -> str:
+    start, end = span.start_time or 0, span.end_time or 0
+    context = span.get_span_context()
+    trace_id = f"{context.trace_id:032x}" if context is not None else ""
+    parts = [
+        console_text.clock(end / 1e9),
+        f"{span.name:<15} {console_text.duration((end - start) / 1e9):>8}",
+        f"{_outcome(span):<5}",
+        console_text.attributes(span.attributes, hide=True),
+        f"trace {trace_id[:8]}",
+    ]
+    return "  ".join(part for part in parts if part)
+
+
+def _outcome(span: ReadableSpan) -> str:
+    given = span.attributes or {}
+    outcome = given.get(metric_definitions.STAGE_OUTCOME)
+    if outcome is not None:
+        return str(outcome)
+    result = given.get(metric_definitions.RUN_RESULT)
+    if result is not None:
+        return _RESULTS.get(str(result), str(result))
+    return "error" if span.status.status_code is StatusCode.ERROR else "ok"
+
+
+def _rows(metrics_data: MetricsData) -> Iterator[tuple[str, str, str]]:
+    for resource in metrics_data.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                unit = metric.unit or ""
+                for point in metric.data.data_points:
+                    value = (
+                        console_text.histogram(point, unit)
+                        if hasattr(point, "bucket_counts") or hasattr(point, "positive")
+                        else console_text.quantity(point.value, unit, metric.name)
+                    )
+                    yield metric.name, console_text.attributes(point.attributes), value

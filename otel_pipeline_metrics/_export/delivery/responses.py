@@ -1,0 +1,268 @@
+"""What the collector really answered, which the exporters keep to themselves.
+
+Their result is SUCCESS or FAILURE. It does not tell a refusal for good from one that a later
+attempt may overcome, nor a partial success from a whole one. So an observer sits where the
+exporter sends: for HTTP a `requests.Session`, which its constructor takes; for gRPC around the
+stub, through the one private name that is used here (`_client`). The same place can send
+another request than the exporter made, so that what was kept on disk goes out with the
+exporter's own address, headers, certificates, compression and retries. Nothing counts as sent
+that way unless its answer was seen, so a future exporter that looks different loses nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import threading
+import zlib
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from otel_pipeline_metrics._core.process import forking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from otel_pipeline_metrics._export.environment import Signal
+
+
+TRY_LATER: Final = frozenset({408, 429})
+"""Refusals of the 4xx kind that another attempt may overcome."""
+
+
+REFUSED_FOR_GOOD: Final = frozenset(
+    {
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "FAILED_PRECONDITION",
+        "UNIMPLEMENTED",
+        "UNAUTHENTICATED",
+    }
+)
+"""GRPC statuses that no further attempt overcomes."""
+
+
+_REQUEST_S: Final = 3.0
+"""Longer than a request may take, unless that is configured."""
+
+
+_OK: Final = range(200, 300)
+
+
+_MULTIPLE_CHOICES: Final = 300
+
+
+_SERVER_ERROR: Final = 500
+
+
+_CREDENTIALS: Final = "_CREDENTIAL_PROVIDER"
+
+
+class Answer(NamedTuple):
+    """What came back for one request."""
+
+    ok: bool
+    reason: str | None = None
+    """A status or an exception's class; no text, which may quote a credential."""
+    rejected: int = 0
+    """Items that the collector did not take although it answered with success."""
+
+    @property
+    def permanent(self) -> bool:
+        """Whether the same request would be refused again."""
+        return not self.ok and for_good(self.reason)
+
+
+def for_good(reason: str | None) -> bool:
+    """Tell whether a failure for this reason would repeat itself; unknown reasons might not."""
+    if reason is None:
+        return False
+    if reason.startswith("HTTP "):
+        status = int(reason[5:])
+        return _MULTIPLE_CHOICES <= status < _SERVER_ERROR and status not in TRY_LATER
+    return reason in REFUSED_FOR_GOOD
+
+
+class Exchange:
+    """One export as seen on the wire; with retries, the last answer."""
+
+    def __init__(self, instead: Any = None, attempts: int | None = None) -> None:
+        self.instead = instead
+        """A request to send in place of the exporter's own."""
+        self.answer: Answer | None = None
+        """None: nothing was sent, or nobody watched."""
+        self._attempts_left = attempts
+
+    def failed(self, reason: str) -> None:
+        """Note a failure.
+
+        Raises:
+            GivenUpError: that was one attempt too many.
+        """
+        self.answer = Answer(ok=False, reason=reason)
+        if self._attempts_left is not None:
+            self._attempts_left -= 1
+            if self._attempts_left <= 0:
+                raise GivenUpError(reason)
+
+
+class GivenUpError(Exception):
+    """Ends an exporter's own retries, which in SDK 1.30 go on for a minute."""
+
+
+class _Here(threading.local):
+    exchange: Exchange | None = None
+
+
+_here = _Here()
+
+
+@contextmanager
+def exchange(instead: Any = None, attempts: int | None = None) -> Iterator[Exchange]:
+    """Watch what this thread's exporter sends and gets; end it after so many failures."""
+    before, _here.exchange = _here.exchange, Exchange(instead, attempts)
+    try:
+        yield _here.exchange
+    finally:
+        _here.exchange = before
+
+
+def over_http(exporter: Callable[..., Any], signal: Signal, **arguments: Any) -> tuple[Any, bool]:
+    """Build an HTTP exporter; say whether it can be watched.
+
+    Not if a credential provider brings a session of its own.
+    """
+    if any(value and name.endswith(_CREDENTIALS) for name, value in os.environ.items()):
+        return exporter(**arguments), False
+    return exporter(session=_session(signal), **arguments), True
+
+
+def over_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, bool]:
+    """Build a gRPC exporter; say whether it can be watched."""
+    if not isinstance(exporter, type):
+        return exporter(**arguments), False
+
+    class Watched(exporter):  # type: ignore[misc]
+        # The exporter replaces its stub when it reconnects.
+        @property
+        def _client(self) -> Any:
+            return self.__dict__.get("_watched")
+
+        @_client.setter
+        def _client(self, stub: Any) -> None:
+            self.__dict__["_watched"] = None if stub is None else _Stub(stub, signal)
+
+    Watched.__name__ = exporter.__name__
+    built = Watched(**arguments)
+    return built, "_watched" in built.__dict__
+
+
+def _fork_support() -> bool | None:
+    """Return what GRPC_ENABLE_FORK_SUPPORT says, if it says something."""
+    said = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").strip().lower()
+    return said in ("1", "true", "t", "yes", "y") if said else None
+
+
+def grpc_is_lost_to_children() -> bool:
+    """Tell whether gRPC was told not to survive forks: a child that uses it then crashes."""
+    return _fork_support() is False
+
+
+def _session(signal: Signal) -> Any:
+    import requests
+
+    # The first request imports modules, and an import that is under way at a fork never ends in
+    # the child.
+    gates = [forking.Gate()]
+
+    class Session(requests.Session):
+        def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+            with gates[0] if gates else nullcontext():
+                response = self._exchange(*args, **kwargs)
+            gates.clear()
+            return response
+
+        def _exchange(self, *args: Any, **kwargs: Any) -> requests.Response:
+            seen = _here.exchange
+            if seen is None:
+                return super().request(*args, **kwargs)
+            if seen.instead is not None:
+                headers = {**self.headers, **(kwargs.get("headers") or {})}
+                kwargs["data"] = _compressed(seen.instead, headers)
+            try:
+                response = super().request(*args, **kwargs)
+            except Exception as error:
+                seen.failed(type(error).__name__)
+                raise
+            if response.status_code not in _OK:
+                # An exporter of today takes a redirect for success, though nothing arrived.
+                seen.failed(f"HTTP {response.status_code}")
+            else:
+                content = response.content
+                seen.answer = Answer(ok=True, rejected=_rejected(signal, content) if content else 0)
+            return response
+
+    return Session()
+
+
+def _compressed(request: Any, headers: dict[str, Any]) -> bytes:
+    data: bytes = request.SerializeToString()
+    encoding = next((v for k, v in headers.items() if k.lower() == "content-encoding"), "")
+    if encoding in ("gzip", b"gzip"):
+        return gzip.compress(data)
+    return zlib.compress(data) if encoding in ("deflate", b"deflate") else data
+
+
+class _Stub:
+    """The exporter's gRPC stub, watched."""
+
+    def __init__(self, stub: Any, signal: Signal) -> None:
+        self._stub = stub
+        self._signal = signal
+        # With its own fork handlers gRPC hangs in a child that was forked during a call.
+        self._gate = forking.Gate(_REQUEST_S) if _fork_support() else forking.Gate()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stub, name)
+
+    def Export(self, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - gRPC's
+        """Send a request and note what came back."""
+        seen = _here.exchange
+        if seen is not None and seen.instead is not None:
+            request = seen.instead
+        try:
+            with self._gate:
+                response = self._stub.Export(request, *args, **kwargs)
+        except Exception as error:
+            code = error.code() if hasattr(error, "code") else None
+            if seen is not None:
+                seen.failed(getattr(code, "name", type(error).__name__))
+            raise
+        if seen is not None:
+            seen.answer = Answer(ok=True, rejected=_rejected_of(self._signal, response))
+        return response
+
+
+def _rejected(signal: Signal, body: bytes) -> int:
+    """Return how many items an HTTP answer says were rejected."""
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+    from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+    kind = (
+        trace_service_pb2.ExportTraceServiceResponse
+        if signal == "traces"
+        else metrics_service_pb2.ExportMetricsServiceResponse
+    )
+    try:
+        return _rejected_of(signal, kind.FromString(body))
+    except DecodeError:  # a proxy's page, or JSON
+        return 0
+
+
+def _rejected_of(signal: Signal, response: Any) -> int:
+    partial = getattr(response, "partial_success", None)
+    field = "rejected_spans" if signal == "traces" else "rejected_data_points"
+    return max(0, int(getattr(partial, field, 0)))

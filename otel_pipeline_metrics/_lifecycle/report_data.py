@@ -1,0 +1,184 @@
+"""What a run's report is made of, gathered from where it was counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._lifecycle import telemetry_stats
+from otel_pipeline_metrics._lifecycle.run_stats import RunStats
+from otel_pipeline_metrics._probes.caches import registry as caches_registry
+from otel_pipeline_metrics._probes.eventloop import Heartbeat
+from otel_pipeline_metrics._probes.queues import registry as queues_registry
+from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
+from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics.analysis import analyze
+from otel_pipeline_metrics.report import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_pipeline_metrics._core.records import StageKey, TimeInStates
+    from otel_pipeline_metrics._core.series import Scope
+    from otel_pipeline_metrics._probes.resources.reading import CacheReading
+
+
+class RecordedResources:
+    """CPU and memory that `MetricsCollector.record_resources` was told during a run."""
+
+    def __init__(self) -> None:
+        self._samples: list[tuple[float, float]] = []
+
+    def add(self, cpu_utilization: float, rss_bytes: float) -> None:
+        """Take one sample; appending is safe from any thread."""
+        self._samples.append((cpu_utilization, rss_bytes))
+
+    def summary(self) -> ResourceSummary:
+        """Sum up as `ResourceMonitor` does; the times between samples are not known."""
+        samples = self._samples[:]
+        if not samples:
+            return ResourceSummary()
+        cpu, rss = zip(*samples, strict=True)
+        return ResourceSummary(
+            samples=len(samples),
+            cpu_utilization_avg=sum(cpu) / len(samples),
+            cpu_utilization_peak=max(cpu),
+            rss_bytes_avg=sum(rss) / len(samples),
+            rss_bytes_peak=round(max(rss)),
+        )
+
+
+class Gathering:
+    """Everything that is counted while one run lasts."""
+
+    def __init__(
+        self, sample_interval_s: float | None, tell_delay: Callable[[float], None]
+    ) -> None:
+        self.stats = RunStats()
+        self.monitor = None if sample_interval_s is None else ResourceMonitor(sample_interval_s)
+        self.recorded = RecordedResources()
+        self.heartbeat = Heartbeat(tell_delay)
+        self._caches_before: dict[str, CacheReading] = {}
+
+    def begin(self) -> None:
+        """Remember what the caches have counted before the run."""
+        self._caches_before = {reading.name: reading for reading in caches_registry.read_all()}
+
+    def report_data(self, run: dict[str, Any], scope: Scope, now: float) -> dict[str, Any]:
+        """Return the data of the report.
+
+        Args:
+            run: the report's part on the run itself; `started_at` in it is taken out.
+            scope: where the run's stages and queues are counted.
+            now: `_clock.now()` at its end, or at this moment of it.
+        """
+        started_at, wall_s = run.pop("started_at"), run["wall_s"]
+        data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "run": run,
+            "stages": self._stages(scope, wall_s, now),
+            "queues": self._queues(scope, wall_s),
+            "caches": [
+                _since(reading, self._caches_before.get(reading.name))
+                for reading in caches_registry.read_all()
+            ],
+            "resources": self._resources(started_at),
+            # as of this moment, so before the last flush
+            "telemetry": telemetry_stats.at_the_end_of_a_run()
+            | {"stage_spans": self._stage_spans(scope, traced=run["trace_id"] is not None)},
+        }
+        data["bottleneck"] = _verdict(data)
+        return data
+
+    def _stages(self, scope: Scope, wall_s: float, now: float) -> list[dict[str, Any]]:
+        states: dict[StageKey, list[TimeInStates]] = {}
+        for series, times in accounting.snapshot(scope, now).items():
+            states.setdefault(series.key, []).extend(times.values())
+        in_flight: dict[StageKey, int] = {}
+        for series in list(scope.series.values()):
+            in_flight[series.key] = in_flight.get(series.key, 0) + series.active
+        return self.stats.stage_list(wall_s, states, in_flight)
+
+    def _queues(self, scope: Scope, wall_s: float) -> list[dict[str, Any]]:
+        depths = queues_registry.sizes()
+        found = self.stats.queue_list(
+            wall_s, list(scope.queues.values()), queues_registry.known_capacities()
+        )
+        return [{**queue, "depth": depths.get(queue["name"])} for queue in found]
+
+    def _stage_spans(self, scope: Scope, *, traced: bool) -> dict[str, int | None]:
+        """Return how many invocations had a span of their own, and how many went without."""
+        if not traced:
+            return {"made": None, "skipped": None}
+        made = sum(series.spans_made for series in list(scope.series.values()))
+        count = sum(stats.count for stats in list(self.stats.stages.values()))
+        return {"made": made, "skipped": max(0, count - made)}
+
+    def _resources(self, started_at: float) -> dict[str, Any]:
+        from otel_pipeline_metrics._probes.resources.cgroup import (
+            limits,  # reads files: only when asked
+        )
+
+        # psutil's readings come first; without them, what the program measured itself, if it did
+        summary = (self.recorded if self.monitor is None else self.monitor).summary()
+        found = limits()
+        return {
+            "samples": summary.samples,
+            "cpu_utilization": {
+                "avg": summary.cpu_utilization_avg,
+                "peak": summary.cpu_utilization_peak,
+            },
+            "rss_bytes": {"avg": summary.rss_bytes_avg, "peak": summary.rss_bytes_peak},
+            "disk_io_bytes": {
+                "read": summary.disk_read_bytes,
+                "write": summary.disk_write_bytes,
+            },
+            "network_io_bytes": {
+                "receive": summary.network_receive_bytes,
+                "transmit": summary.network_transmit_bytes,
+            },
+            "limits": {
+                "source": found.source,
+                "cpus": found.cpus,
+                "memory_bytes": found.memory_bytes,
+            },
+            "event_loop_delay_s": self.heartbeat.summary(),
+            "series": None if self.monitor is None else _over_time(self.monitor, started_at),
+        }
+
+
+def _verdict(data: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return analyze(data)
+    except Exception:  # noqa: BLE001 - advice may fail; the numbers are what the report is for
+        errors.fault("the verdict")
+        return {"kind": "unknown", "stage": None, "busy": None, "why": "the analysis failed"}
+
+
+def _over_time(monitor: ResourceMonitor, started_at: float) -> list[list[float | None]]:
+    """Return [seconds since the start, CPU utilisation, RSS in bytes] of the latest samples."""
+    return [
+        [max(0.0, reading.at - started_at), reading.cpu_utilization, reading.rss_bytes]
+        for reading in monitor.readings
+    ]
+
+
+def _since(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
+    """Return a cache's counts during the run, and its levels now."""
+
+    def during(key: str) -> int | None:
+        value: int | None = getattr(now, key)
+        earlier: int | None = getattr(before, key) if before is not None else None
+        return value if value is None or earlier is None else max(0, value - earlier)
+
+    hits, misses = during("hits") or 0, during("misses") or 0
+    return {
+        "name": now.name,
+        "hits": hits,
+        "misses": misses,
+        "evictions": during("evictions"),
+        "expirations": during("expirations"),
+        "hit_ratio": hits / (hits + misses) if hits + misses else None,
+        "entries": now.entries,
+        "size_bytes": now.size_bytes,
+    }

@@ -1,0 +1,319 @@
+"""`run`: the scope of one run of a pipeline, from its span to its report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
+from otel_pipeline_metrics._core.context_manager import AlsoAsync
+from otel_pipeline_metrics._core.process import signals
+from otel_pipeline_metrics._core.process.signals import undivided
+from otel_pipeline_metrics._core.records import (
+    AttributeValue,
+    check_attributes,
+    check_name,
+    qualified_name,
+)
+from otel_pipeline_metrics._lifecycle.report_data import Gathering
+from otel_pipeline_metrics._probes.resources.instruments import install_resources
+from otel_pipeline_metrics._telemetry import sink
+from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report.console import headline
+from otel_pipeline_metrics.report.live import Live
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from contextvars import Token
+    from types import TracebackType
+
+
+Result = Literal["success", "failure", "cancellation", "timeout"]
+
+
+SAMPLE_INTERVAL_S: Final = 1.0
+"""How often a run samples its resources; a reading takes about a tenth of a millisecond."""
+
+
+def run(
+    name: str,
+    *,
+    report: str | os.PathLike[str] | None = None,
+    resources: bool = True,
+    attributes: Mapping[str, AttributeValue] | None = None,
+    total: int | None = None,
+    live: bool = False,
+) -> Run:
+    """Measure one run of a pipeline, in a `with` or an `async with`.
+
+    Stages inside belong to it, also those on threads that carry no context while it is the
+    only run in progress. At its end, however it ends, the report is written and the summary
+    shown; neither can change the run's own result.
+
+    Args:
+        name: the pipeline's name, up to 128 characters.
+        report: where to write the report as JSON; its folder is made. If it cannot be
+            written there, it goes to a temporary file whose path is logged.
+        resources: sample CPU, memory, disk and network with psutil while the run lasts.
+        attributes: put on the run's span.
+        total: how many items will come out of the last stage, if that is known beforehand;
+            the live view then tells the progress and the time left.
+        live: show stages, rates and queues in the terminal while the run goes on. Needs the
+            extra `cli`; does nothing where stderr is no terminal.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: the name is empty or too long, `total` is negative, or an attribute's key
+            is forbidden, and `configure(strict=True)` or the development console is on.
+    """
+    return Run(name, report, resources, attributes, total, live)
+
+
+class Run(AlsoAsync["Run"]):
+    """One run; what `run(...)` gives. It can be entered once."""
+
+    def __init__(  # noqa: PLR0917 - made by `run` alone, which takes them by name
+        self,
+        name: str,
+        report: str | os.PathLike[str] | None,
+        resources: bool,
+        attributes: Mapping[str, AttributeValue] | None,
+        total: int | None,
+        live: bool,
+    ) -> None:
+        self.name = check_name(name, "name")
+        self.id = os.urandom(16).hex()
+        if report is not None and not isinstance(report, (str, os.PathLike)):
+            raise TypeError(f"report must be a path or None, not {type(report).__name__}")
+        if not isinstance(resources, bool):
+            raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
+        self._path = None if report is None else Path(report)
+        given = check_attributes(attributes)
+        privacy.check(given)
+        self._attributes = privacy.permitted(given, f"run {name!r}") if given else given
+        interval = SAMPLE_INTERVAL_S if resources else None
+        self._gathering = Gathering(interval, self._note_loop_delay)
+        self._scope = series.Scope(self.name, self.id, (self._gathering.stats,))
+        self._scope.on_resources = self._gathering.recorded.add
+        self._total = _total(total)
+        self._live = live
+        self._view: Any = None
+        self._token: Token[Any] | None = None
+        self._span: sink.OpenRun | None = None
+        self._runs: Any = None
+        self._started_at = 0.0
+        self._started_unix = 0.0
+        self._ended_at: float | None = None
+        self._result: Result | None = None
+        self._error_type: str | None = None
+        self._message: str | None = None
+        self._entered = False
+        self._pid = os.getpid()
+        self._final: RunReport | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r} {self._result or 'in progress'}>"
+
+    @property
+    def report(self) -> RunReport:
+        """The report: final after the run, and until then as far as it has got (`partial`)."""
+        if self._final is not None:
+            return self._final
+        drain.drain()
+        return RunReport(self._data())
+
+    def __enter__(self) -> Run:
+        """Begin the run.
+
+        Raises:
+            RuntimeError: it has been entered before.
+        """
+        if self._entered:
+            raise RuntimeError(f"run {self.name!r} was entered before: call run() for each run")
+        self._entered = True
+        self._pid = os.getpid()
+        with errors.guarded("opening a run"):
+            telemetry = sink.current()
+            self._runs = telemetry.runs
+            self._runs.started(self.name, self.id)
+            self._span = telemetry.spans.start_run(self._scope, self._attributes)
+        with errors.guarded("a run's resources"):
+            if self._gathering.monitor is not None:
+                sink.add_probe("resources", install_resources)
+                self._gathering.monitor.start()
+                self._gathering.heartbeat.start()
+        with errors.guarded("a run's caches"):
+            self._gathering.begin()
+        self._token = series.open_scope(self._scope)
+        self._started_unix = clock.unix()
+        self._started_at = clock.now()
+        with errors.guarded("watching for SIGTERM"):
+            signals.watch(self)
+        if self._live:
+            with errors.guarded("the live view"):
+                self._view = Live(lambda: self.report)
+                self._view.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the run: close its span, write the report, show the summary."""
+        if os.getpid() != self._pid:
+            self._leave_to_parent()
+            return
+        self._ended_at = clock.now()
+        self._result = _result_of(error)
+        if error is not None and self._result != "success":
+            self._error_type = qualified_name(type(error))
+            self._message = privacy.message_of(error)
+        here = series.close_scope(self._scope, self._token)
+        with errors.guarded("the live view"):
+            if self._view is not None:
+                self._view.stop()
+        with errors.guarded("a run's resources"):
+            if self._gathering.monitor is not None:
+                self._gathering.heartbeat.stop()
+                self._gathering.monitor.stop()
+        with errors.guarded("closing a run"):
+            self._end_telemetry(here)
+        with errors.guarded("a run's report"):
+            _show(*undivided(self._finish))
+        with errors.guarded("watching for SIGTERM"):
+            signals.forget(self)
+
+    def _finish(self) -> tuple[RunReport, Path | None]:
+        self._drain()
+        self._final = RunReport(self._data())
+        return self._final, self._write(self._final)
+
+    def _drain(self) -> None:
+        if not drain.drain():
+            errors.logger.warning(
+                "what run %r finished last is not in its report: it could not be handed on in time",
+                self.name,
+            )
+
+    def _leave_to_parent(self) -> None:
+        """Leave the block in a child that was forked inside: the run and its report stay there."""
+        with errors.guarded("leaving the parent's run"):
+            here = self._token is not None and series.close_scope(self._scope, self._token)
+            if here and self._span is not None:
+                self._span.leave()
+
+    def terminated(self) -> None:
+        """Write the report as far as it has got: the process is about to be ended."""
+        if self._final is not None:
+            return
+        self._result = "cancellation"
+        self._error_type = "SIGTERM"
+        self._ended_at = clock.now()
+        self._drain()
+        self._write(RunReport(self._data()))
+
+    def _note_loop_delay(self, seconds: float) -> None:
+        if self._runs is not None:
+            self._runs.loop_delay(self.name, seconds)
+
+    def _end_telemetry(self, here: bool) -> None:
+        context = None
+        result = self._result or "success"
+        wall_s = (self._ended_at or clock.now()) - self._started_at
+        # cancellation and timeout are told by the result; error.type belongs to failures
+        error_type = self._error_type if result == "failure" else None
+        with errors.guarded("ending a run's span"):
+            if self._span is not None:
+                context = self._span.end(result, error_type, self._message, detach=here)
+        if self._runs is not None:
+            self._runs.ended(self.name, self.id, wall_s, result, error_type, clock.unix(), context)
+
+    def _data(self) -> dict[str, Any]:
+        now = self._ended_at if self._ended_at is not None else clock.now()
+        started = datetime.fromtimestamp(self._started_unix, tz=timezone.utc)
+        run = {
+            "pipeline": self.name,
+            "id": self.id,
+            "trace_id": self._span.trace_id if self._span is not None else None,
+            "result": self._result,
+            "error_type": self._error_type,
+            "started": started.isoformat() if self._entered else None,
+            "started_at": self._started_at,
+            "wall_s": now - self._started_at if self._entered else 0.0,
+            "partial": self._result != "success",
+            "total": self._total,
+        }
+        return self._gathering.report_data(run, self._scope, now)
+
+    def _write(self, report: RunReport) -> Path | None:
+        if self._path is None:
+            return None
+        try:
+            return report.save(self._path)
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            handle, elsewhere = tempfile.mkstemp(prefix="pipeline-report-", suffix=".json")
+            os.close(handle)
+            report.save(elsewhere)
+            errors.logger.warning(
+                "the report could not be written to %s (%s); it is in %s",
+                self._path,
+                getattr(error, "strerror", None) or error,
+                elsewhere,
+            )
+            return Path(elsewhere)
+
+
+def _total(total: Any) -> int | None:
+    if total is None:
+        return None
+    if isinstance(total, bool) or not isinstance(total, int):
+        raise TypeError(f"total must be an integer or None, not {type(total).__name__}")
+    if total < 0:
+        raise ValueError(f"total must not be negative, this one is {total}")
+    return total
+
+
+def _result_of(error: BaseException | None) -> Result:
+    """Map how a run was left to `pipeline.run.result`."""
+    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+        return "success"
+    # until Python 3.11 asyncio had a TimeoutError of its own
+    asyncio = sys.modules.get("asyncio")
+    if isinstance(error, (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))):
+        return "timeout"
+    if isinstance(error, (Exception, SystemExit)):
+        return "failure"
+    # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
+    return "cancellation"
+
+
+def _show(report: RunReport, written: Path | None) -> None:
+    """Show the summary once: on the console if there is one, else in the log."""
+    where = f"\n\nreport: {written}" if written is not None else ""
+    console = settings.current().console
+    stream = sys.stderr if console is True or console is None else console
+    if console is None and not _is_terminal(stream):
+        stream = False
+    if stream:
+        # a closed or full terminal must not take the report or the run's result with it
+        with contextlib.suppress(OSError, ValueError):
+            stream.write(f"{report.render('console')}{where}\n")
+            if hasattr(stream, "flush"):
+                stream.flush()
+            errors.logger.info("%s", headline(report))
+            return
+    errors.logger.info("%s%s", report.render("console"), where)
+
+
+def _is_terminal(stream: Any) -> bool:
+    try:
+        return bool(stream.isatty())
+    except (AttributeError, ValueError):
+        return False

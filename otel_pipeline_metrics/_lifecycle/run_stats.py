@@ -1,0 +1,244 @@
+"""Streaming statistics of a run's stages: what the report is made of."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._core import cardinality, quantile_sketch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from otel_pipeline_metrics._core.records import (
+        Batch,
+        QueueBatch,
+        StageKey,
+        StageResult,
+        TimeInStates,
+    )
+    from otel_pipeline_metrics._core.series import QueueSeries
+
+
+class StageStats:
+    """Everything that one run knows of one stage. Times are in seconds."""
+
+    def __init__(self, key: StageKey) -> None:
+        self.key = key
+        self.count = 0
+        self.cancelled = 0
+        self.abandoned = 0
+        self.errors: dict[str, int] = {}
+        self.retries = 0
+        self.items_in: int | None = None
+        self.items_out: int | None = None
+        self.bytes_in: int | None = None
+        self.bytes_out: int | None = None
+        self.total_s = 0.0
+        self.sum_of_squares = 0.0
+        self.min_s = math.inf
+        self.max_s = 0.0
+        self.sketch = quantile_sketch.Sketch()
+
+    def add_sorted(self, durations: Sequence[float]) -> None:
+        """Add the durations, sorted upwards, of one invocation or more."""
+        self.count += len(durations)
+        self.total_s += sum(durations)
+        self.sum_of_squares += sum([value * value for value in durations])
+        self.min_s = min(self.min_s, durations[0])
+        self.max_s = max(self.max_s, durations[-1])
+        self.sketch.add_sorted(durations)
+
+    def add(self, result: StageResult) -> None:
+        """Add what one invocation says beside its duration."""
+        if result.outcome == "error":
+            kind = result.error_type or cardinality.OTHER
+            kind = cardinality.key_in(self.errors, kind, "error types of a stage")
+            self.errors[kind] = self.errors.get(kind, 0) + 1
+        elif result.outcome == "cancelled":
+            self.cancelled += 1
+        elif result.outcome == "abandoned":
+            self.abandoned += 1
+        self.retries += sum(count for _, count in result.retries)
+        self.items_in = _plus(self.items_in, result.items_in)
+        self.items_out = _plus(self.items_out, result.items_out)
+        self.bytes_in = _plus(self.bytes_in, result.bytes_in)
+        self.bytes_out = _plus(self.bytes_out, result.bytes_out)
+
+    def to_dict(self, wall_s: float, states: Sequence[TimeInStates]) -> dict[str, Any]:
+        """Return the stage's part of the report; unknown is None, never 0.
+
+        Args:
+            wall_s: how long the run lasted.
+            states: the time of each of its workers; empty where no queue is instrumented.
+        """
+        items = self.items_out if self.items_out is not None else self.items_in
+        return {
+            "name": self.key.stage,
+            "kind": self.key.kind,
+            "workers": len(states) or None,
+            "count": self.count,
+            "cancelled": self.cancelled,
+            "abandoned": self.abandoned,
+            "errors": {"total": sum(self.errors.values()), "by_type": dict(self.errors)},
+            "retries": self.retries,
+            "items": {"in": self.items_in, "out": self.items_out},
+            "bytes": {"in": self.bytes_in, "out": self.bytes_out},
+            "duration_s": {
+                "total": self.total_s,
+                "avg": _ratio(self.total_s, self.count),
+                "min": self.min_s if self.count else None,
+                "max": self.max_s if self.count else None,
+                "p50": self._quantile(0.5),
+                "p95": self._quantile(0.95),
+                "p99": self._quantile(0.99),
+                "rel_error": quantile_sketch.REL_ERROR,
+                "sum_of_squares": self.sum_of_squares,
+                "sketch": self.sketch.to_dict(),
+            },
+            "throughput": {
+                "wall_per_s": _ratio(self.count, wall_s),
+                "busy_per_s": _ratio(self.count, self.total_s),
+                "items_per_s": None if items is None else _ratio(items, wall_s),
+            },
+            **_time_in_states(states),
+            "cpu_s": None,
+        }
+
+    def _quantile(self, q: float) -> float | None:
+        value = self.sketch.quantile(q)
+        # the sketch's error may not carry a quantile past what was really seen
+        return None if value is None else min(max(value, self.min_s), self.max_s)
+
+
+class QueueStats:
+    """The times that items spent in one queue during a run."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_s = 0.0
+        self.max_s = 0.0
+        self.sketch = quantile_sketch.Sketch()
+
+    def add_sorted(self, waits: Sequence[float]) -> None:
+        """Add seconds from put to get, sorted upwards."""
+        self.count += len(waits)
+        self.total_s += sum(waits)
+        self.max_s = max(self.max_s, waits[-1])
+        self.sketch.add_sorted(waits)
+
+    def to_dict(self, series: QueueSeries, capacity: int | None, wall_s: float) -> dict[str, Any]:
+        """Return the queue's part of the report."""
+        known = self.count > 0
+        quantiles = {
+            name: min(value, self.max_s) if (value := self.sketch.quantile(q)) is not None else None
+            for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        }
+        return {
+            "name": series.name,
+            "capacity": capacity,
+            # Little's law: the items in a queue are the rate times the wait
+            "depth_avg": _ratio(self.total_s, wall_s),
+            "depth_peak": series.depth_peak,
+            "put": series.put,
+            "got": series.got,
+            "wait_s": {
+                "avg": _ratio(self.total_s, self.count),
+                **quantiles,
+                "max": self.max_s if known else None,
+                "rel_error": quantile_sketch.REL_ERROR,
+                "sketch": self.sketch.to_dict(),
+            },
+            # from the first put to the last: how long it was being filled
+            "put_span_s": _since(series.first_put, series.last_put),
+            "put_blocked_s": series.blocked,
+            "get_waited_s": series.idle,
+            "producers": list(series.producers),
+            "consumers": list(series.consumers),
+        }
+
+
+class RunStats:
+    """The sink of one run: its stages, in the order in which they first finished."""
+
+    def __init__(self) -> None:
+        self.stages: dict[StageKey, StageStats] = {}
+        self.queues: dict[str, QueueStats] = {}
+
+    def accept(self, batch: Batch) -> None:
+        """Add a batch to its stage."""
+        if not (batch.plain or batch.results or batch.sizes):
+            return
+        stats = self.stages.get(batch.key)
+        if stats is None:
+            stats = self.stages[batch.key] = StageStats(batch.key)
+        if batch.plain:
+            stats.add_sorted(batch.plain)
+        if batch.sizes:
+            stats.items_out = _plus(stats.items_out, sum(batch.sizes))
+        if batch.results:
+            stats.add_sorted(sorted(result.busy_s for result in batch.results))
+        for result in batch.results:
+            stats.add(result)
+
+    def accept_queue(self, batch: QueueBatch) -> None:
+        """Add a batch to its queue."""
+        self.queues.setdefault(batch.name, QueueStats()).add_sorted(batch.waits)
+
+    def stage_list(
+        self,
+        wall_s: float,
+        states: Mapping[StageKey, Sequence[TimeInStates]],
+        in_flight: Mapping[StageKey, int],
+    ) -> list[dict[str, Any]]:
+        """Return the stages' part of the report."""
+        return [
+            {**stats.to_dict(wall_s, states.get(key, ())), "in_flight": in_flight.get(key, 0)}
+            for key, stats in list(self.stages.items())
+        ]
+
+    def queue_list(
+        self, wall_s: float, series: Sequence[QueueSeries], capacities: Mapping[str, int]
+    ) -> list[dict[str, Any]]:
+        """Return the queues' part of the report."""
+        return [
+            self.queues.get(queue.name, QueueStats()).to_dict(
+                queue, capacities.get(queue.name), wall_s
+            )
+            for queue in series
+        ]
+
+
+def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
+    """Return the workers' time in states, all together and as shares of their wall time."""
+    if not states:
+        nothing = {"busy": None, "idle": None, "blocked": None}
+        return {
+            "time_s": {"wall": None, **nothing},
+            "share": dict(nothing),
+            "busiest_share": None,
+        }
+    total = {
+        state: sum(getattr(time, state) for time in states) for state in ("busy", "idle", "blocked")
+    }
+    wall = sum(total.values())
+    walls = [time.busy + time.idle + time.blocked for time in states]
+    shares = [time.busy / w for time, w in zip(states, walls, strict=True) if w]
+    return {
+        "time_s": {"wall": wall, **total},
+        "share": {state: _ratio(seconds, wall) for state, seconds in total.items()},
+        "busiest_share": max(shares, default=None),
+    }
+
+
+def _since(first: float | None, last: float | None) -> float | None:
+    return None if first is None or last is None else max(0.0, last - first)
+
+
+def _plus(total: int | None, more: int | None) -> int | None:
+    return total if more is None else (total or 0) + more
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    ratio = part / whole if whole else math.inf
+    return ratio if math.isfinite(ratio) else None

@@ -1,0 +1,154 @@
+"""From what a user registers as a cache to checked numbers."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Mapping
+from functools import partial
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from otel_pipeline_metrics._probes.caches.counted import CountedCache, cachetools_base, is_timed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+_HINT: Final = "wrap it: counted_cache(cache) keeps the counts it has not"
+
+
+class Counts(NamedTuple):
+    """What a source says at one moment."""
+
+    hits: int
+    misses: int
+    evictions: int | None = None
+    expirations: int | None = None
+    entries: int | None = None
+    size_bytes: int | None = None
+
+
+def reader_of(source: object) -> Callable[[], object]:
+    """Return what to call for the numbers of `source`.
+
+    Raises:
+        TypeError: `source` cannot tell hits and misses; says what would.
+    """
+    if isinstance(source, CountedCache):
+        return source.cache_statistics
+    inner = getattr(source, "cache", None)
+    if isinstance(inner, CountedCache):
+        return inner.cache_statistics
+    info = getattr(source, "cache_info", None)
+    if callable(info):
+        # cachetools' cache_info removes expired entries, which only its lock makes harmless
+        if is_timed(inner) and getattr(source, "cache_lock", None) is None:
+            raise TypeError(
+                "source: reading cache_info() of a timed cache without a lock from another "
+                "thread would damage it; give @cached a lock, or use counted_cache(cache)"
+            )
+        return _checked(info)
+    if cachetools_base(source) is not None or (
+        isinstance(source, Mapping) and not callable(source)
+    ):
+        raise TypeError(f"source: a {type(source).__name__} counts no hits and misses; {_HINT}")
+    if cachetools_base(inner) is not None:
+        raise TypeError(
+            "source: this function's cache counts no hits and misses; use "
+            "@cached(..., info=True) or @cached(counted_cache(cache))"
+        )
+    if not callable(source):
+        raise TypeError(
+            "source must be a function with cache_info(), a counted_cache or a callable that "
+            f"returns hits and misses, not {type(source).__name__}"
+        )
+    return _checked(source)
+
+
+def _checked(read: Callable[..., object]) -> Callable[[], object]:
+    if inspect.iscoroutinefunction(read):
+        raise TypeError("source must not be a coroutine function: it is read from another thread")
+    try:
+        signature = inspect.signature(read)
+    except (TypeError, ValueError):  # a builtin that does not tell its arguments
+        return read
+    try:
+        signature.bind()
+    except TypeError:
+        raise TypeError(
+            "source must be callable without arguments, or have cache_info(); is this function "
+            "missing its cache decorator?"
+        ) from None
+    return read
+
+
+def same(one: Callable[[], object], other: Callable[[], object]) -> bool:
+    """Whether both surely read the same counts.
+
+    A lambda written in a function is a new object at each call of it, so functions are equal
+    too if their code and everything they close over are.
+    """
+    if one == other:
+        return True
+    if not isinstance(one, FunctionType) or not isinstance(other, FunctionType):
+        return False
+    return (
+        one.__code__ is other.__code__
+        and one.__globals__ is other.__globals__
+        and _identical(one.__defaults__, other.__defaults__)
+        and _identical(_enclosed(one), _enclosed(other))
+    )
+
+
+def _enclosed(function: FunctionType) -> tuple[object, ...]:
+    try:
+        return tuple(cell.cell_contents for cell in function.__closure__ or ())
+    except ValueError:  # a variable that is not assigned yet
+        return (object(),)
+
+
+def _identical(one: tuple[object, ...] | None, other: tuple[object, ...] | None) -> bool:
+    one, other = one or (), other or ()
+    return len(one) == len(other) and all(map(operator.is_, one, other))
+
+
+def parse(value: Any) -> Counts:
+    """Return the counts in a mapping, or in an object's attributes like `CacheInfo`'s.
+
+    Raises:
+        ValueError: hits or misses are missing, or a number is none or negative.
+    """
+    get = value.get if isinstance(value, Mapping) else partial(_attribute, value)
+    hits, misses = _count("hits", get("hits")), _count("misses", get("misses"))
+    if hits is None or misses is None:
+        raise ValueError(f"no hits and misses in a {type(value).__name__}")
+    entries = get("entries")
+    return Counts(
+        hits,
+        misses,
+        _count("evictions", get("evictions")),
+        _count("expirations", get("expirations")),
+        _count("entries", get("currsize") if entries is None else entries),
+        _count("size_bytes", get("size_bytes")),
+    )
+
+
+def _attribute(value: object, field: str) -> object:
+    return getattr(value, field, None)
+
+
+def _count(field: str, value: object) -> int | None:
+    if value is None:
+        return None
+    number: int | None = None
+    if isinstance(value, float) and value.is_integer():
+        number = int(value)
+    elif not isinstance(value, bool):
+        try:
+            number = operator.index(value)  # type: ignore[arg-type] # numpy's integers too
+        except TypeError:
+            number = None
+    if number is None or number < 0:
+        raise ValueError(f"{field} must be a count, not {value!r}")
+    return number

@@ -1,0 +1,191 @@
+"""Work that is handed to a thread or process stays where it belongs: `propagate`, `wrap_executor`.
+
+A thread of a pool knows nothing of the context in which its work was submitted: not the run, the
+stage around it or the current span. A process knows only what was pickled.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import types
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from opentelemetry import context as context_api
+from opentelemetry import propagate as carried
+
+from otel_pipeline_metrics._core import errors, hooks, series
+from otel_pipeline_metrics._stages.workers import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+
+P = ParamSpec("P")
+
+
+R = TypeVar("R")
+
+
+E = TypeVar("E", bound=Executor)
+
+
+def propagate(function: Callable[P, R]) -> Callable[P, R]:
+    """Return `function` such that it runs in the context of this moment, wherever it is called.
+
+    Context variables come along, so the run, the stage around and OpenTelemetry's current span
+    and baggage do. What it changes in them is not seen here. It may be called any number of
+    times, by several threads at a time. A coroutine function gives a coroutine function.
+
+    It pickles if `function` does. In another process the span's and the baggage's W3C headers
+    arrive, and the run's name and id: spans there are children of the one current here, and
+    stages belong to the run on metrics. The run's report counts this process alone.
+
+    Raises:
+        TypeError: `function` is not callable, or a generator function: what a generator does
+            happens in the context of whoever iterates.
+    """
+    if not callable(function):
+        raise TypeError(f"function must be callable, not {type(function).__name__}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError("function must not be a generator function: it runs where it is iterated")
+    if inspect.iscoroutinefunction(function):
+        in_context: Callable[P, R] = _coroutine_function(function)
+        return in_context
+    return Propagated(function)
+
+
+def wrap_executor(executor: E) -> E:
+    """Let an executor run what is submitted in the context of `submit`; return that executor.
+
+    For `ThreadPoolExecutor`, `ProcessPoolExecutor` and any other whose `map` calls `submit`, as
+    theirs does; also in `loop.run_in_executor`. Otherwise it stays what it was.
+
+    Raises:
+        TypeError: it is no executor, or wrapped already.
+    """
+    if not isinstance(executor, Executor):
+        raise TypeError(
+            f"executor must be a concurrent.futures.Executor, not {type(executor).__name__}"
+        )
+    submit = executor.submit
+    if isinstance(submit, _Submit):
+        raise TypeError("this executor is wrapped already")
+    executor.submit = _Submit(submit)  # type: ignore[method-assign]  # the instance's own
+    return executor
+
+
+class _Submit:
+    """An executor's `submit`, with context."""
+
+    def __init__(self, submit: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, submit)
+        self._submit = submit
+
+    def __call__(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if callable(function) and not isinstance(function, (Propagated, _Arrived)):
+            function = Propagated(function)
+        return self._submit(function, *args, **kwargs)
+
+
+class Propagated(Generic[P, R]):
+    """A function and the context that it is to run in."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._context = contextvars.copy_context()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function in a copy of the context, which one call at a time can be in."""
+        return _run_in(self._context.copy(), self._function, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Pickle as what makes sense in another process."""
+        return _Arrived, (self._function, *self._context.copy().run(_luggage))
+
+
+class _Arrived(Generic[P, R]):
+    """A function that came from another process."""
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        headers: dict[str, str],
+        pipeline: str | None,
+        run_id: str | None,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._luggage = headers, pipeline, run_id
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function as part of the run that it came from."""
+        context = contextvars.copy_context()
+        context.run(_unpack, *self._luggage)
+        return _run_in(context, self._function, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Go on to yet another process."""
+        return _Arrived, (self._function, *self._luggage)
+
+
+def _luggage() -> tuple[dict[str, str], str | None, str | None]:
+    headers: dict[str, str] = {}
+    with errors.guarded("propagating to another process"):
+        carried.inject(headers)
+    scope = series.current_scope()
+    return headers, scope.pipeline, scope.run_id
+
+
+def _unpack(headers: dict[str, str], pipeline: str | None, run_id: str | None) -> None:
+    with errors.guarded("propagating from another process"):
+        context_api.attach(carried.extract(headers))
+    if pipeline is not None and run_id is not None:
+        series.current.set([series.visited_scope(pipeline, run_id)])
+
+
+def _run_in(
+    context: contextvars.Context, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> R:
+    """Run a function in a context, on the account of the thread that it runs in."""
+    if hooks.workers is None:
+        return context.run(function, *args, **kwargs)
+    worker.come_along(context)
+    try:
+        return context.run(function, *args, **kwargs)
+    finally:
+        worker.come_back(context)
+
+
+def _coroutine_function(function: Any) -> Any:
+    context = contextvars.copy_context()
+
+    @functools.wraps(function)
+    async def propagated(*args: Any, **kwargs: Any) -> Any:
+        own = context.copy()
+        return await _steps(own, own.run(function, *args, **kwargs))
+
+    return propagated
+
+
+@types.coroutine
+def _steps(
+    context: contextvars.Context, coroutine: Coroutine[Any, Any, R]
+) -> Generator[Any, Any, R]:
+    """Drive a coroutine; each step of it runs in `context`."""
+    step: Callable[[Any], Any] = coroutine.send
+    given: Any = None
+    while True:
+        try:
+            awaited = context.run(step, given)
+        except StopIteration as over:
+            result: R = over.value
+            return result
+        try:
+            given = yield awaited
+            step = coroutine.send
+        except BaseException as error:  # noqa: BLE001 - cancellation too is the coroutine's
+            given, step = error, coroutine.throw

@@ -1,0 +1,236 @@
+"""`stage`, `fetch`, `process` and `write`: decorators and context managers in one."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
+
+from otel_pipeline_metrics._core import privacy, series
+from otel_pipeline_metrics._core.context_manager import AlsoAsync
+from otel_pipeline_metrics._core.records import AttributeValue, check_attributes, check_name
+from otel_pipeline_metrics._stages import invocation
+from otel_pipeline_metrics._stages.wrappers import wrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from otel_pipeline_metrics._core.series import StageId
+    from otel_pipeline_metrics._stages.execution import Execution
+
+    ItemCounter = Callable[[Any], int]
+
+
+# The quotes: subscripting classmethod is for type checkers, Python 3.10 would do it at run time.
+F = TypeVar(
+    "F", bound=Union["Callable[..., Any]", "classmethod[Any, Any, Any]", "staticmethod[Any, Any]"]
+)
+
+
+class Stage(AlsoAsync["Execution"]):
+    """One stage of a pipeline; what `stage(...)` returns.
+
+    Use it as a decorator on a function, coroutine function, generator function, async
+    generator function, method, `classmethod` or `staticmethod`, or with `with` and
+    `async with`, which give an `Execution`. It may be entered again, also while open.
+    """
+
+    __slots__ = ("_attributes", "_id", "_items", "_kind", "_name", "_open")
+
+    def __init__(
+        self,
+        name: str | None,
+        kind: str | None,
+        items: ItemCounter | None,
+        attributes: Mapping[str, AttributeValue] | None,
+    ) -> None:
+        self._name = None if name is None else check_name(name, "name")
+        self._kind = None if kind is None else check_name(kind, "kind")
+        if items is not None and not callable(items):
+            raise TypeError(f"items must be callable or None, not {type(items).__name__}")
+        self._items = items
+        self._attributes = check_attributes(attributes)
+        privacy.check(self._attributes)
+        self._id: StageId | None = None
+        self._open: dict[Execution, None] = {}
+
+    def __call__(self, function: F) -> F:
+        """Return `function` measured as this stage.
+
+        Raises:
+            TypeError: `function` is not callable, or is a class.
+        """
+        decorated: F = _decorate(self, function)
+        return decorated
+
+    def __enter__(self) -> Execution:
+        """Open an execution of this stage.
+
+        Raises:
+            TypeError: the stage has neither a name nor a kind to be named after.
+        """
+        stage = self._block_id()
+        # Not in the identity: blocks are made anew each time, and values may differ in each.
+        # Before it begins: what is forbidden was refused when the stage was defined, if at all.
+        attributes = self._attributes and privacy.permitted(
+            self._attributes, f"stage {stage.name!r}"
+        )
+        execution = invocation.enter(stage)
+        for key, value in attributes.items():
+            execution.set_attribute(key, value)
+        self._open[execution] = None
+        return execution
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the execution that this block opened; the error goes on its way."""
+        # One Stage may be open in many tasks: the block's own execution is the current one,
+        # but where another task or context closes it; then the latest is the best guess.
+        execution = invocation.innermost()
+        if execution in self._open:
+            del self._open[execution]
+        elif self._open:
+            execution, _ = self._open.popitem()
+        else:
+            return  # one exit too many; what is current is not ours
+        invocation.end(execution.cell, error)
+
+    def _block_id(self) -> StageId:
+        if self._id is None:
+            name = self._name or self._kind
+            if name is None:
+                raise TypeError("name is missing: a stage used with `with` has no function's name")
+            if self._items is not None:
+                raise TypeError("items is for decorators: in a `with` block call add_items()")
+            self._id = series.stage_id(name, self._kind)
+        return self._id
+
+
+def _decorate(stage: Stage, function: Any) -> Any:
+    if isinstance(function, (classmethod, staticmethod)):
+        return type(function)(_decorate(stage, function.__func__))
+    if isinstance(function, type) or not callable(function):
+        raise TypeError(
+            f"a stage decorates a function or a method, not {function!r:.80}; "
+            "a name is given as a string"
+        )
+    # qualified and private access: Stage's own parts
+    name = stage._name or check_name(_name_of(function), "name")  # noqa: SLF001
+    attributes = privacy.defined(stage._attributes, f"stage {name!r}")  # noqa: SLF001
+    identity = series.stage_id(name, stage._kind, attributes)  # noqa: SLF001
+    return wrap(function, identity, stage._items)  # noqa: SLF001
+
+
+def _name_of(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+@overload
+def stage(name: F, /) -> F: ...
+
+
+@overload
+def stage(
+    name: str | None = None,
+    *,
+    kind: str | None = None,
+    items: ItemCounter | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> Stage: ...
+
+
+def stage(
+    name: Any = None,
+    *,
+    kind: str | None = None,
+    items: ItemCounter | None = None,
+    attributes: Mapping[str, AttributeValue] | None = None,
+) -> Any:
+    """Measure a function or a block as one stage of a pipeline.
+
+    Bare (`@stage`), with arguments (`@stage("parse", items=len)`) or as a block
+    (`with stage("parse") as s:`, `async with` too).
+
+    Args:
+        name: the stage's name, up to 128 characters; the function's name unless given.
+        kind: what it does: "fetch", "process", "write" or a word of your own.
+        items: says from the return value, or from each value that a generator yields, how
+            many items came out. Without it a function's items are unknown, and a generator's
+            are the values it yields.
+        attributes: put on each span; on metrics only those named in
+            `configure(metric_attributes=)`. Keys that may tell of a person or a secret are
+            left out.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: the name or kind is empty or too long; or an attribute's key is forbidden,
+            and `configure(strict=True)` or the development console is on.
+    """
+    return _stage_or_decorated(name, kind, items, attributes)
+
+
+class _KindOfStage(Protocol):
+    @overload
+    def __call__(self, name: F, /) -> F: ...
+
+    @overload
+    def __call__(
+        self,
+        name: str | None = None,
+        *,
+        items: ItemCounter | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> Stage: ...
+
+
+def _kind_of_stage(kind: str, doc: str) -> _KindOfStage:
+    def of_kind(
+        name: Any = None,
+        *,
+        items: ItemCounter | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+    ) -> Any:
+        return _stage_or_decorated(name, kind, items, attributes)
+
+    of_kind.__name__ = of_kind.__qualname__ = kind
+    of_kind.__doc__ = (
+        f"{doc}\n\n`stage(..., kind={kind!r})`, with the other arguments of `stage`.\n"
+    )
+    return of_kind
+
+
+fetch = _kind_of_stage("fetch", "Measure a stage that gets data into the pipeline.")
+
+
+process = _kind_of_stage("process", "Measure a stage that turns data into other data.")
+
+
+write = _kind_of_stage("write", "Measure a stage that puts data where it is to stay.")
+
+
+def _stage_or_decorated(
+    name: Any,
+    kind: str | None,
+    items: ItemCounter | None,
+    attributes: Mapping[str, AttributeValue] | None,
+) -> Any:
+    if name is None or isinstance(name, str):
+        return Stage(name, kind, items, attributes)
+    if isinstance(name, (classmethod, staticmethod)) or callable(name):
+        return _decorate(Stage(None, kind, items, attributes), name)
+    check_name(name, "name")
+    raise AssertionError("unreachable")
+
+
+def current_stage() -> Execution:
+    """Return the execution of the innermost stage here, to count items or note retries.
+
+    Outside any stage the returned object takes every call and keeps nothing.
+    """
+    return invocation.innermost()

@@ -1,0 +1,68 @@
+"""`waiting`: time that a worker spends waiting for somebody else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._core import clock, errors, hooks
+from otel_pipeline_metrics._core.context_manager import AlsoAsync
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from otel_pipeline_metrics._core.records import WaitState
+
+
+class waiting(AlsoAsync["waiting"]):  # noqa: N801 - reads as a word in `with waiting():`
+    """While this block lasts, the worker here waits; `with` and `async with`.
+
+    In a stage or between stages, the time counts as `blocked` and not as `busy`: use it
+    around acquiring a permit, a rate limit or a slow receiver. Queues that `wrap_queue`
+    instruments do it by themselves.
+
+    Args:
+        state: "blocked", or "idle" where the wait is one for input.
+
+    Raises:
+        ValueError: `state` is neither.
+    """
+
+    __slots__ = ("_state", "_worker", "began", "seconds")
+
+    def __init__(self, state: WaitState = "blocked") -> None:
+        if state not in ("idle", "blocked"):
+            raise ValueError(f'state must be "idle" or "blocked", not {state!r}')
+        self._state: WaitState = state
+        self._worker: Any = None
+        self.began = 0.0
+        """`_clock.now()` at its beginning."""
+        self.seconds = 0.0
+        """How long it took, once it is over."""
+
+    def __enter__(self) -> waiting:
+        """Begin to wait. Never raises."""
+        self._worker = None
+        try:
+            self.began = clock.now()
+            if hooks.workers is None and hooks.watch is not None:
+                hooks.watch()
+            if hooks.workers is not None:
+                self._worker = hooks.workers.wait_begins(self._state, self.began)
+        except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone waiting
+            errors.fault("beginning to wait")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop waiting. Never raises."""
+        try:
+            now = clock.now()
+            self.seconds = now - self.began
+            if self._worker is not None and hooks.workers is not None:
+                hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
+        except Exception:  # noqa: BLE001 - as above
+            errors.fault("ending a wait")

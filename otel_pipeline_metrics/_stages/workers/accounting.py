@@ -1,0 +1,287 @@
+"""The time of each worker in three states: busy, idle, blocked.
+
+A worker is the asyncio task or the thread that runs a stage. All of its time, from the first
+we see of it, is shared out, so the three states add up to its wall time:
+
+- idle: inside a get of an instrumented queue, waiting for input;
+- blocked: inside a put of one, waiting for room, or in `waiting()`;
+- busy: the rest, awaited I/O included.
+
+Inside a stage it is the stage's, and that of the stages around it. Outside, a wait for input
+belongs to the stage that the worker enters next, and everything else to the stage it left
+last, so a worker loop that gets, calls a stage and puts is told the same as a stage that does
+all three. Before its first stage the time since its first get is that stage's, unless it puts:
+what only feeds a queue, or hands on, is no stage. Time between two different stages with no
+queue in between is neither's. Nothing here runs before the first queue is instrumented.
+
+A wait need not happen in the task it is for: `asyncio.wait_for(queue.get(), 1)` has a task of
+its own until Python 3.11, `asyncio.to_thread(queue.get)` a thread. The worker that asked is
+the one that waits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._core import clock, drain, errors, hooks
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.records import TimeInStates, WaitState
+from otel_pipeline_metrics._stages.execution import Execution
+from otel_pipeline_metrics._stages.workers.worker import (
+    Wait,
+    Worker,
+    add_time,
+    here,
+    latest,
+    owner_here,
+)
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.series import Cell, QueueSeries, Scope, Series
+
+
+class Accounting:
+    """What the hot path calls once a queue is instrumented.
+
+    A stage whose worker's time cannot be kept is measured all the same.
+    """
+
+    def opened(self, execution: Execution) -> None:
+        """Give an execution the producers of what its worker got for it. Never raises."""
+        try:
+            mine = latest()
+            if mine is None or mine.links is None:
+                return
+            worker = here(execution.scope)
+            links, worker.links = worker.links, None
+            if links is not None:
+                execution.links = (*links.first, *links.last)
+                execution.links_dropped = links.dropped
+        except Exception:  # noqa: BLE001 - as said
+            errors.fault("what a stage's input was made by")
+
+    def resuming(self, execution: Execution) -> None:
+        """Begin to share out time to an execution, or go on after a pause. Never raises."""
+        try:
+            now = clock.now()
+            execution.opener = owner = owner_here()
+            worker = here(execution.scope, owner=owner)
+            if worker.stack:
+                worker.settle(now)
+            elif execution.series is not None:
+                worker.entered(execution.series, now)
+            worker.stack.append(execution)
+            execution.worker = worker
+        except Exception:  # noqa: BLE001 - as said
+            errors.fault("the time of a stage's worker")
+
+    def paused(self, execution: Execution, now: float) -> None:
+        """Share out the time since then: it ends, or pauses."""
+        worker: Worker | None = execution.worker
+        if worker is None:
+            return
+        execution.worker = None
+        if worker.is_parents:
+            return
+        try:
+            worker.settle(now)
+        finally:
+            worker.stack.remove(execution)
+        if worker.late:
+            worker.link_late(execution)
+        if not worker.stack:
+            worker.queue_since = False
+            span = execution.span
+            worker.context = None if span is None else span.identity()
+
+    def wait_begins(self, state: WaitState, now: float) -> Wait:
+        """Let the worker here wait; return what `wait_ends` takes."""
+        return begin_wait(here(waits=True), state, now)
+
+    def wait_ends(self, worker: Wait, state: WaitState, seconds: float, now: float) -> None:  # noqa: ARG002
+        """Share out a wait."""
+        # one `waiting()` may be in use in many tasks: it is this one's latest that ends
+        owner = owner_here()
+        own = [wait for wait in here(waits=True).waits if wait.by == owner]
+        end_wait(own[-1] if own else worker, now)
+
+
+def begin_wait(worker: Worker, state: WaitState, now: float) -> Wait:
+    """Let a worker wait, in the code that runs here."""
+    worker.settle(now)
+    wait = Wait(worker, state)
+    worker.waits.append(wait)
+    worker.at_queue(leaving=state == "blocked")
+    return wait
+
+
+def end_wait(wait: Wait, now: float) -> None:
+    """Let a worker go on."""
+    worker = wait.worker
+    try:
+        if not worker.is_parents:
+            worker.settle(now)
+    finally:
+        if wait in worker.waits:
+            worker.waits.remove(wait)
+
+
+def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
+    """Note the stage that puts; return the context of its span.
+
+    Args:
+        queue: that it puts into.
+        now: `_clock.now()`.
+        asked: the worker that puts, where the code here runs for another.
+    """
+    worker = asked or here(waits=True)
+    worker.settle(now)
+    worker.at_queue(leaving=True)
+    execution = worker.inside()
+    if execution is None and worker.stage is not None:
+        queue.producers[worker.stage.key.stage] = None
+        return worker.context
+    if execution is None:
+        # it only feeds, unless it does so for the stage that its task was made in
+        worker.forget(now)
+        execution = _series.executing()
+    if execution is None or execution.series is None:
+        return None
+    queue.producers[execution.series.key.stage] = None
+    return None if execution.span is None else execution.span.identity()
+
+
+def got(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) -> None:
+    """Note the stage that gets, or let the one that the worker enters next be noted.
+
+    Args:
+        queue: that it got from.
+        link: to the producer, if there is one to link to.
+        now: `_clock.now()`.
+        asked: as in `putting`.
+    """
+    worker = asked or here(waits=True)
+    worker.settle(now)
+    worker.at_queue(leaving=False)
+    execution = worker.inside()
+    if execution is None:
+        worker.got_from[queue.name] = queue
+        if link is not None:
+            worker.add_link(link)
+        return
+    if execution.series is not None:
+        queue.consumers[execution.series.key.stage] = None
+    if link is not None:
+        worker.link_inside(execution, link)
+
+
+def has_put(worker: Worker) -> None:
+    """Let what a worker without a stage spent on putting be nobody's."""
+    if worker.stage is None:
+        worker.forget(clock.now())
+
+
+def skip(asked: Worker | None = None) -> None:
+    """Let the time since the worker here left its stage be nobody's."""
+    worker = asked or here(waits=True)
+    worker.forget(clock.now())
+    if not worker.stack:
+        # what it does from now on has nothing to do with the queues before
+        worker.met_queue = worker.queue_since = False
+
+
+def snapshot(scope: Scope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
+    """Return the time in states of every stage of a scope whose waits are seen, until `now`.
+
+    What is not shared out yet is added: the stage or the wait that a worker is in, and what it
+    waited for a stage that it has not entered, which goes to the one it left last. Where the
+    scope has ended, that is shared out for good and told to the sinks, so that metrics say the
+    same.
+    """
+    if scope.ended:
+        _settle(scope, now)
+    states = {
+        series: {
+            number: TimeInStates(time.busy, time.idle, time.blocked)
+            for number, time in list(series.states.items())
+        }
+        for series in list(scope.series.values())
+        if series.queued
+    }
+    for worker in list(scope.workers.values()):
+        for series, more in _unsettled(worker, now):
+            if series in states:
+                number = worker.number if worker.number in states[series] else None
+                add_time(states[series].setdefault(number, TimeInStates()), more)
+    return states
+
+
+def _unsettled(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
+    """Return what is not shared out yet of a worker's time, and to which stages it goes."""
+    stack, last, state = list(worker.stack), worker.stage, worker.state()
+    more = TimeInStates()
+    if stack or state != "busy":
+        setattr(more, state, max(0.0, now - worker.mark))
+    if stack:
+        return [(series, more) for series in {e.series for e in stack} if series is not None]
+    if last is None:
+        return []
+    add_time(more, worker.pending)
+    return [(last, more)]
+
+
+def _settle(scope: Scope, now: float) -> None:
+    """Share out what is not, and tell the sinks."""
+    for worker in list(scope.workers.values()):
+        if worker.stack or worker.waits:
+            worker.settle(now)
+        worker.give_pending()
+    for series in list(scope.series.values()):
+        if series.queued:
+            drain.drain_series(series)
+
+
+def watch() -> None:
+    """Begin to account; from now on the hot path calls here."""
+    if hooks.workers is None:
+        hooks.workers = Accounting()
+        for cell in _entered_before():
+            _catch_up(cell)
+
+
+def _entered_before() -> list[Cell]:
+    """Return the invocations that this task or thread is in, the outermost first.
+
+    Those that its context merely brought along are another's: they cannot be reset here.
+    """
+    found: list[Cell] = []
+    cell = _series.current.get()
+    try:
+        while cell is not None and len(cell) > 1 and cell[1] is not None:
+            _series.current.reset(cell[1])
+            found.append(cell)
+            cell = _series.current.get()
+    except ValueError:
+        pass
+    found.reverse()
+    for cell in found:
+        cell[1] = _series.current.set(cell)
+    return found
+
+
+def _catch_up(cell: Cell) -> None:
+    """Account for an invocation from its beginning, though that was before."""
+    if cell[3] is None:
+        cell[3] = Execution(cell)
+    execution: Execution = cell[3]
+    worker = here(execution.scope)
+    if worker.stack:
+        worker.settle(cell[2])
+    elif execution.series is not None:
+        worker.entered(execution.series, cell[2])
+    worker.stack.append(execution)
+    execution.worker = worker
+    execution.opener = worker.owner
+
+
+hooks.watch = watch

@@ -1,0 +1,372 @@
+"""One worker: a task or thread that runs stages, and what it does now; and which one is here."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections import deque
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.records import TimeInStates, WaitState
+
+if TYPE_CHECKING:
+    from contextvars import Context
+
+    from otel_pipeline_metrics._core.series import QueueSeries, Scope, Series
+    from otel_pipeline_metrics._stages.execution import Execution
+
+
+State = Literal["busy", "idle", "blocked"]
+
+
+MAX_WORKERS: Final = 256
+"""Workers told apart at one stage; a task for each item would make an endless number."""
+
+
+FIRST_LINKS: Final = 64
+
+
+LAST_LINKS: Final = 63
+"""Of many producers of a batch the first 64 and the last 63 are linked: the SDK takes 128."""
+
+
+_numbers = itertools.count()
+
+
+_first_number = 0
+"""Of the workers of this process; those before are of the process that it was forked from."""
+
+
+_current: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
+
+
+class Links:
+    """The producers of what a worker has got since it last entered a stage."""
+
+    __slots__ = ("dropped", "first", "last")
+
+    def __init__(self) -> None:
+        self.first: list[Any] = []
+        self.last: deque[Any] = deque(maxlen=LAST_LINKS)
+        self.dropped = 0
+
+    def add(self, link: Any) -> None:
+        """Keep a link, or count it where too many came before."""
+        if len(self.first) < FIRST_LINKS:
+            self.first.append(link)
+            return
+        if len(self.last) == LAST_LINKS:
+            self.dropped += 1
+        self.last.append(link)
+
+
+class Wait:
+    """A wait in progress, of one worker."""
+
+    __slots__ = ("by", "level", "state", "worker")
+
+    def __init__(self, worker: Worker, state: WaitState) -> None:
+        self.worker = worker
+        self.state: WaitState = state
+        self.level = worker.inside()
+        """The stage that waits: only while that is the worker's innermost, the worker does."""
+        self.by = owner_here()
+        """The task or thread that it happens in."""
+
+
+class Worker:
+    """One task or thread at work in one scope, and whoever waits for it."""
+
+    __slots__ = (
+        "context", "got_from", "late", "lends", "links", "mark", "met_queue", "number", "owner",
+        "pending", "queue_since", "scope", "stack", "stage", "waits",
+    )  # fmt: skip
+
+    def __init__(self, owner: object, scope: Scope) -> None:
+        self.owner = owner
+        self.scope = scope
+        self.number = next(_numbers)
+        self.mark = clock.now()
+        """Until when its time is shared out."""
+        self.stack: list[Execution] = []
+        """What it runs now, the innermost last."""
+        self.waits: list[Wait] = []
+        """Mostly one or none."""
+        self.stage: Series | None = None
+        """The outermost stage it is in, or the one it left last."""
+        self.pending = TimeInStates()
+        """Of the stage that it enters next: waits for input; before the first one, all."""
+        self.got_from: dict[str, QueueSeries] = {}
+        """The queues it got from since it last entered a stage."""
+        self.links: Links | None = None
+        self.late: dict[Execution, deque[Any]] = {}
+        """Links of stages in progress that may not be the last ones of theirs."""
+        self.context: Any = None
+        """The span context of the stage it left last, for what it puts."""
+        self.met_queue = False
+        """Whether its waits can be seen, so that its stages' shares are known."""
+        self.queue_since = False
+        """The same since it last left a stage."""
+        self.lends = True
+        """Whether a thread that its task may wait for may be it."""
+
+    @property
+    def is_parents(self) -> bool:
+        """Whether it is one of the process that this one was forked from."""
+        return self.number < _first_number
+
+    def settle(self, now: float) -> None:
+        """Share out the time until now."""
+        seconds = now - self.mark
+        if seconds <= 0.0:
+            return
+        self.mark = now
+        state = self.state() if self.waits else "busy"
+        if not self.stack:
+            if self.stage is not None or self.queue_since:
+                _count(self._outside(state), state, seconds)
+            return
+        for depth, execution in enumerate(self.stack):
+            if state == "idle":
+                execution.idle += seconds
+                execution.plain = False
+            elif state == "blocked":
+                execution.blocked += seconds
+                execution.plain = False
+            series = execution.series
+            # a stage in itself: its worker's time passes once
+            if series is None or (depth and series in [e.series for e in self.stack[:depth]]):
+                continue
+            _count(states_of(series, self), state, seconds)
+
+    def state(self) -> State:
+        """Return the state it is in."""
+        innermost = self.stack[-1] if self.stack else None
+        for wait in reversed(self.waits):
+            if wait.level is innermost:
+                return wait.state
+        return "busy"
+
+    def _outside(self, state: State) -> TimeInStates:
+        """Return where time outside of stages goes."""
+        if state == "idle" or self.stage is None:
+            return self.pending
+        return states_of(self.stage, self)
+
+    def inside(self) -> Execution | None:
+        """Return the stage of this worker that the code here is in."""
+        execution = _series.executing()
+        return execution if execution is not None and execution.worker is self else None
+
+    def at_queue(self, *, leaving: bool) -> None:
+        """Note that this worker's waits can be seen: its stages' shares are known.
+
+        Args:
+            leaving: whether it is done with the stage it left last, and not about to begin one.
+        """
+        self.met_queue = self.queue_since = True
+        for execution in self.stack:
+            if execution.series is not None:
+                execution.series.queued = True
+        if leaving and not self.stack and self.stage is not None:
+            self.stage.queued = True
+
+    def forget(self, now: float) -> None:
+        """Let the time outside of stages until now be nobody's."""
+        if self.stack:
+            return
+        self.mark = now
+        if self.stage is None:
+            self.pending = TimeInStates()
+            self.met_queue = self.queue_since = False
+
+    def add_link(self, link: Any) -> None:
+        """Remember a producer of what was got, for the stage that it is got for."""
+        if self.links is None:
+            self.links = Links()
+        self.links.add(link)
+
+    def link_inside(self, execution: Execution, link: Any) -> None:
+        """Link a stage in progress to a producer: at once, or when it ends or pauses."""
+        if execution.span is None:
+            return
+        if len(execution.links) < FIRST_LINKS:
+            execution.links = (*execution.links, link)
+            execution.link(link)
+            return
+        late = self.late.get(execution)
+        if late is None:
+            room = max(0, FIRST_LINKS + LAST_LINKS - len(execution.links))
+            late = self.late[execution] = deque(maxlen=room)
+        if len(late) == late.maxlen:
+            execution.links_dropped += 1
+        late.append(link)
+
+    def link_late(self, execution: Execution) -> None:
+        """Link a stage to the producers that were the last, and say how many are left out."""
+        late = self.late.pop(execution, None)
+        if late is None:
+            return
+        execution.links = (*execution.links, *late)
+        for link in late:
+            execution.link(link)
+        if execution.links_dropped and execution.span is not None:
+            execution.span.drop_links(execution.links_dropped)
+
+    def entered(self, series: Series, now: float) -> None:
+        """Give the stage what was spent for it before."""
+        if self.stage is None or self.stage is series or self.queue_since:
+            self.settle(now)
+        self.mark = now
+        self.queue_since = False
+        series.queued = series.queued or self.met_queue
+        self.stage = series
+        self.give_pending()
+        if self.got_from:
+            for queue in self.got_from.values():
+                queue.consumers[series.key.stage] = None
+            self.got_from.clear()
+
+    def give_pending(self) -> None:
+        """Give the stage that it is in, or left last, what is pending."""
+        if self.stage is None:
+            return
+        time, pending = states_of(self.stage, self), self.pending
+        add_time(time, pending)
+        pending.busy = pending.idle = pending.blocked = 0.0
+
+
+def _count(time: TimeInStates, state: State, seconds: float) -> None:
+    # written out: no call in between, so that no thread comes in between
+    if state == "busy":
+        time.busy += seconds
+    elif state == "idle":
+        time.idle += seconds
+    else:
+        time.blocked += seconds
+
+
+def states_of(series: Series, worker: Worker) -> TimeInStates:
+    """Return where a worker's time at a stage is kept."""
+    states = series.states
+    time = states.get(worker.number)
+    if time is None:
+        number = worker.number if len(states) < MAX_WORKERS else None
+        time = states.setdefault(number, TimeInStates())
+    return time
+
+
+def latest() -> Worker | None:
+    """Return the worker that this context has known last."""
+    return _current.get()
+
+
+def here(scope: Scope | None = None, *, waits: bool = False, owner: object | None = None) -> Worker:
+    """Return the worker that runs this code, made if need be.
+
+    Args:
+        scope: of the stage that begins; the current one if None.
+        waits: whether it is about to wait, or has just done so, at a queue.
+        owner: the task or thread that runs this code, if that is known.
+    """
+    owner = owner or owner_here()
+    found = _series.executing()
+    if found is not None and found.worker is not None:
+        inside: Worker = found.worker
+        if not inside.is_parents and (
+            found.opener == owner or (waits and _waits_for(inside, found, owner))
+        ):
+            return inside
+    scope = scope or _series.current_scope()
+    before = _current.get()
+    if before is not None and (before.scope is not scope or before.is_parents):
+        before = None
+    if before is not None and _is_of(before, owner):
+        return before
+    worker = Worker(owner, scope)
+    if before is not None and before.owner == owner:
+        # a thread that this task does not wait for is that worker now
+        worker.stage, worker.context, worker.lends = before.stage, before.context, False
+    _current.set(worker)
+    _enlist(worker)
+    return worker
+
+
+def come_along(context: Context) -> None:
+    """Let a thread that is about to run in a copy of another's context be who it was before."""
+    mine = _current.get()
+    if mine is not None and mine.owner == owner_here():
+        context.run(_current.set, mine)
+
+
+def come_back(context: Context) -> None:
+    """Let the thread stay the worker that it was in that context; not one that it was lent."""
+    then = context.get(_current)
+    if then is not None and then.owner == owner_here():
+        _current.set(then)
+
+
+def _enlist(worker: Worker) -> None:
+    """Let snapshots see a worker, if there is room beside those that still have to be seen."""
+    workers = worker.scope.workers
+    if len(workers) >= MAX_WORKERS:
+        for other in list(workers.values()):
+            if not other.stack and not other.waits and other.pending == TimeInStates():
+                workers.pop(other.number, None)
+    if len(workers) < MAX_WORKERS:
+        workers[worker.number] = worker
+
+
+def owner_here() -> int | tuple[int]:
+    """Return the running task's identity, or the thread's in a tuple where there is none."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is not None:
+        loop = asyncio._get_running_loop()  # noqa: SLF001 - public in asyncio.events' docs
+        if loop is not None:
+            task = asyncio.current_task(loop)
+            if task is not None:
+                return id(task)
+    return (threading.get_ident(),)
+
+
+def _is_of(worker: Worker, owner: object) -> bool:
+    """Tell whether a task or thread is the worker that its context brought along.
+
+    `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it: that
+    thread does the task's work. Where two are at it at a time, the second is on its own.
+    """
+    if worker.stack:
+        return worker.owner == owner and worker.stack[-1].opener == owner
+    if worker.owner != owner and (
+        not worker.lends or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
+    ):
+        return False
+    return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)
+
+
+def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
+    """Tell whether a thread waits for the task whose stage its context brought along."""
+    return (
+        isinstance(owner, tuple)
+        and not isinstance(execution.opener, tuple)
+        and worker.stack[-1:] == [execution]
+        and not worker.waits
+    )
+
+
+def add_time(time: TimeInStates, more: TimeInStates) -> None:
+    time.busy += more.busy
+    time.idle += more.idle
+    time.blocked += more.blocked
+
+
+@forking.in_child
+def _forget_parent() -> None:
+    """Let the parent's workers be none of a forked child's, whatever still knows them."""
+    global _first_number  # noqa: PLW0603 - as said
+    _first_number = next(_numbers)

@@ -1,0 +1,113 @@
+"""Instruments on one meter, made from the table in `metric_definitions`.
+
+A change of configuration retires the whole set and makes a new one. Observable callbacks of
+a retired set answer with nothing, so that a provider the user still holds does not go on
+reporting for its successor.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry import metrics
+from opentelemetry.metrics import Observation
+
+from otel_pipeline_metrics._core import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider
+
+    from otel_pipeline_metrics._core.metric_definitions import Metric
+    from otel_pipeline_metrics._core.records import Point
+
+
+class InstrumentSet:
+    """Makes instruments on `meter`; `retire()` silences all of its observable ones.
+
+    A meter makes an observable instrument once: asked again, it returns the first one and
+    forgets the new callback. So the callbacks of a retired set speak for its successor where
+    that one is on the same provider, and for nobody otherwise.
+    """
+
+    def __init__(self, meter: Meter, provider: MeterProvider | None = None) -> None:
+        self._meter = meter
+        self._provider = provider
+        self._reads: dict[str, Callable[[], Iterable[Point]]] = {}
+        self._retired = False
+        self._successor: InstrumentSet | None = None
+
+    def retire(self, successor: InstrumentSet | None = None) -> None:
+        """Let the observables of this set report for `successor` or not at all."""
+        self._retired = True
+        self._successor = successor
+
+    def _read(self, metric: str) -> Iterable[Point]:
+        speaking = self._latest()
+        if speaking._retired:  # noqa: SLF001 - one of its own kind, as below
+            return ()
+        if speaking is not self and self.where() is not speaking.where():
+            return ()
+        read = speaking._reads.get(metric)  # noqa: SLF001
+        return () if read is None else read()
+
+    def _latest(self) -> InstrumentSet:
+        latest = self
+        while latest._successor is not None:
+            latest = latest._successor
+        if latest is not self:
+            self._successor = latest  # those in between may go
+        return latest
+
+    def where(self) -> MeterProvider:
+        """Return the provider; without one of our own it is the global one of this moment."""
+        return metrics.get_meter_provider() if self._provider is None else self._provider
+
+    def histogram(self, metric: Metric) -> Histogram:
+        """Make a histogram that advises its boundaries; a view of the user's still wins."""
+        return self._meter.create_histogram(
+            metric.name,
+            unit=metric.unit,
+            description=metric.description,
+            explicit_bucket_boundaries_advisory=metric.buckets,
+        )
+
+    def counter(self, metric: Metric) -> Counter:
+        """Make a counter of increments."""
+        return self._meter.create_counter(metric.name, metric.unit, metric.description)
+
+    def observable_counter(self, metric: Metric, read: Callable[[], Iterable[Point]]) -> None:
+        """Report monotonic totals: `read` gives (value, attributes) pairs and only reads memory."""
+        self._meter.create_observable_counter(
+            metric.name, [self._callback(metric, read)], metric.unit, metric.description
+        )
+
+    def observable_up_down_counter(
+        self, metric: Metric, read: Callable[[], Iterable[Point]]
+    ) -> None:
+        """Report levels that add up across processes."""
+        self._meter.create_observable_up_down_counter(
+            metric.name, [self._callback(metric, read)], metric.unit, metric.description
+        )
+
+    def observable_gauge(self, metric: Metric, read: Callable[[], Iterable[Point]]) -> None:
+        """Report levels that do not add up."""
+        self._meter.create_observable_gauge(
+            metric.name, [self._callback(metric, read)], metric.unit, metric.description
+        )
+
+    def _callback(
+        self, metric: Metric, read: Callable[[], Iterable[Point]]
+    ) -> Callable[[CallbackOptions], list[Observation]]:
+        self._reads[metric.name] = read
+
+        def callback(_: CallbackOptions) -> list[Observation]:
+            try:
+                points = self._read(metric.name)
+                return [Observation(value, attributes) for value, attributes in points]
+            except Exception:  # noqa: BLE001 - one bad probe must not stop the others
+                errors.fault(metric.name)
+                return []
+
+        return callback

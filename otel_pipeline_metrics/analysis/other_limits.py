@@ -1,0 +1,175 @@
+"""What limits a run where it is no stage: the CPU, the event loop, the source, taking turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_pipeline_metrics.analysis import wording
+from otel_pipeline_metrics.analysis.thresholds import (
+    BUSY,
+    CPU_FULL,
+    CROWD,
+    FAILED_COST,
+    PARTIAL,
+    TIE,
+    WASTE,
+    WORTH,
+    Verdict,
+    allowed,
+    computing,
+    waste,
+)
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics.analysis.facts import Facts, Station
+    from otel_pipeline_metrics.analysis.thresholds import Confidence
+
+
+def cpu(facts: Facts, top: Station) -> Verdict:
+    """The CPUs are used up, or the one that the GIL lets a process have."""
+    full = facts.utilization is not None and facts.utilization >= CPU_FULL
+    assumptions = [
+        (
+            "CPU time is known for the whole process only: which stage used it is inferred "
+            "from busy times, which hold waits for the CPU."
+        )
+    ]
+    if not full and not computing(facts):
+        assumptions.append(
+            "That is less than one CPU: the rest is taken to be lost where the GIL is handed on, "
+            "or to whatever else the machine did."
+        )
+    advice = [
+        (
+            f"Look at {top.name} with a profiler first: its busy time is the largest, "
+            f"{wording.seconds(top.busy)} in all."
+        ),
+        (
+            "Give computing to processes (multiprocessing, ProcessPoolExecutor), or to libraries "
+            "that release the GIL; more tasks or threads will not help."
+        ),
+    ]
+    if full:
+        where = "Raise the quota" if facts.quota else "Use more or faster CPUs"
+        advice[1] = f"{where}, or compute less: more workers will not help."
+    return Verdict(
+        kind="cpu",
+        stage=top.name,
+        busy=top.share,
+        # that the CPU is used up is measured; which stage used it is not
+        confidence="high" if full and facts.concurrency >= CROWD else "medium",
+        why=wording.cpu(facts),
+        advice=advice,
+        assumptions=assumptions,
+    )
+
+
+def event_loop(facts: Facts, top: Station) -> Verdict:
+    """Something blocks the event loop."""
+    return Verdict(
+        kind="event loop",
+        stage=None,
+        confidence="medium",
+        why=wording.event_loop(facts),
+        advice=[
+            (
+                "Look for blocking calls in coroutines (files, requests, time.sleep), first in "
+                f"{top.name}, and move them to asyncio.to_thread()."
+            ),
+            "asyncio's debug mode (PYTHONASYNCIODEBUG=1) names the slow callbacks.",
+        ],
+        assumptions=["The loop's delay is measured once for all tasks: it names no stage."],
+    )
+
+
+def source(facts: Facts, top: Station) -> Verdict:
+    """Items come too slowly into the first queue."""
+    used = top.demand / facts.wall_s
+    seen = facts.source_s is not None
+    confidence: Confidence = "high" if seen and used < BUSY else "medium" if seen else "low"
+    advice = [
+        "Make the source faster: fetch ahead, in parallel or in larger batches.",
+        "More workers of any stage will not help; fewer may do.",
+    ]
+    if facts.partial:
+        confidence = "medium" if confidence == "high" else confidence
+    return Verdict(
+        kind="source",
+        confidence=confidence,
+        why=wording.source(facts),
+        advice=advice,
+        assumptions=[
+            (
+                "What fills the first queue is no stage: that it was slow is inferred from its "
+                "hardly ever having found the queue full, and from the stages' idleness."
+            )
+        ]
+        if seen
+        else ["Inferred: all stages had time left and none waited for another one's room."],
+    )
+
+
+def loop_source(facts: Facts, top: Station) -> Verdict:
+    """Items come too slowly into the loop that calls the stage."""
+    clear = top.between > 0.8 * top.work and top.demand >= BUSY * facts.wall_s
+    return Verdict(
+        kind="source",
+        stage=top.name,
+        busy=top.share,
+        confidence="high" if clear and not top.ephemeral else "medium",
+        why=wording.loop_source(top, facts),
+        advice=[
+            (
+                f"Look at what the loop around {top.name} awaits between two calls: fetch ahead, "
+                "in parallel or in larger batches."
+            ),
+            "If that is work of yours, make it a stage, so that it shows here by name.",
+        ],
+        assumptions=["Time between two invocations counts as busy; what it is for is unknown."],
+    )
+
+
+def turns(facts: Facts) -> Verdict:
+    """Stages that the same workers run one after the other: the run takes as long as their sum."""
+    ordered = sorted(facts.turns, key=lambda station: station.demand, reverse=True)
+    top = ordered[0]
+    tied = [station for station in ordered if top.demand < TIE * station.demand]
+    together = sum(station.demand for station in facts.turns)
+    saved = top.demand * waste(top)
+    verdict = Verdict(
+        kind="stage",
+        stage=top.name,
+        busy=top.share,
+        confidence="low" if facts.unseen else "medium",
+        why=wording.turns(top, tied, facts),
+        assumptions=[wording.MEASURED, wording.TURNS],
+    )
+    if waste(top) >= WASTE and together / (together - saved) - 1 >= WORTH:
+        verdict.kind = "errors"
+        verdict.why += f" {wording.errors(top, waste(top), facts)}"
+        verdict.assumptions.append(FAILED_COST)
+        verdict.advice.append(
+            f"Find out why {top.name} fails: without that, about "
+            f"{wording.percent(together / (together - saved) - 1)} more throughput."
+        )
+    elif len(tied) > 1:
+        verdict.kind = "tie"
+        verdict.ties = [station.name for station in tied]
+    names = wording.listed([station.name for station in facts.turns])
+    if computing(facts):
+        verdict.advice.append(
+            f"Run {names} side by side, in processes, with a queue between: they compute "
+            f"({facts.cores:.2f} CPUs busy), so threads or tasks will not help."
+        )
+    else:
+        gain = allowed(facts, together / top.demand - 1)
+        verdict.advice.append(
+            f"Run {names} side by side, each in a worker (thread or task) of its own with a queue "
+            f"between: at most about {wording.percent(gain)} more throughput."
+        )
+    verdict.advice.append(
+        f"Or make {top.name} faster. More workers of one stage cannot help while they take turns."
+    )
+    if facts.partial:
+        verdict.assumptions.append(PARTIAL)
+    return verdict

@@ -1,0 +1,264 @@
+"""Which of its stages limits a run, or what else does.
+
+The bottleneck law: the run cannot be shorter than the largest demand, that is the busy time
+that it asks of each worker of a stage. The stage with that demand limits it. Unlike the busy
+share, the demand does not care about queues that fill up first and empty last. Waiting
+(backpressure above the stage, idleness below it) is the second witness: it tells a slow source
+from queues too small to even out the stages' bursts.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Protocol, Union
+
+from otel_pipeline_metrics.analysis import other_limits, wording
+from otel_pipeline_metrics.analysis.facts import Facts, Station, facts_of
+from otel_pipeline_metrics.analysis.thresholds import (
+    BUSY,
+    CPU_COUNTS,
+    CPU_FREE,
+    FAILED_COST,
+    MORE,
+    PARTIAL,
+    TIE,
+    WASTE,
+    WORTH,
+    Verdict,
+    allowed,
+    computing,
+    cpu_limits,
+    loop_is_late,
+    source_limits,
+    waste,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_pipeline_metrics.analysis.thresholds import Confidence
+
+
+class _Report(Protocol):
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def analyze(report: Union[_Report, Mapping[str, Any]]) -> dict[str, Any]:  # noqa: UP007 - as below
+    """Return what holds a run back: the `bottleneck` part of its report.
+
+    A pure function of the report's numbers, so a loaded or merged report will do. Keys:
+
+    - `kind`: "stage"; "source" (items come too slowly); "cpu"; "event loop"; "errors" (a
+      stage's errors and retries eat its time); "workers" (a stage has too few); "tie";
+      "unknown".
+    - `stage`: the one to look at, or None. `ties`: all that limit the run alike.
+    - `busy`: that stage's busy share.
+    - `confidence`: "high", "medium", "low", or None where nothing is claimed.
+    - `why`: a few sentences with the numbers. `advice`, `assumptions`: sentences.
+    - `what_if`: `{"more_workers": 1, "gain": 0.25, "next": stage}`, a quarter more throughput
+      with one more worker of `stage`; then `next` limits, or the source where it is None.
+
+    Args:
+        report: a `RunReport`, or its `to_dict()`.
+    """
+    data: Any = report if isinstance(report, dict) else None
+    if data is None:
+        data = report.to_dict() if hasattr(report, "to_dict") else dict(report)
+    return asdict(_verdict(facts_of(data)))
+
+
+def _verdict(facts: Facts) -> Verdict:
+    stations = facts.stations
+    if not stations or not facts.wall_s or not stations[0].work:
+        return _unknown(facts)
+    top = stations[0]
+    if loop_is_late(facts) and not computing(facts):
+        return other_limits.event_loop(facts, top)
+    if cpu_limits(facts, top):
+        return other_limits.cpu(facts, top)
+    if not top.gets and top.between > 0.5 * top.work:
+        return other_limits.loop_source(facts, top)
+    return _who_limits(facts, top)
+
+
+def _who_limits(facts: Facts, top: Station) -> Verdict:
+    if facts.turns:
+        return other_limits.turns(facts)
+    if source_limits(facts, top):
+        return other_limits.source(facts, top)
+    return _stage(facts, top)
+
+
+def _unknown(facts: Facts) -> Verdict:
+    if not facts.stations and facts.unseen:
+        name, longest = max(facts.unseen.items(), key=lambda found: found[1])
+        return Verdict(
+            kind="unknown",
+            confidence=None,
+            why=(
+                "No queue is instrumented, so waiting cannot be told from working. The most "
+                f"time was spent in {name}: {wording.seconds(longest)} in all, in a run of "
+                f"{wording.seconds(facts.wall_s)}."
+            ),
+            advice=[wording.NO_QUEUE],
+        )
+    why = "No stage ran." if not facts.stations else "No stage was busy for a time worth telling."
+    return Verdict(kind="unknown", confidence=None, why=why)
+
+
+def _stage(facts: Facts, top: Station) -> Verdict:
+    tied = [station for station in facts.stations if top.demand < TIE * station.demand]
+    verdict = Verdict(
+        kind="stage",
+        stage=top.name,
+        busy=top.share,
+        confidence=_confidence(facts, top),
+        why=wording.stage(top, facts),
+        what_if=_one_more(facts, top),
+        assumptions=_assumptions(facts, top),
+    )
+    rest = max(_others(facts, top).values(), default=0.0)
+    wasted = waste(top)
+    clean = max(top.demand * (1 - wasted), rest)
+    starved_by = _better_staffed(facts, top)
+    if wasted >= WASTE and (clean <= 0 or top.demand / clean - 1 >= WORTH):
+        verdict.kind = "errors"
+        verdict.why = wording.errors(top, wasted, facts)
+        verdict.confidence = "medium" if verdict.confidence == "high" else verdict.confidence
+        verdict.assumptions.append(FAILED_COST)
+        verdict.advice.append(
+            f"Find out why {top.name} fails: without that, about "
+            f"{wording.percent(top.demand / clean - 1 if clean else 1.0)} more throughput."
+        )
+    elif len(tied) > 1:
+        verdict.kind = "tie"
+        verdict.ties = [station.name for station in tied]
+        verdict.why = wording.tie(tied, facts)
+        verdict.advice.append(f"Relieve {wording.listed(verdict.ties)} together.")
+    elif starved_by is not None:
+        verdict.kind = "workers"
+        verdict.why = wording.few_workers(top, starved_by, facts)
+    verdict.advice += _advice(facts, top)
+    return verdict
+
+
+def _others(facts: Facts, top: Station) -> dict[str | None, float]:
+    """Return the other demands by name; the source's is under None."""
+    found: dict[str | None, float] = {
+        station.name: station.demand for station in facts.stations if station is not top
+    }
+    if facts.source_s is not None:
+        found[None] = min(facts.source_s, top.demand)
+    return found
+
+
+def _one_more(facts: Facts, top: Station) -> dict[str, Any] | None:
+    """Work out one more worker of `top`; None where that is not what would help."""
+    if top.ephemeral or top.permits > top.busy or computing(facts):
+        return None
+    demands = _others(facts, top)
+    demands[top.name] = top.work / (top.workers + 1)
+    following = max(demands, key=demands.__getitem__)
+    gain = allowed(facts, top.demand / demands[following] - 1)
+    return {"more_workers": 1, "gain": gain, "next": following}
+
+
+def _better_staffed(facts: Facts, top: Station) -> Station | None:
+    """Return a station that has more work than `top` but enough workers for it."""
+    if facts.cores is None or facts.cores >= CPU_FREE or top.ephemeral or top.permits > top.busy:
+        return None
+    for station in facts.stations[1:]:
+        if station.workers > top.workers and station.work > top.work and not station.ephemeral:
+            return station
+    return None
+
+
+def _confidence(facts: Facts, top: Station) -> Confidence:
+    doubts = 0
+    used = top.demand / facts.wall_s
+    doubts += used < 0.85  # noqa: PLR2004 - queues too small, or a source that is half seen
+    doubts += used < BUSY
+    doubts += top.ephemeral
+    doubts += computing(facts)
+    doubts += top.count < 10 and top.inside is not None  # noqa: PLR2004 - hardly a sample
+    if len(facts.stations) > 1:
+        second = facts.stations[1]
+        lead = top.demand / second.demand - 1 if second.demand else math.inf
+        doubts += TIE - 1 <= lead < 0.15  # noqa: PLR2004 - close to a tie
+        doubts += lead > 0 and lead < 2 * math.hypot(top.noise, second.noise)
+    doubts += facts.source_s is not None and top.demand < TIE * facts.source_s
+    doubts += any(seconds > top.work for seconds in facts.unseen.values())
+    return "high" if not doubts else "medium" if doubts == 1 else "low"
+
+
+def _advice(facts: Facts, top: Station) -> list[str]:
+    if top.permits > top.busy:
+        return [f"Raise the rate limit or the number of permits that {top.name} waits for."]
+    if computing(facts):
+        return [
+            (
+                f"{top.name} seems to compute ({facts.cores:.2f} CPUs busy): run it in processes, "
+                "or make it cheaper; more tasks or threads will not help."
+            )
+        ]
+    advice = [f"Make an invocation of {top.name} faster, or do more of them at a time."]
+    if (needed := _enough(facts, top)) is not None:
+        advice.append(needed)
+    queue = facts.smallest_queue
+    if top.demand < 0.85 * facts.wall_s and queue is not None:
+        advice.append(
+            f"No stage was busy all the time: bursts of one held up the others. A larger queue "
+            f"evens them out; the smallest is {queue[0]}, with room for {queue[1]}."
+        )
+    return advice
+
+
+def _enough(facts: Facts, top: Station) -> str | None:
+    """Say how many more workers bring `top` down to the next one, and what that gains.
+
+    No more of them than `MORE`, and than the CPU that is left can feed.
+    """
+    rest = {name: demand for name, demand in _others(facts, top).items() if demand > 0}
+    if top.ephemeral or not rest:
+        return None
+    following = max(rest, key=rest.__getitem__)
+    workers = round(top.workers)
+    more = math.ceil(top.work / rest[following] - 1e-9) - workers
+    then = following or "the source"
+    if more > MORE:
+        more, then = MORE, f"{top.name} itself"
+    gain = min(top.demand / rest[following], (workers + more) / workers) - 1
+    if (possible := allowed(facts, gain)) < gain:
+        gain, then = possible, "the CPU"
+        more = min(more, math.ceil(gain * workers - 1e-9))
+    if more < 2:  # noqa: PLR2004 - one more is what `what_if` tells
+        return None
+    return (
+        f"With {more} more workers of {top.name}, {then} would limit the "
+        f"run: about {wording.percent(gain)} more throughput."
+    )
+
+
+def _assumptions(facts: Facts, top: Station) -> list[str]:
+    said = [wording.MEASURED]
+    if not (top.ephemeral or top.permits > top.busy or computing(facts)):
+        said += [wording.SCALES, wording.BUFFERS]
+        if facts.cores is None:
+            said.append("CPU use was not sampled, so work is taken to be awaited I/O.")
+        elif facts.cores > CPU_COUNTS:
+            said.append(wording.cpu_left(facts))
+    if top.ephemeral:
+        said.append(
+            f"{top.name} seems to run each item in a task or thread of its own: how many there "
+            "can be at a time is taken from this run."
+        )
+    if len(top.names) > 1:
+        said.append(f"{wording.listed(top.names)} are taken to be run by the same workers.")
+    if facts.unseen:
+        said.append(
+            f"Left out, since its waits are not known: {wording.listed(list(facts.unseen))}."
+        )
+    if facts.partial:
+        said.append(PARTIAL)
+    return said

@@ -1,0 +1,210 @@
+"""`RunReport`: what a run was like, as plain data that JSON carries both ways."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from otel_pipeline_metrics._core.files import write_atomically
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+
+SCHEMA: Final = "otel_pipeline_metrics/report/1"
+"""Name and version of the format; another version is another number."""
+
+
+Format = Literal["console", "html", "json", "markdown"]
+
+
+FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
+
+
+_PARTS: Final[dict[str, type]] = {
+    "run": dict,
+    "stages": list,
+    "queues": list,
+    "caches": list,
+    "resources": dict,
+    "bottleneck": dict,
+    "telemetry": dict,
+}
+
+
+class RunReport:
+    """The numbers of one run. Times are seconds, sizes bytes, ratios 0 to 1.
+
+    What is not known is None, never 0. Percentiles carry their relative error in `rel_error`.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        """Take the data of `to_dict`.
+
+        Raises:
+            ValueError: the data is no report, or one of another version.
+        """
+        self._data = _checked(data)
+
+    def __repr__(self) -> str:
+        run = self.run
+        return f"<RunReport {run.get('pipeline')!r} {run.get('result')} {len(self.stages)} stages>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunReport) and self._data == other._data
+
+    __hash__ = None  # type: ignore[assignment]  # equal by content, and the content is a dict
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """The run itself: pipeline, id, trace_id, result, error_type, started, wall_s, partial."""
+        return self._part("run")
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """One entry a stage, in the order in which they first finished."""
+        return self._list("stages")
+
+    @property
+    def queues(self) -> list[dict[str, Any]]:
+        """One entry an instrumented queue."""
+        return self._list("queues")
+
+    @property
+    def caches(self) -> list[dict[str, Any]]:
+        """One entry a registered cache, with its counts during this run."""
+        return self._list("caches")
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """CPU, memory, disk and network while the run lasted."""
+        return self._part("resources")
+
+    @property
+    def bottleneck(self) -> dict[str, Any]:
+        """What held the run back."""
+        return self._part("bottleneck")
+
+    @property
+    def telemetry(self) -> dict[str, Any]:
+        """What became of the spans and metrics."""
+        return self._part("telemetry")
+
+    def _part(self, name: str) -> dict[str, Any]:
+        part: dict[str, Any] = self._data[name]
+        return part
+
+    def _list(self, name: str) -> list[dict[str, Any]]:
+        part: list[dict[str, Any]] = self._data[name]
+        return part
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a copy of the data, made of dicts, lists, strings, numbers and None."""
+        return copy.deepcopy(self._data)
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the data as JSON (RFC 8259: no NaN, no infinity)."""
+        return json.dumps(self._data, indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the JSON to `path`, whole or not at all, and return the path.
+
+        Raises:
+            OSError: the place cannot be written.
+        """
+        return write_atomically(path, self.to_json() + "\n")
+
+    def render(self, format: Format = "console") -> str:  # noqa: A002 - the word users expect
+        """Return the report as text for people or, as JSON, for programs.
+
+        "html" is one page that needs nothing beside itself, "markdown" suits a pull request.
+
+        Raises:
+            ValueError: there is no such format.
+            ImportError: "html" needs jinja2, which the extra `cli` brings.
+        """
+        if format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        if format == "json":
+            return self.to_json()
+        renderer = importlib.import_module(f"otel_pipeline_metrics.report.{format}")
+        text: str = renderer.render(self)
+        return text
+
+    @classmethod
+    def merge(cls, *reports: RunReport) -> RunReport:
+        """Return one report that has seen what the given ones have: processes, or runs.
+
+        Raises:
+            TypeError: something is no report.
+            ValueError: there is none, one is there twice, or they are of different pipelines.
+        """
+        module = importlib.import_module("otel_pipeline_metrics.report.merge")
+        merged: RunReport = module.merge(reports)
+        return merged
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> RunReport:
+        """Read a report that `save` or a run wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: it is cut off, is no report, or is of another version; the message
+                names the file.
+        """
+        content = Path(path).read_bytes()
+        try:
+            data = json.loads(content.decode(), parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not JSON, or is cut off: {error}") from None
+        try:
+            return cls(data)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _checked(data: object) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ValueError("not a report: a JSON object is expected")
+    _check_schema(data.get("schema"))
+    for name, kind in _PARTS.items():
+        if not isinstance(data.get(name), kind):
+            raise ValueError(f"not a whole report: {name!r} is missing or of the wrong kind")
+    for name in ("stages", "queues", "caches"):
+        for entry in data[name]:
+            if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+                raise ValueError(f"not a whole report: {name!r} has an entry without a name")
+            _check_numbers(entry, f"{name} {entry['name']!r}")
+    return copy.deepcopy(data)
+
+
+def _check_numbers(part: dict[str, Any], where: str) -> None:
+    """Refuse text where a number belongs: it would compare as anything, or not at all."""
+    for key, value in part.items():
+        if key in ("name", "kind", "producers", "consumers"):
+            continue
+        if isinstance(value, dict):
+            _check_numbers(value, f"{where}, {key}")
+        elif value is not None and not isinstance(value, (int, float)):
+            raise ValueError(f"not a whole report: {where}: {key!r} is no number")
+
+
+def _check_schema(schema: object) -> None:
+    family, _, ours = SCHEMA.rpartition("/")
+    found, _, version = schema.rpartition("/") if isinstance(schema, str) else ("", "", "")
+    if found != family:
+        raise ValueError(f"not a report: its schema is {schema!r}, expected {SCHEMA!r}")
+    if schema != SCHEMA:
+        newer = version.isdecimal() and int(version) > int(ours)
+        hint = "; a later otel-pipeline-metrics wrote it, upgrade this one" if newer else ""
+        raise ValueError(f"the report has schema {schema!r}, this version reads {SCHEMA!r}{hint}")
