@@ -33,15 +33,16 @@ if TYPE_CHECKING:
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
     from otel_pipeline_metrics._lifecycle.run import Run, run
-    from otel_pipeline_metrics._probes.caches.registry import (
+    from otel_pipeline_metrics._probes.caches.reading import CacheReading
+    from otel_pipeline_metrics._probes.caches.register import (
         counted_cache,
         register_cache,
         unregister_cache,
     )
     from otel_pipeline_metrics._probes.manual import MetricsCollector, get_metrics_collector
-    from otel_pipeline_metrics._probes.queues.instrumented import wrap_queue
+    from otel_pipeline_metrics._probes.queues.wrap import wrap_queue
     from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
-    from otel_pipeline_metrics._probes.resources.reading import CacheReading, ResourceReading
+    from otel_pipeline_metrics._probes.resources.reading import ResourceReading
     from otel_pipeline_metrics._stages.propagate import propagate, wrap_executor
     from otel_pipeline_metrics.report import RunReport
 
@@ -97,11 +98,12 @@ _LAZY = {
         "_lifecycle.configure": ("configure", "shutdown", "stats"),
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
         "_probes.manual": ("MetricsCollector", "get_metrics_collector"),
-        "_probes.queues.instrumented": ("wrap_queue",),
-        "_probes.caches.registry": ("counted_cache", "register_cache", "unregister_cache"),
+        "_probes.queues.wrap": ("wrap_queue",),
+        "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
         "_stages.propagate": ("propagate", "wrap_executor"),
-        "_probes.resources.reading": ("CacheReading", "ResourceReading"),
+        "_probes.caches.reading": ("CacheReading",),
+        "_probes.resources.reading": ("ResourceReading",),
         "_lifecycle.run": ("Run", "run"),
         "report": ("RunReport",),
     }.items()

@@ -19,17 +19,13 @@ if TYPE_CHECKING:
 
 OTHER: Final = "_OTHER"
 
-
 MAX_NAMES: Final = 2000
 """As many as the SDK of today keeps attribute sets of one metric."""
 
-
 DEFAULT_MAX_VALUES: Final = 200
-
 
 max_values = DEFAULT_MAX_VALUES
 """What `configure(max_attribute_values=)` said."""
-
 
 others = Tally()
 """How often a value or a name was taken for `_OTHER`."""

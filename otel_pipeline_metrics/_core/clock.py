@@ -1,6 +1,6 @@
 """The clock that everything reads, so that a test can patch one place and assert exact numbers.
 
-Callers say `_clock.now()` and never bind the function, or a patch would not reach them.
+Callers say `clock.now()` and never bind the function, or a patch would not reach them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import time
 
 now = time.perf_counter
 """Seconds on a monotonic clock; only differences mean anything."""
-
 
 unix = time.time
 """Seconds since the Unix epoch."""

@@ -20,34 +20,25 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.records import Sink, StageResult
-    from otel_pipeline_metrics._core.series import QueueSeries, Scope, Series, StageId
+    from otel_pipeline_metrics._core.series import QueueSeries, Scope, Series
+    from otel_pipeline_metrics._core.stage_id import StageId
 
 
 T = TypeVar("T")
 
-
 PENDING_BOUND: Final = 1024
 """Results a series keeps before the thread that adds one more hands them on."""
-
 
 DRAIN_WAIT_S: Final = 1.0
 """How long a collection waits for another thread's draining before it reports without it."""
 
-
 DRAIN_LOOK_S: Final = 0.001
 """How often it looks."""
 
-
 _sinks: tuple[Sink, ...] = ()
-
-
 _drain_lock = threading.Lock()
-
-
 _drainer = 0
 """The thread that holds the lock."""
-
-
 _wanted_until = 0.0
 """Until then a collection waits for it, and threads with a series to hand on let it go first."""
 

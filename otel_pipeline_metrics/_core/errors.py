@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("otel_pipeline_metrics")
 
-
 raise_faults = False
 """Set by the library's own tests; elsewhere a fault is logged and swallowed."""
 
-
 _said: set[str] = set()
-
 
 _MOST_SAID: Final = 1000
 """Different warnings that are given in all; so many come of keys that are made from data."""

@@ -82,14 +82,11 @@ class WorkerAccounting(Protocol):
 tracing: Tracing | None = None
 """Set by the telemetry room; None: no spans."""
 
-
 spans_per_second: float | None = 100.0
 """Spans that each stage may make a second, over time; None: as many as it has invocations."""
 
-
 workers: WorkerAccounting | None = None
 """Set when the first queue is instrumented: before that, nobody waits where we could see it."""
-
 
 watch: Callable[[], None] | None = None
 """Puts `workers` in place."""

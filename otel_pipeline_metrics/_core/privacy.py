@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
-
 WORDS: Final = frozenset(
     {
         "email", "name", "username", "password", "token", "key", "secret", "api_key",
@@ -24,19 +23,15 @@ WORDS: Final = frozenset(
 )  # fmt: skip
 """Forbidden as a whole key, and after the last dot of one."""
 
-
 SECRETS: Final = frozenset({"password", "token", "secret", "api_key"})
 """Forbidden after an underscore too: `auth_token`."""
-
 
 DESCRIBES_A_RESOURCE: Final = frozenset({"name"})
 """What a resource's key may end in, though a stage's may not: the conventions call hosts,
 services and pods `host.name`, `service.name`, `k8s.pod.name`."""
 
-
 MAX_MESSAGE: Final = 1000
 """Characters of an exception's message that are kept."""
-
 
 _OWN: Final = frozenset(
     value
@@ -48,14 +43,10 @@ _OWN: Final = frozenset(
 _JUDGED: Final = 1000
 """Keys whose judgement is remembered; programs have few, unless they make them from data."""
 
-
 _REMEMBERED: Final = 100
-
 
 forbidden_keys = Tally()
 """Attributes that were dropped because of their key."""
-
-
 cut_messages = Tally()
 
 
@@ -126,11 +117,7 @@ def _because(word: str) -> str:
 
 
 _rules = Rules()
-
-
 _judged: dict[str, str | None] = {}
-
-
 _dropped: dict[tuple[str, str], None] = {}
 """(owner, key) of what was dropped from definitions: the first few."""
 
@@ -217,8 +204,6 @@ def dropped_before() -> list[tuple[str, str]]:
 # --- messages ---------------------------------------------------------------------------------
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#\s]+@")
-
-
 _QUERY: Final = re.compile(r"(?<=[?&])([^=&\s]+)=([^&#\s'\")]+)")
 
 

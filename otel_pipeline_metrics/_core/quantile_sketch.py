@@ -20,17 +20,11 @@ if TYPE_CHECKING:
 REL_ERROR: Final = 0.01
 """The stated relative error of a quantile: one per cent."""
 
-
 MAX_BUCKETS: Final = 2048
 """At one per cent these span 18 powers of ten: a nanosecond to thirty years."""
 
-
 _GAMMA: Final = (1 + REL_ERROR) / (1 - REL_ERROR)
-
-
 _PER_LOG: Final = 1 / math.log(_GAMMA)
-
-
 _SMALLEST: Final = 1e-9
 """Seconds; at or under this a value counts as zero, which no clock can tell from it."""
 

@@ -3,83 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
 Outcome = Literal["ok", "error", "cancelled", "abandoned"]
-
-
 WaitState = Literal["idle", "blocked"]
-
-
 Direction = Literal["in", "out"]
-
-
 AttributeValue = Union[
     str, bool, int, float, "Sequence[str]", "Sequence[bool]", "Sequence[int]", "Sequence[float]"
 ]
-
-
-MAX_NAME_LENGTH: Final = 128
-"""A stage, pipeline or cache name is an attribute value and a table column: keep it short."""
-
-
-def check_name(value: object, argument: str) -> str:
-    """Return `value` if it can name something.
-
-    Raises:
-        TypeError: it is no string.
-        ValueError: it is empty, blank or longer than `MAX_NAME_LENGTH`.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{argument} must be a string, not {type(value).__name__}")
-    if not value.strip():
-        raise ValueError(f"{argument} must not be empty")
-    if len(value) > MAX_NAME_LENGTH:
-        raise ValueError(
-            f"{argument} must be at most {MAX_NAME_LENGTH} characters, this one has {len(value)}"
-        )
-    return value
-
-
-_SCALARS = (str, bool, int, float)
-
-
-def check_attribute(key: object, value: object, argument: str) -> None:
-    """Raise where OpenTelemetry would not take this attribute.
-
-    Raises:
-        TypeError: the key is no string, or the value is neither a str, bool, int or float
-            nor a list or tuple of one of those.
-        ValueError: the key is empty.
-    """
-    if not isinstance(key, str):
-        raise TypeError(f"{argument}: keys must be strings, not {type(key).__name__}")
-    if not key:
-        raise ValueError(f"{argument}: a key must not be empty")
-    if isinstance(value, _SCALARS):
-        return
-    if isinstance(value, (list, tuple)) and all(isinstance(v, _SCALARS) for v in value):
-        return
-    raise TypeError(
-        f"{argument}[{key!r}] must be a str, bool, int, float or a list of one of them, "
-        f"not {type(value).__name__}"
-    )
-
-
-def check_attributes(value: object, argument: str = "attributes") -> dict[str, AttributeValue]:
-    """Return `value` as a dict of its own, or raise as `check_attribute` does; None is empty."""
-    if value is None:
-        return {}
-    if not hasattr(value, "items"):
-        raise TypeError(f"{argument} must be a mapping, not {type(value).__name__}")
-    attributes = dict(value.items())
-    for key, item in attributes.items():
-        check_attribute(key, item, argument)
-    return attributes
 
 
 def qualified_name(error: type[BaseException]) -> str:

@@ -10,86 +10,26 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from otel_pipeline_metrics._core import cardinality, clock, hooks
+from otel_pipeline_metrics._core import clock, hooks
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageKey, TimeInStates
+from otel_pipeline_metrics._core.span_budget import (
+    ENOUGH_TO_JUDGE,
+    PASSED_AT_ONCE,
+    SLOW_QUANTILE,
+    SPAN_BURST,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextvars import Token
 
-    from otel_pipeline_metrics._core.records import AttributeValue, Sink, StageResult
-    from otel_pipeline_metrics._stages.execution import Execution
-
-
-SPAN_BURST: Final = 1000
-"""Spans that a stage may make at once before its budget a second tells."""
-
-
-PASSED_AT_ONCE: Final = 16
-"""Invocations without a span after which the clock is asked whether there is budget again."""
-
-
-SLOW_QUANTILE: Final = 0.99
-
-
-ENOUGH_TO_JUDGE: Final = 100
-"""Durations from which a quantile says what is slow."""
+    from otel_pipeline_metrics._core.records import Sink, StageResult
+    from otel_pipeline_metrics._core.stage_id import StageId
 
 
 VISITED_BOUND: Final = 16
 """Runs of other processes that are remembered at a time."""
-
-
-class StageId:
-    """Identity of a stage: name, kind and fixed attributes. Equal ones are one object."""
-
-    __slots__ = ("attributes", "kind", "name")
-
-    def __init__(self, name: str, kind: str | None, attributes: dict[str, AttributeValue]):
-        self.name = name
-        self.kind = kind
-        self.attributes = attributes
-
-    def __reduce__(self) -> tuple[Callable[..., StageId], tuple[Any, ...]]:
-        """Pickle as the call that interns it, so that identity holds in another process."""
-        return stage_id, (self.name, self.kind, dict(self.attributes))
-
-
-_stage_ids: dict[Hashable, StageId] = {}
-
-
-_described: dict[Hashable, StageId] = {}
-"""Those with fixed attributes, counted apart: they must not take the room of plain names."""
-
-
-def stage_id(
-    name: str, kind: str | None, attributes: Mapping[str, AttributeValue] | None = None
-) -> StageId:
-    """Return the one `StageId` for these; comparing two is then comparing addresses.
-
-    There are `MAX_NAMES` of them at most. What is one too many goes without its attributes if
-    it has some, and else is the stage `_OTHER`.
-    """
-    known, key = _stage_ids, (name, kind, "")
-    if attributes:
-        known, key = _described, (name, kind, repr(sorted(attributes.items())))
-    found = known.get(key)
-    if found is not None:
-        return found
-    if len(known) < cardinality.MAX_NAMES:
-        return known.setdefault(key, StageId(name, kind, dict(attributes or {})))
-    if attributes:
-        cardinality.other("sets of fixed attributes of stages", cardinality.MAX_NAMES)
-        return stage_id(name, kind)
-    other = cardinality.other("stage names", cardinality.MAX_NAMES)
-    return known.setdefault((other, None, ""), StageId(other, None, {}))
-
-
-def with_attribute(found: Callable[[str], bool]) -> list[tuple[StageId, str]]:
-    """Return the fixed attributes of stages defined so far whose key is `found`."""
-    stages = list(_described.values())
-    return [(stage, key) for stage in stages for key in list(stage.attributes) if found(key)]
 
 
 def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
@@ -222,7 +162,7 @@ class QueueSeries:
         self.got = 0
         self.first_put: float | None = None
         self.last_put: float | None = None
-        """`_clock.now()` of the first put and the last one."""
+        """`clock.now()` of the first put and the last one."""
         self.blocked = 0.0
         """Waited in put, all producers together."""
         self.idle = 0.0
@@ -268,11 +208,8 @@ class Scope:
 
 
 process_scope = Scope()
-
-
 ambient = process_scope
 """The scope of work that carries no context: the only run there is, else the process."""
-
 
 Cell = list[Any]
 """What is current: [scope] of a run, or [series, token, started, execution] of an invocation, and
@@ -283,21 +220,14 @@ its duration is said or seen. A list of four is made at an eighth of an object's
 unlike a value in the context, it is shared with the tasks that the invocation spawns.
 """
 
-
 PLAIN: Final = 4
 """The length of an invocation's cell without a span."""
 
-
 current: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
-
 scopes: dict[Scope, None] = {process_scope: None}
-
-
 ended_scopes: WeakSet[Scope] = WeakSet()
 """Runs that are over, while a task or thread that began in them may still go on."""
-
-
 _visited: dict[str, Scope] = {}
 """By run id: scopes of runs in other processes whose work is done here."""
 
@@ -314,15 +244,6 @@ def current_scope() -> Scope:
     found = current.get()
     scope: Scope = ambient if found is None else found[0].scope
     return scope
-
-
-def executing() -> Execution | None:
-    """Return the innermost execution here; None outside of any, or where none was needed yet."""
-    found = current.get()
-    if found is None or len(found) == 1 or found[1] is None:
-        return None
-    execution: Execution | None = found[3]
-    return execution
 
 
 def open_scope(scope: Scope) -> Token[Cell | None] | None:

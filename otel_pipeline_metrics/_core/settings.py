@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 ExporterName = Literal["otlp", "console", "none"]
-
-
 EXPORTERS: tuple[ExporterName, ...] = ("otlp", "console", "none")
-
 
 Console = Union[bool, TextIO, None]  # noqa: UP007 - evaluated, and Python 3.10 has no such |
 """True: run summaries go to stderr; False: never; a text stream: there; None: to stderr while

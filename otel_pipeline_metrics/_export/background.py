@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
@@ -26,30 +25,6 @@ if TYPE_CHECKING:
 
 
 Collector = Literal["ok", "unreachable", "off"]
-
-
-@dataclass(frozen=True)
-class FlushReport:
-    """What became of the telemetry; counts are totals since `configure()`.
-
-    None where nobody knows: the provider is the user's own, and its exporters are not counted.
-    """
-
-    ok: bool
-    """Everything was done before the deadline, and arrived."""
-    elapsed_s: float
-    spans_exported: int | None = None
-    spans_failed: int | None = None
-    """After shutdown this holds every span that did not get out, those in the queue too."""
-    metric_points_exported: int | None = None
-    metric_points_failed: int | None = None
-    collector: Collector = "off"
-    """off: nothing was sent anywhere, or by providers of the user's own."""
-    spans_pending: int = 0
-    """Spans still waiting in the queue; 0 after shutdown."""
-    spans_spooled: int = 0
-    """On disk, to be sent later."""
-    metric_points_spooled: int = 0
 
 
 class Job:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LINES_PER_NAME: Final = 20
 """Spans of one name that are shown between two flushes."""
 
-
 _RESULTS: Final = {"success": "ok", "failure": "error", "cancellation": "cancelled"}
 
 

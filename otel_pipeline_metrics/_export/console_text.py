@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 
 MAX_VALUE_LENGTH: Final = 60
-
-
 _HIDDEN: Final = {
     metric_definitions.STAGE_NAME,
     metric_definitions.STAGE_KIND,
@@ -44,14 +42,8 @@ _SHORT: Final = {
 
 
 _SCALES: Final = ((1e-6, 1e9, "ns"), (1e-3, 1e6, "µs"), (1, 1e3, "ms"), (60, 1, "s"))
-
-
 _MINUTE: Final = 60
-
-
 _HOUR: Final = 3600
-
-
 _KIB: Final = 1024.0
 
 

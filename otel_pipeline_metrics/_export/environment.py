@@ -29,46 +29,28 @@ if TYPE_CHECKING:
 
 __all__ = ["SIGNALS", "ExportPlan", "Protocol", "Signal", "endpoint", "plan", "redact_endpoint"]
 
-
 Signal = Literal["traces", "metrics"]
-
-
 Protocol = Literal["grpc", "http/protobuf", "http/json"]
-
-
 Source = Literal["argument", "environment", "default"]
 
-
 SIGNALS: Final[tuple[Signal, Signal]] = ("traces", "metrics")
-
-
 OTLP_TIMEOUT_S: Final = 2.0
 """The SDK's own ten seconds outlast the whole budget for the ending."""
 
-
 BUILT_IN: Final = ("otlp", "otlp_proto_grpc", "otlp_proto_http", "console")
-
-
 GROUPS: Final[dict[Signal, str]] = {
     "traces": "opentelemetry_traces_exporter",
     "metrics": "opentelemetry_metrics_exporter",
 }
-
-
 JSON_ENTRY_POINT: Final = "otlp_json_http"
 """Name under which `opentelemetry-exporter-otlp-json-http` registers itself."""
-
 
 _PROTOCOLS: Final[dict[str, Protocol]] = {
     "grpc": "grpc",
     "http/protobuf": "http/protobuf",
     "http/json": "http/json",
 }
-
-
 _HTTP_PORT: Final = 4318
-
-
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 

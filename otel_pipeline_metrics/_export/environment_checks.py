@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 MAX_QUOTED: Final = 40
 """Characters of a broken value that a problem quotes."""
 
-
 MIN_SECRET: Final = 4
 """Characters from which a password, a parameter or a header is looked for by itself."""
-
 
 _SPAN_LIMITS: Final = (
     "OTEL_ATTRIBUTE_COUNT_LIMIT",
@@ -34,25 +32,17 @@ _SPAN_LIMITS: Final = (
     "OTEL_SPAN_EVENT_COUNT_LIMIT",
     "OTEL_SPAN_LINK_COUNT_LIMIT",
 )
-
-
 _BSP_DEFAULTS: Final = {
     "OTEL_BSP_SCHEDULE_DELAY": 5000,
     "OTEL_BSP_EXPORT_TIMEOUT": 30000,
     "OTEL_BSP_MAX_QUEUE_SIZE": 2048,
     "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 512,
 }
-
-
 _READER_DEFAULTS: Final = {
     "OTEL_METRIC_EXPORT_INTERVAL": 60000,
     "OTEL_METRIC_EXPORT_TIMEOUT": 30000,
 }
-
-
 _COMPRESSIONS: Final = ("none", "gzip", "deflate")
-
-
 _CHOICES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "OTEL_TRACES_SAMPLER": (
         (
@@ -78,16 +68,12 @@ _CHOICES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
         "explicit_bucket_histogram",
     ),
 }
-
-
 _HEADER: Final = re.compile(
     # The grammar of opentelemetry.util.re in its liberal mode; what does not match would be
     # logged there with its value.
     r"[ \t]*[\x21\x23-\x27\x2a\x2b\x2d\x2e\x30-\x39\x41-\x5a\x5e-\x7a\x7c\x7e]+[ \t]*="
     r"[ \t]*[\x20\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*[ \t]*"
 )
-
-
 _PAIRS: Final = {
     # Never quoted: headers hold credentials, and resource attributes may.
     "OTEL_RESOURCE_ATTRIBUTES": re.compile(r"\s*[^=\s][^=]*=.*", re.DOTALL),
@@ -95,8 +81,6 @@ _PAIRS: Final = {
     "OTEL_EXPORTER_OTLP_TRACES_HEADERS": _HEADER,
     "OTEL_EXPORTER_OTLP_METRICS_HEADERS": _HEADER,
 }
-
-
 _PORTS: Final = range(1, 65536)
 
 

@@ -19,10 +19,10 @@ from otel_pipeline_metrics._export import console
 from otel_pipeline_metrics._export.delivery import responses
 from otel_pipeline_metrics._export.delivery.counting_exporters import (
     Account,
-    CountingBatchProcessor,
     CountingMetricExporter,
     CountingSpanExporter,
 )
+from otel_pipeline_metrics._export.delivery.counting_processor import CountingBatchProcessor
 from otel_pipeline_metrics._export.environment import (
     GROUPS,
     JSON_ENTRY_POINT,
@@ -42,20 +42,15 @@ if TYPE_CHECKING:
 
 Counted = CountingSpanExporter | CountingMetricExporter
 
-
 _KINDS: Final[dict[Protocol, str]] = {
     "grpc": "otlp/grpc",
     "http/protobuf": "otlp/http",
     "http/json": "otlp/json",
 }
-
-
 _FIXED: Final[dict[str, Protocol]] = {
     "otlp_proto_grpc": "grpc",
     "otlp_proto_http": "http/protobuf",
 }
-
-
 SLACK_S: Final = 0.5
 """What an exporter may take longer than its timeout before it is given up."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export.background import FlushReport, Job, Lane, wait_for
+from otel_pipeline_metrics._export.background import Collector, Job, Lane, wait_for
 from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
 from otel_pipeline_metrics._export.delivery.ledger import Ledger
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
     from otel_pipeline_metrics._export.background import Collector
-    from otel_pipeline_metrics._export.delivery.counting_exporters import CountingSampler
+    from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
     from otel_pipeline_metrics._export.delivery.ledger import Account
     from otel_pipeline_metrics._export.environment import Signal
     from otel_pipeline_metrics._export.exporters import Counted
@@ -32,10 +32,8 @@ GRACE_S: Final = 0.25
 """After the deadline exporters are told to give up; this long a well-behaved one may take, so
 that no thread is inside native code when the interpreter goes."""
 
-
 CONSOLE_S: Final = 0.2
 """How long the metrics wait for the spans where these only go to the console."""
-
 
 WRITING_S: Final = (0.2, 0.0005)
 """What is set aside at the end for keeping on disk what was not sent: at least, and for each
@@ -334,3 +332,27 @@ def _plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"
+
+
+@dataclass(frozen=True)
+class FlushReport:
+    """What became of the telemetry; counts are totals since `configure()`.
+
+    None where nobody knows: the provider is the user's own, and its exporters are not counted.
+    """
+
+    ok: bool
+    """Everything was done before the deadline, and arrived."""
+    elapsed_s: float
+    spans_exported: int | None = None
+    spans_failed: int | None = None
+    """After shutdown this holds every span that did not get out, those in the queue too."""
+    metric_points_exported: int | None = None
+    metric_points_failed: int | None = None
+    collector: Collector = "off"
+    """off: nothing was sent anywhere, or by providers of the user's own."""
+    spans_pending: int = 0
+    """Spans still waiting in the queue; 0 after shutdown."""
+    spans_spooled: int = 0
+    """On disk, to be sent later."""
+    metric_points_spooled: int = 0

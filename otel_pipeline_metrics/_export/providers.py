@@ -23,12 +23,11 @@ from opentelemetry.sdk.trace import TracerProvider
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export import environment, exporters, global_providers
-from otel_pipeline_metrics._export.background import FlushReport
 from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
-from otel_pipeline_metrics._export.delivery.counting_exporters import CountingSampler
+from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
 from otel_pipeline_metrics._export.delivery.spool import Spool, settings
 from otel_pipeline_metrics._export.environment_checks import secrets
-from otel_pipeline_metrics._export.flush import ExporterInfo, Side, Telemetry
+from otel_pipeline_metrics._export.flush import ExporterInfo, FlushReport, Side, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

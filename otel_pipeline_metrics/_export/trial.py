@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 
 
 SPAN: Final = "opm doctor"
-
-
 METRIC: Final = "opm.doctor"
-
-
 _NEVER_MS: Final = 1e9
-
-
 _PORTS: Final = {"http": 80, "https": 443}
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from otel_pipeline_metrics._core import environment_variables, errors, privacy
-from otel_pipeline_metrics._core.records import check_name
 from otel_pipeline_metrics._core.settings import EXPORTERS, Config, Console, ExporterName
+from otel_pipeline_metrics._core.validation import check_name
 
 
 def exporters(exporter: object) -> tuple[ExporterName, ...] | None:

@@ -18,11 +18,12 @@ from otel_pipeline_metrics._core import (
     privacy,
     series,
     settings,
+    stage_id,
 )
 from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.process.signals import undivided
-from otel_pipeline_metrics._core.records import AttributeValue, check_attributes, check_name
 from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._lifecycle import arguments, telemetry_stats
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -33,16 +34,13 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from otel_pipeline_metrics._core.records import AttributeValue
     from otel_pipeline_metrics._core.settings import Console, ExporterName
     from otel_pipeline_metrics._export.providers import Telemetry as Export
 
 
 _lock = threading.RLock()
-
-
 _export: Export | None = None
-
-
 _exit_registered = False
 
 
@@ -195,7 +193,7 @@ def _guarded(config: Config, *, on_console: bool) -> Config:
     of_resources = privacy.DESCRIBES_A_RESOURCE
     rules.check(config.resource_attributes, "resource_attributes", of_resources)
     rules.check(dict.fromkeys(config.metric_attributes), "metric_attributes")
-    defined = series.with_attribute(lambda key: rules.word_in(key) is not None)
+    defined = stage_id.with_attribute(lambda key: rules.word_in(key) is not None)
     if asked:
         before = [(f"stage {stage.name!r}", key) for stage, key in defined]
         before += privacy.dropped_before()

@@ -11,7 +11,7 @@ from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import snapshot
 from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report import SCHEMA
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.records import StageKey, TimeInStates
     from otel_pipeline_metrics._core.series import Scope
-    from otel_pipeline_metrics._probes.resources.reading import CacheReading
+    from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
 
 class RecordedResources:
@@ -70,7 +70,7 @@ class Gathering:
         Args:
             run: the report's part on the run itself; `started_at` in it is taken out.
             scope: where the run's stages and queues are counted.
-            now: `_clock.now()` at its end, or at this moment of it.
+            now: `clock.now()` at its end, or at this moment of it.
         """
         started_at, wall_s = run.pop("started_at"), run["wall_s"]
         data: dict[str, Any] = {
@@ -92,7 +92,7 @@ class Gathering:
 
     def _stages(self, scope: Scope, wall_s: float, now: float) -> list[dict[str, Any]]:
         states: dict[StageKey, list[TimeInStates]] = {}
-        for series, times in accounting.snapshot(scope, now).items():
+        for series, times in snapshot.snapshot(scope, now).items():
             states.setdefault(series.key, []).extend(times.values())
         in_flight: dict[StageKey, int] = {}
         for series in list(scope.series.values()):

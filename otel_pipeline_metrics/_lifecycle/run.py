@@ -14,12 +14,8 @@ from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, s
 from otel_pipeline_metrics._core.context_manager import AlsoAsync
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import undivided
-from otel_pipeline_metrics._core.records import (
-    AttributeValue,
-    check_attributes,
-    check_name,
-    qualified_name,
-)
+from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
+from otel_pipeline_metrics._core.validation import _total, check_attributes, check_name
 from otel_pipeline_metrics._lifecycle.report_data import Gathering
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
 
 
 Result = Literal["success", "failure", "cancellation", "timeout"]
-
 
 SAMPLE_INTERVAL_S: Final = 1.0
 """How often a run samples its resources; a reading takes about a tenth of a millisecond."""
@@ -268,16 +263,6 @@ class Run(AlsoAsync["Run"]):
                 elsewhere,
             )
             return Path(elsewhere)
-
-
-def _total(total: Any) -> int | None:
-    if total is None:
-        return None
-    if isinstance(total, bool) or not isinstance(total, int):
-        raise TypeError(f"total must be an integer or None, not {type(total).__name__}")
-    if total < 0:
-        raise ValueError(f"total must not be negative, this one is {total}")
-    return total
 
 
 def _result_of(error: BaseException | None) -> Result:

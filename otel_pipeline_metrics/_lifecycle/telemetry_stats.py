@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
 _COUNTS: Final = ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
 
-
 exported: Callable[[], dict[str, Any]] | None = None
 """Tells what became of spans and metric points; set by `configure()`, and left by `shutdown()`."""
 

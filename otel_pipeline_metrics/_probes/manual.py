@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import numbers
 import os
 import threading
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import cardinality, clock, drain, series
+from otel_pipeline_metrics._core import cardinality, clock, drain, series, stage_id
 from otel_pipeline_metrics._core.files import write_atomically
-from otel_pipeline_metrics._core.records import StageResult, check_name
-from otel_pipeline_metrics._probes.caches import registry
+from otel_pipeline_metrics._core.records import StageResult
+from otel_pipeline_metrics._core.validation import _number, _whole, check_name
+from otel_pipeline_metrics._probes.caches import register
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -123,7 +123,7 @@ class MetricsCollector:
                 stage.min_s = min(stage.min_s, duration / items)
                 stage.max_s = max(stage.max_s, duration / items)
         drain.submit(
-            series.stage_id(name, None),
+            stage_id.stage_id(name, None),
             StageResult(
                 busy_s=duration,
                 outcome="error" if failed else "ok",
@@ -183,7 +183,7 @@ class MetricsCollector:
             cache.misses += counts["misses"]
             cache.evictions += counts["evictions"]
             cache.size_bytes = bytes_now
-        registry.record(name, **counts, size_bytes=bytes_now)
+        register.record(name, **counts, size_bytes=bytes_now)
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
@@ -253,21 +253,3 @@ def _ratio(part: float, whole: float) -> float | None:
     """Return part over whole where that is a number that JSON can hold."""
     ratio = part / whole if whole else math.inf
     return ratio if math.isfinite(ratio) else None
-
-
-def _number(value: object, argument: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{argument} must be finite, not {number}")
-    if number < 0:
-        raise ValueError(f"{argument} must not be negative, this one is {number:g}")
-    return number
-
-
-def _whole(value: object, argument: str) -> int:
-    number = _number(value, argument)
-    if number != int(number):
-        raise ValueError(f"{argument} must be a whole number, not {number:g}")
-    return int(number)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks, privacy
-from otel_pipeline_metrics._core.records import MAX_NAME_LENGTH, check_attribute, qualified_name
-from otel_pipeline_metrics._core.series import PLAIN
+from otel_pipeline_metrics._core.records import qualified_name
+from otel_pipeline_metrics._core.series import PLAIN, current
+from otel_pipeline_metrics._core.validation import (
+    MAX_NAME_LENGTH,
+    _check_direction,
+    check_attribute,
+    whole,
+)
 from otel_pipeline_metrics._stages.waiting import waiting
 
 if TYPE_CHECKING:
@@ -205,24 +210,6 @@ class _NoExecution(Execution):
 NOTHING: Final = _NoExecution()
 
 
-def whole(n: object, argument: str) -> int:
-    """Return `n` as a count, or raise what says why it is none."""
-    if isinstance(n, bool):
-        raise TypeError(f"{argument} must be an integer, not bool")
-    try:
-        count = operator.index(n)  # type: ignore[arg-type]  # it raises what we want raised
-    except TypeError:
-        raise TypeError(f"{argument} must be an integer, not {type(n).__name__}") from None
-    if count < 0:
-        raise ValueError(f"{argument} must not be negative, this one is {count}")
-    return count
-
-
-def _check_direction(direction: object) -> None:
-    if direction not in ("in", "out"):
-        raise ValueError(f'direction must be "in" or "out", not {direction!r}')
-
-
 def _unix_seconds(timestamp: object) -> float:
     from datetime import datetime, timezone  # few programs tell event times
 
@@ -251,3 +238,12 @@ def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
     raise TypeError(
         f"error must be an exception, its class, a string or None, not {type(error).__name__}"
     )
+
+
+def executing() -> Execution | None:
+    """Return the innermost execution here; None outside of any, or where none was needed yet."""
+    found = current.get()
+    if found is None or len(found) == 1 or found[1] is None:
+        return None
+    execution: Execution | None = found[3]
+    return execution

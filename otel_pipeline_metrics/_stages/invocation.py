@@ -14,13 +14,15 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, outcome_of, qualified_name
-from otel_pipeline_metrics._core.series import PLAIN, Cell, StageId, current
-from otel_pipeline_metrics._stages.execution import NOTHING, Details, Execution, whole
+from otel_pipeline_metrics._core.series import PLAIN, Cell, current
+from otel_pipeline_metrics._core.validation import whole
+from otel_pipeline_metrics._stages.execution import NOTHING, Details, Execution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics._core.series import Series
+    from otel_pipeline_metrics._core.stage_id import StageId
 
 
 APART: Final = object()
@@ -181,80 +183,6 @@ def show_slow(series: Series, elapsed: float, items_out: int | None = None) -> N
     """Make a span, after the fact, for an invocation that was slow among its like."""
     if hooks.tracing is not None:
         hooks.tracing.late(series, StageResult(elapsed, items_out=items_out))
-
-
-# --- invocations that are put aside and taken up again: generators --------------------------------
-
-
-def prepare(stage: StageId) -> Execution:
-    """Open an execution that is not current yet. Never raises."""
-    try:
-        parent = current.get()
-        scope = _series.ambient if parent is None else parent[0].scope
-        series = scope.add(stage)
-        series.begun.append(None)
-        execution = Execution([series, None, 0.0, None])
-        execution.cell[3] = execution
-        if not (gc_safety.running_in and gc_safety.here()):
-            if hooks.workers is not None:
-                hooks.workers.opened(execution)
-            _start_span(execution)
-            _trace(execution, "suspend")
-    except Exception:  # noqa: BLE001 - as in `begin`
-        errors.fault("opening a generator stage")
-        return NOTHING
-    return execution
-
-
-def resume(execution: Execution) -> None:
-    """Make a prepared execution current and let its time count. Never raises."""
-    if execution.series is None:
-        return
-    try:
-        cell = execution.cell
-        if gc_safety.running_in and gc_safety.here():
-            cell[1] = APART
-        else:
-            _trace(execution, "resume")
-            if hooks.workers is not None:
-                hooks.workers.resuming(execution)
-            cell[1] = current.set(cell)
-        cell[2] = clock.now()
-    except Exception:  # noqa: BLE001 - as in `begin`
-        errors.fault("resuming a generator stage")
-
-
-def pause(execution: Execution) -> None:
-    """Put an execution aside: its time stops, nothing of it stays current. Never raises."""
-    if execution.series is None:
-        return
-    try:
-        now = clock.now()
-        execution.elapsed += now - execution.cell[2]
-        _put_aside(execution, now)
-    except Exception:  # noqa: BLE001 - as in `end`
-        errors.fault("pausing a generator stage")
-
-
-def finish(execution: Execution, error: BaseException | None = None) -> None:
-    """Close an execution that is paused. Never raises."""
-    if execution.series is None:
-        return
-    try:
-        _close(execution, error)
-    except Exception:  # noqa: BLE001 - as in `end`
-        errors.fault("closing a generator stage")
-
-
-def yielded(execution: Execution, count: Callable[[Any], int] | None, value: Any) -> None:
-    """Count what a generator gave its consumer: one item, or what `count` says. Never raises."""
-    if execution.series is None:
-        return
-    if count is not None:
-        count_items(execution, count, value)
-        return
-    detail = execution.detail()
-    detail.items_out = (detail.items_out or 0) + 1
 
 
 def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -> None:

@@ -17,18 +17,14 @@ from opentelemetry import context as context_api
 from opentelemetry import propagate as carried
 
 from otel_pipeline_metrics._core import errors, hooks, series
-from otel_pipeline_metrics._stages.workers import worker
+from otel_pipeline_metrics._stages.workers import accounting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
 
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
-
-
 E = TypeVar("E", bound=Executor)
 
 
@@ -153,11 +149,11 @@ def _run_in(
     """Run a function in a context, on the account of the thread that it runs in."""
     if hooks.workers is None:
         return context.run(function, *args, **kwargs)
-    worker.come_along(context)
+    accounting.come_along(context)
     try:
         return context.run(function, *args, **kwargs)
     finally:
-        worker.come_back(context)
+        accounting.come_back(context)
 
 
 def _coroutine_function(function: Any) -> Any:

@@ -59,11 +59,7 @@ def wrapper_of(make: Maker, function: Callable[..., Any], *rest: Any) -> Callabl
 
 
 _sources: dict[Maker, _Source | None] = {}
-
-
 _made: dict[tuple[Maker, Parameters], Maker | None] = {}
-
-
 _compiling = threading.Lock()
 
 

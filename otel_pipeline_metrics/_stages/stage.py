@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
 
-from otel_pipeline_metrics._core import privacy, series
+from otel_pipeline_metrics._core import privacy, stage_id
 from otel_pipeline_metrics._core.context_manager import AlsoAsync
-from otel_pipeline_metrics._core.records import AttributeValue, check_attributes, check_name
+from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._stages import invocation
 from otel_pipeline_metrics._stages.wrappers import wrap
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from otel_pipeline_metrics._core.series import StageId
+    from otel_pipeline_metrics._core.records import AttributeValue
+    from otel_pipeline_metrics._core.stage_id import StageId
     from otel_pipeline_metrics._stages.execution import Execution
 
     ItemCounter = Callable[[Any], int]
@@ -106,7 +107,7 @@ class Stage(AlsoAsync["Execution"]):
                 raise TypeError("name is missing: a stage used with `with` has no function's name")
             if self._items is not None:
                 raise TypeError("items is for decorators: in a `with` block call add_items()")
-            self._id = series.stage_id(name, self._kind)
+            self._id = stage_id.stage_id(name, self._kind)
         return self._id
 
 
@@ -121,7 +122,7 @@ def _decorate(stage: Stage, function: Any) -> Any:
     # qualified and private access: Stage's own parts
     name = stage._name or check_name(_name_of(function), "name")  # noqa: SLF001
     attributes = privacy.defined(stage._attributes, f"stage {name!r}")  # noqa: SLF001
-    identity = series.stage_id(name, stage._kind, attributes)  # noqa: SLF001
+    identity = stage_id.stage_id(name, stage._kind, attributes)  # noqa: SLF001
     return wrap(function, identity, stage._items)  # noqa: SLF001
 
 
@@ -206,11 +207,7 @@ def _kind_of_stage(kind: str, doc: str) -> _KindOfStage:
 
 
 fetch = _kind_of_stage("fetch", "Measure a stage that gets data into the pipeline.")
-
-
 process = _kind_of_stage("process", "Measure a stage that turns data into other data.")
-
-
 write = _kind_of_stage("write", "Measure a stage that puts data where it is to stay.")
 
 

@@ -35,7 +35,7 @@ class waiting(AlsoAsync["waiting"]):  # noqa: N801 - reads as a word in `with wa
         self._state: WaitState = state
         self._worker: Any = None
         self.began = 0.0
-        """`_clock.now()` at its beginning."""
+        """`clock.now()` at its beginning."""
         self.seconds = 0.0
         """How long it took, once it is over."""
 

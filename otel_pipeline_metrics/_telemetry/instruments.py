@@ -7,12 +7,16 @@ reporting for its successor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import (
+    errors,
+    metric_definitions,
+)
+from otel_pipeline_metrics._core.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +24,9 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider
 
     from otel_pipeline_metrics._core.metric_definitions import Metric
-    from otel_pipeline_metrics._core.records import Point
+    from otel_pipeline_metrics._core.records import (
+        Point,
+    )
 
 
 class InstrumentSet:
@@ -111,3 +117,46 @@ class InstrumentSet:
                 return []
 
         return callback
+
+
+T = TypeVar("T")
+
+
+class _Snapshot(Generic[T]):
+    """One look for all callbacks of a collection.
+
+    A collection calls every callback once, one after the other. So a callback that finds the
+    snapshot it has already used is in a new collection, and takes a new one. That needs neither
+    a clock nor a callback that is known to be the first, which a user's view might drop.
+    """
+
+    def __init__(self, take: Callable[[], T]) -> None:
+        self._take = take
+        self._current: list[T] = []
+        """The snapshot in a list of its own, whose identity is the snapshot's."""
+
+    def reader(self) -> Callable[[], T]:
+        """Return what one callback calls, once a collection."""
+        used: list[T] = self._current
+
+        def read() -> T:
+            nonlocal used
+            if used is self._current:
+                self._current = [self._take()]
+            used = self._current
+            return used[0]
+
+        return read
+
+
+def _point(reading: Any, field: str, attributes: dict[str, str]) -> list[Point]:
+    """Return the point of a field, or none where it is unknown: unknown is never 0."""
+    value = getattr(reading, field)
+    return [] if value is None else [(value, attributes)]
+
+
+def meter_of(provider: MeterProvider | None) -> Meter:
+    """Return our meter on `provider`, or on the global one, present or to come."""
+    if provider is None:
+        return metrics.get_meter(metric_definitions.SCOPE, __version__)
+    return provider.get_meter(metric_definitions.SCOPE, __version__)

@@ -12,10 +12,11 @@ from opentelemetry import metrics, trace
 
 from otel_pipeline_metrics._core import cardinality, drain, hooks, metric_definitions
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
+from otel_pipeline_metrics._telemetry.instruments import InstrumentSet, meter_of
+from otel_pipeline_metrics._telemetry.run_metrics import RunMetrics
 from otel_pipeline_metrics._telemetry.sdk_private import reset_after_fork
 from otel_pipeline_metrics._telemetry.spans import OpenRun, Spans
-from otel_pipeline_metrics._telemetry.stage_metrics import RunMetrics, StageMetrics, meter_of
+from otel_pipeline_metrics._telemetry.stage_metrics import StageMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,11 +70,7 @@ class Telemetry:
 
 
 _telemetry: Telemetry | None = None
-
-
 _earlier: list[Telemetry] = []
-
-
 _probes: dict[str, Callable[[InstrumentSet], None]] = {}
 
 

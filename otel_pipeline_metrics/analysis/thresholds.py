@@ -10,79 +10,40 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["stage", "source", "cpu", "event loop", "errors", "workers", "tie", "unknown"]
-
-
 Confidence = Literal["high", "medium", "low"]
-
 
 TIE: Final = 1.075
 """Demands closer than this factor tie: in the middle between what is surely one (5 %) and what
 surely is none (10 %)."""
-
-
 SATURATED: Final = 0.95
 """Demand over wall time from which on no source can be what is missing."""
-
-
 BUSY: Final = 0.7
 """Demand over wall time below which a stage alone hardly limits the run."""
-
-
 HELD: Final = 0.3
 """A blocked share from which on a stage was held back, and not by chance."""
-
-
 CPU_FULL: Final = 0.9
-
-
 CPU_ONE_CORE: Final = 1.25
 """CPUs busy from which on the GIL is not what limits."""
-
-
 CPU_CROWDED: Final = 0.75
 """CPUs busy from which on the GIL limits workers that are busy at the same time: handing it on
 costs the rest, the more so on a machine that has other things to do."""
-
-
 CPU_COUNTS: Final = 0.3
 """CPUs busy from which on a gain may not be more than the CPU that is left allows."""
-
-
 MORE: Final = 8
 """More workers than these are never suggested: nobody knows what they would meet."""
-
-
 IDLE: Final = 0.3
 """An idle share of all workers from which on they really lacked input."""
-
-
 ADDED_UP: Final = 0.85
 """Busy time of all stages over wall time from which on nothing else need be looked for."""
-
-
 CPU_FREE: Final = 0.5
-
-
 CROWD: Final = 1.5
 """Workers busy at a time that cannot all have computed on one CPU."""
-
-
 LATE_LOOP_S: Final = 0.1
-
-
 USUALLY_LATE_S: Final = 0.005
-
-
 WASTE: Final = 0.2
-
-
 WORTH: Final = 0.1
 """A gain worth naming a cause of its own."""
-
-
 FAILED_COST: Final = "A failed attempt is taken to cost as much as any other."
-
-
 PARTIAL: Final = "The run is not over or did not end well: this is how far it got."
 
 

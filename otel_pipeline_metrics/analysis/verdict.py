@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, Union
 
 from otel_pipeline_metrics.analysis import other_limits, wording
-from otel_pipeline_metrics.analysis.facts import Facts, Station, facts_of
+from otel_pipeline_metrics.analysis.reading import facts_of
 from otel_pipeline_metrics.analysis.thresholds import (
     BUSY,
     CPU_COUNTS,
@@ -37,6 +37,7 @@ from otel_pipeline_metrics.analysis.thresholds import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from otel_pipeline_metrics.analysis.facts import Facts, Station
     from otel_pipeline_metrics.analysis.thresholds import Confidence
 
 

@@ -13,27 +13,19 @@ if TYPE_CHECKING:
 _TOLD: Final = 0.1
 """A share from which on it is worth a word."""
 
-
 NO_QUEUE: Final = (
     "Wrap the queues between the stages with wrap_queue(): only then can waiting be told from "
     "working."
 )
-
-
 MEASURED: Final = "The demand of a stage is its busy time over its workers, as this run had it."
-
-
 SCALES: Final = (
     "The gain is that of another worker that is as fast as the others: right for awaited I/O "
     "that its far side bears, not for computing in Python, which the GIL keeps on one CPU."
 )
-
-
 BUFFERS: Final = (
     "The gain is the most to expect: it takes the queues to be large enough to even out "
     "slow and fast invocations."
 )
-
 
 TURNS: Final = (
     "That they take turns is inferred: their times add up to the run's, and none waited for "

@@ -31,15 +31,7 @@ def app() -> None:
 
 
 app.add_command(report)
-
-
 app.add_command(compare)
-
-
 app.add_command(merge)
-
-
 app.add_command(doctor)
-
-
 app.add_command(replay)

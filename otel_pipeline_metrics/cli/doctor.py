@@ -22,14 +22,10 @@ if TYPE_CHECKING:
 
 Level = Literal["ok", "note", "problem"]
 
-
 SEND_S: Final = 5.0
 """How long one trial may take, unless told otherwise."""
 
-
 _MARKS: Final = {"ok": "ok  ", "note": "    ", "problem": "FAIL"}
-
-
 _PACKAGES: Final = (
     "opentelemetry-api",
     "opentelemetry-sdk",
@@ -39,8 +35,6 @@ _PACKAGES: Final = (
     "protobuf",
     "psutil",
 )
-
-
 _ITEMS: Final[dict[Signal, str]] = {"traces": "one span", "metrics": "one metric"}
 
 

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 _KIND_ORDER: Final = {"fetch": 0, "write": 2}
-
-
 _OTHER_KIND: Final = 1
-
 
 _OF_STAGES: Final = frozenset({"stage", "tie", "errors", "workers"})
 """Kinds of verdict whose stage is to blame; elsewhere it is only one to look at."""

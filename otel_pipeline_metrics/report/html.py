@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 STATES: Final = ("busy", "idle", "blocked")
 
-
 _RESULTS: Final = {
     "success": ("good", "✓"),
     "failure": ("bad", "✕"),

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 WINDOW_S: Final = 10.0
 """Rates are those of the last ten seconds."""
 
-
 STOP_S: Final = 1.0
 """How long `stop` waits for a terminal that takes no output."""
 

@@ -18,12 +18,8 @@ if TYPE_CHECKING:
 SCHEMA: Final = "otel_pipeline_metrics/report/1"
 """Name and version of the format; another version is another number."""
 
-
 Format = Literal["console", "html", "json", "markdown"]
-
-
 FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
-
 
 _PARTS: Final[dict[str, type]] = {
     "run": dict,

@@ -10,23 +10,12 @@ from otel_pipeline_metrics.report.flow import dig, number, whole
 RESOLUTION: Final = 0.02
 """Two sketches of one per cent cannot tell a smaller shift."""
 
-
 _SURE_Z: Final = 3.09
 """One chance in a thousand, on one side."""
-
-
 _PAIRED: Final = 5.0
-
-
 _MIN_PAIRED: Final = 16
-
-
 _TRIM: Final = 0.05
-
-
 _POINTS: Final = 400
-
-
 _ZERO_S: Final = 1e-9
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otel_pipeline_metrics._core import cardinality, errors, privacy
+from otel_pipeline_metrics._core import cardinality, errors, privacy, stage_id
 from otel_pipeline_metrics._core import series as _series
 from tests.configure.support import Captured, clean_slate
 from tests.export.conftest import grpc_collector, http_collector
@@ -24,8 +24,8 @@ def slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         privacy.dropped_before()
         for tally in (privacy.forbidden_keys, privacy.cut_messages, cardinality.others):
             tally.reset()
-        monkeypatch.setattr(_series, "_stage_ids", {})
-        monkeypatch.setattr(_series, "_described", {})
+        monkeypatch.setattr(stage_id, "_stage_ids", {})
+        monkeypatch.setattr(stage_id, "_described", {})
         monkeypatch.setattr(cardinality, "names", cardinality.Distinct(cardinality.MAX_NAMES))
         series = dict(_series.process_scope.series)
         _series.process_scope.series.clear()

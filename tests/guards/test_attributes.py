@@ -8,7 +8,7 @@ import pytest
 from opentelemetry import trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import privacy, series
+from otel_pipeline_metrics._core import privacy, stage_id
 from tests.configure.support import run_python
 
 if TYPE_CHECKING:
@@ -336,5 +336,5 @@ def test_a_stage_in_another_process_keeps_its_attributes() -> None:
     """The identity is interned by what is left of them."""
     stage = opm.stage("s", attributes=WRONG)(len)
     assert stage([]) == 0
-    (identity,) = series._described.values()
+    (identity,) = stage_id._described.values()
     assert identity.attributes == {"tenant": "a"}

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import cardinality
+from otel_pipeline_metrics._core import cardinality, stage_id
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.cardinality import MAX_NAMES, OTHER, Distinct
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
@@ -109,7 +109,7 @@ def test_fixed_attributes_of_functions_made_from_data(captured: Captured) -> Non
     captured.configure(console=False)
     for number in range(MAX_NAMES + 100):
         opm.process("s", attributes={"file": number})(lambda: None)()
-    assert len(_series._described) == MAX_NAMES
+    assert len(stage_id._described) == MAX_NAMES
     assert len(_series.process_scope.series) == MAX_NAMES + 1
     assert captured.values("pipeline.stage.duration", "pipeline.stage.name") == {
         "s": MAX_NAMES + 100

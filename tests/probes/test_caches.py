@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._probes.caches import registry
-from otel_pipeline_metrics._probes.caches.registry import (
+from otel_pipeline_metrics._probes.caches.reading import CacheReading
+from otel_pipeline_metrics._probes.caches.register import (
     counted_cache,
-    read_all,
     record,
     register_cache,
     unregister_cache,
 )
-from otel_pipeline_metrics._probes.resources.reading import CacheReading
+from otel_pipeline_metrics._probes.caches.registry import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,7 +322,7 @@ def test_remembered_totals_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         register_cache(name, lambda: {"hits": 1, "misses": 1})
         unregister_cache(name)
 
-    assert sorted(registry._registry._retired) == ["b", "c"]
+    assert sorted(registry.caches._retired) == ["b", "c"]
 
 
 def test_no_lock_is_held_while_a_source_is_read() -> None:
@@ -365,8 +365,8 @@ def test_two_threads_that_read_at_once_are_no_clear() -> None:
 
 def test_replaced_or_unregistered_while_being_read() -> None:
     def replaced() -> dict[str, int]:
-        with registry._registry._lock:
-            registry._registry._open("name", lambda: {"hits": 1, "misses": 1})
+        with registry.caches._lock:
+            registry.caches._open("name", lambda: {"hits": 1, "misses": 1})
         return {"hits": 5, "misses": 5}
 
     register_cache("name", replaced)

@@ -8,13 +8,9 @@ from typing import Any
 import pytest
 
 from otel_pipeline_metrics._probes.caches import registry
-from otel_pipeline_metrics._probes.caches.registry import (
-    read_all,
-    record,
-    register_cache,
-    unregister_cache,
-)
-from otel_pipeline_metrics._probes.resources.reading import CacheReading
+from otel_pipeline_metrics._probes.caches.reading import CacheReading
+from otel_pipeline_metrics._probes.caches.register import record, register_cache, unregister_cache
+from otel_pipeline_metrics._probes.caches.registry import read_all
 
 
 def only() -> CacheReading:
@@ -73,14 +69,14 @@ def test_a_forked_child_can_go_on() -> None:
     record("manual", 1, 1)
     thread = threading.Thread(
         target=lambda: (
-            registry._registry._lock.acquire(),
-            registry._registry._manual["manual"]._lock.acquire(),
+            registry.caches._lock.acquire(),
+            registry.caches._manual["manual"]._lock.acquire(),
         )
     )
     thread.start()
     thread.join()
-    registry._registry._manual["manual"].after_fork()
-    registry._registry.after_fork()
+    registry.caches._manual["manual"].after_fork()
+    registry.caches.after_fork()
 
     record("manual", 1, 1)
 

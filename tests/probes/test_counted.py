@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_pipeline_metrics._probes.caches.registry import CountedCache, counted_cache, read_all
-from otel_pipeline_metrics._probes.resources.reading import CacheReading
+from otel_pipeline_metrics._probes.caches.reading import CacheReading
+from otel_pipeline_metrics._probes.caches.register import counted_cache
+from otel_pipeline_metrics._probes.caches.registry import CountedCache, read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import settings
 from otel_pipeline_metrics._probes.queues import registry
-from otel_pipeline_metrics._stages.workers import worker
+from otel_pipeline_metrics._stages.workers import accounting
 
 # fixtures are shared by importing them: pytest finds them in this module's namespace
 from tests.stages.conftest import make_otel, nothing_left_over, otel
@@ -27,11 +27,11 @@ def fresh() -> Iterator[None]:
     """No summary on the terminal, and no worker of the test before."""
     before = settings.current()
     settings.replace(settings.Config(console=False))
-    token = worker._current.set(None)
+    token = accounting._current.set(None)
     registry._queues.clear()
     registry._remembered.clear()
     yield
-    worker._current.reset(token)
+    accounting._current.reset(token)
     settings.replace(before)
 
 

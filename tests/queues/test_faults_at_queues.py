@@ -12,6 +12,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock, errors, hooks, series
 from otel_pipeline_metrics._probes.queues import instrumented
+from otel_pipeline_metrics._stages import execution
 from otel_pipeline_metrics._stages.workers import accounting, worker
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ FAULTS = [
     broken_now_and_then,
     broken_tracing,
     broken_at(accounting, "here"),
-    broken_at(worker, "here"),
+    broken_at(accounting, "here"),
     broken_at(accounting, "watch"),
     broken_at(accounting, "putting", "got"),
     broken_at(accounting, "begin_wait"),
@@ -88,7 +89,7 @@ FAULTS = [
     broken_at(accounting.Accounting, "wait_begins"),
     broken_at(accounting.Accounting, "wait_ends"),
     broken_at(series, "current_scope"),
-    broken_at(series, "executing"),
+    broken_at(execution, "executing"),
     broken_at(series.Scope, "add_queue"),
     broken_at(instrumented.InstrumentedQueue, "depth"),
 ]

@@ -9,7 +9,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import hooks
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import snapshot
 from otel_pipeline_metrics._stages.workers import worker as _worker
 from tests.queues.support import play, queue_of, stage_of, states
 
@@ -135,7 +135,7 @@ def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
     def series() -> Any:
         (found,) = [
             times
-            for series, times in accounting.snapshot(run._scope, clock.now()).items()
+            for series, times in snapshot.snapshot(run._scope, clock.now()).items()
             if series.key.stage == "loop"
         ]
         (time,) = found.values()

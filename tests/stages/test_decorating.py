@@ -13,7 +13,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics import current_stage, fetch, process, stage, write
-from otel_pipeline_metrics._core.records import MAX_NAME_LENGTH
+from otel_pipeline_metrics._core.validation import MAX_NAME_LENGTH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

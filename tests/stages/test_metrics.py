@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.view import (
 )
 
 from otel_pipeline_metrics import current_stage, fetch, stage
-from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core import drain, stage_id
 from otel_pipeline_metrics._core.records import StageResult
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_durations_of_errors_are_apart(clock: Clock, otel: Otel) -> None:
 
 
 def test_time_by_state(otel: Otel) -> None:
-    identity = series.stage_id("states", None)
+    identity = stage_id.stage_id("states", None)
     for _ in range(2):
         drain.submit(identity, StageResult(busy_s=4.0, idle_s=2.0, blocked_s=1.0))
     assert otel.values("pipeline.stage.time", "states") == {

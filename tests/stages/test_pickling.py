@@ -10,7 +10,7 @@ import cloudpickle
 import pytest
 
 from otel_pipeline_metrics import fetch, stage
-from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._core import stage_id
 from tests.stages.support import run_script
 from tests.stages.test_decorating import Methods, call
 
@@ -75,10 +75,10 @@ def test_by_value_here(make: Any, results: Results) -> None:
 
 
 def test_the_identity_of_a_stage_is_kept() -> None:
-    identity = series.stage_id("s", "k", {"a": (1, 2)})
+    identity = stage_id.stage_id("s", "k", {"a": (1, 2)})
     assert identity is pickle.loads(pickle.dumps(identity))  # noqa: S301
-    assert identity is not series.stage_id("s", "k", {"a": (1, 3)})
-    assert identity is not series.stage_id("s", "other", {"a": (1, 2)})
+    assert identity is not stage_id.stage_id("s", "k", {"a": (1, 3)})
+    assert identity is not stage_id.stage_id("s", "other", {"a": (1, 2)})
 
 
 def test_a_stage_object_is_pickled(results: Results) -> None:

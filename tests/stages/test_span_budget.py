@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otel_pipeline_metrics import stage
-from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._core import series, span_budget
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -41,7 +41,7 @@ def budget(otel: Otel) -> None:
 def test_the_first_ones_and_then_as_many_a_second(otel: Otel, clock: Clock) -> None:
     """However often it is called: spread over the second, not all at its beginning."""
     made, _ = call(otel, clock, 5 * CALLS_A_SECOND)
-    assert made == pytest.approx(series.SPAN_BURST + 5 * RATE, rel=0.1)
+    assert made == pytest.approx(span_budget.SPAN_BURST + 5 * RATE, rel=0.1)
 
 
 def test_slow_ones_have_spans_all_the_time(otel: Otel, clock: Clock) -> None:

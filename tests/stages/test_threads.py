@@ -14,7 +14,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.trace import NoOpTracerProvider
 
 from otel_pipeline_metrics import current_stage, stage
-from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import drain, stage_id
 from otel_pipeline_metrics._core import series as _series
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def test_the_lock_is_what_keeps_them_apart(
         nobody = contextlib.nullcontext()
         monkeypatch.setattr(nobody, "locked", lambda: False, raising=False)
         monkeypatch.setattr(drain, "_drain_lock", nobody)
-    series = _series.process_scope.add(_series.stage_id("taken", None))
+    series = _series.process_scope.add(stage_id.stage_id("taken", None))
 
     def end(numbers: range) -> None:
         for number in numbers:

@@ -70,14 +70,8 @@ class Gate:
 
 
 _calls: list[Callable[[], None]] = []
-
-
 _watched: WeakSet[Forgetful] = WeakSet()
-
-
 _gates: WeakSet[Gate] = WeakSet()
-
-
 _shut: dict[int, list[Gate]] = {}
 """By thread: the gates that it has shut, and will reopen when its fork is done."""
 
@@ -118,10 +112,7 @@ if hasattr(os, "register_at_fork"):
 _EARLY: Final = 100
 """Before multiprocessing closes its queues and waits for children of the child."""
 
-
 _at_end: Callable[[], None] | None = None
-
-
 _known = False
 
 

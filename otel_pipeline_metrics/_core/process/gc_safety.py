@@ -22,10 +22,7 @@ from typing import Any
 running_in: set[str] = set()
 """Not empty while a collection runs in some thread; always empty from Python 3.12 on."""
 
-
 _latest: dict[str, object] = {}
-
-
 _here = threading.local()
 
 
@@ -42,8 +39,6 @@ _first: list[Any] = [
     _latest.__setitem__,
     _here.__setattr__,
 ]
-
-
 _last = running_in.difference_update
 
 

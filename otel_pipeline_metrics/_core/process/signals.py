@@ -35,14 +35,8 @@ class Ending(Protocol):
 
 
 _runs: list[Ending] = []
-
-
 _always = False
-
-
 _ending = False
-
-
 at_end: list[Callable[[], None]] = []
 """Called after the reports are written; `configure()` puts its flush here."""
 
@@ -122,7 +116,6 @@ def _in_child() -> None:
 
 
 T = TypeVar("T")
-
 
 _afterwards: list[Callable[[], None]] = []
 

@@ -32,22 +32,16 @@ if TYPE_CHECKING:
 SLOW_S: Final = 0.5
 """A failure that took longer and gave no reason is told with its time."""
 
-
 RESEND_S: Final = 0.5
 """How long an export that succeeded may go on with what is on disk."""
-
 
 PAUSE_S: Final = (1.0, 30.0)
 """For how long a collector that failed is left alone: at first, doubled each time, at most."""
 
-
 ATTEMPTS: Final = 2
 """With a spool an exporter's retries are few: the disk is the better place to wait in."""
 
-
 PATIENCE_S: Final = 10.0
-
-
 _LOOK_S: Final = 1.0
 
 

@@ -22,10 +22,7 @@ if TYPE_CHECKING:
 ENVIRONMENT_VARIABLE: Final = "OTEL_PIPELINE_METRICS_EXPORTER_LOGS"
 """`true` keeps the exporters' own lines."""
 
-
 _PREFIXES: Final = ("opentelemetry.exporter.", "opentelemetry.sdk.", "urllib3.", "grpc")
-
-
 _HTTP_ERRORS: Final = range(300, 600)
 
 
@@ -38,17 +35,11 @@ class _Here(threading.local):
 
 
 _here = _Here()
-
-
 _numbers = itertools.count(1)
 """For everything below, in the order in which it happens."""
-
-
 _inside: set[int] = set()
 """By its number, each visit of a thread to an exporter of ours that is not over; without a lock,
 since a fork may come at any moment."""
-
-
 _leaving: set[Filter] = set()
 """Filters that go when the last of their visits is over."""
 

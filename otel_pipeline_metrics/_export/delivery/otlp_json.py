@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
-
-
 _DATA: Final = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 
 

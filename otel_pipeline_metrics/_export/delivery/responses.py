@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 TRY_LATER: Final = frozenset({408, 429})
 """Refusals of the 4xx kind that another attempt may overcome."""
 
-
 REFUSED_FOR_GOOD: Final = frozenset(
     {
         "INVALID_ARGUMENT",
@@ -43,20 +42,12 @@ REFUSED_FOR_GOOD: Final = frozenset(
 )
 """GRPC statuses that no further attempt overcomes."""
 
-
 _REQUEST_S: Final = 3.0
 """Longer than a request may take, unless that is configured."""
 
-
 _OK: Final = range(200, 300)
-
-
 _MULTIPLE_CHOICES: Final = 300
-
-
 _SERVER_ERROR: Final = 500
-
-
 _CREDENTIALS: Final = "_CREDENTIAL_PROVIDER"
 
 

@@ -35,20 +35,11 @@ except ImportError:  # not POSIX: no locks, so one process a directory
 
 
 _NAME: Final = re.compile(r"(traces|metrics)-(\d{13})-(\d+-[0-9a-f]{8})-(\d{6,})-(\d+)\.jsonl")
-
-
 ENVIRONMENT_VARIABLE: Final = "OTEL_PIPELINE_METRICS_SPOOL"
-
-
 MAX_BYTES_VARIABLE: Final = "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES"
-
-
 MAX_AGE_VARIABLE: Final = "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE"
 
-
 _TEMPORARY: Final = ".opm-"
-
-
 _ABANDONED_S: Final = 600.0
 """After this long a temporary file is what a crash left behind."""
 

@@ -8,13 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
 
 K = TypeVar("K")
-
-
 V = TypeVar("V")
-
-
 R = TypeVar("R")
-
 
 _ABSENT: Final = object()
 

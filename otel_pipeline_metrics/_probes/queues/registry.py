@@ -5,8 +5,14 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 
+from otel_pipeline_metrics._core import metric_definitions
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypeGuard
+
+    from otel_pipeline_metrics._core.records import Point
+    from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
 class Sized(Protocol):
@@ -22,10 +28,7 @@ class Sized(Protocol):
 REMEMBERED: Final = 1000
 """Names whose capacity is known when their queues are gone."""
 
-
 _queues: dict[str, weakref.WeakSet[Sized]] = {}
-
-
 _remembered: dict[str, int] = {}
 
 
@@ -69,3 +72,15 @@ def _all_known(values: list[int | None]) -> TypeGuard[list[int]]:
 
 def _alive() -> list[tuple[str, list[Sized]]]:
     return [(name, list(queues)) for name, queues in list(_queues.items())]
+
+
+def install_queues(instruments: InstrumentSet) -> None:
+    """Report the depth and capacity of every instrumented queue, later ones included."""
+
+    def points(read: Callable[[], dict[str, int]]) -> Callable[[], list[Point]]:
+        return lambda: [(n, {metric_definitions.QUEUE_NAME: name}) for name, n in read().items()]
+
+    instruments.observable_up_down_counter(metric_definitions.QUEUE_SIZE, points(known_sizes))
+    instruments.observable_up_down_counter(
+        metric_definitions.QUEUE_CAPACITY, points(known_capacities)
+    )

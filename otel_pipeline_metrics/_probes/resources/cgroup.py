@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 
 _CGROUPS = "sys/fs/cgroup"
-
-
 _V1_CPU = ("cpu,cpuacct", "cpuacct,cpu", "cpu")
 
 

@@ -3,115 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import errors, metric_definitions
-from otel_pipeline_metrics._probes.caches import registry as caches_registry
-from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics._probes.resources import probe
+from otel_pipeline_metrics._telemetry.instruments import _point, _Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from otel_pipeline_metrics._core.records import Point
-    from otel_pipeline_metrics._probes.resources.reading import CacheReading, ResourceReading
+    from otel_pipeline_metrics._probes.resources.reading import ResourceReading
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
-
-
-T = TypeVar("T")
 
 
 _SHARED_AGE_S: Final = 0.05
 """Two exporters that collect at the same moment share one look at psutil."""
 
-
 _CONTRIB: Final = "opentelemetry.instrumentation.system_metrics"
-
-
-class _Snapshot(Generic[T]):
-    """One look for all callbacks of a collection.
-
-    A collection calls every callback once, one after the other. So a callback that finds the
-    snapshot it has already used is in a new collection, and takes a new one. That needs neither
-    a clock nor a callback that is known to be the first, which a user's view might drop.
-    """
-
-    def __init__(self, take: Callable[[], T]) -> None:
-        self._take = take
-        self._current: list[T] = []
-        """The snapshot in a list of its own, whose identity is the snapshot's."""
-
-    def reader(self) -> Callable[[], T]:
-        """Return what one callback calls, once a collection."""
-        used: list[T] = self._current
-
-        def read() -> T:
-            nonlocal used
-            if used is self._current:
-                self._current = [self._take()]
-            used = self._current
-            return used[0]
-
-        return read
-
-
-def install_caches(instruments: InstrumentSet) -> None:
-    """Report every registered cache, those registered later included."""
-    snapshot = _Snapshot(caches_registry.read_all)
-
-    def points(give: Callable[[CacheReading], Sequence[Point]]) -> Callable[[], Iterator[Point]]:
-        read = snapshot.reader()
-
-        def callback() -> Iterator[Point]:
-            for reading in read():
-                yield from give(reading)
-
-        return callback
-
-    def level(field: str) -> Callable[[], Iterator[Point]]:
-        return points(
-            lambda reading: _point(reading, field, {metric_definitions.CACHE_NAME: reading.name})
-        )
-
-    instruments.observable_counter(metric_definitions.CACHE_REQUESTS, points(_requests))
-    instruments.observable_counter(metric_definitions.CACHE_EVICTIONS, level("evictions"))
-    instruments.observable_counter(metric_definitions.CACHE_EXPIRATIONS, level("expirations"))
-    instruments.observable_up_down_counter(metric_definitions.CACHE_ENTRY_COUNT, level("entries"))
-    instruments.observable_up_down_counter(metric_definitions.CACHE_SIZE, level("size_bytes"))
-    instruments.observable_gauge(metric_definitions.CACHE_HIT_RATIO, level("hit_ratio"))
-
-
-def _requests(reading: CacheReading) -> list[Point]:
-    return [
-        (
-            count,
-            {
-                metric_definitions.CACHE_NAME: reading.name,
-                metric_definitions.CACHE_REQUEST_TYPE: kind,
-            },
-        )
-        for kind, count in (("hit", reading.hits), ("miss", reading.misses))
-    ]
-
-
-def _point(reading: Any, field: str, attributes: dict[str, str]) -> list[Point]:
-    """Return the point of a field, or none where it is unknown: unknown is never 0."""
-    value = getattr(reading, field)
-    return [] if value is None else [(value, attributes)]
-
-
-def install_queues(instruments: InstrumentSet) -> None:
-    """Report the depth and capacity of every instrumented queue, later ones included."""
-
-    def points(read: Callable[[], dict[str, int]]) -> Callable[[], list[Point]]:
-        return lambda: [(n, {metric_definitions.QUEUE_NAME: name}) for name, n in read().items()]
-
-    instruments.observable_up_down_counter(
-        metric_definitions.QUEUE_SIZE, points(queues_registry.known_sizes)
-    )
-    instruments.observable_up_down_counter(
-        metric_definitions.QUEUE_CAPACITY, points(queues_registry.known_capacities)
-    )
 
 
 def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> None:

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 MAX_READINGS: Final = 720
 """Readings kept: an hour at the default interval. The summary covers the older ones too."""
 
-
 _JOIN_S: Final = 1.0
-
 
 _Num = TypeVar("_Num", int, float)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.validation import _checked
 from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 from otel_pipeline_metrics._probes.resources.window import Window
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 _LOCK_TIMEOUT_S: Final = 0.1
 """A reading takes a fraction of a millisecond: whoever waits longer gets the one before."""
-
 
 _LIMITS_MAX_AGE_S: Final = 60.0
 """A container's limits may change while it runs, but seldom do."""
@@ -308,11 +308,3 @@ def record_manual(*, cpu_utilization: float | None = None, rss_bytes: int | None
 def manual() -> ResourceReading:
     """Return what `record_manual` keeps."""
     return _manual
-
-
-def _checked(value: object, argument: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{argument} must be finite and not negative, not {value!r}")
-    return value

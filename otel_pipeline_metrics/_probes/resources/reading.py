@@ -10,29 +10,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CacheReading:
-    """One look at a cache: counts since it was registered, and levels now.
-
-    A count that the source does not tell is None. `hits` and `misses` never decrease, even
-    where the cache's own statistics are cleared.
-    """
-
-    name: str
-    hits: int
-    misses: int
-    evictions: int | None = None
-    expirations: int | None = None
-    entries: int | None = None
-    size_bytes: int | None = None
-
-    @property
-    def hit_ratio(self) -> float | None:
-        """Hits over look-ups, 0 to 1; None before the first look-up."""
-        lookups = self.hits + self.misses
-        return self.hits / lookups if lookups else None
-
-
-@dataclass(frozen=True)
 class ResourceReading:
     """One look at the machine and this process; what could not be read is None.
 
@@ -41,7 +18,7 @@ class ResourceReading:
     """
 
     at: float
-    """`_clock.now()` when it was taken."""
+    """`clock.now()` when it was taken."""
     cpu_user_s: float | None = None
     cpu_system_s: float | None = None
     cpu_utilization: float | None = None

@@ -21,23 +21,24 @@ the one that waits.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, drain, errors, hooks
-from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core import clock, errors, hooks, series
 from otel_pipeline_metrics._core.records import TimeInStates, WaitState
+from otel_pipeline_metrics._stages import execution as _execution
 from otel_pipeline_metrics._stages.execution import Execution
 from otel_pipeline_metrics._stages.workers.worker import (
+    MAX_WORKERS,
     Wait,
     Worker,
-    add_time,
-    here,
-    latest,
     owner_here,
 )
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import Cell, QueueSeries, Scope, Series
+    from contextvars import Context
+
+    from otel_pipeline_metrics._core.series import Cell, QueueSeries, Scope
 
 
 class Accounting:
@@ -131,7 +132,7 @@ def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
 
     Args:
         queue: that it puts into.
-        now: `_clock.now()`.
+        now: `clock.now()`.
         asked: the worker that puts, where the code here runs for another.
     """
     worker = asked or here(waits=True)
@@ -144,7 +145,7 @@ def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
     if execution is None:
         # it only feeds, unless it does so for the stage that its task was made in
         worker.forget(now)
-        execution = _series.executing()
+        execution = _execution.executing()
     if execution is None or execution.series is None:
         return None
     queue.producers[execution.series.key.stage] = None
@@ -157,7 +158,7 @@ def got(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) 
     Args:
         queue: that it got from.
         link: to the producer, if there is one to link to.
-        now: `_clock.now()`.
+        now: `clock.now()`.
         asked: as in `putting`.
     """
     worker = asked or here(waits=True)
@@ -190,57 +191,6 @@ def skip(asked: Worker | None = None) -> None:
         worker.met_queue = worker.queue_since = False
 
 
-def snapshot(scope: Scope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
-    """Return the time in states of every stage of a scope whose waits are seen, until `now`.
-
-    What is not shared out yet is added: the stage or the wait that a worker is in, and what it
-    waited for a stage that it has not entered, which goes to the one it left last. Where the
-    scope has ended, that is shared out for good and told to the sinks, so that metrics say the
-    same.
-    """
-    if scope.ended:
-        _settle(scope, now)
-    states = {
-        series: {
-            number: TimeInStates(time.busy, time.idle, time.blocked)
-            for number, time in list(series.states.items())
-        }
-        for series in list(scope.series.values())
-        if series.queued
-    }
-    for worker in list(scope.workers.values()):
-        for series, more in _unsettled(worker, now):
-            if series in states:
-                number = worker.number if worker.number in states[series] else None
-                add_time(states[series].setdefault(number, TimeInStates()), more)
-    return states
-
-
-def _unsettled(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
-    """Return what is not shared out yet of a worker's time, and to which stages it goes."""
-    stack, last, state = list(worker.stack), worker.stage, worker.state()
-    more = TimeInStates()
-    if stack or state != "busy":
-        setattr(more, state, max(0.0, now - worker.mark))
-    if stack:
-        return [(series, more) for series in {e.series for e in stack} if series is not None]
-    if last is None:
-        return []
-    add_time(more, worker.pending)
-    return [(last, more)]
-
-
-def _settle(scope: Scope, now: float) -> None:
-    """Share out what is not, and tell the sinks."""
-    for worker in list(scope.workers.values()):
-        if worker.stack or worker.waits:
-            worker.settle(now)
-        worker.give_pending()
-    for series in list(scope.series.values()):
-        if series.queued:
-            drain.drain_series(series)
-
-
 def watch() -> None:
     """Begin to account; from now on the hot path calls here."""
     if hooks.workers is None:
@@ -255,17 +205,17 @@ def _entered_before() -> list[Cell]:
     Those that its context merely brought along are another's: they cannot be reset here.
     """
     found: list[Cell] = []
-    cell = _series.current.get()
+    cell = series.current.get()
     try:
         while cell is not None and len(cell) > 1 and cell[1] is not None:
-            _series.current.reset(cell[1])
+            series.current.reset(cell[1])
             found.append(cell)
-            cell = _series.current.get()
+            cell = series.current.get()
     except ValueError:
         pass
     found.reverse()
     for cell in found:
-        cell[1] = _series.current.set(cell)
+        cell[1] = series.current.set(cell)
     return found
 
 
@@ -285,3 +235,92 @@ def _catch_up(cell: Cell) -> None:
 
 
 hooks.watch = watch
+
+
+_current: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
+
+
+def latest() -> Worker | None:
+    """Return the worker that this context has known last."""
+    return _current.get()
+
+
+def here(scope: Scope | None = None, *, waits: bool = False, owner: object | None = None) -> Worker:
+    """Return the worker that runs this code, made if need be.
+
+    Args:
+        scope: of the stage that begins; the current one if None.
+        waits: whether it is about to wait, or has just done so, at a queue.
+        owner: the task or thread that runs this code, if that is known.
+    """
+    owner = owner or owner_here()
+    found = _execution.executing()
+    if found is not None and found.worker is not None:
+        inside: Worker = found.worker
+        if not inside.is_parents and (
+            found.opener == owner or (waits and _waits_for(inside, found, owner))
+        ):
+            return inside
+    scope = scope or series.current_scope()
+    before = _current.get()
+    if before is not None and (before.scope is not scope or before.is_parents):
+        before = None
+    if before is not None and _is_of(before, owner):
+        return before
+    worker = Worker(owner, scope)
+    if before is not None and before.owner == owner:
+        # a thread that this task does not wait for is that worker now
+        worker.stage, worker.context, worker.lends = before.stage, before.context, False
+    _current.set(worker)
+    _enlist(worker)
+    return worker
+
+
+def come_along(context: Context) -> None:
+    """Let a thread that is about to run in a copy of another's context be who it was before."""
+    mine = _current.get()
+    if mine is not None and mine.owner == owner_here():
+        context.run(_current.set, mine)
+
+
+def come_back(context: Context) -> None:
+    """Let the thread stay the worker that it was in that context; not one that it was lent."""
+    then = context.get(_current)
+    if then is not None and then.owner == owner_here():
+        _current.set(then)
+
+
+def _enlist(worker: Worker) -> None:
+    """Let snapshots see a worker, if there is room beside those that still have to be seen."""
+    workers = worker.scope.workers
+    if len(workers) >= MAX_WORKERS:
+        for other in list(workers.values()):
+            if not other.stack and not other.waits and other.pending == TimeInStates():
+                workers.pop(other.number, None)
+    if len(workers) < MAX_WORKERS:
+        workers[worker.number] = worker
+
+
+def _is_of(worker: Worker, owner: object) -> bool:
+    """Tell whether a task or thread is the worker that its context brought along.
+
+    `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it: that
+    thread does the task's work. Where two are at it at a time, the second is on its own.
+    """
+    if worker.stack:
+        return worker.owner == owner and worker.stack[-1].opener == owner
+    if worker.owner != owner and (
+        not worker.lends or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
+    ):
+        return False
+    return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)
+
+
+def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
+    """Tell whether a thread waits for the task whose stage its context brought along."""
+    return (
+        isinstance(owner, tuple)
+        and not isinstance(execution.opener, tuple)
+        and worker.stack[-1:] == [execution]
+        and not worker.waits
+    )

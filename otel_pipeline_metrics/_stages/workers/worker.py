@@ -6,63 +6,28 @@ import itertools
 import sys
 import threading
 from collections import deque
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock
-from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.records import TimeInStates, WaitState
+from otel_pipeline_metrics._stages import execution as _execution
+from otel_pipeline_metrics._stages.workers.links import FIRST_LINKS, LAST_LINKS, Links
 
 if TYPE_CHECKING:
-    from contextvars import Context
-
     from otel_pipeline_metrics._core.series import QueueSeries, Scope, Series
     from otel_pipeline_metrics._stages.execution import Execution
 
 
 State = Literal["busy", "idle", "blocked"]
 
-
 MAX_WORKERS: Final = 256
 """Workers told apart at one stage; a task for each item would make an endless number."""
 
 
-FIRST_LINKS: Final = 64
-
-
-LAST_LINKS: Final = 63
-"""Of many producers of a batch the first 64 and the last 63 are linked: the SDK takes 128."""
-
-
 _numbers = itertools.count()
-
-
 _first_number = 0
 """Of the workers of this process; those before are of the process that it was forked from."""
-
-
-_current: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
-
-
-class Links:
-    """The producers of what a worker has got since it last entered a stage."""
-
-    __slots__ = ("dropped", "first", "last")
-
-    def __init__(self) -> None:
-        self.first: list[Any] = []
-        self.last: deque[Any] = deque(maxlen=LAST_LINKS)
-        self.dropped = 0
-
-    def add(self, link: Any) -> None:
-        """Keep a link, or count it where too many came before."""
-        if len(self.first) < FIRST_LINKS:
-            self.first.append(link)
-            return
-        if len(self.last) == LAST_LINKS:
-            self.dropped += 1
-        self.last.append(link)
 
 
 class Wait:
@@ -160,7 +125,7 @@ class Worker:
 
     def inside(self) -> Execution | None:
         """Return the stage of this worker that the code here is in."""
-        execution = _series.executing()
+        execution = _execution.executing()
         return execution if execution is not None and execution.worker is self else None
 
     def at_queue(self, *, leaving: bool) -> None:
@@ -261,67 +226,6 @@ def states_of(series: Series, worker: Worker) -> TimeInStates:
     return time
 
 
-def latest() -> Worker | None:
-    """Return the worker that this context has known last."""
-    return _current.get()
-
-
-def here(scope: Scope | None = None, *, waits: bool = False, owner: object | None = None) -> Worker:
-    """Return the worker that runs this code, made if need be.
-
-    Args:
-        scope: of the stage that begins; the current one if None.
-        waits: whether it is about to wait, or has just done so, at a queue.
-        owner: the task or thread that runs this code, if that is known.
-    """
-    owner = owner or owner_here()
-    found = _series.executing()
-    if found is not None and found.worker is not None:
-        inside: Worker = found.worker
-        if not inside.is_parents and (
-            found.opener == owner or (waits and _waits_for(inside, found, owner))
-        ):
-            return inside
-    scope = scope or _series.current_scope()
-    before = _current.get()
-    if before is not None and (before.scope is not scope or before.is_parents):
-        before = None
-    if before is not None and _is_of(before, owner):
-        return before
-    worker = Worker(owner, scope)
-    if before is not None and before.owner == owner:
-        # a thread that this task does not wait for is that worker now
-        worker.stage, worker.context, worker.lends = before.stage, before.context, False
-    _current.set(worker)
-    _enlist(worker)
-    return worker
-
-
-def come_along(context: Context) -> None:
-    """Let a thread that is about to run in a copy of another's context be who it was before."""
-    mine = _current.get()
-    if mine is not None and mine.owner == owner_here():
-        context.run(_current.set, mine)
-
-
-def come_back(context: Context) -> None:
-    """Let the thread stay the worker that it was in that context; not one that it was lent."""
-    then = context.get(_current)
-    if then is not None and then.owner == owner_here():
-        _current.set(then)
-
-
-def _enlist(worker: Worker) -> None:
-    """Let snapshots see a worker, if there is room beside those that still have to be seen."""
-    workers = worker.scope.workers
-    if len(workers) >= MAX_WORKERS:
-        for other in list(workers.values()):
-            if not other.stack and not other.waits and other.pending == TimeInStates():
-                workers.pop(other.number, None)
-    if len(workers) < MAX_WORKERS:
-        workers[worker.number] = worker
-
-
 def owner_here() -> int | tuple[int]:
     """Return the running task's identity, or the thread's in a tuple where there is none."""
     asyncio = sys.modules.get("asyncio")
@@ -332,31 +236,6 @@ def owner_here() -> int | tuple[int]:
             if task is not None:
                 return id(task)
     return (threading.get_ident(),)
-
-
-def _is_of(worker: Worker, owner: object) -> bool:
-    """Tell whether a task or thread is the worker that its context brought along.
-
-    `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it: that
-    thread does the task's work. Where two are at it at a time, the second is on its own.
-    """
-    if worker.stack:
-        return worker.owner == owner and worker.stack[-1].opener == owner
-    if worker.owner != owner and (
-        not worker.lends or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
-    ):
-        return False
-    return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)
-
-
-def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
-    """Tell whether a thread waits for the task whose stage its context brought along."""
-    return (
-        isinstance(owner, tuple)
-        and not isinstance(execution.opener, tuple)
-        and worker.stack[-1:] == [execution]
-        and not worker.waits
-    )
 
 
 def add_time(time: TimeInStates, more: TimeInStates) -> None:

@@ -15,7 +15,6 @@ that interrupts a collection in the same thread; what cannot be recorded now is 
 from __future__ import annotations
 
 import math
-import os
 import sys
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any, Final
@@ -23,22 +22,15 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context
 
 from otel_pipeline_metrics._core import errors
-from otel_pipeline_metrics._core.environment_variables import OTEL_PIPELINE_METRICS_FOLD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from opentelemetry.metrics import Counter, Histogram
 
 
-_INTERNAL: Final = "opentelemetry.sdk.metrics._internal"
-
-
 _NO_SPAN: Final = Context({"opm": "no span"})
 """For values without an exemplar: an empty context would be replaced by the current one."""
-
-
-_works: bool | None = None
 
 
 class Instrument:
@@ -46,7 +38,9 @@ class Instrument:
 
     __slots__ = ("_folds", "_live", "_matches", "_storages", "instrument")
 
-    def __init__(self, instrument: Histogram | Counter, *, folds: bool | None = None) -> None:
+    def __init__(
+        self, instrument: Histogram | Counter, *, folds: bool | Callable[[], bool]
+    ) -> None:
         self.instrument: Any = instrument
         self._live = False
         self._folds = folds
@@ -67,8 +61,8 @@ class Instrument:
 
     def matches(self) -> list[Any]:
         """Return the matches of readers and views that take its values; empty for "unknown"."""
-        if self._folds is None:
-            self._folds = works()
+        if not isinstance(self._folds, bool):
+            self._folds = self._folds()
         if not self._folds:
             return []
         try:
@@ -324,80 +318,3 @@ def _only_traced_exemplars(consumer: Any) -> bool:
     """Tell whether a value without a sampled span can be no exemplar, as is the default."""
     name = type(consumer._sdk_config.exemplar_filter).__name__
     return name in ("TraceBasedExemplarFilter", "AlwaysOffExemplarFilter")
-
-
-def works() -> bool:
-    """Tell whether folding gives what recording gives, on the SDK that is loaded."""
-    global _works  # noqa: PLW0603 - found out once
-    if os.environ.get(OTEL_PIPELINE_METRICS_FOLD, "").strip().lower() == "false":
-        return False
-    if _works is None:
-        if _INTERNAL not in sys.modules:
-            return False
-        _works = False  # for the check itself, and should it fail half-way
-        try:
-            _works = _same_points()
-        except Exception as error:  # an SDK we do not know is no fault
-            if errors.from_signal_handler(error):
-                raise
-            _works = False
-        if not _works:
-            errors.logger.info("this OpenTelemetry SDK's metrics are recorded value by value")
-    return _works
-
-
-def _same_points() -> bool:
-    from opentelemetry.sdk.metrics import Counter as SdkCounter
-    from opentelemetry.sdk.metrics import Histogram as SdkHistogram
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
-    from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
-
-    # more than an explicit histogram has bounds, as those are counted differently
-    values = [0.0, *(n / 4 for n in range(80))]
-    attributes = {"check": "fold", "list": ("a", "b")}
-    delta: dict[type, AggregationTemporality] = {
-        SdkHistogram: AggregationTemporality.DELTA,
-        SdkCounter: AggregationTemporality.DELTA,
-    }
-    exponential: dict[type, Aggregation] = {SdkHistogram: ExponentialBucketHistogramAggregation()}
-
-    def collected(*, fold: bool) -> list[tuple[Any, ...]]:
-        readers = [
-            InMemoryMetricReader(),
-            InMemoryMetricReader(preferred_temporality=delta),
-            InMemoryMetricReader(preferred_aggregation=exponential),
-        ]
-        provider = MeterProvider(readers, shutdown_on_exit=False)
-        meter = provider.get_meter("check")
-        histogram = Instrument(meter.create_histogram("check"), folds=True)
-        counter = Instrument(meter.create_counter("check.sum"), folds=True)
-        points = []
-        for series in (HistogramSeries(histogram, attributes), CounterSeries(counter, attributes)):
-            for part in (values, values[2:5]):
-                series._one_by_one(part[:1] if fold else part, ())
-                if fold and not series._fold(series._instrument.matches(), part[1:]):
-                    raise RuntimeError("private parts are not as expected")
-                points += [point for reader in readers for point in _points(reader)]
-        provider.shutdown()
-        return points
-
-    return collected(fold=True) == collected(fold=False)
-
-
-def _points(reader: Any) -> list[tuple[Any, ...]]:
-    metrics = reader.get_metrics_data().resource_metrics[0].scope_metrics[0].metrics
-    return [_point(point) for metric in metrics for point in metric.data.data_points]
-
-
-def _point(point: Any) -> tuple[Any, ...]:
-    if hasattr(point, "value"):
-        return (point.value,)
-    if hasattr(point, "bucket_counts"):
-        return (point.count, point.sum, point.min, point.max, *point.bucket_counts)
-    counts = list(point.positive.bucket_counts)
-    while counts and not counts[-1]:
-        # how many empty buckets follow the last one is a matter of the order of the values
-        counts.pop()
-    numbers = (point.count, point.sum, point.min, point.max)
-    return (*numbers, point.scale, point.zero_count, point.positive.offset, *counts)

@@ -1,0 +1,28 @@
+"""What a cache says about itself at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CacheReading:
+    """One look at a cache: counts since it was registered, and levels now.
+
+    A count that the source does not tell is None. `hits` and `misses` never decrease, even
+    where the cache's own statistics are cleared.
+    """
+
+    name: str
+    hits: int
+    misses: int
+    evictions: int | None = None
+    expirations: int | None = None
+    entries: int | None = None
+    size_bytes: int | None = None
+
+    @property
+    def hit_ratio(self) -> float | None:
+        """Hits over look-ups, 0 to 1; None before the first look-up."""
+        lookups = self.hits + self.misses
+        return self.hits / lookups if lookups else None

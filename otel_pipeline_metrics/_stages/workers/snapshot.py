@@ -1,0 +1,63 @@
+"""What a report reads of the workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core.records import TimeInStates
+from otel_pipeline_metrics._stages.workers.worker import Worker, add_time
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.series import Scope, Series
+
+
+def snapshot(scope: Scope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
+    """Return the time in states of every stage of a scope whose waits are seen, until `now`.
+
+    What is not shared out yet is added: the stage or the wait that a worker is in, and what it
+    waited for a stage that it has not entered, which goes to the one it left last. Where the
+    scope has ended, that is shared out for good and told to the sinks, so that metrics say the
+    same.
+    """
+    if scope.ended:
+        _settle(scope, now)
+    states = {
+        series: {
+            number: TimeInStates(time.busy, time.idle, time.blocked)
+            for number, time in list(series.states.items())
+        }
+        for series in list(scope.series.values())
+        if series.queued
+    }
+    for worker in list(scope.workers.values()):
+        for series, more in _unsettled(worker, now):
+            if series in states:
+                number = worker.number if worker.number in states[series] else None
+                add_time(states[series].setdefault(number, TimeInStates()), more)
+    return states
+
+
+def _unsettled(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
+    """Return what is not shared out yet of a worker's time, and to which stages it goes."""
+    stack, last, state = list(worker.stack), worker.stage, worker.state()
+    more = TimeInStates()
+    if stack or state != "busy":
+        setattr(more, state, max(0.0, now - worker.mark))
+    if stack:
+        return [(series, more) for series in {e.series for e in stack} if series is not None]
+    if last is None:
+        return []
+    add_time(more, worker.pending)
+    return [(last, more)]
+
+
+def _settle(scope: Scope, now: float) -> None:
+    """Share out what is not, and tell the sinks."""
+    for worker in list(scope.workers.values()):
+        if worker.stack or worker.waits:
+            worker.settle(now)
+        worker.give_pending()
+    for series in list(scope.series.values()):
+        if series.queued:
+            drain.drain_series(series)

@@ -1,0 +1,83 @@
+"""The metrics of runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._core import cardinality, metric_definitions
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.records import Point
+    from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
+
+
+class RunMetrics:
+    """`pipeline.run.*`; runs are few, so they are recorded as they end."""
+
+    def __init__(self, instruments: InstrumentSet, distinct: cardinality.Distinct) -> None:
+        self._distinct = distinct
+        self._duration = instruments.histogram(metric_definitions.RUN_DURATION)
+        self._eventloop_delay = instruments.histogram(metric_definitions.EVENTLOOP_DELAY)
+        self.after_fork()
+        instruments.observable_up_down_counter(metric_definitions.RUN_ACTIVE, self._read_active)
+        instruments.observable_gauge(metric_definitions.RUN_LAST_SUCCESS, self._read_last_success)
+
+    def after_fork(self) -> None:
+        """Start at nothing: the runs in progress are the parent's."""
+        # no lock and no number to add to: a signal handler may begin a run in the middle of this
+        self._open: dict[str, str] = {}
+        self._seen: dict[str, None] = {}
+        self._last_success: dict[str, float] = {}
+
+    def loop_delay(self, pipeline: str, seconds: float) -> None:
+        """Record by how much the run's event loop came round too late."""
+        self._eventloop_delay.record(
+            seconds, {metric_definitions.PIPELINE_NAME: self._bound(pipeline)}
+        )
+
+    def _bound(self, pipeline: str) -> str:
+        return self._distinct.name(metric_definitions.PIPELINE_NAME, pipeline, again=True)
+
+    def started(self, pipeline: str, run_id: str) -> None:
+        """Count a run that begins."""
+        pipeline = self._distinct.name(metric_definitions.PIPELINE_NAME, pipeline)
+        self._seen[pipeline] = None
+        self._open[run_id] = pipeline
+
+    def ended(  # noqa: PLR0917 - one call, in one place
+        self,
+        pipeline: str,
+        run_id: str,
+        seconds: float,
+        result: str,
+        error_type: str | None,
+        unix_time: float,
+        context: Any,
+    ) -> None:
+        """Record a run that is over."""
+        pipeline = self._bound(pipeline)
+        self._seen[pipeline] = None
+        self._open.pop(run_id, None)
+        if result == "success":
+            self._last_success[pipeline] = unix_time
+        attributes = {
+            metric_definitions.PIPELINE_NAME: pipeline,
+            metric_definitions.RUN_RESULT: result,
+        }
+        if error_type is not None:
+            attributes[metric_definitions.ERROR_TYPE] = self._distinct.name(
+                metric_definitions.ERROR_TYPE, error_type
+            )
+        self._duration.record(seconds, attributes, context)
+
+    def _read_active(self) -> list[Point]:
+        active = dict.fromkeys(list(self._seen), 0)
+        for pipeline in list(self._open.values()):
+            active[pipeline] = active.get(pipeline, 0) + 1
+        return [(count, {metric_definitions.PIPELINE_NAME: name}) for name, count in active.items()]
+
+    def _read_last_success(self) -> list[Point]:
+        return [
+            (t, {metric_definitions.PIPELINE_NAME: name})
+            for name, t in list(self._last_success.items())
+        ]

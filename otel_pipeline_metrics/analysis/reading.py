@@ -1,0 +1,275 @@
+"""Read the facts of a verdict from a report."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_pipeline_metrics.analysis.facts import Facts, Station, dig, entries, names_under, number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+MANY_WORKERS: Final = 8
+EPHEMERAL: Final = 0.5
+"""Workers for each invocation from which on every item seems to have had a worker of its own."""
+
+MAX_WORKERS: Final = 256
+"""Where `accounting` stops telling workers apart; beyond it their number means nothing."""
+
+
+_SHARED: Final = 1.15
+_PARTIAL: Final = 0.9
+
+_TURNS_BUSY: Final = 0.85
+"""Of the wall time: what stages that take turns must have been busy together."""
+_TURNS_WALL: Final = 1.02
+"""Of the wall time: what one worker cannot have spent more than."""
+_TURNS_REST: Final = 0.05
+"""Of the wall time: waits that stages taking turns do not have, and work besides the largest
+stage's that makes taking turns worth a word."""
+
+
+def facts_of(data: Mapping[str, Any]) -> Facts:
+    """Read a report's data."""
+    queues = entries(data, "queues")
+    runs = max(1, len(names_under(data.get("run"), "merged_from")))
+    wall_s = _wall(data, queues, runs)
+    stations: list[Station] = []
+    unseen: dict[str, float] = {}
+    stages = entries(data, "stages")
+    # a report that is silent on its queues may have been blocked on one
+    permits = _permits(stages, queues) if isinstance(data.get("queues"), list) else {}
+    for stage in stages:
+        station = _station(stage, queues, wall_s, permits)
+        if station is None:
+            unseen[str(stage.get("name"))] = number(stage, "duration_s", "total") or 0.0
+        else:
+            stations.append(station)
+    single, stations = stations, _joined(stations, queues, wall_s)
+    facts = Facts(
+        wall_s=wall_s,
+        runs=runs,
+        stations=sorted(stations, key=lambda station: station.demand, reverse=True),
+        source_s=_source(queues, runs),
+        unseen=unseen,
+        turns=_turns(single, queues, wall_s, runs) if len(stations) > 1 else [],
+        smallest_queue=_smallest(queues),
+        loop_delay_s=number(data, "resources", "event_loop_delay_s", "p95"),
+        loop_delay_usual_s=number(data, "resources", "event_loop_delay_s", "p50"),
+        partial=bool(dig(data, "run", "partial")),
+    )
+    _read_cpu(facts, data)
+    return facts
+
+
+def _station(
+    stage: Mapping[str, Any],
+    queues: Sequence[Mapping[str, Any]],
+    wall_s: float,
+    permits: Mapping[str, float],
+) -> Station | None:
+    """Read a stage; None where its waits are not known."""
+    times = [number(stage, "time_s", state) for state in ("busy", "idle", "blocked")]
+    workers = number(stage, "workers")
+    busy, idle, blocked = times
+    if busy is None or idle is None or blocked is None or not workers:
+        return None
+    name = str(stage.get("name"))
+    count = int(number(stage, "count") or 0)
+    ephemeral = workers > MAX_WORKERS or (workers >= MANY_WORKERS and workers > EPHEMERAL * count)
+    if ephemeral and wall_s:
+        workers = max(1.0, (busy + idle + blocked) / wall_s)
+    return Station(
+        name=name,
+        names=[name],
+        workers=workers,
+        ephemeral=ephemeral,
+        count=count,
+        errors=int(number(stage, "errors", "total") or 0),
+        retries=int(number(stage, "retries") or 0),
+        busy=busy,
+        idle=idle,
+        blocked=blocked,
+        inside=number(stage, "duration_s", "total"),
+        permits=permits.get(name, 0.0),
+        noise=_noise(stage, count),
+        gets=any(name in names_under(queue, "consumers") for queue in queues),
+    )
+
+
+def _noise(stage: Mapping[str, Any], count: int) -> float:
+    total = number(stage, "duration_s", "total")
+    squares = number(stage, "duration_s", "sum_of_squares")
+    if not total or squares is None or count < 2:  # noqa: PLR2004 - one value has no spread
+        return 0.0
+    variance = max(0.0, squares / count - (total / count) ** 2)
+    return math.sqrt(variance / count) / (total / count)
+
+
+def _permits(
+    stages: Sequence[Mapping[str, Any]], queues: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
+    """Return how long each stage was blocked elsewhere than in puts, as far as that is told.
+
+    A queue knows how long its producers waited together; what each of several did is shared
+    out as they were blocked.
+    """
+    blocked = {
+        str(stage.get("name")): number(stage, "time_s", "blocked") or 0.0 for stage in stages
+    }
+    left = dict(blocked)
+    for queue in queues:
+        producers = [name for name in names_under(queue, "producers") if name in blocked]
+        together = sum(blocked[name] for name in producers)
+        waited = number(queue, "put_blocked_s")
+        for name in producers:
+            if waited is None:
+                left[name] = 0.0  # it may all have been this queue
+            elif together:
+                left[name] -= waited * blocked[name] / together
+    # what is left of a difference of sums is no wait
+    return {name: rest for name, rest in left.items() if rest > 0.05 * blocked[name]}
+
+
+def _joined(
+    stations: list[Station], queues: Sequence[Mapping[str, Any]], wall_s: float
+) -> list[Station]:
+    """Join neighbours that the same workers must have run, as far as a report can tell.
+
+    The first of them feeds no queue and the next one gets from none, they had equally many
+    workers, and neither had those workers for the whole of the run.
+    """
+    feeding = {name for queue in queues for name in names_under(queue, "producers")}
+    joined: list[Station] = []
+    for station in stations:
+        before = joined[-1] if joined else None
+        if (
+            before is not None
+            and not station.gets
+            and before.names[-1] not in feeding
+            and before.workers == station.workers
+            and not (before.ephemeral or station.ephemeral)
+            and max(before.wall, station.wall) < _PARTIAL * wall_s * station.workers
+            and before.wall + station.wall < _SHARED * wall_s * station.workers
+        ):
+            joined[-1] = _both(before, station)
+        else:
+            joined.append(station)
+    return joined
+
+
+def _turns(
+    stations: Sequence[Station], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
+) -> list[Station]:
+    """Return the stages if the same workers ran all of them in turn, and none otherwise.
+
+    Workers of their own would overlap: a stage's time lasts while it waits for the others. So
+    their times, waits and all, do not add up to more than the wall, and hardly hold any waits.
+    """
+    workers = stations[0].workers
+    if any(station.workers != workers or station.ephemeral for station in stations):
+        return []
+    wall = wall_s * workers
+    busy = sum(station.busy for station in stations)
+    whole = sum(station.wall for station in stations)
+    if (
+        busy < _TURNS_BUSY * wall
+        or whole > _TURNS_WALL * wall
+        or whole - busy > _TURNS_REST * wall
+        or busy - max(station.busy for station in stations) < _TURNS_REST * wall
+        or not _puts_between(stations, queues, runs)
+    ):
+        return []
+    return list(stations)
+
+
+def _puts_between(
+    stations: Sequence[Station], queues: Sequence[Mapping[str, Any]], runs: int
+) -> bool:
+    """Tell whether other stages ran between the puts into a queue, as far as is known.
+
+    Who has a worker of its own puts within its own time. A producer that was done early, in a
+    run that took a while to set up, leaves times that add up to the wall as well.
+    """
+    known = False
+    for queue in queues:
+        span, producers = number(queue, "put_span_s"), names_under(queue, "producers")
+        own = sum(
+            station.wall / station.workers for station in stations if station.name in producers
+        )
+        if span is None or not own:
+            continue
+        known = True
+        if span / runs > _TURNS_WALL * own:
+            return True
+    return not known
+
+
+def _both(first: Station, second: Station) -> Station:
+    larger = max(first, second, key=lambda station: station.work)
+    known = first.inside is not None and second.inside is not None
+    return Station(
+        name=larger.name,
+        names=[*first.names, *second.names],
+        workers=first.workers,
+        ephemeral=False,
+        count=larger.count,
+        errors=larger.errors,
+        retries=larger.retries,
+        busy=first.busy + second.busy,
+        idle=first.idle + second.idle,
+        blocked=first.blocked + second.blocked,
+        inside=(first.inside or 0.0) + (second.inside or 0.0) if known else None,
+        permits=first.permits + second.permits,
+        noise=larger.noise,
+        gets=first.gets,
+    )
+
+
+def _wall(data: Mapping[str, Any], queues: Sequence[Mapping[str, Any]], runs: int) -> float:
+    """Return how long a run took; merged ones may have overlapped, or not."""
+    observed = [number(data.get("resources"), "observed_s")]
+    observed += [number(queue, "observed_s") for queue in queues]
+    known = [seconds for seconds in observed if seconds is not None]
+    if runs > 1 and known:
+        return max(known) / runs
+    return number(data, "run", "wall_s") or 0.0
+
+
+def _source(queues: Sequence[Mapping[str, Any]], runs: int) -> float | None:
+    """Return how long what fills the queues from outside was at it, its waits left out."""
+    found = []
+    for queue in queues:
+        span, put = number(queue, "put_span_s"), number(queue, "put")
+        if names_under(queue, "producers") or span is None or not put:
+            continue
+        work = max(0.0, span - (number(queue, "put_blocked_s") or 0.0))
+        found.append(work / runs)  # each of merged runs had a source of its own
+    return max(found, default=None)
+
+
+def _smallest(queues: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:
+    """Return the bounded queue with the least room, and its capacity."""
+    bounded = [
+        (str(queue.get("name")), int(capacity))
+        for queue in queues
+        if (capacity := number(queue, "capacity")) is not None
+    ]
+    return min(bounded, key=lambda found: found[1], default=None)
+
+
+def _read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:
+    average = number(data, "resources", "cpu_utilization", "avg")
+    cpus = number(data, "resources", "limits", "cpus")
+    if average is None or not cpus:
+        return
+    facts.cpus = cpus
+    facts.cores = facts.utilization = average * cpus
+    facts.quota = str(dig(data, "resources", "limits", "source")).startswith("cgroup")
+    # merged runs that overlapped used the CPUs at the same time
+    whole = number(data, "run", "wall_s")
+    overlap = facts.runs * facts.wall_s / whole if whole else 1.0
+    processes = max(1.0, overlap)
+    facts.utilization = min(1.0, average * processes)
