@@ -30,9 +30,9 @@ OLDEST = (
 )
 # The whole suite runs by itself in `make test`; slow parts need no repetition here.
 LEFT_OUT = (
-    "--ignore=tests/backends",
+    "--ignore=tests/system/backends",
     "--ignore=tests/docs",
-    "--ignore=tests/examples",
+    "--ignore=tests/system/examples",
     "-m",
     "not backends and not slow",
     # Two cells share two cores. What fails once only is run again, and printed as "rerun".

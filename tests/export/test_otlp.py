@@ -121,7 +121,7 @@ sys.exit(status or (report.ok, report.spans_exported) != (True, 1))
 def test_a_forked_child_reports_its_own(
     http_collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By gRPC too: tests/processes."""
+    """By gRPC too: tests/system/processes."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
 

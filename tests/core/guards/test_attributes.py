@@ -1,0 +1,340 @@
+"""Everywhere that a user's key comes in: refused where strict, else dropped and counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import privacy, stage_id
+from tests.lifecycle.configure.support import run_python
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.export.conftest import Received
+    from tests.lifecycle.configure.support import Captured
+
+WRONG = {"user.email": "ann@example.org", "tenant": "a"}
+
+
+def dropped() -> int:
+    count: int = opm.stats()["guards"]["forbidden_keys"]
+    return count
+
+
+def given(captured: Captured, span: str) -> dict[str, Any]:
+    """Attributes of the span of that name that are not the library's."""
+    (found,) = [one for one in captured.spans() if one.name == span]
+    attributes = found.attributes or {}
+    return {key: value for key, value in attributes.items() if not key.startswith("pipeline.")}
+
+
+def function_(attributes: Any) -> None:
+    @opm.stage("s", attributes=attributes)
+    def work() -> None: ...
+
+    work()
+
+
+def block(attributes: Any) -> None:
+    with opm.process("s", attributes=attributes):
+        pass
+
+
+async def generator(attributes: Any) -> None:
+    @opm.fetch("s", attributes=attributes)
+    async def work() -> Any:
+        yield 1
+
+    async for _ in work():
+        pass
+
+
+def later(attributes: Any) -> None:
+    with opm.write("s") as stage:
+        for key, value in attributes.items():
+            stage.set_attribute(key, value)
+
+
+def of_a_run(attributes: Any) -> None:
+    with opm.run("s", attributes=attributes, resources=False):
+        pass
+
+
+ENTRANCES = [function_, block, generator, later, of_a_run]
+
+
+async def enter(entrance: Callable[[Any], Any], attributes: Any) -> None:
+    entered = entrance(attributes)
+    if entered is not None:
+        await entered
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+async def test_dropped_counted_and_said_once(
+    entrance: Any, captured: Captured, said: pytest.LogCaptureFixture
+) -> None:
+    captured.configure(metric_attributes=("tenant", "user.email"), console=False)
+    before = dropped()
+    for _ in range(3):
+        captured.exporter.clear()
+        await enter(entrance, WRONG)
+        span = "run s" if entrance is of_a_run else "s"
+        assert given(captured, span) == {"tenant": "a"}
+    assert dropped() - before == 3
+    points = [p for name in captured.points() for p in captured.points()[name]]
+    assert points
+    assert not [p for p in points if "user.email" in (p.attributes or {})]
+    warnings = [m for m in said.messages if "user.email" in m]
+    assert len(warnings) == 1
+    assert "ann@example.org" not in said.text
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+async def test_refused_where_strict(entrance: Any, captured: Captured) -> None:
+    captured.configure(strict=True, console=False)
+    with pytest.raises(ValueError, match=r"(set_)?attributes?: the key 'user.email' is forbidden"):
+        await enter(entrance, WRONG)
+    assert dropped() == 0
+    await enter(entrance, {"tenant": "a", "cache_key_count": 1})
+
+
+def test_a_refusal_leaves_nothing_open(captured: Captured) -> None:
+    captured.configure(strict=True, console=False)
+    with pytest.raises(ValueError, match=r"user\.email"), opm.run("r", resources=False) as run:
+        later(WRONG)
+    assert run.report.run["error_type"] == "ValueError"
+    assert [s["in_flight"] for s in run.report.stages] == [0]
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_outside_a_stage_nothing_is_kept_and_nothing_refused(captured: Captured) -> None:
+    captured.configure(strict=True, console=False)
+    opm.current_stage().set_attribute("user.email", "x")
+    assert dropped() == 0
+
+
+# --- when it is strict --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "strict"),
+    [
+        ({"exporter": "console"}, {}, True),
+        ({}, {}, True),  # the development console, since nothing else is asked for
+        ({"exporter": "none"}, {}, False),
+        ({"exporter": "console", "strict": False}, {}, False),
+        ({"exporter": "none", "strict": True}, {}, True),
+        ({"exporter": "none"}, {"OTEL_PIPELINE_METRICS_STRICT": "true"}, True),
+        ({"exporter": "console"}, {"OTEL_PIPELINE_METRICS_STRICT": "false"}, False),
+        ({"exporter": "none", "strict": False}, {"OTEL_PIPELINE_METRICS_STRICT": "true"}, False),
+        ({"exporter": "none"}, {"OTEL_PIPELINE_METRICS_STRICT": "perhaps"}, False),
+        ({}, {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}, False),
+        ({}, {"OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_strict_where_the_development_console_is_on_unless_told(
+    arguments: Any, env: dict[str, str], strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    opm.configure(**arguments)
+    assert privacy.rules().strict is strict
+    opm.shutdown()
+
+
+def test_not_with_providers_of_the_users_own(captured: Captured) -> None:
+    captured.configure()
+    assert not privacy.rules().strict
+    opm.shutdown()
+    captured.install()
+    opm.configure()
+    assert not privacy.rules().strict
+
+
+def test_shutdown_ends_it() -> None:
+    opm.configure(exporter="none", strict=True, forbidden_keys=["tenant"])
+    opm.shutdown()
+    opm.stage("s", attributes=WRONG)
+    assert not privacy.rules().strict
+    assert privacy.rules().words == privacy.WORDS
+
+
+@pytest.mark.parametrize(
+    ("argument", "wrong", "error"),
+    [
+        ("strict", 1, TypeError),
+        ("strict", "true", TypeError),
+        ("forbidden_keys", "tenant", TypeError),
+        ("forbidden_keys", [1], TypeError),
+        ("forbidden_keys", [""], ValueError),
+        ("error_messages", "yes", TypeError),
+        ("max_attribute_values", 1.5, TypeError),
+        ("max_attribute_values", True, TypeError),
+        ("max_attribute_values", 0, ValueError),
+    ],
+)
+def test_wrong_arguments_name_themselves(argument: str, wrong: Any, error: Any) -> None:
+    with pytest.raises(error, match=argument):
+        opm.configure(exporter="none", **{argument: wrong})
+
+
+# --- the arguments of configure() ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("resource_attributes", {"owner.email": "ann@example.org"}),
+        ("resource_attributes", {"name": "n"}),
+        ("resource_attributes", {"deployment.token": "t"}),
+        ("metric_attributes", ["tenant", "user_id"]),
+    ],
+)
+def test_arguments_of_configure(argument: str, value: Any, captured: Captured) -> None:
+    captured.configure(console=False)
+    with pytest.raises(ValueError, match=f"{argument}: the key "):
+        captured.configure(strict=True, console=False, **{argument: value})
+    # what was configured before stays in force
+    function_({"tenant": "a"})
+    assert captured.span_names() == ["s"]
+    assert not privacy.rules().strict
+    captured.configure(console=False, **{argument: value})
+    assert dropped() == 1
+
+
+def test_a_refused_configure_leaves_the_exporters_at_work(
+    http_collector: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    opm.configure(console=False)
+    with pytest.raises(ValueError, match="resource_attributes"):
+        opm.configure(strict=True, resource_attributes={"email": "ann@example.org"})
+    function_({"tenant": "a"})
+    opm.shutdown()
+    assert http_collector.spans == {"s": 1}
+
+
+@pytest.mark.parametrize(
+    "key", ["service.name", "host.name", "k8s.pod.name", "deployment.environment.name", "os.name"]
+)
+def test_names_of_the_conventions_for_resources_stay(key: str) -> None:
+    """They describe a process, and the conventions call them so."""
+    opm.configure(exporter="console", console=False, resource_attributes={key: "x"})
+    assert privacy.rules().strict
+    assert trace.get_tracer_provider().resource.attributes[key] == "x"  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="attributes: the key"):
+        opm.stage("s", attributes={key: "x"})
+
+
+def test_the_environment_never_raises(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, user.email")
+    captured.configure(strict=True, console=False)
+    assert dropped() == 1
+    assert "'user.email' of metric_attributes is dropped" in said.text
+    function_({"tenant": "a"})
+    assert set(captured.values("pipeline.stage.duration", "tenant")) == {"a"}
+
+
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_more_keys_by_configuration(
+    way: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ["tenant", "personNumber"]
+    if way == "environment":
+        monkeypatch.setenv("OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS", " tenant,personNumber ,")
+        captured.configure(console=False)
+    else:
+        captured.configure(console=False, forbidden_keys=more)
+    function_({"tenant": "a", "eu.person-number": 7, "name": "n", "person_numbers": 1})
+    assert given(captured, "s") == {"person_numbers": 1}
+    assert dropped() == 3
+
+
+# --- stages that were defined before ------------------------------------------------------------
+
+
+def test_configure_strict_names_a_stage_that_lost_an_attribute_before(captured: Captured) -> None:
+    @opm.stage("early", attributes=WRONG)
+    def early() -> None: ...
+
+    with pytest.raises(ValueError, match=r"stage 'early'.* 'user\.email', whose key is forbidden"):
+        captured.configure(strict=True, console=False)
+    early()
+    assert captured.spans() == []
+    captured.configure(strict=True, console=False)  # said once is enough
+    early()
+    assert given(captured, "early") == {"tenant": "a"}
+
+
+def test_the_implied_one_only_has_warned(said: pytest.LogCaptureFixture) -> None:
+    opm.stage("early", attributes=WRONG)(lambda: None)
+    opm.configure(exporter="console", console=False)
+    assert privacy.rules().strict
+    assert [m for m in said.messages if "'user.email' of stage 'early' is dropped" in m]
+
+
+def test_keys_forbidden_later_are_taken_off_stages_that_ran_before(captured: Captured) -> None:
+    """From spans and metrics; the span's attributes of a stage are worked out only once."""
+    captured.configure(console=False, metric_attributes=("tenant",))
+    early = opm.stage("early", attributes={"tenant": "a", "shard": 1})(lambda: None)
+    early()
+    assert given(captured, "early") == {"tenant": "a", "shard": 1}
+    captured.exporter.clear()
+    captured.configure(console=False, metric_attributes=("tenant",), forbidden_keys=["tenant"])
+    early()
+    assert given(captured, "early") == {"shard": 1}
+    assert dropped() == 2  # the stage's, and that named for metrics
+    with pytest.raises(ValueError, match=r"stage 'early'.* 'shard'"):
+        captured.configure(strict=True, forbidden_keys=["shard"])
+    captured.exporter.clear()
+    early()  # nothing has changed
+    assert given(captured, "early") == {"shard": 1}
+
+
+def test_a_block_defined_before_is_judged_when_it_is_entered(captured: Captured) -> None:
+    """And is not refused then: that would be in the midst of the user's work."""
+    early = opm.stage("early", attributes=WRONG)
+    captured.configure(strict=True, console=False)
+    with early:
+        pass
+    assert given(captured, "early") == {"tenant": "a"}
+
+
+def test_the_environment_counts_from_the_import_on() -> None:
+    program = (
+        "import otel_pipeline_metrics as opm\nopm.stage('s', attributes={'tenant': 1})(print)\n"
+    )
+    env = {"OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS": "tenant"}
+    strict = run_python(program, OTEL_PIPELINE_METRICS_STRICT="true", **env)
+    assert "ValueError: attributes: the key 'tenant' is forbidden" in strict.stderr
+    lenient = run_python(program, **env)
+    assert lenient.returncode == 0
+    assert "the attribute 'tenant' of stage 's' is dropped" in lenient.stderr
+
+
+def test_keys_made_from_data_keep_memory_and_log_small(
+    captured: Captured, said: pytest.LogCaptureFixture
+) -> None:
+    captured.configure(console=False)
+    with opm.stage("s") as stage:
+        for number in range(5000):
+            stage.set_attribute(f"row{number}.name", "x")
+    assert dropped() == 5000
+    assert len(privacy._judged) <= 1000
+    assert len(said.messages) <= 1001
+    assert "no more follow" in said.messages[-1]
+
+
+def test_a_stage_in_another_process_keeps_its_attributes() -> None:
+    """The identity is interned by what is left of them."""
+    stage = opm.stage("s", attributes=WRONG)(len)
+    assert stage([]) == 0
+    (identity,) = stage_id._described.values()
+    assert identity.attributes == {"tenant": "a"}

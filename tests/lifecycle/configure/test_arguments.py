@@ -1,0 +1,148 @@
+"""Bad arguments and bad variables of ours: an error that names the argument, or one warning."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import settings
+
+if TYPE_CHECKING:
+    from tests.lifecycle.configure.support import Captured
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"service_name": 7}, TypeError, "service_name must be a string, not int"),
+        ({"service_name": ""}, ValueError, "service_name must not be empty"),
+        ({"service_name": "  "}, ValueError, "service_name must not be empty"),
+        ({"exporter": "jaeger"}, ValueError, "exporter must be of otlp, console, none"),
+        ({"exporter": ["otlp", "zipkin"]}, ValueError, "exporter must be of .* not 'zipkin'"),
+        ({"exporter": []}, ValueError, "exporter must not be empty"),
+        ({"exporter": ("none", "otlp")}, ValueError, 'exporter "none" stands alone'),
+        ({"exporter": 1}, TypeError, "exporter must be a string or a sequence"),
+        ({"exporter": [["otlp"]]}, ValueError, "exporter must be of"),
+        ({"tracer_provider": "mine"}, TypeError, "tracer_provider must be .* not str"),
+        ({"meter_provider": object()}, TypeError, "meter_provider must be .* not object"),
+        ({"resource_attributes": [("a", 1)]}, TypeError, "resource_attributes must be a mapping"),
+        ({"resource_attributes": {"a": object()}}, TypeError, r"resource_attributes\['a'\]"),
+        ({"resource_attributes": {1: "a"}}, TypeError, "resource_attributes: keys must be strings"),
+        ({"metric_attributes": "tenant"}, TypeError, "metric_attributes must be a sequence"),
+        ({"metric_attributes": 3}, TypeError, "metric_attributes must be a sequence"),
+        ({"metric_attributes": [""]}, ValueError, "metric_attributes must not be empty"),
+        ({"metric_attributes": [1]}, TypeError, "metric_attributes must be a string, not int"),
+        ({"console": "stderr"}, TypeError, "console must be True, False, None or a text stream"),
+        ({"console": 1}, TypeError, "console must be True, False, None or a text stream"),
+    ],
+    ids=repr,
+)
+def test_a_bad_argument_is_named(
+    arguments: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        opm.configure(**arguments)
+
+
+def test_arguments_are_keywords() -> None:
+    with pytest.raises(TypeError):
+        opm.configure("my-service")  # type: ignore[misc]
+
+
+def test_a_bad_argument_leaves_the_configuration_in_force(captured: Captured) -> None:
+    captured.configure()
+    with pytest.raises(ValueError, match="exporter"):
+        opm.configure(exporter="jaeger")  # type: ignore[arg-type]
+    with opm.stage("still here"):
+        pass
+    assert captured.span_names() == ["still here"]
+
+
+def test_a_provider_of_the_wrong_signal_is_named(captured: Captured) -> None:
+    with pytest.raises(TypeError, match=r"tracer_provider must be .* not MeterProvider"):
+        opm.configure(tracer_provider=captured.meter_provider)  # type: ignore[arg-type]
+
+
+def test_a_no_op_tracer_provider_means_metrics_only(captured: Captured) -> None:
+    opm.configure(
+        tracer_provider=trace.NoOpTracerProvider(), meter_provider=captured.meter_provider
+    )
+    with opm.run("metrics-only", resources=False) as run, opm.stage("counted"):
+        pass
+    assert captured.values("pipeline.stage.duration", "pipeline.stage.name") == {"counted": 1}
+    assert run.report.run["trace_id"] is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("OTEL_PIPELINE_METRICS_CONSOLE", "maybe", "must be true or false, not 'maybe'"),
+        ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "soon", "must be a positive number of seconds"),
+        ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "-1", "must be a positive number of seconds"),
+        ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "nan", "must be a positive number of seconds"),
+        ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "inf", "must be a positive number of seconds"),
+    ],
+)
+def test_a_broken_variable_of_ours_is_one_warning(  # noqa: PLR0917 - fixtures
+    captured: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    value: str,
+    says: str,
+) -> None:
+    monkeypatch.setenv(variable, value)
+    for _ in range(2):
+        captured.configure()
+    (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
+    assert record.getMessage().startswith(variable)
+    assert says in record.getMessage()
+    assert settings.current().flush_timeout_s == 5.0
+
+
+def test_our_variables_are_read(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "False")
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "1.5")
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, region,")
+    captured.configure(metric_attributes=["tenant", "kind"])
+    config = settings.current()
+    assert (config.console, config.flush_timeout_s) == (False, 1.5)
+    assert config.metric_attributes == ("tenant", "kind", "region")
+
+
+def test_an_argument_wins_over_the_variable(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "true")
+    captured.configure(console=False)
+    assert settings.current().console is False
+
+
+def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:
+    captured.configure(metric_attributes=("tenant",))
+
+    @opm.stage(attributes={"tenant": "a", "shard": "b"})
+    def work() -> None:
+        opm.current_stage().set_attribute("row", 7)
+
+    work()
+    (span,) = captured.spans()
+    given = dict(span.attributes or {})
+    assert (given["tenant"], given["shard"], given["row"]) == ("a", "b", 7)
+    (point,) = captured.points()["pipeline.stage.duration"]
+    assert dict(point.attributes) == {"pipeline.stage.name": "work", "tenant": "a"}
+
+
+def test_service_name_and_resource_attributes(capsys: pytest.CaptureFixture[str]) -> None:
+    """They describe everything that our own providers export."""
+    opm.configure(
+        service_name="nightly", exporter="console", resource_attributes={"deployment": "test"}
+    )
+    resource = trace.get_tracer_provider().resource.attributes  # type: ignore[attr-defined]
+    assert (resource["service.name"], resource["deployment"]) == ("nightly", "test")
+    opm.shutdown()
+    capsys.readouterr()

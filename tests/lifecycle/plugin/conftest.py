@@ -1,0 +1,8 @@
+"""Each test here begins with nothing configured and leaves nothing behind."""
+
+from __future__ import annotations
+
+# fixtures are shared by importing them: pytest finds them in this module's namespace
+from tests.lifecycle.configure.conftest import captured, other, slate
+
+__all__ = ["captured", "other", "slate"]

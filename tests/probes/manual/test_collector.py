@@ -1,0 +1,501 @@
+"""Manual recording: its format, its checks, one for the process, and where its records go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import threading
+from datetime import datetime, timezone
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._probes import manual
+from tests.lifecycle.configure.support import run_python
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Clock
+    from tests.lifecycle.configure.support import Captured
+
+
+@pytest.fixture
+def collector() -> opm.MetricsCollector:
+    """One of the test's own; the format is the same."""
+    return opm.MetricsCollector()
+
+
+# --- the format --------------------------------------------------------------------------------
+
+
+def test_the_format(clock: Clock) -> None:
+    collector = opm.MetricsCollector()
+    started = clock.unix()
+    collector.record_stage("fetch", 2.0, count=4)
+    collector.record_stage("fetch", 1.0)
+    collector.record_stage("fetch", 3.0, count=1, error=True)
+    collector.record_stage("write", 0.5)
+    collector.record_resources(10, 100, 1.5, 0.5)
+    collector.record_resources(cpu_percent=30.0, memory_mb=50)
+    collector.record_cache("geo", 3, 1, evictions=2, size_bytes=3 * 1024 * 1024)
+    collector.record_cache("geo", 3, 1, evictions=1, size_bytes=1024 * 1024)
+    clock.advance(12.5)
+    assert collector.export_json() == {
+        "start_time": datetime.fromtimestamp(started, tz=timezone.utc).isoformat(),
+        "duration_s": 12.5,
+        "stages": {
+            "fetch": {
+                "count": 6,
+                "total_duration_s": 6.0,
+                "avg_duration_s": 1.0,
+                "min_duration_s": 0.5,
+                "max_duration_s": 3.0,
+                "throughput_per_s": 1.0,
+                "errors": 1,
+            },
+            "write": {
+                "count": 1,
+                "total_duration_s": 0.5,
+                "avg_duration_s": 0.5,
+                "min_duration_s": 0.5,
+                "max_duration_s": 0.5,
+                "throughput_per_s": 2.0,
+                "errors": 0,
+            },
+        },
+        "resources": {
+            "avg_cpu_percent": 20.0,
+            "peak_cpu_percent": 30.0,
+            "avg_memory_mb": 75.0,
+            "peak_memory_mb": 100.0,
+            "avg_disk_io_mb": 0.75,
+            "avg_network_io_mb": 0.25,
+            "cpu_samples": 2,
+            "memory_samples": 2,
+        },
+        "caches": {
+            "geo": {
+                "hits": 6,
+                "misses": 2,
+                "hit_rate_pct": 75.0,
+                "evictions": 3,
+                "size_mb": 1.0,
+            }
+        },
+    }
+
+
+def test_nothing_recorded(collector: opm.MetricsCollector) -> None:
+    """The same keys; what is not known is null."""
+    data = collector.export_json()
+    assert list(data) == ["start_time", "duration_s", "stages", "resources", "caches"]
+    assert (data["stages"], data["caches"]) == ({}, {})
+    assert data["resources"] == {
+        "avg_cpu_percent": None,
+        "peak_cpu_percent": None,
+        "avg_memory_mb": None,
+        "peak_memory_mb": None,
+        "avg_disk_io_mb": None,
+        "avg_network_io_mb": None,
+        "cpu_samples": 0,
+        "memory_samples": 0,
+    }
+    assert data["duration_s"] >= 0
+    assert datetime.fromisoformat(data["start_time"]).tzinfo is not None
+
+
+def test_no_items_and_no_look_ups_make_no_averages(collector: opm.MetricsCollector) -> None:
+    collector.record_stage("empty", 1.5, count=0)
+    collector.record_cache("idle", 0, 0)
+    assert collector.stages["empty"] == {
+        "count": 0,
+        "total_duration_s": 1.5,
+        "avg_duration_s": None,
+        "min_duration_s": None,
+        "max_duration_s": None,
+        "throughput_per_s": 0.0,
+        "errors": 0,
+    }
+    assert collector.caches["idle"]["hit_rate_pct"] is None
+
+
+def test_no_time_makes_no_throughput(collector: opm.MetricsCollector) -> None:
+    collector.record_stage("instant", 0.0, count=10)
+    stage = collector.stages["instant"]
+    assert (stage["avg_duration_s"], stage["throughput_per_s"]) == (0.0, None)
+
+
+def test_the_views_are_copies(collector: opm.MetricsCollector) -> None:
+    collector.record_stage("s", 1.0)
+    collector.record_cache("c", 1, 1)
+    collector.stages["s"]["count"] = 99
+    collector.caches.clear()
+    collector.resources["cpu_samples"] = 99
+    assert collector.stages["s"]["count"] == 1
+    assert collector.caches["c"]["hits"] == 1
+    assert collector.resources["cpu_samples"] == 0
+
+
+def test_numbers_of_other_kinds(collector: opm.MetricsCollector) -> None:
+    """Whatever is a real number: NumPy's are registered as such, and a Fraction is one."""
+    collector.record_stage("s", Fraction(1, 2), count=2)  # type: ignore[arg-type]
+    collector.record_cache("c", hits=2.0, misses=1)  # type: ignore[arg-type]
+    assert collector.stages["s"]["total_duration_s"] == 0.5
+    assert collector.caches["c"]["hits"] == 2
+    json.dumps(collector.export_json(), allow_nan=False)
+
+
+# --- bad input ---------------------------------------------------------------------------------
+
+NUMBERS: list[tuple[str, dict[str, Any], str]] = [
+    ("record_stage", {"name": "s"}, "duration_s"),
+    ("record_stage", {"name": "s", "duration_s": 1}, "count"),
+    ("record_resources", {"memory_mb": 1}, "cpu_percent"),
+    ("record_resources", {"cpu_percent": 1}, "memory_mb"),
+    ("record_resources", {"cpu_percent": 1, "memory_mb": 1}, "disk_io_mb"),
+    ("record_resources", {"cpu_percent": 1, "memory_mb": 1}, "network_io_mb"),
+    ("record_cache", {"name": "c", "misses": 1}, "hits"),
+    ("record_cache", {"name": "c", "hits": 1}, "misses"),
+    ("record_cache", {"name": "c", "hits": 1, "misses": 1}, "evictions"),
+    ("record_cache", {"name": "c", "hits": 1, "misses": 1}, "size_bytes"),
+]
+
+
+@pytest.mark.parametrize(("method", "others", "argument"), NUMBERS, ids=lambda v: str(v)[:20])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (-1, ValueError),
+        (-0.5, ValueError),
+        (math.nan, ValueError),
+        (math.inf, ValueError),
+        (-math.inf, ValueError),
+        ("1", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+        (1j, TypeError),
+        ([1], TypeError),
+    ],
+    ids=repr,
+)
+def test_a_bad_number_is_named_and_nothing_recorded(  # noqa: PLR0917 - parameters
+    collector: opm.MetricsCollector,
+    method: str,
+    others: dict[str, Any],
+    argument: str,
+    value: object,
+    error: type[Exception],
+) -> None:
+    before = collector.export_json()
+    with pytest.raises(error, match=rf"^{argument} must "):
+        getattr(collector, method)(**others, **{argument: value})
+    after = collector.export_json()
+    for key in ("stages", "resources", "caches"):
+        assert after[key] == before[key]
+
+
+@pytest.mark.parametrize(
+    ("method", "others", "argument"),
+    [number for number in NUMBERS if number[2] in {"count", "hits", "misses", "evictions"}],
+)
+def test_counts_are_whole(
+    collector: opm.MetricsCollector, method: str, others: dict[str, Any], argument: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{argument} must be a whole number"):
+        getattr(collector, method)(**others, **{argument: 1.5})
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("", ValueError, "name must not be empty"),
+        ("   ", ValueError, "name must not be empty"),
+        ("x" * 129, ValueError, "name must be at most 128"),
+        (None, TypeError, "name must be a string"),
+        (7, TypeError, "name must be a string"),
+    ],
+    ids=repr,
+)
+def test_a_bad_name(
+    collector: opm.MetricsCollector, name: Any, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        collector.record_stage(name, 1.0)
+    with pytest.raises(error, match=says):
+        collector.record_cache(name, 1, 1)
+    assert collector.stages == collector.caches == {}
+
+
+def test_error_is_a_keyword(collector: opm.MetricsCollector) -> None:
+    with pytest.raises(TypeError):
+        collector.record_stage("s", 1.0, 1, True)  # type: ignore[misc]
+
+
+@given(
+    records=st.lists(
+        st.tuples(
+            st.floats(min_value=0, max_value=1e6),
+            st.integers(min_value=0, max_value=1000),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=50,
+    )
+)
+def test_whatever_is_recorded_adds_up(records: list[tuple[float, int, bool]]) -> None:
+    collector = opm.MetricsCollector()
+    for seconds, count, error in records:
+        collector.record_stage("s", seconds, count, error=error)
+    stage = collector.stages["s"]
+    assert stage["count"] == sum(count for _, count, _ in records)
+    assert stage["errors"] == sum(error for *_, error in records)
+    assert stage["total_duration_s"] == pytest.approx(math.fsum(s for s, *_ in records))
+    each = [seconds / count for seconds, count, _ in records if count]
+    assert stage["min_duration_s"] == min(each, default=None)
+    assert stage["max_duration_s"] == max(each, default=None)
+    json.dumps(collector.export_json(), allow_nan=False)
+
+
+# --- files -------------------------------------------------------------------------------------
+
+
+def test_the_file_is_what_is_returned(collector: opm.MetricsCollector, tmp_path: Path) -> None:
+    collector.record_stage("größer", 1.0)
+    path = tmp_path / "new" / "export_metrics.json"
+    data = collector.export_json(path)
+    assert json.loads(path.read_text(encoding="utf-8")) == data
+    assert "größer" in path.read_text(encoding="utf-8")
+    assert [path] == list(path.parent.iterdir())
+    collector.record_stage("größer", 1.0)
+    assert collector.export_json(str(path))["stages"]["größer"]["count"] == 2
+    assert json.loads(path.read_text(encoding="utf-8"))["stages"]["größer"]["count"] == 2
+
+
+def test_a_file_is_whole_or_not_there(
+    collector: opm.MetricsCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "export_metrics.json"
+    path.write_text("the one before")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        collector.export_json(path)
+    assert path.read_text() == "the one before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- one for the process -----------------------------------------------------------------------
+
+
+def test_there_is_one() -> None:
+    assert opm.get_metrics_collector() is opm.get_metrics_collector()
+    assert isinstance(opm.get_metrics_collector(), opm.MetricsCollector)
+
+
+def test_there_is_one_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manual, "_collectors", {})
+    barrier = threading.Barrier(8)
+    found: list[opm.MetricsCollector] = []
+
+    def ask() -> None:
+        barrier.wait(10)
+        found.append(opm.get_metrics_collector())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(collector) for collector in found}) == 1
+
+
+def test_nothing_is_made_until_it_is_asked_for() -> None:
+    done = run_python(
+        "import gc, otel_pipeline_metrics as opm\n"
+        "def collectors():\n"
+        "    return sum(isinstance(o, opm.MetricsCollector) for o in gc.get_objects())\n"
+        "with opm.run('r', resources=False), opm.stage('s'): pass\n"
+        "print(collectors())\n"
+        "opm.get_metrics_collector()\n"
+        "print(collectors())\n"
+    )
+    assert (done.stdout.split(), done.stderr) == (["0", "1"], "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_has_its_own() -> None:
+    done = run_python(
+        "import os, otel_pipeline_metrics as opm\n"
+        "opm.get_metrics_collector().record_stage('parent', 1.0)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    opm.get_metrics_collector().record_stage('child', 1.0)\n"
+        "    os._exit(list(opm.get_metrics_collector().stages) != ['child'])\n"
+        "print(os.waitpid(child, 0)[1], list(opm.get_metrics_collector().stages))\n"
+    )
+    assert done.stdout.strip() == "0 ['parent']"
+
+
+def test_eight_threads(collector: opm.MetricsCollector) -> None:
+    """Nothing is lost and nothing counted twice, while somebody reads all the time."""
+    barrier = threading.Barrier(9)
+    times = 2_000
+    over = threading.Event()
+
+    def record() -> None:
+        barrier.wait(10)
+        for number in range(times):
+            collector.record_stage("s", 0.5, count=2, error=number % 4 == 0)
+            collector.record_cache("c", 1, 2, evictions=1)
+            collector.record_resources(50, 10)
+
+    def read() -> None:
+        barrier.wait(10)
+        while not over.is_set():
+            data = collector.export_json()
+            for stage in data["stages"].values():
+                assert stage["count"] == 4 * stage["total_duration_s"]
+
+    reader = threading.Thread(target=read)
+    threads = [threading.Thread(target=record) for _ in range(8)]
+    for thread in (*threads, reader):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    over.set()
+    reader.join()
+    stage = collector.stages["s"]
+    assert (stage["count"], stage["errors"]) == (8 * times * 2, 8 * times // 4)
+    assert stage["total_duration_s"] == 8 * times * 0.5
+    assert collector.caches["c"]["hits"] == 8 * times
+    assert collector.caches["c"]["misses"] == 8 * times * 2
+    assert collector.resources["cpu_samples"] == 8 * times
+
+
+async def test_tasks(collector: opm.MetricsCollector) -> None:
+    async def record() -> None:
+        for _ in range(10):
+            collector.record_stage("s", 1.0)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(record() for _ in range(10)))
+    assert collector.stages["s"]["count"] == 100
+
+
+# --- the same records in metrics and in the run's report -----------------------------------------
+
+
+def test_stages_reach_metrics_and_the_report(
+    captured: Captured, collector: opm.MetricsCollector
+) -> None:
+    captured.configure(console=False)
+    with opm.run("r", resources=False) as run:
+        collector.record_stage("load", 0.25, count=10)
+        collector.record_stage("load", 0.75, count=5, error=True)
+    (stage,) = run.report.stages
+    assert (stage["name"], stage["kind"], stage["count"]) == ("load", None, 2)
+    assert stage["items"] == {"in": None, "out": 15}
+    assert stage["errors"]["total"] == 1
+    assert (stage["duration_s"]["total"], stage["duration_s"]["max"]) == (1.0, 0.75)
+
+    points = captured.points()
+    durations = {
+        point.attributes.get("error.type"): (point.count, point.sum)
+        for point in points["pipeline.stage.duration"]
+        if point.attributes["pipeline.stage.name"] == "load"
+    }
+    assert durations == {None: (1, 0.25), "_OTHER": (1, 0.75)}
+    items = {
+        point.attributes.get("error.type"): point.value
+        for point in points["pipeline.stage.items"]
+        if point.attributes["pipeline.stage.name"] == "load"
+    }
+    assert items == {None: 10, "_OTHER": 5}
+
+
+def test_outside_a_run_stages_reach_the_metrics(
+    captured: Captured, collector: opm.MetricsCollector
+) -> None:
+    captured.configure(console=False)
+    collector.record_stage("alone", 0.25)
+    counts = captured.values("pipeline.stage.duration", "pipeline.stage.name", "pipeline.name")
+    assert counts["alone", None] == 1
+
+
+def test_caches_reach_metrics_and_the_report(
+    captured: Captured, collector: opm.MetricsCollector, request: pytest.FixtureRequest
+) -> None:
+    name = request.node.name
+    captured.configure(console=False)
+    collector.record_cache(name, 1, 1)
+    with opm.run("r", resources=False) as run:
+        collector.record_cache(name, 6, 2, evictions=1, size_bytes=2048)
+    (cache,) = (c for c in run.report.caches if c["name"] == name)
+    assert (cache["hits"], cache["misses"], cache["hit_ratio"]) == (6, 2, 0.75)
+    assert (cache["evictions"], cache["size_bytes"]) == (1, 2048)
+    assert captured.values("pipeline.cache.hit.ratio", "cache.name")[name] == 0.7
+    requests = captured.values("pipeline.cache.requests", "cache.name", "cache.request.type")
+    assert (requests[name, "hit"], requests[name, "miss"]) == (7, 3)
+    assert captured.values("pipeline.cache.evictions", "cache.name")[name] == 1
+    assert captured.values("pipeline.cache.size", "cache.name")[name] == 2048
+
+
+def test_resources_reach_the_report_of_a_run_that_samples_none(
+    collector: opm.MetricsCollector,
+) -> None:
+    with opm.run("r", resources=False) as run:
+        collector.record_resources(cpu_percent=20, memory_mb=10)
+        collector.record_resources(cpu_percent=60, memory_mb=30)
+    resources = run.report.resources
+    assert resources["samples"] == 2
+    assert resources["cpu_utilization"] == {"avg": 0.4, "peak": 0.6}
+    assert resources["rss_bytes"] == {"avg": 20 * 1024 * 1024, "peak": 30 * 1024 * 1024}
+
+
+def test_where_psutil_samples_the_records_are_left_to_their_own_file(
+    collector: opm.MetricsCollector,
+) -> None:
+    """Mixing two sources would make an average of neither."""
+    with opm.run("r") as run:
+        collector.record_resources(cpu_percent=5, memory_mb=1)
+    assert run.report.resources["rss_bytes"]["peak"] > 5 * 1024 * 1024
+    assert collector.resources["peak_memory_mb"] == 1
+
+
+def test_resources_reach_the_metrics_where_psutil_does_not(tmp_path: Path) -> None:
+    """In a program that never had psutil read, they are the process's gauges."""
+    done = run_python(
+        "import otel_pipeline_metrics as opm\n"
+        "from opentelemetry import metrics\n"
+        "from opentelemetry.sdk.metrics import MeterProvider\n"
+        "from opentelemetry.sdk.metrics.export import InMemoryMetricReader\n"
+        "reader = InMemoryMetricReader()\n"
+        "metrics.set_meter_provider(MeterProvider([reader]))\n"
+        "opm.get_metrics_collector().record_resources(37.5, 64)\n"
+        "for r in reader.get_metrics_data().resource_metrics:\n"
+        "    for s in r.scope_metrics:\n"
+        "        for m in s.metrics:\n"
+        "            for p in m.data.data_points: print(m.name, p.value)\n",
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    values = dict(line.split() for line in done.stdout.splitlines())
+    assert float(values["process.cpu.utilization"]) == 0.375
+    assert int(values["process.memory.usage"]) == 64 * 1024 * 1024
+
+
+def test_spans_are_not_made_up(captured: Captured, collector: opm.MetricsCollector) -> None:
+    """When it began is not known, so a record is no span."""
+    captured.configure(console=False)
+    with opm.run("r", resources=False):
+        collector.record_stage("s", 1.0)
+    assert captured.span_names() == ["run r"]

@@ -1,0 +1,47 @@
+"""A pipeline's process whose collector misbehaves.
+
+Usage: python -m tests.system.faults.collector.child SPANS SECONDS OUTCOME
+
+Makes SPANS spans, evenly over SECONDS, and one stage's worth of metrics. Prints a line of JSON
+as the program's own work ends, and another when all is over: what the ledger says. OUTCOME is
+`return` or `raise`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import logging
+import sys
+import time
+
+from opentelemetry import trace
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._lifecycle import configure
+
+
+@opm.stage("square")
+def square(number: int) -> int:
+    return number * number
+
+
+def main(spans: int, seconds: float, outcome: str) -> None:
+    logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
+    # registered before ours, so it runs after it
+    atexit.register(lambda: print(json.dumps(export.stats()), flush=True))
+    opm.configure(service_name="faults")
+    export = configure._export
+    assert export is not None
+    tracer = trace.get_tracer("faults")
+    started = time.monotonic()
+    for number in range(spans):
+        time.sleep(max(0.0, started + seconds * number / spans - time.monotonic()))
+        tracer.start_span(f"work-{number:06d}").end()
+    result = sum(map(square, range(10)))
+    print(json.dumps({"result": result, "ending": time.time()}), flush=True)
+    if outcome == "raise":
+        raise ValueError("the pipeline's own")
+
+
+main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3])

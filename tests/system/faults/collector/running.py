@@ -1,0 +1,82 @@
+"""Runs the pipeline's process and reads what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parents[4]
+SLACK_S = 0.5
+
+
+class Ended(NamedTuple):
+    """How a pipeline's process ended."""
+
+    result: int
+    stats: dict[str, Any]
+    exit_s: float
+    """From the end of the program's own work to the end of the process."""
+    code: int
+    stderr: str
+
+
+class Pipeline:
+    """The process, running."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        protocol: str,
+        *,
+        spans: int,
+        seconds: float = 0.0,
+        outcome: str = "return",
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("OTEL_")}
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                *("-m", "tests.system.faults.collector.child"),
+                *(str(spans), str(seconds), outcome),
+            ],
+            env={
+                **clean,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT": str(timeout_s),
+                **(env or {}),
+            },
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait(self, timeout_s: float = 60) -> Ended:
+        """Wait for its end."""
+        stdout, stderr = self._process.communicate(timeout=timeout_s)
+        ended = time.time()
+        lines = stdout.splitlines()
+        assert len(lines) == 2, stderr
+        own, stats = map(json.loads, lines)
+        return Ended(own["result"], stats, ended - own["ending"], self._process.returncode, stderr)
+
+
+def check_ledger(stats: dict[str, Any]) -> None:
+    """Everything that was created is somewhere, and once."""
+    for name in ("spans", "metric_points"):
+        ledger = dict(stats[name])
+        created = ledger.pop("created")
+        assert created == sum(ledger.values()), stats
+        assert min(ledger.values()) >= 0, stats
+        assert ledger["pending"] == 0, stats

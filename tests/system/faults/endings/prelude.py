@@ -1,0 +1,112 @@
+"""What every program here begins with: `from tests.system.faults.endings.prelude import *`.
+
+The same program runs bare, where `opm` is a stand-in that does nothing, and instrumented. It is
+told how by variables: OPM_BARE, and OPM_OUT, a directory for what it has to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.system.faults.endings import bare
+
+__all__ = [
+    "BARE", "asyncio", "fails", "kill", "later", "logging", "moment", "opm", "os",
+    "record_meanwhile", "report", "say_stats", "signal", "sys", "threading", "time", "works",
+]  # fmt: skip
+
+OUT = Path(os.environ["OPM_OUT"])
+BARE = "OPM_BARE" in os.environ
+opm: Any = bare
+
+
+def say_stats() -> None:
+    """Write down the ledger, as it is after the last flush."""
+    (OUT / "stats.json").write_text(json.dumps(opm.stats()))
+
+
+if not BARE:
+    import otel_pipeline_metrics as opm
+    from otel_pipeline_metrics._core.process import signals
+
+    # registered before ours, so it runs after it
+    atexit.register(say_stats)
+    opm.configure(service_name="endings", console=False)
+    signals.at_end.append(say_stats)
+
+
+def report(name: str = "report") -> str:
+    """Where a run's report goes."""
+    return str(OUT / f"{name}.json")
+
+
+@opm.stage("work")
+def work(number: int) -> int:
+    return number * number
+
+
+@opm.stage("fails")
+def fails() -> None:
+    raise ValueError("the pipeline's own")
+
+
+def works(calls: int = 100) -> int:
+    """The pipeline's work; every tenth call fails besides."""
+    total = 0
+    for number in range(calls):
+        total += work(number)
+        if number % 10 == 0:
+            try:
+                fails()
+            except ValueError:
+                total += 1
+    return total
+
+
+@opm.stage("busy")
+def busy() -> None:
+    """One more invocation."""
+
+
+def record_meanwhile() -> None:
+    """Let four threads enter a stage again and again, to the very end."""
+
+    def go_on() -> None:
+        while True:
+            busy()
+            time.sleep(0.0005)
+
+    for _ in range(4):
+        threading.Thread(target=go_on, daemon=True).start()
+
+
+def moment() -> None:
+    """Note that the program's own work is over: from here on the time to its exit counts."""
+    (OUT / "moment").write_text(str(time.time()))
+
+
+def kill(number: int = signal.SIGTERM) -> None:
+    """Send this process a signal, and wait for what it does."""
+    moment()
+    os.kill(os.getpid(), number)
+    time.sleep(5)
+
+
+def later(seconds: float, number: int) -> None:
+    """Send this process a signal after a while, whatever it does then."""
+
+    def send() -> None:
+        time.sleep(seconds)
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=send, daemon=True).start()

@@ -1,0 +1,314 @@
+"""Whatever happens, in whatever order: every call is counted, and every span is somewhere.
+
+After each step of a random program the ledger is compared with what the program itself knows: what
+it made, what the backend took, what is on disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import tempfile
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import settings as _settings
+from otel_pipeline_metrics._export import exporters, flush
+from otel_pipeline_metrics._export.background import wait_for
+from otel_pipeline_metrics._export.delivery import delivery
+from otel_pipeline_metrics._export.delivery.spool import Spool
+from otel_pipeline_metrics._lifecycle import configure
+from tests.lifecycle.configure.support import clean_slate
+from tests.system.faults.backend import FAULTS, Backend, Fault
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._export.flush import Telemetry
+
+FLUSH_S = 5.0
+"""A backend in the process needs milliseconds of it, even where the machine is busy."""
+HANGING_S = 0.05
+"""As much a backend that hangs may cost."""
+PATIENCE_S = 1.0
+CHILD_S = 20
+NEVER_MS = "3600000"
+STAGES = ("extract", "transform", "load")
+
+
+@dataclass
+class Configured:
+    """One `configure()`, and what this program has made since."""
+
+    export: Telemetry
+    sampled: bool
+    spool: Path | None
+    created: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    told: bool = True
+    """Whether the backend has been told of every call so far."""
+
+
+class Life(RuleBasedStateMachine):
+    """A program's life, from `configure()` to `shutdown()`, with faults in between."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.slate = clean_slate()
+        self.slate.__enter__()
+        self.load = exporters.load
+        self.directory = tempfile.TemporaryDirectory()
+        self.backend = Backend()
+        self.backend.install()
+        self.fault: Fault = "none"
+        self.current: Configured | None = None
+        self.all: list[Configured] = []
+        # what is called before the first configure() is told to what that configures
+        self.early: Counter[str] | None = Counter()
+        self.runs: list[tuple[opm.Run, Counter[str], Configured | None]] = []
+
+    def teardown(self) -> None:
+        if not hasattr(self, "slate"):
+            return
+        self.fails("none")
+        for run, _, _ in reversed(self.runs):
+            run.__exit__(None, None, None)
+        exporters.load = self.load
+        self.slate.__exit__(None, None, None)
+        self.directory.cleanup()
+
+    # --- steps -------------------------------------------------------------------------------
+
+    @rule(sampled=st.booleans(), spool=st.sampled_from(["none", "room", "full"]))
+    def configure(self, sampled: bool, spool: str) -> None:
+        """Begin, or begin anew: what is pending then goes where it would have gone."""
+        directory = None if spool == "none" else Path(self.directory.name) / str(len(self.all))
+        self._ends()
+        os.environ["OTEL_TRACES_SAMPLER"] = "always_on" if sampled else "always_off"
+        opm.configure(
+            exporter="otlp",
+            console=False,
+            flush_timeout=self._flush_s,
+            spans_per_second=None,
+            spool=directory,
+            spool_max_bytes=1 if spool == "full" else 10**8,
+        )
+        export = configure._export
+        assert export is not None
+        self.current = Configured(export, sampled, directory)
+        if self.early:
+            self.current.calls, self.current.told = self.early, False
+        self.early = None
+        self.all.append(self.current)
+
+    @rule()
+    def shutdown(self) -> None:
+        self._ends()
+        opm.shutdown()
+        self.current = self.early = None
+
+    def _ends(self) -> None:
+        if self.current is not None:
+            # what ends now and does not arrive, never will: only the ledger knows of it
+            self.current.told = self.fault in ("none", "partial")
+
+    @rule(stage=st.sampled_from(STAGES), times=st.integers(1, 4), outcome=st.sampled_from("oei"))
+    def call(self, stage: str, times: int, outcome: str) -> None:
+        """Some calls that return, fail, or count items."""
+
+        @opm.stage(stage)
+        def work() -> None:
+            if outcome == "e":
+                raise KeyError(stage)
+            if outcome == "i":
+                opm.current_stage().add_items(3)
+
+        for _ in range(times):
+            if outcome == "e":
+                with pytest.raises(KeyError):
+                    work()
+            else:
+                work()
+        self._called(stage, times)
+
+    # before the first configure(), what is more than waits for the sinks is told to nobody
+    @precondition(lambda self: self.early is None)
+    @rule(times=st.sampled_from([600, 1100, 2100]))
+    def call_often(self, times: int) -> None:
+        """More than wait for the sinks, than a batch of spans, than the queue holds."""
+        for _ in range(times):
+            with opm.stage("extract"):
+                pass
+        self._called("extract", times)
+
+    def _called(self, stage: str, times: int) -> None:
+        if self.runs:
+            self.runs[-1][1][stage] += times
+        if self.current is not None:
+            self.current.calls[stage] += times
+            self.current.created += times
+            self.current.told = False
+        elif self.early is not None:
+            self.early[stage] += times
+
+    @rule()
+    def begin_run(self) -> None:
+        run = opm.run("life", resources=False)
+        run.__enter__()
+        self.runs.append((run, Counter(), self.current))
+        if self.current is not None and not self.current.sampled:
+            self.current.created += 1
+
+    @precondition(lambda self: self.runs)
+    @rule(error=st.sampled_from([None, KeyError("k"), KeyboardInterrupt()]))
+    def end_run(self, error: BaseException | None) -> None:
+        run, calls, began_in = self.runs.pop()
+        run.__exit__(type(error) if error else None, error, None)
+        if began_in is not None and began_in.sampled:
+            began_in.created += 1  # where it is dropped, unless that is still in force
+        counted = {stage["name"]: stage["count"] for stage in run.report.stages}
+        assert counted == dict(calls)
+        assert run.report.run["partial"] == (error is not None)
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def flush(self) -> None:
+        assert self.current is not None
+        report = self.current.export.flush(self._flush_s)
+        if self.fault in ("none", "partial"):
+            self.current.told = True
+        else:
+            assert not report.ok or not self.current.created
+
+    @precondition(lambda self: self.current is not None and self.current.spool is None)
+    @rule(times=st.integers(1, 4))
+    def fork(self, times: int) -> None:
+        """A child counts from zero what it does itself, and takes nothing from its parent."""
+        assert self.current is not None
+        receiver, sender = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: there are threads
+            child = os.fork()
+        if not child:
+            signal.alarm(CHILD_S)
+            os.write(sender, json.dumps(self._in_child(times)).encode())
+            os._exit(0)
+        os.close(sender)
+        with os.fdopen(receiver) as said:
+            text = said.read()
+        assert os.waitpid(child, 0)[1] == 0
+        spans, taken, calls, parents = json.loads(text)
+        assert spans["created"] == times
+        assert spans["sampled_out"] == (0 if self.current.sampled else times)
+        assert spans["exported"] == taken
+        assert sum(spans.values()) == 2 * times
+        assert parents == 0
+        if self.fault in ("none", "partial"):
+            assert calls == times
+
+    def _in_child(self, times: int) -> list[Any]:
+        collector = self.backend.collector
+        before = collector.spans.total()
+        parents = sum(map(collector.calls, STAGES))
+        for _ in range(times):
+            with opm.stage("forked"):
+                pass
+        opm.shutdown()
+        return [
+            opm.stats()["spans"],
+            collector.spans.total() - before,
+            collector.calls("forked"),
+            sum(map(collector.calls, STAGES)) - parents,
+        ]
+
+    @rule(fault=st.sampled_from(FAULTS))
+    def fails(self, fault: Fault) -> None:
+        """From now on the backend works, or fails in this way."""
+        if fault == self.fault:
+            return
+        self.backend.fail(fault)
+        for each in self.all:
+            # what hung has failed now, and is kept or dropped
+            assert wait_for(each.export._late, time.monotonic() + PATIENCE_S)
+        self.fault = fault
+        _settings.replace(dataclasses.replace(_settings.current(), flush_timeout_s=self._flush_s))
+
+    @property
+    def _flush_s(self) -> float:
+        return HANGING_S if self.fault == "hangs" else FLUSH_S
+
+    # --- what holds after each ---------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_lost_unsaid(self) -> None:
+        """Checked again for a while: a full queue is emptied by a thread that takes its time."""
+        if not hasattr(self, "all"):
+            return
+        give_up_at = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                self._check()
+            except AssertionError:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.001)
+            else:
+                return
+
+    def _check(self) -> None:
+        for each in self.all:
+            self._check_ledger(each)
+        taken = sum(each.export.stats()["spans"]["exported"] for each in self.all)
+        assert self.backend.collector.spans.total() == taken
+        if all(each.told for each in self.all):
+            for stage in STAGES:
+                calls = sum(each.calls[stage] for each in self.all)
+                assert self.backend.collector.calls(stage) == calls
+        assert not [said for said in errors._said if said.startswith("internal")]
+
+    def _check_ledger(self, each: Configured) -> None:
+        stats = each.export.stats()
+        for ledger in (stats["spans"], stats["metric_points"]):
+            parts = {name: count for name, count in ledger.items() if name != "created"}
+            assert min(parts.values()) >= 0
+            assert ledger["created"] == sum(parts.values())
+        spans = stats["spans"]
+        assert spans["created"] == each.created
+        if not each.sampled:
+            assert spans["sampled_out"] == each.created
+        for name, kind in (("spans", "traces"), ("metric_points", "metrics")):
+            kept = 0
+            if each.spool is not None and each.spool.is_dir():
+                kept = sum(p.items for p in Spool(each.spool, 1, 1).parcels(kind))
+            assert stats[name]["spooled"] == kept
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes milliseconds, and nothing is exported but where a step says so."""
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", NEVER_MS)
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", NEVER_MS)
+    monkeypatch.setattr(flush, "GRACE_S", 0.02)
+    monkeypatch.setattr(flush, "WRITING_S", (0.01, 0.0))
+    monkeypatch.setattr(delivery, "PAUSE_S", (0.0, 0.0))
+
+
+TestLife = pytest.mark.slow(Life.TestCase)
+TestLife.settings = settings(max_examples=100, stateful_step_count=25, deadline=None)
