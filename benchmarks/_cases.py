@@ -144,7 +144,7 @@ def installed(
     tracer_provider: Any, meter_provider: Any, spans_per_second: float | None = None
 ) -> Callable[[], None]:
     """Return what puts these providers in force, without a `configure()` for each round."""
-    telemetry = sink.Telemetry(tracer_provider, meter_provider)
+    telemetry = sink.OtelSink(tracer_provider, meter_provider)
 
     def put_in_force() -> None:
         hooks.workers = None  # as in a program without queues

@@ -38,7 +38,7 @@ Watches = dict[str, Stopwatch]
 
 def measured(pipeline: Pipeline, *, real_time: bool = False) -> tuple[dict[str, Any], Watches]:
     """Run a pipeline; return its report's data, and each stage's times taken by hand."""
-    before = settings.current()
+    before = settings.settings()
     settings.replace(settings.Config(console=False))
     try:
         if real_time:

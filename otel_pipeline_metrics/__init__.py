@@ -80,7 +80,7 @@ __all__ = [
 
 
 # Unconfigured, stages report to whatever global providers the program sets.
-sink.current()
+sink.installed()
 
 
 # What is decorated before `configure()`, or without it, is judged by the environment.
@@ -88,7 +88,7 @@ if any(name in os.environ for name in _JUDGING):
     from otel_pipeline_metrics._core import privacy
     from otel_pipeline_metrics._lifecycle import arguments
 
-    privacy.put_in_force(arguments.rules_of_the_environment())
+    privacy.activate(arguments.rules_of_the_environment())
 
 
 # Loaded when first asked for: a module that only decorates functions pays for nothing else.

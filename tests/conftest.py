@@ -82,7 +82,7 @@ class Results:
         """Busy seconds of every invocation of `stage`, plain or not."""
         drain.drain()
         found = [b for b in self.batches if b.key.stage == stage]
-        return [d for b in found for d in [*b.plain, *(r.busy_s for r in b.results)]]
+        return [d for b in found for d in [*b.durations, *(r.busy_s for r in b.results)]]
 
     def sizes(self, stage: str) -> list[int]:
         """Items that came out of each invocation of `stage` that tells them."""
@@ -100,7 +100,7 @@ class Results:
 @pytest.fixture
 def results() -> Iterator[Results]:
     """What finished in this test; no telemetry is installed meanwhile."""
-    before = _sink.current()
+    before = _sink.installed()
     drain.drain()
     sink = Results()
     hooks.tracing = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import errors
-from otel_pipeline_metrics._core.counter import Tally
+from otel_pipeline_metrics._core.counter import Counter
 from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ DEFAULT_MAX_VALUES: Final = 200
 max_values = DEFAULT_MAX_VALUES
 """What `configure(max_attribute_values=)` said."""
 
-others = Tally()
+others = Counter()
 """How often a value or a name was taken for `_OTHER`."""
 
 
@@ -48,7 +48,7 @@ class Distinct:
         self._most = most
         self._seen: dict[str, set[object]] = {}
 
-    def bound(self, key: str, value: object, *, again: bool = False) -> object:
+    def limit(self, key: str, value: object, *, again: bool = False) -> object:
         """Return `value` if it is one of the first of `key`, else `_OTHER`, which is said once.
 
         Args:
@@ -63,26 +63,26 @@ class Distinct:
             return value
         most = max_values if self._most is None else self._most
         if len(seen) >= most:
-            return OTHER if again else other(key if self._most else f"values of {key}", most)
+            return OTHER if again else overflow(key if self._most else f"values of {key}", most)
         seen.add(value)
         return value
 
     def name(self, key: str, value: str, *, again: bool = False) -> str:
         """Return `bound` of a string."""
-        return str(self.bound(key, value, again=again))
+        return str(self.limit(key, value, again=again))
 
 
 def key_in(found: Mapping[str, object], key: str, what: str) -> str:
     """Return `key` if `found` has it or has room for it, else `_OTHER`."""
     if key in found or len(found) < max_values:
         return key
-    return other(what, max_values)
+    return overflow(what, max_values)
 
 
-def other(what: str, most: int) -> str:
+def overflow(what: str, most: int) -> str:
     """Count one that is one too many, such as of "stage names"; say so once; return `_OTHER`."""
     others.add()
-    errors.once(
+    errors.warn_once(
         f"cardinality of {what}",
         "there are more than %d different %s; further ones are counted together, as %s: "
         "they should be fixed words, not made from data",
@@ -93,7 +93,7 @@ def other(what: str, most: int) -> str:
     return OTHER
 
 
-names = Distinct(MAX_NAMES)
+instrument_names = Distinct(MAX_NAMES)
 """Those of queues and caches, and of what is recorded by hand, as long as the process lives."""
 
 

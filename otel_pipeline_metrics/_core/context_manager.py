@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 
-class AlsoAsync(Generic[T_co]):
+class AsyncContextMixin(Generic[T_co]):
     """Lets `async with` do what `with` does."""
 
     __slots__ = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 
-class Tally:
+class Counter:
     """Counts up."""
 
     __slots__ = ("_looks", "_up")
@@ -22,7 +22,7 @@ class Tally:
         """Count one more; `next` on a counter is atomic, adding to a number is not."""
         next(self._up)
 
-    def look(self) -> int:
+    def value(self) -> int:
         """Return the count; looking takes a number too, which is left out."""
         found = next(self._up) - self._looks
         self._looks += 1

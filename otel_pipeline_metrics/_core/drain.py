@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
-from otel_pipeline_metrics._core.process.signals import undivided
+from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.records import Batch, QueueBatch, TimeInStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.records import Sink, StageResult
-    from otel_pipeline_metrics._core.series import QueueSeries, Scope, Series
+    from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
     from otel_pipeline_metrics._core.stage_id import StageId
 
 
@@ -74,7 +74,7 @@ def drain(then: Callable[[], None] | None = None) -> bool:
         if then is not None:
             then()
 
-    return _alone(everything, DRAIN_WAIT_S)
+    return _with_drain_lock(everything, DRAIN_WAIT_S)
 
 
 def drain_series(series: Series) -> None:
@@ -82,15 +82,15 @@ def drain_series(series: Series) -> None:
 
     However much has come together meanwhile, one call pays for no more than the bound.
     """
-    _alone(lambda: _hand_on(series, PENDING_BOUND), 0)
+    _with_drain_lock(lambda: _flush_series(series, PENDING_BOUND), 0)
 
 
-def drain_queue(scope: Scope, queue: QueueSeries) -> None:
+def drain_queue(scope: RunScope, queue: QueueSeries) -> None:
     """Hand on one queue, unless somebody is draining now."""
-    _alone(lambda: _hand_on_queue(scope, queue), 0)
+    _with_drain_lock(lambda: _hand_on_queue(scope, queue), 0)
 
 
-def _alone(work: Callable[[], None], wait_s: float) -> bool:
+def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
     """Do a draining while nobody else does one; False if they did for as long as `wait_s`.
 
     The lock is only ever taken by a `with`, and where it looked free: after an `acquire()` of its
@@ -108,7 +108,7 @@ def _alone(work: Callable[[], None], wait_s: float) -> bool:
             return False
         _wanted_until = give_up_at
         time.sleep(DRAIN_LOOK_S)
-    undivided(lambda: _locked(work, here))
+    deferring_signals(lambda: _locked(work, here))
     return True
 
 
@@ -122,7 +122,7 @@ def _locked(work: Callable[[], None], here: int) -> None:
             work()
         except BaseException as error:
             if not isinstance(error, Exception) or errors.from_signal_handler(error):
-                errors.once(
+                errors.warn_once(
                     "draining",
                     "%s struck while finished calls were being handed on: up to %d of a stage may "
                     "be missing from reports, which show them as in flight, and from metrics",
@@ -134,10 +134,10 @@ def _locked(work: Callable[[], None], here: int) -> None:
             _drainer = 0
 
 
-def _drain_scope(scope: Scope) -> None:
+def _drain_scope(scope: RunScope) -> None:
     for series in list(scope.series.values()):
         if series.pending or series.queued:
-            _hand_on(series)
+            _flush_series(series)
     for queue in list(scope.queues.values()):
         if queue.waits:
             _hand_on_queue(scope, queue)
@@ -146,33 +146,33 @@ def _drain_scope(scope: Scope) -> None:
         _series.ended_scopes.add(scope)
 
 
-def _hand_on(series: Series, most: int | None = None) -> None:
+def _flush_series(series: Series, most: int | None = None) -> None:
     begun = len(series.begun)
     del series.begun[:begun]
     series.begun_before += begun
-    plain, results = _take(series.plain, most), _take(series.results, most)
-    sizes = _take(series.sizes, most)
+    plain, results = _pop_front(series.durations, most), _pop_front(series.results, most)
+    sizes = _pop_front(series.sizes, most)
     ended = len(plain) + len(results)
     series.ended_before += ended
     try:
-        _tell_of(series, plain, results, sizes)
+        _build_batch(series, plain, results, sizes)
     except BaseException:
         # A signal handler's: who knows which sink has them? So they stay in flight, as reports say.
         series.ended_before -= ended
         raise
 
 
-def _tell_of(
+def _build_batch(
     series: Series, plain: list[float], results: list[StageResult], sizes: list[int]
 ) -> None:
     plain.sort()
     if not series.queued and series.states:
         # told as the invocations' own times, should the workers' become known later
-        series.told.busy += sum(plain) + sum(result.busy_s for result in results)
+        series.reported.busy += sum(plain) + sum(result.busy_s for result in results)
     time = _time_since_told(series)
     if not (plain or results or sizes or time):
         return
-    series.learn(plain)
+    series.update_slow_threshold(plain)
     exemplars, series.exemplars = series.exemplars, {}
     batch = Batch(
         series.key,
@@ -183,7 +183,7 @@ def _tell_of(
         tuple(exemplars.values()),
         sizes,
     )
-    _tell(series.scope, lambda sink: sink.accept(batch))
+    _send_to_sinks(series.scope, lambda sink: sink.accept(batch))
 
 
 def _time_since_told(series: Series) -> TimeInStates | None:
@@ -195,26 +195,26 @@ def _time_since_told(series: Series) -> TimeInStates | None:
         now.busy += spent.busy
         now.idle += spent.idle
         now.blocked += spent.blocked
-    told, series.told = series.told, now
+    told, series.reported = series.reported, now
     return TimeInStates(now.busy - told.busy, now.idle - told.idle, now.blocked - told.blocked)
 
 
-def _hand_on_queue(scope: Scope, queue: QueueSeries) -> None:
-    waits = _take(queue.waits)
+def _hand_on_queue(scope: RunScope, queue: QueueSeries) -> None:
+    waits = _pop_front(queue.waits)
     waits.sort()
     batch = QueueBatch(queue.name, waits)
-    _tell(scope, lambda sink: sink.accept_queue(batch))
+    _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))
 
 
-def _tell(scope: Scope, tell: Callable[[Sink], None]) -> None:
+def _send_to_sinks(scope: RunScope, tell: Callable[[Sink], None]) -> None:
     for sink in (*_sinks, *scope.sinks):
         try:
             tell(sink)
         except Exception:  # noqa: BLE001 - one sink must not take the others' numbers
-            errors.fault(f"sink {type(sink).__name__}")
+            errors.log_internal_error(f"sink {type(sink).__name__}")
 
 
-def _take(waiting: list[T], most: int | None = None) -> list[T]:
+def _pop_front(waiting: list[T], most: int | None = None) -> list[T]:
     # appends go to the end and only the holder of the lock deletes, so this loses nothing
     count = len(waiting) if most is None else min(most, len(waiting))
     taken = waiting[:count]

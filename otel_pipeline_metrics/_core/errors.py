@@ -28,7 +28,7 @@ _MOST_SAID: Final = 1000
 """Different warnings that are given in all; so many come of keys that are made from data."""
 
 
-def fault(where: str) -> None:
+def log_internal_error(where: str) -> None:
     """Report the exception being handled as a fault of ours in `where`, once a process.
 
     It is raised again if a signal handler of the program's raised it: then it is no fault of ours,
@@ -68,7 +68,7 @@ def _code_of(handler: Any) -> Any:
     return getattr(handler, "__code__", None)
 
 
-def once(key: str, message: str, *args: object) -> None:
+def warn_once(key: str, message: str, *args: object) -> None:
     """Log a warning once a process for each `key`."""
     if key in _said or len(_said) > _MOST_SAID:
         return
@@ -84,7 +84,7 @@ def reset() -> None:
     _said.clear()
 
 
-class guarded:  # noqa: N801 - reads as a word in `with guarded("...")`
+class suppress_errors:  # noqa: N801 - reads as a word in `with guarded("...")`
     """`with guarded("place"):` around our own work, never around the user's."""
 
     __slots__ = ("_where",)
@@ -104,5 +104,5 @@ class guarded:  # noqa: N801 - reads as a word in `with guarded("...")`
         """Swallow and report an `Exception`; let everything else through."""
         if not isinstance(error, Exception) or raise_faults or from_signal_handler(error):
             return False
-        fault(self._where)
+        log_internal_error(self._where)
         return True

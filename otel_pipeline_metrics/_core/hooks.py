@@ -25,10 +25,10 @@ class Tracing(Protocol):
     def close(self, cell: Cell, elapsed: float) -> None:
         """End the span of an invocation that has nothing to tell but its duration."""
 
-    def handle(self, cell: Cell) -> OpenSpan:
+    def span_of(self, cell: Cell) -> OpenSpan:
         """Return what tells more of the span that is open in a cell."""
 
-    def late(self, series: Series, result: StageResult) -> Any:
+    def record_late_span(self, series: Series, result: StageResult) -> Any:
         """Make a span after the fact, if the budget allows, for what turned out worth one."""
 
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from otel_pipeline_metrics._core import errors, metric_definitions
-from otel_pipeline_metrics._core.counter import Tally
+from otel_pipeline_metrics._core.counter import Counter
 from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ _JUDGED: Final = 1000
 
 _REMEMBERED: Final = 100
 
-forbidden_keys = Tally()
+forbidden_keys = Counter()
 """Attributes that were dropped because of their key."""
-cut_messages = Tally()
+cut_messages = Counter()
 
 
 for _tally in (forbidden_keys, cut_messages):
@@ -79,7 +79,7 @@ class Rules(NamedTuple):
     error_messages: bool = False
     """Whether the messages of exceptions go on spans."""
 
-    def word_in(self, key: str, spared: frozenset[str] = frozenset()) -> str | None:
+    def forbidden_word(self, key: str, spared: frozenset[str] = frozenset()) -> str | None:
         """Return the forbidden word that `key` is or ends in; None: it may go out.
 
         Args:
@@ -104,7 +104,7 @@ class Rules(NamedTuple):
             ValueError: the rules are strict, and a key is forbidden.
         """
         for key in attributes if self.strict else ():
-            word = self.word_in(key, spared)
+            word = self.forbidden_word(key, spared)
             if word is not None:
                 raise ValueError(f"{argument}: the key {key!r} is forbidden{_because(word)}")
 
@@ -127,13 +127,13 @@ def rules() -> Rules:
     return _rules
 
 
-def put_in_force(new: Rules) -> None:
+def activate(new: Rules) -> None:
     """Judge by `new` from now on."""
     global _rules, _judged
     _rules, _judged = new, {}
 
 
-def permits(key: str) -> bool:
+def is_allowed(key: str) -> bool:
     """Tell whether an attribute with this key may go out; quick for keys that come again."""
     judged = _judged
     try:
@@ -141,7 +141,7 @@ def permits(key: str) -> bool:
     except KeyError:
         if len(judged) >= _JUDGED:
             judged.clear()
-        word = judged[key] = _rules.word_in(key)
+        word = judged[key] = _rules.forbidden_word(key)
         return word is None
 
 
@@ -154,7 +154,7 @@ def check(attributes: Mapping[str, Any], argument: str = "attributes") -> None:
     _rules.check(attributes, argument)
 
 
-def permitted(
+def drop_forbidden(
     attributes: Mapping[str, V], owner: str, spared: frozenset[str] = frozenset()
 ) -> dict[str, V]:
     """Return the attributes that may go out; the others are counted, and each key is said once.
@@ -166,16 +166,16 @@ def permitted(
     """
     kept = {}
     for key, value in attributes.items():
-        if permits(key) or (spared and _rules.word_in(key, spared) is None):
+        if is_allowed(key) or (spared and _rules.forbidden_word(key, spared) is None):
             kept[key] = value
         else:
             drop(key, owner)
     return kept
 
 
-def defined(attributes: Mapping[str, V], owner: str) -> dict[str, V]:
-    """Return `permitted` of what is defined for good, and remember what was dropped."""
-    kept = permitted(attributes, owner)
+def drop_forbidden_at_definition(attributes: Mapping[str, V], owner: str) -> dict[str, V]:
+    """Return `drop_forbidden` of what is defined for good, and remember what was dropped."""
+    kept = drop_forbidden(attributes, owner)
     for key in attributes:
         if key not in kept and len(_dropped) < _REMEMBERED:
             _dropped[owner, key] = None
@@ -185,7 +185,7 @@ def defined(attributes: Mapping[str, V], owner: str) -> dict[str, V]:
 def drop(key: str, owner: str) -> None:
     """Count an attribute that is dropped, and say its key once."""
     forbidden_keys.add()
-    errors.once(
+    errors.warn_once(
         f"forbidden key {key}",
         "the attribute %r of %s is dropped: its key is forbidden, since it may tell of a "
         "person or a secret",
@@ -209,10 +209,10 @@ _QUERY: Final = re.compile(r"(?<=[?&])([^=&\s]+)=([^&#\s'\")]+)")
 
 def message_of(error: BaseException) -> str | None:
     """Return the message of an exception for its span; None where messages are not wanted."""
-    return readable(error) if _rules.error_messages else None
+    return sanitized_message(error) if _rules.error_messages else None
 
 
-def readable(error: BaseException, as_text: Callable[[object], str] = str) -> str:
+def sanitized_message(error: BaseException, as_text: Callable[[object], str] = str) -> str:
     """Return an exception's message, cut, and without what URLs in it keep secret."""
     try:
         text = as_text(error)
@@ -233,4 +233,4 @@ def cut(text: str, length: int | None = None) -> str:
 
 
 def _hidden(pair: re.Match[str]) -> str:
-    return pair[0] if permits(pair[1]) else f"{pair[1]}=***"
+    return pair[0] if is_allowed(pair[1]) else f"{pair[1]}=***"

@@ -86,7 +86,7 @@ class Batch:
     key: StageKey
     attributes: Mapping[str, AttributeValue]
     """The attributes that the stage was defined with."""
-    plain: Sequence[float]
+    durations: Sequence[float]
     """Busy seconds of every invocation with nothing else to say: outcome ok, no waits, no
     counts but `sizes`. Most invocations are such; a bare float costs the hot path least.
     Sorted, so that a sink counts them into buckets by a few bisections."""

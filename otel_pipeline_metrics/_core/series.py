@@ -48,14 +48,15 @@ class Series:
         "begun",
         "begun_before",
         "cache",
+        "durations",
         "ended_before",
         "exemplars",
         "key",
         "late_left",
         "passed",
-        "plain",
         "queued",
         "refilled_at",
+        "reported",
         "results",
         "scope",
         "sizes",
@@ -63,15 +64,14 @@ class Series:
         "spans_left",
         "spans_made",
         "states",
-        "told",
     )
 
-    def __init__(self, scope: Scope, stage: StageId) -> None:
+    def __init__(self, scope: RunScope, stage: StageId) -> None:
         self.scope = scope
         self.key = StageKey(scope.pipeline, stage.name, stage.kind)
         self.attributes = stage.attributes
-        self.plain: list[float] = []
-        """Busy seconds of those with nothing else to say; see `Batch.plain`."""
+        self.durations: list[float] = []
+        """Busy seconds of those with nothing else to say; see `Batch.durations`."""
         self.sizes: list[int] = []
         """Items that came out, of those of `plain` that tell; see `Batch.sizes`."""
         self.results: list[StageResult] = []
@@ -83,7 +83,7 @@ class Series:
         """By worker: its time in each state since the scope began; empty without queues."""
         self.queued = False
         """Whether a worker of it has met an instrumented queue: then its waits are seen."""
-        self.told = TimeInStates()
+        self.reported = TimeInStates()
         """The time in states that sinks know of."""
         self.cache: Any = None
         """For the tracer: span attributes that are the same for every execution."""
@@ -92,9 +92,9 @@ class Series:
         self.spans_made = 0
         self.passed = 0
         """Invocations that went without a span since the last batch."""
-        self.grant_spans()
+        self.reset_budget()
 
-    def grant_spans(self) -> None:
+    def reset_budget(self) -> None:
         """Begin the span budget anew."""
         rate = hooks.spans_per_second
         burst = math.inf if rate is None else SPAN_BURST if rate else 0
@@ -109,15 +109,15 @@ class Series:
     @property
     def pending(self) -> bool:
         """Whether something waits for the sinks."""
-        return bool(self.plain or self.results or self.sizes)
+        return bool(self.durations or self.results or self.sizes)
 
     @property
     def active(self) -> int:
         """How many are in progress."""
-        ended = self.ended_before + len(self.plain) + len(self.results)
+        ended = self.ended_before + len(self.durations) + len(self.results)
         return max(0, self.begun_before + len(self.begun) - ended)
 
-    def replenish(self) -> bool:
+    def refill(self) -> bool:
         """Let the span budget grow with time; tell whether there is some."""
         rate = hooks.spans_per_second
         if rate is None:
@@ -131,15 +131,15 @@ class Series:
         self.late_left = min(SPAN_BURST, self.late_left + more)
         return True
 
-    def goes_without(self) -> bool:
+    def skip_span(self) -> bool:
         """Tell whether an invocation has no span, the budget being spent; look now and then."""
         self.passed += 1
-        return self.passed % PASSED_AT_ONCE != 0 or not self.replenish()
+        return self.passed % PASSED_AT_ONCE != 0 or not self.refill()
 
-    def learn(self, plain: Sequence[float]) -> None:
+    def update_slow_threshold(self, plain: Sequence[float]) -> None:
         """Learn from sorted durations what is slow, while not every invocation has a span."""
         everyone, self.passed = not self.passed, 0
-        self.replenish()
+        self.refill()
         if everyone or self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
             self.slow_s = math.inf
         else:
@@ -172,7 +172,7 @@ class QueueSeries:
         self.consumers: dict[str, None] = {}
 
 
-class Scope:
+class RunScope:
     """What executions belong to: a run, or the process where there is none."""
 
     __slots__ = (
@@ -207,8 +207,8 @@ class Scope:
         return self.queues.setdefault(name, QueueSeries(name)) if found is None else found
 
 
-process_scope = Scope()
-ambient = process_scope
+process_scope = RunScope()
+default_scope = process_scope
 """The scope of work that carries no context: the only run there is, else the process."""
 
 Cell = list[Any]
@@ -220,15 +220,15 @@ its duration is said or seen. A list of four is made at an eighth of an object's
 unlike a value in the context, it is shared with the tasks that the invocation spawns.
 """
 
-PLAIN: Final = 4
+CELL_WITHOUT_SPAN: Final = 4
 """The length of an invocation's cell without a span."""
 
-current: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
+active_cell: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
-scopes: dict[Scope, None] = {process_scope: None}
-ended_scopes: WeakSet[Scope] = WeakSet()
+scopes: dict[RunScope, None] = {process_scope: None}
+ended_scopes: WeakSet[RunScope] = WeakSet()
 """Runs that are over, while a task or thread that began in them may still go on."""
-_visited: dict[str, Scope] = {}
+_visited: dict[str, RunScope] = {}
 """By run id: scopes of runs in other processes whose work is done here."""
 
 
@@ -236,27 +236,27 @@ def limit_spans(per_second: float | None) -> None:
     """Give every stage a budget of spans from now on; None for no limit."""
     hooks.spans_per_second = per_second
     for series in all_series():
-        series.grant_spans()
+        series.reset_budget()
 
 
-def current_scope() -> Scope:
+def current_scope() -> RunScope:
     """Return the scope that an execution opened here would belong to."""
-    found = current.get()
-    scope: Scope = ambient if found is None else found[0].scope
+    found = active_cell.get()
+    scope: RunScope = default_scope if found is None else found[0].scope
     return scope
 
 
-def open_scope(scope: Scope) -> Token[Cell | None] | None:
+def open_scope(scope: RunScope) -> Token[Cell | None] | None:
     """Make a run's scope current, and the process's own while it is the only run.
 
     None where the garbage collector called, and it could not be made current.
     """
     scopes[scope] = None
     _settle_ambient()
-    return None if gc_safety.running_in and gc_safety.here() else current.set([scope])
+    return None if gc_safety.running_in and gc_safety.here() else active_cell.set([scope])
 
 
-def close_scope(scope: Scope, token: Token[Cell | None] | None) -> bool:
+def close_scope(scope: RunScope, token: Token[Cell | None] | None) -> bool:
     """End a run's scope; False where this is not the context that it was opened in.
 
     What is still in flight in it is drained as it ends.
@@ -266,14 +266,14 @@ def close_scope(scope: Scope, token: Token[Cell | None] | None) -> bool:
     if token is None or (gc_safety.running_in and gc_safety.here()):
         return False
     try:
-        current.reset(token)
+        active_cell.reset(token)
     except ValueError:
         # an async generator or fixture closed elsewhere: it is not current here
         return False
     return True
 
 
-def visited_scope(pipeline: str, run_id: str) -> Scope:
+def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
     """Return the scope here of a run that goes on in another process.
 
     A child that was forked during the run has it; else it is made. It never becomes ambient, and
@@ -284,7 +284,7 @@ def visited_scope(pipeline: str, run_id: str) -> Scope:
             return scope
     found = _visited.get(run_id)
     if found is None:
-        found = Scope(pipeline, run_id)
+        found = RunScope(pipeline, run_id)
         found.ended = True
         found = _visited.setdefault(run_id, found)
         ended_scopes.add(found)
@@ -296,9 +296,9 @@ def visited_scope(pipeline: str, run_id: str) -> Scope:
 
 def _settle_ambient() -> None:
     """Work that has lost its context, as threads have, belongs to the only run there is."""
-    global ambient  # noqa: PLW0603 - read on the hot path, written here only
+    global default_scope  # noqa: PLW0603 - read on the hot path, written here only
     running = [s for s in list(scopes) if s is not process_scope and not s.ended]
-    ambient = running[0] if len(running) == 1 else process_scope
+    default_scope = running[0] if len(running) == 1 else process_scope
 
 
 def all_series() -> Iterator[Series]:

@@ -57,7 +57,7 @@ class Config:
 _current = Config()
 
 
-def current() -> Config:
+def settings() -> Config:
     """Return the configuration in force; the default one where nobody called `configure()`."""
     return _current
 

@@ -49,9 +49,9 @@ def stage_id(
     if len(known) < cardinality.MAX_NAMES:
         return known.setdefault(key, StageId(name, kind, dict(attributes or {})))
     if attributes:
-        cardinality.other("sets of fixed attributes of stages", cardinality.MAX_NAMES)
+        cardinality.overflow("sets of fixed attributes of stages", cardinality.MAX_NAMES)
         return stage_id(name, kind)
-    other = cardinality.other("stage names", cardinality.MAX_NAMES)
+    other = cardinality.overflow("stage names", cardinality.MAX_NAMES)
     return known.setdefault((other, None, ""), StageId(other, None, {}))
 
 

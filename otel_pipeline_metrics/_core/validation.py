@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import AttributeValue
 
 
-def whole(n: object, argument: str) -> int:
+def check_count(n: object, argument: str) -> int:
     """Return `n` as a count, or raise what says why it is none."""
     if isinstance(n, bool):
         raise TypeError(f"{argument} must be an integer, not bool")

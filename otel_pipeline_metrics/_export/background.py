@@ -17,7 +17,7 @@ import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Literal
 
-from otel_pipeline_metrics._core.errors import fault
+from otel_pipeline_metrics._core.errors import log_internal_error
 from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Collector = Literal["ok", "unreachable", "off"]
 
 
-class Job:
+class BackgroundCall:
     """One call for a lane, and how it went."""
 
     def __init__(self, call: Callable[[], object]) -> None:
@@ -54,7 +54,7 @@ class Job:
         return self._done.is_set()
 
 
-class Lane:
+class BackgroundThread:
     """A daemon thread that takes jobs one after the other.
 
     It holds nothing but its queue, so it keeps no provider alive.
@@ -79,12 +79,12 @@ class Lane:
 
     def _start(self) -> None:
         self._pid = os.getpid()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[BackgroundCall | None] = SimpleQueue()
         threading.Thread(target=_work, args=(self._jobs,), name=self._name, daemon=True).start()
 
-    def submit(self, call: Callable[[], object]) -> Job:
+    def submit(self, call: Callable[[], object]) -> BackgroundCall:
         """Hand `call` to the thread; jobs left over from before come first."""
-        job = Job(call)
+        job = BackgroundCall(call)
         if os.getpid() != self._pid:  # threads do not survive a fork
             try:
                 self._start()
@@ -103,7 +103,7 @@ class Lane:
             self._jobs.put(None)
 
 
-def _work(jobs: SimpleQueue[Job | None]) -> None:
+def _work(jobs: SimpleQueue[BackgroundCall | None]) -> None:
     while True:
         job = jobs.get()
         if job is None:
@@ -111,9 +111,9 @@ def _work(jobs: SimpleQueue[Job | None]) -> None:
         try:
             job.run()
         except BaseException:  # noqa: BLE001 - an exporter's sys.exit must not end the lane
-            fault("flush lane")
+            log_internal_error("flush lane")
 
 
-def wait_for(jobs: Iterable[Job], deadline: float) -> bool:
+def wait_for(jobs: Iterable[BackgroundCall], deadline: float) -> bool:
     """Say whether all `jobs` are done, waiting until `deadline` at most."""
     return all(job.wait(deadline) for job in jobs)

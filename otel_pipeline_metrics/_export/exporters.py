@@ -18,9 +18,9 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export import console
 from otel_pipeline_metrics._export.delivery import responses
 from otel_pipeline_metrics._export.delivery.counting_exporters import (
-    Account,
     CountingMetricExporter,
     CountingSpanExporter,
+    ExportLedger,
 )
 from otel_pipeline_metrics._export.delivery.counting_processor import CountingBatchProcessor
 from otel_pipeline_metrics._export.environment import (
@@ -103,7 +103,7 @@ def span_processors(
     built: list[tuple[SpanProcessor, CountingSpanExporter]] = []
     for name in plan.traces:
         account = _account(plan, "traces", name, said)
-        with _sparing(account):
+        with _skip_if_unbuildable(account):
             if name == "console":
                 counting = CountingSpanExporter(console.ConsoleSpanExporter(), account)
                 built.append((console.ConsoleSpanProcessor(counting), counting))
@@ -125,15 +125,15 @@ def span_processors(
 
 def metric_readers(
     plan: ExportPlan, said: set[str], spool: Spool | None = None
-) -> list[tuple[MetricReader, CountingMetricExporter | None, Account]]:
+) -> list[tuple[MetricReader, CountingMetricExporter | None, ExportLedger]]:
     """Build a reader for each exporter of metrics that can be built.
 
     A reader that is pulled, such as Prometheus', has no exporter to count at.
     """
-    built: list[tuple[MetricReader, CountingMetricExporter | None, Account]] = []
+    built: list[tuple[MetricReader, CountingMetricExporter | None, ExportLedger]] = []
     for name in plan.metrics:
         account = _account(plan, "metrics", name, said)
-        with _sparing(account):
+        with _skip_if_unbuildable(account):
             exporter, watched = (
                 (console.ConsoleMetricExporter(), False)
                 if name == "console"
@@ -166,9 +166,9 @@ def describe(plan: ExportPlan, signal: Signal, name: str) -> tuple[str, str]:
     return _KINDS[protocol], endpoint(_effective(plan), signal, protocol)
 
 
-def _account(plan: ExportPlan, signal: Signal, name: str, said: set[str]) -> Account:
+def _account(plan: ExportPlan, signal: Signal, name: str, said: set[str]) -> ExportLedger:
     kind, target = describe(plan, signal, name)
-    return Account(signal, kind, target, remote=name != "console", said=said)
+    return ExportLedger(signal, kind, target, remote=name != "console", said=said)
 
 
 def _effective(plan: ExportPlan) -> dict[str, str]:
@@ -187,7 +187,7 @@ def _protocol(plan: ExportPlan, signal: Signal, name: str) -> Protocol | None:
 
 
 @contextmanager
-def _sparing(account: Account) -> Iterator[None]:
+def _skip_if_unbuildable(account: ExportLedger) -> Iterator[None]:
     """Turn what an exporter's constructor raises into one warning."""
     try:
         yield
@@ -209,7 +209,7 @@ def _again(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] | N
 
     def make() -> Any:
         if over_grpc and responses.grpc_is_lost_to_children():
-            errors.once(
+            errors.warn_once(
                 "gRPC after a fork",
                 "GRPC_ENABLE_FORK_SUPPORT is off: gRPC would crash in a forked process, so what "
                 "it measures is not exported",
@@ -225,7 +225,7 @@ def load(plan: ExportPlan, signal: Signal, name: str) -> tuple[Any, bool]:
     """Build an exporter; say whether what it sends can be watched."""
     protocol = _protocol(plan, signal, name)
     if protocol in _CLASSES:
-        build = responses.over_grpc if protocol == "grpc" else responses.over_http
+        build = responses.build_grpc if protocol == "grpc" else responses.build_http
         return build(_CLASSES[protocol](signal), signal, timeout=plan.timeout_s(signal))
     if protocol == "http/json":
         exporter = _entry_point(signal, JSON_ENTRY_POINT)

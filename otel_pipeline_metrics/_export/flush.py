@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export.background import Collector, Job, Lane, wait_for
+from otel_pipeline_metrics._export.background import (
+    BackgroundCall,
+    BackgroundThread,
+    Collector,
+    wait_for,
+)
 from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
-from otel_pipeline_metrics._export.delivery.ledger import Ledger
+from otel_pipeline_metrics._export.delivery.ledger import LedgerSnapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._export.background import Collector
     from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
-    from otel_pipeline_metrics._export.delivery.ledger import Account
+    from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
     from otel_pipeline_metrics._export.environment import Signal
     from otel_pipeline_metrics._export.exporters import Counted
 
@@ -52,7 +57,7 @@ class ExporterInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Side:
+class SignalPipeline:
     """One signal: its provider, whether we built it, and its exporters if so."""
 
     signal: Signal
@@ -62,13 +67,13 @@ class Side:
     sampler: CountingSampler | None = None
 
 
-class Telemetry:
+class ExportPipeline:
     """The providers in use. One object for each `configure()`."""
 
     def __init__(
         self,
-        traces: Side,
-        metrics: Side,
+        traces: SignalPipeline,
+        metrics: SignalPipeline,
         exporters: Sequence[ExporterInfo],
         log_filter: _log_filter.Filter | None = None,
     ) -> None:
@@ -84,15 +89,15 @@ class Telemetry:
         self._filter = log_filter
         self._last: FlushReport | None = None
         self._flush_s: float | None = None
-        self._late: Sequence[Job] = ()
+        self._late: Sequence[BackgroundCall] = ()
         self._late_s = 0.0
         self._lanes = {
-            side.signal: Lane(f"flush-{side.signal}", ready=True)
+            side.signal: BackgroundThread(f"flush-{side.signal}", ready=True)
             for side in self._sides
             if hasattr(side.provider, "force_flush")
         }
         owned = any(side.owned for side in self._sides)
-        self._stop_lane = Lane("flush-stop", ready=True) if owned else None
+        self._stop_lane = BackgroundThread("flush-stop", ready=True) if owned else None
         forking.watch(self)
 
     def after_fork(self) -> None:
@@ -101,7 +106,7 @@ class Telemetry:
         self._late = ()
 
     @property
-    def accounts(self) -> tuple[Account, ...]:
+    def accounts(self) -> tuple[ExportLedger, ...]:
         """What each exporter of ours has done so far."""
         return tuple(exporter.account for side in self._sides for exporter in side.exporters)
 
@@ -132,7 +137,7 @@ class Telemetry:
         missed_before = self._misses()
         deadline = time.monotonic() + timeout_s
         until = self._hurry(timeout_s) if ending else deadline
-        jobs: list[Job] = []
+        jobs: list[BackgroundCall] = []
         for side in self._sides:
             if side.signal in self._lanes:
                 call = _call(side, deadline, ending=ending and side.owned)
@@ -172,7 +177,7 @@ class Telemetry:
             reserve_s = min(timeout_s / 2, least_s + each_s * waiting)
         until = time.monotonic() + timeout_s - reserve_s
         for exporter in keeping:
-            exporter.carrier.hurry(until)
+            exporter.carrier.begin_shutdown(until)
         return until
 
     def _stop_trying(self) -> None:
@@ -182,7 +187,7 @@ class Telemetry:
             if self._stop_lane is not None:
                 self._stop_lane.submit(exporter.stoppable.abort)
 
-    def _end(self, jobs: Sequence[Job]) -> None:
+    def _end(self, jobs: Sequence[BackgroundCall]) -> None:
         """Make late exporters give up, settle the accounts and let the threads go."""
         exporters = [exporter for side in self._sides for exporter in side.exporters]
         if not all(job.done for job in jobs):
@@ -194,7 +199,7 @@ class Telemetry:
                     self._stop_lane.submit(exporter.stoppable.abort)
             wait_for(jobs, grace)
         for exporter in exporters:
-            exporter.account.write_off()
+            exporter.account.close()
             exporter.carrier.close()
         self._say_what_was_lost()
         if self._filter is not None:
@@ -214,7 +219,7 @@ class Telemetry:
             logger.warning("%s", "; ".join(said))
 
     @property
-    def _kept(self) -> list[Account]:
+    def _kept(self) -> list[ExportLedger]:
         return [exporter.account for exporter in self._keeping]
 
     def _report(self, *, ok: bool, elapsed_s: float) -> FlushReport:
@@ -234,16 +239,18 @@ class Telemetry:
             metric_points_spooled=max((e.account.spooled for e in metrics.exporters), default=0),
         )
 
-    def ledger(self, signal: Signal) -> Ledger | None:
+    def ledger(self, signal: Signal) -> LedgerSnapshot | None:
         """Return what became of the spans or of the metric points; None if nobody knows.
 
         With several exporters the one that did worst speaks, and those out of the process
         before the console.
         """
         side = next(side for side in self._sides if side.signal == signal)
-        accounts = _speaking(side)
+        accounts = _authoritative(side)
         if not accounts:
-            return None if hasattr(side.provider, "force_flush") else Ledger(0, 0, 0, 0, 0, 0)
+            return (
+                None if hasattr(side.provider, "force_flush") else LedgerSnapshot(0, 0, 0, 0, 0, 0)
+            )
         worst = min(accounts, key=lambda account: account.exported)
         return worst.ledger(0 if side.sampler is None else side.sampler.left_out)
 
@@ -258,7 +265,7 @@ class Telemetry:
             "metric_points": self.ledger("metrics"),
         }
         found: dict[str, Any] = {
-            name: dict.fromkeys(Ledger._fields) if ledger is None else ledger._asdict()
+            name: dict.fromkeys(LedgerSnapshot._fields) if ledger is None else ledger._asdict()
             for name, ledger in ledgers.items()
         }
         accounts = self._kept
@@ -280,14 +287,14 @@ class Telemetry:
         return "ok" if True in tried else "off"
 
 
-def _speaking(side: Side) -> list[Account]:
+def _authoritative(side: SignalPipeline) -> list[ExportLedger]:
     accounts = [exporter.account for exporter in side.exporters]
     return [account for account in accounts if account.remote] or accounts
 
 
-def _counts(side: Side) -> tuple[int | None, int | None]:
+def _counts(side: SignalPipeline) -> tuple[int | None, int | None]:
     """Return exported and failed; with several exporters the one that did worst speaks."""
-    accounts = _speaking(side)
+    accounts = _authoritative(side)
     if not accounts:  # nothing to export, or the user's own provider, or a reader that is pulled
         return (None, None) if hasattr(side.provider, "force_flush") else (0, 0)
     return (
@@ -296,7 +303,7 @@ def _counts(side: Side) -> tuple[int | None, int | None]:
     )
 
 
-def _by_target(accounts: Iterable[Account], what: str) -> dict[str, str]:
+def _by_target(accounts: Iterable[ExportLedger], what: str) -> dict[str, str]:
     """Return `3 spans and 1 metric batch` for each target, of those counted as `what`."""
     found: dict[str, list[str]] = {}
     for account in accounts:
@@ -310,7 +317,7 @@ def _by_target(accounts: Iterable[Account], what: str) -> dict[str, str]:
     return {target: " and ".join(parts) for target, parts in found.items()}
 
 
-def _call(side: Side, deadline: float, *, ending: bool) -> Callable[[], object]:
+def _call(side: SignalPipeline, deadline: float, *, ending: bool) -> Callable[[], object]:
     """Return the call that flushes or ends one provider; made in its lane."""
 
     def call() -> object:

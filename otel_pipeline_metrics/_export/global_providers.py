@@ -27,7 +27,7 @@ def tracer_provider() -> trace.TracerProvider | None:
     try:
         provider = trace.get_tracer_provider()
     except Exception:  # noqa: BLE001 - OTEL_PYTHON_TRACER_PROVIDER names what cannot be loaded
-        errors.once("global tracer provider", "the global tracer provider cannot be loaded")
+        errors.warn_once("global tracer provider", "the global tracer provider cannot be loaded")
         return None
     if isinstance(provider, trace.ProxyTracerProvider) or provider in _ours:
         return None
@@ -39,7 +39,7 @@ def meter_provider() -> metrics.MeterProvider | None:
     try:
         provider = metrics.get_meter_provider()
     except Exception:  # noqa: BLE001 - OTEL_PYTHON_METER_PROVIDER names what cannot be loaded
-        errors.once("global meter provider", "the global meter provider cannot be loaded")
+        errors.warn_once("global meter provider", "the global meter provider cannot be loaded")
         return None
     # The proxy's class is private; only its name tells.
     if type(provider).__name__ == "_ProxyMeterProvider" or provider in _ours:
@@ -85,7 +85,7 @@ def _reopen(module: ModuleType | None, name: str) -> bool:
     """Let a global of ours be set again; say whether it can be."""
     once = f"{name}_SET_ONCE"
     if not (hasattr(module, name) and hasattr(module, once)):
-        errors.once(
+        errors.warn_once(
             f"reopen {name}",
             "this version of opentelemetry-api does not let the global provider of an earlier "
             "configure() be replaced: spans and metrics of other libraries keep going to it",

@@ -27,7 +27,12 @@ from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
 from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
 from otel_pipeline_metrics._export.delivery.spool import Spool, settings
 from otel_pipeline_metrics._export.environment_checks import secrets
-from otel_pipeline_metrics._export.flush import ExporterInfo, FlushReport, Side, Telemetry
+from otel_pipeline_metrics._export.flush import (
+    ExporterInfo,
+    ExportPipeline,
+    FlushReport,
+    SignalPipeline,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,10 +41,10 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
 
 
-__all__ = ["ExporterInfo", "FlushReport", "Telemetry", "build"]
+__all__ = ["ExportPipeline", "ExporterInfo", "FlushReport", "build"]
 
 
-def build(config: Config) -> Telemetry:
+def build(config: Config) -> ExportPipeline:
     """Return the providers that `config` and the environment ask for.
 
     Never raises for what the environment holds: that becomes a warning and a default. Call
@@ -47,24 +52,24 @@ def build(config: Config) -> Telemetry:
     """
     plan = environment.plan(os.environ, config.exporters)
     sides = {
-        "traces": _theirs("traces", config.tracer_provider, plan),
-        "metrics": _theirs("metrics", config.meter_provider, plan),
+        "traces": _existing_provider("traces", config.tracer_provider, plan),
+        "metrics": _existing_provider("metrics", config.meter_provider, plan),
     }
     log_filter: _log_filter.Filter | None = None
     global_providers.forget_ours()
     if not all(sides.values()):
         for problem in plan.problems:
-            errors.once(f"environment: {problem}", "%s", problem)
+            errors.warn_once(f"environment: {problem}", "%s", problem)
         if not plan.disabled:
             log_filter = _build_missing(sides, config, plan)
     if settings(config, os.environ) is not None and not plan.disabled:
         _check_spool(sides)
     infos: list[ExporterInfo] = []
-    traces = sides["traces"] or (_nothing("traces"), ())
-    metrics = sides["metrics"] or (_nothing("metrics"), ())
+    traces = sides["traces"] or (_noop_side("traces"), ())
+    metrics = sides["metrics"] or (_noop_side("metrics"), ())
     for _side, described in (traces, metrics):
         infos.extend(described)
-    return Telemetry(traces[0], metrics[0], infos, log_filter)
+    return ExportPipeline(traces[0], metrics[0], infos, log_filter)
 
 
 def on_console(config: Config) -> bool:
@@ -72,15 +77,16 @@ def on_console(config: Config) -> bool:
     plan = environment.plan(os.environ, config.exporters)
     given = {"traces": config.tracer_provider, "metrics": config.meter_provider}
     return any(
-        "console" in plan.exporters(signal) and _theirs(signal, given[signal], plan) is None
+        "console" in plan.exporters(signal)
+        and _existing_provider(signal, given[signal], plan) is None
         for signal in environment.SIGNALS
     )
 
 
-_Described = tuple[Side, tuple[ExporterInfo, ...]]
+_Described = tuple[SignalPipeline, tuple[ExporterInfo, ...]]
 
 
-def _theirs(signal: Signal, given: Any, plan: ExportPlan) -> _Described | None:
+def _existing_provider(signal: Signal, given: Any, plan: ExportPlan) -> _Described | None:
     """Return the provider that the user gave or installed, if there is one."""
     provider, kind = given, "given"
     if provider is None and not plan.disabled:
@@ -94,14 +100,14 @@ def _theirs(signal: Signal, given: Any, plan: ExportPlan) -> _Described | None:
         return None
     of = type(provider)
     info = ExporterInfo(signal, kind, f"{of.__module__}.{of.__qualname__}")
-    return Side(signal, provider, owned=False), (info,)
+    return SignalPipeline(signal, provider, owned=False), (info,)
 
 
-def _nothing(signal: Signal) -> Side:
+def _noop_side(signal: Signal) -> SignalPipeline:
     """A signal that nobody wants costs as little as the API allows."""
     if signal == "traces":
-        return Side(signal, trace_api.NoOpTracerProvider(), owned=False)
-    return Side(signal, metrics_api.NoOpMeterProvider(), owned=False)
+        return SignalPipeline(signal, trace_api.NoOpTracerProvider(), owned=False)
+    return SignalPipeline(signal, metrics_api.NoOpMeterProvider(), owned=False)
 
 
 def _build_missing(
@@ -116,7 +122,7 @@ def _build_missing(
         for signal, make in (("traces", _build_traces), ("metrics", _build_metrics)):
             if sides[signal] is None:
                 # configure() must not fail for what the SDK dislikes
-                with errors.guarded(f"building the OpenTelemetry SDK for {signal}"):
+                with errors.suppress_errors(f"building the OpenTelemetry SDK for {signal}"):
                     resource = resource or _resource(config)
                     sides[signal] = make(plan, resource, said, spool)
     return _quieten() if any(side and side[0].owned for side in sides.values()) else None
@@ -125,7 +131,7 @@ def _build_missing(
 def _check_spool(sides: Mapping[str, _Described | None]) -> None:
     built = [exporter for side in sides.values() if side for exporter in side[0].exporters]
     if not any(exporter.account.kept_in for exporter in built):
-        errors.once(
+        errors.warn_once(
             "spool unused",
             "the spool keeps nothing here: it serves the OTLP exporters (gRPC, http/protobuf) "
             "that configure() builds, and there is none",
@@ -162,7 +168,7 @@ def _build_traces(
         for _, counting in built
     )
     counted = tuple(counting for _, counting in built)
-    return Side("traces", provider, owned=True, exporters=counted, sampler=sampler), infos
+    return SignalPipeline("traces", provider, owned=True, exporters=counted, sampler=sampler), infos
 
 
 def _build_metrics(
@@ -179,7 +185,7 @@ def _build_metrics(
     global_providers.install_meter_provider(provider)
     infos = tuple(ExporterInfo("metrics", a.kind, a.target) for _, _, a in built)
     counted = tuple(counting for _, counting, _ in built if counting is not None)
-    return Side("metrics", provider, owned=True, exporters=counted), infos
+    return SignalPipeline("metrics", provider, owned=True, exporters=counted), infos
 
 
 def _resource(config: Config) -> Resource:

@@ -16,7 +16,7 @@ from otel_pipeline_metrics._export.delivery.counting_exporters import (
     CountingMetricExporter,
     CountingSpanExporter,
 )
-from otel_pipeline_metrics._export.delivery.ledger import Account
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._export.delivery.spool import Spool, max_age_s
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _plan() -> ExportPlan:
     if plan.disabled:
         raise ReplayError("OTEL_SDK_DISABLED is true")
     for problem in plan.problems:
-        errors.once(f"environment: {problem}", "%s", problem)
+        errors.warn_once(f"environment: {problem}", "%s", problem)
     protobuf: dict[str, Any] = {
         # the same server takes both, and the answers of this one can be watched
         f"{signal}_protocol": "http/protobuf"
@@ -104,7 +104,7 @@ def _replay(
             "(a credential provider brings its own session), so nothing would be safe to delete"
         )
     log_filter.install()
-    account = Account(signal, kind, target)
+    account = ExportLedger(signal, kind, target)
     counting_type = CountingSpanExporter if signal == "traces" else CountingMetricExporter
     counting = counting_type(exporter, account, spool, watched=True)
     counting.carrier.resend(math.inf)

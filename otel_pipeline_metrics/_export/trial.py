@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from otel_pipeline_metrics._export import exporters
-from otel_pipeline_metrics._export.background import Lane
+from otel_pipeline_metrics._export.background import BackgroundThread
 from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
 from otel_pipeline_metrics._export.delivery.counting_exporters import (
     CountingMetricExporter,
     CountingSpanExporter,
 )
-from otel_pipeline_metrics._export.delivery.ledger import Account
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,8 +66,8 @@ def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outco
     providers stay what they are.
     """
     kind, target = exporters.describe(plan, signal, name)
-    account = Account(signal, kind, target)
-    account.hush()
+    account = ExportLedger(signal, kind, target)
+    account.mute()
     started = time.monotonic()
     try:
         exporter, watched = exporters.load(plan, signal, name)
@@ -85,7 +85,7 @@ def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outco
         call = _metric(counting)
     log_filter = _log_filter.Filter()
     log_filter.install()
-    lane = Lane("doctor")
+    lane = BackgroundThread("doctor")
     try:
         job = lane.submit(call)
         in_time = job.wait(started + timeout_s)

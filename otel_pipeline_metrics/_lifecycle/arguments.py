@@ -48,7 +48,7 @@ def provider(given: Any, kind: type, argument: str) -> Any:
     return given
 
 
-def names(given: object, argument: str) -> tuple[str, ...]:
+def check_names(given: object, argument: str) -> tuple[str, ...]:
     """Return a sequence of names."""
     if isinstance(given, str) or not isinstance(given, (list, tuple, set, frozenset)):
         raise TypeError(f"{argument} must be a sequence of strings, not {type(given).__name__}")
@@ -90,7 +90,7 @@ def error_messages(given: Any) -> bool:
 def forbidden_keys(given: object) -> tuple[str, ...]:
     """Return the keys that are forbidden beside those that always are."""
     more = listed(environment_variables.OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS)
-    return tuple(dict.fromkeys((*names(given, "forbidden_keys"), *more)))
+    return tuple(dict.fromkeys((*check_names(given, "forbidden_keys"), *more)))
 
 
 def max_attribute_values(given: Any) -> int:
@@ -106,7 +106,7 @@ def max_attribute_values(given: Any) -> int:
     if said.isdecimal() and int(said) > 0:
         return int(said)
     message = "%s must be a whole number above 0, not %.40r; %d is used"
-    errors.once(variable, message, variable, said, given)
+    errors.warn_once(variable, message, variable, said, given)
     return given
 
 
@@ -154,7 +154,7 @@ def flush_timeout(given: Any) -> float:
     except ValueError:
         seconds = math.nan
     if not (math.isfinite(seconds) and seconds > 0):
-        errors.once(
+        errors.warn_once(
             environment_variables.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT,
             "%s must be a positive number of seconds, not %r; %g is used",
             environment_variables.OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT,
@@ -192,5 +192,5 @@ def _true_or_false(variable: str) -> bool | None:
     """Return what a variable says; None where it is not set or says something else."""
     said = os.environ.get(variable, "").strip().lower()
     if said and said not in ("true", "false"):
-        errors.once(variable, "%s must be true or false, not %r; left out", variable, said)
+        errors.warn_once(variable, "%s must be true or false, not %r; left out", variable, said)
     return {"true": True, "false": False}.get(said)

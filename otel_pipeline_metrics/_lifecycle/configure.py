@@ -21,7 +21,7 @@ from otel_pipeline_metrics._core import (
     stage_id,
 )
 from otel_pipeline_metrics._core.process import forking, signals
-from otel_pipeline_metrics._core.process.signals import undivided
+from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.settings import Config
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._lifecycle import arguments, telemetry_stats
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.records import AttributeValue
     from otel_pipeline_metrics._core.settings import Console, ExporterName
-    from otel_pipeline_metrics._export.providers import Telemetry as Export
+    from otel_pipeline_metrics._export.providers import ExportPipeline
 
 
 _lock = threading.RLock()
-_export: Export | None = None
+_export: ExportPipeline | None = None
 _exit_registered = False
 
 
@@ -118,7 +118,7 @@ def configure(
         ),
         meter_provider=arguments.provider(meter_provider, metrics.MeterProvider, "meter_provider"),
         resource_attributes=check_attributes(resource_attributes, "resource_attributes"),
-        metric_attributes=arguments.names(metric_attributes, "metric_attributes"),
+        metric_attributes=arguments.check_names(metric_attributes, "metric_attributes"),
         console=arguments.console(console),
         spans_per_second=arguments.spans_per_second(spans_per_second),
         flush_timeout_s=arguments.flush_timeout(flush_timeout),
@@ -150,7 +150,7 @@ def configure(
         cardinality.limit(config.max_attribute_values)
         sink.set_probe("resources", install_resources)
         sink.install(
-            sink.Telemetry(
+            sink.OtelSink(
                 _export.tracer_provider,
                 _export.meter_provider,
                 config.metric_attributes,
@@ -162,7 +162,7 @@ def configure(
             _exit_registered = True
             atexit.register(_at_exit)
             signals.at_end.append(_end_export)
-        with errors.guarded("watching for SIGTERM"):
+        with errors.suppress_errors("watching for SIGTERM"):
             # providers of the user's are theirs to end; during a run they are flushed all the same
             signals.watch_always(_export.owns_tracer_provider or _export.owns_meter_provider)
 
@@ -177,7 +177,7 @@ def stats() -> dict[str, Any]:
     dropped because of their key, how often a value was one too many and became `_OTHER`, and
     how many messages were cut, since the process began.
     """
-    return telemetry_stats.stats()
+    return telemetry_stats.telemetry_stats()
 
 
 def _guarded(config: Config, *, on_console: bool) -> Config:
@@ -193,7 +193,7 @@ def _guarded(config: Config, *, on_console: bool) -> Config:
     of_resources = privacy.DESCRIBES_A_RESOURCE
     rules.check(config.resource_attributes, "resource_attributes", of_resources)
     rules.check(dict.fromkeys(config.metric_attributes), "metric_attributes")
-    defined = stage_id.with_attribute(lambda key: rules.word_in(key) is not None)
+    defined = stage_id.with_attribute(lambda key: rules.forbidden_word(key) is not None)
     if asked:
         before = [(f"stage {stage.name!r}", key) for stage, key in defined]
         before += privacy.dropped_before()
@@ -203,7 +203,7 @@ def _guarded(config: Config, *, on_console: bool) -> Config:
                 f"strict: {owner}, defined before this, has the attribute {key!r}, whose key is "
                 "forbidden: it may tell of a person or a secret"
             )
-    privacy.put_in_force(rules)
+    privacy.activate(rules)
     for stage, key in defined:
         privacy.drop(key, f"stage {stage.name!r}")
     series.withdraw(defined)
@@ -213,14 +213,14 @@ def _guarded(config: Config, *, on_console: bool) -> Config:
     )
     return dataclasses.replace(
         config,
-        resource_attributes=privacy.permitted(
+        resource_attributes=privacy.drop_forbidden(
             config.resource_attributes, "resource_attributes", of_resources
         ),
-        metric_attributes=tuple(privacy.permitted(dict.fromkeys(named), "metric_attributes")),
+        metric_attributes=tuple(privacy.drop_forbidden(dict.fromkeys(named), "metric_attributes")),
     )
 
 
-def _say_what_is_ignored(config: Config, export: Export) -> None:
+def _say_what_is_ignored(config: Config, export: ExportPipeline) -> None:
     """Providers that are there already are used as they are: what was asked for is said."""
     if not any(info.kind == "global" for info in export.exporters):
         return
@@ -250,8 +250,8 @@ def shutdown() -> None:
         settings.replace(Config())
         series.limit_spans(Config().spans_per_second)
         cardinality.limit(Config().max_attribute_values)
-        privacy.put_in_force(arguments.rules_of_the_environment())
-        with errors.guarded("watching for SIGTERM"):
+        privacy.activate(arguments.rules_of_the_environment())
+        with errors.suppress_errors("watching for SIGTERM"):
             signals.watch_always(always=False)
 
 
@@ -262,14 +262,14 @@ def _end_export() -> None:
         return
 
     def flush() -> None:
-        if not sink.current().stages.settle():
+        if not sink.installed().stages.flush():
             errors.logger.warning(
                 "what finished last is not among the metrics: it could not be handed on in time"
             )
-        export.shutdown(settings.current().flush_timeout_s)
+        export.shutdown(settings.settings().flush_timeout_s)
 
-    with errors.guarded("flushing"):
-        undivided(flush)
+    with errors.suppress_errors("flushing"):
+        deferring_signals(flush)
 
 
 def _at_exit() -> None:
@@ -302,7 +302,7 @@ def _limits_that_are_numbers() -> Iterator[None]:
         and not value.strip().isdecimal()
     }
     for name in broken:
-        errors.once(name, "%s must be a whole number; it is left out", name)
+        errors.warn_once(name, "%s must be a whole number; it is left out", name)
         del os.environ[name]
     try:
         yield

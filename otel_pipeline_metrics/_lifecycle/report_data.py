@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.records import StageKey, TimeInStates
-    from otel_pipeline_metrics._core.series import Scope
+    from otel_pipeline_metrics._core.series import RunScope
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
 
@@ -48,7 +48,7 @@ class RecordedResources:
         )
 
 
-class Gathering:
+class RunDataCollector:
     """Everything that is counted while one run lasts."""
 
     def __init__(
@@ -64,7 +64,7 @@ class Gathering:
         """Remember what the caches have counted before the run."""
         self._caches_before = {reading.name: reading for reading in caches_registry.read_all()}
 
-    def report_data(self, run: dict[str, Any], scope: Scope, now: float) -> dict[str, Any]:
+    def report_data(self, run: dict[str, Any], scope: RunScope, now: float) -> dict[str, Any]:
         """Return the data of the report.
 
         Args:
@@ -79,18 +79,18 @@ class Gathering:
             "stages": self._stages(scope, wall_s, now),
             "queues": self._queues(scope, wall_s),
             "caches": [
-                _since(reading, self._caches_before.get(reading.name))
+                delta(reading, self._caches_before.get(reading.name))
                 for reading in caches_registry.read_all()
             ],
             "resources": self._resources(started_at),
             # as of this moment, so before the last flush
-            "telemetry": telemetry_stats.at_the_end_of_a_run()
+            "telemetry": telemetry_stats.snapshot_for_report()
             | {"stage_spans": self._stage_spans(scope, traced=run["trace_id"] is not None)},
         }
         data["bottleneck"] = _verdict(data)
         return data
 
-    def _stages(self, scope: Scope, wall_s: float, now: float) -> list[dict[str, Any]]:
+    def _stages(self, scope: RunScope, wall_s: float, now: float) -> list[dict[str, Any]]:
         states: dict[StageKey, list[TimeInStates]] = {}
         for series, times in snapshot.snapshot(scope, now).items():
             states.setdefault(series.key, []).extend(times.values())
@@ -99,14 +99,14 @@ class Gathering:
             in_flight[series.key] = in_flight.get(series.key, 0) + series.active
         return self.stats.stage_list(wall_s, states, in_flight)
 
-    def _queues(self, scope: Scope, wall_s: float) -> list[dict[str, Any]]:
+    def _queues(self, scope: RunScope, wall_s: float) -> list[dict[str, Any]]:
         depths = queues_registry.sizes()
         found = self.stats.queue_list(
             wall_s, list(scope.queues.values()), queues_registry.known_capacities()
         )
         return [{**queue, "depth": depths.get(queue["name"])} for queue in found]
 
-    def _stage_spans(self, scope: Scope, *, traced: bool) -> dict[str, int | None]:
+    def _stage_spans(self, scope: RunScope, *, traced: bool) -> dict[str, int | None]:
         """Return how many invocations had a span of their own, and how many went without."""
         if not traced:
             return {"made": None, "skipped": None}
@@ -151,7 +151,7 @@ def _verdict(data: dict[str, Any]) -> dict[str, Any]:
     try:
         return analyze(data)
     except Exception:  # noqa: BLE001 - advice may fail; the numbers are what the report is for
-        errors.fault("the verdict")
+        errors.log_internal_error("the verdict")
         return {"kind": "unknown", "stage": None, "busy": None, "why": "the analysis failed"}
 
 
@@ -163,7 +163,7 @@ def _over_time(monitor: ResourceMonitor, started_at: float) -> list[list[float |
     ]
 
 
-def _since(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
+def delta(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
     """Return a cache's counts during the run, and its levels now."""
 
     def during(key: str) -> int | None:

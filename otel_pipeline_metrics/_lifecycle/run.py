@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
-from otel_pipeline_metrics._core.context_manager import AlsoAsync
+from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
-from otel_pipeline_metrics._core.process.signals import undivided
+from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
 from otel_pipeline_metrics._core.validation import _total, check_attributes, check_name
-from otel_pipeline_metrics._lifecycle.report_data import Gathering
+from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics.report import RunReport
@@ -69,7 +69,7 @@ def run(
     return Run(name, report, resources, attributes, total, live)
 
 
-class Run(AlsoAsync["Run"]):
+class Run(AsyncContextMixin["Run"]):
     """One run; what `run(...)` gives. It can be entered once."""
 
     def __init__(  # noqa: PLR0917 - made by `run` alone, which takes them by name
@@ -90,10 +90,10 @@ class Run(AlsoAsync["Run"]):
         self._path = None if report is None else Path(report)
         given = check_attributes(attributes)
         privacy.check(given)
-        self._attributes = privacy.permitted(given, f"run {name!r}") if given else given
+        self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
         interval = SAMPLE_INTERVAL_S if resources else None
-        self._gathering = Gathering(interval, self._note_loop_delay)
-        self._scope = series.Scope(self.name, self.id, (self._gathering.stats,))
+        self._gathering = RunDataCollector(interval, self._note_loop_delay)
+        self._scope = series.RunScope(self.name, self.id, (self._gathering.stats,))
         self._scope.on_resources = self._gathering.recorded.add
         self._total = _total(total)
         self._live = live
@@ -132,25 +132,25 @@ class Run(AlsoAsync["Run"]):
             raise RuntimeError(f"run {self.name!r} was entered before: call run() for each run")
         self._entered = True
         self._pid = os.getpid()
-        with errors.guarded("opening a run"):
-            telemetry = sink.current()
+        with errors.suppress_errors("opening a run"):
+            telemetry = sink.installed()
             self._runs = telemetry.runs
             self._runs.started(self.name, self.id)
             self._span = telemetry.spans.start_run(self._scope, self._attributes)
-        with errors.guarded("a run's resources"):
+        with errors.suppress_errors("a run's resources"):
             if self._gathering.monitor is not None:
                 sink.add_probe("resources", install_resources)
                 self._gathering.monitor.start()
                 self._gathering.heartbeat.start()
-        with errors.guarded("a run's caches"):
+        with errors.suppress_errors("a run's caches"):
             self._gathering.begin()
         self._token = series.open_scope(self._scope)
         self._started_unix = clock.unix()
         self._started_at = clock.now()
-        with errors.guarded("watching for SIGTERM"):
+        with errors.suppress_errors("watching for SIGTERM"):
             signals.watch(self)
         if self._live:
-            with errors.guarded("the live view"):
+            with errors.suppress_errors("the live view"):
                 self._view = Live(lambda: self.report)
                 self._view.start()
         return self
@@ -171,18 +171,18 @@ class Run(AlsoAsync["Run"]):
             self._error_type = qualified_name(type(error))
             self._message = privacy.message_of(error)
         here = series.close_scope(self._scope, self._token)
-        with errors.guarded("the live view"):
+        with errors.suppress_errors("the live view"):
             if self._view is not None:
                 self._view.stop()
-        with errors.guarded("a run's resources"):
+        with errors.suppress_errors("a run's resources"):
             if self._gathering.monitor is not None:
                 self._gathering.heartbeat.stop()
                 self._gathering.monitor.stop()
-        with errors.guarded("closing a run"):
+        with errors.suppress_errors("closing a run"):
             self._end_telemetry(here)
-        with errors.guarded("a run's report"):
-            _show(*undivided(self._finish))
-        with errors.guarded("watching for SIGTERM"):
+        with errors.suppress_errors("a run's report"):
+            _show(*deferring_signals(self._finish))
+        with errors.suppress_errors("watching for SIGTERM"):
             signals.forget(self)
 
     def _finish(self) -> tuple[RunReport, Path | None]:
@@ -199,12 +199,12 @@ class Run(AlsoAsync["Run"]):
 
     def _leave_to_parent(self) -> None:
         """Leave the block in a child that was forked inside: the run and its report stay there."""
-        with errors.guarded("leaving the parent's run"):
+        with errors.suppress_errors("leaving the parent's run"):
             here = self._token is not None and series.close_scope(self._scope, self._token)
             if here and self._span is not None:
                 self._span.leave()
 
-    def terminated(self) -> None:
+    def on_sigterm(self) -> None:
         """Write the report as far as it has got: the process is about to be ended."""
         if self._final is not None:
             return
@@ -224,7 +224,7 @@ class Run(AlsoAsync["Run"]):
         wall_s = (self._ended_at or clock.now()) - self._started_at
         # cancellation and timeout are told by the result; error.type belongs to failures
         error_type = self._error_type if result == "failure" else None
-        with errors.guarded("ending a run's span"):
+        with errors.suppress_errors("ending a run's span"):
             if self._span is not None:
                 context = self._span.end(result, error_type, self._message, detach=here)
         if self._runs is not None:
@@ -282,7 +282,7 @@ def _result_of(error: BaseException | None) -> Result:
 def _show(report: RunReport, written: Path | None) -> None:
     """Show the summary once: on the console if there is one, else in the log."""
     where = f"\n\nreport: {written}" if written is not None else ""
-    console = settings.current().console
+    console = settings.settings().console
     stream = sys.stderr if console is True or console is None else console
     if console is None and not _is_terminal(stream):
         stream = False

@@ -167,13 +167,13 @@ class RunStats:
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
-        if not (batch.plain or batch.results or batch.sizes):
+        if not (batch.durations or batch.results or batch.sizes):
             return
         stats = self.stages.get(batch.key)
         if stats is None:
             stats = self.stages[batch.key] = StageStats(batch.key)
-        if batch.plain:
-            stats.add_sorted(batch.plain)
+        if batch.durations:
+            stats.add_sorted(batch.durations)
         if batch.sizes:
             stats.items_out = _plus(stats.items_out, sum(batch.sizes))
         if batch.results:

@@ -16,7 +16,7 @@ exported: Callable[[], dict[str, Any]] | None = None
 """Tells what became of spans and metric points; set by `configure()`, and left by `shutdown()`."""
 
 
-def stats() -> dict[str, Any]:
+def telemetry_stats() -> dict[str, Any]:
     """Return everything that is counted, as plain data; unknown is None."""
     found: dict[str, Any] = {
         "spans": dict.fromkeys(_COUNTS),
@@ -29,16 +29,16 @@ def stats() -> dict[str, Any]:
     if exported is not None:
         found |= exported()
     found["guards"] = {
-        "forbidden_keys": privacy.forbidden_keys.look(),
-        "other_values": cardinality.others.look(),
-        "cut_messages": privacy.cut_messages.look(),
+        "forbidden_keys": privacy.forbidden_keys.value(),
+        "other_values": cardinality.others.value(),
+        "cut_messages": privacy.cut_messages.value(),
     }
     return found
 
 
-def at_the_end_of_a_run() -> dict[str, Any]:
+def snapshot_for_report() -> dict[str, Any]:
     """Return `stats()`, without judging a collector that nothing was sent to yet."""
-    found = stats()
+    found = telemetry_stats()
     spans = found["spans"]
     tried = any(spans[key] for key in ("exported", "dropped", "spooled"))
     if spans["created"] is None or (found["collector"] == "unreachable" and not tried):

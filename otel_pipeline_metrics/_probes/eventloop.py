@@ -59,7 +59,7 @@ class Heartbeat:
         self._handle = self._loop.call_later(INTERVAL_S, self._beat)
 
     def _beat(self) -> None:
-        with errors.guarded("the event loop's heartbeat"):
+        with errors.suppress_errors("the event loop's heartbeat"):
             self._note(max(0.0, clock.now() - self._due))
             self._arm()
 

@@ -110,7 +110,9 @@ class MetricsCollector:
             TypeError: a number is none, or `name` is no string.
             ValueError: a number is negative or not finite, or `name` is empty or too long.
         """
-        name = cardinality.names.name("names of stages by hand", check_name(name, "name"))
+        name = cardinality.instrument_names.name(
+            "names of stages by hand", check_name(name, "name")
+        )
         duration = _number(duration_s, "duration_s")
         items = _whole(count, "count")
         failed = bool(error)
@@ -170,7 +172,7 @@ class MetricsCollector:
             TypeError: a count is no integer, or `name` is no string.
             ValueError: a count is negative, or `name` is empty or too long.
         """
-        name = cardinality.names.name("cache names", check_name(name, "name"))
+        name = cardinality.instrument_names.name("cache names", check_name(name, "name"))
         counts = {
             "hits": _whole(hits, "hits"),
             "misses": _whole(misses, "misses"),

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks, privacy
 from otel_pipeline_metrics._core.records import qualified_name
-from otel_pipeline_metrics._core.series import PLAIN, current
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, active_cell
 from otel_pipeline_metrics._core.validation import (
     MAX_NAME_LENGTH,
     _check_direction,
     check_attribute,
-    whole,
+    check_count,
 )
 from otel_pipeline_metrics._stages.waiting import waiting
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.hooks import OpenSpan
     from otel_pipeline_metrics._core.records import AttributeValue, Direction
-    from otel_pipeline_metrics._core.series import Cell, Scope, Series
+    from otel_pipeline_metrics._core.series import Cell, RunScope, Series
 
 
 class Details:
@@ -59,7 +59,7 @@ class Execution:
     """Seconds before the latest resumption, waits included."""
     idle: float = 0.0
     blocked: float = 0.0
-    plain: bool = True
+    duration_only: bool = True
     """Whether its duration is all there is to say so far."""
     details: Details | None = None
     span: OpenSpan | None = None
@@ -74,25 +74,25 @@ class Execution:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.series = cell[0]
-        if len(cell) > PLAIN:
+        if len(cell) > CELL_WITHOUT_SPAN:
             self.adopt_span()
 
     def adopt_span(self) -> None:
         """Take over the span that is open in the cell, if there is one; not for users."""
-        if len(self.cell) > PLAIN and hooks.tracing is not None:
-            self.span = hooks.tracing.handle(self.cell)
+        if len(self.cell) > CELL_WITHOUT_SPAN and hooks.tracing is not None:
+            self.span = hooks.tracing.span_of(self.cell)
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> RunScope:
         """What it belongs to."""
-        scope: Scope = self.cell[0].scope
+        scope: RunScope = self.cell[0].scope
         return scope
 
-    def detail(self) -> Details:
+    def ensure_details(self) -> Details:
         """Return where more than the duration is kept; not for users."""
         if self.details is None:
             self.details = Details()
-            self.plain = False
+            self.duration_only = False
         return self.details
 
     def add_items(self, n: int, direction: Direction = "out") -> None:
@@ -114,11 +114,11 @@ class Execution:
         self._add("bytes", n, direction)
 
     def _add(self, what: str, n: int, direction: Direction) -> None:
-        count = whole(n, "n")
+        count = check_count(n, "n")
         _check_direction(direction)
         if self.series is None:
             return
-        detail, counted = self.detail(), f"{what}_{direction}"
+        detail, counted = self.ensure_details(), f"{what}_{direction}"
         setattr(detail, counted, (getattr(detail, counted) or 0) + count)
 
     def retry(self, error: BaseException | type[BaseException] | str | None = None) -> None:
@@ -131,12 +131,12 @@ class Execution:
         error_type = _error_type(error)
         if self.series is None:
             return
-        detail = self.detail()
+        detail = self.ensure_details()
         if detail.retries is None:
             detail.retries = {}
         detail.retries[error_type] = detail.retries.get(error_type, 0) + 1
         if self.span is not None:
-            with errors.guarded("a retry's span event"):
+            with errors.suppress_errors("a retry's span event"):
                 # the first attempt is no retry, so the first retry is attempt 2
                 self.span.retry(sum(detail.retries.values()) + 1, error_type)
 
@@ -162,7 +162,7 @@ class Execution:
         seconds = _unix_seconds(timestamp)
         if self.series is None:
             return
-        detail = self.detail()
+        detail = self.ensure_details()
         if detail.event_times is None:
             detail.event_times = []
         detail.event_times.append((seconds, clock.unix()))
@@ -185,15 +185,15 @@ class Execution:
         try:
             check_attribute(key, value, "set_attribute")
         except (TypeError, ValueError) as error:
-            errors.once(f"attribute {key!r}", "attribute left out: %s", error)
+            errors.warn_once(f"attribute {key!r}", "attribute left out: %s", error)
             return
         if self.series is None:
             return
-        if not privacy.permits(key):
+        if not privacy.is_allowed(key):
             privacy.check({key: value}, "set_attribute")
             privacy.drop(key, f"stage {self.series.key.stage!r}")
             return
-        detail = self.detail()
+        detail = self.ensure_details()
         if detail.attributes is None:
             detail.attributes = {}
         detail.attributes[key] = value
@@ -207,7 +207,7 @@ class _NoExecution(Execution):
         self.cell[3] = self
 
 
-NOTHING: Final = _NoExecution()
+NOOP_EXECUTION: Final = _NoExecution()
 
 
 def _unix_seconds(timestamp: object) -> float:
@@ -242,7 +242,7 @@ def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
 
 def executing() -> Execution | None:
     """Return the innermost execution here; None outside of any, or where none was needed yet."""
-    found = current.get()
+    found = active_cell.get()
     if found is None or len(found) == 1 or found[1] is None:
         return None
     execution: Execution | None = found[3]

@@ -10,11 +10,11 @@ from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import hooks as _hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import gc_safety
-from otel_pipeline_metrics._core.series import current
+from otel_pipeline_metrics._core.series import active_cell
 from otel_pipeline_metrics._core.stage_id import StageId
-from otel_pipeline_metrics._stages.execution import NOTHING, Execution
+from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution
 from otel_pipeline_metrics._stages.invocation import (
-    APART,
+    DETACHED,
     _close,
     _put_aside,
     _start_span,
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 # --- invocations that are put aside and taken up again: generators --------------------------------
 
 
-def prepare(stage: StageId) -> Execution:
+def begin_suspended(stage: StageId) -> Execution:
     """Open an execution that is not current yet. Never raises."""
     try:
-        parent = current.get()
-        scope = _series.ambient if parent is None else parent[0].scope
+        parent = active_cell.get()
+        scope = _series.default_scope if parent is None else parent[0].scope
         series = scope.add(stage)
         series.begun.append(None)
         execution = Execution([series, None, 0.0, None])
@@ -47,8 +47,8 @@ def prepare(stage: StageId) -> Execution:
             _start_span(execution)
             _trace(execution, "suspend")
     except Exception:  # noqa: BLE001 - as in `begin`
-        errors.fault("opening a generator stage")
-        return NOTHING
+        errors.log_internal_error("opening a generator stage")
+        return NOOP_EXECUTION
     return execution
 
 
@@ -59,15 +59,15 @@ def resume(execution: Execution) -> None:
     try:
         cell = execution.cell
         if gc_safety.running_in and gc_safety.here():
-            cell[1] = APART
+            cell[1] = DETACHED
         else:
             _trace(execution, "resume")
             if _hooks.workers is not None:
                 _hooks.workers.resuming(execution)
-            cell[1] = current.set(cell)
+            cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
     except Exception:  # noqa: BLE001 - as in `begin`
-        errors.fault("resuming a generator stage")
+        errors.log_internal_error("resuming a generator stage")
 
 
 def pause(execution: Execution) -> None:
@@ -79,7 +79,7 @@ def pause(execution: Execution) -> None:
         execution.elapsed += now - execution.cell[2]
         _put_aside(execution, now)
     except Exception:  # noqa: BLE001 - as in `end`
-        errors.fault("pausing a generator stage")
+        errors.log_internal_error("pausing a generator stage")
 
 
 def finish(execution: Execution, error: BaseException | None = None) -> None:
@@ -89,7 +89,7 @@ def finish(execution: Execution, error: BaseException | None = None) -> None:
     try:
         _close(execution, error)
     except Exception:  # noqa: BLE001 - as in `end`
-        errors.fault("closing a generator stage")
+        errors.log_internal_error("closing a generator stage")
 
 
 def yielded(execution: Execution, count: Callable[[Any], int] | None, value: Any) -> None:
@@ -99,7 +99,7 @@ def yielded(execution: Execution, count: Callable[[Any], int] | None, value: Any
     if count is not None:
         count_items(execution, count, value)
         return
-    detail = execution.detail()
+    detail = execution.ensure_details()
     detail.items_out = (detail.items_out or 0) + 1
 
 
@@ -108,7 +108,7 @@ def _generator(
 ) -> Callable[..., Generator[Any, Any, Any]]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        execution = prepare(stage)
+        execution = begin_suspended(stage)
         # Closing is one more throw, as `close()` itself does it; `left` remembers it, since
         # the source may answer it with a plain return.
         given = left = None
@@ -149,7 +149,7 @@ def _async_generator(
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        execution = prepare(stage)
+        execution = begin_suspended(stage)
         step: Awaitable[Any] | None = None
         left: BaseException | None = None
         held: list[Any] = []

@@ -14,9 +14,9 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, outcome_of, qualified_name
-from otel_pipeline_metrics._core.series import PLAIN, Cell, current
-from otel_pipeline_metrics._core.validation import whole
-from otel_pipeline_metrics._stages.execution import NOTHING, Details, Execution
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, Cell, active_cell
+from otel_pipeline_metrics._core.validation import check_count
+from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Details, Execution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.stage_id import StageId
 
 
-APART: Final = object()
+DETACHED: Final = object()
 """In a cell's place of a token: measured, but not current."""
 
 
@@ -35,41 +35,41 @@ APART: Final = object()
 def begin(stage: StageId) -> Cell:
     """Begin an invocation of `stage` and make it current. Never raises."""
     try:
-        parent = current.get()
-        scope = _series.ambient if parent is None else parent[0].scope
+        parent = active_cell.get()
+        scope = _series.default_scope if parent is None else parent[0].scope
         series = scope.series.get(stage)
         if series is None:
             series = scope.add(stage)
         series.begun.append(None)
         cell: Cell = [series, None, 0.0, None]
         if gc_safety.running_in and gc_safety.here():
-            apart(cell)
+            detached(cell)
         else:
             if hooks.workers is not None:
-                observe(cell)
+                attach_worker(cell)
             elif hooks.tracing is not None:
                 open_span(cell)
-            cell[1] = current.set(cell)
+            cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
     except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
-        return failed("beginning a stage")
+        return unmeasured("beginning a stage")
     return cell
 
 
-def apart(cell: Cell) -> Any:
+def detached(cell: Cell) -> Any:
     """Let an invocation be measured without being current: the garbage collector called it."""
-    cell[1] = APART
+    cell[1] = DETACHED
     cell[3] = Execution(cell)
-    return APART
+    return DETACHED
 
 
-def failed(where: str) -> Cell:
+def unmeasured(where: str) -> Cell:
     """Report the fault being handled; return what stands for an invocation not measured."""
-    errors.fault(where)
-    return NOTHING.cell
+    errors.log_internal_error(where)
+    return NOOP_EXECUTION.cell
 
 
-def not_ended(
+def end_in_other_context(
     cell: Cell,
     error: Exception,
     count: Callable[[Any], int] | None = None,
@@ -77,11 +77,11 @@ def not_ended(
 ) -> None:
     """End an invocation that could not be ended in the short way, or report the fault."""
     elsewhere = isinstance(error, ValueError) and not errors.from_signal_handler(error)
-    if elsewhere and execution_of(cell) is not None:
+    if elsewhere and ensure_execution(cell) is not None:
         # in another context than it began in; now that it has an execution, the long way
         end(cell, None, count, returned)
         return
-    failed("ending a stage")
+    unmeasured("ending a stage")
 
 
 def end(
@@ -100,10 +100,10 @@ def end(
         count: how many items `returned` is.
         returned: what the user's code returned.
     """
-    if cell[3] is None and error is None and count is not None and len(cell) == PLAIN:
+    if cell[3] is None and error is None and count is not None and len(cell) == CELL_WITHOUT_SPAN:
         _end_counted(cell, count, returned)
         return
-    execution = execution_of(cell)
+    execution = ensure_execution(cell)
     if execution is None:
         return
     try:
@@ -114,32 +114,32 @@ def end(
             count_items(execution, count, returned)
         _close(execution, error)
     except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
-        errors.fault("ending a stage")
+        errors.log_internal_error("ending a stage")
 
 
 def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None:
     """End an invocation that has its duration and its items to tell, and nothing else."""
     try:
         series, elapsed = cell[0], clock.now() - cell[2]
-        current.reset(cell[1])
+        active_cell.reset(cell[1])
         cell[1] = None
         size = _size_of(series, count, returned)
-        series.plain.append(elapsed)
+        series.durations.append(elapsed)
         if elapsed > series.slow_s:
-            show_slow(series, elapsed, size)
-        if len(series.plain) >= PENDING_BOUND:
+            add_late_span(series, elapsed, size)
+        if len(series.durations) >= PENDING_BOUND:
             drain_series(series)
     except Exception as error:  # noqa: BLE001 - as in `end`
-        not_ended(cell, error, count, returned)
+        end_in_other_context(cell, error, count, returned)
 
 
-def enter(stage: StageId) -> Execution:
+def begin_block(stage: StageId) -> Execution:
     """Begin an invocation that the user's code is given a handle of. Never raises."""
-    execution = execution_of(begin(stage))
-    return NOTHING if execution is None else execution
+    execution = ensure_execution(begin(stage))
+    return NOOP_EXECUTION if execution is None else execution
 
 
-def execution_of(cell: Cell | None) -> Execution | None:
+def ensure_execution(cell: Cell | None) -> Execution | None:
     """Return the execution of a current invocation, made if need be; None outside of any."""
     if cell is None or len(cell) == 1 or cell[1] is None:
         return None
@@ -149,12 +149,12 @@ def execution_of(cell: Cell | None) -> Execution | None:
     return execution
 
 
-def innermost() -> Execution:
+def current_execution() -> Execution:
     """Return the innermost execution here, or one that keeps nothing where there is none."""
-    return execution_of(current.get()) or NOTHING
+    return ensure_execution(active_cell.get()) or NOOP_EXECUTION
 
 
-def observe(cell: Cell) -> None:
+def attach_worker(cell: Cell) -> None:
     """Tell the worker of an invocation that begins, and open its span if one is wanted."""
     workers = hooks.workers
     if workers is None:
@@ -176,13 +176,13 @@ def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> 
         if hooks.tracing is not None:
             hooks.tracing.open(cell, links, links_dropped)
     except Exception:  # noqa: BLE001 - it is measured without a span
-        errors.fault("starting a span")
+        errors.log_internal_error("starting a span")
 
 
-def show_slow(series: Series, elapsed: float, items_out: int | None = None) -> None:
+def add_late_span(series: Series, elapsed: float, items_out: int | None = None) -> None:
     """Make a span, after the fact, for an invocation that was slow among its like."""
     if hooks.tracing is not None:
-        hooks.tracing.late(series, StageResult(elapsed, items_out=items_out))
+        hooks.tracing.record_late_span(series, StageResult(elapsed, items_out=items_out))
 
 
 def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -> None:
@@ -196,7 +196,7 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
 def _size_of(series: Series, count: Callable[[Any], int], value: Any) -> int | None:
     """Count the items of an invocation that has nothing else to tell; None where it fails."""
     try:
-        size = whole(count(value), "n")
+        size = check_count(count(value), "n")
     except Exception as error:  # noqa: BLE001 - as above
         _not_counted(series, error)
         return None
@@ -208,12 +208,12 @@ def _not_counted(series: Series | None, error: Exception) -> None:
     if errors.from_signal_handler(error):
         raise error
     key = series.key if series is not None else None
-    errors.once(
+    errors.warn_once(
         f"items of {key}",
         "the items= of stage %r failed with %s: %s; its items are not counted",
         key.stage if key else "?",
         type(error).__name__,
-        privacy.readable(error),
+        privacy.sanitized_message(error),
     )
 
 
@@ -231,7 +231,7 @@ def _trace(execution: Execution, step: Literal["suspend", "resume"]) -> None:
         else:
             span.resume()
     except Exception:  # noqa: BLE001 - as said
-        errors.fault(f"a span's {step}")
+        errors.log_internal_error(f"a span's {step}")
 
 
 def _put_aside(execution: Execution, now: float) -> None:
@@ -240,12 +240,12 @@ def _put_aside(execution: Execution, now: float) -> None:
         try:
             hooks.workers.paused(execution, now)
         except Exception:  # noqa: BLE001 - the invocation's own numbers stand
-            errors.fault("a worker's time")
+            errors.log_internal_error("a worker's time")
     token, execution.cell[1] = execution.cell[1], None
-    if token is None or token is APART or (gc_safety.running_in and gc_safety.here()):
+    if token is None or token is DETACHED or (gc_safety.running_in and gc_safety.here()):
         return
     try:
-        current.reset(token)
+        active_cell.reset(token)
     except ValueError:
         # closed from another task: nothing of it is current here
         return
@@ -257,18 +257,18 @@ def _close(execution: Execution, error: BaseException | None) -> None:
     series = execution.series
     if series is None:
         return
-    if execution.plain and error is None:
+    if execution.duration_only and error is None:
         if execution.span is not None:
-            with errors.guarded("ending a span"):
+            with errors.suppress_errors("ending a span"):
                 execution.span.close(execution.elapsed)
         elif execution.elapsed > series.slow_s:
-            show_slow(series, execution.elapsed)
-        series.plain.append(execution.elapsed)
+            add_late_span(series, execution.elapsed)
+        series.durations.append(execution.elapsed)
     else:
         series.results.append(_result(execution, error))
     execution.series = None  # closed: a second end and late words change nothing
     execution.cell[3] = None  # and no cycle for the garbage collector to find
-    if len(series.plain) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
+    if len(series.durations) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
 
 
@@ -298,11 +298,11 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         if execution.span is not None:
             context = execution.span.end(result)
         elif tracing is not None and (outcome == "error" or result.busy_s > series.slow_s):
-            context = tracing.late(series, result)
+            context = tracing.record_late_span(series, result)
         else:
             return result
     except Exception:  # noqa: BLE001 - the numbers stand without the span
-        errors.fault("ending a span")
+        errors.log_internal_error("ending a span")
         return result
     return result if context is None else result._replace(context=context)
 
@@ -310,9 +310,9 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
 @forking.in_child
 def _leave_to_parent() -> None:
     """Let what a forked child is in the middle of be its parent's: no number and no span of it."""
-    cell = current.get()
+    cell = active_cell.get()
     while cell is not None and len(cell) > 1:
-        execution = execution_of(cell)
+        execution = ensure_execution(cell)
         if execution is not None:
             execution.series = None  # closed
         outer = getattr(cell[1], "old_value", None)

@@ -130,17 +130,17 @@ class _Arrived(Generic[P, R]):
 
 def _luggage() -> tuple[dict[str, str], str | None, str | None]:
     headers: dict[str, str] = {}
-    with errors.guarded("propagating to another process"):
+    with errors.suppress_errors("propagating to another process"):
         carried.inject(headers)
     scope = series.current_scope()
     return headers, scope.pipeline, scope.run_id
 
 
 def _unpack(headers: dict[str, str], pipeline: str | None, run_id: str | None) -> None:
-    with errors.guarded("propagating from another process"):
+    with errors.suppress_errors("propagating from another process"):
         context_api.attach(carried.extract(headers))
     if pipeline is not None and run_id is not None:
-        series.current.set([series.visited_scope(pipeline, run_id)])
+        series.active_cell.set([series.remote_run_scope(pipeline, run_id)])
 
 
 def _run_in(
@@ -149,11 +149,11 @@ def _run_in(
     """Run a function in a context, on the account of the thread that it runs in."""
     if hooks.workers is None:
         return context.run(function, *args, **kwargs)
-    accounting.come_along(context)
+    accounting.carry_into(context)
     try:
         return context.run(function, *args, **kwargs)
     finally:
-        accounting.come_back(context)
+        accounting.carry_back(context)
 
 
 def _coroutine_function(function: Any) -> Any:

@@ -35,7 +35,7 @@ class Parameters(NamedTuple):
     keyword_only: tuple[str, ...]
 
 
-def wrapper_of(make: Maker, function: Callable[..., Any], *rest: Any) -> Callable[..., Any]:
+def with_signature_of(make: Maker, function: Callable[..., Any], *rest: Any) -> Callable[..., Any]:
     """Return what `make(function, *rest)` does, with the parameters of `function` if possible.
 
     Args:
@@ -47,7 +47,7 @@ def wrapper_of(make: Maker, function: Callable[..., Any], *rest: Any) -> Callabl
     try:
         fitting = _fitting(make, function)
     except Exception:  # noqa: BLE001 - it is wrapped with stars
-        errors.fault("fitting a wrapper")
+        errors.log_internal_error("fitting a wrapper")
         fitting = None
     if fitting is None or not isinstance(function, FunctionType):
         return make(function, *rest)

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
 
 from otel_pipeline_metrics._core import privacy, stage_id
-from otel_pipeline_metrics._core.context_manager import AlsoAsync
+from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._stages import invocation
 from otel_pipeline_metrics._stages.wrappers import wrap
@@ -28,7 +28,7 @@ F = TypeVar(
 )
 
 
-class Stage(AlsoAsync["Execution"]):
+class Stage(AsyncContextMixin["Execution"]):
     """One stage of a pipeline; what `stage(...)` returns.
 
     Use it as a decorator on a function, coroutine function, generator function, async
@@ -73,10 +73,10 @@ class Stage(AlsoAsync["Execution"]):
         stage = self._block_id()
         # Not in the identity: blocks are made anew each time, and values may differ in each.
         # Before it begins: what is forbidden was refused when the stage was defined, if at all.
-        attributes = self._attributes and privacy.permitted(
+        attributes = self._attributes and privacy.drop_forbidden(
             self._attributes, f"stage {stage.name!r}"
         )
-        execution = invocation.enter(stage)
+        execution = invocation.begin_block(stage)
         for key, value in attributes.items():
             execution.set_attribute(key, value)
         self._open[execution] = None
@@ -91,7 +91,7 @@ class Stage(AlsoAsync["Execution"]):
         """Close the execution that this block opened; the error goes on its way."""
         # One Stage may be open in many tasks: the block's own execution is the current one,
         # but where another task or context closes it; then the latest is the best guess.
-        execution = invocation.innermost()
+        execution = invocation.current_execution()
         if execution in self._open:
             del self._open[execution]
         elif self._open:
@@ -121,7 +121,7 @@ def _decorate(stage: Stage, function: Any) -> Any:
         )
     # qualified and private access: Stage's own parts
     name = stage._name or check_name(_name_of(function), "name")  # noqa: SLF001
-    attributes = privacy.defined(stage._attributes, f"stage {name!r}")  # noqa: SLF001
+    attributes = privacy.drop_forbidden_at_definition(stage._attributes, f"stage {name!r}")  # noqa: SLF001
     identity = stage_id.stage_id(name, stage._kind, attributes)  # noqa: SLF001
     return wrap(function, identity, stage._items)  # noqa: SLF001
 
@@ -230,4 +230,4 @@ def current_stage() -> Execution:
 
     Outside any stage the returned object takes every call and keeps nothing.
     """
-    return invocation.innermost()
+    return invocation.current_execution()

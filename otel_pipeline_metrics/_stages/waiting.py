@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, errors, hooks
-from otel_pipeline_metrics._core.context_manager import AlsoAsync
+from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import WaitState
 
 
-class waiting(AlsoAsync["waiting"]):  # noqa: N801 - reads as a word in `with waiting():`
+class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in `with waiting():`
     """While this block lasts, the worker here waits; `with` and `async with`.
 
     In a stage or between stages, the time counts as `blocked` and not as `busy`: use it
@@ -49,7 +49,7 @@ class waiting(AlsoAsync["waiting"]):  # noqa: N801 - reads as a word in `with wa
             if hooks.workers is not None:
                 self._worker = hooks.workers.wait_begins(self._state, self.began)
         except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone waiting
-            errors.fault("beginning to wait")
+            errors.log_internal_error("beginning to wait")
         return self
 
     def __exit__(
@@ -65,4 +65,4 @@ class waiting(AlsoAsync["waiting"]):  # noqa: N801 - reads as a word in `with wa
             if self._worker is not None and hooks.workers is not None:
                 hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
         except Exception:  # noqa: BLE001 - as above
-            errors.fault("ending a wait")
+            errors.log_internal_error("ending a wait")

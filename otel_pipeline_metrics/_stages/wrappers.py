@@ -18,20 +18,20 @@ from otel_pipeline_metrics._core import clock, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import gc_safety
-from otel_pipeline_metrics._core.series import PLAIN
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._stages.generators import (
     _async_generator,
     _generator,
 )
 from otel_pipeline_metrics._stages.invocation import (
-    apart,
+    add_late_span,
+    attach_worker,
+    detached,
     end,
-    failed,
-    not_ended,
-    observe,
-    show_slow,
+    end_in_other_context,
+    unmeasured,
 )
-from otel_pipeline_metrics._stages.signature import wrapper_of
+from otel_pipeline_metrics._stages.signature import with_signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -57,20 +57,20 @@ def wrap(
     if inspect.isgeneratorfunction(called):
         return _generator(function, stage, items)
     if inspect.iscoroutinefunction(called):
-        return wrapper_of(_coroutine, function, stage, items)
-    return wrapper_of(_plain, function, stage, items)
+        return with_signature_of(_coroutine, function, stage, items)
+    return with_signature_of(_function, function, stage, items)
 
 
-def _plain(  # noqa: C901 - the hot path, written out
+def _function(  # noqa: C901 - the hot path, written out
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path, written out
         # --- it begins
         try:
-            current, now = _series.current, clock.now
+            current, now = _series.active_cell, clock.now
             parent = current.get()
-            scope = _series.ambient if parent is None else parent[0].scope
+            scope = _series.default_scope if parent is None else parent[0].scope
             try:
                 series = scope.series[stage]
             except KeyError:
@@ -79,19 +79,19 @@ def _plain(  # noqa: C901 - the hot path, written out
             cell: Cell = [series, None, 0.0, None]
             tracing = hooks.tracing
             if gc_safety.running_in and gc_safety.here():
-                token = apart(cell)
+                token = detached(cell)
             else:
                 if hooks.workers is not None:
-                    observe(cell)
+                    attach_worker(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
                     except Exception:  # noqa: BLE001 - it is measured without a span
-                        errors.fault("starting a span")
+                        errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
-            cell = failed("beginning a stage")
+            cell = unmeasured("beginning a stage")
         # --- the user's
         try:
             returned = function(*args, **kwargs)
@@ -106,17 +106,17 @@ def _plain(  # noqa: C901 - the hot path, written out
             elapsed = now() - began
             current.reset(token)
             cell[1] = None
-            plain = series.plain
+            plain = series.durations
             plain.append(elapsed)
             if tracing is not None:
-                if len(cell) > PLAIN:
+                if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
                 elif elapsed > series.slow_s:
-                    show_slow(series, elapsed)
+                    add_late_span(series, elapsed)
             if len(plain) >= PENDING_BOUND:
                 drain_series(series)
         except Exception as error:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
-            not_ended(cell, error)
+            end_in_other_context(cell, error)
         return returned
 
     return wrapper
@@ -129,9 +129,9 @@ def _coroutine(  # noqa: C901 - the hot path, written out
     async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - as above
         # --- it begins
         try:
-            current, now = _series.current, clock.now
+            current, now = _series.active_cell, clock.now
             parent = current.get()
-            scope = _series.ambient if parent is None else parent[0].scope
+            scope = _series.default_scope if parent is None else parent[0].scope
             try:
                 series = scope.series[stage]
             except KeyError:
@@ -140,19 +140,19 @@ def _coroutine(  # noqa: C901 - the hot path, written out
             cell: Cell = [series, None, 0.0, None]
             tracing = hooks.tracing
             if gc_safety.running_in and gc_safety.here():
-                token = apart(cell)
+                token = detached(cell)
             else:
                 if hooks.workers is not None:
-                    observe(cell)
+                    attach_worker(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
                     except Exception:  # noqa: BLE001 - it is measured without a span
-                        errors.fault("starting a span")
+                        errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
         except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
-            cell = failed("beginning a stage")
+            cell = unmeasured("beginning a stage")
         # --- the user's
         try:
             returned = await function(*args, **kwargs)
@@ -167,17 +167,17 @@ def _coroutine(  # noqa: C901 - the hot path, written out
             elapsed = now() - began
             current.reset(token)
             cell[1] = None
-            plain = series.plain
+            plain = series.durations
             plain.append(elapsed)
             if tracing is not None:
-                if len(cell) > PLAIN:
+                if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
                 elif elapsed > series.slow_s:
-                    show_slow(series, elapsed)
+                    add_late_span(series, elapsed)
             if len(plain) >= PENDING_BOUND:
                 drain_series(series)
         except Exception as error:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
-            not_ended(cell, error)
+            end_in_other_context(cell, error)
         return returned
 
     return wrapper

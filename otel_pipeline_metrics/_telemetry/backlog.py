@@ -15,7 +15,7 @@ BOUND: Final = 16_384
 """Invocations and items kept; a program that nobody configures keeps no more than these."""
 
 
-class Early:
+class PreConfigureBacklog:
     """Batches that wait for a provider: the first ones, and the number of those past the bound."""
 
     __slots__ = ("_batches", "_kept", "_missed")
@@ -33,7 +33,7 @@ class Early:
         if isinstance(batch, QueueBatch):
             size = len(batch.waits)
         else:
-            size = len(batch.plain) + len(batch.results)
+            size = len(batch.durations) + len(batch.results)
         if self._kept + size > BOUND:
             self._missed += size
         else:
@@ -43,7 +43,7 @@ class Early:
     def take(self) -> list[AnyBatch]:
         """Return what is kept, and keep it no longer; what is missing is said."""
         if self._missed:
-            errors.once(
+            errors.warn_once(
                 "early",
                 "%d invocations and items from before configure() are not among the metrics: "
                 "the first %d are kept until then",

@@ -113,7 +113,7 @@ class InstrumentSet:
                 points = self._read(metric.name)
                 return [Observation(value, attributes) for value, attributes in points]
             except Exception:  # noqa: BLE001 - one bad probe must not stop the others
-                errors.fault(metric.name)
+                errors.log_internal_error(metric.name)
                 return []
 
         return callback

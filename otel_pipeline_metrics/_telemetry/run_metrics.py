@@ -32,10 +32,10 @@ class RunMetrics:
     def loop_delay(self, pipeline: str, seconds: float) -> None:
         """Record by how much the run's event loop came round too late."""
         self._eventloop_delay.record(
-            seconds, {metric_definitions.PIPELINE_NAME: self._bound(pipeline)}
+            seconds, {metric_definitions.PIPELINE_NAME: self.limit_pipeline_name(pipeline)}
         )
 
-    def _bound(self, pipeline: str) -> str:
+    def limit_pipeline_name(self, pipeline: str) -> str:
         return self._distinct.name(metric_definitions.PIPELINE_NAME, pipeline, again=True)
 
     def started(self, pipeline: str, run_id: str) -> None:
@@ -55,7 +55,7 @@ class RunMetrics:
         context: Any,
     ) -> None:
         """Record a run that is over."""
-        pipeline = self._bound(pipeline)
+        pipeline = self.limit_pipeline_name(pipeline)
         self._seen[pipeline] = None
         self._open.pop(run_id, None)
         if result == "success":

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
 
 
-__all__ = ["OpenRun", "Telemetry", "add_probe", "current", "install", "set_probe", "silent"]
+__all__ = ["OpenRun", "OtelSink", "add_probe", "install", "installed", "set_probe", "silent"]
 
 
-class Telemetry:
+class OtelSink:
     """Everything that reports to one pair of providers.
 
     In a forked child all metrics of a meter provider that `configure()` built start from zero,
@@ -69,12 +69,12 @@ class Telemetry:
             install_on(self.instruments)
 
 
-_telemetry: Telemetry | None = None
-_earlier: list[Telemetry] = []
+_telemetry: OtelSink | None = None
+_earlier: list[OtelSink] = []
 _probes: dict[str, Callable[[InstrumentSet], None]] = {}
 
 
-def install(telemetry: Telemetry, *, retire: bool = True) -> None:
+def install(telemetry: OtelSink, *, retire: bool = True) -> None:
     """Let `telemetry` take over; what has finished until now goes to the one before.
 
     Args:
@@ -86,7 +86,7 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
     global _telemetry  # noqa: PLW0603 - the one place that holds it
     before = _telemetry
     if before is not None:
-        before.stages.settle()
+        before.stages.flush()
         _earlier.append(before)
     if retire:
         for earlier in _earlier:
@@ -94,7 +94,7 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
         _earlier.clear()
     _telemetry = telemetry
     # where spans are never wanted, the hot path does not even ask
-    hooks.tracing = None if telemetry.spans.never else telemetry.spans
+    hooks.tracing = None if telemetry.spans.disabled else telemetry.spans
     drain.set_sinks((telemetry.stages,))
     if before is not None:
         stages = before.stages
@@ -103,23 +103,23 @@ def install(telemetry: Telemetry, *, retire: bool = True) -> None:
         telemetry.probe(name, install_on)
 
 
-def current() -> Telemetry:
+def installed() -> OtelSink:
     """Return the telemetry in force, on the global providers where nobody configured any."""
     if _telemetry is None:
-        install(Telemetry())
+        install(OtelSink())
     assert _telemetry is not None  # noqa: S101 - install has just set it
     return _telemetry
 
 
-def silent() -> Telemetry:
+def silent() -> OtelSink:
     """Return telemetry that reports to nobody."""
-    return Telemetry(trace.NoOpTracerProvider(), metrics.NoOpMeterProvider())
+    return OtelSink(trace.NoOpTracerProvider(), metrics.NoOpMeterProvider())
 
 
 def add_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
     """Report a probe's readings from now on, unless there is one of that name already."""
     _probes.setdefault(name, install_on)
-    current().probe(name, install_on)
+    installed().probe(name, install_on)
 
 
 def set_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:

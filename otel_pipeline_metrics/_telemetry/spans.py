@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.hooks import Link
     from otel_pipeline_metrics._core.records import AttributeValue, StageResult
-    from otel_pipeline_metrics._core.series import Cell, Scope, Series
+    from otel_pipeline_metrics._core.series import Cell, RunScope, Series
 
 
 (_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
@@ -38,7 +38,7 @@ class Spans:
         self._fixed = provider is not None
         self._provider = provider
         self._tracer: Tracer | None = None if provider is None else _tracer_of(provider)
-        self.never = self._fixed and self._tracer is None
+        self.disabled = self._fixed and self._tracer is None
         """Whether no span will ever be taken here."""
 
     def _current_tracer(self) -> Tracer | None:
@@ -63,7 +63,7 @@ class Spans:
         """Open a span under the current one and make it current, if one is wanted."""
         tracer = self._tracer if self._fixed else self._current_tracer()
         series: Series = cell[0]
-        if tracer is None or (series.spans_left < 1 and series.goes_without()):
+        if tracer is None or (series.spans_left < 1 and series.skip_span()):
             return
         series.spans_left -= 1
         series.spans_made += 1
@@ -91,11 +91,11 @@ class Spans:
         if bucket not in exemplars and _is_sampled(cell[4]):
             exemplars[bucket] = (elapsed, cell[5])
 
-    def handle(self, cell: Cell) -> StageSpan:
+    def span_of(self, cell: Cell) -> StageSpan:
         """Return what tells more of the span that is open in a cell."""
         return StageSpan(self, cell)
 
-    def late(self, series: Series, result: StageResult) -> Any:
+    def record_late_span(self, series: Series, result: StageResult) -> Any:
         """Make the span of an invocation that is over; return its context if it is sampled."""
         tracer = self._tracer if self._fixed else self._current_tracer()
         if tracer is None or series.late_left < 1:
@@ -116,7 +116,9 @@ class Spans:
         span.end(now)
         return set_span_in_context(span) if _is_sampled(span) else None
 
-    def start_run(self, scope: Scope, attributes: Mapping[str, AttributeValue]) -> OpenRun | None:
+    def start_run(
+        self, scope: RunScope, attributes: Mapping[str, AttributeValue]
+    ) -> OpenRun | None:
         """Open a run's span and make it current."""
         tracer = self._current_tracer()
         if tracer is None:

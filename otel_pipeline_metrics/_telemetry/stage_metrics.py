@@ -21,13 +21,13 @@ from otel_pipeline_metrics._core import cardinality, clock, drain, metric_defini
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.records import QueueBatch, TimeInStates
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
-from otel_pipeline_metrics._telemetry.backlog import Early
+from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
     CounterSeries,
     HistogramSeries,
     Instrument,
 )
-from otel_pipeline_metrics._telemetry.sdk_private.self_check import works
+from otel_pipeline_metrics._telemetry.sdk_private.self_check import is_supported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,7 +98,7 @@ class _Values:
             value = before[0]
         self._waiting.append(value)
 
-    def relieve(self) -> None:
+    def flush_if_full(self) -> None:
         """Record what waits if that is too much to keep until the next collection."""
         if len(self._waiting) >= WAITING_BOUND:
             self.record()
@@ -126,14 +126,14 @@ class _Totals:
         self.values: dict[tuple[str, str], _Values] = {}
         """By metric and error type."""
 
-    def with_(self, more: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
+    def with_extra(self, more: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
         """Return the attributes and those of `more` that have a value."""
         return {**self.attributes, **{key: value for key, value in more.items() if value}}
 
-    def relieve(self) -> None:
+    def flush_if_full(self) -> None:
         """Record what is too much to keep until the next collection."""
         for values in list(self.values.values()):
-            values.relieve()
+            values.flush_if_full()
 
     def record(self) -> None:
         """Record everything that waits."""
@@ -165,7 +165,7 @@ class StageMetrics:
             metric_definitions.ITEM_DURATION,
         )
         self._histograms = {
-            m.name: Instrument(instruments.histogram(m), folds=works) for m in measured
+            m.name: Instrument(instruments.histogram(m), folds=is_supported) for m in measured
         }
         counted = (
             metric_definitions.STAGE_TIME,
@@ -173,7 +173,9 @@ class StageMetrics:
             metric_definitions.STAGE_IO,
             metric_definitions.STAGE_RETRIES,
         )
-        self._counters = {m.name: Instrument(instruments.counter(m), folds=works) for m in counted}
+        self._counters = {
+            m.name: Instrument(instruments.counter(m), folds=is_supported) for m in counted
+        }
         # Its callback is what begins a collection; the SDK calls it even where a view drops it.
         instruments.observable_up_down_counter(
             metric_definitions.STAGE_ACTIVE, self._settled_active
@@ -188,7 +190,7 @@ class StageMetrics:
         self._queues: dict[str, _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
         self._seen: set[StageKey] = set()
-        self._early = Early()
+        self._early = PreConfigureBacklog()
 
     def take_over(self, before: StageMetrics) -> None:
         """Take what finished while `before` had no provider for it."""
@@ -205,7 +207,7 @@ class StageMetrics:
             if self._early:
                 self.take_over(self)
             return False
-        if batch is not None and instrument.may_live:
+        if batch is not None and instrument.can_become_live:
             self._early.keep(batch)
         return True
 
@@ -213,15 +215,15 @@ class StageMetrics:
         """Total a batch; record only what makes a new series begin."""
         if self._is_early(batch):
             return
-        stage = self._bound(batch.key)
+        stage = self.limit_pipeline_name(batch.key)
         totals = self._totals_of(stage, batch.attributes)
         if batch.time is not None:
             self._count_time(totals, batch.time)
-        if batch.plain:
+        if batch.durations:
             if batch.time is None:
-                self._count_time(totals, TimeInStates(busy=sum(batch.plain)))
+                self._count_time(totals, TimeInStates(busy=sum(batch.durations)))
             self._values(totals, metric_definitions.STAGE_DURATION).add_many(
-                batch.plain, batch.exemplars
+                batch.durations, batch.exemplars
             )
         if batch.sizes:
             self._count(
@@ -242,7 +244,7 @@ class StageMetrics:
                 self._count_time(totals, spent)
             self._add(stage, totals, result)
         for totals in touched.values():
-            totals.relieve()
+            totals.flush_if_full()
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Add the times of items that left a queue."""
@@ -252,9 +254,9 @@ class StageMetrics:
         if totals is None:
             totals = self._queues[batch.name] = _Totals({metric_definitions.QUEUE_NAME: batch.name})
         self._values(totals, metric_definitions.QUEUE_ITEM_DURATION).add_many(batch.waits)
-        totals.relieve()
+        totals.flush_if_full()
 
-    def settle(self) -> bool:
+    def flush(self) -> bool:
         """Bring everything that has finished into the instruments."""
 
         def record() -> None:
@@ -265,7 +267,7 @@ class StageMetrics:
 
         return drain.drain(record)
 
-    def _bound(self, key: StageKey) -> StageKey:
+    def limit_pipeline_name(self, key: StageKey) -> StageKey:
         """Return the key under which a stage is reported, if its pipeline is one too many."""
         if key.pipeline is None:
             return key
@@ -279,7 +281,7 @@ class StageMetrics:
         chosen: dict[str, Any] = {}
         if self._named:
             chosen = {
-                key: self._distinct.bound(key, tuple(value) if isinstance(value, list) else value)
+                key: self._distinct.limit(key, tuple(value) if isinstance(value, list) else value)
                 for key, value in given.items()
                 if key in self._named
             }
@@ -287,7 +289,7 @@ class StageMetrics:
         totals = self._totals.get(key)
         if totals is None and self._sets[stage] >= cardinality.MAX_NAMES:
             # few values of each key, and yet too many together
-            other = cardinality.other("sets of attributes on metrics", cardinality.MAX_NAMES)
+            other = cardinality.overflow("sets of attributes on metrics", cardinality.MAX_NAMES)
             chosen = dict.fromkeys(chosen, other)
             key = (stage, tuple(sorted(chosen.items())))
             totals = self._totals.get(key)
@@ -310,7 +312,7 @@ class StageMetrics:
         identity = (metric.name, key, value, error_type)
         total = totals.sums.get(identity)
         if total is None:
-            attributes = totals.with_({key: value, metric_definitions.ERROR_TYPE: error_type})
+            attributes = totals.with_extra({key: value, metric_definitions.ERROR_TYPE: error_type})
             total = totals.sums[identity] = _Sum(self._counters[metric.name], attributes)
         total.add(more)
 
@@ -353,16 +355,16 @@ class StageMetrics:
     ) -> _Values:
         values = totals.values.get((metric.name, error_type))
         if values is None:
-            attributes = totals.with_({metric_definitions.ERROR_TYPE: error_type})
+            attributes = totals.with_extra({metric_definitions.ERROR_TYPE: error_type})
             values = _Values(self._histograms[metric.name], attributes)
             totals.values[metric.name, error_type] = values
         return values
 
     def _settled_active(self) -> list[Point]:
-        self.settle()
+        self.flush()
         active: dict[StageKey, int] = dict.fromkeys(self._seen, 0)
         for series in _series.all_series():
-            key = self._bound(series.key)
+            key = self.limit_pipeline_name(series.key)
             active[key] = active.get(key, 0) + series.active
         self._seen.update(active)
         return [(count, stage_attributes(key)) for key, count in active.items()]

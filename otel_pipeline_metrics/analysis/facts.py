@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Station:
+class StageGroup:
     """One stage, or several that the same workers run in turn. Times are in seconds."""
 
     name: str
@@ -77,14 +77,14 @@ class Facts:
 
     wall_s: float
     """Of a run; of several merged ones, on average."""
-    stations: list[Station]
+    stations: list[StageGroup]
     """The one with the largest demand first."""
     source_s: float | None
     """How long whatever fills the first queue needed for it, waits for room left out; None
     where no queue is filled by something that is no stage."""
     unseen: dict[str, float] = field(default_factory=dict)
     """Seconds in stages whose waits are not known."""
-    turns: list[Station] = field(default_factory=list)
+    turns: list[StageGroup] = field(default_factory=list)
     """The stages in their order, if all of them took turns in the same workers although there
     are queues between them; otherwise empty."""
     smallest_queue: tuple[str, int] | None = None

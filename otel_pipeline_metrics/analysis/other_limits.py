@@ -15,17 +15,17 @@ from otel_pipeline_metrics.analysis.thresholds import (
     WASTE,
     WORTH,
     Verdict,
-    allowed,
-    computing,
+    cap_by_cpu,
+    is_cpu_bound,
     waste,
 )
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics.analysis.facts import Facts, Station
+    from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
     from otel_pipeline_metrics.analysis.thresholds import Confidence
 
 
-def cpu(facts: Facts, top: Station) -> Verdict:
+def cpu(facts: Facts, top: StageGroup) -> Verdict:
     """The CPUs are used up, or the one that the GIL lets a process have."""
     full = facts.utilization is not None and facts.utilization >= CPU_FULL
     assumptions = [
@@ -34,7 +34,7 @@ def cpu(facts: Facts, top: Station) -> Verdict:
             "from busy times, which hold waits for the CPU."
         )
     ]
-    if not full and not computing(facts):
+    if not full and not is_cpu_bound(facts):
         assumptions.append(
             "That is less than one CPU: the rest is taken to be lost where the GIL is handed on, "
             "or to whatever else the machine did."
@@ -64,7 +64,7 @@ def cpu(facts: Facts, top: Station) -> Verdict:
     )
 
 
-def event_loop(facts: Facts, top: Station) -> Verdict:
+def event_loop(facts: Facts, top: StageGroup) -> Verdict:
     """Something blocks the event loop."""
     return Verdict(
         kind="event loop",
@@ -82,7 +82,7 @@ def event_loop(facts: Facts, top: Station) -> Verdict:
     )
 
 
-def source(facts: Facts, top: Station) -> Verdict:
+def source(facts: Facts, top: StageGroup) -> Verdict:
     """Items come too slowly into the first queue."""
     used = top.demand / facts.wall_s
     seen = facts.source_s is not None
@@ -109,7 +109,7 @@ def source(facts: Facts, top: Station) -> Verdict:
     )
 
 
-def loop_source(facts: Facts, top: Station) -> Verdict:
+def find_loop_source(facts: Facts, top: StageGroup) -> Verdict:
     """Items come too slowly into the loop that calls the stage."""
     clear = top.between > 0.8 * top.work and top.demand >= BUSY * facts.wall_s
     return Verdict(
@@ -117,7 +117,7 @@ def loop_source(facts: Facts, top: Station) -> Verdict:
         stage=top.name,
         busy=top.share,
         confidence="high" if clear and not top.ephemeral else "medium",
-        why=wording.loop_source(top, facts),
+        why=wording.explain_loop_source(top, facts),
         advice=[
             (
                 f"Look at what the loop around {top.name} awaits between two calls: fetch ahead, "
@@ -129,7 +129,7 @@ def loop_source(facts: Facts, top: Station) -> Verdict:
     )
 
 
-def turns(facts: Facts) -> Verdict:
+def round_robin(facts: Facts) -> Verdict:
     """Stages that the same workers run one after the other: the run takes as long as their sum."""
     ordered = sorted(facts.turns, key=lambda station: station.demand, reverse=True)
     top = ordered[0]
@@ -141,7 +141,7 @@ def turns(facts: Facts) -> Verdict:
         stage=top.name,
         busy=top.share,
         confidence="low" if facts.unseen else "medium",
-        why=wording.turns(top, tied, facts),
+        why=wording.explain_turns(top, tied, facts),
         assumptions=[wording.MEASURED, wording.TURNS],
     )
     if waste(top) >= WASTE and together / (together - saved) - 1 >= WORTH:
@@ -156,13 +156,13 @@ def turns(facts: Facts) -> Verdict:
         verdict.kind = "tie"
         verdict.ties = [station.name for station in tied]
     names = wording.listed([station.name for station in facts.turns])
-    if computing(facts):
+    if is_cpu_bound(facts):
         verdict.advice.append(
             f"Run {names} side by side, in processes, with a queue between: they compute "
             f"({facts.cores:.2f} CPUs busy), so threads or tasks will not help."
         )
     else:
-        gain = allowed(facts, together / top.demand - 1)
+        gain = cap_by_cpu(facts, together / top.demand - 1)
         verdict.advice.append(
             f"Run {names} side by side, each in a worker (thread or task) of its own with a queue "
             f"between: at most about {wording.percent(gain)} more throughput."

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics.analysis.facts import Facts, Station, dig, entries, names_under, number
+from otel_pipeline_metrics.analysis.facts import (
+    Facts,
+    StageGroup,
+    dig,
+    entries,
+    names_under,
+    number,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,7 +43,7 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     queues = entries(data, "queues")
     runs = max(1, len(names_under(data.get("run"), "merged_from")))
     wall_s = _wall(data, queues, runs)
-    stations: list[Station] = []
+    stations: list[StageGroup] = []
     unseen: dict[str, float] = {}
     stages = entries(data, "stages")
     # a report that is silent on its queues may have been blocked on one
@@ -69,7 +76,7 @@ def _station(
     queues: Sequence[Mapping[str, Any]],
     wall_s: float,
     permits: Mapping[str, float],
-) -> Station | None:
+) -> StageGroup | None:
     """Read a stage; None where its waits are not known."""
     times = [number(stage, "time_s", state) for state in ("busy", "idle", "blocked")]
     workers = number(stage, "workers")
@@ -81,7 +88,7 @@ def _station(
     ephemeral = workers > MAX_WORKERS or (workers >= MANY_WORKERS and workers > EPHEMERAL * count)
     if ephemeral and wall_s:
         workers = max(1.0, (busy + idle + blocked) / wall_s)
-    return Station(
+    return StageGroup(
         name=name,
         names=[name],
         workers=workers,
@@ -134,15 +141,15 @@ def _permits(
 
 
 def _joined(
-    stations: list[Station], queues: Sequence[Mapping[str, Any]], wall_s: float
-) -> list[Station]:
+    stations: list[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float
+) -> list[StageGroup]:
     """Join neighbours that the same workers must have run, as far as a report can tell.
 
     The first of them feeds no queue and the next one gets from none, they had equally many
     workers, and neither had those workers for the whole of the run.
     """
     feeding = {name for queue in queues for name in names_under(queue, "producers")}
-    joined: list[Station] = []
+    joined: list[StageGroup] = []
     for station in stations:
         before = joined[-1] if joined else None
         if (
@@ -161,8 +168,8 @@ def _joined(
 
 
 def _turns(
-    stations: Sequence[Station], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
-) -> list[Station]:
+    stations: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
+) -> list[StageGroup]:
     """Return the stages if the same workers ran all of them in turn, and none otherwise.
 
     Workers of their own would overlap: a stage's time lasts while it waits for the others. So
@@ -186,7 +193,7 @@ def _turns(
 
 
 def _puts_between(
-    stations: Sequence[Station], queues: Sequence[Mapping[str, Any]], runs: int
+    stations: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], runs: int
 ) -> bool:
     """Tell whether other stages ran between the puts into a queue, as far as is known.
 
@@ -207,10 +214,10 @@ def _puts_between(
     return not known
 
 
-def _both(first: Station, second: Station) -> Station:
+def _both(first: StageGroup, second: StageGroup) -> StageGroup:
     larger = max(first, second, key=lambda station: station.work)
     known = first.inside is not None and second.inside is not None
-    return Station(
+    return StageGroup(
         name=larger.name,
         names=[*first.names, *second.names],
         workers=first.workers,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics.analysis.facts import Facts, Station
+    from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
 
 
 Kind = Literal["stage", "source", "cpu", "event loop", "errors", "workers", "tie", "unknown"]
@@ -62,12 +62,12 @@ class Verdict:
     assumptions: list[str] = field(default_factory=list)
 
 
-def computing(facts: Facts) -> bool:
+def is_cpu_bound(facts: Facts) -> bool:
     """Tell whether this process keeps about one CPU busy."""
     return facts.cores is not None and facts.cores >= CPU_FULL
 
 
-def cpu_limits(facts: Facts, top: Station) -> bool:
+def cpu_limits(facts: Facts, top: StageGroup) -> bool:
     """Tell whether the CPU is used up, or the GIL is what workers wait for."""
     if facts.cores is None or facts.utilization is None:
         return False
@@ -93,7 +93,7 @@ def loop_is_late(facts: Facts) -> bool:
     ) >= USUALLY_LATE_S
 
 
-def source_limits(facts: Facts, top: Station) -> bool:
+def source_limits(facts: Facts, top: StageGroup) -> bool:
     """Tell whether items come too slowly for the stages to be what limits."""
     used = top.demand / facts.wall_s
     if used >= SATURATED:
@@ -106,12 +106,12 @@ def source_limits(facts: Facts, top: Station) -> bool:
     return used < BUSY and not held and lacking
 
 
-def waste(station: Station) -> float:
+def waste(station: StageGroup) -> float:
     """Return which share of its attempts came to nothing."""
     return min(1.0, (station.errors + station.retries) / max(1, station.count + station.retries))
 
 
-def allowed(facts: Facts, gain: float) -> float:
+def cap_by_cpu(facts: Facts, gain: float) -> float:
     """Return a gain, or what the CPU that is left allows of it.
 
     More threads or tasks of this process share its GIL, and so one CPU; and all processes share

@@ -26,9 +26,9 @@ from otel_pipeline_metrics.analysis.thresholds import (
     WASTE,
     WORTH,
     Verdict,
-    allowed,
-    computing,
+    cap_by_cpu,
     cpu_limits,
+    is_cpu_bound,
     loop_is_late,
     source_limits,
     waste,
@@ -37,7 +37,7 @@ from otel_pipeline_metrics.analysis.thresholds import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from otel_pipeline_metrics.analysis.facts import Facts, Station
+    from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
     from otel_pipeline_metrics.analysis.thresholds import Confidence
 
 
@@ -74,18 +74,18 @@ def _verdict(facts: Facts) -> Verdict:
     if not stations or not facts.wall_s or not stations[0].work:
         return _unknown(facts)
     top = stations[0]
-    if loop_is_late(facts) and not computing(facts):
+    if loop_is_late(facts) and not is_cpu_bound(facts):
         return other_limits.event_loop(facts, top)
     if cpu_limits(facts, top):
         return other_limits.cpu(facts, top)
     if not top.gets and top.between > 0.5 * top.work:
-        return other_limits.loop_source(facts, top)
+        return other_limits.find_loop_source(facts, top)
     return _who_limits(facts, top)
 
 
-def _who_limits(facts: Facts, top: Station) -> Verdict:
+def _who_limits(facts: Facts, top: StageGroup) -> Verdict:
     if facts.turns:
-        return other_limits.turns(facts)
+        return other_limits.round_robin(facts)
     if source_limits(facts, top):
         return other_limits.source(facts, top)
     return _stage(facts, top)
@@ -108,7 +108,7 @@ def _unknown(facts: Facts) -> Verdict:
     return Verdict(kind="unknown", confidence=None, why=why)
 
 
-def _stage(facts: Facts, top: Station) -> Verdict:
+def _stage(facts: Facts, top: StageGroup) -> Verdict:
     tied = [station for station in facts.stations if top.demand < TIE * station.demand]
     verdict = Verdict(
         kind="stage",
@@ -139,12 +139,12 @@ def _stage(facts: Facts, top: Station) -> Verdict:
         verdict.advice.append(f"Relieve {wording.listed(verdict.ties)} together.")
     elif starved_by is not None:
         verdict.kind = "workers"
-        verdict.why = wording.few_workers(top, starved_by, facts)
+        verdict.why = wording.explain_few_workers(top, starved_by, facts)
     verdict.advice += _advice(facts, top)
     return verdict
 
 
-def _others(facts: Facts, top: Station) -> dict[str | None, float]:
+def _others(facts: Facts, top: StageGroup) -> dict[str | None, float]:
     """Return the other demands by name; the source's is under None."""
     found: dict[str | None, float] = {
         station.name: station.demand for station in facts.stations if station is not top
@@ -154,18 +154,18 @@ def _others(facts: Facts, top: Station) -> dict[str | None, float]:
     return found
 
 
-def _one_more(facts: Facts, top: Station) -> dict[str, Any] | None:
+def _one_more(facts: Facts, top: StageGroup) -> dict[str, Any] | None:
     """Work out one more worker of `top`; None where that is not what would help."""
-    if top.ephemeral or top.permits > top.busy or computing(facts):
+    if top.ephemeral or top.permits > top.busy or is_cpu_bound(facts):
         return None
     demands = _others(facts, top)
     demands[top.name] = top.work / (top.workers + 1)
     following = max(demands, key=demands.__getitem__)
-    gain = allowed(facts, top.demand / demands[following] - 1)
+    gain = cap_by_cpu(facts, top.demand / demands[following] - 1)
     return {"more_workers": 1, "gain": gain, "next": following}
 
 
-def _better_staffed(facts: Facts, top: Station) -> Station | None:
+def _better_staffed(facts: Facts, top: StageGroup) -> StageGroup | None:
     """Return a station that has more work than `top` but enough workers for it."""
     if facts.cores is None or facts.cores >= CPU_FREE or top.ephemeral or top.permits > top.busy:
         return None
@@ -175,13 +175,13 @@ def _better_staffed(facts: Facts, top: Station) -> Station | None:
     return None
 
 
-def _confidence(facts: Facts, top: Station) -> Confidence:
+def _confidence(facts: Facts, top: StageGroup) -> Confidence:
     doubts = 0
     used = top.demand / facts.wall_s
     doubts += used < 0.85  # noqa: PLR2004 - queues too small, or a source that is half seen
     doubts += used < BUSY
     doubts += top.ephemeral
-    doubts += computing(facts)
+    doubts += is_cpu_bound(facts)
     doubts += top.count < 10 and top.inside is not None  # noqa: PLR2004 - hardly a sample
     if len(facts.stations) > 1:
         second = facts.stations[1]
@@ -193,10 +193,10 @@ def _confidence(facts: Facts, top: Station) -> Confidence:
     return "high" if not doubts else "medium" if doubts == 1 else "low"
 
 
-def _advice(facts: Facts, top: Station) -> list[str]:
+def _advice(facts: Facts, top: StageGroup) -> list[str]:
     if top.permits > top.busy:
         return [f"Raise the rate limit or the number of permits that {top.name} waits for."]
-    if computing(facts):
+    if is_cpu_bound(facts):
         return [
             (
                 f"{top.name} seems to compute ({facts.cores:.2f} CPUs busy): run it in processes, "
@@ -215,7 +215,7 @@ def _advice(facts: Facts, top: Station) -> list[str]:
     return advice
 
 
-def _enough(facts: Facts, top: Station) -> str | None:
+def _enough(facts: Facts, top: StageGroup) -> str | None:
     """Say how many more workers bring `top` down to the next one, and what that gains.
 
     No more of them than `MORE`, and than the CPU that is left can feed.
@@ -230,7 +230,7 @@ def _enough(facts: Facts, top: Station) -> str | None:
     if more > MORE:
         more, then = MORE, f"{top.name} itself"
     gain = min(top.demand / rest[following], (workers + more) / workers) - 1
-    if (possible := allowed(facts, gain)) < gain:
+    if (possible := cap_by_cpu(facts, gain)) < gain:
         gain, then = possible, "the CPU"
         more = min(more, math.ceil(gain * workers - 1e-9))
     if more < 2:  # noqa: PLR2004 - one more is what `what_if` tells
@@ -241,9 +241,9 @@ def _enough(facts: Facts, top: Station) -> str | None:
     )
 
 
-def _assumptions(facts: Facts, top: Station) -> list[str]:
+def _assumptions(facts: Facts, top: StageGroup) -> list[str]:
     said = [wording.MEASURED]
-    if not (top.ephemeral or top.permits > top.busy or computing(facts)):
+    if not (top.ephemeral or top.permits > top.busy or is_cpu_bound(facts)):
         said += [wording.SCALES, wording.BUFFERS]
         if facts.cores is None:
             said.append("CPU use was not sampled, so work is taken to be awaited I/O.")

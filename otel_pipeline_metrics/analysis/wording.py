@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otel_pipeline_metrics.analysis.facts import Facts, Station
+    from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
 
 
 _TOLD: Final = 0.1
@@ -58,7 +58,7 @@ def workers(amount: float) -> str:
     return "1 worker" if whole == 1 else f"{whole} workers"
 
 
-def demand(station: Station, facts: Facts) -> str:
+def demand(station: StageGroup, facts: Facts) -> str:
     """Say how much of the run a station's work takes."""
     said = f"{seconds(station.demand)} of work"
     if round(station.workers) > 1:
@@ -66,7 +66,7 @@ def demand(station: Station, facts: Facts) -> str:
     return f"{said} in a run of {seconds(facts.wall_s)}"
 
 
-def stage(top: Station, facts: Facts) -> str:
+def stage(top: StageGroup, facts: Facts) -> str:
     """Say why a stage limits the run."""
     parts = [f"{top.name} was busy {percent(top.share)} of the time: {demand(top, facts)}."]
     if len(top.names) > 1:
@@ -95,7 +95,7 @@ def stage(top: Station, facts: Facts) -> str:
     return " ".join(parts)
 
 
-def _states(others: Sequence[Station]) -> list[str]:
+def _states(others: Sequence[StageGroup]) -> list[str]:
     """Say who waited for it: backpressure above, idleness below."""
     blocked = [s for s in others if s.blocked_share >= _TOLD and s.blocked >= s.idle]
     idle = [s for s in others if s.wall and s.idle / s.wall >= _TOLD and s.idle > s.blocked]
@@ -109,7 +109,7 @@ def _states(others: Sequence[Station]) -> list[str]:
     return said
 
 
-def tie(tied: Sequence[Station], facts: Facts) -> str:
+def tie(tied: Sequence[StageGroup], facts: Facts) -> str:
     """Say that several limit it alike."""
     each = [f"{s.name} {seconds(s.demand)} ({percent(s.share)} busy)" for s in tied]
     return (
@@ -118,7 +118,7 @@ def tie(tied: Sequence[Station], facts: Facts) -> str:
     )
 
 
-def turns(top: Station, tied: Sequence[Station], facts: Facts) -> str:
+def explain_turns(top: StageGroup, tied: Sequence[StageGroup], facts: Facts) -> str:
     """Say that the stages ran one after the other."""
     count = round(top.workers / facts.runs)
     where, in_each = (
@@ -155,7 +155,7 @@ def source(facts: Facts) -> str:
     return said
 
 
-def loop_source(top: Station, facts: Facts) -> str:
+def explain_loop_source(top: StageGroup, facts: Facts) -> str:
     """Say that the loop around the first stage waits for something outside of it."""
     per_cent = percent(top.between / top.busy)
     return " ".join(
@@ -196,7 +196,7 @@ def event_loop(facts: Facts) -> str:
     )
 
 
-def errors(top: Station, waste: float, facts: Facts) -> str:
+def errors(top: StageGroup, waste: float, facts: Facts) -> str:
     """Say that a stage's failures eat its time."""
     return (
         f"{top.name} limits the run ({percent(top.share)} busy: {demand(top, facts)}), and "
@@ -205,7 +205,7 @@ def errors(top: Station, waste: float, facts: Facts) -> str:
     )
 
 
-def few_workers(top: Station, other: Station, facts: Facts) -> str:
+def explain_few_workers(top: StageGroup, other: StageGroup, facts: Facts) -> str:
     """Say that a stage limits only because it has fewer workers than another."""
     return (
         f"{top.name} was busy {percent(top.share)} of the time with {workers(top.workers)}: "

@@ -67,7 +67,7 @@ def diagnose(
         timeout_s: how long each of the two may take to arrive.
     """
     env = os.environ if env is None else env
-    config = settings.current()
+    config = settings.settings()
     plan = environment.plan(env, config.exporters)
     asked = _Asked(env, plan, config, timeout_s if send else None)
     findings = [*_versions(), *_service(asked), *_problems(plan)]

@@ -28,7 +28,7 @@ from otel_pipeline_metrics.report.comparison import (
     _notes,
     _per_cent,
 )
-from otel_pipeline_metrics.report.flow import in_order, number, whole
+from otel_pipeline_metrics.report.flow import number, stages_in_flow_order, whole
 from otel_pipeline_metrics.report.significance import RESOLUTION, Shift, sample_of, shift_of
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _stages(old: RunReport, new: RunReport, fail_on: float) -> list[StageChange]
     used = _cpu_s(old), _cpu_s(new)
     cpu = math.log(used[1] / used[0]) if used[0] and used[1] else None
     pairs: list[_Pair | StageChange] = []
-    for stage in in_order(new):
+    for stage in stages_in_flow_order(new):
         earlier = before.pop((stage["name"], stage.get("kind")), None)
         pairs.append(
             StageChange(stage["name"], "new", "is new")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report.flow import in_order, number, whole
+from otel_pipeline_metrics.report.flow import number, stages_in_flow_order, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ class Comparison:
 def _error_regressions(old: RunReport, new: RunReport, fail_on: float) -> list[str]:
     before = {(s["name"], s.get("kind")): s for s in old.stages}
     found = []
-    for stage in in_order(new):
+    for stage in stages_in_flow_order(new):
         earlier = before.get((stage["name"], stage.get("kind")))
         if earlier is None:
             continue
@@ -152,7 +152,7 @@ def _figures(old: RunReport, new: RunReport) -> list[tuple[str, ...]]:
 
 def _items_per_s(report: RunReport) -> float | None:
     """Return the throughput of the last stage."""
-    ordered = in_order(report)
+    ordered = stages_in_flow_order(report)
     return number(ordered[-1], "throughput", "items_per_s") if ordered else None
 
 

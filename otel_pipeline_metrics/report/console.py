@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics.report.flow import (
     dig,
     error_total,
-    in_order,
     number,
     queues_in_order,
+    stages_in_flow_order,
     verdict,
     whole,
 )
@@ -28,11 +28,11 @@ def render(report: RunReport) -> str:
     parts = [
         headline(report),
         _verdict(report),
-        _stages(in_order(report) if report.queues else report.stages),
+        _stages(stages_in_flow_order(report) if report.queues else report.stages),
         _queues(queues_in_order(report)),
         _resources(report.resources),
         _caches(report.caches),
-        losses(report),
+        telemetry_losses(report),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -185,7 +185,7 @@ def cache_row(cache: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def losses(report: RunReport) -> str:
+def telemetry_losses(report: RunReport) -> str:
     """Return what of the telemetry is missing or was kept back; empty where nothing was."""
     found = report.telemetry
     said = [

@@ -55,7 +55,7 @@ def error_total(report: RunReport) -> int:
     return sum(whole(stage, "errors", "total") or 0 for stage in report.stages)
 
 
-def in_order(report: RunReport) -> list[dict[str, Any]]:
+def stages_in_flow_order(report: RunReport) -> list[dict[str, Any]]:
     """Return the stages as items flow through them.
 
     Queues tell who comes after whom. What they leave open is settled by kind (fetch first,
@@ -85,7 +85,7 @@ def in_order(report: RunReport) -> list[dict[str, Any]]:
 
 def queues_in_order(report: RunReport) -> list[dict[str, Any]]:
     """Return the queues as items flow through them."""
-    after = queues_after(report, in_order(report))
+    after = queues_after(report, stages_in_flow_order(report))
     return [queue for index in sorted(after) for queue in after[index]]
 
 
@@ -102,13 +102,13 @@ def queues_after(report: RunReport, ordered: list[dict[str, Any]]) -> dict[int, 
     return found
 
 
-def finished(report: RunReport) -> int | None:
+def items_completed(report: RunReport) -> int | None:
     """Return how many items are through the run: those that its last stages took.
 
     Stages that share a queue share its items; of stages beside each other that do not, the
     one that is ahead counts.
     """
-    ordered = in_order(report)
+    ordered = stages_in_flow_order(report)
     if not ordered:
         return None
     producers = {name for queue in report.queues for name in names(queue, "producers")}
@@ -129,7 +129,7 @@ def finished(report: RunReport) -> int | None:
     return max(groups.values())
 
 
-class Verdict(NamedTuple):
+class VerdictText(NamedTuple):
     """What holds the run back, in sentences."""
 
     kind: str
@@ -144,7 +144,7 @@ class Verdict(NamedTuple):
     """The stages to mark."""
 
 
-def verdict(report: RunReport) -> Verdict:
+def verdict(report: RunReport) -> VerdictText:
     """Return the report's verdict in plain words."""
     found = report.bottleneck
     stage = dig(found, "stage")
@@ -152,7 +152,7 @@ def verdict(report: RunReport) -> Verdict:
     kind = str(dig(found, "kind") or ("stage" if stage else "unknown"))
     marked = ([str(stage)] if stage is not None else []) + [t for t in ties if t != stage]
     busy = number(found, "busy")
-    return Verdict(
+    return VerdictText(
         kind=kind,
         known=kind != "unknown",
         headline=_headline(kind, marked, busy),

@@ -14,12 +14,12 @@ from otel_pipeline_metrics.report import charts, console
 from otel_pipeline_metrics.report.flow import (
     dig,
     error_total,
-    finished,
-    in_order,
+    items_completed,
     names,
     number,
     queues_after,
     queues_in_order,
+    stages_in_flow_order,
     verdict,
     whole,
 )
@@ -87,7 +87,7 @@ def embeddable(report: RunReport) -> str:
 
 def _view(report: RunReport) -> dict[str, Any]:
     """Return everything that the template shows."""
-    ordered = in_order(report)
+    ordered = stages_in_flow_order(report)
     after = queues_after(report, ordered)
     found = verdict(report)
     flow: list[dict[str, Any]] = [_queue_step(queue) for queue in after.get(-1, [])]
@@ -117,7 +117,7 @@ def _head(report: RunReport) -> dict[str, Any]:
     run = report.run
     result = run.get("result")
     tone, sign = _RESULTS.get(str(result), ("warn", "…"))
-    items, total = finished(report), whole(run, "total")
+    items, total = items_completed(report), whole(run, "total")
     merged = names(run, "merged_from")
     facts = [
         ("Duration", console.seconds(number(run, "wall_s")), False),

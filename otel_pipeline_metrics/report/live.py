@@ -18,11 +18,11 @@ from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core import errors as _errors
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.flow import (
-    finished,
-    in_order,
+    items_completed,
     names,
     number,
     queues_in_order,
+    stages_in_flow_order,
     verdict,
     whole,
 )
@@ -91,7 +91,7 @@ class Live:
         """Begin to draw, if the stream is a terminal that can."""
         if self._thread is not None:
             return
-        with _errors.guarded("the live view"):
+        with _errors.suppress_errors("the live view"):
             stream = sys.stderr if self._stream is None else self._stream
             terminal = _terminal(stream)
             if terminal is None:
@@ -112,7 +112,7 @@ class Live:
             thread.join(STOP_S)
 
     def _run(self, terminal: Console) -> None:
-        with _errors.guarded("the live view"):
+        with _errors.suppress_errors("the live view"):
             self._draw(terminal)
 
     def _draw(self, terminal: Console) -> None:
@@ -132,8 +132,8 @@ class Live:
                 terminal.show_cursor(True)
                 while True:
                     drawn = None
-                    with _errors.guarded("the live view"):
-                        drawn = picture_of(self._snapshot(), history)
+                    with _errors.suppress_errors("the live view"):
+                        drawn = render_frame(self._snapshot(), history)
                     if drawn is None:
                         return
                     picture.update(drawn, refresh=True)
@@ -153,7 +153,7 @@ def _terminal(stream: Any) -> Console | None:
     try:
         from rich.console import Console
     except ImportError:
-        _errors.once(
+        _errors.warn_once(
             "live view",
             'the live view needs rich: pip install "otel-pipeline-metrics[cli]"',
         )
@@ -177,7 +177,7 @@ class History:
         """Remember how far the run is now."""
         now = clock.now()
         counts = {stage["name"]: _count(stage)[0] for stage in report.stages}
-        self._points.append(_Point(now, counts, finished(report)))
+        self._points.append(_Point(now, counts, items_completed(report)))
         while len(self._points) > 2 and self._points[1].at <= now - WINDOW_S:  # noqa: PLR2004
             self._points.popleft()
 
@@ -203,7 +203,7 @@ def _count(stage: dict[str, Any]) -> tuple[int, str]:
     return (items, "items") if items is not None else (whole(stage, "count") or 0, "calls")
 
 
-def picture_of(report: RunReport, history: History) -> RenderableType:
+def render_frame(report: RunReport, history: History) -> RenderableType:
     """Return the picture of a run as it is now."""
     from rich.console import Group
     from rich.text import Text
@@ -213,7 +213,7 @@ def picture_of(report: RunReport, history: History) -> RenderableType:
     parts: list[RenderableType] = [Text(_headline(report), style="bold")]
     total = whole(report.run, "total")
     if total:
-        parts.append(_progress(finished(report) or 0, total, history.finish_rate()))
+        parts.append(_progress(items_completed(report) or 0, total, history.finish_rate()))
     if report.stages:
         parts.append(_stages(report, history, found.stages))
     if report.queues:
@@ -264,7 +264,7 @@ def _stages(report: RunReport, history: History, marked: list[str]) -> Renderabl
     table = _table(
         "stage", "done", "per s", "in flight", "p50", "busy", "idle", "blocked", "errors"
     )
-    for stage in in_order(report):
+    for stage in stages_in_flow_order(report):
         name = stage["name"]
         plain = console.printable(name)
         done, unit = _count(stage)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.flow import (
     error_total,
-    in_order,
     number,
     queues_in_order,
+    stages_in_flow_order,
     verdict,
     whole,
 )
@@ -35,7 +35,7 @@ def render(report: RunReport) -> str:
         _queues(report),
         _resources(report),
         _caches(report),
-        escaped(console.losses(report)),
+        escaped(console.telemetry_losses(report)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -83,7 +83,9 @@ def _stages(report: RunReport) -> str:
         "stage", "kind", "count", "items", "p50", "p95", "p99", "total",
         "busy", "idle", "blocked", "errors",
     )  # fmt: skip
-    return _table(head, [_stage(s, s["name"] in marked) for s in in_order(report)], left=2)
+    return _table(
+        head, [_stage(s, s["name"] in marked) for s in stages_in_flow_order(report)], left=2
+    )
 
 
 def _stage(stage: dict[str, Any], marked: bool) -> list[str]:

@@ -40,9 +40,9 @@ class Shift(NamedTuple):
     """Of the whole mean."""
     tail_z: float
     """The difference of the whole means in standard errors (Welch)."""
-    drawn: tuple[float, float, float]
+    yuen: tuple[float, float, float]
     """Yuen's: the shift of the trimmed means of the logarithms, its error, its freedom."""
-    ranked: tuple[float, float] | None
+    paired: tuple[float, float] | None
     """The mean of the shifts rank for rank, and their spread; None with too few calls."""
 
     @property
@@ -65,15 +65,15 @@ class Shift(NamedTuple):
         seldom look like that: by simulation (lognormal, exponential, uniform and bimodal
         durations, 16 to 300 calls) at most one time in 1,000, and by more than 10 %.
         """
-        shift, error, freedom = self.drawn
+        shift, error, freedom = self.yuen
         t = abs(shift - drift) / error
         # Wallace's approximation of Student's t by a normal deviate
         z = math.sqrt(freedom * math.log1p(t * t / freedom))
         if z * (8 * freedom + 1) / (8 * freedom + 3) >= _SURE_Z:
             return True
-        if self.ranked is None:
+        if self.paired is None:
             return False
-        middle, spread = self.ranked
+        middle, spread = self.paired
         return abs(middle - drift) / spread >= _PAIRED
 
 
@@ -144,8 +144,8 @@ def shift_of(old: Sample, new: Sample, per_item: float) -> Shift | None:
         quick=sum(half) / len(half),
         mean=mean,
         tail_z=tail_z,
-        drawn=_yuen(old, new, per_item),
-        ranked=_ranked(apart) if min(old.calls, new.calls) >= _MIN_PAIRED else None,
+        yuen=_yuen(old, new, per_item),
+        paired=_ranked(apart) if min(old.calls, new.calls) >= _MIN_PAIRED else None,
     )
 
 

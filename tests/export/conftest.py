@@ -26,8 +26,8 @@ from otel_pipeline_metrics._export import providers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from otel_pipeline_metrics._export.delivery.ledger import Ledger
-    from otel_pipeline_metrics._export.flush import Telemetry
+    from otel_pipeline_metrics._export.delivery.ledger import LedgerSnapshot
+    from otel_pipeline_metrics._export.flush import ExportPipeline
 
 
 @pytest.fixture(autouse=True)
@@ -56,11 +56,11 @@ def api_globals() -> Iterator[None]:
 
 
 @pytest.fixture
-def build() -> Iterator[Callable[..., Telemetry]]:
+def build() -> Iterator[Callable[..., ExportPipeline]]:
     """`providers.build` of a Config with these fields; ended after the test."""
-    made: list[Telemetry] = []
+    made: list[ExportPipeline] = []
 
-    def make(**fields: Any) -> Telemetry:
+    def make(**fields: Any) -> ExportPipeline:
         telemetry = providers.build(Config(**fields))
         made.append(telemetry)
         return telemetry
@@ -70,7 +70,7 @@ def build() -> Iterator[Callable[..., Telemetry]]:
         telemetry.shutdown(2)
 
 
-def use(telemetry: Telemetry, spans: int = 1) -> None:
+def use(telemetry: ExportPipeline, spans: int = 1) -> None:
     """Make `spans` spans and one metric with one point."""
     tracer = telemetry.tracer_provider.get_tracer("test")
     for _ in range(spans):
@@ -212,20 +212,20 @@ def global_meter_provider() -> metrics.MeterProvider:
     return metrics.get_meter_provider()
 
 
-def make_spans(telemetry: Telemetry, count: int) -> None:
+def make_spans(telemetry: ExportPipeline, count: int) -> None:
     tracer = telemetry.tracer_provider.get_tracer("test")
     for _ in range(count):
         tracer.start_span("work").end()
 
 
-def spans(telemetry: Telemetry) -> Ledger:
+def spans(telemetry: ExportPipeline) -> LedgerSnapshot:
     found = telemetry.ledger("traces")
     assert found is not None
     assert found.created == sum(found[1:])
     return found
 
 
-def points(telemetry: Telemetry) -> Ledger:
+def points(telemetry: ExportPipeline) -> LedgerSnapshot:
     found = telemetry.ledger("metrics")
     assert found is not None
     assert found.created == sum(found[1:])

@@ -13,18 +13,21 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_pipeline_metrics._export import exporters
-from otel_pipeline_metrics._export.background import Lane, wait_for
+from otel_pipeline_metrics._export.background import BackgroundThread, wait_for
 from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
-from otel_pipeline_metrics._export.delivery.counting_exporters import Account, CountingSpanExporter
+from otel_pipeline_metrics._export.delivery.counting_exporters import (
+    CountingSpanExporter,
+    ExportLedger,
+)
 
 from .conftest import use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from otel_pipeline_metrics._export.flush import Telemetry
+    from otel_pipeline_metrics._export.flush import ExportPipeline
 
-    Build = Callable[..., Telemetry]
+    Build = Callable[..., ExportPipeline]
 
 sdk_logger = logging.getLogger("opentelemetry.sdk.test")
 
@@ -263,7 +266,7 @@ class TestTelemetry:
 
 class TestLane:
     def test_jobs_run_in_order(self) -> None:
-        lane = Lane("test")
+        lane = BackgroundThread("test")
         seen: list[int] = []
         jobs = [lane.submit(lambda n=n: seen.append(n)) for n in range(3)]  # type: ignore[misc]
 
@@ -272,7 +275,7 @@ class TestLane:
         lane.close()
 
     def test_a_job_that_raises_or_returns_false_has_failed(self) -> None:
-        lane = Lane("test")
+        lane = BackgroundThread("test")
         jobs = [lane.submit(lambda: 1 / 0), lane.submit(lambda: False), lane.submit(lambda: None)]
 
         assert wait_for(jobs, time.monotonic() + 5)
@@ -280,7 +283,7 @@ class TestLane:
         lane.close()
 
     def test_its_thread_is_a_daemon_and_ends(self) -> None:
-        lane = Lane("ends")
+        lane = BackgroundThread("ends")
         (thread,) = [t for t in threading.enumerate() if t.name == "opm-ends"]
         lane.close()
         thread.join(5)
@@ -411,7 +414,7 @@ def test_the_log_filter_goes_with_the_telemetry(build: Build, collector: Collect
 
 
 def test_a_late_export_is_not_counted_twice() -> None:
-    account = Account("traces", "otlp", "http://c")
+    account = ExportLedger("traces", "otlp", "http://c")
     released, started = threading.Event(), threading.Event()
 
     def slow() -> bool:
@@ -423,7 +426,7 @@ def test_a_late_export_is_not_counted_twice() -> None:
     thread = threading.Thread(target=counting.export, args=([object()],))
     thread.start()
     started.wait(5)
-    account.write_off()
+    account.close()
     released.set()
     thread.join()
 

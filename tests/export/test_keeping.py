@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otel_pipeline_metrics._export.delivery import delivery
-from otel_pipeline_metrics._export.delivery.ledger import Ledger
+from otel_pipeline_metrics._export.delivery.ledger import LedgerSnapshot
 from otel_pipeline_metrics._export.delivery.spool import Spool
 from otel_pipeline_metrics._export.replay import ReplayError, replay
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from otel_pipeline_metrics._export.flush import Telemetry
+    from otel_pipeline_metrics._export.flush import ExportPipeline
 
-    Build = Callable[..., Telemetry]
+    Build = Callable[..., ExportPipeline]
 
 
 @pytest.fixture(params=["grpc", "http/protobuf"])
@@ -47,15 +47,15 @@ def test_it_is_kept_and_sent_when_the_collector_is_back(
 
     assert (report.ok, report.spans_exported, report.spans_failed) == (False, 0, 0)
     assert (report.spans_spooled, report.metric_points_spooled) == (3, 1)
-    assert spans(telemetry) == Ledger(3, 0, 0, 0, 3, 0)
-    assert points(telemetry) == Ledger(1, 0, 0, 0, 1, 0)
+    assert spans(telemetry) == LedgerSnapshot(3, 0, 0, 0, 3, 0)
+    assert points(telemetry) == LedgerSnapshot(1, 0, 0, 0, 1, 0)
     assert len(list(tmp_path.iterdir())) == 2
 
     collector.later = False
     use(telemetry, spans=2)
     assert telemetry.flush(5).ok
-    assert spans(telemetry) == Ledger(5, 5, 0, 0, 0, 0)
-    assert points(telemetry) == Ledger(2, 2, 0, 0, 0, 0)
+    assert spans(telemetry) == LedgerSnapshot(5, 5, 0, 0, 0, 0)
+    assert points(telemetry) == LedgerSnapshot(2, 2, 0, 0, 0, 0)
     assert collector.spans == {"work": 5}
     assert collector.points == {"done": 2}
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +74,7 @@ def test_the_next_process_sends_what_an_earlier_one_kept(
 
     assert second.shutdown(5).ok
     assert collector.spans == {"work": 5}
-    assert spans(second) == Ledger(2, 2, 0, 0, 0, 0)
+    assert spans(second) == LedgerSnapshot(2, 2, 0, 0, 0, 0)
     assert second.stats()["replayed"] == {"spans": 3, "metric_points": 1}
     assert spans(first).spooled == 3
 
@@ -101,7 +101,7 @@ def test_what_is_too_old_is_not_sent_any_more(
 
     telemetry.shutdown(5)
     assert collector.spans == {"work": 2}
-    assert spans(telemetry) == Ledger(5, 2, 0, 3, 0, 0)
+    assert spans(telemetry) == LedgerSnapshot(5, 2, 0, 3, 0, 0)
     assert points(telemetry).dropped == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_a_refusal_for_good_is_not_kept(build: Build, collector: Received, tmp_p
     use(telemetry, spans=3)
     telemetry.flush(5)
 
-    assert spans(telemetry) == Ledger(3, 0, 0, 3, 0, 0)
+    assert spans(telemetry) == LedgerSnapshot(3, 0, 0, 3, 0, 0)
     assert points(telemetry).dropped == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -193,8 +193,8 @@ def test_a_partial_success_is_counted_and_said_once(
     report = telemetry.shutdown(5)
 
     assert (report.spans_exported, report.spans_failed) == (16, 4)
-    assert spans(telemetry) == Ledger(20, 16, 0, 4, 0, 0)
-    assert points(telemetry) == Ledger(2, 0, 0, 2, 0, 0)
+    assert spans(telemetry) == LedgerSnapshot(20, 16, 0, 4, 0, 0)
+    assert points(telemetry) == LedgerSnapshot(2, 0, 0, 2, 0, 0)
     said = [record.getMessage() for record in caplog.records]
     assert sum("partial success" in message for message in said) == 2  # spans, and points
 
@@ -210,7 +210,7 @@ def test_a_partial_success_of_what_was_kept(
     make_spans(telemetry, 1)
     telemetry.flush(5)
 
-    assert spans(telemetry) == Ledger(11, 8, 0, 3, 0, 0)
+    assert spans(telemetry) == LedgerSnapshot(11, 8, 0, 3, 0, 0)
 
 
 def test_headers_and_compression_hold_for_what_was_kept(

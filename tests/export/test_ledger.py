@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._export.delivery import delivery, responses
 from otel_pipeline_metrics._export.delivery.counting_exporters import CountingSpanExporter
-from otel_pipeline_metrics._export.delivery.ledger import Account, Ledger
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger, LedgerSnapshot
 from otel_pipeline_metrics._export.delivery.spool import Spool
 
 from .conftest import Received, make_spans, spans, use
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from otel_pipeline_metrics._export.flush import Telemetry
+    from otel_pipeline_metrics._export.flush import ExportPipeline
 
-    Build = Callable[..., Telemetry]
+    Build = Callable[..., ExportPipeline]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ class TestTheEnd:
 
         assert took_s < 4.5
         assert (report.spans_spooled, report.spans_failed) == (2_000, 0)
-        assert spans(telemetry) == Ledger(2_000, 0, 0, 0, 2_000, 0)
+        assert spans(telemetry) == LedgerSnapshot(2_000, 0, 0, 0, 2_000, 0)
         assert sum(p.items for p in Spool(tmp_path, 1, 1).parcels()) == 2_000
 
     def test_it_says_what_is_kept(
@@ -101,7 +101,7 @@ class TestTheEnd:
         telemetry.shutdown(5)
         make_spans(telemetry, 2)
 
-        assert spans(telemetry) == Ledger(2, 0, 0, 2, 0, 0)
+        assert spans(telemetry) == LedgerSnapshot(2, 0, 0, 2, 0, 0)
 
 
 class TestWhileItRuns:
@@ -116,7 +116,7 @@ class TestWhileItRuns:
         make_spans(telemetry, 1_500)
         telemetry.flush(5)
 
-        assert spans(telemetry) == Ledger(1_500, 0, 0, 0, 1_500, 0)
+        assert spans(telemetry) == LedgerSnapshot(1_500, 0, 0, 0, 1_500, 0)
         released.set()
 
     def test_a_full_queue_is_counted_as_it_happens(
@@ -136,10 +136,10 @@ class TestWhileItRuns:
         entered.wait(5)
         make_spans(telemetry, 90)
 
-        assert spans(telemetry) == Ledger(100, 0, 0, 80, 0, 20)
+        assert spans(telemetry) == LedgerSnapshot(100, 0, 0, 80, 0, 20)
         released.set()
         telemetry.shutdown(5)
-        assert spans(telemetry) == Ledger(100, 20, 0, 80, 0, 0)
+        assert spans(telemetry) == LedgerSnapshot(100, 20, 0, 80, 0, 0)
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
     def test_a_child_forked_during_an_attempt_makes_its_own(
@@ -160,7 +160,7 @@ class TestWhileItRuns:
         if pid == 0:
             make_spans(telemetry, 2)
             telemetry.flush(5)
-            os._exit(0 if spans(telemetry) == Ledger(2, 2, 0, 0, 0, 0) else 1)
+            os._exit(0 if spans(telemetry) == LedgerSnapshot(2, 2, 0, 0, 0, 0) else 1)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         released.set()
 
@@ -187,7 +187,7 @@ class TestWhileItRuns:
         """An exporter that does not pass where the observer sits loses nothing."""
         kept = Spool(tmp_path, 1_000, 1_000)
         kept.put("traces", b'{"resourceSpans":[]}\n', 1)
-        account = Account("traces", "otlp/grpc", "http://c")
+        account = ExportLedger("traces", "otlp/grpc", "http://c")
         counting = CountingSpanExporter(Exporter(lambda: True), account, kept, watched=True)
 
         counting.export([])
@@ -204,7 +204,7 @@ class TestWhileItRuns:
         make_spans(telemetry, 3)
         telemetry.flush(5)
 
-        assert spans(telemetry) == Ledger(3, 0, 0, 3, 0, 0)
+        assert spans(telemetry) == LedgerSnapshot(3, 0, 0, 3, 0, 0)
 
 
 def test_a_spool_without_an_exporter_it_can_serve_says_so(
@@ -252,7 +252,7 @@ class TestStats:
         telemetry = build(exporters=("console",))
         make_spans(telemetry, 3)
 
-        assert spans(telemetry) == Ledger(3, 3, 0, 0, 0, 0)
+        assert spans(telemetry) == LedgerSnapshot(3, 3, 0, 0, 0, 0)
 
 
 @pytest.mark.skipif(
@@ -299,4 +299,4 @@ def test_the_sdks_own_metrics_agree(
     ],
 )
 def test_for_good(reason: str | None, expected: bool) -> None:
-    assert responses.for_good(reason) is expected
+    assert responses.is_permanent(reason) is expected

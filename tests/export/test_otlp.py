@@ -15,9 +15,9 @@ from .conftest import Received, use
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._export.flush import Telemetry
+    from otel_pipeline_metrics._export.flush import ExportPipeline
 
-    Build = Callable[..., Telemetry]
+    Build = Callable[..., ExportPipeline]
 
 ROOT = Path(__file__).parents[2]
 

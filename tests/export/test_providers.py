@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from otel_pipeline_metrics._export.flush import Telemetry
+    from otel_pipeline_metrics._export.flush import ExportPipeline
 
-    Build = Callable[..., Telemetry]
+    Build = Callable[..., ExportPipeline]
 
 
-def resource_of(telemetry: Telemetry) -> dict[str, Any]:
+def resource_of(telemetry: ExportPipeline) -> dict[str, Any]:
     return dict(telemetry.tracer_provider.resource.attributes)  # type: ignore[attr-defined]
 
 
@@ -338,7 +338,7 @@ def test_the_metric_exporters_preferences_reach_the_reader(build: Build) -> None
             pass
 
     picky = Picky()
-    account = exporters.Account("metrics", "x", "y")
+    account = exporters.ExportLedger("metrics", "x", "y")
     counting = exporters.CountingMetricExporter(picky, account)
 
     assert counting._preferred_temporality is picky._preferred_temporality

@@ -18,7 +18,7 @@ from opentelemetry.trace import Link
 
 from otel_pipeline_metrics._core.settings import Config
 from otel_pipeline_metrics._export.delivery import otlp_json, spool
-from otel_pipeline_metrics._export.delivery.ledger import Account
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._export.delivery.spool import Spool
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def open_spool(tmp_path: Path) -> Callable[..., Spool]:
     return make
 
 
-def account_of(kept: Spool) -> Account:
-    account = Account("traces", "otlp/grpc", "http://c")
+def account_of(kept: Spool) -> ExportLedger:
+    account = ExportLedger("traces", "otlp/grpc", "http://c")
     kept.accounts["traces"] = account
     return account
 
 
-def put(kept: Spool, account: Account, line: bytes, items: int = 1) -> bool:
+def put(kept: Spool, account: ExportLedger, line: bytes, items: int = 1) -> bool:
     """As an exporter does: count the batch as kept if it is."""
     done = kept.put("traces", line, items)
     if done:

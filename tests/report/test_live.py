@@ -50,7 +50,7 @@ def report(done: int, total: int | None = None) -> RunReport:
 
 def test_the_picture(clock: Clock) -> None:
     history = live.History()
-    live.picture_of(report(100, 1000), history)
+    live.render_frame(report(100, 1000), history)
     clock.advance(2)
     expected = """\
 nightly  20.0 s  3 errors
@@ -63,7 +63,7 @@ queue   depth  peak  capacity  wait p50  from     to
 pages     3.7     4         4   75.0 ms  fetch    process
 parsed    3.9     4         4   78.1 ms  process  write
 so far: write holds the run back (98 % busy)"""
-    assert drawn(live.picture_of(report(300, 1000), history)) == expected
+    assert drawn(live.render_frame(report(300, 1000), history)) == expected
 
 
 def test_rates_are_those_of_the_last_seconds(clock: Clock) -> None:
@@ -87,7 +87,7 @@ def test_time_left(done: int, rate: float | None, expected: str) -> None:
 
 @pytest.mark.parametrize("made", [samples.bare(), samples.hostile(), samples.report()])
 def test_any_report_has_a_picture(made: RunReport) -> None:
-    assert drawn(live.picture_of(made, live.History()))
+    assert drawn(live.render_frame(made, live.History()))
 
 
 def test_it_draws_until_it_is_stopped_and_leaves_nothing() -> None:

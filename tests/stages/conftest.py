@@ -45,9 +45,7 @@ class Otel:
             self.tracer_provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.readers = readers or (InMemoryMetricReader(),)
         self.meter_provider = MeterProvider(self.readers, shutdown_on_exit=False, **meter_options)
-        self.telemetry = sink.Telemetry(
-            self.tracer_provider, self.meter_provider, metric_attributes
-        )
+        self.telemetry = sink.OtelSink(self.tracer_provider, self.meter_provider, metric_attributes)
         self.results = Results()
         # what other tests finished without a provider is not kept for this one
         sink.install(sink.silent())
@@ -101,7 +99,7 @@ def nothing_left_over() -> Iterator[None]:
     yield
     left = [] if nothing_current() else [trace.get_current_span(), current_stage()]
     flying = [series.key for series in _series.all_series() if series.active]
-    _series.current.set(None)
+    _series.active_cell.set(None)
     context.attach(context.Context())
     for scope in list(_series.scopes):
         scope.series.clear()
@@ -119,7 +117,7 @@ def make_otel() -> Iterator[Callable[..., Otel]]:
         return made[-1]
 
     yield make
-    sink.install(sink.Telemetry())
+    sink.install(sink.OtelSink())
     for otel in made:
         otel.close()
 

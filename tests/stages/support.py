@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def nothing_current() -> bool:
     """Whether neither a span nor an execution is current here."""
-    return trace.get_current_span() is trace.INVALID_SPAN and current_stage() is execution.NOTHING
+    return (
+        trace.get_current_span() is trace.INVALID_SPAN
+        and current_stage() is execution.NOOP_EXECUTION
+    )
 
 
 def in_flight(stage: str) -> int:

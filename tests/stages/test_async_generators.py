@@ -130,7 +130,7 @@ async def test_nothing_is_current_between_yields(otel: Otel) -> None:
     async def numbers() -> AsyncIterator[int]:
         for n in range(3):
             await turn()
-            assert current_stage() is not execution.NOTHING
+            assert current_stage() is not execution.NOOP_EXECUTION
             yield n
 
     async for _ in numbers():

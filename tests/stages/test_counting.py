@@ -106,7 +106,7 @@ def test_handed_on_without_being_asked_when_many_wait(results: Results) -> None:
     assert results.batches == []
     with stage("waiting"):
         pass
-    assert [len(b.plain) for b in results.batches] == [PENDING_BOUND]
+    assert [len(b.durations) for b in results.batches] == [PENDING_BOUND]
 
 
 class Racy(list[int]):
@@ -120,7 +120,7 @@ class Racy(list[int]):
 
 def test_what_is_added_while_it_is_taken_stays_for_the_next_time() -> None:
     waiting = Racy([1, 2])
-    assert _drain._take(waiting) == [1, 2]
+    assert _drain._pop_front(waiting) == [1, 2]
     assert list(waiting) == [99]
 
 
@@ -242,13 +242,13 @@ def test_threads_started_by_hand_have_a_context_of_their_own(results: Results) -
     seen = []
 
     def worker() -> None:
-        seen.append(invocation.innermost())
+        seen.append(invocation.current_execution())
 
     with stage("outer"):
         thread = threading.Thread(target=worker)
         thread.start()
         thread.join()
-    assert seen == [execution.NOTHING]
+    assert seen == [execution.NOOP_EXECUTION]
 
 
 class Node:

@@ -41,7 +41,7 @@ class Tracing:
     def close(self, cell: Any, elapsed: float) -> None:
         self._do("close")
 
-    def handle(self, cell: Any) -> Tracing:
+    def span_of(self, cell: Any) -> Tracing:
         return self
 
     def suspend(self) -> None:
@@ -59,13 +59,13 @@ class Tracing:
 
 @stage("works")
 def by_function(given: Any) -> Any:
-    invocation.innermost().retry()
+    invocation.current_execution().retry()
     return given
 
 
 @stage("works")
 async def by_coroutine_(given: Any) -> Any:
-    invocation.innermost().retry()
+    invocation.current_execution().retry()
     return given
 
 
@@ -75,7 +75,7 @@ def by_coroutine(given: Any) -> Any:
 
 @stage("works")
 def by_generator_(given: Any) -> Iterator[Any]:
-    invocation.innermost().retry()
+    invocation.current_execution().retry()
     yield given
     yield given
 
@@ -88,7 +88,7 @@ def by_generator(given: Any) -> Any:
 
 @stage("works")
 async def by_async_generator_(given: Any) -> AsyncIterator[Any]:
-    invocation.innermost().retry()
+    invocation.current_execution().retry()
     yield given
     yield given
 
@@ -203,7 +203,7 @@ def test_a_sink_that_fails_does_not_reach_the_call_that_hands_on(
     for _ in range(drain.PENDING_BOUND * 2):
         with stage("many"):
             pass
-    assert sum(len(b.plain) for b in results.batches) == drain.PENDING_BOUND * 2
+    assert sum(len(b.durations) for b in results.batches) == drain.PENDING_BOUND * 2
     assert len(caplog.records) == 1
 
 

@@ -220,7 +220,7 @@ def test_nothing_is_current_between_yields(otel: Otel) -> None:
         assert nothing_current()
     assert nothing_current()
     assert len(set(map(id, seen))) == 1
-    assert execution.NOTHING is not seen[0]
+    assert execution.NOOP_EXECUTION is not seen[0]
     assert otel.span("inside").attributes["pipeline.stage.items.out"] == 3
 
 

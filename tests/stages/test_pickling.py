@@ -131,7 +131,7 @@ class Sink:
     seen = []
     def accept(self, batch):
         self.seen += [(batch.key.stage, batch.key.kind, r.items_out) for r in batch.results]
-        sizes = batch.sizes or [None] * len(batch.plain)
+        sizes = batch.sizes or [None] * len(batch.durations)
         self.seen += [(batch.key.stage, batch.key.kind, size) for size in sizes]
 
 drain.set_sinks((Sink(),))

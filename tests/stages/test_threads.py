@@ -122,7 +122,7 @@ def test_the_lock_is_what_keeps_them_apart(
     def end(numbers: range) -> None:
         for number in numbers:
             series.begun.append(None)
-            series.plain.append(float(number))
+            series.durations.append(float(number))
 
     def overtake() -> None:
         drain.drain_series(series)

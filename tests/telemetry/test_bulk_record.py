@@ -116,7 +116,7 @@ def points_of(
     ]
     with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
         provider = MeterProvider(readers, shutdown_on_exit=False, **options)
-        telemetry = sink.Telemetry(trace.NoOpTracerProvider(), provider)
+        telemetry = sink.OtelSink(trace.NoOpTracerProvider(), provider)
         spans = itertools.count(10)
         collected = []
         for recording in [*recordings, Read(0), Read(1), Read(2)]:
@@ -188,7 +188,7 @@ def test_the_same_exemplars(name: str, recordings: list[Recorded | Read]) -> Non
 @pytest.mark.parametrize("views", VIEWS)
 def test_it_really_folds(views: str) -> None:
     """Else the tests above compare recording with itself."""
-    assert self_check.works()
+    assert self_check.is_supported()
     recorded: list[float] = []
     real = Histogram.record
 
@@ -237,7 +237,7 @@ def test_prometheus_shows_the_same(recordings: list[Recorded | Read]) -> None:
         try:
             with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
                 provider = MeterProvider([reader], shutdown_on_exit=False)
-                telemetry = sink.Telemetry(trace.NoOpTracerProvider(), provider)
+                telemetry = sink.OtelSink(trace.NoOpTracerProvider(), provider)
                 for recording in recordings:
                     if isinstance(recording, Recorded):
                         key = StageKey("fold", recording.stage, "process")
@@ -261,7 +261,7 @@ def test_nobody_waits_for_a_collection_that_hangs() -> None:
     """Its callbacks run under the consumer's lock; values go in all the same, and stay few."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
-    telemetry = sink.Telemetry(trace.NoOpTracerProvider(), provider)
+    telemetry = sink.OtelSink(trace.NoOpTracerProvider(), provider)
     hanging, enough = threading.Event(), threading.Event()
 
     def hang(_: object) -> list[Any]:
@@ -293,11 +293,11 @@ def test_what_is_being_collected_is_left_alone() -> None:
     reader = InMemoryMetricReader(preferred_temporality=DELTA)
     provider = MeterProvider([reader], shutdown_on_exit=False)
     instrument = bulk_record.Instrument(
-        provider.get_meter("test").create_histogram("values"), folds=self_check.works
+        provider.get_meter("test").create_histogram("values"), folds=self_check.is_supported
     )
     series = bulk_record.HistogramSeries(instrument, {})
     assert series.record([1.0])
-    (match,) = instrument.matches()
+    (match,) = instrument.sdk_targets()
     with match._lock:
         assert not series.record([2.0])
         assert not series.record([], [(3.0, sampled(1))])

@@ -101,7 +101,7 @@ def _in_child() -> None:
     for gate in list(_gates):
         gate.renew()
     for call in (*_calls, *[thing.after_fork for thing in list(_watched)]):
-        with errors.guarded("starting a forked child"):
+        with errors.suppress_errors("starting a forked child"):
             call()
 
 
@@ -140,6 +140,6 @@ def _begin(_: object) -> None:
 
 
 def _finish() -> None:
-    with errors.guarded("the end of a child process"):
+    with errors.suppress_errors("the end of a child process"):
         if _at_end is not None:
             _at_end()

@@ -30,7 +30,7 @@ GRACE_S: Final = 0.4
 class Ending(Protocol):
     """A run, as far as this needs to know it."""
 
-    def terminated(self) -> None:
+    def on_sigterm(self) -> None:
         """Write the report as far as it has got."""
 
 
@@ -85,13 +85,13 @@ def _handle(number: int, frame: FrameType | None) -> None:
     global _ending  # noqa: PLW0603 - set once
     if _ending:
         return  # the end is near, and has its limit
-    if put_off(lambda: _handle(number, None), frame):
+    if defer_if_busy(lambda: _handle(number, None), frame):
         return
     _ending = True
     done = threading.Event()
     try:
         _thread.start_new_thread(_finish, (done,))
-        done.wait(settings.current().flush_timeout_s + GRACE_S)
+        done.wait(settings.settings().flush_timeout_s + GRACE_S)
     except RuntimeError:
         # from Python 3.12 on, where the interpreter is ending already
         errors.logger.warning("SIGTERM came as the process was ending: it ends at once")
@@ -102,8 +102,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 def _finish(done: threading.Event) -> None:
     try:
-        for step in [run.terminated for run in list(_runs)] + list(at_end):
-            with errors.guarded("ending at SIGTERM"):
+        for step in [run.on_sigterm for run in list(_runs)] + list(at_end):
+            with errors.suppress_errors("ending at SIGTERM"):
                 step()
     finally:
         done.set()
@@ -120,16 +120,16 @@ T = TypeVar("T")
 _afterwards: list[Callable[[], None]] = []
 
 
-def undivided(work: Callable[[], T]) -> T:
+def deferring_signals(work: Callable[[], T]) -> T:
     """Do `work`, then what was put off meanwhile."""
     try:
         return _do(work)
     finally:
         if _afterwards and threading.current_thread() is threading.main_thread():
-            _make_up()
+            _run_deferred()
 
 
-def put_off(call: Callable[[], None], frame: FrameType | None) -> bool:
+def defer_if_busy(call: Callable[[], None], frame: FrameType | None) -> bool:
     """Have `call` made after the work that `frame`, which a signal interrupted, is part of.
 
     False where it is part of none.
@@ -146,9 +146,9 @@ def _do(work: Callable[[], T]) -> T:
     return work()
 
 
-def _make_up() -> None:
+def _run_deferred() -> None:
     calls = _afterwards[:]
     _afterwards.clear()
     for call in calls:
-        if not put_off(call, inspect.currentframe()):
+        if not defer_if_busy(call, inspect.currentframe()):
             call()

@@ -20,7 +20,7 @@ from otel_pipeline_metrics._export.delivery.counting_processor import (
     CountingSampler,
 )
 from otel_pipeline_metrics._export.delivery.delivery import PATIENCE_S, Carrier
-from otel_pipeline_metrics._export.delivery.ledger import Account
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 
 __all__ = [
-    "Account",
     "CountingBatchProcessor",
     "CountingMetricExporter",
     "CountingSampler",
     "CountingSpanExporter",
+    "ExportLedger",
     "Stoppable",
 ]
 
@@ -98,7 +98,7 @@ class CountingSpanExporter(SpanExporter):
     def __init__(
         self,
         inner: SpanExporter,
-        account: Account,
+        account: ExportLedger,
         spool: Spool | None = None,
         *,
         watched: bool = False,
@@ -143,7 +143,7 @@ class CountingMetricExporter(MetricExporter):
     def __init__(
         self,
         inner: MetricExporter,
-        account: Account,
+        account: ExportLedger,
         spool: Spool | None = None,
         *,
         watched: bool = False,

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export.background import Job, Lane
+from otel_pipeline_metrics._export.background import BackgroundCall, BackgroundThread
 from otel_pipeline_metrics._export.delivery import log_filter, responses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._export.delivery.ledger import Account
-    from otel_pipeline_metrics._export.delivery.spool import Parcel, Spool
+    from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+    from otel_pipeline_metrics._export.delivery.spool import Spool, SpooledBatch
     from otel_pipeline_metrics._export.environment import Signal
 
 
@@ -71,7 +71,7 @@ class Carrier:
 
     def __init__(
         self,
-        account: Account,
+        account: ExportLedger,
         spool: Spool | None = None,
         send_nothing: Callable[[], object] | None = None,
         patience_s: float = PATIENCE_S,
@@ -80,20 +80,20 @@ class Carrier:
         self._spool = spool
         self._send_nothing = send_nothing
         self._patience_s = patience_s
-        self._lane: Lane | None = None
+        self._lane: BackgroundThread | None = None
         self.after_fork()
         forking.watch(self)
         self.reason: str | None = None
         """Why the last batch was not taken; None if it was."""
         if account.remote:
-            self._lane = Lane(f"export-{account.signal}")
+            self._lane = BackgroundThread(f"export-{account.signal}")
         if spool is not None:
             account.kept_in = str(spool.directory)
             spool.accounts[account.signal] = account
 
     def after_fork(self) -> None:
         """Forget the attempt that the parent is making, and what it learnt of the collector."""
-        self._job: Job | None = None
+        self._job: BackgroundCall | None = None
         self._woken = threading.Event()
         self._pause_s = 0.0
         self._paused_until = 0.0
@@ -116,7 +116,7 @@ class Carrier:
             self.resend(time.monotonic() + RESEND_S)
         elif not delivery.permanent and self._keep(items, line):
             account.note_spooled(items)
-            account.say(delivery.reason)
+            account.warn(delivery.reason)
             self._pause()
         else:
             account.note(items, ok=False, reason=delivery.reason)
@@ -140,11 +140,11 @@ class Carrier:
     def _keep(self, items: int, line: Callable[[], bytes]) -> bool:
         if self._spool is None or not items:
             return False
-        with errors.guarded("spool"):
+        with errors.suppress_errors("spool"):
             return self._spool.put(self.account.signal, line(), items)
         return False
 
-    def hurry(self, until: float) -> None:
+    def begin_shutdown(self, until: float) -> None:
         """The end has begun: the collector is tried once more, until this monotonic time."""
         self._paused_until = 0.0
         self.account.until = until
@@ -159,9 +159,9 @@ class Carrier:
         if self._lane is not None:
             self._lane.close()
 
-    def _deliver(self, export: Callable[[], bool], instead: Any = None) -> Delivery:
+    def _deliver(self, export: Callable[[], bool], replacement: Any = None) -> Delivery:
         if self._lane is None:
-            return _attempt(export, instead)
+            return _attempt(export, replacement)
         done: list[Delivery] = []
         woken = self._woken = threading.Event()
         # The SDK has switched instrumentation off in this context; it must be off there too.
@@ -171,7 +171,7 @@ class Carrier:
 
         def attempt() -> None:
             try:
-                done.append(context.run(_attempt, export, instead, attempts))
+                done.append(context.run(_attempt, export, replacement, attempts))
             finally:
                 woken.set()
 
@@ -193,7 +193,7 @@ class Carrier:
         """
         if self._spool is None or self._send_nothing is None:
             return
-        with errors.guarded("sending what is on disk"):
+        with errors.suppress_errors("sending what is on disk"):
             self._spool.expire(self.account.signal)
             for parcel in self._spool.parcels(self.account.signal):
                 if self.account.stopped or time.monotonic() >= until or self._busy():
@@ -215,7 +215,7 @@ class Carrier:
             return False
         return (account.waiting() or 0) > account.capacity // 2
 
-    def _resend(self, parcel: Parcel, lines: bytes) -> bool:
+    def _resend(self, parcel: SpooledBatch, lines: bytes) -> bool:
         """Send one claimed batch; say whether the collector is still there."""
         spool, send_nothing = self._spool, self._send_nothing
         if spool is None or send_nothing is None:
@@ -243,7 +243,7 @@ def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Delivery]) ->
         try:
             request = otlp_json.request(signal, line)
         except ValueError:
-            errors.once("spool line", "a line that is no OTLP/JSON is dropped from the spool")
+            errors.warn_once("spool line", "a line that is no OTLP/JSON is dropped from the spool")
             rejected = sys.maxsize  # nobody knows how many
             continue
         delivery = send(request)
@@ -257,12 +257,12 @@ def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Delivery]) ->
 
 
 def _attempt(
-    export: Callable[[], bool], instead: Any = None, attempts: int | None = None
+    export: Callable[[], bool], replacement: Any = None, attempts: int | None = None
 ) -> Delivery:
     """Make one export, and tell how it went; never raises for what the exporter does."""
     started = clock.now()
     ok = False
-    with log_filter.exporting() as heard, responses.exchange(instead, attempts) as seen:
+    with log_filter.exporting() as heard, responses.exchange(replacement, attempts) as seen:
         try:
             ok = export()
         except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection
@@ -272,10 +272,10 @@ def _attempt(
         return Delivery(ok=False, reason=answer.reason, permanent=answer.permanent)
     if ok and answer is not None:
         return Delivery(ok=True, rejected=answer.rejected)
-    if ok and instead is None:
+    if ok and replacement is None:
         return Delivery(ok=True)
     reason = heard.reason
     elapsed_s = clock.now() - started
     if reason is None and elapsed_s > SLOW_S:
         reason = f"no success in {elapsed_s:.1f} s"
-    return Delivery(ok=False, reason=reason, permanent=responses.for_good(reason))
+    return Delivery(ok=False, reason=reason, permanent=responses.is_permanent(reason))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._export.environment import Signal
 
 
-class Ledger(NamedTuple):
+class LedgerSnapshot(NamedTuple):
     """What became of the spans or the metric points of this process, since `configure()`."""
 
     created: int
@@ -38,7 +38,7 @@ class Ledger(NamedTuple):
     """In the queue, or being sent."""
 
 
-class Account:
+class ExportLedger:
     """What became of the data of one exporter. Items are spans or metric points.
 
     Args:
@@ -112,13 +112,13 @@ class Account:
         self._looks += 1
         return created
 
-    def ledger(self, sampled_out: int = 0) -> Ledger:
+    def ledger(self, sampled_out: int = 0) -> LedgerSnapshot:
         """Return where everything is now."""
         with self._lock:
             created = self._created()
             left = max(0, created - self.exported - self.failed - self.spooled)
             overflow = left if self._closed else self._overflow(created)
-            return Ledger(
+            return LedgerSnapshot(
                 created=created + sampled_out,
                 exported=self.exported,
                 sampled_out=sampled_out,
@@ -162,7 +162,7 @@ class Account:
             self.batches_failed += not ok
             self.misses += rejected + (not ok)
         if not ok:
-            self.say(reason)
+            self.warn(reason)
         elif rejected:
             self._say_rejected()
 
@@ -190,7 +190,7 @@ class Account:
                 self.replayed += sent
                 self.replay_dropped += items - sent
 
-    def write_off(self) -> None:
+    def close(self) -> None:
         """Count everything that is not out by now as failed, and count nothing after that."""
         with self._lock:
             if self._under_way:
@@ -207,11 +207,11 @@ class Account:
         parts = urlsplit(self.target)
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else self.target
 
-    def hush(self) -> None:
+    def mute(self) -> None:
         """Say nothing about this host: somebody else does."""
         self._said |= {self.host, f"{self.host} rejected {self.signal}"}
 
-    def say(self, reason: str | None) -> None:
+    def warn(self, reason: str | None) -> None:
         """Say that exporting fails, once for each host, and not after the deadline."""
         if self.stopped or self.host in self._said:
             return

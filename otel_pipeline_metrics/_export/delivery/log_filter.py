@@ -44,16 +44,16 @@ _leaving: set[Filter] = set()
 """Filters that go when the last of their visits is over."""
 
 
-class Heard:
+class CapturedLogs:
     """Why an export failed, as far as the dropped lines told."""
 
     reason: str | None = None
 
 
 @contextmanager
-def exporting() -> Iterator[Heard]:
+def exporting() -> Iterator[CapturedLogs]:
     """Mark this thread as being inside one of our exporters."""
-    heard = Heard()
+    heard = CapturedLogs()
     before, _here.visit = _here.visit, _here.visit or next(_numbers)
     _inside.add(_here.visit)
     _here.reason = None

@@ -63,10 +63,10 @@ class Answer(NamedTuple):
     @property
     def permanent(self) -> bool:
         """Whether the same request would be refused again."""
-        return not self.ok and for_good(self.reason)
+        return not self.ok and is_permanent(self.reason)
 
 
-def for_good(reason: str | None) -> bool:
+def is_permanent(reason: str | None) -> bool:
     """Tell whether a failure for this reason would repeat itself; unknown reasons might not."""
     if reason is None:
         return False
@@ -79,8 +79,8 @@ def for_good(reason: str | None) -> bool:
 class Exchange:
     """One export as seen on the wire; with retries, the last answer."""
 
-    def __init__(self, instead: Any = None, attempts: int | None = None) -> None:
-        self.instead = instead
+    def __init__(self, replacement: Any = None, attempts: int | None = None) -> None:
+        self.replacement = replacement
         """A request to send in place of the exporter's own."""
         self.answer: Answer | None = None
         """None: nothing was sent, or nobody watched."""
@@ -111,16 +111,16 @@ _here = _Here()
 
 
 @contextmanager
-def exchange(instead: Any = None, attempts: int | None = None) -> Iterator[Exchange]:
+def exchange(replacement: Any = None, attempts: int | None = None) -> Iterator[Exchange]:
     """Watch what this thread's exporter sends and gets; end it after so many failures."""
-    before, _here.exchange = _here.exchange, Exchange(instead, attempts)
+    before, _here.exchange = _here.exchange, Exchange(replacement, attempts)
     try:
         yield _here.exchange
     finally:
         _here.exchange = before
 
 
-def over_http(exporter: Callable[..., Any], signal: Signal, **arguments: Any) -> tuple[Any, bool]:
+def build_http(exporter: Callable[..., Any], signal: Signal, **arguments: Any) -> tuple[Any, bool]:
     """Build an HTTP exporter; say whether it can be watched.
 
     Not if a credential provider brings a session of its own.
@@ -130,7 +130,7 @@ def over_http(exporter: Callable[..., Any], signal: Signal, **arguments: Any) ->
     return exporter(session=_session(signal), **arguments), True
 
 
-def over_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, bool]:
+def build_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, bool]:
     """Build a gRPC exporter; say whether it can be watched."""
     if not isinstance(exporter, type):
         return exporter(**arguments), False
@@ -179,9 +179,9 @@ def _session(signal: Signal) -> Any:
             seen = _here.exchange
             if seen is None:
                 return super().request(*args, **kwargs)
-            if seen.instead is not None:
+            if seen.replacement is not None:
                 headers = {**self.headers, **(kwargs.get("headers") or {})}
-                kwargs["data"] = _compressed(seen.instead, headers)
+                kwargs["data"] = _compressed(seen.replacement, headers)
             try:
                 response = super().request(*args, **kwargs)
             except Exception as error:
@@ -221,8 +221,8 @@ class _Stub:
     def Export(self, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - gRPC's
         """Send a request and note what came back."""
         seen = _here.exchange
-        if seen is not None and seen.instead is not None:
-            request = seen.instead
+        if seen is not None and seen.replacement is not None:
+            request = seen.replacement
         try:
             with self._gate:
                 response = self._stub.Export(request, *args, **kwargs)

@@ -44,7 +44,7 @@ _ABANDONED_S: Final = 600.0
 """After this long a temporary file is what a crash left behind."""
 
 
-class Parcel(NamedTuple):
+class SpooledBatch(NamedTuple):
     """One batch on disk, as its file's name tells."""
 
     signal: Signal
@@ -101,7 +101,9 @@ def _limit(env: Mapping[str, str], name: str, given: float, default: float) -> f
         number = math.nan
     if math.isfinite(number) and number > 0:
         return number
-    errors.once(name, "%s must be a number above 0, not %.40r; %g is used", name, text, default)
+    errors.warn_once(
+        name, "%s must be a number above 0, not %.40r; %g is used", name, text, default
+    )
     return default
 
 
@@ -153,7 +155,7 @@ class Spool:
         return self._owner
 
     def _say(self, error: OSError) -> None:
-        errors.once(
+        errors.warn_once(
             f"spool {self.directory}",
             "telemetry cannot be kept in %s (%s); what is not exported is dropped and counted",
             self.directory,
@@ -180,7 +182,7 @@ class Spool:
             _sync_directory(self.directory)
         return True
 
-    def parcels(self, signal: Signal | None = None) -> list[Parcel]:
+    def parcels(self, signal: Signal | None = None) -> list[SpooledBatch]:
         """Return what is on disk, the oldest first."""
         found = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
@@ -192,7 +194,7 @@ class Spool:
                     continue
                 with contextlib.suppress(OSError):  # another process has sent it
                     found.append(
-                        Parcel(
+                        SpooledBatch(
                             cast("Signal", matched[1]),
                             int(matched[2]),
                             matched[3],
@@ -205,7 +207,7 @@ class Spool:
         return sorted(found, key=lambda parcel: parcel[1:])
 
     @contextlib.contextmanager
-    def claim(self, parcel: Parcel) -> Iterator[Path | None]:
+    def claim(self, parcel: SpooledBatch) -> Iterator[Path | None]:
         """Hold a batch against other processes; None if one has it, or has sent it."""
         path = self.directory / parcel.name
         try:
@@ -222,7 +224,7 @@ class Spool:
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    def done(self, parcel: Parcel, *, sent: int) -> None:
+    def done(self, parcel: SpooledBatch, *, sent: int) -> None:
         """Delete a claimed batch of which `sent` items arrived, and have it counted."""
         try:
             (self.directory / parcel.name).unlink(missing_ok=True)
@@ -242,7 +244,7 @@ class Spool:
                 return
             self._drop(parcel)
 
-    def _drop(self, parcel: Parcel) -> bool:
+    def _drop(self, parcel: SpooledBatch) -> bool:
         """Drop a batch; False if a process has it: it will be gone soon."""
         with self.claim(parcel) as path:
             if path is None:
@@ -265,7 +267,7 @@ class Spool:
             if not self._drop(parcel):
                 continue
             total -= parcel.size
-            errors.once(
+            errors.warn_once(
                 f"spool full {self.directory}",
                 "%s holds %d bytes, the most it may; the oldest telemetry in it is dropped "
                 "and counted",

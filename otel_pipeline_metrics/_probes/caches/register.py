@@ -54,7 +54,7 @@ def register_cache(name: str, source: object) -> None:
     check_name(name, "name")
     read = sources.reader_of(source)
     caches.register(_distinct(name), read)
-    _report()
+    ensure_instruments()
 
 
 def unregister_cache(name: str) -> None:
@@ -121,14 +121,14 @@ def record(
         if value < 0:
             raise ValueError(f"{argument} must not be negative, this one is {value}")
     caches.record(_distinct(name), size_bytes, **counts)
-    _report()
+    ensure_instruments()
 
 
 def _distinct(name: str) -> str:
-    return cardinality.names.name("cache names", name)
+    return cardinality.instrument_names.name("cache names", name)
 
 
-def _report() -> None:
+def ensure_instruments() -> None:
     """See to it that caches are reported, from the first one on."""
     sink.add_probe("caches", install_caches)
 

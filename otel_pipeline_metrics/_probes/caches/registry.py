@@ -22,7 +22,7 @@ _MAX_RETIRED: Final = 1_000
 """Names whose totals are remembered after they were unregistered."""
 
 
-class _Rising:
+class MonotonicTotals:
     """Totals that never fall, made of counts that start at zero again when a cache is cleared."""
 
     def __init__(self, *offset: int) -> None:
@@ -56,7 +56,9 @@ class _Entry:
         self.latest: CacheReading | None = None
         # A series that goes on under its name must not fall, so a new source adds to the old.
         totals = ((0, 0), (0,), (0,)) if before is None else before.totals
-        self._requests, self._evictions, self._expirations = (_Rising(*each) for each in totals)
+        self._requests, self._evictions, self._expirations = (
+            MonotonicTotals(*each) for each in totals
+        )
 
     def forget(self) -> None:
         """Begin at zero: what was counted so far is the parent's to report."""
@@ -84,7 +86,7 @@ class _Entry:
         return self.latest
 
 
-def _updated(rising: _Rising, count: int | None) -> int | None:
+def _updated(rising: MonotonicTotals, count: int | None) -> int | None:
     if count is None:
         return None
     rising.update(count)
@@ -136,7 +138,7 @@ class _Manual:
         return self._counts
 
 
-def _never_waits(read: Callable[[], object] | None) -> bool:
+def takes_no_lock(read: Callable[[], object] | None) -> bool:
     """Tell whether a source surely takes no lock, which another thread of the parent might hold."""
     if isinstance(read, BuiltinMethodType):  # `cache_info` of `functools.lru_cache`
         return True
@@ -158,8 +160,8 @@ class _Registry:
         """Begin at zero, as the counts are now or, where reading might wait, were last."""
         self._lock = threading.RLock()
         for entry in self._entries.values():
-            if _never_waits(entry.read):
-                self._look(entry)
+            if takes_no_lock(entry.read):
+                self.read_source(entry)
             entry.forget()
         for retired in self._retired.values():
             retired.entry.forget()
@@ -169,7 +171,7 @@ class _Registry:
         if old is not None:
             if old.read is not None and sources.same(old.read, read):
                 return
-            self._look(old)  # the old source's last counts belong to the total
+            self.read_source(old)  # the old source's last counts belong to the total
         with self._lock:
             self._manual.pop(name, None)
             self._open(name, read)
@@ -191,7 +193,7 @@ class _Registry:
         entry = self._entries.get(name)
         if entry is None:
             return
-        self._look(entry)
+        self.read_source(entry)
         with self._lock:
             if self._entries.get(name) is not entry:
                 return
@@ -210,7 +212,7 @@ class _Registry:
         if manual is not None:
             manual.add(size_bytes, **counts)
             return
-        errors.once(
+        errors.warn_once(
             f"manual cache {name}",
             "cache %r is registered with a source of its own; counts recorded by hand under "
             "this name are left out",
@@ -220,9 +222,9 @@ class _Registry:
     def read_all(self) -> list[CacheReading]:
         with self._lock:
             entries = list(self._entries.values())
-        return [reading for reading in map(self._look, entries) if reading is not None]
+        return [reading for reading in map(self.read_source, entries) if reading is not None]
 
-    def _look(self, entry: _Entry) -> CacheReading | None:
+    def read_source(self, entry: _Entry) -> CacheReading | None:
         """Read one source; None if it fails."""
         applied, read = entry.applied, entry.read
         if read is None:
@@ -230,11 +232,11 @@ class _Registry:
         try:
             counts = sources.parse(read())
         except Exception as error:  # noqa: BLE001 - a user's source may raise anything
-            errors.once(
+            errors.warn_once(
                 f"cache {entry.name}",
                 "cannot read the counts of cache %r, left out until it works again: %s",
                 entry.name,
-                privacy.readable(error, repr),
+                privacy.sanitized_message(error, repr),
             )
             return None
         with self._lock:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._core.series import QueueSeries
-    from otel_pipeline_metrics._stages.workers.worker import Wait, Worker
+    from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
 
 class Envelope:
@@ -62,10 +62,10 @@ class Envelope:
             try:
                 self.put_at = clock.now()
             except Exception:  # noqa: BLE001 - the item goes its way without its time
-                errors.fault("the time of a put")
+                errors.log_internal_error("the time of a put")
 
 
-class _Wait:
+class QueueWait:
     """`with`: the worker here, or the one that asked, waits at a queue."""
 
     __slots__ = ("_began", "_name", "_series", "_state", "_wait", "_worker")
@@ -74,17 +74,17 @@ class _Wait:
         self._name = name
         self._state: WaitState = state
         self._worker = worker
-        self._wait: Wait | None = None
+        self._wait: OpenWait | None = None
 
     def __enter__(self) -> None:
         """Begin to wait. Never raises."""
         try:
             self._series = _series.current_scope().add_queue(self._name)
             self._began = clock.now()
-            worker = self._worker or accounting.here(waits=True)
+            worker = self._worker or accounting.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
         except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone waiting
-            errors.fault("beginning to wait at a queue")
+            errors.log_internal_error("beginning to wait at a queue")
 
     def __exit__(
         self,
@@ -104,9 +104,9 @@ class _Wait:
                 self._series.idle += seconds
             else:
                 self._series.blocked += seconds
-                accounting.has_put(self._wait.worker)
+                accounting.after_put(self._wait.worker)
         except Exception:  # noqa: BLE001 - as above
-            errors.fault("ending to wait at a queue")
+            errors.log_internal_error("ending to wait at a queue")
 
 
 class InstrumentedQueue:
@@ -115,7 +115,7 @@ class InstrumentedQueue:
     def __init__(self, queue: Any, name: str) -> None:
         self._queue = queue
         self._name = name
-        with errors.guarded("instrumenting a queue"):
+        with errors.suppress_errors("instrumenting a queue"):
             accounting.watch()
             sink.add_probe("queues", registry.install_queues)
         _stamp_at_insertion(queue)
@@ -167,9 +167,9 @@ class InstrumentedQueue:
             accounting.watch()
             envelope.put_at = now = clock.now()
             series = _series.current_scope().add_queue(self._name)
-            envelope.producer = accounting.putting(series, now, worker)
+            envelope.producer = accounting.on_put(series, now, worker)
         except Exception:  # noqa: BLE001 - the item goes its way without its producer
-            errors.fault("putting into a queue")
+            errors.log_internal_error("putting into a queue")
         return envelope, series
 
     def _after_put(self, envelope: Envelope, series: QueueSeries | None) -> None:
@@ -183,7 +183,7 @@ class InstrumentedQueue:
             depth = self.depth() or 0
             series.depth_peak = max(series.depth_peak, depth)
         except Exception:  # noqa: BLE001 - the item is in, whatever we make of it
-            errors.fault("after putting into a queue")
+            errors.log_internal_error("after putting into a queue")
 
     def _after_get(self, envelope: Any, worker: Worker | None = None) -> Any:
         if not isinstance(envelope, Envelope):
@@ -199,11 +199,11 @@ class InstrumentedQueue:
                 series.waits.append(waited)
                 if producer is not None and producer.is_valid:
                     link = (producer, self._name, waited)
-            accounting.got(series, link, now, worker)
+            accounting.on_get(series, link, now, worker)
             if len(series.waits) >= drain.PENDING_BOUND:
                 drain.drain_queue(scope, series)
         except Exception:  # noqa: BLE001 - the item is the user's, whatever we make of it
-            errors.fault("getting from a queue")
+            errors.log_internal_error("getting from a queue")
         return envelope.item
 
 

@@ -14,7 +14,7 @@ from otel_pipeline_metrics._core.validation import check_name
 from otel_pipeline_metrics._probes.queues.instrumented import (
     Envelope,
     InstrumentedQueue,
-    _Wait,
+    QueueWait,
     _wrapped,
 )
 from otel_pipeline_metrics._stages.workers import accounting
@@ -45,13 +45,13 @@ def _coroutine_function(function: F) -> F:
     return function
 
 
-def _asking() -> Worker | None:
+def requesting_worker() -> Worker | None:
     """Return the worker here, for a coroutine that another task may run."""
     try:
         accounting.watch()
-        return accounting.here(waits=True)
+        return accounting.current_worker(waits=True)
     except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone from a queue
-        errors.fault("asking a queue")
+        errors.log_internal_error("asking a queue")
         return None
 
 
@@ -65,35 +65,35 @@ class InstrumentedAsyncQueue(InstrumentedQueue):
     @_coroutine_function
     def put(self, item: Any) -> Coroutine[Any, Any, None]:
         """As the wrapped queue's."""
-        return self._let_in(item, _asking())
+        return self._put(item, requesting_worker())
 
     @_coroutine_function
     def get(self) -> Coroutine[Any, Any, Any]:
         """As the wrapped queue's."""
-        return self._let_out(_asking())
+        return self._get(requesting_worker())
 
     @_coroutine_function
     def join(self) -> Coroutine[Any, Any, None]:
         """As the wrapped queue's; the time is no stage's."""
-        return self._empty_out(_asking())
+        return self._join(requesting_worker())
 
-    async def _let_in(self, item: Any, worker: Worker | None) -> None:
+    async def _put(self, item: Any, worker: Worker | None) -> None:
         envelope, series = self._before_put(item, worker)
         if self._queue.full():
-            with _Wait(self._name, "blocked", worker):
+            with QueueWait(self._name, "blocked", worker):
                 await self._queue.put(envelope)
         else:
             await self._queue.put(envelope)
         self._after_put(envelope, series)
 
-    async def _let_out(self, worker: Worker | None) -> Any:
+    async def _get(self, worker: Worker | None) -> Any:
         if not self._queue.empty():
             return self._after_get(await self._queue.get(), worker)
-        with _Wait(self._name, "idle", worker):
+        with QueueWait(self._name, "idle", worker):
             envelope = await self._queue.get()
         return self._after_get(envelope, worker)
 
-    async def _empty_out(self, worker: Worker | None) -> None:
+    async def _join(self, worker: Worker | None) -> None:
         try:
             await self._queue.join()
         finally:
@@ -104,11 +104,11 @@ class InstrumentedAsyncQueue(InstrumentedQueue):
 
     @_coroutine_function
     def __anext__(self) -> Coroutine[Any, Any, Any]:
-        return self._next(_asking())
+        return self._next(requesting_worker())
 
     async def _next(self, worker: Worker | None) -> Any:
         try:
-            return await self._let_out(worker)
+            return await self._get(worker)
         except _SHUT_DOWN:
             raise StopAsyncIteration from None
 
@@ -119,15 +119,15 @@ class InstrumentedThreadQueue(InstrumentedQueue):
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """As the wrapped queue's."""
         envelope, series = self._before_put(item)
-        if not block or not _is_patience(timeout):
+        if not block or not may_block(timeout):
             # it does not wait, and has its own words for a timeout that is none
             self._queue.put(envelope, block, timeout)
-        elif not self._has_put(envelope):
-            with _Wait(self._name, "blocked", None):
+        elif not self.try_put(envelope):
+            with QueueWait(self._name, "blocked", None):
                 self._queue.put(envelope, True, timeout)
         self._after_put(envelope, series)
 
-    def _has_put(self, envelope: Envelope) -> bool:
+    def try_put(self, envelope: Envelope) -> bool:
         try:
             self._queue.put(envelope, False)
         except thread_queue.Full:
@@ -136,7 +136,7 @@ class InstrumentedThreadQueue(InstrumentedQueue):
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """As the wrapped queue's."""
-        if not block or not _is_patience(timeout):
+        if not block or not may_block(timeout):
             return self._after_get(self._queue.get(block, timeout))
         try:
             envelope = self._queue.get(False)
@@ -144,7 +144,7 @@ class InstrumentedThreadQueue(InstrumentedQueue):
             pass
         else:
             return self._after_get(envelope)
-        with _Wait(self._name, "idle", None):
+        with QueueWait(self._name, "idle", None):
             envelope = self._queue.get(True, timeout)
         return self._after_get(envelope)
 
@@ -198,7 +198,7 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
         super()._after_put(envelope, series)
 
 
-def _is_patience(timeout: Any) -> bool:
+def may_block(timeout: Any) -> bool:
     """Tell whether a get or put with this timeout may wait, and is not refused."""
     try:
         return timeout is None or bool(timeout >= 0)
@@ -208,9 +208,9 @@ def _is_patience(timeout: Any) -> bool:
 
 def _joined(worker: Worker | None) -> None:
     try:
-        accounting.skip(worker)
+        accounting.on_join(worker)
     except Exception:  # noqa: BLE001 - the queue is joined, whatever we make of it
-        errors.fault("joining a queue")
+        errors.log_internal_error("joining a queue")
 
 
 def wrap_queue(queue: Q, *, name: str) -> Q:
@@ -229,7 +229,7 @@ def wrap_queue(queue: Q, *, name: str) -> Q:
         TypeError: `queue` is of another kind, or instrumented already.
         ValueError: `name` is empty or too long.
     """
-    distinct = cardinality.names.name("queue names", check_name(name, "name"))
+    distinct = cardinality.instrument_names.name("queue names", check_name(name, "name"))
     wrapped: Any = _instrumented(queue, distinct)
     result: Q = wrapped
     return result

@@ -40,7 +40,7 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
     else:
         reader = probe.shared().reader()
         # The first look has no utilisation: take it now, so that the first export has one.
-        with errors.guarded("resources"):
+        with errors.suppress_errors("resources"):
             reader.read()
         snapshot = _Snapshot(lambda: reader.read(_SHARED_AGE_S))
 

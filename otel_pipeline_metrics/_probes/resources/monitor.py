@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_pipeline_metrics._core import errors, privacy
-from otel_pipeline_metrics._core.context_manager import AlsoAsync
+from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.resources import probe
 
@@ -105,7 +105,7 @@ class _Totals:
         return min(1.0, max(0.0, self.last.cpu_s - self.first.cpu_s) / possible)
 
 
-class ResourceMonitor(AlsoAsync["ResourceMonitor"]):
+class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
     """Samples CPU, memory, disk and network of this process in a daemon thread.
 
     ```python
@@ -182,7 +182,9 @@ class ResourceMonitor(AlsoAsync["ResourceMonitor"]):
         session.thread = threading.Thread(
             target=self._run, args=(session,), name="otel-pipeline-metrics-resources", daemon=True
         )
-        with errors.guarded("ResourceMonitor.start"):  # no thread left: first and last sample only
+        with errors.suppress_errors(
+            "ResourceMonitor.start"
+        ):  # no thread left: first and last sample only
             session.thread.start()
 
     def stop(self) -> None:
@@ -217,7 +219,7 @@ class ResourceMonitor(AlsoAsync["ResourceMonitor"]):
             self._take(session)
 
     def _take(self, session: _Session) -> None:
-        with errors.guarded("ResourceMonitor"):
+        with errors.suppress_errors("ResourceMonitor"):
             sample = session.reader.sample()
             with self._lock:
                 if self._session is not session:  # stopped while a slow on_reading ran
@@ -237,8 +239,8 @@ class ResourceMonitor(AlsoAsync["ResourceMonitor"]):
         try:
             self._on_reading(reading)
         except Exception as error:  # noqa: BLE001 - the user's fault must not end the sampling
-            said = privacy.readable(error, repr)
-            errors.once("ResourceMonitor.on_reading", "on_reading raised %s, said once", said)
+            said = privacy.sanitized_message(error, repr)
+            errors.warn_once("ResourceMonitor.on_reading", "on_reading raised %s, said once", said)
 
     def __enter__(self) -> Self:
         self.start()

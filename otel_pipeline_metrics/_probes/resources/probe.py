@@ -63,7 +63,7 @@ class ResourceProbe:
         self._capacity_s = 0.0
         self._cpus = 1.0
         self._cpus_at: float | None = None
-        self._network = _Held(), _Held()
+        self._network = MonotonicCounter(), MonotonicCounter()
 
     def after_fork(self) -> None:
         """Forget the parent's PID, lock and counters."""
@@ -111,17 +111,17 @@ class ResourceProbe:
         fields: dict[str, Any] = {}
         system_busy_s: float | None = None
         system_total_s = 0.0
-        psutil = _tried("psutil", _import_psutil)
-        process = _tried("the process", self._own_process, psutil)
-        usage = _tried("CPU time", _process_usage, process)
+        psutil = read_or_none("psutil", _import_psutil)
+        process = read_or_none("the process", self._own_process, psutil)
+        usage = read_or_none("CPU time", _process_usage, process)
         if usage is not None:
             fields |= usage
         if process is not None:
             fields |= _process_fields(process)
         if psutil is not None:
             fields |= self._network_fields(psutil)
-            fields |= _tried("the host's memory", _memory_fields, psutil) or {}
-            times = _tried("the host's CPU time", _system_cpu, psutil)
+            fields |= read_or_none("the host's memory", _memory_fields, psutil) or {}
+            times = read_or_none("the host's CPU time", _system_cpu, psutil)
             if times is not None:
                 system_busy_s, system_total_s = times
         cpu_s = None if usage is None else usage["cpu_user_s"] + usage["cpu_system_s"]
@@ -146,12 +146,12 @@ class ResourceProbe:
     def _refresh_cpus(self, at: float) -> None:
         if self._cpus_at is None or at - self._cpus_at > _LIMITS_MAX_AGE_S:
             self._cpus_at = at
-            found = _tried("the CPU limit", cgroup.limits)
+            found = read_or_none("the CPU limit", cgroup.limits)
             self._cpus = found.cpus if found is not None else 1.0
 
     def _network_fields(self, psutil: Any) -> dict[str, Any]:
         # nowrap=True takes a lock inside psutil and only helps 32-bit kernels
-        count = _tried("network counters", lambda: psutil.net_io_counters(nowrap=False))
+        count = read_or_none("network counters", lambda: psutil.net_io_counters(nowrap=False))
         if count is None:  # no network interface at all
             return {}
         receive, transmit = self._network
@@ -187,7 +187,7 @@ class ResourceReader:
         return self.sample(max_age_s).reading
 
 
-class _Held:
+class MonotonicCounter:
     """A total that stays where it is when its source falls: an interface went away."""
 
     def __init__(self) -> None:
@@ -200,18 +200,18 @@ class _Held:
         return self._offset + value
 
 
-def _tried(what: str, read: Callable[..., Any], *arguments: Any) -> Any:
+def read_or_none(what: str, read: Callable[..., Any], *arguments: Any) -> Any:
     """Return what `read` gives, or None where this platform, container or moment forbids it."""
     try:
         return read(*arguments)
     except Exception as error:  # noqa: BLE001 - psutil's errors differ by platform
-        errors.once(f"resources: {what}", "cannot read %s, left out: %r", what, error)
+        errors.warn_once(f"resources: {what}", "cannot read %s, left out: %r", what, error)
         return None
 
 
-def _asked(process: Any, method: str) -> Any:
+def call_or_none(process: Any, method: str) -> Any:
     # looked up where errors are caught, since a platform may not have the method at all
-    return _tried(f"psutil's {method}", methodcaller(method), process)
+    return read_or_none(f"psutil's {method}", methodcaller(method), process)
 
 
 def _import_psutil() -> Any:
@@ -243,13 +243,13 @@ def _process_usage(process: Any) -> dict[str, Any]:
 
 def _process_fields(process: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
-        "thread_count": _asked(process, "num_threads"),
-        "fd_count": _asked(process, "num_fds"),
+        "thread_count": call_or_none(process, "num_threads"),
+        "fd_count": call_or_none(process, "num_fds"),
     }
-    memory = _asked(process, "memory_info")
+    memory = call_or_none(process, "memory_info")
     if memory is not None:
         fields |= {"rss_bytes": memory.rss, "vms_bytes": memory.vms}
-    disk = _asked(process, "io_counters")
+    disk = call_or_none(process, "io_counters")
     if disk is not None:
         fields |= {"disk_read_bytes": disk.read_bytes, "disk_write_bytes": disk.write_bytes}
     return fields

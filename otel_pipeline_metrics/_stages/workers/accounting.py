@@ -30,7 +30,7 @@ from otel_pipeline_metrics._stages import execution as _execution
 from otel_pipeline_metrics._stages.execution import Execution
 from otel_pipeline_metrics._stages.workers.worker import (
     MAX_WORKERS,
-    Wait,
+    OpenWait,
     Worker,
     owner_here,
 )
@@ -38,7 +38,7 @@ from otel_pipeline_metrics._stages.workers.worker import (
 if TYPE_CHECKING:
     from contextvars import Context
 
-    from otel_pipeline_metrics._core.series import Cell, QueueSeries, Scope
+    from otel_pipeline_metrics._core.series import Cell, QueueSeries, RunScope
 
 
 class Accounting:
@@ -50,31 +50,31 @@ class Accounting:
     def opened(self, execution: Execution) -> None:
         """Give an execution the producers of what its worker got for it. Never raises."""
         try:
-            mine = latest()
+            mine = last_worker()
             if mine is None or mine.links is None:
                 return
-            worker = here(execution.scope)
+            worker = current_worker(execution.scope)
             links, worker.links = worker.links, None
             if links is not None:
                 execution.links = (*links.first, *links.last)
                 execution.links_dropped = links.dropped
         except Exception:  # noqa: BLE001 - as said
-            errors.fault("what a stage's input was made by")
+            errors.log_internal_error("what a stage's input was made by")
 
     def resuming(self, execution: Execution) -> None:
         """Begin to share out time to an execution, or go on after a pause. Never raises."""
         try:
             now = clock.now()
             execution.opener = owner = owner_here()
-            worker = here(execution.scope, owner=owner)
+            worker = current_worker(execution.scope, owner=owner)
             if worker.stack:
-                worker.settle(now)
+                worker.account_until(now)
             elif execution.series is not None:
                 worker.entered(execution.series, now)
             worker.stack.append(execution)
             execution.worker = worker
         except Exception:  # noqa: BLE001 - as said
-            errors.fault("the time of a stage's worker")
+            errors.log_internal_error("the time of a stage's worker")
 
     def paused(self, execution: Execution, now: float) -> None:
         """Share out the time since then: it ends, or pauses."""
@@ -85,7 +85,7 @@ class Accounting:
         if worker.is_parents:
             return
         try:
-            worker.settle(now)
+            worker.account_until(now)
         finally:
             worker.stack.remove(execution)
         if worker.late:
@@ -95,39 +95,39 @@ class Accounting:
             span = execution.span
             worker.context = None if span is None else span.identity()
 
-    def wait_begins(self, state: WaitState, now: float) -> Wait:
+    def wait_begins(self, state: WaitState, now: float) -> OpenWait:
         """Let the worker here wait; return what `wait_ends` takes."""
-        return begin_wait(here(waits=True), state, now)
+        return begin_wait(current_worker(waits=True), state, now)
 
-    def wait_ends(self, worker: Wait, state: WaitState, seconds: float, now: float) -> None:  # noqa: ARG002
+    def wait_ends(self, worker: OpenWait, state: WaitState, seconds: float, now: float) -> None:  # noqa: ARG002
         """Share out a wait."""
         # one `waiting()` may be in use in many tasks: it is this one's latest that ends
         owner = owner_here()
-        own = [wait for wait in here(waits=True).waits if wait.by == owner]
+        own = [wait for wait in current_worker(waits=True).waits if wait.by == owner]
         end_wait(own[-1] if own else worker, now)
 
 
-def begin_wait(worker: Worker, state: WaitState, now: float) -> Wait:
+def begin_wait(worker: Worker, state: WaitState, now: float) -> OpenWait:
     """Let a worker wait, in the code that runs here."""
-    worker.settle(now)
-    wait = Wait(worker, state)
+    worker.account_until(now)
+    wait = OpenWait(worker, state)
     worker.waits.append(wait)
-    worker.at_queue(leaving=state == "blocked")
+    worker.mark_waits_seen(leaving=state == "blocked")
     return wait
 
 
-def end_wait(wait: Wait, now: float) -> None:
+def end_wait(wait: OpenWait, now: float) -> None:
     """Let a worker go on."""
     worker = wait.worker
     try:
         if not worker.is_parents:
-            worker.settle(now)
+            worker.account_until(now)
     finally:
         if wait in worker.waits:
             worker.waits.remove(wait)
 
 
-def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
+def on_put(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
     """Note the stage that puts; return the context of its span.
 
     Args:
@@ -135,16 +135,16 @@ def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
         now: `clock.now()`.
         asked: the worker that puts, where the code here runs for another.
     """
-    worker = asked or here(waits=True)
-    worker.settle(now)
-    worker.at_queue(leaving=True)
+    worker = asked or current_worker(waits=True)
+    worker.account_until(now)
+    worker.mark_waits_seen(leaving=True)
     execution = worker.inside()
     if execution is None and worker.stage is not None:
         queue.producers[worker.stage.key.stage] = None
         return worker.context
     if execution is None:
         # it only feeds, unless it does so for the stage that its task was made in
-        worker.forget(now)
+        worker.discard_time(now)
         execution = _execution.executing()
     if execution is None or execution.series is None:
         return None
@@ -152,18 +152,18 @@ def putting(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
     return None if execution.span is None else execution.span.identity()
 
 
-def got(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) -> None:
+def on_get(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) -> None:
     """Note the stage that gets, or let the one that the worker enters next be noted.
 
     Args:
         queue: that it got from.
         link: to the producer, if there is one to link to.
         now: `clock.now()`.
-        asked: as in `putting`.
+        asked: as in `on_put`.
     """
-    worker = asked or here(waits=True)
-    worker.settle(now)
-    worker.at_queue(leaving=False)
+    worker = asked or current_worker(waits=True)
+    worker.account_until(now)
+    worker.mark_waits_seen(leaving=False)
     execution = worker.inside()
     if execution is None:
         worker.got_from[queue.name] = queue
@@ -176,16 +176,16 @@ def got(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) 
         worker.link_inside(execution, link)
 
 
-def has_put(worker: Worker) -> None:
+def after_put(worker: Worker) -> None:
     """Let what a worker without a stage spent on putting be nobody's."""
     if worker.stage is None:
-        worker.forget(clock.now())
+        worker.discard_time(clock.now())
 
 
-def skip(asked: Worker | None = None) -> None:
+def on_join(asked: Worker | None = None) -> None:
     """Let the time since the worker here left its stage be nobody's."""
-    worker = asked or here(waits=True)
-    worker.forget(clock.now())
+    worker = asked or current_worker(waits=True)
+    worker.discard_time(clock.now())
     if not worker.stack:
         # what it does from now on has nothing to do with the queues before
         worker.met_queue = worker.queue_since = False
@@ -205,17 +205,17 @@ def _entered_before() -> list[Cell]:
     Those that its context merely brought along are another's: they cannot be reset here.
     """
     found: list[Cell] = []
-    cell = series.current.get()
+    cell = series.active_cell.get()
     try:
         while cell is not None and len(cell) > 1 and cell[1] is not None:
-            series.current.reset(cell[1])
+            series.active_cell.reset(cell[1])
             found.append(cell)
-            cell = series.current.get()
+            cell = series.active_cell.get()
     except ValueError:
         pass
     found.reverse()
     for cell in found:
-        cell[1] = series.current.set(cell)
+        cell[1] = series.active_cell.set(cell)
     return found
 
 
@@ -224,9 +224,9 @@ def _catch_up(cell: Cell) -> None:
     if cell[3] is None:
         cell[3] = Execution(cell)
     execution: Execution = cell[3]
-    worker = here(execution.scope)
+    worker = current_worker(execution.scope)
     if worker.stack:
-        worker.settle(cell[2])
+        worker.account_until(cell[2])
     elif execution.series is not None:
         worker.entered(execution.series, cell[2])
     worker.stack.append(execution)
@@ -237,15 +237,17 @@ def _catch_up(cell: Cell) -> None:
 hooks.watch = watch
 
 
-_current: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
+_worker_of_context: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
 
 
-def latest() -> Worker | None:
+def last_worker() -> Worker | None:
     """Return the worker that this context has known last."""
-    return _current.get()
+    return _worker_of_context.get()
 
 
-def here(scope: Scope | None = None, *, waits: bool = False, owner: object | None = None) -> Worker:
+def current_worker(
+    scope: RunScope | None = None, *, waits: bool = False, owner: object | None = None
+) -> Worker:
     """Return the worker that runs this code, made if need be.
 
     Args:
@@ -262,7 +264,7 @@ def here(scope: Scope | None = None, *, waits: bool = False, owner: object | Non
         ):
             return inside
     scope = scope or series.current_scope()
-    before = _current.get()
+    before = _worker_of_context.get()
     if before is not None and (before.scope is not scope or before.is_parents):
         before = None
     if before is not None and _is_of(before, owner):
@@ -270,24 +272,24 @@ def here(scope: Scope | None = None, *, waits: bool = False, owner: object | Non
     worker = Worker(owner, scope)
     if before is not None and before.owner == owner:
         # a thread that this task does not wait for is that worker now
-        worker.stage, worker.context, worker.lends = before.stage, before.context, False
-    _current.set(worker)
+        worker.stage, worker.context, worker.lendable = before.stage, before.context, False
+    _worker_of_context.set(worker)
     _enlist(worker)
     return worker
 
 
-def come_along(context: Context) -> None:
+def carry_into(context: Context) -> None:
     """Let a thread that is about to run in a copy of another's context be who it was before."""
-    mine = _current.get()
+    mine = _worker_of_context.get()
     if mine is not None and mine.owner == owner_here():
-        context.run(_current.set, mine)
+        context.run(_worker_of_context.set, mine)
 
 
-def come_back(context: Context) -> None:
+def carry_back(context: Context) -> None:
     """Let the thread stay the worker that it was in that context; not one that it was lent."""
-    then = context.get(_current)
+    then = context.get(_worker_of_context)
     if then is not None and then.owner == owner_here():
-        _current.set(then)
+        _worker_of_context.set(then)
 
 
 def _enlist(worker: Worker) -> None:
@@ -310,7 +312,7 @@ def _is_of(worker: Worker, owner: object) -> bool:
     if worker.stack:
         return worker.owner == owner and worker.stack[-1].opener == owner
     if worker.owner != owner and (
-        not worker.lends or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
+        not worker.lendable or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
     ):
         return False
     return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)

@@ -9,10 +9,10 @@ from otel_pipeline_metrics._core.records import TimeInStates
 from otel_pipeline_metrics._stages.workers.worker import Worker, add_time
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import Scope, Series
+    from otel_pipeline_metrics._core.series import RunScope, Series
 
 
-def snapshot(scope: Scope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
+def snapshot(scope: RunScope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
     """Return the time in states of every stage of a scope whose waits are seen, until `now`.
 
     What is not shared out yet is added: the stage or the wait that a worker is in, and what it
@@ -52,11 +52,11 @@ def _unsettled(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
     return [(last, more)]
 
 
-def _settle(scope: Scope, now: float) -> None:
+def _settle(scope: RunScope, now: float) -> None:
     """Share out what is not, and tell the sinks."""
     for worker in list(scope.workers.values()):
         if worker.stack or worker.waits:
-            worker.settle(now)
+            worker.account_until(now)
         worker.give_pending()
     for series in list(scope.series.values()):
         if series.queued:

@@ -15,7 +15,7 @@ from otel_pipeline_metrics._stages import execution as _execution
 from otel_pipeline_metrics._stages.workers.links import FIRST_LINKS, LAST_LINKS, Links
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import QueueSeries, Scope, Series
+    from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
     from otel_pipeline_metrics._stages.execution import Execution
 
 
@@ -30,7 +30,7 @@ _first_number = 0
 """Of the workers of this process; those before are of the process that it was forked from."""
 
 
-class Wait:
+class OpenWait:
     """A wait in progress, of one worker."""
 
     __slots__ = ("by", "level", "state", "worker")
@@ -48,11 +48,11 @@ class Worker:
     """One task or thread at work in one scope, and whoever waits for it."""
 
     __slots__ = (
-        "context", "got_from", "late", "lends", "links", "mark", "met_queue", "number", "owner",
+        "context", "got_from", "late", "lendable", "links", "mark", "met_queue", "number", "owner",
         "pending", "queue_since", "scope", "stack", "stage", "waits",
     )  # fmt: skip
 
-    def __init__(self, owner: object, scope: Scope) -> None:
+    def __init__(self, owner: object, scope: RunScope) -> None:
         self.owner = owner
         self.scope = scope
         self.number = next(_numbers)
@@ -60,7 +60,7 @@ class Worker:
         """Until when its time is shared out."""
         self.stack: list[Execution] = []
         """What it runs now, the innermost last."""
-        self.waits: list[Wait] = []
+        self.waits: list[OpenWait] = []
         """Mostly one or none."""
         self.stage: Series | None = None
         """The outermost stage it is in, or the one it left last."""
@@ -77,7 +77,7 @@ class Worker:
         """Whether its waits can be seen, so that its stages' shares are known."""
         self.queue_since = False
         """The same since it last left a stage."""
-        self.lends = True
+        self.lendable = True
         """Whether a thread that its task may wait for may be it."""
 
     @property
@@ -85,7 +85,7 @@ class Worker:
         """Whether it is one of the process that this one was forked from."""
         return self.number < _first_number
 
-    def settle(self, now: float) -> None:
+    def account_until(self, now: float) -> None:
         """Share out the time until now."""
         seconds = now - self.mark
         if seconds <= 0.0:
@@ -99,10 +99,10 @@ class Worker:
         for depth, execution in enumerate(self.stack):
             if state == "idle":
                 execution.idle += seconds
-                execution.plain = False
+                execution.duration_only = False
             elif state == "blocked":
                 execution.blocked += seconds
-                execution.plain = False
+                execution.duration_only = False
             series = execution.series
             # a stage in itself: its worker's time passes once
             if series is None or (depth and series in [e.series for e in self.stack[:depth]]):
@@ -128,7 +128,7 @@ class Worker:
         execution = _execution.executing()
         return execution if execution is not None and execution.worker is self else None
 
-    def at_queue(self, *, leaving: bool) -> None:
+    def mark_waits_seen(self, *, leaving: bool) -> None:
         """Note that this worker's waits can be seen: its stages' shares are known.
 
         Args:
@@ -141,7 +141,7 @@ class Worker:
         if leaving and not self.stack and self.stage is not None:
             self.stage.queued = True
 
-    def forget(self, now: float) -> None:
+    def discard_time(self, now: float) -> None:
         """Let the time outside of stages until now be nobody's."""
         if self.stack:
             return
@@ -186,7 +186,7 @@ class Worker:
     def entered(self, series: Series, now: float) -> None:
         """Give the stage what was spent for it before."""
         if self.stage is None or self.stage is series or self.queue_since:
-            self.settle(now)
+            self.account_until(now)
         self.mark = now
         self.queue_since = False
         series.queued = series.queued or self.met_queue

@@ -55,11 +55,11 @@ class Instrument:
         return self._live
 
     @property
-    def may_live(self) -> bool:
+    def can_become_live(self) -> bool:
         """Whether values may go somewhere later: on a proxy, once there is a global provider."""
         return hasattr(self.instrument, "_real_instrument")
 
-    def matches(self) -> list[Any]:
+    def sdk_targets(self) -> list[Any]:
         """Return the matches of readers and views that take its values; empty for "unknown"."""
         if not isinstance(self._folds, bool):
             self._folds = self._folds()
@@ -80,7 +80,7 @@ class Instrument:
         except Exception as error:  # private parts may be anything; record() is there
             if errors.from_signal_handler(error):
                 raise
-            errors.once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
+            errors.warn_once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
             return []
         return self._matches
 
@@ -109,7 +109,7 @@ class _Series:
         """
         if not self._instrument.live:
             return True
-        matches = self._instrument.matches()
+        matches = self._instrument.sdk_targets()
         # the SDK takes nothing below zero, and what is not finite goes its own ways
         foldable = bool(matches and values) and values[0] >= 0 and math.isfinite(sum(values))
         if foldable:
@@ -171,7 +171,7 @@ class _Series:
         except Exception as error:  # as above
             if errors.from_signal_handler(error):
                 raise
-            errors.once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
+            errors.warn_once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
             return []
         return found
 

@@ -42,7 +42,7 @@ def reset(provider: Any, ours: Callable[[Any], bool]) -> None:
         # as after a change of readers: `bulk_record` then looks again for where values go
         consumer._reader_storages = dict(consumer._reader_storages)
     except AttributeError as error:
-        errors.once(
+        errors.warn_once(
             "inherited metrics",
             "this OpenTelemetry SDK's metrics cannot be reset after a fork (%s): what a forked "
             "child exports has its parent's sums in it",

@@ -20,7 +20,7 @@ _INTERNAL: Final = "opentelemetry.sdk.metrics._internal"
 _works: bool | None = None
 
 
-def works() -> bool:
+def is_supported() -> bool:
     """Tell whether folding gives what recording gives, on the SDK that is loaded."""
     global _works  # noqa: PLW0603 - found out once
     if os.environ.get(OTEL_PIPELINE_METRICS_FOLD, "").strip().lower() == "false":
@@ -70,7 +70,7 @@ def _same_points() -> bool:
         for series in (HistogramSeries(histogram, attributes), CounterSeries(counter, attributes)):
             for part in (values, values[2:5]):
                 series._one_by_one(part[:1] if fold else part, ())
-                if fold and not series._fold(series._instrument.matches(), part[1:]):
+                if fold and not series._fold(series._instrument.sdk_targets(), part[1:]):
                     raise RuntimeError("private parts are not as expected")
                 points += [point for reader in readers for point in _points(reader)]
         provider.shutdown()

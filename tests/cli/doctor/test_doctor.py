@@ -31,7 +31,7 @@ SECRET = "s3cret"  # noqa: S105
 @pytest.fixture(autouse=True)
 def configuration() -> Iterator[None]:
     """Tests may replace it."""
-    before = settings.current()
+    before = settings.settings()
     yield
     settings.replace(before)
 

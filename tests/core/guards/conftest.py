@@ -26,7 +26,9 @@ def slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             tally.reset()
         monkeypatch.setattr(stage_id, "_stage_ids", {})
         monkeypatch.setattr(stage_id, "_described", {})
-        monkeypatch.setattr(cardinality, "names", cardinality.Distinct(cardinality.MAX_NAMES))
+        monkeypatch.setattr(
+            cardinality, "instrument_names", cardinality.Distinct(cardinality.MAX_NAMES)
+        )
         series = dict(_series.process_scope.series)
         _series.process_scope.series.clear()
         errors.reset()

@@ -256,7 +256,7 @@ values = st.one_of(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_first_ones_stay_and_never_more(found: list[Any], most: int) -> None:
     distinct = Distinct(most)
-    bound = [distinct.bound("key", value) for value in found]
+    bound = [distinct.limit("key", value) for value in found]
     kept: list[Any] = []
     for value in found:
         if value != OTHER and value not in kept and len(kept) < most:

@@ -16,7 +16,7 @@ RULES: Final = Rules()
 
 
 def forbidden(key: str) -> bool:
-    return RULES.word_in(key) is not None
+    return RULES.forbidden_word(key) is not None
 
 
 def test_the_words() -> None:
@@ -154,5 +154,5 @@ def test_more_words_by_configuration(
 ) -> None:
     """However the word is written in the configuration and in the key."""
     rules = Rules(WORDS | {snake(SPELLINGS[written](word))})
-    assert rules.word_in(SPELLINGS[used](word)) is not None
-    assert rules.word_in(f"{'_'.join(before)}.{SPELLINGS[used](word)}") is not None
+    assert rules.forbidden_word(SPELLINGS[used](word)) is not None
+    assert rules.forbidden_word(f"{'_'.join(before)}.{SPELLINGS[used](word)}") is not None

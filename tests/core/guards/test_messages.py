@@ -80,7 +80,7 @@ def test_only_errors_have_one(captured: Captured) -> None:
 
 
 def test_a_sink_gets_it_only_of_errors(results: Results) -> None:
-    privacy.put_in_force(privacy.Rules(error_messages=True))
+    privacy.activate(privacy.Rules(error_messages=True))
     for error in (ValueError("v"), KeyboardInterrupt("k"), GeneratorExit("g")):
         with contextlib.suppress(BaseException), opm.stage("s") as stage:
             stage.add_items(1)
@@ -137,7 +137,7 @@ def test_an_error_that_cannot_be_told_is_the_users_all_the_same(captured: Captur
     ],
 )
 def test_what_a_url_keeps_secret_is_left_out(message: str, expected: str) -> None:
-    assert privacy.readable(ValueError(message)) == expected
+    assert privacy.sanitized_message(ValueError(message)) == expected
 
 
 @given(st.text(max_size=3000), st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True))
@@ -145,7 +145,7 @@ def test_credentials_never_come_through(around: str, secret: str) -> None:
     """Wherever in a message a URL stands, also across the cut."""
     hidden = f"\u2620{secret}\u2620"
     message = f"{around} https://ann:{hidden}@host/x?auth_token={hidden} {around}"
-    told = privacy.readable(ValueError(message))
+    told = privacy.sanitized_message(ValueError(message))
     assert hidden not in told
     assert f"\u2620{secret[:1]}" not in told or "\u2620" in around
     assert len(told) <= 1000
@@ -153,14 +153,16 @@ def test_credentials_never_come_through(around: str, secret: str) -> None:
 
 @pytest.mark.parametrize("before", range(960, 1004))
 def test_nor_where_the_cut_goes_through_them(before: int) -> None:
-    told = privacy.readable(ValueError(f"{'x' * before} db://ann:{SECRET}@host {'y' * 999}"))
+    told = privacy.sanitized_message(
+        ValueError(f"{'x' * before} db://ann:{SECRET}@host {'y' * 999}")
+    )
     assert SECRET[:2] not in told
     assert "ann" not in told
 
 
 def test_nor_where_they_are_longer_than_any_cut() -> None:
     for message in (f"git clone https://oauth2:{'j' * 5000}@host/x", f"/x?auth-token={'j' * 5000}"):
-        assert "jj" not in privacy.readable(ValueError(message))
+        assert "jj" not in privacy.sanitized_message(ValueError(message))
 
 
 def test_what_a_users_own_function_says_in_the_log_is_cut(

@@ -103,11 +103,11 @@ def clean_slate() -> Iterator[None]:
     for module, name, value in kept:
         setattr(module, name, value)
     registry.reset()
-    privacy.put_in_force(privacy.Rules())
+    privacy.activate(privacy.Rules())
     # as after the import, on whatever the globals are or will be; what finished before is
     # nobody's
     sink.install(sink.silent())
-    sink.install(sink.Telemetry())
+    sink.install(sink.OtelSink())
     try:
         yield
     finally:
@@ -119,7 +119,7 @@ def clean_slate() -> Iterator[None]:
         os.environ.update(variables)
         for (module, name, _), value in zip(kept, before, strict=True):
             setattr(module, name, value)
-        sink.install(sink.Telemetry())
+        sink.install(sink.OtelSink())
         errors.reset()
 
 

@@ -101,7 +101,7 @@ def test_a_broken_variable_of_ours_is_one_warning(  # noqa: PLR0917 - fixtures
     (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert record.getMessage().startswith(variable)
     assert says in record.getMessage()
-    assert settings.current().flush_timeout_s == 5.0
+    assert settings.settings().flush_timeout_s == 5.0
 
 
 def test_our_variables_are_read(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_our_variables_are_read(captured: Captured, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "1.5")
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, region,")
     captured.configure(metric_attributes=["tenant", "kind"])
-    config = settings.current()
+    config = settings.settings()
     assert (config.console, config.flush_timeout_s) == (False, 1.5)
     assert config.metric_attributes == ("tenant", "kind", "region")
 
@@ -119,7 +119,7 @@ def test_an_argument_wins_over_the_variable(
 ) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "true")
     captured.configure(console=False)
-    assert settings.current().console is False
+    assert settings.settings().console is False
 
 
 def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:

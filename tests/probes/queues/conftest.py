@@ -25,13 +25,13 @@ __all__ = ["make_otel", "nothing_left_over", "otel"]
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """No summary on the terminal, and no worker of the test before."""
-    before = settings.current()
+    before = settings.settings()
     settings.replace(settings.Config(console=False))
-    token = accounting._current.set(None)
+    token = accounting._worker_of_context.set(None)
     registry._queues.clear()
     registry._remembered.clear()
     yield
-    accounting._current.reset(token)
+    accounting._worker_of_context.reset(token)
     settings.replace(before)
 
 

@@ -75,22 +75,22 @@ FAULTS = [
     broken_clock,
     broken_now_and_then,
     broken_tracing,
-    broken_at(accounting, "here"),
-    broken_at(accounting, "here"),
+    broken_at(accounting, "current_worker"),
+    broken_at(accounting, "current_worker"),
     broken_at(accounting, "watch"),
-    broken_at(accounting, "putting", "got"),
+    broken_at(accounting, "on_put", "on_get"),
     broken_at(accounting, "begin_wait"),
     broken_at(accounting, "end_wait"),
-    broken_at(accounting, "skip"),
-    broken_at(worker.Worker, "settle"),
-    broken_at(worker.Worker, "entered", "inside", "at_queue"),
+    broken_at(accounting, "on_join"),
+    broken_at(worker.Worker, "account_until"),
+    broken_at(worker.Worker, "entered", "inside", "mark_waits_seen"),
     broken_at(worker, "owner_here"),
     broken_at(accounting.Accounting, "paused"),
     broken_at(accounting.Accounting, "wait_begins"),
     broken_at(accounting.Accounting, "wait_ends"),
     broken_at(series, "current_scope"),
     broken_at(execution, "executing"),
-    broken_at(series.Scope, "add_queue"),
+    broken_at(series.RunScope, "add_queue"),
     broken_at(instrumented.InstrumentedQueue, "depth"),
 ]
 
@@ -189,7 +189,7 @@ def test_a_fault_is_said_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors.raise_faults = False
-    monkeypatch.setattr(accounting, "putting", broken)
+    monkeypatch.setattr(accounting, "on_put", broken)
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(3):
         q.put(n)

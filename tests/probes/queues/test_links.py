@@ -314,6 +314,6 @@ def test_what_a_stage_without_a_span_puts_is_not_linked_to_an_earlier_one(otel: 
     q.get()
     with opm.stage("use"):
         pass
-    series.grant_spans()
+    series.reset_budget()
     assert len(spans_of(otel, "make")) == 1
     assert otel.span("use").links == ()

@@ -61,7 +61,7 @@ class Backend:
             status = "HTTP 400" if self._fault == "refuses for good" else "HTTP 503"
             exchange.answer = responses.Answer(ok=False, reason=status)
             return False
-        answer = self.collector.take(own if exchange.instead is None else exchange.instead)
+        answer = self.collector.take(own if exchange.replacement is None else exchange.replacement)
         part = answer.partial_success
         rejected = getattr(part, "rejected_spans", 0) or getattr(part, "rejected_data_points", 0)
         exchange.answer = responses.Answer(ok=True, rejected=rejected)

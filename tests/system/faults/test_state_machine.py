@@ -41,7 +41,7 @@ from tests.lifecycle.configure.support import clean_slate
 from tests.system.faults.backend import FAULTS, Backend, Fault
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._export.flush import Telemetry
+    from otel_pipeline_metrics._export.flush import ExportPipeline
 
 FLUSH_S = 5.0
 """A backend in the process needs milliseconds of it, even where the machine is busy."""
@@ -57,7 +57,7 @@ STAGES = ("extract", "transform", "load")
 class Configured:
     """One `configure()`, and what this program has made since."""
 
-    export: Telemetry
+    export: ExportPipeline
     sampled: bool
     spool: Path | None
     created: int = 0
@@ -114,7 +114,7 @@ class Life(RuleBasedStateMachine):
         assert export is not None
         self.current = Configured(export, sampled, directory)
         if self.early:
-            self.current.calls, self.current.told = self.early, False
+            self.current.calls, self.current.reported = self.early, False
         self.early = None
         self.all.append(self.current)
 
@@ -127,7 +127,7 @@ class Life(RuleBasedStateMachine):
     def _ends(self) -> None:
         if self.current is not None:
             # what ends now and does not arrive, never will: only the ledger knows of it
-            self.current.told = self.fault in ("none", "partial")
+            self.current.reported = self.fault in ("none", "partial")
 
     @rule(stage=st.sampled_from(STAGES), times=st.integers(1, 4), outcome=st.sampled_from("oei"))
     def call(self, stage: str, times: int, outcome: str) -> None:
@@ -164,7 +164,7 @@ class Life(RuleBasedStateMachine):
         if self.current is not None:
             self.current.calls[stage] += times
             self.current.created += times
-            self.current.told = False
+            self.current.reported = False
         elif self.early is not None:
             self.early[stage] += times
 
@@ -193,7 +193,7 @@ class Life(RuleBasedStateMachine):
         assert self.current is not None
         report = self.current.export.flush(self._flush_s)
         if self.fault in ("none", "partial"):
-            self.current.told = True
+            self.current.reported = True
         else:
             assert not report.ok or not self.current.created
 
@@ -248,7 +248,7 @@ class Life(RuleBasedStateMachine):
             # what hung has failed now, and is kept or dropped
             assert wait_for(each.export._late, time.monotonic() + PATIENCE_S)
         self.fault = fault
-        _settings.replace(dataclasses.replace(_settings.current(), flush_timeout_s=self._flush_s))
+        _settings.replace(dataclasses.replace(_settings.settings(), flush_timeout_s=self._flush_s))
 
     @property
     def _flush_s(self) -> float:
@@ -277,7 +277,7 @@ class Life(RuleBasedStateMachine):
             self._check_ledger(each)
         taken = sum(each.export.stats()["spans"]["exported"] for each in self.all)
         assert self.backend.collector.spans.total() == taken
-        if all(each.told for each in self.all):
+        if all(each.reported for each in self.all):
             for stage in STAGES:
                 calls = sum(each.calls[stage] for each in self.all)
                 assert self.backend.collector.calls(stage) == calls

@@ -275,7 +275,7 @@ def test_luggage() -> None:
     arrived = pickle.loads(packed)  # noqa: S301 - our own
     number, trace_id, who, _ = arrived(5)
     assert (number, int(trace_id, 16), who) == (5, 0xABC, "me")
-    scope = _series.visited_scope("nightly", run.id)
+    scope = _series.remote_run_scope("nightly", run.id)
     assert [series.key.pipeline for series in scope.series.values()] == ["nightly"]
     assert trace.get_current_span() is trace.INVALID_SPAN
     again = pickle.loads(pickle.dumps(arrived))  # noqa: S301 - our own
@@ -285,7 +285,7 @@ def test_luggage() -> None:
 def test_runs_of_other_processes_are_forgotten() -> None:
     before = len(_series._visited)
     for number in range(100):
-        _series.visited_scope("nightly", f"run-{number}")
+        _series.remote_run_scope("nightly", f"run-{number}")
     assert len(_series._visited) <= _series.VISITED_BOUND
     assert before <= _series.VISITED_BOUND
     _series._visited.clear()

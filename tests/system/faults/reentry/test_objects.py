@@ -230,7 +230,7 @@ given = object()
 setattr(measure, {place!r}, fails)
 results = [works(given) is given for _ in range(3)]
 setattr(measure, {place!r}, before)
-say(results=results, again=works(1), current=series.current.get() is None)
+say(results=results, again=works(1), current=series.active_cell.get() is None)
 """
 
 
