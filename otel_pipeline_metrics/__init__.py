@@ -19,6 +19,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from otel_pipeline_metrics import _hooks
 from otel_pipeline_metrics import _telemetry as _telemetry_room
 from otel_pipeline_metrics._execution import Execution
 from otel_pipeline_metrics._model import StageResult
@@ -85,6 +86,16 @@ if any(name in os.environ for name in _JUDGING):
     from otel_pipeline_metrics import _arguments, _privacy
 
     _privacy.put_in_force(_arguments.rules_of_the_environment())
+
+
+def _watch_workers() -> None:
+    """Load the accounting of workers, and begin it: something waits for the first time."""
+    from otel_pipeline_metrics import _workers
+
+    _workers.watch()
+
+
+_hooks.watch = _watch_workers
 
 # Loaded when first asked for: a module that only decorates functions pays for nothing else.
 _LAZY = {
