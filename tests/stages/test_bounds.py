@@ -15,6 +15,7 @@ from otel_pipeline_metrics._model import Batch, QueueBatch, StageKey, StageResul
 from otel_pipeline_metrics._telemetry._early import BOUND as EARLY_BOUND
 from otel_pipeline_metrics._telemetry._early import Early
 from otel_pipeline_metrics._telemetry._metrics import WAITING_BOUND
+from tests.stages.support import in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -86,6 +87,23 @@ def test_a_stage_keeps_1023_invocations_and_hands_on_1024(
     (batch,) = results.batches
     assert len(batch.plain) + len(batch.results) == 1024
     assert len(batch.sizes) == (1024 if kind is with_items else 0)
+
+
+@pytest.mark.parametrize(
+    "kind", [plain, with_items, coroutine, block, block_that_says_more, generator]
+)
+def test_what_waits_for_the_sinks_is_in_flight_no_more(
+    kind: Callable[[], Callable[[], object]], results: Results
+) -> None:
+    call = kind()
+    call()
+    assert in_flight("bound") == 0
+    with stage("bound"):
+        assert in_flight("bound") == 1
+        call()
+        assert in_flight("bound") == 1
+    assert in_flight("bound") == 0
+    assert len(results.durations("bound")) == 3
 
 
 def test_one_call_hands_on_no_more_than_the_bound(results: Results) -> None:
