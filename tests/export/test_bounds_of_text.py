@@ -28,7 +28,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(999, "999"), (1000, "1,000"), (2.0, "2"), (999.94, "999.9"), (1000.5, "1,000.5")],
+    [(999, "999"), (1000, "1,000"), (2.0, "2"), (999.94, "999.9"), (100.02, "100"), (1000.5, "1,000.5")],
 )  # fmt: skip
 def test_numbers(value: float, text: str) -> None:
     assert _text.number(value) == text
@@ -63,11 +63,11 @@ def test_a_value_has_60_characters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "value"), [(0.0, 1.0), (0.25, 2.0), (0.5, 3.0), (0.75, 6.0), (1.0, 9.0)]
+    ("share", "value"), [(0.0, 1.0), (0.25, 2.0), (0.5, 3.0), (0.75, 7.0), (1.0, 9.0)]
 )
 def test_quantiles_are_linear_within_a_bucket(share: float, value: float) -> None:
     """Two values in the first bucket, none in the second, two in the third; from 1 to 9."""
-    buckets = list(_text.explicit_buckets([3.0, 3.0], [2, 0, 2], 1.0, 9.0))
+    buckets = list(_text.explicit_buckets([3.0, 5.0], [2, 0, 2], 1.0, 9.0))
     assert _text.quantile(buckets, share, 1.0, 9.0) == value
 
 
@@ -77,6 +77,12 @@ def test_the_outer_buckets_end_at_the_extremes() -> None:
         (2.0, 4.0, 1),
         (4.0, 7.0, 1),
     ]
+    # where all values are in one of them, the others are empty and not turned round
+    above = list(_text.explicit_buckets([2.0, 4.0], [0, 0, 3], 5.0, 7.0))
+    assert above == [(2.0, 2.0, 0), (2.0, 4.0, 0), (4.0, 7.0, 3)]
+    assert _text.quantile(above, 0.0, 5.0, 7.0) == 5.0
+    below = list(_text.explicit_buckets([2.0, 4.0], [3, 0, 0], 0.5, 1.0))
+    assert below == [(0.5, 2.0, 3), (2.0, 4.0, 0), (4.0, 4.0, 0)]
     assert list(_text.explicit_buckets([], [3], 0.5, 7.0)) == [(0.5, 7.0, 3)]
     assert _text.quantile([(0.0, 8.0, 2)], 0.5, 2.0, 4.0) == 3.0
     assert _text.quantile([], 0.5, 2.0, 4.0) == 4.0
