@@ -19,6 +19,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from otel_pipeline_metrics._core import hooks
 from otel_pipeline_metrics._core.environment_variables import JUDGING as _JUDGING
 from otel_pipeline_metrics._core.records import StageResult
 from otel_pipeline_metrics._core.version import __version__
@@ -29,6 +30,8 @@ from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._lifecycle.configure import configure, shutdown, stats
+
+    # the alias re-exports it; `import *` must not ask for an extra that may not be there
     from otel_pipeline_metrics._lifecycle.instrumentor import (
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
@@ -90,6 +93,16 @@ if any(name in os.environ for name in _JUDGING):
 
     privacy.activate(arguments.rules_of_the_environment())
 
+
+
+def _watch_workers() -> None:
+    """Load the accounting of workers, and begin it: something waits for the first time."""
+    from otel_pipeline_metrics._stages.workers import accounting
+
+    accounting.watch()
+
+
+hooks.watch = _watch_workers
 
 # Loaded when first asked for: a module that only decorates functions pays for nothing else.
 _LAZY = {

@@ -56,6 +56,22 @@ def test_all_that_a_stage_can_say(otel: Otel) -> None:
     }
 
 
+async def test_the_items_of_a_decorated_function_are_on_its_span(otel: Otel) -> None:
+    @stage("plain", items=len)
+    def plain() -> list[int]:
+        return [1, 2, 3]
+
+    @stage("coroutine", items=len)
+    async def coroutine() -> list[int]:
+        return [1, 2]
+
+    plain()
+    await coroutine()
+    assert nothing_current()
+    found = {s.name: (s.attributes or {}).get("pipeline.stage.items.out") for s in otel.spans()}
+    assert found == {"plain": 3, "coroutine": 2}
+
+
 def test_the_attributes_of_a_decorated_function_are_on_each_span(otel: Otel) -> None:
     @stage(attributes={"source": "web"})
     def get() -> None:

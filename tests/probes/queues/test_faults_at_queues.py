@@ -76,7 +76,6 @@ FAULTS = [
     broken_now_and_then,
     broken_tracing,
     broken_at(accounting, "current_worker"),
-    broken_at(accounting, "current_worker"),
     broken_at(accounting, "watch"),
     broken_at(accounting, "on_put", "on_get"),
     broken_at(accounting, "begin_wait"),

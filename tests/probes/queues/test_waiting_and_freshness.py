@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta, timezone
+from textwrap import dedent
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,9 +12,11 @@ import pytest
 import otel_pipeline_metrics as opm
 from tests.probes.queues.support import play, stage_of, states
 from tests.probes.queues.test_queue_numbers import metrics
+from tests.stages.support import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.conftest import Clock
     from tests.stages.conftest import Otel
@@ -162,3 +165,34 @@ def test_an_event_time_after_the_stage_is_over(otel: Otel) -> None:
     s.event_time(1.0)
     opm.current_stage().event_time(1.0)
     assert "pipeline.item.duration" not in metrics(otel)
+
+
+def test_waiting_needs_neither_a_run_nor_a_queue(tmp_path: Path) -> None:
+    """In a program that uses nothing but stages and `waiting()`, the wait is `blocked` too."""
+    found = run_script(
+        dedent("""
+        from otel_pipeline_metrics._core import clock
+        from otel_pipeline_metrics._core import drain
+        from otel_pipeline_metrics import stage
+        from otel_pipeline_metrics import waiting
+
+        now = 0.0
+        clock.now = lambda: now
+
+        class Sink:
+            def accept(self, batch):
+                for r in batch.results:
+                    print(r.busy_s, r.idle_s, r.blocked_s)
+
+        drain.set_sinks((Sink(),))
+        with stage("work"):
+            now += 1
+            with waiting():
+                now += 2
+            with waiting("idle"):
+                now += 4
+        drain.drain()
+        """),
+        tmp_path / "program.py",
+    )
+    assert (found.stdout, found.stderr) == ("1.0 4.0 2.0\n", "")

@@ -1,0 +1,254 @@
+"""Bounds of what a person reads and of what the environment may say."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import SpanContext
+
+from otel_pipeline_metrics._export import console_text, environment_checks
+from otel_pipeline_metrics._export.console import ConsoleSpanExporter
+from otel_pipeline_metrics._export.environment import plan
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"), (999e-9, "999 ns"), (1e-6, "1.0 µs"), (99.9e-6, "99.9 µs"),
+        (100e-6, "100 µs"), (0.001, "1.0 ms"), (0.9, "900 ms"), (1, "1.0 s"), (59.9, "59.9 s"),
+        (60, "1m 00s"), (3599, "59m 59s"), (3600, "1h 00m"), (7325, "2h 02m"), (-2, "-2.0 s"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert console_text.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (999, "999"), (1000, "1,000"), (2.0, "2"), (999.94, "999.9"), (100.02, "100"),
+        (1000.5, "1,000.5"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float, text: str) -> None:
+    assert console_text.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1023, "1023 B"), (1024, "1.0 KiB"), (1024**2 - 103, "1023.9 KiB"), (1024**2, "1.0 MiB"),
+        (1024**3, "1.0 GiB"), (1024**4, "1.0 TiB"), (5 * 1024**5, "5,120.0 TiB"),
+    ],
+)  # fmt: skip
+def test_sizes(value: float, text: str) -> None:
+    assert console_text.size(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1, "{retry}", "1 retry"), (2, "{retry}", "2 retries"), (2, "{batch}", "2 batches"),
+        (0, "{item}", "0 items"), (2, "{context_switch}", "2 context switches"),
+        (1500, "ms", "1.5 s"), (3, "1", "3"), (3, "", "3"), (3, "V", "3 V"), (2, "{}", "2 "),
+    ],
+)  # fmt: skip
+def test_quantities(value: float, unit: str, text: str) -> None:
+    assert console_text.quantity(value, unit) == text
+
+
+def test_a_value_has_60_characters() -> None:
+    assert console_text.attributes({"a": "x" * 60}) == "a=" + "x" * 60
+    assert console_text.attributes({"a": "x" * 61}) == "a=" + "x" * 59 + "…"
+
+
+@pytest.mark.parametrize(
+    ("share", "value"), [(0.0, 1.0), (0.25, 2.0), (0.5, 3.0), (0.75, 7.0), (1.0, 9.0)]
+)
+def test_quantiles_are_linear_within_a_bucket(share: float, value: float) -> None:
+    """Two values in the first bucket, none in the second, two in the third; from 1 to 9."""
+    buckets = list(console_text.explicit_buckets([3.0, 5.0], [2, 0, 2], 1.0, 9.0))
+    assert console_text.quantile(buckets, share, 1.0, 9.0) == value
+
+
+def test_the_outer_buckets_end_at_the_extremes() -> None:
+    assert list(console_text.explicit_buckets([2.0, 4.0], [1, 1, 1], 0.5, 7.0)) == [
+        (0.5, 2.0, 1),
+        (2.0, 4.0, 1),
+        (4.0, 7.0, 1),
+    ]
+    # where all values are in one of them, the others are empty and not turned round
+    above = list(console_text.explicit_buckets([2.0, 4.0], [0, 0, 3], 5.0, 7.0))
+    assert above == [(2.0, 2.0, 0), (2.0, 4.0, 0), (4.0, 7.0, 3)]
+    assert console_text.quantile(above, 0.0, 5.0, 7.0) == 5.0
+    below = list(console_text.explicit_buckets([2.0, 4.0], [3, 0, 0], 0.5, 1.0))
+    assert below == [(0.5, 2.0, 3), (2.0, 4.0, 0), (4.0, 4.0, 0)]
+    assert list(console_text.explicit_buckets([], [3], 0.5, 7.0)) == [(0.5, 7.0, 3)]
+    assert console_text.quantile([(0.0, 8.0, 2)], 0.5, 2.0, 4.0) == 3.0
+    assert console_text.quantile([], 0.5, 2.0, 4.0) == 4.0
+
+
+def test_a_histogram_of_nothing() -> None:
+    assert console_text.histogram(SimpleNamespace(count=0), "s") == "count 0"
+
+
+def test_the_buckets_of_an_exponential_histogram() -> None:
+    """In ascending order, zero between what is below and what is above it."""
+    point = SimpleNamespace(
+        scale=0,
+        negative=SimpleNamespace(offset=1, bucket_counts=[5, 6]),
+        zero_count=4,
+        positive=SimpleNamespace(offset=-1, bucket_counts=[1, 2]),
+    )
+    assert list(console_text.exponential_buckets(point)) == [
+        (-8.0, -4.0, 6), (-4.0, -2.0, 5), (0.0, 0.0, 4), (0.5, 1.0, 1), (1.0, 2.0, 2),
+    ]  # fmt: skip
+
+
+def span(name: str) -> ReadableSpan:
+    return ReadableSpan(name=name, context=SpanContext(1, 1, False), start_time=1, end_time=2)
+
+
+@pytest.mark.parametrize(
+    ("spans", "lines", "last"),
+    [
+        (20, 20, ""), (21, 20, '… and 1 more "a" span\n'), (22, 20, '… and 2 more "a" spans\n'),
+        (1021, 20, '… and 1,001 more "a" spans\n'),
+    ],
+)  # fmt: skip
+def test_20_lines_of_a_name(spans: int, lines: int, last: str) -> None:
+    stream = io.StringIO()
+    exporter = ConsoleSpanExporter(stream)
+    exporter.export([span("a")] * spans)
+    assert len(stream.getvalue().splitlines()) == lines
+    exporter.force_flush()
+    assert "".join(stream.getvalue().splitlines(keepends=True)[lines:]) == last
+
+
+def problems(**env: str) -> tuple[list[str], dict[str, str | None]]:
+    found = environment_checks.check(env)
+    return [problem.split(" ")[0] for problem in found.problems], found.repairs
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "fine"),
+    [
+        ("OTEL_BSP_SCHEDULE_DELAY", "1", True),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0", False),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1.5", False),
+        ("OTEL_BSP_SCHEDULE_DELAY", "-1", False),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "0", True),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", "-1", False),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0.5", True),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "0", False),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "inf", False),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "nan", False),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:65535", True),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:1", True),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:0", False),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:65536", False),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://", False),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "unix:///socket", True),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a b", False),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "GZIP", True),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", False),
+    ],
+)
+def test_what_a_variable_may_be(name: str, text: str, fine: bool) -> None:
+    named, repairs = problems(**{name: text})
+    assert (named, repairs) == (([], {}) if fine else ([name], {name: None}))
+
+
+@pytest.mark.parametrize(
+    ("text", "use"),
+    [("0", None), ("1", None), ("0.5", None), ("-0.01", "1"), ("1.01", "1"), ("nan", "1")],
+)
+def test_a_ratio_is_from_0_to_1(text: str, use: str | None) -> None:
+    name = "OTEL_TRACES_SAMPLER_ARG"
+    for sampler in ("traceidratio", "parentbased_traceidratio"):
+        named, repairs = problems(**{"OTEL_TRACES_SAMPLER": sampler, name: text})
+        assert (named, repairs) == (([], {}) if use is None else ([name], {name: use}))
+    assert problems(OTEL_TRACES_SAMPLER="always_on", OTEL_TRACES_SAMPLER_ARG=text) == ([], {})
+    assert problems(OTEL_TRACES_SAMPLER="traceidratio") == ([], {name: "1"})
+
+
+@pytest.mark.parametrize(
+    ("queue", "batch", "named", "repairs"),
+    [
+        ("512", None, [], {}),
+        ("511", None, [], {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "511"}),
+        (None, "2048", [], {}),
+        (None, "2049", ["batch"], {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "2048"}),
+        ("10", "10", [], {}),
+        ("10", "11", ["batch"], {"OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}),
+    ],
+)
+def test_a_batch_fits_into_its_queue(
+    queue: str | None, batch: str | None, named: list[str], repairs: dict[str, str]
+) -> None:
+    env = {"OTEL_BSP_MAX_QUEUE_SIZE": queue, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": batch}
+    found = problems(**{name: text for name, text in env.items() if text is not None})
+    assert found == (["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] * len(named), repairs)
+
+
+def test_40_characters_of_a_broken_value_are_quoted() -> None:
+    assert environment_checks.quoted("x" * 40) == repr("x" * 40)
+    assert environment_checks.quoted("x" * 41) == repr("x" * 39 + "…")
+
+
+def test_a_secret_of_its_own_has_4_characters() -> None:
+    env = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "a=abc, b=abcd",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:pw3@host/path?k=v%41lue&q=123",
+    }
+    assert environment_checks.secrets(env) == (
+        "k=v%41lue&q=123", "k=vAlue&q=123", "user:pw3", "v%41lue", "vAlue", "abcd",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "protocol"),
+    [
+        ("http://h:4318", "http/protobuf"), ("http://h:4317", "grpc"), ("http://h:4319", "grpc"),
+        ("http://h", "grpc"), ("http://h/", "grpc"), ("http://h/otlp", "http/protobuf"),
+        ("h:4318", "http/protobuf"), ("unix://h/path", "grpc"),
+    ],
+)  # fmt: skip
+def test_the_endpoint_tells_the_protocol(endpoint: str, protocol: str) -> None:
+    found = plan({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, installed=lambda *_: False)
+    assert (found.traces_protocol, found.metrics_protocol) == (protocol, protocol)
+
+
+@pytest.mark.parametrize(
+    ("env", "seconds"),
+    [
+        ({}, 2.0), ({"TIMEOUT": "3"}, 3.0), ({"TIMEOUT": "3", "TRACES_TIMEOUT": "0.5"}, 0.5),
+        ({"TIMEOUT": "3", "TRACES_TIMEOUT": "0"}, 3.0), ({"TIMEOUT": "-1"}, 2.0),
+    ],
+)  # fmt: skip
+def test_the_timeout(env: dict[str, str], seconds: float) -> None:
+    given: dict[str, Any] = {f"OTEL_EXPORTER_OTLP_{name}": text for name, text in env.items()}
+    found = plan(given, ("otlp",), installed=lambda *_: False)
+    assert found.traces_timeout_s == seconds
+    assert {name for name, value in found.repairs if value is None} == set(given)
+
+
+def test_headers_alone_are_no_place_for_the_signal_that_is_not_named() -> None:
+    """Where one exporter is named, the other signal needs an endpoint to be sent anywhere."""
+    env = {"OTEL_TRACES_EXPORTER": "console", "OTEL_EXPORTER_OTLP_HEADERS": "a=b"}
+    found = plan(env, installed=lambda *_: False)
+    assert (found.traces, found.metrics) == (("console",), ())
+
+
+def test_a_broken_endpoint_is_not_completed() -> None:
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "h:65536",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    found = plan(env, installed=lambda *_: False)
+    assert found.repairs == (("OTEL_EXPORTER_OTLP_ENDPOINT", None),)
+    assert len(found.problems) == 1

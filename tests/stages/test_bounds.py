@@ -1,0 +1,318 @@
+"""Bounds of what waits for the sinks, and of what a stage may say: the last one and one more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import math
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_pipeline_metrics import current_stage, stage
+from otel_pipeline_metrics._core import drain, stage_id
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.drain import PENDING_BOUND
+from otel_pipeline_metrics._core.records import (
+    Batch,
+    QueueBatch,
+    StageKey,
+    StageResult,
+    TimeInStates,
+)
+from otel_pipeline_metrics._stages import execution
+from otel_pipeline_metrics._telemetry.backlog import BOUND as EARLY_BOUND
+from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
+from otel_pipeline_metrics._telemetry.stage_metrics import WAITING_BOUND
+from tests.stages.support import in_flight
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from tests.conftest import Clock, Results
+    from tests.stages.conftest import Otel
+
+
+def plain() -> Callable[[], object]:
+    return stage("bound")(lambda: None)
+
+
+def with_items() -> Callable[[], object]:
+    return stage("bound", items=lambda _: 1)(lambda: None)
+
+
+def coroutine() -> Callable[[], object]:
+    @stage("bound")
+    async def work() -> None:
+        """Nothing."""
+
+    def call() -> None:
+        with pytest.raises(StopIteration):
+            work().send(None)
+
+    return call
+
+
+def block() -> Callable[[], object]:
+    def call() -> None:
+        with stage("bound"):
+            """Nothing."""
+
+    return call
+
+
+def block_that_says_more() -> Callable[[], object]:
+    def call() -> None:
+        with stage("bound") as s:
+            s.add_items(1)
+
+    return call
+
+
+def generator() -> Callable[[], object]:
+    @stage("bound")
+    def work() -> Generator[int, None, None]:
+        yield 1
+
+    return lambda: list(work())
+
+
+def by_hand() -> Callable[[], object]:
+    identity = stage_id.stage_id("bound", None)
+    return lambda: drain.submit(identity, StageResult(1.0))
+
+
+@pytest.mark.parametrize(
+    "kind", [plain, with_items, coroutine, block, block_that_says_more, generator, by_hand]
+)
+def test_a_stage_keeps_1023_invocations_and_hands_on_1024(
+    kind: Callable[[], Callable[[], object]], results: Results
+) -> None:
+    call = kind()
+    for _ in range(1023):
+        call()
+    assert results.batches == []
+    call()
+    (batch,) = results.batches
+    assert len(batch.durations) + len(batch.results) == 1024
+    assert len(batch.sizes) == (1024 if kind is with_items else 0)
+
+
+@pytest.mark.parametrize(
+    "kind", [plain, with_items, coroutine, block, block_that_says_more, generator]
+)
+def test_what_waits_for_the_sinks_is_in_flight_no_more(
+    kind: Callable[[], Callable[[], object]], results: Results
+) -> None:
+    call = kind()
+    call()
+    assert in_flight("bound") == 0
+    with stage("bound"):
+        assert in_flight("bound") == 1
+        call()
+        assert in_flight("bound") == 1
+    assert in_flight("bound") == 0
+    assert len(results.durations("bound")) == 3
+
+
+def test_one_call_hands_on_no_more_than_the_bound(results: Results) -> None:
+    """However much has come together while somebody else was draining."""
+    work = plain()
+    work()
+    (series,) = [s for s in _series.all_series() if s.key.stage == "bound"]
+    series.durations.extend([0.0] * (PENDING_BOUND + 10))
+    series.begun.extend([None] * (PENDING_BOUND + 10))
+    work()
+    assert [len(batch.durations) for batch in results.batches] == [PENDING_BOUND]
+    assert (len(series.durations), series.active) == (12, 0)
+    drain.drain()
+    assert [len(batch.durations) for batch in results.batches] == [PENDING_BOUND, 12]
+
+
+def test_a_histogram_keeps_1023_values_and_records_1024(otel: Otel) -> None:
+    """Until the next collection; what it keeps costs memory alone."""
+    sink, key = otel.telemetry.stages, StageKey(None, "bound", None)
+    recorded: list[int] = []
+
+    def kept() -> list[int]:
+        (totals,) = sink._totals.values()
+        return [len(values._waiting) for values in totals.values.values()]
+
+    assert WAITING_BOUND == 1024
+    for count in (1, 1022, 1):
+        sink.accept(Batch(key, {}, [0.5] * count, []))
+        recorded += kept()
+    assert recorded == [1, 1023, 0]
+
+
+def test_what_is_kept_before_there_is_a_provider() -> None:
+    """16,384 invocations and items; a batch that does not fit is counted, a smaller one kept."""
+    key = StageKey(None, "bound", None)
+    early = PreConfigureBacklog()
+    assert EARLY_BOUND == 16_384
+    early.keep(Batch(key, {}, [0.0] * 16_000, [StageResult(0.0)] * 300))
+    early.keep(QueueBatch("q", [0.0] * 85))
+    assert (early._kept, early._missed) == (16_300, 85)
+    early.keep(QueueBatch("q", [0.0] * 84))
+    early.keep(Batch(key, {}, [0.0], []))
+    early.keep(Batch(key, {}, [], [StageResult(0.0)] * 2))
+    assert (early._kept, early._missed) == (16_384, 88)
+    assert early
+    assert len(early.take()) == 2
+    assert not early
+    assert (early._kept, early._missed) == (0, 0)
+
+
+def test_17_runs_of_other_processes_are_one_too_many(results: Results) -> None:
+    """The one that came first is forgotten; what is at work in it is drained all the same."""
+    scopes = [_series.remote_run_scope("p", f"run-{n}") for n in range(16)]
+    assert [_series.remote_run_scope("p", f"run-{n}") for n in range(16)] == scopes
+    _series.remote_run_scope("p", "run-16")
+    assert [_series.remote_run_scope("p", f"run-{n}") for n in range(1, 16)] == scopes[1:]
+    scopes[0].add(stage_id.stage_id("late", None)).durations.append(2.0)
+    assert results.durations("late") == [2.0]
+    assert _series.remote_run_scope("p", "run-0") is not scopes[0]
+    _series._visited.clear()
+
+
+@pytest.mark.parametrize("busy", [TimeInStates(1.0), TimeInStates(0, 1.0), TimeInStates(0, 0, 1.0)])
+def test_time_in_any_one_state_is_time(busy: TimeInStates) -> None:
+    assert busy
+    assert not TimeInStates()
+
+
+@pytest.mark.parametrize(("n", "counted"), [(0, 0), (1, 1), (True, None), (-1, None), (1.0, None)])
+def test_what_is_a_count(n: Any, counted: int | None, results: Results) -> None:
+    with stage("counts") as s:
+        if counted is None:
+            with pytest.raises((TypeError, ValueError)):
+                s.add_items(n)
+        else:
+            s.add_items(n)
+            s.add_items(n, "out")
+    assert results.sizes("counts") == ([] if counted is None else [2 * counted])
+
+
+@pytest.mark.parametrize("timestamp", [math.inf, -math.inf, math.nan, True, "0"])
+def test_what_is_no_event_time(timestamp: Any, results: Results) -> None:
+    with stage("times") as s, pytest.raises((TypeError, ValueError)):
+        s.event_time(timestamp)
+    assert results.of("times") == []
+
+
+def test_a_retrys_name_is_128_characters_at_most(results: Results) -> None:
+    with stage("retries") as s:
+        s.retry("x" * 127 + "yz")
+        s.retry("x" * 127 + "y")
+    (result,) = results.of("retries")
+    assert result.retries == (("x" * 127 + "y", 2),)
+
+
+def test_words_after_the_end_change_nothing(results: Results, clock: Clock) -> None:
+    with stage("over") as s:
+        s.add_items(1)
+    s.add_items(1)
+    s.add_bytes(1)
+    s.retry("late")
+    s.event_time(1.0)
+    s.set_attribute("late", 1)
+    (result,) = results.of("over")
+    assert result == StageResult(0.0, items_out=1)
+    assert s.ensure_details().attributes is None
+    assert s.ensure_details().retries is None
+    assert s.ensure_details().event_times is None
+    assert s.ensure_details().bytes_out is None
+
+
+def contexts_in(kind: str) -> list[contextvars.Context]:
+    """Contexts copied inside an invocation that is over by now, as a task's is."""
+    found: list[contextvars.Context] = []
+
+    def note(*_: object) -> int:
+        found.append(contextvars.copy_context())
+        return 1
+
+    async def note_later() -> None:
+        note()
+
+    def once() -> Generator[int, None, None]:
+        yield note()
+
+    if kind == "function":
+        stage("over")(note)()
+    elif kind == "function with items":
+        stage("over", items=lambda n: n)(note)()
+    elif kind == "function that says more":
+        stage("over")(lambda: note(current_stage().add_items(1)))()
+    elif kind == "coroutine":
+        asyncio.run(stage("over")(note_later)())
+    elif kind == "block":
+        with stage("over"):
+            note()
+    elif kind == "block that is asked for":
+        with stage("over"):
+            current_stage()
+            note()
+    else:
+        list(stage("over")(once)())
+    return found
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "function", "function with items", "function that says more", "coroutine", "block",
+        "block that is asked for", "generator",
+    ],
+)  # fmt: skip
+def test_a_task_that_outlives_its_stage_is_in_none(kind: str, results: Results) -> None:
+    """Its copy of the context still has the invocation, which is over."""
+    (context,) = contexts_in(kind)
+    assert context.run(current_stage) is execution.NOOP_EXECUTION
+    assert context.run(execution.executing) is None
+
+
+def test_a_task_of_a_generator_that_waits_for_its_consumer_is_in_none(results: Results) -> None:
+    found: list[contextvars.Context] = []
+
+    @stage("paused")
+    def work() -> Generator[int, None, None]:
+        found.append(contextvars.copy_context())
+        yield 1
+        current_stage().add_items(1)
+        yield 2
+
+    source = work()
+    next(source)
+    assert found[0].run(execution.executing) is None
+    assert found[0].run(current_stage) is execution.NOOP_EXECUTION
+    next(source)
+    source.close()
+    assert results.sizes("paused") == [3]
+
+
+def test_a_withdrawn_attribute_is_on_no_further_span(otel: Otel) -> None:
+    work = stage("withdrawn", attributes={"colour": "red", "size": 1})(lambda: None)
+    work()
+    _series.withdraw(stage_id.with_attribute(lambda key: key == "colour"))
+    work()
+    shown = [dict(span.attributes or {}) for span in otel.spans()]
+    rest = {"pipeline.stage.name": "withdrawn", "size": 1}
+    assert shown == [{**rest, "colour": "red"}, rest]
+
+
+def test_a_naive_event_time_is_utc_wherever_the_machine_stands(
+    results: Results, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Etc/GMT+5")
+    time.tzset()
+    try:
+        with stage("naive") as s:
+            s.event_time(datetime(1970, 1, 2))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    (result,) = results.of("naive")
+    assert [event for event, _ in result.event_times] == [86400.0]

@@ -1,0 +1,91 @@
+"""What an invocation leaves behind is freed at once: no cycle waits for the garbage collector."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_pipeline_metrics import current_stage, stage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator, Iterator
+
+
+@pytest.fixture(params=["results", "otel"])
+def seen(request: pytest.FixtureRequest) -> Iterator[list[weakref.ref[Any]]]:
+    """References to executions, without spans and with them; the garbage collector is off."""
+    request.getfixturevalue(request.param)
+    gc.collect()
+    gc.disable()
+    yield []
+    gc.enable()
+
+
+def note(seen: list[weakref.ref[Any]]) -> None:
+    seen.append(weakref.ref(current_stage()))
+
+
+def freed(seen: list[weakref.ref[Any]]) -> list[bool]:
+    return [ref() is None for ref in seen]
+
+
+def test_a_block_and_a_function(seen: list[weakref.ref[Any]]) -> None:
+    @stage("function")
+    def function() -> None:
+        note(seen)
+
+    with stage("block"):
+        note(seen)
+    function()
+    assert freed(seen) == [True, True]
+
+
+def test_what_says_more_than_its_duration(seen: list[weakref.ref[Any]]) -> None:
+    with stage("block") as s:
+        note(seen)
+        s.add_items(1)
+        s.retry()
+    del s
+    assert freed(seen) == [True]
+
+
+def test_an_error(seen: list[weakref.ref[Any]]) -> None:
+    @stage("fails")
+    def fails() -> None:
+        note(seen)
+        raise KeyError
+
+    # not pytest.raises, which keeps the traceback and with it the frames
+    with contextlib.suppress(KeyError):
+        fails()
+    assert freed(seen) == [True]
+
+
+@pytest.mark.parametrize("taken", [1, 2])
+def test_a_generator(taken: int, seen: list[weakref.ref[Any]]) -> None:
+    """Left by its consumer, or taken to its end."""
+
+    @stage("numbers")
+    def numbers() -> Generator[int, None, None]:
+        note(seen)
+        yield 1
+
+    source = numbers()
+    assert [value for value, _ in zip(source, range(taken), strict=False)] == [1]
+    source.close()
+    del source
+    assert freed(seen) == [True]
+
+
+async def test_an_asynchronous_generator(seen: list[weakref.ref[Any]]) -> None:
+    @stage("numbers")
+    async def numbers() -> AsyncGenerator[int, None]:
+        note(seen)
+        yield 1
+
+    assert [value async for value in numbers()] == [1]
+    assert freed(seen) == [True]

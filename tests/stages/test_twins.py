@@ -1,0 +1,30 @@
+"""The plain and the coroutine wrapper are one hot path, written out twice."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+
+from otel_pipeline_metrics._stages import wrappers
+
+
+class Plainly(ast.NodeTransformer):
+    """Takes `async` and `await` out of a syntax tree."""
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
+        plain = ast.FunctionDef(**{name: getattr(node, name, None) for name in node._fields})
+        return self.generic_visit(ast.copy_location(plain, node))
+
+    def visit_Await(self, node: ast.Await) -> ast.AST:
+        return self.visit(node.value)
+
+
+def test_the_plain_and_the_coroutine_wrapper_are_the_same_code() -> None:
+    """But for `async` and `await`, and for the types and the name of the maker."""
+
+    def body(maker: object) -> list[str]:
+        (module,) = [ast.parse(inspect.getsource(maker))]  # type: ignore[arg-type]
+        (made,) = Plainly().visit(module).body
+        return [ast.unparse(statement) for statement in made.body]
+
+    assert body(wrappers._function) == body(wrappers._coroutine)

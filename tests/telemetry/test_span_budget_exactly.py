@@ -1,0 +1,252 @@
+"""The span budget to the span: where it ends, how it grows, and what is slow.
+
+Every time here is a multiple of 1/128 s, so none is rounded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from otel_pipeline_metrics import stage, waiting
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._stages.workers import accounting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from tests.conftest import Clock
+    from tests.stages.conftest import Otel
+
+RATE = 128.0
+TICK = 1 / 128
+BURST = 1000
+EVERY = 16
+"""Invocations after which a spent budget is looked at again."""
+
+
+def function(clock: Clock) -> Callable[[int], object]:
+    @stage("budget")
+    def work(ticks: int) -> None:
+        clock.advance(ticks * TICK)
+
+    return work
+
+
+def function_with_items(clock: Clock) -> Callable[[int], object]:
+    @stage("budget", items=lambda _: 3)
+    def work(ticks: int) -> None:
+        clock.advance(ticks * TICK)
+
+    return work
+
+
+def coroutine(clock: Clock) -> Callable[[int], object]:
+    @stage("budget")
+    async def work(ticks: int) -> None:
+        clock.advance(ticks * TICK)
+
+    return lambda ticks: asyncio.run(work(ticks))
+
+
+def block(clock: Clock) -> Callable[[int], object]:
+    def work(ticks: int) -> None:
+        with stage("budget"):
+            clock.advance(ticks * TICK)
+
+    return work
+
+
+def block_that_says_more(clock: Clock) -> Callable[[int], object]:
+    def work(ticks: int) -> None:
+        with stage("budget") as s:
+            clock.advance(ticks * TICK)
+            s.add_items(3)
+
+    return work
+
+
+def generator(clock: Clock) -> Callable[[int], object]:
+    @stage("budget")
+    def work(ticks: int) -> Generator[int, None, None]:
+        clock.advance(ticks * TICK)
+        yield 1
+
+    return lambda ticks: list(work(ticks))
+
+
+def failing(clock: Clock) -> Callable[[int], object]:
+    @stage("budget")
+    def work(ticks: int) -> None:
+        clock.advance(ticks * TICK)
+        raise KeyError
+
+    def call(ticks: int) -> None:
+        with pytest.raises(KeyError):
+            work(ticks)
+
+    return call
+
+
+def take(otel: Otel, call: Callable[[int], object], calls: int, ticks: int = 0) -> int:
+    """Call that often; return how many spans it made."""
+    otel.exporter.clear()
+    for _ in range(calls):
+        call(ticks)
+    return len(otel.spans())
+
+
+def spend(otel: Otel, clock: Clock, rate: float = RATE) -> Callable[[int], object]:
+    """Use up a stage's whole budget; return the stage."""
+    _series.limit_spans(rate)
+    call = function(clock)
+    assert take(otel, call, BURST) == BURST
+    return call
+
+
+def test_the_first_thousand(otel: Otel, clock: Clock) -> None:
+    """And not one more, while the clock stands still."""
+    call = spend(otel, clock)
+    assert take(otel, call, 5 * BURST) == 0
+
+
+def test_one_tick_is_one_more(otel: Otel, clock: Clock) -> None:
+    call = spend(otel, clock)
+    clock.advance(TICK)
+    assert take(otel, call, EVERY - 1) == 0
+    assert take(otel, call, 1) == 1
+    assert take(otel, call, 10 * EVERY) == 0
+
+
+def test_less_than_one_waits_for_the_rest(otel: Otel, clock: Clock) -> None:
+    call = spend(otel, clock)
+    clock.advance(TICK / 2)
+    assert take(otel, call, 2 * EVERY) == 0
+    clock.advance(TICK / 2)
+    assert take(otel, call, 2 * EVERY) == 1
+
+
+def test_what_is_saved_up_is_a_thousand_at_most(otel: Otel, clock: Clock) -> None:
+    """However long nothing came."""
+    call = spend(otel, clock)
+    clock.advance(999 * TICK)
+    assert take(otel, call, 5 * BURST) == 999
+    clock.advance(1_000_000)
+    assert take(otel, call, 5 * BURST) == BURST
+
+
+def test_nor_are_more_saved_up_while_there_are_some(otel: Otel, clock: Clock) -> None:
+    """A batch is drained in between, which is another moment at which it grows."""
+    _series.limit_spans(RATE)
+    call = function(clock)
+    assert take(otel, call, 10) == 10
+    clock.advance(1_000_000)
+    drain.drain()
+    assert take(otel, call, 5 * BURST) == BURST
+
+
+def test_errors_have_a_thousand_of_their_own(otel: Otel, clock: Clock) -> None:
+    """At first, and again after however long a pause."""
+    _series.limit_spans(RATE)
+    call = failing(clock)
+    assert take(otel, call, 5 * BURST) == 2 * BURST
+    clock.advance(1_000_000)
+    assert take(otel, call, 5 * BURST) == 2 * BURST
+    clock.advance(TICK)
+    assert take(otel, call, 5 * BURST) == 2
+
+
+def test_a_rate_of_zero_is_no_span_at_all(otel: Otel, clock: Clock) -> None:
+    _series.limit_spans(0)
+    assert take(otel, function(clock), 10, ticks=128) == 0
+    assert take(otel, failing(clock), 10, ticks=128) == 0
+
+
+def test_no_limit_is_a_span_for_each(otel: Otel, clock: Clock) -> None:
+    _series.limit_spans(None)
+    assert take(otel, function(clock), 2 * BURST) == 2 * BURST
+
+
+def learn(otel: Otel, clock: Clock, durations: int) -> None:
+    """Spend a budget that hardly grows; then a batch of so many durations: 1, 2, 3, ... ticks."""
+    call = spend(otel, clock, rate=2**-30)
+    drain.drain()
+    for ticks in range(durations, 0, -1):
+        call(ticks)
+    drain.drain()
+
+
+KINDS = (function, function_with_items, coroutine, block, block_that_says_more, generator, failing)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("batch", "slow"), [(100, 100), (101, 100), (200, 199), (1000, 991)])
+def test_slow_is_what_takes_longer_than_99_in_100(
+    batch: int, slow: int, kind: Callable[[Clock], Callable[[int], object]],
+    otel: Otel, clock: Clock,
+) -> None:  # fmt: skip
+    """By the batch before; whatever kind of stage it is, a slow invocation has a span."""
+    learn(otel, clock, batch)
+    call = kind(clock)
+    fast = take(otel, call, 3, slow) + take(otel, call, 1, 1)
+    assert fast == (4 if kind is failing else 0)
+    assert take(otel, call, 1, slow + 1) == 1
+    (span,) = otel.spans()
+    assert span.end_time is not None
+    assert span.start_time is not None
+    assert span.end_time - span.start_time == int((slow + 1) * TICK * 1e9)
+    counted = {function_with_items: 3, block_that_says_more: 3, generator: 1}.get(kind)
+    assert (span.attributes or {}).get("pipeline.stage.items.out") == counted
+
+
+def test_fewer_than_a_hundred_say_nothing(otel: Otel, clock: Clock) -> None:
+    learn(otel, clock, 99)
+    assert take(otel, function(clock), 10, 100_000) == 0
+
+
+def test_while_each_has_a_span_none_is_slow(otel: Otel, clock: Clock) -> None:
+    """They have theirs; what a budget for late ones is kept for comes when they have not."""
+    _series.limit_spans(RATE)
+    call = function(clock)
+    for ticks in range(1, 201):
+        call(ticks)
+    drain.drain()
+    (series,) = [s for s in _series.all_series() if s.key.stage == "budget"]
+    assert (series.spans_made, series.slow_s) == (200, float("inf"))
+
+
+def test_with_its_own_budget_spent_none_is_slow(otel: Otel, clock: Clock) -> None:
+    learn(otel, clock, 200)
+    (series,) = [s for s in _series.all_series() if s.key.stage == "budget"]
+    series.late_left = 1.0
+    call = function(clock)
+    assert take(otel, call, 3, 1000) == 1
+    for ticks in range(200):
+        call(ticks)
+    drain.drain()
+    assert series.slow_s == float("inf")
+
+
+def test_a_late_span_is_as_long_as_the_call_was_waits_included(otel: Otel, clock: Clock) -> None:
+    spend(otel, clock)
+    otel.exporter.clear()
+    accounting.watch()
+
+    @stage("budget")
+    def fails() -> None:
+        clock.advance(TICK)
+        with waiting():
+            clock.advance(2 * TICK)
+        with waiting("idle"):
+            clock.advance(4 * TICK)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    (span,) = otel.spans()
+    assert span.end_time is not None
+    assert span.start_time is not None
+    assert span.end_time - span.start_time == int(7 * TICK * 1e9)
