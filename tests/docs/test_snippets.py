@@ -57,7 +57,9 @@ def test_a_block_runs(block: Block, tmp_path: Path) -> None:
 
 
 def test_numbers_and_alignment_may_differ() -> None:
-    assert without_numbers("fetch   1.07 s  21.4 ms  9 %") == without_numbers("fetch 2 ms 3 µs 99 %")
+    assert without_numbers("fetch   1.07 s  21.4 ms  9 %") == without_numbers(
+        "fetch 2 ms 3 µs 99 %"
+    )
     assert without_numbers("trace 27d81a48") == without_numbers("trace 501aec9b")
     assert without_numbers("fetch  1 s") != without_numbers("write  1 s")
 
