@@ -1,8 +1,8 @@
 """Check whether the verdict is right, on random pipelines whose limiting stage is known.
 
     python -m benchmarks.verdict                        # 1,000 pipelines, seed 1
-    python -m benchmarks.verdict --seed 1 --seed fresh --write docs/verdict.md \\
-        --data docs/data/verdict-failures.json
+    python -m benchmarks.verdict --seed 1 --seed fresh --write docs/verdict.md
+    python -m benchmarks.verdict --data docs/data/verdict-failures.json    # each failure
     python -m benchmarks.verdict --seed 1 --only 471    # one of them, in full
 
 Every pipeline is run by the library itself, on an event loop whose clock jumps from timer to
@@ -168,7 +168,10 @@ def figures(benches: Sequence[Bench]) -> str:
             *(_part([s.worst_formula <= WITHIN for s in b.scores]) for b in benches),
         ],
         ["named stage or source is what a run gains most from", *map(_causes, benches)],
-        ["gain of one more worker, predicted minus simulated: median", *(_gain(b, 0.5) for b in benches)],
+        [
+            "gain of one more worker, predicted minus simulated: median",
+            *(_gain(b, 0.5) for b in benches),
+        ],
         ["the same, 5th to 95th percentile", *(_gain(b, 0.95) for b in benches)],
         ["right where confidence was high", *(_by(b, "high") for b in benches)],
         ["... medium", *(_by(b, "medium") for b in benches)],
