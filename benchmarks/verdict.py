@@ -1,7 +1,8 @@
-"""Whether the verdict is right: random pipelines whose limiting stage is known beforehand.
+"""Check whether the verdict is right, on random pipelines whose limiting stage is known.
 
     python -m benchmarks.verdict                        # 1,000 pipelines, seed 1
     python -m benchmarks.verdict --seed 1 --seed fresh --write docs/verdict.md
+    python -m benchmarks.verdict --data docs/data/verdict-failures.json    # each failure
     python -m benchmarks.verdict --seed 1 --only 471    # one of them, in full
 
 Every pipeline is run by the library itself, on an event loop whose clock jumps from timer to
@@ -17,7 +18,7 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks._document import put
 from benchmarks._scoring import Score, is_right, score
@@ -34,6 +35,9 @@ CASES: Final = {
     "between": "5 to 10 % apart: one of the two named, or their tie",
 }
 WITHIN: Final = 0.05
+SCHEMA: Final = "otel_pipeline_metrics/verdict-failures/1"
+# Of a pipeline, the demands that are written down.
+TOP_DEMANDS: Final = 3
 
 
 @dataclass
@@ -44,6 +48,8 @@ class Bench:
     seed: str
     scores: list[Score]
     took_s: float
+    draws: Draws = "stratified"
+    real_time: bool = False
 
     def of(self, case: str) -> list[Score]:
         return [found for found in self.scores if found.truth.case == case]
@@ -65,7 +71,8 @@ def bench(
     """Run the pipelines with these numbers."""
     began = time.perf_counter()
     scores = [score(seed, n, draws, real_time=real_time, causes=causes) for n in numbers]
-    return Bench(title, seed, scores, time.perf_counter() - began)
+    took_s = time.perf_counter() - began
+    return Bench(title, seed, scores, took_s, draws, real_time)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,6 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if asked.write is not None:
         put(Path(asked.write), "verdict", text)
+    if asked.data is not None:
+        text = json.dumps(failures(benches), indent=1) + "\n"
+        Path(asked.data).write_text(text, encoding="utf-8")
     return 0 if held else 1
 
 
@@ -111,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--real", type=int, default=0, help="so many in real time too")
     parser.add_argument("--only", type=int, help="one pipeline, in full")
     parser.add_argument("--write", help="the document whose figures to replace")
+    parser.add_argument("--data", help="the file to write each failure to, as JSON")
     return parser
 
 
@@ -128,7 +139,7 @@ def _holds(found: Bench) -> bool:
 
 
 def figures(benches: Sequence[Bench]) -> str:
-    """Return the table and the failures in Markdown."""
+    """Return the table, and how many failures there are, in Markdown."""
     head = ["", *(b.title for b in benches)]
     rows = [["pipelines", *(f"{len(b.scores):,}" for b in benches)]]
     rows += [
@@ -145,7 +156,7 @@ def figures(benches: Sequence[Bench]) -> str:
             *(f"{100 * max(s.worst_share for s in b.scores):.1f}" for b in benches),
         ],
         [
-            "the same against a stop watch in the same run, points",
+            "the same against a stopwatch in the same run, points",
             *(f"{100 * max(s.worst_watch for s in b.scores):.3f}" for b in benches),
         ],
         [
@@ -157,7 +168,10 @@ def figures(benches: Sequence[Bench]) -> str:
             *(_part([s.worst_formula <= WITHIN for s in b.scores]) for b in benches),
         ],
         ["named stage or source is what a run gains most from", *map(_causes, benches)],
-        ["gain of one more worker, told less simulated: median", *(_gain(b, 0.5) for b in benches)],
+        [
+            "gain of one more worker, predicted minus simulated: median",
+            *(_gain(b, 0.5) for b in benches),
+        ],
         ["the same, 5th to 95th percentile", *(_gain(b, 0.95) for b in benches)],
         ["right where confidence was high", *(_by(b, "high") for b in benches)],
         ["... medium", *(_by(b, "medium") for b in benches)],
@@ -170,40 +184,65 @@ def figures(benches: Sequence[Bench]) -> str:
     ]
     lines = [" | ".join(row) for row in (head, ["---"] * len(head), *rows)]
     table = "\n".join(f"| {line} |" for line in lines)
-    return f"{table}\n\n{_failures(benches)}"
-
-
-def _failures(benches: Sequence[Bench]) -> str:
-    lines = []
-    for found in benches:
-        lines += [f"- {found.title}, {_told(wrong)}" for wrong in found.failures]
-    lines += [
-        f"- {found.title}, number {odd.number}: a share {100 * odd.worst_share:.1f} points from "
-        f"the simulation, {100 * odd.worst_watch:.3f} from the stop watch."
-        for found in benches
-        for odd in found.scores
-        if odd.worst_share > WITHIN
-    ]
-    return "\n".join(["Failures:", "", *lines]) if lines else "Failures: none."
-
-
-def _told(wrong: Score) -> str:
-    demands = sorted(wrong.pipeline.demands().items(), key=lambda item: -item[1])[:3]
-    ranked = ", ".join(f"{name} {demand:.2f} s" for name, demand in demands)
-    said = wrong.verdict["stage"] if wrong.verdict["kind"] == "stage" else wrong.verdict["kind"]
-    if wrong.verdict["ties"]:
-        said = f"a tie of {' and '.join(wrong.verdict['ties'])}"
+    found = failures(benches)
     return (
-        f"number {wrong.number} ({wrong.truth.case}; demands {ranked}): told {said}, "
-        f"{wrong.verdict['confidence']} confidence; {_in_this_run(wrong)}."
+        f"{table}\n\nVerdicts that are not right by the parameters: {len(found['verdicts'])}. "
+        f"Pipelines with a share off by more than 5 points: {len(found['shares'])}."
     )
 
 
-def _in_this_run(wrong: Score) -> str:
-    if wrong.drawn is None:
-        return "not simulated"
-    what = f"as drawn {wrong.drawn.first} was {100 * (wrong.drawn.ratio - 1):.1f} % ahead"
-    return what + (", so right" if is_right(wrong.drawn, wrong.verdict) else ", so wrong too")
+# --- the failures --------------------------------------------------------------------------------
+
+
+def failures(benches: Sequence[Bench]) -> dict[str, Any]:
+    """Return every single failure as plain data; `docs/verdict.md` describes the fields."""
+    return {
+        "schema": SCHEMA,
+        "verdicts": [
+            {**_which(found, wrong), **_verdict_of(wrong)}
+            for found in benches
+            for wrong in found.failures
+        ],
+        "shares": [
+            {
+                **_which(found, odd),
+                "off_simulation": round(odd.worst_share, 3),
+                "off_stop_watch": round(odd.worst_watch, 5),
+            }
+            for found in benches
+            for odd in found.scores
+            if odd.worst_share > WITHIN
+        ],
+    }
+
+
+def _which(found: Bench, one: Score) -> dict[str, Any]:
+    return {
+        "seed": found.seed,
+        "draws": found.draws,
+        "real_time": found.real_time,
+        "number": one.number,
+    }
+
+
+def _verdict_of(wrong: Score) -> dict[str, Any]:
+    demands = sorted(wrong.pipeline.demands().items(), key=lambda item: -item[1])
+    verdict, drawn = wrong.verdict, wrong.drawn
+    named = verdict["ties"] or ([verdict["stage"]] if verdict["stage"] is not None else [])
+    return {
+        "case": wrong.truth.case,
+        "demands_s": {name: round(demand, 2) for name, demand in demands[:TOP_DEMANDS]},
+        "verdict": verdict["kind"],
+        "named": list(named),
+        "confidence": verdict["confidence"],
+        "drawn": None
+        if drawn is None
+        else {
+            "first": drawn.first,
+            "ahead": round(drawn.ratio - 1, 3),
+            "right": is_right(drawn, verdict),
+        },
+    }
 
 
 def _rate(found: Sequence[bool]) -> float:

@@ -94,7 +94,6 @@ if any(name in os.environ for name in _JUDGING):
     privacy.activate(arguments.rules_of_the_environment())
 
 
-
 def _watch_workers() -> None:
     """Load the accounting of workers, and begin it: something waits for the first time."""
     from otel_pipeline_metrics._stages.workers import accounting

@@ -1,4 +1,4 @@
-"""What the documents hold: their Python blocks, tables and links."""
+"""Read the documents: their Python blocks, output blocks, tables and links."""
 
 from __future__ import annotations
 
@@ -8,11 +8,28 @@ from typing import Final, NamedTuple
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCUMENTS: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+WITH_LINKS: Final = (
+    *DOCUMENTS,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "collector-config" / "README.md",
+)
 
 NOT_RUN: Final = "<!-- not run -->"
+_PRINTED_BY: Final = re.compile(r"<!-- printed by: (.+) -->")
 _FENCE: Final = re.compile(r"^```(\w*)\s*$")
 _EXPECTED: Final = re.compile(r"^\s*# ?> ?(.*)$", re.MULTILINE)
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+
+
+class Fence(NamedTuple):
+    """A fenced block, and the last line of text above it."""
+
+    document: str
+    line: int
+    language: str
+    text: str
+    above: str
 
 
 class Block(NamedTuple):
@@ -22,6 +39,8 @@ class Block(NamedTuple):
     line: int
     code: str
     run: bool
+    shown: tuple[str, ...] = ()
+    """Lines that the document shows as its output; numbers may differ."""
 
     @property
     def expected(self) -> list[str]:
@@ -38,25 +57,60 @@ def python_blocks() -> list[Block]:
 
 
 def _blocks_of(path: Path) -> list[Block]:
-    found: list[Block] = []
+    fences = _fences_of(path)
+    outputs = [
+        (printed[1], fence)
+        for fence in fences
+        if fence.language == "text" and (printed := _PRINTED_BY.fullmatch(fence.above))
+    ]
+    python = [fence for fence in fences if fence.language == "python"]
+    for mark, output in outputs:
+        printing = [fence for fence in python if mark in fence.text]
+        assert len(printing) == 1, f"{output.document}:{output.line}: who prints this? {mark}"
+    return [
+        Block(
+            fence.document,
+            fence.line,
+            fence.text,
+            fence.above != NOT_RUN,
+            tuple(
+                line
+                for mark, output in outputs
+                if mark in fence.text
+                for line in output.text.splitlines()
+                if line.strip()
+            ),
+        )
+        for fence in python
+    ]
+
+
+def _fences_of(path: Path) -> list[Fence]:
+    found: list[Fence] = []
+    name = path.relative_to(ROOT).as_posix()
     language: str | None = None
-    began, above, code = 0, "", list[str]()
+    began, above, text = 0, "", list[str]()
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         fence = _FENCE.match(line)
         if language is None:
             if fence is not None:
-                language, began, code = fence[1], number, []
+                language, began, text = fence[1], number, []
             elif line.strip():
                 above = line.strip()
         elif fence is not None:
-            if language == "python":
-                name = path.relative_to(ROOT).as_posix()
-                found.append(Block(name, began, "\n".join(code) + "\n", above != NOT_RUN))
+            found.append(Fence(name, began, language, "\n".join(text) + "\n", above))
             language, above = None, ""
         else:
-            code.append(line)
+            text.append(line)
     assert language is None, f"{path}: the fence of line {began} is not closed"
     return found
+
+
+def without_numbers(line: str) -> str:
+    """Replace what differs from run to run: ids, numbers with their units, and the alignment."""
+    line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,32}\b", "<id>", line)
+    line = re.sub(r"~?\b\d[\d,.:]*(?: ?(?:ns|µs|ms|s|min|B|KiB|MiB|GiB|%))?(?!\w)", "<n>", line)
+    return " ".join(line.split())
 
 
 def rows(path: Path) -> list[list[str]]:
