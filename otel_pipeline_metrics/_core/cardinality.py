@@ -33,7 +33,7 @@ others = Counter()
 
 def limit(most: int) -> None:
     """Let every key have so many values from now on."""
-    global max_values  # noqa: PLW0603 - the one place that holds it
+    global max_values  # the one place that holds it
     max_values = most
 
 

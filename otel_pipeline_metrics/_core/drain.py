@@ -45,7 +45,7 @@ _wanted_until = 0.0
 
 def set_sinks(sinks: tuple[Sink, ...]) -> None:
     """Name the sinks that get the results of every scope."""
-    global _sinks  # noqa: PLW0603 - replaced whole
+    global _sinks  # replaced whole
     _sinks = sinks
 
 
@@ -96,7 +96,7 @@ def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
     The lock is only ever taken by a `with`, and where it looked free: after an `acquire()` of its
     own, a signal handler's exception could leave it locked for good.
     """
-    global _wanted_until  # noqa: PLW0603 - no more than a hint
+    global _wanted_until  # no more than a hint
     here = threading.get_ident()
     now = time.monotonic()
     if not wait_s and now < _wanted_until:
@@ -113,7 +113,7 @@ def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
 
 
 def _locked(work: Callable[[], None], here: int) -> None:
-    global _drainer, _wanted_until  # noqa: PLW0603 - changed under the lock, or a hint
+    global _drainer, _wanted_until  # changed under the lock, or a hint
     with _drain_lock:
         _drainer = here
         _wanted_until = 0.0
@@ -210,7 +210,7 @@ def _send_to_sinks(scope: RunScope, tell: Callable[[Sink], None]) -> None:
     for sink in (*_sinks, *scope.sinks):
         try:
             tell(sink)
-        except Exception:  # noqa: BLE001 - one sink must not take the others' numbers
+        except Exception:  # one sink must not take the others' numbers
             errors.log_internal_error(f"sink {type(sink).__name__}")
 
 
@@ -224,6 +224,6 @@ def _pop_front(waiting: list[T], most: int | None = None) -> list[T]:
 
 @forking.in_child
 def _reset_after_fork() -> None:
-    global _drain_lock, _drainer  # noqa: PLW0603 - held, maybe, by a thread that is gone
+    global _drain_lock, _drainer  # held, maybe, by a thread that is gone
     _drain_lock = threading.Lock()
     _drainer = 0

@@ -216,7 +216,7 @@ def sanitized_message(error: BaseException, as_text: Callable[[object], str] = s
     """Return an exception's message, cut, and without what URLs in it keep secret."""
     try:
         text = as_text(error)
-    except Exception:  # noqa: BLE001 - the user's own __str__
+    except Exception:  # the user's own __str__
         return ""
     head = text[: 2 * MAX_MESSAGE]
     if len(head) < len(text):

@@ -296,7 +296,7 @@ def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
 
 def _settle_ambient() -> None:
     """Work that has lost its context, as threads have, belongs to the only run there is."""
-    global default_scope  # noqa: PLW0603 - read on the hot path, written here only
+    global default_scope  # read on the hot path, written here only
     running = [s for s in list(scopes) if s is not process_scope and not s.ended]
     default_scope = running[0] if len(running) == 1 else process_scope
 

@@ -64,5 +64,5 @@ def settings() -> Config:
 
 def replace(config: Config) -> None:
     """Put `config` in force."""
-    global _current  # noqa: PLW0603 - the one place that holds it
+    global _current  # the one place that holds it
     _current = config

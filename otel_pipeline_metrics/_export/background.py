@@ -39,7 +39,7 @@ class BackgroundCall:
         """Make the call; False or an exception is a failure."""
         try:
             self.failed = self._call() is False
-        except Exception:  # noqa: BLE001 - MeterProvider raises where the tracer returns False
+        except Exception:  # MeterProvider raises where the tracer returns False
             self.failed = True
         finally:
             self._done.set()
@@ -110,7 +110,7 @@ def _work(jobs: SimpleQueue[BackgroundCall | None]) -> None:
             return
         try:
             job.run()
-        except BaseException:  # noqa: BLE001 - an exporter's sys.exit must not end the lane
+        except BaseException:  # an exporter's sys.exit must not end the lane
             log_internal_error("flush lane")
 
 

@@ -67,14 +67,14 @@ def duration(seconds: float) -> str:
 
 def _three(value: float) -> str:
     """Return about three digits: 3.2, 32.1, 321."""
-    return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"  # noqa: PLR2004
+    return f"{value:.1f}" if abs(value) < 100 else f"{value:.0f}"
 
 
 def number(value: float) -> str:
     """Return a count with its thousands apart, or up to four digits of a fraction."""
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
-    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"  # noqa: PLR2004
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
 def size(value: float) -> str:

@@ -61,7 +61,7 @@ _environment_lock = threading.RLock()  # a signal handler may configure anew in 
 @forking.in_child
 def _free_environment() -> None:
     """Let the environment be free: whoever repaired it is a thread of the parent's."""
-    global _environment_lock  # noqa: PLW0603 - as said
+    global _environment_lock
     _environment_lock = threading.RLock()
 
 
@@ -191,7 +191,7 @@ def _skip_if_unbuildable(account: ExportLedger) -> Iterator[None]:
     """Turn what an exporter's constructor raises into one warning."""
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - third-party code
+    except Exception as error:  # third-party code
         # The message of the error may quote a header or a key file's content: class only.
         errors.logger.warning(
             "the %s exporter for %s cannot be built (%s) and is left out",

@@ -26,7 +26,7 @@ def tracer_provider() -> trace.TracerProvider | None:
     """Return the global tracer provider if there is one and it is not ours."""
     try:
         provider = trace.get_tracer_provider()
-    except Exception:  # noqa: BLE001 - OTEL_PYTHON_TRACER_PROVIDER names what cannot be loaded
+    except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names what cannot be loaded
         errors.warn_once("global tracer provider", "the global tracer provider cannot be loaded")
         return None
     if isinstance(provider, trace.ProxyTracerProvider) or provider in _ours:
@@ -38,7 +38,7 @@ def meter_provider() -> metrics.MeterProvider | None:
     """Return the global meter provider if there is one and it is not ours."""
     try:
         provider = metrics.get_meter_provider()
-    except Exception:  # noqa: BLE001 - OTEL_PYTHON_METER_PROVIDER names what cannot be loaded
+    except Exception:  # OTEL_PYTHON_METER_PROVIDER names what cannot be loaded
         errors.warn_once("global meter provider", "the global meter provider cannot be loaded")
         return None
     # The proxy's class is private; only its name tells.

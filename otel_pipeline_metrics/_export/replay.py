@@ -94,7 +94,7 @@ def _replay(
     with exporters.repaired_environment(dict(plan.repairs)):
         try:
             exporter, watched = exporters.load(plan, signal, "otlp")
-        except Exception as error:  # noqa: BLE001 - its message may quote a key file
+        except Exception as error:  # its message may quote a key file
             raise ReplayError(
                 f"the {kind} exporter for {signal} cannot be built ({type(error).__name__})"
             ) from None

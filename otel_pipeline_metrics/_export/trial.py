@@ -71,7 +71,7 @@ def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outco
     started = time.monotonic()
     try:
         exporter, watched = exporters.load(plan, signal, name)
-    except Exception as error:  # noqa: BLE001 - its message may quote a key file
+    except Exception as error:  # its message may quote a key file
         reason = f"the exporter cannot be built: {type(error).__name__}"
         return Outcome(ok=False, elapsed_s=time.monotonic() - started, reason=reason)
     if isinstance(exporter, MetricReader):

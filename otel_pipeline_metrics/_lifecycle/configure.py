@@ -134,7 +134,7 @@ def configure(
     with _limits_that_are_numbers():
         from otel_pipeline_metrics._export import providers
 
-    global _export, _exit_registered  # noqa: PLW0603 - the one place that holds them
+    global _export, _exit_registered  # the one place that holds them
     with _lock:
         # may refuse, and then what was configured before stays
         config = _guarded(config, on_console=providers.on_console(config))
@@ -284,7 +284,7 @@ def _at_exit() -> None:
 
 @forking.in_child
 def _in_child() -> None:
-    global _lock  # noqa: PLW0603 - the old one may be held by a thread that is gone
+    global _lock  # the old one may be held by a thread that is gone
     _lock = threading.RLock()
     if _export is not None:
         forking.at_end_of_child(_end_export)

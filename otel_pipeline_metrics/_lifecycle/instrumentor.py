@@ -35,11 +35,11 @@ class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it
         options = {key: value for key, value in kwargs.items() if key in _OPTIONS}
         try:
             configure.configure(**options)
-        except Exception:  # noqa: BLE001 - an exception would abort every later instrumentor
+        except Exception:  # an exception would abort every later instrumentor
             errors.logger.exception("otel_pipeline_metrics is not configured")
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature
         try:
             configure.shutdown()
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:
             errors.logger.exception("otel_pipeline_metrics did not shut down cleanly")

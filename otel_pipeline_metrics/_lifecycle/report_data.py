@@ -150,7 +150,7 @@ class RunDataCollector:
 def _verdict(data: dict[str, Any]) -> dict[str, Any]:
     try:
         return analyze(data)
-    except Exception:  # noqa: BLE001 - advice may fail; the numbers are what the report is for
+    except Exception:  # advice may fail; the numbers are what the report is for
         errors.log_internal_error("the verdict")
         return {"kind": "unknown", "stage": None, "busy": None, "why": "the analysis failed"}
 

@@ -46,7 +46,7 @@ def begin_suspended(stage: StageId) -> Execution:
                 _hooks.workers.opened(execution)
             _start_span(execution)
             _trace(execution, "suspend")
-    except Exception:  # noqa: BLE001 - as in `begin`
+    except Exception:
         errors.log_internal_error("opening a generator stage")
         return NOOP_EXECUTION
     return execution
@@ -66,7 +66,7 @@ def resume(execution: Execution) -> None:
                 _hooks.workers.resuming(execution)
             cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
-    except Exception:  # noqa: BLE001 - as in `begin`
+    except Exception:
         errors.log_internal_error("resuming a generator stage")
 
 
@@ -78,7 +78,7 @@ def pause(execution: Execution) -> None:
         now = clock.now()
         execution.elapsed += now - execution.cell[2]
         _put_aside(execution, now)
-    except Exception:  # noqa: BLE001 - as in `end`
+    except Exception:
         errors.log_internal_error("pausing a generator stage")
 
 
@@ -88,7 +88,7 @@ def finish(execution: Execution, error: BaseException | None = None) -> None:
         return
     try:
         _close(execution, error)
-    except Exception:  # noqa: BLE001 - as in `end`
+    except Exception:
         errors.log_internal_error("closing a generator stage")
 
 
@@ -132,7 +132,7 @@ def _generator(
                     step, given = source.send, (yield held.pop())
                 except GeneratorExit as closed:
                     step, given, left = source.throw, closed, closed
-                except BaseException as thrown:  # noqa: BLE001 - it is the source's to answer
+                except BaseException as thrown:  # it is the source's to answer
                     step, given = source.throw, thrown
         except BaseException as error:
             given = left = None  # the error's traceback holds this frame: no cycle with it
@@ -171,7 +171,7 @@ def _async_generator(
                     step = source.asend((yield held.pop()))
                 except GeneratorExit as closed:
                     step, left = source.athrow(closed), closed
-                except BaseException as thrown:  # noqa: BLE001 - it is the source's to answer
+                except BaseException as thrown:  # it is the source's to answer
                     step = source.athrow(thrown)
         except BaseException as error:
             step = left = None  # the error's traceback holds this frame: no cycle with it

@@ -51,7 +51,7 @@ def begin(stage: StageId) -> Cell:
                 open_span(cell)
             cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
-    except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
+    except Exception:  # a fault of ours must not keep the stage from running
         return unmeasured("beginning a stage")
     return cell
 
@@ -113,7 +113,7 @@ def end(
         if count is not None:
             count_items(execution, count, returned)
         _close(execution, error)
-    except Exception:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
+    except Exception:  # the stage's own outcome stands, whatever befalls us
         errors.log_internal_error("ending a stage")
 
 
@@ -129,7 +129,7 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
             add_late_span(series, elapsed, size)
         if len(series.durations) >= PENDING_BOUND:
             drain_series(series)
-    except Exception as error:  # noqa: BLE001 - as in `end`
+    except Exception as error:
         end_in_other_context(cell, error, count, returned)
 
 
@@ -175,7 +175,7 @@ def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> 
     try:
         if hooks.tracing is not None:
             hooks.tracing.open(cell, links, links_dropped)
-    except Exception:  # noqa: BLE001 - it is measured without a span
+    except Exception:  # it is measured without a span
         errors.log_internal_error("starting a span")
 
 
@@ -189,7 +189,7 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
     """Add what the user's `items` says of a value; where it fails, that is said once."""
     try:
         execution.add_items(count(value))
-    except Exception as error:  # noqa: BLE001 - counting is ours to lose, the result is not
+    except Exception as error:  # counting is ours to lose, the result is not
         _not_counted(execution.series, error)
 
 
@@ -197,7 +197,7 @@ def _size_of(series: Series, count: Callable[[Any], int], value: Any) -> int | N
     """Count the items of an invocation that has nothing else to tell; None where it fails."""
     try:
         size = check_count(count(value), "n")
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:
         _not_counted(series, error)
         return None
     series.sizes.append(size)
@@ -230,7 +230,7 @@ def _trace(execution: Execution, step: Literal["suspend", "resume"]) -> None:
             span.suspend()
         else:
             span.resume()
-    except Exception:  # noqa: BLE001 - as said
+    except Exception:
         errors.log_internal_error(f"a span's {step}")
 
 
@@ -239,7 +239,7 @@ def _put_aside(execution: Execution, now: float) -> None:
     if hooks.workers is not None:
         try:
             hooks.workers.paused(execution, now)
-        except Exception:  # noqa: BLE001 - the invocation's own numbers stand
+        except Exception:  # the invocation's own numbers stand
             errors.log_internal_error("a worker's time")
     token, execution.cell[1] = execution.cell[1], None
     if token is None or token is DETACHED or (gc_safety.running_in and gc_safety.here()):
@@ -301,7 +301,7 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
             context = tracing.record_late_span(series, result)
         else:
             return result
-    except Exception:  # noqa: BLE001 - the numbers stand without the span
+    except Exception:  # the numbers stand without the span
         errors.log_internal_error("ending a span")
         return result
     return result if context is None else result._replace(context=context)

@@ -183,5 +183,5 @@ def _steps(
         try:
             given = yield awaited
             step = coroutine.send
-        except BaseException as error:  # noqa: BLE001 - cancellation too is the coroutine's
+        except BaseException as error:  # cancellation too is the coroutine's
             given, step = error, coroutine.throw

@@ -46,7 +46,7 @@ def with_signature_of(make: Maker, function: Callable[..., Any], *rest: Any) -> 
     """
     try:
         fitting = _fitting(make, function)
-    except Exception:  # noqa: BLE001 - it is wrapped with stars
+    except Exception:  # it is wrapped with stars
         errors.log_internal_error("fitting a wrapper")
         fitting = None
     if fitting is None or not isinstance(function, FunctionType):

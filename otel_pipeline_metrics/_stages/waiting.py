@@ -48,7 +48,7 @@ class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in 
                 hooks.watch()
             if hooks.workers is not None:
                 self._worker = hooks.workers.wait_begins(self._state, self.began)
-        except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone waiting
+        except Exception:  # a fault of ours must not keep anyone waiting
             errors.log_internal_error("beginning to wait")
         return self
 
@@ -64,5 +64,5 @@ class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in 
             self.seconds = now - self.began
             if self._worker is not None and hooks.workers is not None:
                 hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:
             errors.log_internal_error("ending a wait")

@@ -86,11 +86,11 @@ def _function(  # noqa: C901 - the hot path, written out
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
-                    except Exception:  # noqa: BLE001 - it is measured without a span
+                    except Exception:  # it is measured without a span
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
-        except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
+        except Exception:  # a fault of ours must not keep the stage from running
             cell = unmeasured("beginning a stage")
         # --- the user's
         try:
@@ -115,7 +115,7 @@ def _function(  # noqa: C901 - the hot path, written out
                     add_late_span(series, elapsed)
             if len(plain) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception as error:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
+        except Exception as error:  # the stage's own outcome stands, whatever befalls us
             end_in_other_context(cell, error)
         return returned
 
@@ -147,11 +147,11 @@ def _coroutine(  # noqa: C901 - the hot path, written out
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
-                    except Exception:  # noqa: BLE001 - it is measured without a span
+                    except Exception:  # it is measured without a span
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
-        except Exception:  # noqa: BLE001 - a fault of ours must not keep the stage from running
+        except Exception:  # a fault of ours must not keep the stage from running
             cell = unmeasured("beginning a stage")
         # --- the user's
         try:
@@ -176,7 +176,7 @@ def _coroutine(  # noqa: C901 - the hot path, written out
                     add_late_span(series, elapsed)
             if len(plain) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception as error:  # noqa: BLE001 - the stage's own outcome stands, whatever befalls us
+        except Exception as error:  # the stage's own outcome stands, whatever befalls us
             end_in_other_context(cell, error)
         return returned
 

@@ -112,7 +112,7 @@ class InstrumentSet:
             try:
                 points = self._read(metric.name)
                 return [Observation(value, attributes) for value, attributes in points]
-            except Exception:  # noqa: BLE001 - one bad probe must not stop the others
+            except Exception:  # one bad probe must not stop the others
                 errors.log_internal_error(metric.name)
                 return []
 

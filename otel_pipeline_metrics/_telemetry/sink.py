@@ -83,7 +83,7 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
             that a provider that outlives `shutdown()` still finds them at its own last
             collection, until the next one takes over.
     """
-    global _telemetry  # noqa: PLW0603 - the one place that holds it
+    global _telemetry  # the one place that holds it
     before = _telemetry
     if before is not None:
         before.stages.flush()

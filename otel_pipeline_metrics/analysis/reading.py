@@ -109,7 +109,7 @@ def _station(
 def _noise(stage: Mapping[str, Any], count: int) -> float:
     total = number(stage, "duration_s", "total")
     squares = number(stage, "duration_s", "sum_of_squares")
-    if not total or squares is None or count < 2:  # noqa: PLR2004 - one value has no spread
+    if not total or squares is None or count < 2:  # one value has no spread
         return 0.0
     variance = max(0.0, squares / count - (total / count) ** 2)
     return math.sqrt(variance / count) / (total / count)

@@ -178,15 +178,15 @@ def _better_staffed(facts: Facts, top: StageGroup) -> StageGroup | None:
 def _confidence(facts: Facts, top: StageGroup) -> Confidence:
     doubts = 0
     used = top.demand / facts.wall_s
-    doubts += used < 0.85  # noqa: PLR2004 - queues too small, or a source that is half seen
+    doubts += used < 0.85  # queues too small, or a source that is half seen
     doubts += used < BUSY
     doubts += top.ephemeral
     doubts += is_cpu_bound(facts)
-    doubts += top.count < 10 and top.inside is not None  # noqa: PLR2004 - hardly a sample
+    doubts += top.count < 10 and top.inside is not None  # hardly a sample
     if len(facts.stations) > 1:
         second = facts.stations[1]
         lead = top.demand / second.demand - 1 if second.demand else math.inf
-        doubts += TIE - 1 <= lead < 0.15  # noqa: PLR2004 - close to a tie
+        doubts += TIE - 1 <= lead < 0.15  # close to a tie
         doubts += lead > 0 and lead < 2 * math.hypot(top.noise, second.noise)
     doubts += facts.source_s is not None and top.demand < TIE * facts.source_s
     doubts += any(seconds > top.work for seconds in facts.unseen.values())
@@ -233,7 +233,7 @@ def _enough(facts: Facts, top: StageGroup) -> str | None:
     if (possible := cap_by_cpu(facts, gain)) < gain:
         gain, then = possible, "the CPU"
         more = min(more, math.ceil(gain * workers - 1e-9))
-    if more < 2:  # noqa: PLR2004 - one more is what `what_if` tells
+    if more < 2:  # one more is what `what_if` tells
         return None
     return (
         f"With {more} more workers of {top.name}, {then} would limit the "

@@ -43,7 +43,7 @@ def seconds(value: float) -> str:
     for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
         if value >= factor:
             amount = value / factor
-            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"  # noqa: PLR2004
+            return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
     return "0 s" if value == 0 else f"{value * 1e9:.0f} ns"
 
 
@@ -172,7 +172,7 @@ def explain_loop_source(top: StageGroup, facts: Facts) -> str:
 def cpu(facts: Facts) -> str:
     """Say that the CPU is used up."""
     cores, cpus = facts.cores or 0.0, facts.cpus or 0.0
-    if facts.utilization is not None and facts.utilization >= 0.9:  # noqa: PLR2004 - as decided
+    if facts.utilization is not None and facts.utilization >= 0.9:
         limit = "the cgroup's quota of" if facts.quota else "all of"
         said = f"The run used {percent(facts.utilization)} of {limit} {cpus:g} CPUs."
     else:

@@ -102,14 +102,14 @@ def _decades(scale: _LogScale) -> list[tuple[str, str]]:
     first, last = math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high))
     step = max(1, math.ceil((last - first + 1) / 7))
     powers = [10.0**power for power in range(first, last + 1, step)]
-    if len(powers) < 3:  # noqa: PLR2004 - within two powers of ten there is room for more
+    if len(powers) < 3:  # within two powers of ten there is room for more
         powers = [
             factor * 10.0**power
             for power in range(first - 1, last + 1)
             for factor in (1, 2, 5)
             if scale.low <= factor * 10.0**power <= scale.high
         ]
-    if len(powers) < 2:  # noqa: PLR2004 - an axis needs two labels
+    if len(powers) < 2:  # an axis needs two labels
         ends = scale.low * 1.1, scale.high / 1.1
         return [(f"{scale.at(value):.2f}", console.seconds(value)) for value in ends]
     return [(f"{scale.at(value):.2f}", _power(value)) for value in powers]
@@ -167,7 +167,7 @@ def _chart(
         if len(row) > column and _is_number(row[0])
     ]
     values = [value for _, value in points if value is not None]
-    if len(values) < 2:  # noqa: PLR2004 - one point is no line
+    if len(values) < 2:  # one point is no line
         return None
     start, end = points[0][0], points[-1][0]
     if end <= start:

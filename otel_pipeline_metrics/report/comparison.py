@@ -113,7 +113,7 @@ def _more_often(hits: Sequence[int], counts: Sequence[int]) -> bool:
     """
     total = sum(hits)
     part = counts[1] / sum(counts)
-    if total <= 1000:  # noqa: PLR2004 - the sum below has so many terms
+    if total <= 1000:  # the sum below has so many terms
         tail = sum(
             math.exp(
                 math.lgamma(total + 1)

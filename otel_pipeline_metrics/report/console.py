@@ -249,7 +249,7 @@ def size(value: float | None) -> str:
     if value is None:
         return UNKNOWN
     amount, units = float(value), ["B", "KiB", "MiB", "GiB", "TiB"]
-    while abs(amount) >= 1024 and len(units) > 1:  # noqa: PLR2004 - the binary step
+    while abs(amount) >= 1024 and len(units) > 1:  # the binary step
         amount /= 1024
         units.pop(0)
     return f"{_three_digits(amount) if units[0] != 'B' else round(amount)} {units[0]}"
@@ -257,7 +257,7 @@ def size(value: float | None) -> str:
 
 def _three_digits(value: float) -> str:
     """Return about three digits, never an exponent."""
-    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0  # noqa: PLR2004
+    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
     return f"{value:.{decimals}f}"
 
 
@@ -265,7 +265,7 @@ def rate(value: float | None) -> str:
     """Return how many a second."""
     if value is None:
         return UNKNOWN
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - three digits
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # three digits
 
 
 def percent(value: float | None) -> str:

@@ -178,7 +178,7 @@ class History:
         now = clock.now()
         counts = {stage["name"]: _count(stage)[0] for stage in report.stages}
         self._points.append(_Point(now, counts, items_completed(report)))
-        while len(self._points) > 2 and self._points[1].at <= now - WINDOW_S:  # noqa: PLR2004
+        while len(self._points) > 2 and self._points[1].at <= now - WINDOW_S:
             self._points.popleft()
 
     def rate(self, name: str) -> float | None:

@@ -498,7 +498,7 @@ def _observe(generator: Any, operation: Operation) -> tuple[Any, ...]:
             turns += 1
     except StopIteration as stop:
         return ("value", stop.value, turns)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, both must do the same
+    except BaseException as error:  # whatever it is, both must do the same
         return (
             *("raised", type(error), error.args, error is thrown, turns),
             *(type(error.__cause__), type(error.__context__), error.__suppress_context__),

@@ -365,7 +365,7 @@ def _observe(generator: Generator[Any, Any, Any], operation: Operation) -> tuple
             seen = ("closed", generator.close())
     except StopIteration as stop:
         seen = ("returned", stop.value, stop is thrown)
-    except BaseException as error:  # noqa: BLE001 - whatever it is, both must do the same
+    except BaseException as error:  # whatever it is, both must do the same
         seen = (
             *("raised", type(error), error.args, error is thrown),
             *(type(error.__cause__), type(error.__context__), error.__suppress_context__),

@@ -121,7 +121,7 @@ def at_end_of_child(call: Callable[[], None]) -> None:
 
     To be called again in a forked child: multiprocessing may not have been imported before.
     """
-    global _at_end, _known  # noqa: PLW0603 - the one place that holds them
+    global _at_end, _known  # the one place that holds them
     _at_end = call
     # Whoever starts children has it imported by then; nobody else is to pay for it.
     util = sys.modules.get("multiprocessing.util")

@@ -56,7 +56,7 @@ def forget(run: Ending) -> None:
 
 def watch_always(always: bool) -> None:
     """Be ready for SIGTERM outside of runs too, or no longer."""
-    global _always  # noqa: PLW0603 - the one place that holds it
+    global _always  # the one place that holds it
     _always = always
     _settle()
 
@@ -82,7 +82,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
     The thread that is interrupted here may hold any lock, of the SDK's too, so the work is done
     in another one. That is not a `threading.Thread`, whose start takes a lock as well.
     """
-    global _ending  # noqa: PLW0603 - set once
+    global _ending  # set once
     if _ending:
         return  # the end is near, and has its limit
     if defer_if_busy(lambda: _handle(number, None), frame):

@@ -265,7 +265,7 @@ def _attempt(
     with log_filter.exporting() as heard, responses.exchange(replacement, attempts) as seen:
         try:
             ok = export()
-        except Exception as error:  # noqa: BLE001 - SDK 1.30 raises on a refused connection
+        except Exception as error:  # SDK 1.30 raises on a refused connection
             heard.reason = type(error).__name__
     answer = seen.answer
     if answer is not None and not answer.ok:

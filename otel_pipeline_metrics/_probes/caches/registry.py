@@ -231,7 +231,7 @@ class _Registry:
             return None
         try:
             counts = sources.parse(read())
-        except Exception as error:  # noqa: BLE001 - a user's source may raise anything
+        except Exception as error:  # a user's source may raise anything
             errors.warn_once(
                 f"cache {entry.name}",
                 "cannot read the counts of cache %r, left out until it works again: %s",

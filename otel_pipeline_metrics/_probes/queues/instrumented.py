@@ -61,7 +61,7 @@ class Envelope:
         if self.put_at is None:
             try:
                 self.put_at = clock.now()
-            except Exception:  # noqa: BLE001 - the item goes its way without its time
+            except Exception:  # the item goes its way without its time
                 errors.log_internal_error("the time of a put")
 
 
@@ -83,7 +83,7 @@ class QueueWait:
             self._began = clock.now()
             worker = self._worker or accounting.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
-        except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone waiting
+        except Exception:  # a fault of ours must not keep anyone waiting
             errors.log_internal_error("beginning to wait at a queue")
 
     def __exit__(
@@ -105,7 +105,7 @@ class QueueWait:
             else:
                 self._series.blocked += seconds
                 accounting.after_put(self._wait.worker)
-        except Exception:  # noqa: BLE001 - as above
+        except Exception:
             errors.log_internal_error("ending to wait at a queue")
 
 
@@ -168,7 +168,7 @@ class InstrumentedQueue:
             envelope.put_at = now = clock.now()
             series = _series.current_scope().add_queue(self._name)
             envelope.producer = accounting.on_put(series, now, worker)
-        except Exception:  # noqa: BLE001 - the item goes its way without its producer
+        except Exception:  # the item goes its way without its producer
             errors.log_internal_error("putting into a queue")
         return envelope, series
 
@@ -182,7 +182,7 @@ class InstrumentedQueue:
                 series.first_put = envelope.put_at
             depth = self.depth() or 0
             series.depth_peak = max(series.depth_peak, depth)
-        except Exception:  # noqa: BLE001 - the item is in, whatever we make of it
+        except Exception:  # the item is in, whatever we make of it
             errors.log_internal_error("after putting into a queue")
 
     def _after_get(self, envelope: Any, worker: Worker | None = None) -> Any:
@@ -202,7 +202,7 @@ class InstrumentedQueue:
             accounting.on_get(series, link, now, worker)
             if len(series.waits) >= drain.PENDING_BOUND:
                 drain.drain_queue(scope, series)
-        except Exception:  # noqa: BLE001 - the item is the user's, whatever we make of it
+        except Exception:  # the item is the user's, whatever we make of it
             errors.log_internal_error("getting from a queue")
         return envelope.item
 

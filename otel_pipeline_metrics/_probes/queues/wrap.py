@@ -50,7 +50,7 @@ def requesting_worker() -> Worker | None:
     try:
         accounting.watch()
         return accounting.current_worker(waits=True)
-    except Exception:  # noqa: BLE001 - a fault of ours must not keep anyone from a queue
+    except Exception:  # a fault of ours must not keep anyone from a queue
         errors.log_internal_error("asking a queue")
         return None
 
@@ -209,7 +209,7 @@ def may_block(timeout: Any) -> bool:
 def _joined(worker: Worker | None) -> None:
     try:
         accounting.on_join(worker)
-    except Exception:  # noqa: BLE001 - the queue is joined, whatever we make of it
+    except Exception:  # the queue is joined, whatever we make of it
         errors.log_internal_error("joining a queue")
 
 

@@ -238,7 +238,7 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
             return
         try:
             self._on_reading(reading)
-        except Exception as error:  # noqa: BLE001 - the user's fault must not end the sampling
+        except Exception as error:  # the user's fault must not end the sampling
             said = privacy.sanitized_message(error, repr)
             errors.warn_once("ResourceMonitor.on_reading", "on_reading raised %s, said once", said)
 

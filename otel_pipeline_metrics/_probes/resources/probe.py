@@ -204,7 +204,7 @@ def read_or_none(what: str, read: Callable[..., Any], *arguments: Any) -> Any:
     """Return what `read` gives, or None where this platform, container or moment forbids it."""
     try:
         return read(*arguments)
-    except Exception as error:  # noqa: BLE001 - psutil's errors differ by platform
+    except Exception as error:  # psutil's errors differ by platform
         errors.warn_once(f"resources: {what}", "cannot read %s, left out: %r", what, error)
         return None
 
@@ -296,7 +296,7 @@ def record_manual(*, cpu_utilization: float | None = None, rss_bytes: int | None
         TypeError: a value is no number.
         ValueError: a value is negative or not finite.
     """
-    global _manual  # noqa: PLW0603 - replaced whole, never mutated
+    global _manual  # replaced whole, never mutated
     changes: dict[str, Any] = {}
     if cpu_utilization is not None:
         changes["cpu_utilization"] = _checked(cpu_utilization, "cpu_utilization")

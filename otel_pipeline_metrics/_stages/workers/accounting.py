@@ -58,7 +58,7 @@ class Accounting:
             if links is not None:
                 execution.links = (*links.first, *links.last)
                 execution.links_dropped = links.dropped
-        except Exception:  # noqa: BLE001 - as said
+        except Exception:
             errors.log_internal_error("what a stage's input was made by")
 
     def resuming(self, execution: Execution) -> None:
@@ -73,7 +73,7 @@ class Accounting:
                 worker.entered(execution.series, now)
             worker.stack.append(execution)
             execution.worker = worker
-        except Exception:  # noqa: BLE001 - as said
+        except Exception:
             errors.log_internal_error("the time of a stage's worker")
 
     def paused(self, execution: Execution, now: float) -> None:

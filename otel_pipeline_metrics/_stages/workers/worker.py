@@ -247,5 +247,5 @@ def add_time(time: TimeInStates, more: TimeInStates) -> None:
 @forking.in_child
 def _forget_parent() -> None:
     """Let the parent's workers be none of a forked child's, whatever still knows them."""
-    global _first_number  # noqa: PLW0603 - as said
+    global _first_number
     _first_number = next(_numbers)

@@ -265,7 +265,7 @@ class _Measured:
 
 def _fold_exponential(aggregation: Any, values: Sequence[float]) -> None:
     zeros = bisect_right(values, 0)
-    if len(values) - zeros <= 2:  # noqa: PLR2004 - the two ends
+    if len(values) - zeros <= 2:  # the two ends
         for value in values:
             aggregation.aggregate(_Measured(value), False)
         return

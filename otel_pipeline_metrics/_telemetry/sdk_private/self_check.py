@@ -22,7 +22,7 @@ _works: bool | None = None
 
 def is_supported() -> bool:
     """Tell whether folding gives what recording gives, on the SDK that is loaded."""
-    global _works  # noqa: PLW0603 - found out once
+    global _works  # found out once
     if os.environ.get(OTEL_PIPELINE_METRICS_FOLD, "").strip().lower() == "false":
         return False
     if _works is None:

@@ -71,7 +71,7 @@ def test_the_result_and_the_exception(
     raised: BaseException | None = None
     try:
         way(run, error)
-    except BaseException as caught:  # noqa: BLE001 - the very exception is compared
+    except BaseException as caught:  # the very exception is compared
         raised = caught
     assert raised is error
     if raised is not None:

@@ -49,7 +49,7 @@ def operations(names: list[str]) -> Any:
 def outcome(call: Callable[..., Any], *args: Any) -> tuple[str, Any]:
     try:
         return "returned", call(*args)
-    except Exception as error:  # noqa: BLE001 - to compare them
+    except Exception as error:  # to compare them
         return "raised", (type(error), str(error), error.__context__)
 
 

@@ -221,7 +221,7 @@ def in_child(function: Callable[[], Any]) -> Any:
             os.close(read)
             try:
                 answer = (True, function())
-            except BaseException as error:  # noqa: BLE001 - told in the parent
+            except BaseException as error:  # told in the parent
                 answer = (False, repr(error))
             with os.fdopen(write, "wb") as pipe:
                 pickle.dump(answer, pipe)
