@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo demo-collector test lint matrix backends bench clean
+.PHONY: demo demo-collector test lint matrix backends bench mutants clean
 
 demo: $(VENV)/.installed  ## index the running Python's standard library, no server needed
 	$(BIN)/python -m examples.stdlib_index --out demo-out
@@ -30,6 +30,9 @@ backends:  ## build the real servers once, outside the checkout
 bench: $(VENV)-bench/.installed  ## what a call costs, beside its peers
 	$(VENV)-bench/bin/python -m benchmarks
 
+mutants: $(VENV)/.mutable  ## change the code at random places and see whether a test fails
+	$(BIN)/python .ci/mutation/mutants.py $(MUTANTS_ARGS)
+
 clean:
 	rm -rf $(VENV) $(VENV)-bench demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -45,6 +48,10 @@ $(VENV)-bench/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(VENV)-bench/bin/python -m pip install --quiet --editable ".[all]" --group bench
+	@touch $@
+
+$(VENV)/.mutable: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group mutants
 	@touch $@
 
 $(VENV)/.linted: $(VENV)/.installed
