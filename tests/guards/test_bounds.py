@@ -12,9 +12,11 @@ from otel_pipeline_metrics._cardinality import Distinct
 from otel_pipeline_metrics._model import check_attribute, check_name
 from otel_pipeline_metrics._privacy import MAX_MESSAGE, Rules
 from otel_pipeline_metrics._tally import Tally
+from tests.stages.support import run_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(autouse=True)
@@ -125,6 +127,11 @@ def test_its_own_limit_wins_over_the_common_one() -> None:
     assert [own.bound("k", n) for n in range(3)] == [0, 1, "_OTHER"]
     assert [common.bound("k", n) for n in range(3)] == [0, "_OTHER", "_OTHER"]
     assert _cardinality.names._most == 2000
+
+
+def test_the_limits_of_a_program_that_says_nothing(tmp_path: Path) -> None:
+    text = "from otel_pipeline_metrics import _cardinality as c; print(c.names._most, c.max_values)"
+    assert run_script(text, tmp_path / "program.py").stdout == "2000 200\n"
 
 
 def test_a_key_that_is_there_needs_no_room() -> None:
