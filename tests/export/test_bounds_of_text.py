@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +29,10 @@ def test_durations(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(999, "999"), (1000, "1,000"), (2.0, "2"), (999.94, "999.9"), (100.02, "100"), (1000.5, "1,000.5")],
+    [
+        (999, "999"), (1000, "1,000"), (2.0, "2"), (999.94, "999.9"), (100.02, "100"),
+        (1000.5, "1,000.5"),
+    ],
 )  # fmt: skip
 def test_numbers(value: float, text: str) -> None:
     assert _text.number(value) == text
@@ -86,6 +90,23 @@ def test_the_outer_buckets_end_at_the_extremes() -> None:
     assert list(_text.explicit_buckets([], [3], 0.5, 7.0)) == [(0.5, 7.0, 3)]
     assert _text.quantile([(0.0, 8.0, 2)], 0.5, 2.0, 4.0) == 3.0
     assert _text.quantile([], 0.5, 2.0, 4.0) == 4.0
+
+
+def test_a_histogram_of_nothing() -> None:
+    assert _text.histogram(SimpleNamespace(count=0), "s") == "count 0"
+
+
+def test_the_buckets_of_an_exponential_histogram() -> None:
+    """In ascending order, zero between what is below and what is above it."""
+    point = SimpleNamespace(
+        scale=0,
+        negative=SimpleNamespace(offset=1, bucket_counts=[5, 6]),
+        zero_count=4,
+        positive=SimpleNamespace(offset=-1, bucket_counts=[1, 2]),
+    )
+    assert list(_text.exponential_buckets(point)) == [
+        (-8.0, -4.0, 6), (-4.0, -2.0, 5), (0.0, 0.0, 4), (0.5, 1.0, 1), (1.0, 2.0, 2),
+    ]  # fmt: skip
 
 
 def span(name: str) -> ReadableSpan:
@@ -214,3 +235,20 @@ def test_the_timeout(env: dict[str, str], seconds: float) -> None:
     found = plan(given, ("otlp",), installed=lambda *_: False)
     assert found.traces_timeout_s == seconds
     assert {name for name, value in found.repairs if value is None} == set(given)
+
+
+def test_headers_alone_are_no_place_for_the_signal_that_is_not_named() -> None:
+    """Where one exporter is named, the other signal needs an endpoint to be sent anywhere."""
+    env = {"OTEL_TRACES_EXPORTER": "console", "OTEL_EXPORTER_OTLP_HEADERS": "a=b"}
+    found = plan(env, installed=lambda *_: False)
+    assert (found.traces, found.metrics) == (("console",), ())
+
+
+def test_a_broken_endpoint_is_not_completed() -> None:
+    env = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "h:65536",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    found = plan(env, installed=lambda *_: False)
+    assert found.repairs == (("OTEL_EXPORTER_OTLP_ENDPOINT", None),)
+    assert len(found.problems) == 1
