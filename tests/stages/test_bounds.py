@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -261,3 +263,47 @@ def test_a_task_that_outlives_its_stage_is_in_none(kind: str, results: Results) 
     (context,) = contexts_in(kind)
     assert context.run(current_stage) is _execution.NOTHING
     assert context.run(_series.executing) is None
+
+
+def test_a_task_of_a_generator_that_waits_for_its_consumer_is_in_none(results: Results) -> None:
+    found: list[contextvars.Context] = []
+
+    @stage("paused")
+    def work() -> Generator[int, None, None]:
+        found.append(contextvars.copy_context())
+        yield 1
+        current_stage().add_items(1)
+        yield 2
+
+    source = work()
+    next(source)
+    assert found[0].run(_series.executing) is None
+    assert found[0].run(current_stage) is _execution.NOTHING
+    next(source)
+    source.close()
+    assert results.sizes("paused") == [3]
+
+
+def test_a_withdrawn_attribute_is_on_no_further_span(otel: Otel) -> None:
+    work = stage("withdrawn", attributes={"colour": "red", "size": 1})(lambda: None)
+    work()
+    _series.withdraw(_series.with_attribute(lambda key: key == "colour"))
+    work()
+    shown = [dict(span.attributes or {}) for span in otel.spans()]
+    rest = {"pipeline.stage.name": "withdrawn", "size": 1}
+    assert shown == [{**rest, "colour": "red"}, rest]
+
+
+def test_a_naive_event_time_is_utc_wherever_the_machine_stands(
+    results: Results, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Etc/GMT+5")
+    time.tzset()
+    try:
+        with stage("naive") as s:
+            s.event_time(datetime(1970, 1, 2))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    (result,) = results.of("naive")
+    assert [event for event, _ in result.event_times] == [86400.0]
