@@ -93,6 +93,19 @@ class TestAccount:
         counted.write_off()
         assert counted.ledger() == Ledger(10, 2, 0, 8, 0, 0)
 
+    def test_a_failure_is_said_once_for_each_host_and_not_after_the_deadline(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        said: set[str] = set()
+        for signal in ("traces", "metrics"):
+            Account(signal, "otlp/grpc", "http://h:1/x", said=said).say("why")  # type: ignore[arg-type]
+        late = Account("traces", "otlp/grpc", "http://late")
+        late.stopped = True
+        late.say("why")
+        assert [record.getMessage()[:52] for record in caplog.records] == [
+            "telemetry cannot be exported to http://h:1 (why); th"
+        ]
+
     def test_its_host(self) -> None:
         assert account().host == "http://user@host:1"
         assert Account("traces", "console", "stderr").host == "stderr"
@@ -136,6 +149,18 @@ class TestPausing:
             self.carry(made)
             assert max(0.0, made._paused_until - monotonic[0]) == pytest.approx(pause)
             monotonic[0] += pause
+
+    def test_while_one_that_was_given_up_still_hangs_none_is_tried(
+        self, tmp_path: Path, monotonic: list[float]
+    ) -> None:
+        made, tries = self.carrier(tmp_path, [Delivery(ok=True)])
+        made._job = Job(lambda: None)
+        self.carry(made)
+        assert (len(tries), made.account.spooled) == (0, 1)
+        made._job.run()
+        monotonic[0] += 1
+        self.carry(made)
+        assert (len(tries), made.account.exported) == (1, 1)
 
     def test_no_pause_at_the_end(self, tmp_path: Path, monotonic: list[float]) -> None:
         made, tries = self.carrier(tmp_path, [])
@@ -188,6 +213,9 @@ class TestPausing:
 
         made._resend = resend  # type: ignore[method-assign]
         assert self.carry(made)
+        assert len(sent) == 2
+        made.stop()
+        made.resend(monotonic[0] + 100)
         assert len(sent) == 2
 
 
