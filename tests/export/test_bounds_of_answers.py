@@ -40,6 +40,13 @@ class TestStatuses:
             for _ in range(10):
                 seen.failed("HTTP 503")
 
+    def test_an_exchange_in_another_leaves_the_outer_one(self) -> None:
+        with wire.exchange() as outer:
+            with wire.exchange() as inner:
+                assert wire._here.exchange is inner
+            assert wire._here.exchange is outer
+        assert wire._here.exchange is None
+
     @pytest.mark.parametrize(("said", "counted"), [(-1, 0), (0, 0), (2, 2)])
     def test_how_many_were_rejected(self, said: int, counted: int) -> None:
         partial = type("Partial", (), {"rejected_spans": said, "rejected_data_points": 9})

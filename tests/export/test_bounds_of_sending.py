@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics.export import carrier, counting, exporters, telemetry
+from otel_pipeline_metrics.export import carrier, counting, exporters, spool, telemetry
 from otel_pipeline_metrics.export.account import Account, Ledger
 from otel_pipeline_metrics.export.carrier import Carrier, Delivery
 from otel_pipeline_metrics.export.flush import Job, wait_for
@@ -229,6 +229,20 @@ class TestSpool:
         assert [parcel.items for parcel in kept.parcels()] == [2, 3]
         assert kept.put("traces", b"x" * 10, 4)
         assert [parcel.items for parcel in kept.parcels()] == [4]
+
+    def test_equal_batches_of_one_moment_are_two(self, tmp_path: Path, clock: Clock) -> None:
+        kept = Spool(tmp_path / "spool", 100, 3600.0)
+        assert kept.put("traces", b"a", 1)
+        assert kept.put("traces", b"b", 1)
+        assert [parcel.number for parcel in kept.parcels()] == [0, 1]
+
+    def test_what_was_deleted_while_it_was_opened_is_not_held(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent"
+        path.write_bytes(b"x")
+        with path.open("rb") as file:
+            assert spool._locked(file.fileno())
+            path.unlink()
+            assert not spool._locked(file.fileno())
 
     def test_a_batch_of_just_the_age_is_kept(self, tmp_path: Path, clock: Clock) -> None:
         kept = Spool(tmp_path / "spool", 100, 3600.0)
