@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics.export import carrier, counting, exporters, spool, telemetry
+from otel_pipeline_metrics.export import carrier, spool, telemetry
 from otel_pipeline_metrics.export.account import Account, Ledger
 from otel_pipeline_metrics.export.carrier import Carrier, Delivery
 from otel_pipeline_metrics.export.flush import Job, wait_for
@@ -358,27 +358,3 @@ class TestTheEnd:
         counted.remote, counted.last_ok = True, tried
         counted.begin(waiting)
         assert made._collector() == collector
-
-
-class TestQueue:
-    @pytest.mark.parametrize(("text", "size"), [(None, 2048), ("10", 10), ("x", 2048)])
-    def test_its_size(self, text: str | None, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        if text is not None:
-            monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", text)
-        assert counting._queue_size() == size
-
-    @pytest.mark.parametrize(("size", "near"), [(2048, 1984), (65, 1), (64, 1), (10, 1)])
-    def test_from_where_on_it_is_crowded(
-        self, size: int, near: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(size))
-        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
-        exporter = counting.CountingSpanExporter(
-            type("Nowhere", (), {"shutdown": lambda self: None})(), account()
-        )
-        processor = counting.CountingBatchProcessor(exporter)
-        assert (processor._account.capacity, processor._near) == (size, near)
-        processor.shutdown()
-
-    def test_an_attempt_may_take_half_a_second_more_than_its_timeout(self) -> None:
-        assert (exporters.SLACK_S, telemetry.GRACE_S, carrier.PATIENCE_S) == (0.5, 0.25, 10.0)

@@ -70,3 +70,34 @@ def test_every_span_counts_as_made(otel: Otel) -> None:
             continue
     (series,) = [s for s in _series.all_series() if s.key.stage == "edges"]
     assert (series.spans_made, len(otel.spans())) == (1001, 1001)
+
+
+def test_a_stage_that_was_seen_stays_at_zero(otel: Otel) -> None:
+    """A level that merely stopped coming would stay where it was in a backend."""
+    with stage("edges"):
+        assert [point.value for point in otel.points("pipeline.stage.active")] == [1]
+    _series.process_scope.series.clear()
+    assert [point.value for point in otel.points("pipeline.stage.active")] == [0]
+    assert [point.value for point in otel.points("pipeline.stage.active")] == [0]
+
+
+def test_what_cannot_be_recorded_now_is_recorded_later(otel: Otel) -> None:
+    """While another reader collects, nobody waits for it, and nothing is lost."""
+    accept(otel, [1.0])
+    otel.collect()
+    stages = otel.telemetry.stages
+    instruments = (
+        stages._histograms["pipeline.stage.duration"],
+        stages._counters["pipeline.stage.time"],
+    )
+    locks = [match._lock for instrument in instruments for match in instrument.matches()]
+    assert len(locks) == 2
+    for lock in locks:
+        lock.acquire()
+    accept(otel, [0.5] * 1024)
+    stages.settle()
+    for lock in locks:
+        lock.release()
+    (point,) = otel.points("pipeline.stage.duration")
+    assert (point.count, point.sum) == (1025, 513.0)
+    assert otel.values("pipeline.stage.time", "edges") == {("busy",): 513.0}
