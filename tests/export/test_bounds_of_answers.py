@@ -84,6 +84,21 @@ class TestStatuses:
 
 
 class TestQuiet:
+    def test_a_visit_in_a_visit_is_one(self) -> None:
+        """It is over with the outer one, and a line without a reason does not undo one with."""
+        made = quiet.Filter()
+        made.install()
+        told = logging.LogRecord("grpc", logging.ERROR, "f", 1, "%s", (KeyError("k"),), None)
+        silent = logging.LogRecord("grpc", logging.ERROR, "f", 1, "m", (), None)
+        with quiet.exporting() as heard:
+            with quiet.exporting():
+                """Nothing is logged."""
+            assert not made.filter(told)
+            assert not made.filter(silent)
+        assert made.filter(told)
+        assert heard.reason == "KeyError"
+        made.remove()
+
     def test_a_filter_is_for_visits_between_its_coming_and_its_going(self) -> None:
         record = logging.LogRecord("grpc", logging.ERROR, "f", 1, "m", (), None)
         made = quiet.Filter()

@@ -316,7 +316,9 @@ class TestTheEnd:
         job = Job(lambda: None)
         if done:
             job.run()
-        made._late, made._late_s = [job], flushed_s
+        over = Job(lambda: None)
+        over.run()
+        made._late, made._late_s = [over, job], flushed_s
 
         def run(timeout_s: float, *, ending: bool) -> None:
             assert ending
@@ -341,6 +343,9 @@ class TestTheEnd:
         assert not wait_for([job], time.monotonic() - 5)
         job.run()
         assert job.failed
+        done = Job(lambda: None)
+        done.run()
+        assert not done.failed
         assert wait_for([job], time.monotonic() - 5)
 
     @pytest.mark.parametrize(
