@@ -41,6 +41,13 @@ class TestStatuses:
             for _ in range(10):
                 seen.failed("HTTP 503")
 
+    def test_an_exchange_in_another_leaves_the_outer_one(self) -> None:
+        with responses.exchange() as outer:
+            with responses.exchange() as inner:
+                assert responses._here.exchange is inner
+            assert responses._here.exchange is outer
+        assert responses._here.exchange is None
+
     @pytest.mark.parametrize(("said", "counted"), [(-1, 0), (0, 0), (2, 2)])
     def test_how_many_were_rejected(self, said: int, counted: int) -> None:
         partial = type("Partial", (), {"rejected_spans": said, "rejected_data_points": 9})
@@ -78,6 +85,21 @@ class TestStatuses:
 
 
 class TestQuiet:
+    def test_a_visit_in_a_visit_is_one(self) -> None:
+        """It is over with the outer one, and a line without a reason does not undo one with."""
+        made = log_filter.Filter()
+        made.install()
+        told = logging.LogRecord("grpc", logging.ERROR, "f", 1, "%s", (KeyError("k"),), None)
+        silent = logging.LogRecord("grpc", logging.ERROR, "f", 1, "m", (), None)
+        with log_filter.exporting() as heard:
+            with log_filter.exporting():
+                """Nothing is logged."""
+            assert not made.filter(told)
+            assert not made.filter(silent)
+        assert made.filter(told)
+        assert heard.reason == "KeyError"
+        made.remove()
+
     def test_a_filter_is_for_visits_between_its_coming_and_its_going(self) -> None:
         record = logging.LogRecord("grpc", logging.ERROR, "f", 1, "m", (), None)
         made = log_filter.Filter()

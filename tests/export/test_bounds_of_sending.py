@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._export import exporters, flush
+from otel_pipeline_metrics._export import flush
 from otel_pipeline_metrics._export.background import BackgroundCall, wait_for
-from otel_pipeline_metrics._export.delivery import counting_exporters, counting_processor, delivery
+from otel_pipeline_metrics._export.delivery import delivery, spool
 from otel_pipeline_metrics._export.delivery.delivery import Carrier, Delivery
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger, LedgerSnapshot
 from otel_pipeline_metrics._export.delivery.spool import Spool, settings
@@ -94,6 +94,19 @@ class TestAccount:
         counted.close()
         assert counted.ledger() == LedgerSnapshot(10, 2, 0, 8, 0, 0)
 
+    def test_a_failure_is_said_once_for_each_host_and_not_after_the_deadline(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        said: set[str] = set()
+        for signal in ("traces", "metrics"):
+            ExportLedger(signal, "otlp/grpc", "http://h:1/x", said=said).warn("why")  # type: ignore[arg-type]
+        late = ExportLedger("traces", "otlp/grpc", "http://late")
+        late.stopped = True
+        late.warn("why")
+        assert [record.getMessage()[:52] for record in caplog.records] == [
+            "telemetry cannot be exported to http://h:1 (why); th"
+        ]
+
     def test_its_host(self) -> None:
         assert account().host == "http://user@host:1"
         assert ExportLedger("traces", "console", "stderr").host == "stderr"
@@ -137,6 +150,18 @@ class TestPausing:
             self.carry(made)
             assert max(0.0, made._paused_until - monotonic[0]) == pytest.approx(pause)
             monotonic[0] += pause
+
+    def test_while_one_that_was_given_up_still_hangs_none_is_tried(
+        self, tmp_path: Path, monotonic: list[float]
+    ) -> None:
+        made, tries = self.carrier(tmp_path, [Delivery(ok=True)])
+        made._job = BackgroundCall(lambda: None)
+        self.carry(made)
+        assert (len(tries), made.account.spooled) == (0, 1)
+        made._job.run()
+        monotonic[0] += 1
+        self.carry(made)
+        assert (len(tries), made.account.exported) == (1, 1)
 
     def test_no_pause_at_the_end(self, tmp_path: Path, monotonic: list[float]) -> None:
         made, tries = self.carrier(tmp_path, [])
@@ -190,6 +215,9 @@ class TestPausing:
         made._resend = resend  # type: ignore[method-assign]
         assert self.carry(made)
         assert len(sent) == 2
+        made.stop()
+        made.resend(monotonic[0] + 100)
+        assert len(sent) == 2
 
 
 class TestSpool:
@@ -202,6 +230,20 @@ class TestSpool:
         assert [parcel.items for parcel in kept.parcels()] == [2, 3]
         assert kept.put("traces", b"x" * 10, 4)
         assert [parcel.items for parcel in kept.parcels()] == [4]
+
+    def test_equal_batches_of_one_moment_are_two(self, tmp_path: Path, clock: Clock) -> None:
+        kept = Spool(tmp_path / "spool", 100, 3600.0)
+        assert kept.put("traces", b"a", 1)
+        assert kept.put("traces", b"b", 1)
+        assert [parcel.number for parcel in kept.parcels()] == [0, 1]
+
+    def test_what_was_deleted_while_it_was_opened_is_not_held(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent"
+        path.write_bytes(b"x")
+        with path.open("rb") as file:
+            assert spool._locked(file.fileno())
+            path.unlink()
+            assert not spool._locked(file.fileno())
 
     def test_a_batch_of_just_the_age_is_kept(self, tmp_path: Path, clock: Clock) -> None:
         kept = Spool(tmp_path / "spool", 100, 3600.0)
@@ -275,7 +317,9 @@ class TestTheEnd:
         job = BackgroundCall(lambda: None)
         if done:
             job.run()
-        made._late, made._late_s = [job], flushed_s
+        over = BackgroundCall(lambda: None)
+        over.run()
+        made._late, made._late_s = [over, job], flushed_s
 
         def run(timeout_s: float, *, ending: bool) -> None:
             assert ending
@@ -300,6 +344,9 @@ class TestTheEnd:
         assert not wait_for([job], time.monotonic() - 5)
         job.run()
         assert job.failed
+        done = BackgroundCall(lambda: None)
+        done.run()
+        assert not done.failed
         assert wait_for([job], time.monotonic() - 5)
 
     @pytest.mark.parametrize(
@@ -317,27 +364,3 @@ class TestTheEnd:
         counted.remote, counted.last_ok = True, tried
         counted.begin(waiting)
         assert made._collector() == collector
-
-
-class TestQueue:
-    @pytest.mark.parametrize(("text", "size"), [(None, 2048), ("10", 10), ("x", 2048)])
-    def test_its_size(self, text: str | None, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        if text is not None:
-            monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", text)
-        assert counting_processor._queue_size() == size
-
-    @pytest.mark.parametrize(("size", "near"), [(2048, 1984), (65, 1), (64, 1), (10, 1)])
-    def test_from_where_on_it_is_crowded(
-        self, size: int, near: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(size))
-        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
-        exporter = counting_exporters.CountingSpanExporter(
-            type("Nowhere", (), {"shutdown": lambda self: None})(), account()
-        )
-        processor = counting_processor.CountingBatchProcessor(exporter)
-        assert (processor._account.capacity, processor._near) == (size, near)
-        processor.shutdown()
-
-    def test_an_attempt_may_take_half_a_second_more_than_its_timeout(self) -> None:
-        assert (exporters.SLACK_S, flush.GRACE_S, delivery.PATIENCE_S) == (0.5, 0.25, 10.0)
