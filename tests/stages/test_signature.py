@@ -147,7 +147,7 @@ def test_the_source_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_signature, "_read", read_seen)
     for shape in (lambda a: a, lambda b: b, lambda a: -a):
         stage("w")(shape)
-    assert read == ["_plain"]
+    assert read == ["_function"]
 
 
 def test_who_comes_in_between_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
