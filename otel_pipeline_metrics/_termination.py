@@ -69,9 +69,11 @@ def _settle() -> None:
     found = signal.getsignal(signal.SIGTERM)
     wanted = _always or bool(_runs)
     if wanted and found is signal.SIG_DFL:
+        _fork.held_back.add(signal.SIGTERM)
         signal.signal(signal.SIGTERM, _handle)
     elif not wanted and found is _handle:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _fork.held_back.discard(signal.SIGTERM)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
