@@ -111,5 +111,8 @@ def _finish(done: threading.Event) -> None:
 
 @_fork.in_child
 def _in_child() -> None:
+    global _ending  # noqa: PLW0603 - set once in each process
+    # A child of a process that is ending is not ending itself.
+    _ending = False
     # the parent's runs are the parent's to report
     _runs.clear()

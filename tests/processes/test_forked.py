@@ -437,6 +437,35 @@ def test_a_signal_that_the_program_blocks_stays_blocked_in_a_child() -> None:
     assert done.stdout.split() == ["True", "True"]
 
 
+def test_a_child_of_a_process_that_is_ending_can_be_terminated() -> None:
+    """A pool replaces its workers on a thread, which goes on during the last flush."""
+    program = """
+        import os, signal, time
+        import otel_pipeline_metrics as opm
+        from otel_pipeline_metrics import _termination
+        def fork():
+            pid = os.fork()
+            if not pid:
+                _termination.at_end.clear()
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+                os._exit(0)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        with opm.run("ending", resources=False):
+            _termination.at_end.append(fork)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, f"{-signal.SIGTERM}\n"), done.stderr
+
+
 def test_an_sdk_that_looks_different_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     class Storages:
         _lock = threading.Lock()
