@@ -2,7 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests wait more than they compute, so there are more workers than cores.
+TEST_WORKERS ?= 4
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Tests start hundreds of processes; each would compile the package again without its bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo demo-collector test lint matrix backends bench mutants clean
 
@@ -13,7 +17,7 @@ demo-collector: $(VENV)/.installed backends  ## the same through the real Collec
 	$(BIN)/python -m examples.through_collector --out demo-out
 
 test: $(VENV)/.installed  ## every test; those of real servers need `make backends` (CI has them)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.linted  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
