@@ -451,17 +451,17 @@ def test_a_child_of_a_process_that_is_ending_can_be_terminated() -> None:
     program = """
         import os, signal, time
         import otel_pipeline_metrics as opm
-        from otel_pipeline_metrics import _termination
+        from otel_pipeline_metrics._core.process import signals
         def fork():
             pid = os.fork()
             if not pid:
-                _termination.at_end.clear()
+                signals.at_end.clear()
                 os.kill(os.getpid(), signal.SIGTERM)
                 time.sleep(10)
                 os._exit(0)
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
         with opm.run("ending", resources=False):
-            _termination.at_end.append(fork)
+            signals.at_end.append(fork)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(10)
     """
