@@ -28,17 +28,52 @@ class Sized(Protocol):
 REMEMBERED: Final = 1000
 """Names whose capacity is known when their queues are gone."""
 
-_queues: dict[str, weakref.WeakSet[Sized]] = {}
+
+class _Named:
+    """The queues of one name that are alive, and the sum of their capacities.
+
+    The sum is kept up to date as queues come and go: asking all of them whenever one comes would
+    make a queue for each request cost more the more requests there are.
+    """
+
+    def __init__(self) -> None:
+        self._bounds: dict[weakref.ref[Sized], int | None] = {}
+        self._sum = 0
+        self._unbounded = 0
+
+    def add(self, queue: Sized) -> int | None:
+        """Add a queue; return the capacity of all of them, if each has one."""
+        bound = queue.capacity()
+        self._bounds[weakref.ref(queue, self._gone)] = bound
+        if bound is None:
+            self._unbounded += 1
+        else:
+            self._sum += bound
+        return None if self._unbounded else self._sum
+
+    def _gone(self, ref: weakref.ref[Sized]) -> None:
+        bound = self._bounds.pop(ref)
+        if bound is None:
+            self._unbounded -= 1
+        else:
+            self._sum -= bound
+
+    def alive(self) -> list[Sized]:
+        """Return the queues."""
+        return [queue for ref in list(self._bounds) if (queue := ref()) is not None]
+
+
+_queues: dict[str, _Named] = {}
 _remembered: dict[str, int] = {}
 
 
 def register(queue: Sized, name: str) -> None:
     """Let a queue be reported for as long as it lives."""
-    _queues.setdefault(name, weakref.WeakSet()).add(queue)
+    # removed and set again, so that the names used last are the last to be forgotten
     _remembered.pop(name, None)
-    bounds = [alive.capacity() for alive in list(_queues[name])]
-    if _all_known(bounds):
-        _remembered[name] = sum(bounds)
+    capacity = _queues.setdefault(name, _Named()).add(queue)
+    if capacity is not None:
+        _remembered[name] = capacity
         if len(_remembered) > REMEMBERED:
             _remembered.pop(next(iter(_remembered)), None)
 
@@ -71,7 +106,7 @@ def _all_known(values: list[int | None]) -> TypeGuard[list[int]]:
 
 
 def _alive() -> list[tuple[str, list[Sized]]]:
-    return [(name, list(queues)) for name, queues in list(_queues.items())]
+    return [(name, queues.alive()) for name, queues in list(_queues.items())]
 
 
 def install_queues(instruments: InstrumentSet) -> None:
