@@ -1,241 +1,280 @@
-"""Instrumented queues: depth, capacity, time in the queue, time blocked in a put.
+"""What stands in for a queue: all of its interface, with puts and gets that account.
 
-A wrapped queue stands in for the one it wraps. Every item travels in an envelope that tells
-when it was put and by whose span, so that time in the queue is exact in any order (FIFO, LIFO,
-priority) and the stage that takes the item can link to the one that made it.
-
-What the wrapped queue does never runs inside a guard, and what we do beside it always does: no
-fault of ours loses an item or reaches a put or a get.
+What the queue itself does never runs inside a guard, and what is done beside it always does.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import queue as thread_queue
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics._core import clock, drain, errors
-from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._probes.queues import registry
+from otel_pipeline_metrics._probes.queues.probe import (
+    Got,
+    Probe,
+    Put,
+    QueueWait,
+    joined,
+    requesting_worker,
+)
 from otel_pipeline_metrics._stages.workers import accounting
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
-    from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._core.series import QueueSeries
-    from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
+    from otel_pipeline_metrics._stages.workers.worker import Worker
 
 
-class Envelope:
-    """An item under way. Compares and hashes as its item does, for the sake of the queue."""
+F = TypeVar("F", bound="Callable[..., Any]")
 
-    __slots__ = ("item", "producer", "put_at")
+# asyncio's and queue's exception of a queue that is shut down, which Python 3.13 brought
+SHUT_DOWN = (
+    getattr(asyncio, "QueueShutDown", asyncio.QueueEmpty),
+    getattr(thread_queue, "ShutDown", thread_queue.Empty),
+)
 
-    def __init__(self, item: Any, put_at: float | None = None, producer: Any = None) -> None:
-        self.item = item
-        self.put_at = put_at
-        """None while that is not known."""
-        self.producer = producer
-        """The span context of the stage that put it, or None."""
-
-    def __lt__(self, other: Any) -> bool:
-        return bool(self.item < (other.item if isinstance(other, Envelope) else other))
-
-    def __gt__(self, other: Any) -> bool:
-        return bool(self.item > (other.item if isinstance(other, Envelope) else other))
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.item == (other.item if isinstance(other, Envelope) else other))
-
-    def __hash__(self) -> int:
-        return hash(self.item)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for another process: a multiprocessing queue does so once the item is in."""
-        self.stamp()
-        return Envelope, (self.item, self.put_at, self.producer)
-
-    def stamp(self) -> None:
-        """Say that it is in the queue, unless that was said before. Never raises."""
-        if self.put_at is None:
-            try:
-                self.put_at = clock.now()
-            except Exception:  # the item goes its way without its time
-                errors.log_internal_error("the time of a put")
+_OWN = frozenset({"_opm_probe", "_opm_queue"})
 
 
-class QueueWait:
-    """`with`: the worker here, or the one that asked, waits at a queue."""
-
-    __slots__ = ("_began", "_name", "_series", "_state", "_wait", "_worker")
-
-    def __init__(self, name: str, state: WaitState, worker: Worker | None) -> None:
-        self._name = name
-        self._state: WaitState = state
-        self._worker = worker
-        self._wait: OpenWait | None = None
-
-    def __enter__(self) -> None:
-        """Begin to wait. Never raises."""
-        try:
-            self._series = _series.current_scope().add_queue(self._name)
-            self._began = clock.now()
-            worker = self._worker or accounting.current_worker(waits=True)
-            self._wait = accounting.begin_wait(worker, self._state, self._began)
-        except Exception:  # a fault of ours must not keep anyone waiting
-            errors.log_internal_error("beginning to wait at a queue")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Stop waiting. Never raises."""
-        if self._wait is None:
-            return
-        try:
-            now = clock.now()
-            seconds = now - self._began
-            accounting.end_wait(self._wait, now)
-            # counted without a call in between: threads share these
-            if self._state == "idle":
-                self._series.idle += seconds
-            else:
-                self._series.blocked += seconds
-                accounting.after_put(self._wait.worker)
-        except Exception:
-            errors.log_internal_error("ending to wait at a queue")
+def coroutine_function(function: F) -> F:
+    """Mark a function that returns a coroutine as what it stands for."""
+    if hasattr(inspect, "markcoroutinefunction"):
+        marked: F = inspect.markcoroutinefunction(function)
+        return marked
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001 - the mark before Python 3.12
+    return function
 
 
-class InstrumentedQueue:
-    """What all kinds have in common; what is not here is the wrapped queue's own."""
+class Instrumented:
+    """What all stand-ins have in common; what is not here is the wrapped object's own.
 
-    def __init__(self, queue: Any, name: str) -> None:
-        self._queue = queue
-        self._name = name
-        with errors.suppress_errors("instrumenting a queue"):
-            accounting.watch()
-            sink.add_probe("queues", registry.install_queues)
-        _stamp_at_insertion(queue)
-        _wrapped[id(queue)] = self
-        registry.register(self, name)
+    Its own attributes have a prefix, so that it hides none: `_queue` is asyncio's.
+    """
+
+    __slots__ = ("__weakref__", "_opm_probe", "_opm_queue")
+
+    _opm_queue: Any
+    _opm_probe: Probe
+
+    def __init__(self, queue: Any, probe: Probe) -> None:
+        object.__setattr__(self, "_opm_queue", queue)
+        object.__setattr__(self, "_opm_probe", probe)
 
     @property  # type: ignore[misc]  # isinstance(q, asyncio.Queue) is to stay true
     def __class__(self) -> type:
-        return type(self._queue)
+        return type(self._opm_queue)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_queue":  # not set yet: a copy in the making
+        if name in _OWN:  # not set yet: a copy in the making
             raise AttributeError(name)
-        return getattr(self._queue, name)
+        return getattr(self._opm_queue, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._opm_queue, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self._opm_queue, name)
+
+    def __dir__(self) -> list[str]:
+        return dir(self._opm_queue)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for another process, if the wrapped queue does."""
-        return type(self), (self._queue, self._name)
+        """Pickle what is wrapped, if that does; its own methods do not."""
+        return type(self), (self._opm_queue, self._opm_probe)
 
     def __repr__(self) -> str:
-        return f"<instrumented {self._name!r} {self._queue!r}>"
+        return f"<instrumented {self._opm_probe.name!r} {self._opm_queue!r}>"
 
-    def depth(self) -> int | None:
-        """Return how many items are in it; None where the platform cannot tell."""
-        try:
-            return int(self._queue.qsize())
-        except (NotImplementedError, OSError, ValueError):
-            return None  # multiprocessing's on macOS, or a closed one
 
-    def capacity(self) -> int | None:
-        """Return how many items it holds at most; None if that is unbounded."""
-        return max(0, int(getattr(self._queue, "maxsize", 0))) or None
+def watch(probe: Probe, queue: Any, stand_in: Instrumented) -> None:
+    """Account for workers from now on, and report the queue for as long as it lives."""
+    with errors.suppress_errors("instrumenting a queue"):
+        accounting.watch()
+        sink.add_probe("queues", registry.install_queues)
+    wrapped[id(queue)] = stand_in
+    registry.register(probe, probe.name)
+
+
+wrapped: weakref.WeakValueDictionary[int, Instrumented] = weakref.WeakValueDictionary()
+"""By the identity of what is wrapped, which its stand-in keeps alive."""
+
+
+class InstrumentedAsyncQueue(Instrumented):
+    """For `asyncio.Queue`, `LifoQueue` and `PriorityQueue`, with asyncio's own put and get.
+
+    Its coroutines know the worker that asked for them: `asyncio.wait_for`, `create_task` and
+    `gather` may run them in tasks of their own. Where they need not wait they do what asyncio's
+    do, without a second coroutine.
+    """
+
+    __slots__ = ()
+
+    @coroutine_function
+    def put(self, item: Any) -> Coroutine[Any, Any, None]:
+        """As the wrapped queue's."""
+        return self._opm_put(item, requesting_worker())
+
+    @coroutine_function
+    def get(self) -> Coroutine[Any, Any, Any]:
+        """As the wrapped queue's."""
+        return self._opm_get(requesting_worker())
 
     def put_nowait(self, item: Any) -> None:
         """As the wrapped queue's."""
-        envelope, series = self._before_put(item)
-        self._queue.put_nowait(envelope)
-        self._after_put(envelope, series)
+        self._opm_put_nowait(item, self._opm_probe.producer(item))
 
     def get_nowait(self) -> Any:
         """As the wrapped queue's."""
-        return self._after_get(self._queue.get_nowait())
+        return self._opm_get_nowait(None)
 
-    def _before_put(
-        self, item: Any, worker: Worker | None = None
-    ) -> tuple[Envelope, QueueSeries | None]:
-        envelope, series = Envelope(item), None
+    @coroutine_function
+    def join(self) -> Coroutine[Any, Any, None]:
+        """As the wrapped queue's; the time is no stage's."""
+        return self._opm_join(requesting_worker())
+
+    async def _opm_put(self, item: Any, worker: Worker | None) -> None:
+        queue, probe = self._opm_queue, self._opm_probe
+        producer = probe.producer(item, worker)
+        if not queue.full():
+            self._opm_put_nowait(item, producer)
+            return
+        with QueueWait(probe, "blocked", worker), Put(probe, item, producer):
+            await queue.put(item)
+        if probe.chores:
+            probe.do_chores()
+
+    def _opm_put_nowait(self, item: Any, producer: Any) -> None:
+        if producer is None:
+            self._opm_queue.put_nowait(item)
+        else:
+            with Put(self._opm_probe, item, producer):
+                self._opm_queue.put_nowait(item)
+        if self._opm_probe.chores:
+            self._opm_probe.do_chores()
+
+    async def _opm_get(self, worker: Worker | None) -> Any:
+        queue, probe = self._opm_queue, self._opm_probe
+        if not queue.empty():
+            return self._opm_get_nowait(worker)
+        with QueueWait(probe, "idle", worker), Got(probe) as got:
+            item = await queue.get()
+        return probe.after_get(item, got.link, worker)
+
+    def _opm_get_nowait(self, worker: Worker | None) -> Any:
+        probe = self._opm_probe
+        if not probe.linked:
+            return probe.after_get(self._opm_queue.get_nowait(), None, worker)
+        with Got(probe) as got:
+            item = self._opm_queue.get_nowait()
+        return probe.after_get(item, got.link, worker)
+
+    async def _opm_join(self, worker: Worker | None) -> None:
         try:
-            accounting.watch()
-            envelope.put_at = now = clock.now()
-            series = _series.current_scope().add_queue(self._name)
-            envelope.producer = accounting.on_put(series, now, worker)
-        except Exception:  # the item goes its way without its producer
-            errors.log_internal_error("putting into a queue")
-        return envelope, series
+            await self._opm_queue.join()
+        finally:
+            joined(worker)
 
-    def _after_put(self, envelope: Envelope, series: QueueSeries | None) -> None:
-        if series is None:
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    @coroutine_function
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        return self._opm_next(requesting_worker())
+
+    async def _opm_next(self, worker: Worker | None) -> Any:
+        try:
+            return await self._opm_get(worker)
+        except SHUT_DOWN:
+            raise StopAsyncIteration from None
+
+
+class InstrumentedThreadQueue(Instrumented):
+    """For `queue.Queue`, `LifoQueue` and `PriorityQueue`, with the library's own put and get."""
+
+    __slots__ = ()
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """As the wrapped queue's."""
+        probe = self._opm_probe
+        producer = probe.producer(item)
+        if producer is None:
+            self._opm_put(item, block, timeout)
+        else:
+            with Put(probe, item, producer):
+                self._opm_put(item, block, timeout)
+        if probe.chores:
+            probe.do_chores()
+
+    def put_nowait(self, item: Any) -> None:
+        """As the wrapped queue's."""
+        self.put(item, False)
+
+    def _opm_put(self, item: Any, block: bool, timeout: float | None) -> None:
+        put = self._opm_queue.put
+        if not block or not may_block(timeout):
+            # it does not wait, and has its own words for a timeout that is none
+            put(item, block, timeout)
             return
         try:
-            series.put += 1
-            series.last_put = envelope.put_at
-            if series.first_put is None:
-                series.first_put = envelope.put_at
-            depth = self.depth() or 0
-            series.depth_peak = max(series.depth_peak, depth)
-        except Exception:  # the item is in, whatever we make of it
-            errors.log_internal_error("after putting into a queue")
-
-    def _after_get(self, envelope: Any, worker: Worker | None = None) -> Any:
-        if not isinstance(envelope, Envelope):
-            return envelope  # put into the wrapped queue itself
-        try:
-            accounting.watch()
-            scope = _series.current_scope()
-            series = scope.add_queue(self._name)
-            series.got += 1
-            now, link, producer = clock.now(), None, envelope.producer
-            if envelope.put_at is not None:
-                waited = max(0.0, now - envelope.put_at)
-                series.waits.append(waited)
-                if producer is not None and producer.is_valid:
-                    link = (producer, self._name, waited)
-            accounting.on_get(series, link, now, worker)
-            if len(series.waits) >= drain.PENDING_BOUND:
-                drain.drain_queue(scope, series)
-        except Exception:  # the item is the user's, whatever we make of it
-            errors.log_internal_error("getting from a queue")
-        return envelope.item
-
-
-_wrapped: weakref.WeakValueDictionary[int, InstrumentedQueue] = weakref.WeakValueDictionary()
-"""By the identity of the wrapped queue, which its instrumented one keeps alive."""
-
-
-class _Stamp:
-    """Lets an item's time in the queue begin when it gets in, as after a blocked put.
-
-    It stands for `_put`, which asyncio's and queue's queues offer to subclasses for just that
-    moment.
-    """
-
-    __slots__ = ("_insert", "_queue")
-
-    def __init__(self, queue: Any) -> None:
-        own = vars(queue).get("_put")
-        self._insert = own or type(queue)._put  # noqa: SLF001 - as said
-        # weakly: the queue has us, and shall not have to wait for the garbage collector
-        self._queue = weakref.ref(queue) if own is None else None
-
-    def __call__(self, item: Any) -> None:
-        if isinstance(item, Envelope):
-            item.put_at = None
-            item.stamp()
-        if self._queue is None:
-            self._insert(item)
+            put(item, False)
+        except thread_queue.Full:
+            pass
         else:
-            self._insert(self._queue(), item)
+            return
+        with QueueWait(self._opm_probe, "blocked", None):
+            put(item, True, timeout)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As the wrapped queue's."""
+        probe, get = self._opm_probe, self._opm_queue.get
+        if not block or not may_block(timeout):
+            with Got(probe) as got:
+                item = get(block, timeout)
+            return probe.after_get(item, got.link)
+        try:
+            if probe.linked:
+                with Got(probe) as got:
+                    item = get(False)
+                link = got.link
+            else:
+                item, link = get(False), None
+        except thread_queue.Empty:
+            pass
+        else:
+            return probe.after_get(item, link)
+        with QueueWait(probe, "idle", None), Got(probe) as got:
+            item = get(True, timeout)
+        return probe.after_get(item, got.link)
+
+    def get_nowait(self) -> Any:
+        """As the wrapped queue's."""
+        return self.get(False)
+
+    def join(self) -> None:
+        """As the wrapped queue's; the time is no stage's."""
+        try:
+            self._opm_queue.join()
+        finally:
+            joined(None)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return self.get()
+        except SHUT_DOWN:
+            raise StopIteration from None
 
 
-def _stamp_at_insertion(queue: Any) -> None:
-    if callable(getattr(queue, "_put", None)) and not isinstance(queue._put, _Stamp):  # noqa: SLF001
-        queue._put = _Stamp(queue)  # noqa: SLF001 - see `_Stamp`
+def may_block(timeout: Any) -> bool:
+    """Tell whether a get or put with this timeout may wait, and is not refused."""
+    try:
+        return timeout is None or bool(timeout >= 0)
+    except TypeError:
+        return False

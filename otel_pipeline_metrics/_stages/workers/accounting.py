@@ -127,11 +127,11 @@ def end_wait(wait: OpenWait, now: float) -> None:
             worker.waits.remove(wait)
 
 
-def on_put(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
+def on_put(queue: QueueSeries | None, now: float, asked: Worker | None = None) -> Any:
     """Note the stage that puts; return the context of its span.
 
     Args:
-        queue: that it puts into.
+        queue: that it puts into; None where what it puts is a sentinel, which nobody produced.
         now: `clock.now()`.
         asked: the worker that puts, where the code here runs for another.
     """
@@ -140,23 +140,25 @@ def on_put(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
     worker.mark_waits_seen(leaving=True)
     execution = worker.inside()
     if execution is None and worker.stage is not None:
+        if queue is None:
+            return None
         queue.producers[worker.stage.key.stage] = None
         return worker.context
     if execution is None:
         # it only feeds, unless it does so for the stage that its task was made in
         worker.discard_time(now)
         execution = _execution.executing()
-    if execution is None or execution.series is None:
+    if queue is None or execution is None or execution.series is None:
         return None
     queue.producers[execution.series.key.stage] = None
     return None if execution.span is None else execution.span.identity()
 
 
-def on_get(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) -> None:
+def on_get(queue: QueueSeries | None, link: Any, now: float, asked: Worker | None = None) -> None:
     """Note the stage that gets, or let the one that the worker enters next be noted.
 
     Args:
-        queue: that it got from.
+        queue: that it got from; None where what it got is a sentinel, which nobody consumes.
         link: to the producer, if there is one to link to.
         now: `clock.now()`.
         asked: as in `on_put`.
@@ -164,6 +166,8 @@ def on_get(queue: QueueSeries, link: Any, now: float, asked: Worker | None = Non
     worker = asked or current_worker(waits=True)
     worker.account_until(now)
     worker.mark_waits_seen(leaving=False)
+    if queue is None:
+        return
     execution = worker.inside()
     if execution is None:
         worker.got_from[queue.name] = queue
@@ -315,7 +319,10 @@ def _is_of(worker: Worker, owner: object) -> bool:
         not worker.lendable or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
     ):
         return False
-    return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)
+    # asked at every put and get, and mostly there is no wait to look at
+    return not worker.waits or not any(
+        isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits
+    )
 
 
 def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock, errors, hooks, series
-from otel_pipeline_metrics._probes.queues import instrumented
+from otel_pipeline_metrics._probes.queues import around, probe, stamps
 from otel_pipeline_metrics._stages import execution
 from otel_pipeline_metrics._stages.workers import accounting, worker
 
@@ -90,7 +90,14 @@ FAULTS = [
     broken_at(series, "current_scope"),
     broken_at(execution, "executing"),
     broken_at(series.RunScope, "add_queue"),
-    broken_at(instrumented.InstrumentedQueue, "depth"),
+    broken_at(probe.Probe, "depth"),
+    broken_at(probe.Probe, "count_put", "count_got"),
+    broken_at(probe.Probe, "series"),
+    broken_at(stamps.OrderedStamps, "add", "take"),
+    broken_at(stamps.IdentityStamps, "add", "take"),
+    broken_at(around.AroundProbe, "enter"),
+    broken_at(around.AroundProbe, "entered", "withdraw", "take"),
+    broken_at(around.AroundProbe, "begin_get", "end_get"),
 ]
 
 

@@ -240,9 +240,9 @@ def test_a_subclass_that_hashes_and_compares_items() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ((object(), "q"), TypeError, r"queue must be an asyncio, queue or .* not builtins.object"),
-        ((None, "q"), TypeError, "queue must be"),
-        ((asyncio.Queue, "q"), TypeError, "queue must be"),
+        ((object(), "q"), TypeError, "queue must have .*; builtins.object has no put and no get"),
+        ((None, "q"), TypeError, "queue must have put and get"),
+        ((asyncio.Queue, "q"), TypeError, "queue must be a queue, not a class: <class"),
         ((thread_queue.Queue(), ""), ValueError, "name must not be empty"),
         ((thread_queue.Queue(), "x" * 129), ValueError, "name must be at most 128"),
         ((thread_queue.Queue(), None), TypeError, "name must be a string, not NoneType"),

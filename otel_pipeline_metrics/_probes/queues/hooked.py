@@ -1,0 +1,192 @@
+"""Stamps taken in a queue's own `_put` and `_get`, so that raw references are seen too.
+
+asyncio's and queue's queues offer the two methods to subclasses for the moment in which an item
+gets in or out. They run under the queue's lock, or in the loop's thread: nothing in them may log,
+flush or wait. The next wrapped put or get does what is left to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import queue as thread_queue
+import weakref
+from threading import get_ident
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._probes.queues.probe import Probe, getting, putting
+from otel_pipeline_metrics._probes.queues.stamps import IdentityStamps, OrderedStamps
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_pipeline_metrics._probes.queues.stamps import Stamps
+
+# the two methods and the attribute that they work on are the interface for subclasses
+# ruff: noqa: SLF001
+
+# After gevent's monkey-patching, these classes of `queue` are gevent's, which have none of this.
+_ASYNCIO = (asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue)
+_THREADS = (thread_queue.Queue, thread_queue.LifoQueue, thread_queue.PriorityQueue)
+
+
+def _ways(cls: Any) -> tuple[Any, Any]:
+    return getattr(cls, "_put", None), getattr(cls, "_get", None)
+
+
+_FIRST_OUT, _LAST_OUT, _BY_PRIORITY = (
+    {_ways(cls) for cls in pair} for pair in zip(_ASYNCIO, _THREADS, strict=True)
+)
+_SIZES = {asyncio.Queue.qsize, *(getattr(cls, "_qsize", None) for cls in _THREADS)}
+
+
+def can_attach(queue: Any) -> bool:
+    """Tell whether a queue's put and get call methods that can be replaced on the instance."""
+    bases = (asyncio.Queue, _THREADS[0])
+    return (
+        any(isinstance(queue, base) and isinstance(base.put, FunctionType) for base in bases)
+        and hasattr(queue, "__dict__")
+        and all(_ways(type(queue)))
+    )
+
+
+class _Parts(NamedTuple):
+    """What the hooks of one queue share."""
+
+    probe: Probe
+    stamps: Stamps
+    here: Callable[[], Any]
+    """Returns the queue, to which nothing here refers otherwise."""
+    size_of: Callable[[Any], int]
+
+
+def attach(queue: Any, name: str, sentinel: object) -> Probe:
+    """Replace a queue's own methods by some that count; return what they count at.
+
+    They refer to the queue weakly: no cycle shall keep it and its items until the garbage
+    collector runs.
+    """
+    methods = vars(queue)
+    for method in ("_put", "_get", "shutdown"):
+        _restore(methods, method)
+    here = weakref.ref(queue)
+    probe = Probe(
+        name, sentinel, functools.partial(_depth, here), functools.partial(_capacity, here)
+    )
+    size_of = type(queue).qsize if isinstance(queue, asyncio.Queue) else type(queue)._qsize
+    stamps = _stamps_for(queue, probe, here, size_of)
+    parts, dropping = _Parts(probe, stamps, here, size_of), set[int]()
+    _replace(queue, "_get", lambda take: _get_hook(parts, take, dropping))
+    _replace(queue, "_put", lambda insert: _put_hook(parts, insert))
+    if callable(getattr(queue, "shutdown", None)):
+        _replace(queue, "shutdown", lambda stop: _shutdown_hook(here, stop, dropping))
+    return probe
+
+
+def _replace(queue: Any, method: str, make: Callable[[Callable[..., Any]], Any]) -> None:
+    own = vars(queue).get(method)
+    original = getattr(type(queue), method) if own is None else _without_queue(own)
+    hook = make(original)
+    hook.replaced = own
+    vars(queue)[method] = hook
+
+
+def _restore(methods: dict[str, Any], method: str) -> None:
+    """Take off the hook of an instrumented queue that is gone, and with it its stamps."""
+    hook: Any = methods.get(method)
+    if not hasattr(hook, "replaced"):
+        return
+    del methods[method]
+    if hook.replaced is not None:
+        methods[method] = hook.replaced
+
+
+def _without_queue(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method that somebody set on the instance be called as the class's is."""
+    return lambda _, *args, **kwargs: method(*args, **kwargs)
+
+
+def _stamps_for(
+    queue: Any, probe: Probe, here: Callable[[], Any], size_of: Callable[[Any], int]
+) -> Stamps:
+    ways, size = _ways(type(queue)), size_of(queue)
+    if size_of not in _SIZES or not vars(queue).keys().isdisjoint(("_put", "_get")):
+        return IdentityStamps(size, probe.chores, None)
+    if ways in _FIRST_OUT or ways in _LAST_OUT:
+        return OrderedStamps(size, probe.chores, fifo=ways in _FIRST_OUT)
+    attribute = "_queue" if isinstance(queue, asyncio.Queue) else "queue"
+    content = (lambda: getattr(here(), attribute)) if ways in _BY_PRIORITY else None
+    return IdentityStamps(size, probe.chores, content)
+
+
+def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None]:
+    probe, stamps, here, size_of = parts
+    sentinel = probe.sentinel
+
+    def put(item: Any) -> None:
+        queue = here()
+        insert(queue, item)
+        try:
+            size, producer, call = size_of(queue), None, putting.get()
+            if call is not None and call.item is item and call.probe is probe:
+                producer, call.seen = call.producer, True
+            if item is sentinel:
+                stamps.add((item, None, None), size)
+            else:
+                now = clock.now()
+                stamps.add((item, now, producer), size)
+                probe.count_put(now, size)
+        except Exception as error:  # the item is in, whatever we make of it
+            probe.failed(error)
+
+    return put
+
+
+def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Callable[[], Any]:
+    probe, stamps, here, size_of = parts
+    sentinel = probe.sentinel
+
+    def get() -> Any:
+        queue = here()
+        item = take(queue)
+        try:
+            stamp, call = stamps.take(item, size_of(queue)), getting.get()
+            mine = call is not None and call.probe is probe
+            if mine:
+                call.seen = True  # type: ignore[union-attr]
+            if item is not sentinel and not (dropping and get_ident() in dropping):
+                link = probe.count_got(stamp)
+                if link is not None and mine:
+                    call.link = link  # type: ignore[union-attr]
+        except Exception as error:  # the item is out, whatever we make of it
+            probe.failed(error)
+        return item
+
+    return get
+
+
+def _shutdown_hook(
+    here: Callable[[], Any], stop: Callable[..., Any], dropping: set[int]
+) -> Callable[..., Any]:
+    """Let a shutdown, which empties the queue by its own `_get`, drop the items: none is got."""
+
+    def shutdown(*args: Any, **kwargs: Any) -> Any:
+        thread = get_ident()
+        dropping.add(thread)
+        try:
+            return stop(here(), *args, **kwargs)
+        finally:
+            dropping.discard(thread)
+
+    return shutdown
+
+
+def _depth(here: Callable[[], Any]) -> int | None:
+    queue = here()
+    return None if queue is None else int(queue.qsize())
+
+
+def _capacity(here: Callable[[], Any]) -> int | None:
+    return max(0, int(getattr(here(), "maxsize", 0))) or None

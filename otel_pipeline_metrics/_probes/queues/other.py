@@ -1,0 +1,264 @@
+"""Stand-ins for queues of which only the interface is known: gevent's, a subclass's own, any."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import queue as thread_queue
+import weakref
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._probes.queues.around import AroundProbe
+from otel_pipeline_metrics._probes.queues.instrumented import (
+    Instrumented,
+    coroutine_function,
+    may_block,
+)
+from otel_pipeline_metrics._probes.queues.probe import QueueWait, joined, requesting_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from otel_pipeline_metrics._stages.workers.worker import Worker
+
+
+_FORWARDED = ("__len__", "__bool__", "__contains__", "__enter__", "__exit__", "__getitem__")
+_ITERATION = ("__iter__", "__next__", "__aiter__", "__anext__")
+
+
+class InstrumentedOther(Instrumented):
+    """For what has a put and a get; subclasses have what the wrapped class has besides."""
+
+    __slots__ = ()
+
+    def _opm_may_wait(self, method: str) -> bool:
+        """Tell whether a put or get may have to wait, as far as the queue can tell."""
+        ask = getattr(self._opm_queue, method, None)
+        try:
+            return not callable(ask) or bool(ask())
+        except Exception:  # the queue's own, which is not in our way
+            return True
+
+
+class InstrumentedSimpleQueue(InstrumentedOther):
+    """For C's `SimpleQueue`, whose put never waits."""
+
+    __slots__ = ()
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """As the wrapped queue's."""
+        with self._opm_probe.put_around(item):
+            self._opm_queue.put(item, block, timeout)
+
+    def put_nowait(self, item: Any) -> None:
+        """As the wrapped queue's."""
+        self.put(item, False)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As the wrapped queue's."""
+        queue, probe = self._opm_queue, self._opm_probe
+        with probe.get_around() as get:
+            if not block or not may_block(timeout):
+                return get.got(queue.get(block, timeout))
+            try:
+                item = queue.get(False)
+            except thread_queue.Empty:
+                pass
+            else:
+                return get.got(item)
+            with QueueWait(probe, "idle", None):
+                item = queue.get(True, timeout)
+            return get.got(item)
+
+    def get_nowait(self) -> Any:
+        """As the wrapped queue's."""
+        return self.get(False)
+
+
+def _item_of(method: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, ...]:
+    """Return the item among the arguments of a put; nothing if it is missing."""
+    if args:
+        return (args[0],)
+    try:
+        (name, *_) = inspect.signature(method).parameters
+        return (kwargs[name],)
+    except (TypeError, ValueError, KeyError):
+        return tuple(kwargs.values()) if len(kwargs) == 1 else ()
+
+
+def _put(method: str, full: str | None) -> Callable[..., Any]:
+    def put(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Any:
+        original = getattr(self._opm_queue, method)
+        probe = self._opm_probe
+        for item in _item_of(original, args, kwargs):
+            with probe.put_around(item):
+                if full is None or not self._opm_may_wait(full):
+                    return original(*args, **kwargs)
+                with QueueWait(probe, "blocked", None):
+                    return original(*args, **kwargs)
+        return original(*args, **kwargs)
+
+    return put
+
+
+def _get(method: str, empty: str | None) -> Callable[..., Any]:
+    def get(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Any:
+        original = getattr(self._opm_queue, method)
+        probe = self._opm_probe
+        with probe.get_around() as getting:
+            if empty is None or not self._opm_may_wait(empty):
+                return getting.got(original(*args, **kwargs))
+            with QueueWait(probe, "idle", None):
+                item = original(*args, **kwargs)
+            return getting.got(item)
+
+    return get
+
+
+def _async_put(method: str, full: str) -> Callable[..., Any]:
+    async def run(self: InstrumentedOther, worker: Worker | None, args: Any, kwargs: Any) -> Any:
+        original = getattr(self._opm_queue, method)
+        probe = self._opm_probe
+        for item in _item_of(original, args, kwargs):
+            with probe.put_around(item, worker):
+                if not self._opm_may_wait(full):
+                    return await original(*args, **kwargs)
+                with QueueWait(probe, "blocked", worker):
+                    return await original(*args, **kwargs)
+        return await original(*args, **kwargs)
+
+    return _asked(run)
+
+
+def _async_get(method: str, empty: str) -> Callable[..., Any]:
+    async def run(self: InstrumentedOther, worker: Worker | None, args: Any, kwargs: Any) -> Any:
+        original = getattr(self._opm_queue, method)
+        probe = self._opm_probe
+        with probe.get_around(worker) as getting:
+            if not self._opm_may_wait(empty):
+                return getting.got(await original(*args, **kwargs))
+            with QueueWait(probe, "idle", worker):
+                item = await original(*args, **kwargs)
+            return getting.got(item)
+
+    return _asked(run)
+
+
+def _join(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return self._opm_queue.join(*args, **kwargs)
+    finally:
+        joined(None)
+
+
+async def _run_join(self: InstrumentedOther, worker: Worker | None, args: Any, kwargs: Any) -> Any:
+    try:
+        return await self._opm_queue.join(*args, **kwargs)
+    finally:
+        joined(worker)
+
+
+def _asked(run: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+    """Let a coroutine know the worker that asked for it, whichever task runs it."""
+
+    @coroutine_function
+    def ask(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        return run(self, requesting_worker(), args, kwargs)
+
+    return ask
+
+
+def missing(queue: Any) -> list[str]:
+    """Return which of put and get an object lacks."""
+    return [name for name in ("put", "get") if not callable(getattr(queue, name, None))]
+
+
+def stand_in_class(queue: Any) -> type[InstrumentedOther]:
+    """Return the class of the stand-in for a queue with a put and get of unknown ways."""
+    cls = type(queue)
+    found = _classes.get(cls)
+    if found is None:
+        found = _classes[cls] = type("InstrumentedOther", (InstrumentedOther,), _namespace(cls))
+    return found
+
+
+_classes: weakref.WeakKeyDictionary[type, type[InstrumentedOther]] = weakref.WeakKeyDictionary()
+
+
+def _namespace(cls: Any) -> dict[str, Any]:
+    made: dict[str, Any] = {"__slots__": ()}
+    for method, plain, awaited, hint in (
+        ("put", _put, _async_put, "full"),
+        ("get", _get, _async_get, "empty"),
+    ):
+        is_async = inspect.iscoroutinefunction(getattr(cls, method, None))
+        made[method] = (awaited if is_async else plain)(method, hint)
+        now = f"{method}_nowait"
+        if callable(getattr(cls, now, None)):
+            made[now] = plain(now, None)
+    if callable(getattr(cls, "join", None)):
+        made["join"] = _asked(_run_join) if inspect.iscoroutinefunction(cls.join) else _join
+    return {**made, **special_methods(cls)}
+
+
+def special_methods(cls: Any) -> dict[str, Any]:
+    """Return what Python looks up on the class alone, so that no `__getattr__` forwards it."""
+    made: dict[str, Any] = {}
+    for name in (*_FORWARDED, *_ITERATION):
+        method = getattr(cls, name, None)
+        if method is None:
+            continue
+        if name in _ITERATION and isinstance(method, FunctionType):
+            # as the class has it, on the stand-in: it gets by the stand-in's own `get`
+            made[name] = method
+        else:
+            made[name] = functools.partialmethod(_forward, name)
+    if cls.__module__.startswith("gevent.") and "__next__" in made:
+        made["__iter__"], made["__next__"] = _itself, _until_stop_iteration
+    return made
+
+
+def _forward(self: Instrumented, name: str, *args: Any) -> Any:
+    return getattr(self._opm_queue, name)(*args)
+
+
+def _itself(self: Any) -> Any:
+    return self
+
+
+def _until_stop_iteration(self: Any) -> Any:
+    """Get the next item: gevent's queues end with the class `StopIteration`."""
+    item = self.get()
+    if item is StopIteration:
+        raise item
+    return item
+
+
+def around_probe(queue: Any, name: str, sentinel: object) -> AroundProbe:
+    """Return what counts at a queue whose inside cannot be seen.
+
+    It may refer to the queue, which does not refer to it.
+    """
+    return AroundProbe(
+        name,
+        sentinel,
+        functools.partial(_depth, queue),
+        functools.partial(_capacity, queue),
+        never_waits=type(queue) is thread_queue.SimpleQueue,
+    )
+
+
+def _depth(queue: Any) -> int | None:
+    for ask in ("qsize", "__len__"):
+        found = getattr(queue, ask, None)
+        if callable(found):
+            return int(found())
+    return None
+
+
+def _capacity(queue: Any) -> int | None:
+    try:
+        return max(0, int(getattr(queue, "maxsize", 0) or 0)) or None
+    except (TypeError, ValueError):  # something else by that name
+        return None

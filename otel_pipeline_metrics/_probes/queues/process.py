@@ -1,0 +1,134 @@
+"""multiprocessing's queues: the stamp travels with the item, in its pickle."""
+
+from __future__ import annotations
+
+import functools
+import queue as thread_queue
+from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
+from typing import Any
+
+from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._probes.queues.instrumented import (
+    InstrumentedThreadQueue,
+    may_block,
+    watch,
+)
+from otel_pipeline_metrics._probes.queues.probe import Probe, QueueWait
+
+
+class Envelope:
+    """An item on its way between processes, with the time at which it got in."""
+
+    __slots__ = ("item", "producer", "put_at")
+
+    def __init__(self, item: Any, put_at: float | None = None, producer: Any = None) -> None:
+        self.item = item
+        self.put_at = put_at
+        """None while that is not known."""
+        self.producer = producer
+        """The span context of the stage that put it, or None."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for another process: the queue's feeder thread does so once the item is in."""
+        self.stamp()
+        return Envelope, (self.item, self.put_at, self.producer)
+
+    def stamp(self) -> None:
+        """Say that it is in the queue, unless that was said before. Never raises."""
+        if self.put_at is None:
+            try:
+                self.put_at = clock.now()
+            except Exception:  # the item goes its way without its time
+                errors.log_internal_error("the time of a put")
+
+
+class ProcessProbe(Probe):
+    """Counts at a process queue; its sentinel is a copy in every process but one."""
+
+    __slots__ = ()
+
+    def is_sentinel(self, item: Any) -> bool:
+        """Tell whether this is the value that is not counted as an item."""
+        sentinel = self.sentinel
+        if item is sentinel:
+            return True
+        try:
+            return type(item) is type(sentinel) and bool(item == sentinel)
+        except Exception:  # the items' own comparison fails: then they are not the same
+            return False
+
+
+class InstrumentedProcessQueue(InstrumentedThreadQueue):
+    """For multiprocessing's `Queue` and `JoinableQueue`.
+
+    A feeder thread pickles each item once it is in, so that is when its time in the queue
+    begins. `clock.now()` is one clock for all processes of a machine.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle for another process, if the wrapped queue does."""
+        probe = self._opm_probe
+        return instrument, (self._opm_queue, probe.name, probe.sentinel)
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
+        """As the wrapped queue's."""
+        probe = self._opm_probe
+        producer = probe.producer(obj)
+        if probe.is_sentinel(obj):
+            self._opm_put(obj, block, timeout)
+            return
+        envelope = Envelope(obj, None, producer)
+        self._opm_put(envelope, block, timeout)
+        envelope.stamp()
+        try:
+            if envelope.put_at is not None:
+                probe.count_put(envelope.put_at, probe.depth() or 0)
+        except Exception:  # the item is in, whatever we make of it
+            errors.log_internal_error("after putting into a queue")
+
+    def put_nowait(self, obj: Any) -> None:
+        """As the wrapped queue's."""
+        self.put(obj, False)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """As the wrapped queue's."""
+        get = self._opm_queue.get
+        if not block or not may_block(timeout):
+            return self._opm_got(get(block, timeout))
+        try:
+            found = get(False)
+        except thread_queue.Empty:
+            pass
+        else:
+            return self._opm_got(found)
+        with QueueWait(self._opm_probe, "idle", None):
+            found = get(True, timeout)
+        return self._opm_got(found)
+
+    def _opm_got(self, found: Any) -> Any:
+        probe = self._opm_probe
+        stamp, item, link = None, found, None
+        if isinstance(found, Envelope):
+            item, stamp = found.item, (found.item, found.put_at, found.producer)
+        try:
+            if not probe.is_sentinel(item):
+                link = probe.count_got(stamp)
+        except Exception:  # the item is the user's, whatever we make of it
+            errors.log_internal_error("getting from a queue")
+        return probe.after_get(item, link)
+
+
+def instrument(queue: Any, name: str, sentinel: object) -> InstrumentedProcessQueue:
+    """Return a process queue instrumented, here or in the process that it was sent to."""
+    probe = ProcessProbe(name, sentinel, queue.qsize, functools.partial(_capacity, queue))
+    stand_in = InstrumentedProcessQueue(queue, probe)
+    watch(probe, queue, stand_in)
+    return stand_in
+
+
+def _capacity(queue: Any) -> int | None:
+    bound = int(getattr(queue, "_maxsize", SEM_VALUE_MAX))  # no public way to tell
+    # an unbounded one is bounded by the platform's largest semaphore
+    return None if bound == SEM_VALUE_MAX else bound
