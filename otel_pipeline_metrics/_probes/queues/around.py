@@ -95,12 +95,16 @@ class AroundProbe(Probe):
             if entry.put_at is None:
                 entry.put_at = now
 
-    def withdraw(self, entry: _Entry) -> None:
-        """Take back the stamp of an item that did not get in."""
+    def withdraw(self, entry: _Entry) -> bool:
+        """Take back the stamp of an item that did not get in; False if somebody has got it."""
         with self._lock:
             self._in_progress -= 1
+            if not entry.count:
+                # cancelled when it was over: a stream's sender hears of its success later
+                return False
             if self._entries.get(id(entry.item)) is entry:
                 self._drop_one(entry)
+            return True
 
     def begin_get(self) -> None:
         """Note that an item may be out of the queue and still have its stamp."""
@@ -181,11 +185,11 @@ class PutAround:
         if entry is None:
             return
         try:
-            if kind is not None:
-                probe.withdraw(entry)
+            if kind is not None and probe.withdraw(entry):
                 return
             now = clock.now()
-            probe.entered(entry, now)
+            if kind is None:
+                probe.entered(entry, now)
             if not probe.is_sentinel(self._item):
                 probe.count_put(now, probe.depth() or 0)
         except Exception:  # the item is in, whatever we make of it

@@ -91,12 +91,11 @@ class Instrumented:
         return f"<instrumented {self._opm_probe.name!r} {self._opm_queue!r}>"
 
 
-def watch(probe: Probe, queue: Any, stand_in: Instrumented) -> None:
+def watch(probe: Probe) -> None:
     """Account for workers from now on, and report the queue for as long as it lives."""
     with errors.suppress_errors("instrumenting a queue"):
         accounting.watch()
         sink.add_probe("queues", registry.install_queues)
-    wrapped[id(queue)] = stand_in
     registry.register(probe, probe.name)
 
 
@@ -216,7 +215,7 @@ class InstrumentedThreadQueue(Instrumented):
 
     def _opm_put(self, item: Any, block: bool, timeout: float | None) -> None:
         put = self._opm_queue.put
-        if not block or not may_block(timeout):
+        if not block or (timeout is not None and not may_block(timeout)):
             # it does not wait, and has its own words for a timeout that is none
             put(item, block, timeout)
             return
@@ -232,7 +231,7 @@ class InstrumentedThreadQueue(Instrumented):
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """As the wrapped queue's."""
         probe, get = self._opm_probe, self._opm_queue.get
-        if not block or not may_block(timeout):
+        if not block or (timeout is not None and not may_block(timeout)):
             with Got(probe) as got:
                 item = get(block, timeout)
             return probe.after_get(item, got.link)

@@ -169,6 +169,11 @@ def _asked(run: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
     return ask
 
 
+def is_simple(queue: Any) -> bool:
+    """Tell whether this is C's `SimpleQueue`, and not what gevent puts in its place."""
+    return any(cls.__module__ == "_queue" for cls in type(queue).__mro__)
+
+
 def missing(queue: Any) -> list[str]:
     """Return which of put and get an object lacks."""
     return [name for name in ("put", "get") if not callable(getattr(queue, name, None))]
@@ -245,7 +250,7 @@ def around_probe(queue: Any, name: str, sentinel: object) -> AroundProbe:
         sentinel,
         functools.partial(_depth, queue),
         functools.partial(_capacity, queue),
-        never_waits=type(queue) is thread_queue.SimpleQueue,
+        never_waits=is_simple(queue),
     )
 
 

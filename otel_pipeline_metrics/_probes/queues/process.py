@@ -12,6 +12,7 @@ from otel_pipeline_metrics._probes.queues.instrumented import (
     InstrumentedThreadQueue,
     may_block,
     watch,
+    wrapped,
 )
 from otel_pipeline_metrics._probes.queues.probe import Probe, QueueWait
 
@@ -124,7 +125,8 @@ def instrument(queue: Any, name: str, sentinel: object) -> InstrumentedProcessQu
     """Return a process queue instrumented, here or in the process that it was sent to."""
     probe = ProcessProbe(name, sentinel, queue.qsize, functools.partial(_capacity, queue))
     stand_in = InstrumentedProcessQueue(queue, probe)
-    watch(probe, queue, stand_in)
+    watch(probe)
+    wrapped[id(queue)] = stand_in
     return stand_in
 
 

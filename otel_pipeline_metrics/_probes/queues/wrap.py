@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import multiprocessing.queues
 import queue as thread_queue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core.validation import check_name
-from otel_pipeline_metrics._probes.queues import hooked, other, process
+from otel_pipeline_metrics._probes.queues import hooked, other, process, streams
 from otel_pipeline_metrics._probes.queues.instrumented import (
     Instrumented,
     InstrumentedAsyncQueue,
@@ -20,14 +20,27 @@ from otel_pipeline_metrics._probes.queues.instrumented import (
 from otel_pipeline_metrics._probes.queues.probe import NOTHING
 
 Q = TypeVar("Q")
+S = TypeVar("S")
+R = TypeVar("R")
 
 
-def wrap_queue(queue: Q, *, name: str, sentinel: object = NOTHING) -> Q:
+@overload
+def wrap_queue(
+    queue: tuple[S, R], *, name: str, sentinel: object = NOTHING
+) -> tuple[S, R]: ...  # anyio's pair is of a class of its own, and what comes back is none
+
+
+@overload
+def wrap_queue(queue: Q, *, name: str, sentinel: object = NOTHING) -> Q: ...
+
+
+def wrap_queue(queue: Any, *, name: str, sentinel: object = NOTHING) -> Any:
     """Return `queue` instrumented, with its whole interface and order.
 
-    Takes the queues of asyncio, queue, multiprocessing and gevent, and any other object with
-    `put` and `get`. Use the returned object on both sides. The queue itself holds nothing but
-    your items; asyncio's and queue's may be used directly too, and what goes through is counted.
+    Takes the queues of asyncio, queue, multiprocessing and gevent, any other object with `put`
+    and `get`, and the pair that anyio's `create_memory_object_stream` returns. Use what is
+    returned on both sides. The queue itself holds nothing but your items. What goes through
+    asyncio's and queue's queues directly is counted too, but nobody's wait for it is seen.
     A multiprocessing queue must be wrapped before the processes that use it start.
 
     Args:
@@ -43,25 +56,48 @@ def wrap_queue(queue: Q, *, name: str, sentinel: object = NOTHING) -> Q:
         ValueError: `name` is empty or too long.
     """
     distinct = cardinality.instrument_names.name("queue names", check_name(name, "name"))
-    stand_in: Any = _instrumented(queue, distinct, sentinel)
-    result: Q = stand_in
-    return result
+    if isinstance(queue, tuple):
+        return _instrumented_pair(queue, distinct, sentinel)
+    return _instrumented(queue, distinct, sentinel)
 
 
-_PLAIN = ("put", "get", "put_nowait", "get_nowait", "join")
+_WAYS = ("put", "get", "put_nowait", "get_nowait", "full", "empty", "join")
 
 
-def _has_own_ways(queue: Any, stock: Any) -> bool:
-    """Tell whether a subclass has a put or get other than the library's."""
-    names = (*_PLAIN, "full", "empty")
-    return any(getattr(type(queue), name) is not getattr(stock, name) for name in names) or any(
-        name in vars(queue) for name in names
+def _has_own_ways(queue: Any, stock: Any, names: tuple[str, ...] = _WAYS) -> bool:
+    """Tell whether a subclass or an instance has a put or get other than the library's."""
+    own = getattr(queue, "__dict__", {})
+    return any(
+        name in own or getattr(type(queue), name) is not getattr(stock, name) for name in names
     )
 
 
-def _instrumented(queue: Any, name: str, sentinel: object) -> Instrumented:
+def _instrumented_pair(
+    pair: tuple[Any, ...], name: str, sentinel: object
+) -> tuple[Instrumented, Instrumented]:
+    if len(pair) != 2:
+        raise TypeError(f"queue must be a pair of memory object streams, not {len(pair)} objects")
+    for end in pair:
+        _check_new(end)
+    if lacks := streams.missing(pair):
+        raise TypeError(
+            f"queue must be a pair of memory object streams; it has no {', no '.join(lacks)}"
+        )
+    probe = streams.stream_probe((pair[0], pair[1]), name, sentinel)
+    sender = streams.InstrumentedSendStream(pair[0], probe)
+    receiver = streams.InstrumentedReceiveStream(pair[1], probe)
+    watch(probe)
+    wrapped[id(pair[0])], wrapped[id(pair[1])] = sender, receiver
+    return sender, receiver
+
+
+def _check_new(queue: Any) -> None:
     if issubclass(type(queue), Instrumented) or id(queue) in wrapped:
         raise TypeError(f"queue is instrumented already: {queue!r}")
+
+
+def _instrumented(queue: Any, name: str, sentinel: object) -> Instrumented:
+    _check_new(queue)
     if isinstance(queue, multiprocessing.queues.Queue):
         return process.instrument(queue, name, sentinel)
     if isinstance(queue, type) or other.missing(queue):
@@ -70,12 +106,15 @@ def _instrumented(queue: Any, name: str, sentinel: object) -> Instrumented:
         queue, name, sentinel
     )
     stand_in = _class_for(queue)(queue, probe)
-    watch(probe, queue, stand_in)
+    watch(probe)
+    wrapped[id(queue)] = stand_in
     return stand_in
 
 
 def _class_for(queue: Any) -> type[Instrumented]:
-    if type(queue) is thread_queue.SimpleQueue and not hasattr(queue, "putters"):
+    if other.is_simple(queue) and not _has_own_ways(
+        queue, thread_queue.SimpleQueue, ("put", "get")
+    ):
         return other.InstrumentedSimpleQueue
     if hooked.can_attach(queue):
         for stock, ours in (

@@ -138,7 +138,7 @@ def on_put(queue: QueueSeries | None, now: float, asked: Worker | None = None) -
     worker = asked or current_worker(waits=True)
     worker.account_until(now)
     worker.mark_waits_seen(leaving=True)
-    execution = worker.inside()
+    execution = worker.inside() if worker.stack else None
     if execution is None and worker.stage is not None:
         if queue is None:
             return None
@@ -168,7 +168,7 @@ def on_get(queue: QueueSeries | None, link: Any, now: float, asked: Worker | Non
     worker.mark_waits_seen(leaving=False)
     if queue is None:
         return
-    execution = worker.inside()
+    execution = worker.inside() if worker.stack else None
     if execution is None:
         worker.got_from[queue.name] = queue
         if link is not None:
