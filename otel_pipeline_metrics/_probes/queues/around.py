@@ -119,13 +119,13 @@ class AroundProbe(Probe):
     def take(self, item: Any) -> tuple[Any, float | None, Any] | None:
         """Return the stamp of an item that was got, if it is certain."""
         with self._lock:
-            self._compare(self.depth())
             found = self._entries.get(id(item))
             if found is None:
                 self._unknown = max(0, self._unknown - 1)
-                return None
-            self._drop_one(found)
-            if self._unknown or not found.pair:
+            else:
+                self._drop_one(found)
+            self._compare(self.depth())
+            if found is None or self._unknown or not found.pair:
                 return None
             return item, found.put_at, found.producer
 

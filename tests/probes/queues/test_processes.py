@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
 import queue as thread_queue
 import threading
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._core import series
 from otel_pipeline_metrics._probes.queues import registry
+from otel_pipeline_metrics._probes.queues.probe import NOTHING
+from otel_pipeline_metrics._probes.queues.process import ProcessProbe
 from tests.probes.queues import child
 from tests.probes.queues.support import queue_of, stage_of
 
@@ -42,10 +45,10 @@ def make(context: Any) -> Iterator[Callable[..., Any]]:
     """Make wrapped queues, and close them."""
     made = []
 
-    def make_queue(name: str, maxsize: int = 0, kind: str = "Queue") -> Any:
+    def make_queue(name: str, maxsize: int = 0, kind: str = "Queue", **options: Any) -> Any:
         raw = getattr(context, kind)(maxsize)
         made.append(raw)
-        return opm.wrap_queue(raw, name=name)
+        return opm.wrap_queue(raw, name=name, **options)
 
     yield make_queue
     for raw in made:
@@ -56,7 +59,8 @@ def make(context: Any) -> Iterator[Callable[..., Any]]:
 @pytest.mark.slow
 def test_both_ways(context: Any, make: Callable[..., Any], otel: Otel) -> None:
     """Items, order, time in the queue and the producer's span all get there."""
-    there, back = make("there", 2), make("back")
+    # a sentinel at one of them; at the other, None counts
+    there, back = make("there", 2, sentinel=None), make("back")
     process = context.Process(target=child.echo, args=(there, back))
     process.start()
     items = [1, "two", [3], {"four": 4}, (None,)]
@@ -73,11 +77,11 @@ def test_both_ways(context: Any, make: Callable[..., Any], otel: Otel) -> None:
     assert process.exitcode == 0
     assert kind == "InstrumentedProcessQueue"
     assert (stages["echo"]["count"], stages["echo"]["workers"]) == (5, 1)
-    assert (told["there"]["put"], told["there"]["got"]) == (0, 6)
+    assert (told["there"]["put"], told["there"]["got"]) == (0, 5)
     assert (told["back"]["put"], told["back"]["got"]) == (5, 0)
     assert (told["there"]["consumers"], told["back"]["producers"]) == (["echo"], ["echo"])
     assert 0 <= told["there"]["wait_s"]["max"] < 60
-    assert (queue_of(run, "there")["put"], queue_of(run, "there")["got"]) == (6, 0)
+    assert (queue_of(run, "there")["put"], queue_of(run, "there")["got"]) == (5, 0)
     assert queue_of(run, "there")["capacity"] == 2
     assert 0 <= queue_of(run, "back")["wait_s"]["max"] < 60
     assert queue_of(run, "there")["producers"] == ["make"]
@@ -182,6 +186,42 @@ def test_its_producers_span_gets_through(otel: Otel) -> None:
     close(q)
 
 
+def test_a_sentinel_is_known_by_type_and_equality() -> None:
+    """What comes out is a copy, in the same process too."""
+
+    class Unequal:
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError
+
+        __hash__ = None  # type: ignore[assignment]
+
+    raw = multiprocessing.get_context("spawn").Queue()
+    q = opm.wrap_queue(raw, name="q", sentinel=("the", "end"))
+    with opm.run("test", resources=False) as run:
+        for item in (("the", "end"), ["the", "end"], None):
+            q.put(item)
+        assert [q.get(timeout=10) for _ in range(3)] == [("the", "end"), ["the", "end"], None]
+    assert (queue_of(run, "q")["put"], queue_of(run, "q")["got"]) == (2, 2)
+    close(q)
+    same = ProcessProbe("q", Unequal(), lambda: None, lambda: None)
+    assert not same.is_sentinel(Unequal())
+    assert same.is_sentinel(same.sentinel)
+
+
+def test_what_was_put_before_counts_without_a_time() -> None:
+    raw = multiprocessing.get_context("spawn").Queue()
+    raw.put("before")
+    q = opm.wrap_queue(raw, name="q")
+    with opm.run("test", resources=False) as run:
+        assert q.get(timeout=10) == "before"
+    assert (queue_of(run, "q")["got"], queue_of(run, "q")["wait_s"]["max"]) == (1, None)
+    close(q)
+
+
+def test_the_default_is_no_sentinel_in_a_copy_either() -> None:
+    assert pickle.loads(pickle.dumps(NOTHING)) is NOTHING  # noqa: S301 - our own
+
+
 def test_it_is_wrapped_once() -> None:
     raw = multiprocessing.get_context("spawn").Queue()
     q = opm.wrap_queue(raw, name="q")
@@ -193,8 +233,6 @@ def test_it_is_wrapped_once() -> None:
 
 
 def test_other_queues_pickle_no_more_than_before() -> None:
-    import pickle
-
     for kind in (thread_queue.Queue, thread_queue.SimpleQueue):
         with pytest.raises(TypeError, match="cannot pickle"):
             pickle.dumps(opm.wrap_queue(kind(), name="q"))
@@ -212,8 +250,6 @@ def test_shallow_copies_of_a_wrapper_do_not_recurse() -> None:
 
 def in_child(function: Callable[[], Any]) -> Any:
     """What `function` returns in a fork of this process."""
-    import pickle
-
     read, write = os.pipe()
     pid = os.fork()
     if not pid:

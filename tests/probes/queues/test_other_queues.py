@@ -1,0 +1,358 @@
+"""Queues of other kinds: by what they have, and as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import queue as thread_queue
+import sys
+from collections import deque
+from textwrap import dedent
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._probes.queues import registry
+from tests.probes.queues.support import play, queue_of, states
+from tests.probes.queues.test_queue_numbers import waits
+from tests.stages.support import run_script
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.conftest import Clock, Results
+    from tests.stages.conftest import Otel
+
+
+class Least:
+    """No more than a put and a get."""
+
+    __slots__ = ("items",)
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+
+    def put(self, item: Any, urgent: bool = False) -> str:
+        (self.items.appendleft if urgent else self.items.append)(item)
+        return "receipt"
+
+    def get(self) -> Any:
+        return self.items.popleft()
+
+
+class Awaited(Least):
+    """The same with coroutines, and a size."""
+
+    __slots__ = ("room",)
+    maxsize = 1
+
+    async def put(self, item: Any, urgent: bool = False) -> str:  # type: ignore[override]
+        while self.full():  # noqa: ASYNC110 - the least
+            await asyncio.sleep(1)
+        return super().put(item, urgent)
+
+    async def get(self) -> Any:
+        while self.empty():  # noqa: ASYNC110 - the least
+            await asyncio.sleep(1)
+        return super().get()
+
+    def get_nowait(self) -> Any:
+        return super().get()
+
+    async def join(self) -> str:
+        return "joined"
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def empty(self) -> bool:
+        return not self.items
+
+    def full(self) -> bool:
+        return len(self.items) >= self.maxsize
+
+
+def counted(name: str = "q") -> series.QueueSeries:
+    return series.process_scope.queues[name]
+
+
+@pytest.fixture(autouse=True)
+def nothing_counted() -> None:
+    series.process_scope.queues.clear()
+
+
+def test_the_least(clock: Clock, results: Results) -> None:
+    q = opm.wrap_queue(Least(), name="q", sentinel=None)
+    assert q.put("a") == "receipt"
+    clock.advance(1)
+    assert q.put(item="b", urgent=True) == "receipt"
+    clock.advance(2)
+    q.put(urgent=True, item=None)
+    assert [q.get(), q.get(), q.get()] == [None, "b", "a"]
+    with pytest.raises(IndexError):
+        q.get()
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'item'"):
+        q.put()  # type: ignore[call-arg]
+    for name in ("put_nowait", "get_nowait", "join", "qsize", "__len__"):
+        assert not hasattr(q, name)
+    assert (counted().put, counted().got) == (2, 2)
+    assert waits(results) == [2.0, 3.0]
+    assert "q" not in registry.sizes()
+
+
+def test_coroutines(clock: Clock, otel: Otel, make_run: Callable[[], opm.Run]) -> None:
+    async def main() -> None:
+        q = opm.wrap_queue(Awaited(), name="q")
+        assert inspect.iscoroutinefunction(q.put) or sys.version_info < (3, 12)
+        assert len(q) == 0
+
+        async def make() -> None:
+            for item in ("a", "b"):
+                async with opm.stage("make"):
+                    assert await asyncio.wait_for(q.put(item), 60) == "receipt"
+
+        async def use() -> None:
+            await asyncio.sleep(4)
+            for _ in range(2):
+                async with opm.stage("use"):
+                    await q.get()
+            q.items.append("raw")
+            assert q.get_nowait() == "raw"
+            assert await q.join() == "joined"
+
+        await asyncio.gather(make(), use())
+
+    with make_run() as run:
+        play(clock, main())
+    found = queue_of(run, "q")
+    assert (found["put"], found["got"], found["capacity"], found["depth_peak"]) == (2, 3, 1, 1)
+    assert (found["put_blocked_s"], found["get_waited_s"]) == (4.0, 1.0)
+    assert states(run, "make") == (0.0, 0.0, 4.0)
+    assert found["wait_s"]["max"] == 4.0
+    assert [len(span.links) for span in otel.spans() if span.name == "use"] == [1, 1]
+
+
+@pytest.mark.parametrize(("missing", "named"), [("put", "has no put$"), ("get", "has no get$")])
+def test_what_is_missing_is_named(missing: str, named: str) -> None:
+    kind = type("Half", (), dict.fromkeys({"put", "get"} - {missing}, print))
+    with pytest.raises(TypeError, match=f"queue must have put and get, or .*Half {named}"):
+        opm.wrap_queue(kind(), name="q")
+
+
+class Talkative(thread_queue.Queue[Any]):
+    """A subclass with a put and a get of its own, and more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Any] = []
+
+    def put(self, item: Any, *more: Any, note: str = "") -> None:  # type: ignore[override]
+        self.calls.append((item, note))
+        super().put(item, *more)
+
+    def get(self, *more: Any) -> Any:
+        self.calls.append("get")
+        return super().get(*more)
+
+    def put_many(self, *items: Any) -> None:
+        for item in items:
+            self.put(item)
+
+    def __len__(self) -> int:
+        return self.qsize()
+
+    def __contains__(self, item: Any) -> bool:
+        return item in self.queue
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.qsize():
+            yield self.get()
+
+
+def test_a_subclass_with_its_own_ways(clock: Clock, otel: Otel) -> None:
+    q = opm.wrap_queue(Talkative(), name="q")
+    with opm.stage("make"):
+        q.put(1, note="first")
+    clock.advance(1)
+    q.put_many(2, 3)
+    assert (len(q), bool(q), 3 in q, 4 in q) == (3, True, True, False)
+    with opm.stage("use"):
+        assert list(q) == [1, 2, 3]
+    assert q.calls == [(1, "first"), (2, ""), (3, ""), "get", "get", "get"]
+    assert not q
+    assert (counted().put, counted().got, counted().depth_peak) == (3, 3, 3)
+    assert counted().waits == [1.0, 0.0, 0.0]
+    assert counted().consumers == {"use": None}
+    assert len(otel.span("use").links) == 1
+
+
+class Elsewhere(thread_queue.Queue[Any]):
+    """A subclass that keeps its items somewhere else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[Any] = []
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        self.items.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        return self.items.pop()
+
+
+def test_a_subclass_that_keeps_its_items_elsewhere(results: Results) -> None:
+    q = opm.wrap_queue(Elsewhere(), name="q", sentinel=None)
+    for item in (1, None, 2):
+        q.put(item)
+    assert [q.get() for _ in range(3)] == [2, None, 1]
+    assert (counted().put, counted().got, waits(results)) == (2, 2, [])
+
+
+def test_an_object_in_the_queue_twice(clock: Clock, results: Results) -> None:
+    """Around put and get nobody sees the order in which they got in."""
+    q: Any = opm.wrap_queue(thread_queue.SimpleQueue(), name="q")
+    for item in (1, 1, 2):
+        q.put(item)
+        clock.advance(1)
+    for _ in range(3):
+        q.get()
+    q.put(1)
+    clock.advance(5)
+    q.get()
+    assert waits(results) == [1.0, 5.0]
+
+
+def test_what_was_in_before_or_got_in_by_a_raw_reference(clock: Clock, results: Results) -> None:
+    raw: Any = thread_queue.SimpleQueue()
+    raw.put(1)
+    q: Any = opm.wrap_queue(raw, name="q")
+    q.put(1)
+    clock.advance(1)
+    assert [q.get(), q.get()] == [1, 1]
+    assert waits(results) == []
+    q.put(1)
+    raw.put(1)
+    clock.advance(1)
+    assert [q.get(), q.get()] == [1, 1]
+    assert waits(results) == []
+    q.put(1)
+    clock.advance(4)
+    assert q.get() == 1
+    assert waits(results) == [4.0]
+
+
+def test_what_left_by_a_raw_reference_is_released(clock: Clock, results: Results) -> None:
+    raw: Any = thread_queue.SimpleQueue()
+    q: Any = opm.wrap_queue(raw, name="q")
+    for _ in range(100):
+        q.put(object())
+        raw.get()
+    assert len(q._opm_probe._entries) < 3
+    item = object()
+    q.put(item)
+    clock.advance(1)
+    assert q.get() is item
+    q.put(item)
+    clock.advance(2)
+    assert q.get() is item
+    assert waits(results)[-1] == 2.0
+
+
+def test_a_put_that_fails_leaves_no_stamp(clock: Clock, results: Results) -> None:
+    class Full(Least):
+        full = True
+
+        def put(self, item: Any, urgent: bool = False) -> str:
+            if self.full:
+                raise thread_queue.Full
+            return super().put(item, urgent)
+
+    q = opm.wrap_queue(Full(), name="q")
+    with pytest.raises(thread_queue.Full):
+        q.put("a")
+    clock.advance(1)
+    Full.full = False
+    q.put("a")
+    clock.advance(2)
+    assert q.get() == "a"
+    assert (counted().put, counted().got, waits(results)) == (1, 1, [2.0])
+
+
+GEVENT = """
+    from gevent import monkey
+    {patch}
+    import queue
+
+    import gevent
+    import gevent.queue
+
+    import otel_pipeline_metrics as opm
+    from otel_pipeline_metrics._core import clock, errors
+
+    errors.raise_faults = True
+    opm.configure(exporter="none", console=False)
+    time = [0.0]
+    clock.now = lambda: time[0]
+    kinds = [gevent.queue.Queue, gevent.queue.LifoQueue, gevent.queue.PriorityQueue,
+             gevent.queue.SimpleQueue, gevent.queue.JoinableQueue, {more}]
+    for kind in kinds:
+        q = opm.wrap_queue(kind(2), name="q", sentinel=StopIteration)
+        assert isinstance(q, kind)
+        got = []
+
+        def make():
+            for n in range(3):
+                with opm.stage("make"):
+                    time[0] += 1
+                q.put(1000 + n)
+            gevent.sleep(0)
+            time[0] += 8
+            q.put(1003)
+
+        def use():
+            for n in range(4):
+                got.append(q.get())
+                with opm.stage("use"):
+                    pass
+
+        with opm.run("r", resources=False) as run:
+            # two at 1 and 2, the third waits for room from 3 on, until 7
+            making = gevent.spawn(make)
+            gevent.sleep(0)
+            time[0] += 4
+            # and the fourth comes at 15, when it is waited for
+            gevent.joinall([making, gevent.spawn(use)], raise_error=True)
+        assert sorted(got) == [1000, 1001, 1002, 1003], got
+        (found,) = run.report.queues
+        assert (found["put"], found["got"], found["capacity"]) == (4, 4, 2), found
+        assert (found["put_blocked_s"], found["get_waited_s"]) == (4.0, 8.0), found
+        assert found["wait_s"]["avg"] * 4 == (7 - 1) + (7 - 2), found
+        assert (found["producers"], found["consumers"]) == (["make"], ["use"]), found
+        blocked = [s["time_s"]["blocked"] for s in run.report.stages]
+        assert blocked == [4.0, 0.0], blocked
+
+    q = opm.wrap_queue(gevent.queue.Channel(), name="channel")
+    gevent.spawn(lambda: [q.put(n) for n in range(3)])
+    with opm.run("r", resources=False) as run:
+        assert [q.get() for _ in range(3)] == [0, 1, 2]
+    assert run.report.queues[0]["got"] == 3
+
+    q = opm.wrap_queue(gevent.queue.Queue(items=[1, 2]), name="items", sentinel=StopIteration)
+    assert (len(q), bool(q), q.peek()) == (2, True, 1)
+    q.put(StopIteration)
+    with opm.run("r", resources=False) as run:
+        assert [item for item in q] == [1, 2]
+    assert run.report.queues[0]["got"] == 2
+    print("well")
+"""
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_gevent(patched: bool, tmp_path: Path) -> None:
+    patch = "monkey.patch_all()" if patched else ""
+    more = "queue.Queue, queue.LifoQueue, queue.PriorityQueue, queue.SimpleQueue" if patched else ""
+    found = run_script(dedent(GEVENT).format(patch=patch, more=more), tmp_path / "program.py")
+    assert found.stdout == "well\n", found.stderr
