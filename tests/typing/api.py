@@ -6,6 +6,8 @@ Every form of the decorator keeps the function's signature, and a context manage
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -243,6 +245,33 @@ opm.wrap_executor([])  # type: ignore[type-var]
 
 async def propagated() -> None:
     assert_type(await opm.propagate(bare_coroutine)(1), str)
+
+
+# queues
+
+
+class SendStream: ...
+
+
+class ReceiveStream: ...
+
+
+class Pair(tuple[SendStream, ReceiveStream]):
+    """As the one that anyio's `create_memory_object_stream` returns."""
+
+
+assert_type(opm.wrap_queue(asyncio.Queue[int](), name="q"), asyncio.Queue[int])
+assert_type(opm.wrap_queue(queue.Queue[str](8), name="q", sentinel=None), queue.Queue[str])
+assert_type(
+    opm.wrap_queue((SendStream(), ReceiveStream()), name="q"), tuple[SendStream, ReceiveStream]
+)
+assert_type(
+    opm.wrap_queue(Pair((SendStream(), ReceiveStream())), name="q", sentinel=""),
+    tuple[SendStream, ReceiveStream],
+)
+opm.wrap_queue(queue.Queue[str]())  # type: ignore[call-overload]
+opm.wrap_queue(queue.Queue[str](), "q")  # type: ignore[call-overload]
+opm.wrap_queue(queue.Queue[str](), name=1)  # type: ignore[call-overload]
 
 
 # bad input
