@@ -74,10 +74,6 @@ class AroundProbe(Probe):
         """Keep a stamp for an item that is about to be put."""
         with self._lock:
             self._in_progress += 1
-            size = self.depth()
-            self._compare(size)
-            if size == 0 and self._in_progress == 1:
-                self._unknown = 0
             self._stamped += 1
             found = self._entries.get(id(item))
             if found is None:
@@ -88,12 +84,16 @@ class AroundProbe(Probe):
                 found.pair = False
             return found
 
-    def entered(self, entry: _Entry, now: float) -> None:
-        """Say when an item got in whose put has waited."""
+    def entered(self, entry: _Entry, now: float, size: int | None) -> None:
+        """Note the end of a put, and with it when the item got in if that is not known yet."""
         with self._lock:
             self._in_progress -= 1
             if entry.put_at is None:
                 entry.put_at = now
+            self._compare(size)
+            if size is not None and size <= 1 and not self._in_progress:
+                # there is nothing in it but this item, if that
+                self._unknown = 0
 
     def withdraw(self, entry: _Entry) -> bool:
         """Take back the stamp of an item that did not get in; False if somebody has got it."""
@@ -187,11 +187,11 @@ class PutAround:
         try:
             if kind is not None and probe.withdraw(entry):
                 return
-            now = clock.now()
+            now, size = clock.now(), probe.depth()
             if kind is None:
-                probe.entered(entry, now)
+                probe.entered(entry, now, size)
             if not probe.is_sentinel(self._item):
-                probe.count_put(now, probe.depth() or 0)
+                probe.count_put(now, size or 0)
         except Exception:  # the item is in, whatever we make of it
             errors.log_internal_error("after putting into a queue")
 

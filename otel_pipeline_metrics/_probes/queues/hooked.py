@@ -123,7 +123,7 @@ def _stamps_for(
 
 def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None]:
     probe, stamps, here, size_of = parts
-    sentinel = probe.sentinel
+    sentinel, add = probe.sentinel, stamps.add
 
     def put(item: Any) -> None:
         queue = here()
@@ -133,10 +133,10 @@ def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None
             if call is not None and call.item is item and call.probe is probe:
                 producer, call.seen = call.producer, True
             if item is sentinel:
-                stamps.add((item, None, None), size)
+                add((item, None, None), size)
             else:
                 now = clock.now()
-                stamps.add((item, now, producer), size)
+                add((item, now, producer), size)
                 probe.count_put(now, size)
         except Exception as error:  # the item is in, whatever we make of it
             probe.failed(error)
@@ -146,13 +146,13 @@ def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None
 
 def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Callable[[], Any]:
     probe, stamps, here, size_of = parts
-    sentinel = probe.sentinel
+    sentinel, take_stamp = probe.sentinel, stamps.take
 
     def get() -> Any:
         queue = here()
         item = take(queue)
         try:
-            stamp, call = stamps.take(item, size_of(queue)), getting.get()
+            stamp, call = take_stamp(item, size_of(queue)), getting.get()
             mine = call is not None and call.probe is probe
             if mine:
                 call.seen = True  # type: ignore[union-attr]

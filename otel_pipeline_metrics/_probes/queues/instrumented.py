@@ -140,7 +140,13 @@ class InstrumentedAsyncQueue(Instrumented):
         queue, probe = self._opm_queue, self._opm_probe
         producer = probe.producer(item, worker)
         if not queue.full():
-            self._opm_put_nowait(item, producer)
+            if producer is not None:
+                self._opm_put_nowait(item, producer)
+                return
+            # what that does, without one more call
+            queue.put_nowait(item)
+            if probe.chores:
+                probe.do_chores()
             return
         with QueueWait(probe, "blocked", worker), Put(probe, item, producer):
             await queue.put(item)

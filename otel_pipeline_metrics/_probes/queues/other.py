@@ -36,7 +36,7 @@ class InstrumentedOther(Instrumented):
         """Tell whether a put or get may have to wait, as far as the queue can tell."""
         ask = getattr(self._opm_queue, method, None)
         try:
-            return not callable(ask) or bool(ask())
+            return not callable(ask) or inspect.iscoroutinefunction(ask) or bool(ask())
         except Exception:  # the queue's own, which is not in our way
             return True
 
@@ -179,19 +179,32 @@ def missing(queue: Any) -> list[str]:
     return [name for name in ("put", "get") if not callable(getattr(queue, name, None))]
 
 
-def stand_in_class(queue: Any) -> type[InstrumentedOther]:
-    """Return the class of the stand-in for a queue with a put and get of unknown ways."""
+def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrumented]:
+    """Return the class of a queue's stand-in, with the special methods that the queue has.
+
+    Args:
+        queue: that it stands in for.
+        base: a class that fits its put and get; None where they are of unknown ways.
+    """
     cls = type(queue)
     found = _classes.get(cls)
     if found is None:
-        found = _classes[cls] = type("InstrumentedOther", (InstrumentedOther,), _namespace(cls))
+        made = _special_methods(cls)
+        if base is None:
+            found = type("InstrumentedOther", (InstrumentedOther,), {**_ways(cls), **made})
+        elif made:
+            found = type(base.__name__, (base,), {"__slots__": (), **made})
+        else:
+            found = base
+        _classes[cls] = found
     return found
 
 
-_classes: weakref.WeakKeyDictionary[type, type[InstrumentedOther]] = weakref.WeakKeyDictionary()
+# making a class takes longer than all the rest of wrapping a queue
+_classes: weakref.WeakKeyDictionary[type, type[Instrumented]] = weakref.WeakKeyDictionary()
 
 
-def _namespace(cls: Any) -> dict[str, Any]:
+def _ways(cls: Any) -> dict[str, Any]:
     made: dict[str, Any] = {"__slots__": ()}
     for method, plain, awaited, hint in (
         ("put", _put, _async_put, "full"),
@@ -204,10 +217,10 @@ def _namespace(cls: Any) -> dict[str, Any]:
             made[now] = plain(now, None)
     if callable(getattr(cls, "join", None)):
         made["join"] = _asked(_run_join) if inspect.iscoroutinefunction(cls.join) else _join
-    return {**made, **special_methods(cls)}
+    return made
 
 
-def special_methods(cls: Any) -> dict[str, Any]:
+def _special_methods(cls: Any) -> dict[str, Any]:
     """Return what Python looks up on the class alone, so that no `__getattr__` forwards it."""
     made: dict[str, Any] = {}
     for name in (*_FORWARDED, *_ITERATION):
@@ -248,17 +261,22 @@ def around_probe(queue: Any, name: str, sentinel: object) -> AroundProbe:
     return AroundProbe(
         name,
         sentinel,
-        functools.partial(_depth, queue),
+        _size(queue),
         functools.partial(_capacity, queue),
         never_waits=is_simple(queue),
     )
 
 
-def _depth(queue: Any) -> int | None:
+def _size(queue: Any) -> Callable[[], int | None]:
     for ask in ("qsize", "__len__"):
-        found = getattr(queue, ask, None)
-        if callable(found):
-            return int(found())
+        found: Any = getattr(queue, ask, None)
+        if callable(found) and not inspect.iscoroutinefunction(found):
+            size: Callable[[], int | None] = found
+            return size
+    return _unknown
+
+
+def _unknown() -> None:
     return None
 
 

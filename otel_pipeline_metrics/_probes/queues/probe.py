@@ -171,8 +171,8 @@ class Probe:
         """Return how many items are in the queue; None where nobody can tell."""
         try:
             return self._size()
-        except (NotImplementedError, OSError, ValueError):
-            return None  # multiprocessing's on macOS, or a closed one
+        except Exception:  # the queue's own: multiprocessing's on macOS, a closed one, any
+            return None
 
     def capacity(self) -> int | None:
         """Return how many items it holds at most; None if that is unbounded or unknown."""
@@ -326,7 +326,7 @@ def requesting_worker() -> Worker | None:
     try:
         if hooks.workers is None:
             accounting.watch()
-        return accounting.current_worker(waits=True)
+        return accounting.worker_at_queue()
     except Exception:  # an internal error must not keep anyone from a queue
         errors.log_internal_error("asking a queue")
         return None

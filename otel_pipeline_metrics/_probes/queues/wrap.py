@@ -122,8 +122,8 @@ def _class_for(queue: Any) -> type[Instrumented]:
             (thread_queue.Queue, InstrumentedThreadQueue),
         ):
             if isinstance(queue, stock) and not _has_own_ways(queue, stock):
-                return ours
-    return other.stand_in_class(queue)
+                return other.stand_in_class(queue, ours)
+    return other.stand_in_class(queue, None)
 
 
 def _unknown(queue: Any) -> TypeError:

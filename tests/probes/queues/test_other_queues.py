@@ -189,6 +189,23 @@ def test_a_subclass_with_its_own_ways(clock: Clock, otel: Otel) -> None:
     assert len(otel.span("use").links) == 1
 
 
+class Sized(asyncio.Queue[Any]):
+    """A subclass with asyncio's own put and get, and more."""
+
+    def __len__(self) -> int:
+        return self.qsize()
+
+
+def test_a_subclass_with_a_length() -> None:
+    q, other = (opm.wrap_queue(Sized(), name="q") for _ in range(2))
+    assert (len(q), bool(q)) == (0, False)
+    q.put_nowait(1)
+    assert (len(q), bool(q), len(other)) == (1, True, 0)
+    assert type(q) is type(other)
+    with pytest.raises(TypeError, match="has no len"):
+        len(opm.wrap_queue(asyncio.Queue(), name="q"))  # type: ignore[arg-type]
+
+
 class Elsewhere(thread_queue.Queue[Any]):
     """A subclass that keeps its items somewhere else."""
 
