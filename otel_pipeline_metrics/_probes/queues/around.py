@@ -38,7 +38,15 @@ class _Entry:
 class AroundProbe(Probe):
     """Counts at a queue around its put and get; its stamps belong to items by identity."""
 
-    __slots__ = ("_entries", "_in_progress", "_lock", "_never_waits", "_stamped", "_unknown")
+    __slots__ = (
+        "_entries",
+        "_in_progress",
+        "_lock",
+        "_never_waits",
+        "_shared",
+        "_stamped",
+        "_unknown",
+    )
 
     def __init__(
         self,
@@ -48,19 +56,23 @@ class AroundProbe(Probe):
         capacity: Callable[[], int | None],
         *,
         never_waits: bool = False,
+        shared: bool = False,
     ) -> None:
         super().__init__(name, sentinel, size, capacity)
         # An item whose put may wait gets in at some time before the end of the put. Who gets it
         # before that end gets it without a time.
         self._never_waits = never_waits
+        # Other processes put and get unseen, and an object that comes back may be an equal one
+        # of theirs: small numbers are one object everywhere.
+        self._shared = shared
         # A signal handler or a destructor may put while this thread is in here.
         self._lock = threading.RLock()
         self._entries: dict[int, _Entry] = {}
         self._stamped = 0
         self._in_progress = 0
         """Puts and gets: their items may be in the queue or not."""
-        self._unknown = self.depth() or 0
-        """Items in the queue that may have no stamp."""
+        self._unknown = 0
+        """Items in the queue without a stamp, as far as its size has told."""
 
     def put_around(self, item: Any, worker: Worker | None = None) -> PutAround:
         """Return what a put is made within."""
@@ -125,7 +137,7 @@ class AroundProbe(Probe):
             else:
                 self._drop_one(found)
             self._compare(self.depth())
-            if found is None or self._unknown or not found.pair:
+            if found is None or self._unknown or not found.pair or self._shared:
                 return None
             return item, found.put_at, found.producer
 
@@ -168,11 +180,6 @@ class PutAround:
         except Exception:  # the item goes its way without its time
             errors.log_internal_error("the time of a put")
         return self
-
-    def gets_in(self, now: float | None) -> None:
-        """Say when the item gets in unless the put waits; None if that is unknown after all."""
-        if self._entry is not None:
-            self._entry.put_at = now
 
     def __exit__(
         self,

@@ -171,7 +171,12 @@ def _asked(run: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
 
 def is_simple(queue: Any) -> bool:
     """Tell whether this is C's `SimpleQueue`, and not what gevent puts in its place."""
-    return any(cls.__module__ == "_queue" for cls in type(queue).__mro__)
+    return _is_from(queue, "_queue")
+
+
+def _is_from(queue: Any, module: str) -> bool:
+    """Tell whether a class of an object is from a module, which need not be imported for that."""
+    return any(cls.__module__ == module for cls in type(queue).__mro__)
 
 
 def missing(queue: Any) -> list[str]:
@@ -264,6 +269,7 @@ def around_probe(queue: Any, name: str, sentinel: object) -> AroundProbe:
         _size(queue),
         functools.partial(_capacity, queue),
         never_waits=is_simple(queue),
+        shared=_is_from(queue, "multiprocessing.managers"),
     )
 
 

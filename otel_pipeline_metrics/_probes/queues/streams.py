@@ -11,7 +11,6 @@ import math
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._probes.queues.around import AroundProbe
 from otel_pipeline_metrics._probes.queues.instrumented import Instrumented, coroutine_function
 from otel_pipeline_metrics._probes.queues.probe import QueueWait, requesting_worker
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
     from types import TracebackType
 
-    from otel_pipeline_metrics._probes.queues.around import PutAround
     from otel_pipeline_metrics._stages.workers.worker import Worker
 
 
@@ -99,9 +97,9 @@ class InstrumentedSendStream(_Stream):
 
     async def _opm_send(self, item: Any, worker: Worker | None) -> None:
         probe = self._opm_probe
-        with probe.put_around(item, worker) as put:
+        with probe.put_around(item, worker):
             sending = self._opm_queue.send(item)
-            await _noticing_wait(sending, QueueWait(probe, "blocked", worker), put)
+            await _noticing_wait(sending, QueueWait(probe, "blocked", worker))
 
     def send_nowait(self, item: Any) -> None:
         """As the wrapped stream's."""
@@ -123,7 +121,7 @@ class InstrumentedReceiveStream(_Stream):
         probe = self._opm_probe
         with probe.get_around(worker) as get:
             receiving = self._opm_queue.receive()
-            item = await _noticing_wait(receiving, QueueWait(probe, "idle", worker), None)
+            item = await _noticing_wait(receiving, QueueWait(probe, "idle", worker))
             return get.got(item)
 
     def receive_nowait(self) -> Any:
@@ -142,9 +140,7 @@ class InstrumentedReceiveStream(_Stream):
 
 
 @types.coroutine
-def _noticing_wait(
-    running: Coroutine[Any, Any, Any], wait: QueueWait, put: PutAround | None
-) -> Generator[Any, Any, Any]:
+def _noticing_wait(running: Coroutine[Any, Any, Any], wait: QueueWait) -> Generator[Any, Any, Any]:
     """Run a send or receive as `await` does, and notice when it begins to wait.
 
     Each has a checkpoint first: the other tasks have their turn, and what it finds afterwards
@@ -154,16 +150,12 @@ def _noticing_wait(
     resume, argument = running.send, None
     try:
         while True:
-            if put is not None and suspensions == 1:
-                put.gets_in(_now())
             try:
                 wanted = resume(argument)
             except StopIteration as stop:
                 return stop.value
             suspensions += 1
             if suspensions == 2:
-                if put is not None:
-                    put.gets_in(None)
                 wait.__enter__()
             try:
                 argument = yield wanted
@@ -176,14 +168,6 @@ def _noticing_wait(
     finally:
         if suspensions > 1:
             wait.__exit__(None, None, None)
-
-
-def _now() -> float | None:
-    try:
-        return clock.now()
-    except Exception:
-        errors.log_internal_error("the time of a put")
-        return None
 
 
 def _depth(statistics: Callable[[], Any]) -> int:

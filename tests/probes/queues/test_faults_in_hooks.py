@@ -17,6 +17,8 @@ from tests.probes.queues.test_faults_at_queues import broken
 from tests.probes.queues.test_stamps import KINDS, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.stages.conftest import Otel
 
 
@@ -79,23 +81,76 @@ def test_cancelled_or_interrupted_in_a_put(kind: Any, monkeypatch: pytest.Monkey
     assert (counted().put, counted().got) == (1, 2)
 
 
-def test_a_producer_is_handed_over_to_its_own_put_alone(otel: Otel) -> None:
-    """An item whose comparison puts another one on the way."""
-    other: Any = thread_queue.Queue()
-    opm.wrap_queue(other, name="other")
+class Chatty:
+    """Uses another queue whenever it is compared."""
 
-    class Chatty:
-        def __lt__(self, _: Any) -> bool:
-            other.put(self)
-            return True
+    def __init__(self, use: Callable[[Any], Any]) -> None:
+        self.use = use
 
+    def __lt__(self, _: Any) -> bool:
+        self.use(self)
+        return True
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_put_within_a_put(wrapped: bool, otel: Otel) -> None:
+    """Each has its own producer, and a put by a raw reference has none."""
+    raw: Any = thread_queue.Queue()
+    other = opm.wrap_queue(raw, name="other")
     q: Any = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
     with opm.stage("make"):
-        q.put(Chatty())
-        q.put(Chatty())
+        for _ in range(2):
+            q.put(Chatty((other if wrapped else raw).put))
     with opm.stage("use"):
         q.get()
         q.get()
+    with opm.stage("use other"):
+        other.get()
     assert len(otel.span("use").links) == 2
-    assert counted("other").put == 1
+    assert len(otel.span("use other").links) == wrapped
     assert probe.putting.get() is probe.getting.get() is None
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_get_within_a_get(wrapped: bool, otel: Otel) -> None:
+    raw: Any = thread_queue.Queue()
+    other: Any = opm.wrap_queue(raw, name="other")
+    q: Any = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
+    items = [Chatty(lambda _: None) for _ in range(3)]
+    with opm.stage("make"):
+        other.put(1)
+        q.put(items[0])
+    with opm.stage("make more"):
+        q.put(items[1])
+    q._opm_queue.put(items[2])
+    get = (other if wrapped else raw).get_nowait
+    for item in items:
+        item.use = lambda _: None if raw.empty() else get()
+    names = []
+    for n in range(3):
+        with opm.stage(f"use {n}"):
+            q.get()
+        links = [dict(link.attributes or {}) for link in otel.span(f"use {n}").links]
+        names.append([link["pipeline.queue.name"] for link in links])
+    # the item that was put by a raw reference has no link, whoever was got from meanwhile
+    assert sorted(name for found in names for name in found) == ["other"] * wrapped + ["q", "q"]
+    assert raw.empty()
+
+
+class Escorted(thread_queue.Queue[Any]):
+    """A subclass that puts an item of its own before each."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        super().put("before", block, timeout)
+        super().put(item, block, timeout)
+
+
+def test_what_a_subclass_puts_by_itself_has_no_producer(otel: Otel) -> None:
+    q = opm.wrap_queue(Escorted(), name="q")
+    with opm.stage("make"):
+        q.put("item")
+    for name in ("first", "second"):
+        with opm.stage(name):
+            q.get()
+    assert (len(otel.span("first").links), len(otel.span("second").links)) == (0, 1)
+    assert (counted().put, counted().got) == (2, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import multiprocessing
 import queue as thread_queue
 import sys
 from collections import deque
@@ -296,6 +297,66 @@ def test_a_put_that_fails_leaves_no_stamp(clock: Clock, results: Results) -> Non
     clock.advance(2)
     assert q.get() == "a"
     assert (counted().put, counted().got, waits(results)) == (1, 1, [2.0])
+
+
+class Meddling(Least):
+    """Its items are got before its put returns."""
+
+    __slots__ = ("fails", "got", "wrapped")
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__()
+        self.fails = fails
+
+    def put(self, item: Any, urgent: bool = False) -> str:
+        super().put(item)
+        assert self.wrapped.get() == item
+        if self.fails:
+            raise RuntimeError
+        return "receipt"
+
+
+def test_an_item_that_is_got_before_its_put_has_returned(clock: Clock, results: Results) -> None:
+    """Who may have waited until then got it in at a time that nobody knows."""
+    raw = Meddling()
+    raw.wrapped = q = opm.wrap_queue(raw, name="q")
+    q.put("a")
+    assert (counted().put, counted().got, waits(results)) == (1, 1, [])
+
+
+def test_a_put_that_fails_after_its_item_was_got() -> None:
+    """As that of a stream's sender that is cancelled too late."""
+    raw = Meddling(fails=True)
+    raw.wrapped = q = opm.wrap_queue(raw, name="q")
+    with pytest.raises(RuntimeError):
+        q.put("a")
+    assert (counted().put, counted().got) == (1, 1)
+
+
+def test_a_put_that_never_waits_is_timed_at_its_beginning(clock: Clock, results: Results) -> None:
+    class Simple(thread_queue.SimpleQueue[Any]):
+        wrapped: Any
+
+        def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+            super().put(item)
+            assert self.wrapped.get() == item
+
+    raw = Simple()
+    raw.wrapped = q = opm.wrap_queue(raw, name="q")
+    q.put("a")
+    assert (counted().put, counted().got, waits(results)) == (1, 1, [0.0])
+
+
+@pytest.mark.slow
+def test_a_managers_queue_is_timed_by_nobody() -> None:
+    """Every process puts into it, and small numbers are one object everywhere."""
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        q: Any = opm.wrap_queue(manager.Queue(2), name="q")
+        q.put(1)
+        q.put([1])
+        assert [q.get(), q.get(timeout=10)] == [1, [1]]
+        assert (counted().put, counted().got, counted().depth_peak) == (2, 2, 2)
+        assert counted().waits == []
 
 
 GEVENT = """

@@ -203,6 +203,7 @@ def test_a_sentinel_is_known_by_type_and_equality() -> None:
         assert [q.get(timeout=10) for _ in range(3)] == [("the", "end"), ["the", "end"], None]
     assert (queue_of(run, "q")["put"], queue_of(run, "q")["got"]) == (2, 2)
     close(q)
+    assert not ProcessProbe("q", 1, lambda: None, lambda: None).is_sentinel(True)
     same = ProcessProbe("q", Unequal(), lambda: None, lambda: None)
     assert not same.is_sentinel(Unequal())
     assert same.is_sentinel(same.sentinel)

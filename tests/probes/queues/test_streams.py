@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -262,6 +263,27 @@ def test_capacity_and_depth(play: Any) -> None:
             del send, receive
             gc.collect()
             assert registry.sizes() == {}
+
+    play(main)
+
+
+def test_an_end_lives_no_longer_than_it_is_used(play: Any) -> None:
+    """The clones of one end count without it."""
+
+    async def main() -> None:
+        send, receive = anyio.create_memory_object_stream[int](1)
+        dead = [weakref.ref(send), weakref.ref(receive)]
+        sending, receiving = opm.wrap_queue((send, receive), name="q")
+        cloned = sending.clone()
+        with send, receive:
+            del send, receive
+        sending.close()
+        receiving.close()
+        del sending, receiving
+        gc.collect()
+        assert [ref() for ref in dead] == [None, None]
+        assert registry.sizes() == {"q": 0}
+        cloned.close()
 
     play(main)
 
