@@ -99,6 +99,8 @@ def test_a_put_within_a_put(wrapped: bool, otel: Otel) -> None:
     other = opm.wrap_queue(raw, name="other")
     q: Any = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
     with opm.stage("make"):
+        other.put("first")
+        other.get()
         for _ in range(2):
             q.put(Chatty((other if wrapped else raw).put))
     with opm.stage("use"):
@@ -116,25 +118,27 @@ def test_a_get_within_a_get(wrapped: bool, otel: Otel) -> None:
     raw: Any = thread_queue.Queue()
     other: Any = opm.wrap_queue(raw, name="other")
     q: Any = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
-    items = [Chatty(lambda _: None) for _ in range(3)]
+    items = [Chatty(lambda _: None) for _ in range(6)]
     with opm.stage("make"):
-        other.put(1)
-        q.put(items[0])
-    with opm.stage("make more"):
-        q.put(items[1])
-    q._opm_queue.put(items[2])
+        for n in range(9):
+            other.put(n)
+        for item in items[1:]:
+            q.put(item)
+    q._opm_queue.put(items[0])
     get = (other if wrapped else raw).get_nowait
     for item in items:
         item.use = lambda _: None if raw.empty() else get()
     names = []
-    for n in range(3):
+    for n in range(6):
         with opm.stage(f"use {n}"):
             q.get()
         links = [dict(link.attributes or {}) for link in otel.span(f"use {n}").links]
         names.append([link["pipeline.queue.name"] for link in links])
     # the item that was put by a raw reference has no link, whoever was got from meanwhile
-    assert sorted(name for found in names for name in found) == ["other"] * wrapped + ["q", "q"]
-    assert raw.empty()
+    gone = 9 - raw.qsize()
+    assert gone > 1
+    expected = ["other"] * (gone if wrapped else 0) + ["q"] * 5
+    assert expected == sorted(name for found in names for name in found)
 
 
 class Escorted(thread_queue.Queue[Any]):
