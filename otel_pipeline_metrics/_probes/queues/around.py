@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.queues.probe import Probe
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class AroundProbe(Probe):
         self._shared = shared
         # A signal handler or a destructor may put while this thread is in here.
         self._lock = threading.RLock()
+        forking.watch(self)
         self._entries: dict[int, _Entry] = {}
         self._stamped = 0
         self._in_progress = 0
@@ -158,6 +160,11 @@ class AroundProbe(Probe):
             self._unknown = size + self._in_progress
         elif size > self._stamped + self._unknown:
             self._unknown = size - self._stamped
+
+    def after_fork(self) -> None:
+        """Go on in a forked child, without the threads that were in here."""
+        self._lock = threading.RLock()
+        self._in_progress = 0
 
 
 class PutAround:

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import queue as thread_queue
+import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -351,6 +352,32 @@ def test_a_stage_that_a_fork_ends_twice(clock: Clock) -> None:
     os.waitpid(pid, 0)
     sums.extend(times())
     assert sums == [(6.0, 0.0, 0.0)]
+
+
+@needs_fork
+def test_a_fork_while_another_thread_is_at_the_stamps() -> None:
+    """C's queue has no lock that a child could find locked, so the wrapped one has none either."""
+    q: Any = opm.wrap_queue(thread_queue.SimpleQueue(), name="q")
+    locked, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with q._opm_probe._lock:
+            locked.set()
+            over.wait(60)
+
+    def in_the_child() -> Any:
+        signal.alarm(30)
+        q.put("item")
+        return q.get()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait(60)
+    try:
+        assert in_child(in_the_child) == "item"
+    finally:
+        over.set()
+        thread.join()
 
 
 @needs_fork
