@@ -59,7 +59,7 @@ class InstrumentedSimpleQueue(InstrumentedOther):
         """As the wrapped queue's."""
         queue, probe = self._opm_queue, self._opm_probe
         with probe.get_around() as get:
-            if not block or not may_block(timeout):
+            if not block or (timeout is not None and not may_block(timeout)):
                 return get.got(queue.get(block, timeout))
             try:
                 item = queue.get(False)
