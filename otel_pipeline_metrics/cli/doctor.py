@@ -252,14 +252,15 @@ def _spool(asked: _Asked) -> Iterator[Finding]:
     if found is None:
         yield Finding("note", "spool", "off: what the collector does not take is dropped, counted")
         return
-    source = "argument spool" if asked.config.spool is not None else spool.ENVIRONMENT_VARIABLE
+    variable = environment_variables.OTEL_PIPELINE_METRICS_SPOOL
+    source = "argument spool" if asked.config.spool is not None else variable
     limits = f"at most {found.max_bytes:,} bytes and {found.max_age_s / 3600:g} h"
     yield Finding("note", "spool", f"{found.directory} ({source}), {limits}")
     reason = spool.why_unusable(found.directory)
     if reason is not None:
         yield Finding("problem", "spool", f"{found.directory} cannot be used: {reason}")
         return
-    parcels = spool.Spool(*found).parcels()
+    parcels = spool.Spool(*found).batches()
     size = sum(parcel.size for parcel in parcels)
     batches = "1 batch waits" if len(parcels) == 1 else f"{len(parcels):,} batches wait"
     waiting = f"{batches} in it, {size:,} bytes"

@@ -219,14 +219,14 @@ def make_spans(telemetry: ExportPipeline, count: int) -> None:
 
 
 def spans(telemetry: ExportPipeline) -> LedgerSnapshot:
-    found = telemetry.ledger("traces")
+    found = telemetry.snapshot("traces")
     assert found is not None
     assert found.created == sum(found[1:])
     return found
 
 
 def points(telemetry: ExportPipeline) -> LedgerSnapshot:
-    found = telemetry.ledger("metrics")
+    found = telemetry.snapshot("metrics")
     assert found is not None
     assert found.created == sum(found[1:])
     return found

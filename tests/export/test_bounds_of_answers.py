@@ -9,7 +9,7 @@ import pytest
 
 from otel_pipeline_metrics._export import trial
 from otel_pipeline_metrics._export.delivery import delivery, log_filter, responses
-from otel_pipeline_metrics._export.delivery.delivery import Delivery
+from otel_pipeline_metrics._export.delivery.responses import Answer
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -74,7 +74,7 @@ class TestStatuses:
             clock.advance(took_s)
             return False
 
-        assert delivery._attempt(export) == Delivery(ok=False, reason=reason)
+        assert delivery._attempt(export) == Answer(ok=False, reason=reason)
 
 
 class TestQuiet:

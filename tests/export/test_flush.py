@@ -15,10 +15,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._export.background import BackgroundThread, wait_for
 from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
-from otel_pipeline_metrics._export.delivery.counting_exporters import (
-    CountingSpanExporter,
-    ExportLedger,
-)
+from otel_pipeline_metrics._export.delivery.counting_exporters import CountingSpanExporter
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 
 from .conftest import use
 
@@ -132,8 +130,8 @@ class TestTelemetry:
         telemetry.shutdown(5)
         assert messages(caplog) == [
             (
-                "telemetry cannot be exported to http://collector:4317; the pipeline goes on, and "
-                "what is lost is counted. The exporter's own log lines: "
+                "telemetry cannot be exported to http://collector:4317; the pipeline continues, "
+                "and what is lost is counted. To see the exporter's own log lines: "
                 "OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
             ),
             "5 spans and 2 metric batches could not be exported to http://collector:4317",
@@ -227,7 +225,7 @@ class TestTelemetry:
 
         use(telemetry)
 
-        assert telemetry.accounts[0].exported == 0
+        assert telemetry.ledgers[0].exported == 0
 
     def test_a_provider_of_the_users_that_hangs(self, build: Build) -> None:
         released = threading.Event()
@@ -394,7 +392,7 @@ def test_exporters_keep_their_lines_if_asked(
         sdk_logger.error("own words")
         return True
 
-    monkeypatch.setenv(_log_filter.ENVIRONMENT_VARIABLE, "true")
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_EXPORTER_LOGS", "true")
     collector.behaviour = complain
     telemetry = build()
     use(telemetry)
@@ -414,20 +412,20 @@ def test_the_log_filter_goes_with_the_telemetry(build: Build, collector: Collect
 
 
 def test_a_late_export_is_not_counted_twice() -> None:
-    account = ExportLedger("traces", "otlp", "http://c")
+    ledger = ExportLedger("traces", "otlp", "http://c")
     released, started = threading.Event(), threading.Event()
 
     def slow() -> bool:
         started.set()
         return released.wait(5)
 
-    counting = CountingSpanExporter(Spans(slow), account)
-    account.accept()
+    counting = CountingSpanExporter(Spans(slow), ledger)
+    ledger.accept()
     thread = threading.Thread(target=counting.export, args=([object()],))
     thread.start()
     started.wait(5)
-    account.close()
+    ledger.close()
     released.set()
     thread.join()
 
-    assert (account.exported, account.failed, account.batches_failed) == (0, 1, 1)
+    assert (ledger.exported, ledger.failed, ledger.batches_failed) == (0, 1, 1)

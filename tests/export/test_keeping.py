@@ -282,7 +282,7 @@ def test_while_it_pauses_the_collector_is_left_alone(
 
 class TestReplayFaults:
     def test_no_directory(self, tmp_path: Path) -> None:
-        with pytest.raises(ReplayError, match="is no directory"):
+        with pytest.raises(ReplayError, match="is not a directory"):
             replay(tmp_path / "missing")
 
     def test_disabled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ class TestTheEnd:
         assert took_s < 4.5
         assert (report.spans_spooled, report.spans_failed) == (2_000, 0)
         assert spans(telemetry) == LedgerSnapshot(2_000, 0, 0, 0, 2_000, 0)
-        assert sum(p.items for p in Spool(tmp_path, 1, 1).parcels()) == 2_000
+        assert sum(p.items for p in Spool(tmp_path, 1, 1).batches()) == 2_000
 
     def test_it_says_what_is_kept(
         self,
@@ -86,11 +86,11 @@ class TestTheEnd:
 
         assert [record.getMessage() for record in caplog.records] == [
             (
-                "telemetry cannot be exported to http://collector:4317; the pipeline goes on, and "
-                f"what is not taken is kept in {tmp_path}. The exporter's own log lines: "
-                "OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
+                "telemetry cannot be exported to http://collector:4317; the pipeline continues, "
+                f"and what is not accepted is kept in {tmp_path}. "
+                "To see the exporter's own log lines: OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
             ),
-            f"3 spans that http://collector:4317 did not take are kept in {tmp_path}",
+            f"3 spans that http://collector:4317 did not accept are kept in {tmp_path}",
         ]
 
     def test_what_ends_late_is_dropped_and_counted(
@@ -187,12 +187,12 @@ class TestWhileItRuns:
         """An exporter that does not pass where the observer sits loses nothing."""
         kept = Spool(tmp_path, 1_000, 1_000)
         kept.put("traces", b'{"resourceSpans":[]}\n', 1)
-        account = ExportLedger("traces", "otlp/grpc", "http://c")
-        counting = CountingSpanExporter(Exporter(lambda: True), account, kept, watched=True)
+        ledger = ExportLedger("traces", "otlp/grpc", "http://c")
+        counting = CountingSpanExporter(Exporter(lambda: True), ledger, kept, watched=True)
 
         counting.export([])
 
-        assert len(kept.parcels()) == 1
+        assert len(kept.batches()) == 1
         counting.shutdown()
 
     def test_a_disk_that_takes_nothing_drops_and_counts(
@@ -213,7 +213,7 @@ def test_a_spool_without_an_exporter_it_can_serve_says_so(
     build(exporters=("console",), spool=tmp_path)
 
     (record,) = caplog.records
-    assert record.getMessage().startswith("the spool keeps nothing here")
+    assert record.getMessage().startswith("the spool keeps nothing: ")
 
 
 class TestStats:

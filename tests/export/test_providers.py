@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._export import exporters, global_providers, providers
+from otel_pipeline_metrics._export.delivery.counting_exporters import CountingMetricExporter
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 
 from .conftest import global_meter_provider, global_tracer_provider, use
 
@@ -338,8 +340,8 @@ def test_the_metric_exporters_preferences_reach_the_reader(build: Build) -> None
             pass
 
     picky = Picky()
-    account = exporters.ExportLedger("metrics", "x", "y")
-    counting = exporters.CountingMetricExporter(picky, account)
+    ledger = ExportLedger("metrics", "x", "y")
+    counting = CountingMetricExporter(picky, ledger)
 
     assert counting._preferred_temporality is picky._preferred_temporality
 

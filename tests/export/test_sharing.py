@@ -124,6 +124,6 @@ def test_a_forked_child_has_a_ledger_of_its_own(http: Received, tmp_path: Path) 
 
     assert (child["created"], child["spooled"]) == (1, 1)
     assert (parent["created"], parent["spooled"]) == (6, 6)
-    parcels = Spool(tmp_path, 1, 1).parcels("traces")
-    assert sum(parcel.items for parcel in parcels) == 7
-    assert len({parcel.owner for parcel in parcels}) == 2
+    batches = Spool(tmp_path, 1, 1).batches("traces")
+    assert sum(batch.items for batch in batches) == 7
+    assert len({batch.owner for batch in batches}) == 2

@@ -37,17 +37,17 @@ def open_spool(tmp_path: Path) -> Callable[..., Spool]:
     return make
 
 
-def account_of(kept: Spool) -> ExportLedger:
-    account = ExportLedger("traces", "otlp/grpc", "http://c")
-    kept.accounts["traces"] = account
-    return account
+def ledger_of(kept: Spool) -> ExportLedger:
+    ledger = ExportLedger("traces", "otlp/grpc", "http://c")
+    kept.ledgers["traces"] = ledger
+    return ledger
 
 
-def put(kept: Spool, account: ExportLedger, line: bytes, items: int = 1) -> bool:
+def put(kept: Spool, ledger: ExportLedger, line: bytes, items: int = 1) -> bool:
     """As an exporter does: count the batch as kept if it is."""
     done = kept.put("traces", line, items)
     if done:
-        account.note_spooled(items)
+        ledger.note_spooled(items)
     return done
 
 
@@ -63,10 +63,10 @@ class TestKeeping:
 
         assert kept.put("traces", b"line\n", 512)
 
-        (parcel,) = kept.parcels()
-        assert parcel[:2] == ("traces", 1_700_001_000_000)
-        assert (parcel.owner, parcel.items, parcel.size) == (kept.owner, 512, 5)
-        assert (kept.directory / parcel.name).read_bytes() == b"line\n"
+        (batch,) = kept.batches()
+        assert batch[:2] == ("traces", 1_700_001_000_000)
+        assert (batch.owner, batch.items, batch.size) == (kept.owner, 512, 5)
+        assert (kept.directory / batch.name).read_bytes() == b"line\n"
 
     def test_the_oldest_comes_first_and_signals_are_apart(
         self, open_spool: Callable[..., Spool], clock: Clock
@@ -77,12 +77,12 @@ class TestKeeping:
         kept.put("traces", b"a", 1)
         kept.put("traces", b"b", 2)
 
-        assert [(p.signal, p.items) for p in kept.parcels()] == [
+        assert [(p.signal, p.items) for p in kept.batches()] == [
             ("traces", 1),
             ("traces", 2),
             ("metrics", 1),
         ]
-        assert [p.items for p in kept.parcels("metrics")] == [1]
+        assert [p.items for p in kept.batches("metrics")] == [1]
 
     def test_it_is_private(self, open_spool: Callable[..., Spool]) -> None:
         """Spans may hold what only their owner should read."""
@@ -99,7 +99,7 @@ class TestKeeping:
         other.write_text("mine")
         kept.put("traces", b"x", 1)
 
-        assert [p.signal for p in kept.parcels()] == ["traces"]
+        assert [p.signal for p in kept.batches()] == ["traces"]
         assert other.read_text() == "mine"
 
     def test_what_a_crash_left_half_written_goes(
@@ -121,76 +121,76 @@ class TestLimits:
         self, open_spool: Callable[..., Spool], caplog: pytest.LogCaptureFixture
     ) -> None:
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
+        ledger = ledger_of(kept)
         for items in (1, 2, 4, 8):
-            assert put(kept, account, b"xxxx", items)
+            assert put(kept, ledger, b"xxxx", items)
 
-        assert [p.items for p in kept.parcels()] == [4, 8]
-        assert (account.spooled, account.failed) == (12, 3)
+        assert [p.items for p in kept.batches()] == [4, 8]
+        assert (ledger.spooled, ledger.failed) == (12, 3)
         (message,) = messages(caplog)
-        assert "holds 10 bytes, the most it may; the oldest telemetry in it is dropped" in message
+        assert "holds 10 bytes, its limit; the oldest telemetry in it is dropped" in message
 
     def test_what_is_larger_than_all_of_it_is_not_kept(
         self, open_spool: Callable[..., Spool], caplog: pytest.LogCaptureFixture
     ) -> None:
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
-        put(kept, account, b"xxxx")
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"xxxx")
 
-        assert not put(kept, account, b"x" * 11)
-        assert [p.size for p in kept.parcels()] == [4]
+        assert not put(kept, ledger, b"x" * 11)
+        assert [p.size for p in kept.batches()] == [4]
         assert len(messages(caplog)) == 1
 
     def test_the_old_are_dropped(self, open_spool: Callable[..., Spool], clock: Clock) -> None:
         kept = open_spool()
-        account = account_of(kept)
-        put(kept, account, b"old", 5)
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"old", 5)
         clock.advance(MAX_AGE_S + 1)
-        put(kept, account, b"new", 7)
+        put(kept, ledger, b"new", 7)
 
-        assert [p.items for p in kept.parcels()] == [7]
-        assert (account.spooled, account.failed) == (7, 5)
+        assert [p.items for p in kept.batches()] == [7]
+        assert (ledger.spooled, ledger.failed) == (7, 5)
 
     def test_the_old_are_dropped_by_themselves_too(
         self, open_spool: Callable[..., Spool], clock: Clock
     ) -> None:
         kept = open_spool()
-        account = account_of(kept)
-        put(kept, account, b"old", 5)
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"old", 5)
         clock.advance(MAX_AGE_S)
-        put(kept, account, b"new", 7)
+        put(kept, ledger, b"new", 7)
         kept.expire()
-        assert [p.items for p in kept.parcels()] == [5, 7]  # just old enough
+        assert [p.items for p in kept.batches()] == [5, 7]  # just old enough
         clock.advance(1)
         kept.expire("metrics")
-        assert [p.items for p in kept.parcels()] == [5, 7]
+        assert [p.items for p in kept.batches()] == [5, 7]
         kept.expire("traces")
 
-        assert [p.items for p in kept.parcels()] == [7]
-        assert (account.spooled, account.failed) == (7, 5)
+        assert [p.items for p in kept.batches()] == [7]
+        assert (ledger.spooled, ledger.failed) == (7, 5)
 
     def test_those_of_others_are_counted_apart(self, open_spool: Callable[..., Spool]) -> None:
         earlier = open_spool(max_bytes=10)
-        put(earlier, account_of(earlier), b"xxxxxx", 3)
+        put(earlier, ledger_of(earlier), b"xxxxxx", 3)
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
-        put(kept, account, b"xxxxxx", 4)
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"xxxxxx", 4)
 
-        assert (account.spooled, account.failed, account.replay_dropped) == (4, 0, 3)
+        assert (ledger.spooled, ledger.failed, ledger.replay_dropped) == (4, 0, 3)
 
     def test_one_that_is_being_sent_is_not_dropped(self, open_spool: Callable[..., Spool]) -> None:
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
-        put(kept, account, b"xxxx")
-        (first,) = kept.parcels()
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"xxxx")
+        (first,) = kept.batches()
         with kept.claim(first) as path:
             assert path is not None
-            put(kept, account, b"xxxx")
-            put(kept, account, b"xx")
-            put(kept, account, b"xxxx")
+            put(kept, ledger, b"xxxx")
+            put(kept, ledger, b"xx")
+            put(kept, ledger, b"xxxx")
 
             assert path.exists()
-            assert sum(p.size for p in kept.parcels()) <= 10
+            assert sum(p.size for p in kept.batches()) <= 10
 
 
 class TestFaults:
@@ -249,54 +249,54 @@ class TestFaults:
         self, open_spool: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         kept = open_spool()
-        account = account_of(kept)
-        put(kept, account, b"x", 3)
-        (parcel,) = kept.parcels()
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"x", 3)
+        (batch,) = kept.batches()
 
         def readonly(self: Path, *, missing_ok: bool = False) -> None:
             raise OSError(errno.EROFS, "Read-only file system")
 
         monkeypatch.setattr(type(kept.directory), "unlink", readonly)
-        kept.done(parcel, sent=3)
+        kept.done(batch, sent=3)
 
-        assert kept.parcels() == []
-        assert (account.exported, account.spooled) == (3, 0)
+        assert kept.batches() == []
+        assert (ledger.exported, ledger.spooled) == (3, 0)
 
 
 class TestClaims:
     def test_only_one_has_it(self, open_spool: Callable[..., Spool]) -> None:
         first, second = open_spool(), open_spool()
         first.put("traces", b"x", 1)
-        (parcel,) = first.parcels()
+        (batch,) = first.batches()
 
-        with first.claim(parcel) as mine, second.claim(parcel) as theirs:
+        with first.claim(batch) as mine, second.claim(batch) as theirs:
             assert (mine is None, theirs) == (False, None)
-        with second.claim(parcel) as later:
+        with second.claim(batch) as later:
             assert later is not None
 
     def test_what_was_sent_meanwhile_is_nobodys(self, open_spool: Callable[..., Spool]) -> None:
         first, second = open_spool(), open_spool()
         first.put("traces", b"x", 1)
-        (parcel,) = second.parcels()
-        first.done(parcel, sent=1)
+        (batch,) = second.batches()
+        first.done(batch, sent=1)
 
-        with second.claim(parcel) as path:
+        with second.claim(batch) as path:
             assert path is None
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
     def test_a_crash_frees_it(self, open_spool: Callable[..., Spool]) -> None:
         kept = open_spool()
         kept.put("traces", b"x", 1)
-        (parcel,) = kept.parcels()
+        (batch,) = kept.batches()
         context = multiprocessing.get_context("fork")
         ready = context.Event()
-        child = context.Process(target=_claim_and_die, args=(kept, parcel, ready))
+        child = context.Process(target=_claim_and_die, args=(kept, batch, ready))
         child.start()
         assert ready.wait(10)
         child.join(10)
 
         assert child.exitcode == 9
-        with kept.claim(parcel) as path:
+        with kept.claim(batch) as path:
             assert path is not None
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
@@ -309,14 +309,14 @@ class TestClaims:
             os._exit(0)
         os.waitpid(pid, 0)
 
-        owners = {p.owner for p in kept.parcels()}
+        owners = {p.owner for p in kept.batches()}
         assert kept.owner in owners
         assert len(owners) == 2
         assert {owner.split("-")[0] for owner in owners} == {str(os.getpid()), str(pid)}
 
 
-def _claim_and_die(kept: Spool, parcel: Any, ready: Any) -> None:
-    with kept.claim(parcel):
+def _claim_and_die(kept: Spool, batch: Any, ready: Any) -> None:
+    with kept.claim(batch):
         ready.set()
         os._exit(9)
 
@@ -365,7 +365,7 @@ class TestLines:
             inner.end()
         spans = [outer, inner]
 
-        line = otlp_json.spans_line(spans)
+        line = otlp_json.line("traces", spans)
 
         request = otlp_json.request("traces", line)
         assert request == otlp_json.encode_spans(spans)
@@ -376,7 +376,7 @@ class TestLines:
         span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("s")
         span.end()
 
-        data = json.loads(otlp_json.spans_line([span]))
+        data = json.loads(otlp_json.line("traces", [span]))
 
         (found,) = data["resourceSpans"][0]["scopeSpans"][0]["spans"]
         context = span.get_span_context()
@@ -394,7 +394,7 @@ class TestLines:
         data = reader.get_metrics_data()
         assert data is not None
 
-        request = otlp_json.request("metrics", otlp_json.metrics_line(data))
+        request = otlp_json.request("metrics", otlp_json.line("metrics", data))
 
         assert request == otlp_json.encode_metrics(data)
         assert otlp_json.count(request) == 3

@@ -199,7 +199,7 @@ def test_broken_variables_are_problems() -> None:
     env = {"OTEL_BSP_MAX_QUEUE_SIZE": "many", "OTEL_TRACES_SAMPLER": "always_on"}
 
     (problem,) = problems(env=env)
-    assert problem.startswith("OTEL_BSP_MAX_QUEUE_SIZE is no whole number")
+    assert problem.startswith("OTEL_BSP_MAX_QUEUE_SIZE must be a whole number")
     limits = texts("limits and guards", env=env)
     assert "spans that may wait: 2048 (default)" in limits
     assert "sampler: always_on (OTEL_TRACES_SAMPLER)" in limits
@@ -304,7 +304,7 @@ class TestReplayCommand:
     def test_no_directory(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(replay_command, [str(tmp_path / "missing")])
         assert result.exit_code == 2
-        assert result.output == f"opm: {tmp_path / 'missing'} is no directory\n"
+        assert result.output == f"opm: {tmp_path / 'missing'} is not a directory\n"
 
 
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"

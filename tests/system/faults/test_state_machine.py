@@ -296,7 +296,7 @@ class Life(RuleBasedStateMachine):
         for name, kind in (("spans", "traces"), ("metric_points", "metrics")):
             kept = 0
             if each.spool is not None and each.spool.is_dir():
-                kept = sum(p.items for p in Spool(each.spool, 1, 1).parcels(kind))
+                kept = sum(p.items for p in Spool(each.spool, 1, 1).batches(kind))
             assert stats[name]["spooled"] == kept
 
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export.delivery.counting_exporters import PerProcess
+from otel_pipeline_metrics._export.delivery.counting_exporters import CountingExporter
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._telemetry.sdk_private import reset_after_fork
 from tests.system.faults.collector.servers import collector
 from tests.system.processes.support import (
@@ -188,18 +189,22 @@ def test_an_exporter_is_one_processs_own() -> None:
         made.append("again")
         return "the child's"
 
-    exporter, shared = PerProcess("the parent's", again), PerProcess("the console", None)
+    ledger = ExportLedger("traces", "console", "stderr", remote=False)
+    exporter = CountingExporter("the parent's", ledger, factory=again)
+    shared = CountingExporter("the console", ledger)
     pid = os.fork()
     if not pid:
-        before = (exporter.made, shared.made, list(made))
-        found = [exporter.get(), exporter.get(), exporter.made, shared.get()]
+        before = (exporter.inner, shared.inner, list(made))
+        found = [
+            exporter.own_exporter(), exporter.own_exporter(), exporter.inner, shared.own_exporter(),
+        ]  # fmt: skip
         os._exit(
             before != (None, "the console", [])
             or found != ["the child's"] * 3 + ["the console"]
             or made != ["again"]
         )
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert (exporter.get(), exporter.made, made) == ("the parent's", "the parent's", [])
+    assert (exporter.own_exporter(), exporter.inner, made) == ("the parent's", "the parent's", [])
 
 
 def test_what_the_parent_began_is_the_parents(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def on_disk(directory: Path, signal: str) -> int:
     """How many spans or points are kept."""
     if not directory.is_dir():
         return 0
-    return sum(p.items for p in Spool(directory, 1, 1).parcels() if p.signal == signal)
+    return sum(p.items for p in Spool(directory, 1, 1).batches() if p.signal == signal)
 
 
 def check(ended: Ended, server: Collector) -> dict[str, int]:

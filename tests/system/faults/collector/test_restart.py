@@ -57,7 +57,7 @@ def test_every_span_arrives(
         assert 0 < before.total() < SPANS
         assert "telemetry cannot be exported" in ended.stderr
         assert spans["dropped"] == 0
-        left = sum(p.items for p in Spool(tmp_path, 1, 1).parcels("traces"))
+        left = sum(p.items for p in Spool(tmp_path, 1, 1).batches("traces"))
         assert left == spans["spooled"]
         if left:
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
