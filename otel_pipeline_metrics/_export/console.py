@@ -11,7 +11,8 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
-from otel_pipeline_metrics._core import clock, metric_definitions
+from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._export import console_text
 
 if TYPE_CHECKING:
@@ -140,10 +141,10 @@ def _line(span: ReadableSpan) -> str:
 
 def _outcome(span: ReadableSpan) -> str:
     given = span.attributes or {}
-    outcome = given.get(metric_definitions.STAGE_OUTCOME)
+    outcome = given.get(defs.STAGE_OUTCOME)
     if outcome is not None:
         return str(outcome)
-    result = given.get(metric_definitions.RUN_RESULT)
+    result = given.get(defs.RUN_RESULT)
     if result is not None:
         return _RESULTS.get(str(result), str(result))
     return "error" if span.status.status_code is StatusCode.ERROR else "ok"

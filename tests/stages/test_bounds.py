@@ -138,7 +138,7 @@ def test_a_histogram_keeps_1023_values_and_records_1024(otel: Otel) -> None:
 
     def kept() -> list[int]:
         (totals,) = sink._totals.values()
-        return [len(values._waiting) for values in totals.values.values()]
+        return [len(values._pending) for values in totals.values.values()]
 
     assert WAITING_BOUND == 1024
     for count in (1, 1022, 1):

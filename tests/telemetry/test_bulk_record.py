@@ -213,7 +213,7 @@ def test_what_the_sdk_refuses_is_refused(batches: list[list[float]]) -> None:
         provider = MeterProvider([reader], shutdown_on_exit=False)
         histogram = provider.get_meter("test").create_histogram("values")
         series = bulk_record.HistogramSeries(
-            bulk_record.Instrument(histogram, folds=fold), {"some": "one"}
+            bulk_record.Instrument(histogram, bulk=fold), {"some": "one"}
         )
         for values in batches:
             assert series.record(sorted(values))
@@ -279,7 +279,7 @@ def test_nobody_waits_for_a_collection_that_hangs() -> None:
             telemetry.stages.accept(Batch(key, {}, [0.5] * 1024, []))
         (totals,) = telemetry.stages._totals.values()
         (values,) = totals.values.values()
-        assert values._waiting == []
+        assert values._pending == []
     finally:
         enough.set()
         collector.join()
@@ -293,7 +293,7 @@ def test_what_is_being_collected_is_left_alone() -> None:
     reader = InMemoryMetricReader(preferred_temporality=DELTA)
     provider = MeterProvider([reader], shutdown_on_exit=False)
     instrument = bulk_record.Instrument(
-        provider.get_meter("test").create_histogram("values"), folds=self_check.is_supported
+        provider.get_meter("test").create_histogram("values"), bulk=self_check.is_supported
     )
     series = bulk_record.HistogramSeries(instrument, {})
     assert series.record([1.0])
@@ -315,7 +315,7 @@ def test_past_the_cardinality_limit() -> None:
         view = View(instrument_name="values", aggregation_cardinality_limit=2)
         provider = MeterProvider([reader], views=[view], shutdown_on_exit=False)
         histogram = provider.get_meter("test").create_histogram("values")
-        instrument = bulk_record.Instrument(histogram, folds=fold)
+        instrument = bulk_record.Instrument(histogram, bulk=fold)
         for _ in range(2):
             for name in "abcd":
                 assert bulk_record.HistogramSeries(instrument, {"name": name}).record(

@@ -7,11 +7,11 @@ and its queue drops without a word.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from otel_pipeline_metrics._core.counter import Counter
 from otel_pipeline_metrics._core.environment_variables import OTEL_PIPELINE_METRICS_EXPORTER_LOGS
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
@@ -80,9 +80,10 @@ class ExportLedger:
     def after_fork(self) -> None:
         """Start at zero: the parent reports what happened before the fork."""
         self._lock = threading.RLock()  # a signal handler may call stats()
-        accepted = self._accepted = Counter()
+        self._accepted = itertools.count()
         # counts one span into the queue; without a lock, since this runs in the user's thread
-        self.accept = accepted.add
+        self.accept = self._accepted.__next__
+        self._looks = 0
         self._taken = 0
         self.exported = 0
         self.failed = 0
@@ -103,7 +104,12 @@ class ExportLedger:
         self._closed = False
 
     def _created(self) -> int:
-        return self._taken if self.waiting is None else self._accepted.value()
+        if self.waiting is None:
+            return self._taken
+        # looking takes a number too, which is left out
+        created = next(self._accepted) - self._looks
+        self._looks += 1
+        return created
 
     def snapshot(self, sampled_out: int = 0) -> LedgerSnapshot:
         """Return the state of all items now."""

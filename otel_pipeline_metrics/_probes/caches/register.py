@@ -12,7 +12,7 @@ from otel_pipeline_metrics._probes.caches.counted import CountedCache
 from otel_pipeline_metrics._probes.caches.reading import CacheReading
 from otel_pipeline_metrics._probes.caches.registry import caches
 from otel_pipeline_metrics._telemetry import sink
-from otel_pipeline_metrics._telemetry.instruments import _point, _Snapshot
+from otel_pipeline_metrics._telemetry.instruments import Snapshot, point_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +135,7 @@ def ensure_instruments() -> None:
 
 def install_caches(instruments: InstrumentSet) -> None:
     """Report every registered cache, those registered later included."""
-    snapshot = _Snapshot(caches.read_all)
+    snapshot = Snapshot(caches.read_all)
 
     def points(give: Callable[[CacheReading], Sequence[Point]]) -> Callable[[], Iterator[Point]]:
         read = snapshot.reader()
@@ -148,7 +148,7 @@ def install_caches(instruments: InstrumentSet) -> None:
 
     def level(field: str) -> Callable[[], Iterator[Point]]:
         return points(
-            lambda reading: _point(reading, field, {metric_definitions.CACHE_NAME: reading.name})
+            lambda reading: point_of(reading, field, {metric_definitions.CACHE_NAME: reading.name})
         )
 
     instruments.observable_counter(metric_definitions.CACHE_REQUESTS, points(_requests))

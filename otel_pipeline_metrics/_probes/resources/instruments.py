@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import errors, metric_definitions
 from otel_pipeline_metrics._probes.resources import probe
-from otel_pipeline_metrics._telemetry.instruments import _point, _Snapshot
+from otel_pipeline_metrics._telemetry.instruments import Snapshot, point_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,13 +36,13 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
     """
     contrib = _Contrib()
     if not psutil:
-        snapshot = _Snapshot(probe.manual)
+        snapshot = Snapshot(probe.manual)
     else:
         reader = probe.shared().reader()
         # The first look has no utilisation: take it now, so that the first export has one.
         with errors.suppress_errors("resources"):
             reader.read()
-        snapshot = _Snapshot(lambda: reader.read(_SHARED_AGE_S))
+        snapshot = Snapshot(lambda: reader.read(_SHARED_AGE_S))
 
     def points(*fields: tuple[str, dict[str, str]]) -> Callable[[], Iterator[Point]]:
         read = snapshot.reader()
@@ -52,7 +52,7 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
                 return
             reading: ResourceReading = read()
             for field, attributes in fields:
-                yield from _point(reading, field, attributes)
+                yield from point_of(reading, field, attributes)
 
         return callback
 

@@ -81,7 +81,7 @@ def test_what_is_too_much_is_said(captured: Captured, caplog: pytest.LogCaptureF
     arrived = counts(captured)["ok"]
     assert arrived <= backlog.BOUND + 1024
     (said,) = [r.getMessage() for r in caplog.records if "before configure()" in r.getMessage()]
-    assert said.startswith(f"{backlog.BOUND + 3000 - arrived} invocations")
+    assert said.startswith(f"{backlog.BOUND + 3000 - arrived} calls")
 
 
 def test_what_was_shut_down_stays_so(captured: Captured, other: Captured) -> None:
