@@ -1,4 +1,4 @@
-"""The development console: a line for each span, a table of the metrics. Never JSON."""
+"""Write the development console: a line for each span, a table of the metrics."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 
+# spans of one name that are shown between two flushes
 LINES_PER_NAME: Final = 20
-"""Spans of one name that are shown between two flushes."""
 
 _RESULTS: Final = {"success": "ok", "failure": "error", "cancellation": "cancelled"}
 
 
 class Output:
-    """A text stream; stderr unless given, looked up at each write, since tests replace it."""
+    """A text stream; by default stderr, looked up at each write, since tests replace it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> None:
-        """Write `text` and a line end; a stream that is closed or broken is nobody's error."""
+        """Write `text` and a line end; ignore a closed or broken stream."""
         stream = self._stream if self._stream is not None else sys.stderr
         if stream is None:  # pythonw, some daemons
             return
@@ -52,15 +52,15 @@ class Output:
 
 
 class ConsoleSpanExporter(SpanExporter):
-    """Writes a line such as `12:03:04.512  fetch  3.2 ms  ok  items_out=20  trace 4bf92f35`.
+    """Lines like `12:03:04.512  fetch  3.2 ms  ok  items_out=20  trace 4bf92f35`.
 
-    The time is that of the span's end. Of each name at most `LINES_PER_NAME` are shown until
-    the next flush, which says how many more there were.
+    The time is the end of the span. At most `LINES_PER_NAME` lines of each name are shown until
+    the next flush, which writes how many more there were.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._output = Output(stream)
-        # Spans end in any thread, and a lock could meet itself in a signal handler.
+        # without a lock: spans end in any thread, and in signal handlers
         self._counts: dict[str, itertools.count[int]] = {}
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -72,7 +72,7 @@ class ConsoleSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
-        """Say what was not shown, and begin anew."""
+        """Write how many spans were not shown, and count again from zero."""
         counts, self._counts = self._counts, {}
         for name, counter in list(counts.items()):
             more = next(counter) - LINES_PER_NAME
@@ -81,12 +81,12 @@ class ConsoleSpanExporter(SpanExporter):
         return True
 
     def shutdown(self) -> None:
-        """Say what was not shown."""
+        """Write how many spans were not shown."""
         self.force_flush()
 
 
 class ConsoleSpanProcessor(SimpleSpanProcessor):
-    """Hands each span over as it ends, and passes a flush on, which the SDK's does not."""
+    """Exports each span at its end; unlike the SDK's, it flushes the exporter too."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the exporter."""
@@ -94,7 +94,7 @@ class ConsoleSpanProcessor(SimpleSpanProcessor):
 
 
 class ConsoleMetricExporter(MetricExporter):
-    """Writes a table of all metrics, unless it is the one written last."""
+    """A table of all metrics, written if it differs from the last one."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
@@ -118,11 +118,11 @@ class ConsoleMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
-        """Nothing is held back."""
+        """Return True: nothing is buffered."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Nothing to end."""
+        """Do nothing: no resource is held."""
 
 
 def _line(span: ReadableSpan) -> str:

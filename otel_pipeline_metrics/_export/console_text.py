@@ -1,4 +1,4 @@
-"""Numbers, spans and points as a person reads them: plain text from the standard library."""
+"""Format numbers, spans and points for people."""
 
 from __future__ import annotations
 
@@ -71,14 +71,14 @@ def _three(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a count with its thousands apart, or up to four digits of a fraction."""
+    """Return a count with thousands separators, or a fraction with four digits."""
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
     return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.1f}"
 
 
 def size(value: float) -> str:
-    """Return bytes in the largest binary unit that leaves a number above 1."""
+    """Return bytes in the largest binary unit that gives a number above 1."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < _KIB:
             return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
@@ -87,7 +87,7 @@ def size(value: float) -> str:
 
 
 def quantity(value: float, unit: str, name: str = "") -> str:
-    """Return `value` with its UCUM unit spelled for people."""
+    """Return `value` with its UCUM unit in words."""
     if name == metric_definitions.RUN_LAST_SUCCESS.name:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
     if unit == "s":
@@ -111,7 +111,7 @@ def _counted(noun: str, value: float) -> str:
 
 
 def attributes(given: Mapping[str, Any] | None, *, hide: bool = False) -> str:
-    """Return `items_out=20 error.type=ValueError`; `hide` leaves out what a span's line tells."""
+    """Return `items_out=20 error.type=ValueError`; `hide` omits those of a span's line."""
     shown = []
     for key, value in (given or {}).items():
         if hide and key in _HIDDEN:
@@ -128,14 +128,14 @@ def attributes(given: Mapping[str, Any] | None, *, hide: bool = False) -> str:
     return " ".join(shown)
 
 
+# lower bound, upper bound, number of values
 Bucket = tuple[float, float, int]
-"""From, to, how many."""
 
 
 def explicit_buckets(
     bounds: Sequence[float], counts: Sequence[int], low: float, high: float
 ) -> Iterator[Bucket]:
-    """Yield the buckets of an explicit histogram, the outer ones ending at its extremes."""
+    """Yield the buckets of an explicit histogram; its extremes bound the outer ones."""
     edges = [min(low, bounds[0] if bounds else low), *bounds, max(high, *bounds[-1:], low)]
     yield from zip(edges, edges[1:], counts, strict=False)
 
@@ -154,7 +154,7 @@ def exponential_buckets(point: Any) -> Iterator[Bucket]:
 
 
 def quantile(buckets: Sequence[Bucket], share: float, low: float, high: float) -> float:
-    """Return about the value that `share` of all lie below: linear within its bucket."""
+    """Return the approximate quantile, interpolated linearly within its bucket."""
     total = sum(count for _, _, count in buckets)
     rank = share * total
     seen = 0
@@ -186,7 +186,7 @@ def histogram(point: Any, unit: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return left-aligned columns, two blanks apart, no line ending in blanks."""
+    """Return left-aligned columns with two blanks between them."""
     widths = [max(len(row[n]) for row in (head, *rows)) for n in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

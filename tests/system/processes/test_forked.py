@@ -428,7 +428,7 @@ def test_an_sdk_that_looks_different_is_left_as_it_is(caplog: pytest.LogCaptureF
     reset_after_fork.reset(Provider(), lambda _: True)
     reset_after_fork.reset(object(), lambda _: True)  # no SDK's
     (record,) = caplog.records
-    assert "has its parent's sums in it" in record.message
+    assert "exports its parent's sums too" in record.message
 
 
 def test_a_thread_inside_a_gate_holds_a_fork_up_for_a_moment_only() -> None:
