@@ -29,7 +29,7 @@ _RESULTS: Final = {"success": "ok", "failure": "error", "cancellation": "cancell
 
 
 class Output:
-    """A text stream; by default stderr, looked up at each write, since tests replace it."""
+    """A text stream; by default the stderr of the moment, since tests replace it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream

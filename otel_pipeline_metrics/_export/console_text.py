@@ -111,7 +111,7 @@ def _counted(noun: str, value: float) -> str:
 
 
 def attributes(given: Mapping[str, Any] | None, *, hide: bool = False) -> str:
-    """Return `items_out=20 error.type=ValueError`; `hide` omits those of a span's line."""
+    """Return `items_out=20 error.type=ValueError`; `hide` omits what a span's line has."""
     shown = []
     for key, value in (given or {}).items():
         if hide and key in _HIDDEN:

@@ -162,7 +162,7 @@ def _named(
     found: Findings,
     installed: Callable[[str, str], bool],
 ) -> tuple[str, ...] | None:
-    """Return the exporters that the signal's own variable names; None if it names none."""
+    """Return the exporters in the signal's own variable; None if there are none."""
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     asked = [name.strip().lower() for name in env.get(variable, "").split(",") if name.strip()]
     if not asked:
@@ -229,7 +229,7 @@ def _protocol(
 
 
 def _guess_protocol(env: Mapping[str, str], signal: Signal) -> Protocol:
-    """Return the protocol of the endpoint: gRPC has no paths, and the port of HTTP is 4318."""
+    """Guess from the endpoint: gRPC has no paths, and the port of HTTP is 4318."""
     _, url = _first_set(env, signal, "ENDPOINT")
     try:
         parts = split_endpoint(url)

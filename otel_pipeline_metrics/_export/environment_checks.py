@@ -68,7 +68,7 @@ class Findings:
 
 
 def get(env: Mapping[str, str], name: str) -> str:
-    """Return the variable without blanks around it; "" if unset, as the specification says."""
+    """Return the variable without blanks around it; "" if it is unset."""
     return env.get(name, "").strip()
 
 

@@ -80,7 +80,7 @@ class BuiltExporter(NamedTuple):
 
 @contextmanager
 def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
-    """Let the SDK read the repaired values of broken variables, and restore them after.
+    """Replace broken variables with their repaired values, and restore them after.
 
     The SDK reads `os.environ` in its constructors, and offers no other way.
     """

@@ -89,7 +89,7 @@ class SignalPipeline:
 
     @property
     def authoritative(self) -> list[ExportLedger]:
-        """The ledgers that tell what arrived: the console's only without a remote exporter."""
+        """The ledgers of the remote exporters; without one, those of the console."""
         ledgers = [exporter.ledger for exporter in self.exporters]
         return [ledger for ledger in ledgers if ledger.remote] or ledgers
 
@@ -156,7 +156,7 @@ class ExportPipeline:
         return tuple(exporter.ledger for exporter in self._counting)
 
     def flush(self, timeout_s: float) -> FlushReport:
-        """Send all pending data, both signals at once, and return after `timeout_s` at most.
+        """Send all pending data of both signals; return after `timeout_s` at most.
 
         What is not done by then continues in the background.
         """
@@ -165,10 +165,11 @@ class ExportPipeline:
         return self._run(timeout_s, ending=False)
 
     def shutdown(self, timeout_s: float) -> FlushReport:
-        """Send all pending data, then shut down the owned providers; only flush the user's.
+        """Send all pending data, then shut down the providers that are owned.
 
         Returns after `timeout_s` and a quarter of a second at most; what is not sent by then is
-        lost, counted and reported in one line. A second call returns the first one's report.
+        lost, counted and reported in one line. The user's own providers are only flushed. A second
+        call returns the first one's report.
         """
         if self._last is None:
             if not all(call.done for call in self._late):

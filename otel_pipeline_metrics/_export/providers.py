@@ -158,7 +158,7 @@ def _pipeline(
 
 
 def _resource(config: Config) -> Resource:
-    """Merge the SDK's defaults, OTEL_* and the arguments of `configure()`; the last wins."""
+    """Merge the SDK's defaults, OTEL_* and the arguments; the last one wins."""
     attributes: dict[str, Any] = dict(config.resource_attributes)
     if config.service_name is not None:
         attributes[SERVICE_NAME] = config.service_name

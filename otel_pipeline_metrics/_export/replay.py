@@ -41,7 +41,7 @@ class Replayed(NamedTuple):
 
 
 def replay(directory: str | os.PathLike[str]) -> list[Replayed]:
-    """Send what `directory` keeps to the endpoint of the OTEL_EXPORTER_OTLP_* variables.
+    """Send what `directory` keeps to where OTEL_EXPORTER_OTLP_* points.
 
     A batch is deleted only after the collector has accepted it: if this process dies between
     the two, another process sends it again. It is safe while pipelines are running.

@@ -124,5 +124,5 @@ def add_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
 
 
 def set_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
-    """Use this probe instead of an earlier one of that name from the next `install` on."""
+    """Replace the probe of that name from the next `install` on."""
     _probes[name] = install_on

@@ -104,9 +104,9 @@ class CountingExporter:
         return exporter is None or bool(exporter.force_flush(timeout_millis))
 
     def shutdown(self, timeout_millis: float | None = None, **_: Any) -> None:
-        """Shut the wrapped exporter down, at once after the deadline; a second call does nothing.
+        """Shut the wrapped exporter down, without waiting after the deadline.
 
-        The argument `timeout` that a metric reader passes has no meaning here.
+        A second call does nothing. The argument `timeout` of a metric reader has no meaning here.
         """
         if not self._is_shut_down:
             self.delivery.drain()
@@ -126,7 +126,7 @@ class CountingExporter:
                 exporter.shutdown(timeout_millis=timeout_millis)
 
     def abort(self) -> None:
-        """Make the exporter give up its attempt; this may block, so call it in the background."""
+        """Make the exporter give up its attempt; this may block the thread."""
         self.delivery.stop()
         self.shutdown()
 

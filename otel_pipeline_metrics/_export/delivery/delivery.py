@@ -1,4 +1,4 @@
-"""Deliver one exporter's batches to the collector, or else to the disk, and count them.
+"""Deliver an exporter's batches to the collector or to the disk, and count them.
 
 An export that leaves the process runs in its own thread. So the batch in progress is given up
 at the deadline at once, however long its request still hangs, and can be kept on disk. With a

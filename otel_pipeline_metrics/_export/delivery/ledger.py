@@ -190,7 +190,7 @@ class ExportLedger:
                 self.replay_dropped += items - sent
 
     def close(self) -> None:
-        """Count everything that has not arrived by now as failed; count nothing after that."""
+        """Count what has not arrived by now as failed, and count nothing more."""
         with self._lock:
             if self._in_progress:
                 self.batches_failed += 1

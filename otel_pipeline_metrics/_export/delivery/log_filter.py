@@ -1,4 +1,4 @@
-"""Drop the exporters' own log lines: our warnings at the first failure and the end replace them.
+"""Drop the exporters' own log lines, which our warnings replace.
 
 An OTLP exporter logs one to four lines for every batch that fails. The filter drops only what a
 thread logs while it is inside one of our exporters: exporters that the user set up log as

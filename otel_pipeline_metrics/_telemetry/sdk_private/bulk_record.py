@@ -318,6 +318,6 @@ def is_live(instrument: Any) -> bool:
 
 
 def _only_traced_exemplars(consumer: Any) -> bool:
-    """Tell whether only values with a sampled span are exemplars, which is the default."""
+    """Tell whether only values with a sampled span become exemplars: the default."""
     name = type(consumer._sdk_config.exemplar_filter).__name__
     return name in ("TraceBasedExemplarFilter", "AlwaysOffExemplarFilter")

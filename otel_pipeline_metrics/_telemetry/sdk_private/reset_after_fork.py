@@ -1,4 +1,4 @@
-"""Reset the SDK's metrics in a forked child: the parent's sums, and locks held there.
+"""Reset the sums and locks of the SDK's metrics in a forked child.
 
 The SDK (1.30 to 1.45, as measured) resets neither. A child would export its parent's sums again
 under another instance id, and hang in its first `record()` if another thread was recording at

@@ -1,4 +1,4 @@
-"""Check once that bulk recording gives the same points as the SDK's own `record()`."""
+"""Check that bulk recording gives the same points as the SDK's `record()`."""
 
 from __future__ import annotations
 
