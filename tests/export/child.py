@@ -1,4 +1,4 @@
-"""A pipeline's process, run by the tests: spans and a metric, then the ending in atexit.
+"""Run a pipeline's process: make spans and a metric, then shut down in atexit.
 
 Usage: python -m tests.export.child FLUSH_TIMEOUT_S SPANS; prints the flush report to stdout.
 """

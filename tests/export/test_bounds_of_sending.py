@@ -1,4 +1,4 @@
-"""Bounds of sending and keeping: times, counts and statuses, the last one and one more."""
+"""Bounds of sending and keeping: times, counts and states at each limit and past it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def monotonic(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock of those who send: one number, which a test moves."""
+    """Replace the monotonic clock of delivery and flush by a number that a test moves."""
     now = [500.0]
     for module in (delivery, flush):
         monkeypatch.setattr(module, "time", type("Time", (), {"monotonic": lambda: now[0]}))
@@ -36,90 +36,90 @@ def new_ledger(remote: bool = False) -> ExportLedger:
     return ExportLedger("traces", "otlp/grpc", "http://user@host:1/path", remote=remote)
 
 
-class TestAccount:
-    def test_where_items_are(self) -> None:
-        counted = new_ledger()
-        counted.begin(10)
-        assert counted.snapshot() == LedgerSnapshot(10, 0, 0, 0, 0, 10)
-        counted.note(10, ok=True, rejected=3)
-        counted.begin(4)
-        counted.note(4, ok=False)
-        counted.begin(5)
-        counted.note_spooled(5)
-        assert counted.snapshot(2) == LedgerSnapshot(21, 7, 2, 7, 5, 0)
-        assert (counted.batches_failed, counted.batches_spooled, counted.misses) == (1, 1, 5)
-        assert counted.last_ok is False
+class TestLedger:
+    def test_every_item_is_in_one_column(self) -> None:
+        ledger = new_ledger()
+        ledger.begin(10)
+        assert ledger.snapshot() == LedgerSnapshot(10, 0, 0, 0, 0, 10)
+        ledger.note(10, ok=True, rejected=3)
+        ledger.begin(4)
+        ledger.note(4, ok=False)
+        ledger.begin(5)
+        ledger.note_spooled(5)
+        assert ledger.snapshot(2) == LedgerSnapshot(21, 7, 2, 7, 5, 0)
+        assert (ledger.batches_failed, ledger.batches_spooled, ledger.misses) == (1, 1, 5)
+        assert ledger.last_ok is False
 
-    def test_what_leaves_the_disk(self) -> None:
-        counted = new_ledger()
-        counted.begin(5)
-        counted.note_spooled(5)
-        counted.note_unspooled(5, own=True, sent=3)
-        assert counted.snapshot() == LedgerSnapshot(5, 3, 0, 2, 0, 0)
-        assert counted.batches_spooled == 0
-        counted.note_unspooled(7, own=False, sent=4)
-        assert counted.snapshot() == LedgerSnapshot(5, 3, 0, 2, 0, 0)
-        assert (counted.replayed, counted.replay_dropped) == (4, 3)
+    def test_a_batch_that_leaves_the_disk_is_sent_or_dropped(self) -> None:
+        ledger = new_ledger()
+        ledger.begin(5)
+        ledger.note_spooled(5)
+        ledger.note_unspooled(5, own=True, sent=3)
+        assert ledger.snapshot() == LedgerSnapshot(5, 3, 0, 2, 0, 0)
+        assert ledger.batches_spooled == 0
+        ledger.note_unspooled(7, own=False, sent=4)
+        assert ledger.snapshot() == LedgerSnapshot(5, 3, 0, 2, 0, 0)
+        assert (ledger.replayed, ledger.replay_dropped) == (4, 3)
 
-    def test_what_is_under_way_at_the_end_is_lost(self) -> None:
-        counted = new_ledger()
-        counted.begin(2)
-        counted.note(2, ok=True)
-        counted.close()
-        assert (counted.failed, counted.batches_failed, counted.last_ok) == (0, 0, True)
-        counted = new_ledger()
-        counted.begin(6)
-        counted.close()
-        assert counted.snapshot() == LedgerSnapshot(6, 0, 0, 6, 0, 0)
-        assert (counted.batches_failed, counted.misses, counted.last_ok) == (1, 6, False)
-        counted.note(6, ok=True)
-        assert counted.exported == 0
-        counted.note_spooled(6)
-        assert counted.snapshot() == LedgerSnapshot(6, 0, 0, 0, 6, 0)
-        assert counted.batches_failed == 0
+    def test_a_batch_in_progress_at_the_end_is_lost(self) -> None:
+        ledger = new_ledger()
+        ledger.begin(2)
+        ledger.note(2, ok=True)
+        ledger.close()
+        assert (ledger.failed, ledger.batches_failed, ledger.last_ok) == (0, 0, True)
+        ledger = new_ledger()
+        ledger.begin(6)
+        ledger.close()
+        assert ledger.snapshot() == LedgerSnapshot(6, 0, 0, 6, 0, 0)
+        assert (ledger.batches_failed, ledger.misses, ledger.last_ok) == (1, 6, False)
+        ledger.note(6, ok=True)
+        assert ledger.exported == 0
+        ledger.note_spooled(6)
+        assert ledger.snapshot() == LedgerSnapshot(6, 0, 0, 0, 6, 0)
+        assert ledger.batches_failed == 0
 
-    def test_what_a_full_queue_drops(self) -> None:
-        """Known while it runs only if the queue was ever nearly full."""
-        counted, queue = new_ledger(), [3]
-        counted.waiting = lambda: queue[0]
+    def test_the_drops_of_a_full_queue_are_counted(self) -> None:
+        """Before the end they are known only if the queue has been nearly full."""
+        ledger, queue = new_ledger(), [3]
+        ledger.waiting = lambda: queue[0]
         for _ in range(10):
-            counted.accept()
-        counted.begin(2)
-        counted.note(2, ok=True)
-        assert counted.snapshot() == LedgerSnapshot(10, 2, 0, 0, 0, 8)
-        counted.crowded = True
-        assert counted.snapshot() == LedgerSnapshot(10, 2, 0, 5, 0, 3)
+            ledger.accept()
+        ledger.begin(2)
+        ledger.note(2, ok=True)
+        assert ledger.snapshot() == LedgerSnapshot(10, 2, 0, 0, 0, 8)
+        ledger.crowded = True
+        assert ledger.snapshot() == LedgerSnapshot(10, 2, 0, 5, 0, 3)
         queue[0] = 9
-        assert counted.snapshot() == LedgerSnapshot(10, 2, 0, 0, 0, 8)
-        assert counted.pending == 8
-        counted.close()
-        assert counted.snapshot() == LedgerSnapshot(10, 2, 0, 8, 0, 0)
+        assert ledger.snapshot() == LedgerSnapshot(10, 2, 0, 0, 0, 8)
+        assert ledger.pending == 8
+        ledger.close()
+        assert ledger.snapshot() == LedgerSnapshot(10, 2, 0, 8, 0, 0)
 
-    def test_its_host(self) -> None:
+    def test_the_host_is_the_target_without_its_path(self) -> None:
         assert new_ledger().host == "http://user@host:1"
         assert ExportLedger("traces", "console", "stderr").host == "stderr"
 
 
-class TestPausing:
+class TestPauses:
     def delivery(self, tmp_path: Path, answers: list[Answer]) -> tuple[Delivery, list[int]]:
-        """A delivery that keeps, whose collector gives these answers; and the tries."""
-        tries: list[int] = []
+        """Return a delivery with a spool and these answers, and the list of its attempts."""
+        attempts: list[int] = []
         made = Delivery(new_ledger(), Spool(tmp_path / "spool", 10_000, 3600.0))
 
         def answer(*_: Any) -> Answer:
-            tries.append(1)
+            attempts.append(1)
             return answers.pop(0) if answers else Answer(ok=False)
 
         made._try = answer  # type: ignore[method-assign]
-        return made, tries
+        return made, attempts
 
     def deliver(self, made: Delivery) -> bool:
         return made.deliver(1, lambda: True, lambda: b"x")
 
-    def test_it_doubles_from_a_second_to_thirty(
+    def test_pauses_double_from_one_to_thirty_seconds(
         self, tmp_path: Path, monotonic: list[float]
     ) -> None:
-        made, tries = self.delivery(tmp_path, [])
+        made, attempts = self.delivery(tmp_path, [])
         pauses = []
         for _ in range(8):
             assert not self.deliver(made)
@@ -128,10 +128,10 @@ class TestPausing:
             assert not self.deliver(made)
             monotonic[0] += 0.001
         assert pauses == pytest.approx([1, 2, 4, 8, 16, 30, 30, 30])
-        assert len(tries) == 8
+        assert len(attempts) == 8
         assert made.ledger.spooled == 16
 
-    def test_a_success_begins_anew(self, tmp_path: Path, monotonic: list[float]) -> None:
+    def test_a_success_resets_the_pause(self, tmp_path: Path, monotonic: list[float]) -> None:
         failed = Answer(ok=False)
         made, _ = self.delivery(tmp_path, [failed, failed, Answer(ok=True), failed])
         for pause in (1, 2, 0, 1):
@@ -139,16 +139,16 @@ class TestPausing:
             assert max(0.0, made._paused_until - monotonic[0]) == pytest.approx(pause)
             monotonic[0] += pause
 
-    def test_no_pause_at_the_end(self, tmp_path: Path, monotonic: list[float]) -> None:
-        made, tries = self.delivery(tmp_path, [])
+    def test_there_is_no_pause_at_shutdown(self, tmp_path: Path, monotonic: list[float]) -> None:
+        made, attempts = self.delivery(tmp_path, [])
         self.deliver(made)
         made.begin_shutdown(monotonic[0] + 10)
         self.deliver(made)
         self.deliver(made)
-        assert len(tries) == 3
+        assert len(attempts) == 3
         made.stop()
         self.deliver(made)
-        assert len(tries) == 3
+        assert len(attempts) == 3
         assert made.ledger.spooled == 4
 
     def test_an_empty_batch_is_not_kept(self, tmp_path: Path) -> None:
@@ -156,13 +156,13 @@ class TestPausing:
         assert not made.deliver(0, lambda: True, lambda: b"x")
         assert (made.ledger.spooled, made._spool and made._spool.batches()) == (0, [])
 
-    def test_no_more_is_rejected_than_was_sent(self, tmp_path: Path) -> None:
+    def test_at_most_as_many_are_rejected_as_were_sent(self, tmp_path: Path) -> None:
         made, _ = self.delivery(tmp_path, [Answer(ok=True, rejected=7)])
         assert made.deliver(3, lambda: True, lambda: b"x")
         assert (made.ledger.exported, made.ledger.failed) == (0, 3)
 
     @pytest.mark.parametrize(("waiting", "busy"), [(5, False), (6, True), (None, False)])
-    def test_a_queue_more_than_half_full_goes_first(
+    def test_a_queue_more_than_half_full_has_priority_over_the_disk(
         self, waiting: int | None, busy: bool, tmp_path: Path
     ) -> None:
         made, _ = self.delivery(tmp_path, [])
@@ -172,10 +172,9 @@ class TestPausing:
         made.ledger.until = 1.0
         assert not made._is_busy()
 
-    def test_what_is_on_disk_is_sent_for_half_a_second(
+    def test_resending_begins_no_batch_after_half_a_second(
         self, tmp_path: Path, monotonic: list[float]
     ) -> None:
-        """No batch is begun after that."""
         made, _ = self.delivery(tmp_path, [Answer(ok=True)])
         made._send_empty = lambda: True
         for _ in range(4):
@@ -194,7 +193,7 @@ class TestPausing:
 
 
 class TestSpool:
-    def test_it_may_be_filled_to_the_byte(self, tmp_path: Path) -> None:
+    def test_the_spool_can_be_filled_to_the_byte(self, tmp_path: Path) -> None:
         kept = Spool(tmp_path / "spool", 10, 3600.0)
         assert kept.put("traces", b"x" * 5, 1)
         assert kept.put("traces", b"x" * 5, 2)
@@ -204,7 +203,7 @@ class TestSpool:
         assert kept.put("traces", b"x" * 10, 4)
         assert [batch.items for batch in kept.batches()] == [4]
 
-    def test_a_batch_of_just_the_age_is_kept(self, tmp_path: Path, clock: Clock) -> None:
+    def test_a_batch_at_the_age_limit_is_kept(self, tmp_path: Path, clock: Clock) -> None:
         kept = Spool(tmp_path / "spool", 100, 3600.0)
         kept.put("traces", b"x", 1)
         clock.advance(3600.0)
@@ -216,7 +215,9 @@ class TestSpool:
         kept.expire("traces")
         assert kept.batches() == []
 
-    def test_ten_minutes_are_a_crash(self, tmp_path: Path, clock: Clock) -> None:
+    def test_a_temporary_file_older_than_ten_minutes_is_removed(
+        self, tmp_path: Path, clock: Clock
+    ) -> None:
         for age in (599, 601):
             path = tmp_path / f".opm-{age}.tmp"
             path.write_text("half")
@@ -225,8 +226,10 @@ class TestSpool:
         assert [path.name for path in tmp_path.iterdir()] == [".opm-599.tmp"]
 
     @pytest.mark.parametrize(("text", "most"), [("0", None), ("-1", None), ("0.5", 0), ("7", 7)])
-    def test_a_limit_is_above_zero(self, text: str, most: int | None, tmp_path: Path) -> None:
-        from otel_pipeline_metrics._core.settings import Config  # the default is what is meant
+    def test_a_limit_must_be_above_zero(self, text: str, most: int | None, tmp_path: Path) -> None:
+        from otel_pipeline_metrics._core.settings import (
+            Config,  # its class attributes are the defaults
+        )
 
         env = {
             "OTEL_PIPELINE_METRICS_SPOOL": str(tmp_path),
@@ -237,14 +240,14 @@ class TestSpool:
         assert found.max_bytes == (Config().spool_max_bytes if most is None else most)
 
 
-class TestTheEnd:
+class TestShutdown:
     def telemetry(self, kept: int | None = None) -> ExportPipeline:
-        """Telemetry without providers; its one exporter keeps what it cannot send."""
-        counted = new_ledger()
+        """Return a pipeline without providers; with `kept`, its exporter has a spool."""
+        ledger = new_ledger()
         if kept is not None:
-            counted.kept_in = "somewhere"
-            counted.begin(kept)
-        made = type("Counted", (), {"ledger": counted, "delivery": Delivery(counted)})()
+            ledger.kept_in = "somewhere"
+            ledger.begin(kept)
+        made = type("Counted", (), {"ledger": ledger, "delivery": Delivery(ledger)})()
         traces = SignalPipeline("traces", object(), False, (made,))
         return ExportPipeline(traces, SignalPipeline("metrics", object(), False))
 
@@ -252,10 +255,10 @@ class TestTheEnd:
         ("timeout_s", "waiting", "reserved_s"),
         [(10.0, None, 0.0), (10.0, 0, 0.2), (10.0, 1000, 0.7), (10.0, 100_000, 5.0), (0.2, 0, 0.1)],
     )
-    def test_how_much_time_the_disk_has(
+    def test_time_is_reserved_for_the_disk(
         self, timeout_s: float, waiting: int | None, reserved_s: float, monotonic: list[float]
     ) -> None:
-        """0.2 s and half a millisecond a span, and half of all at most."""
+        """0.2 s and half a millisecond for each span, but at most half of the timeout."""
         made = self.telemetry(waiting)
         until = made._begin_shutdown(timeout_s)
         assert until == pytest.approx(500.0 + timeout_s - reserved_s)
@@ -268,14 +271,14 @@ class TestTheEnd:
             (9.0, False, 5.0, 0.25), (9.0, False, 0.1, 0.1),
         ],
     )  # fmt: skip
-    def test_what_a_flush_that_hangs_leaves_for_the_end(
+    def test_a_hanging_flush_shortens_the_shutdown(
         self, flushed_s: float, done: bool, given_s: float, left_s: float
     ) -> None:
         made, given = self.telemetry(), []
-        job = BackgroundCall(lambda: None)
+        call = BackgroundCall(lambda: None)
         if done:
-            job.run()
-        made._late, made._late_s = [job], flushed_s
+            call.run()
+        made._late, made._late_s = [call], flushed_s
 
         def run(timeout_s: float, *, ending: bool) -> None:
             assert ending
@@ -286,21 +289,21 @@ class TestTheEnd:
         assert given == [pytest.approx(left_s)]
 
     @pytest.mark.parametrize(
-        ("count", "noun", "said"),
+        ("count", "noun", "text"),
         [
             (1, "span", "1 span"), (2, "span", "2 spans"), (0, "span", "0 spans"),
             (1000, "span", "1,000 spans"), (2, "metric batch", "2 metric batches"),
         ],
     )  # fmt: skip
-    def test_plurals(self, count: int, noun: str, said: str) -> None:
-        assert flush._plural(count, noun) == said
+    def test_counts_have_plurals_and_separators(self, count: int, noun: str, text: str) -> None:
+        assert flush._plural(count, noun) == text
 
-    def test_a_job_waits_until_its_deadline(self) -> None:
-        job = BackgroundCall(lambda: False)
-        assert not wait_for([job], time.monotonic() - 5)
-        job.run()
-        assert job.failed
-        assert wait_for([job], time.monotonic() - 5)
+    def test_waiting_for_a_call_ends_at_the_deadline(self) -> None:
+        call = BackgroundCall(lambda: False)
+        assert not wait_for([call], time.monotonic() - 5)
+        call.run()
+        assert call.failed
+        assert wait_for([call], time.monotonic() - 5)
 
     @pytest.mark.parametrize(
         ("tried", "waiting", "collector"),
@@ -309,25 +312,27 @@ class TestTheEnd:
             (False, 0, "unreachable"),
         ],
     )  # fmt: skip
-    def test_what_is_said_of_the_collector(
+    def test_the_state_of_the_collector(
         self, tried: bool | None, waiting: int, collector: str
     ) -> None:
         made = self.telemetry()
-        (counted,) = made.ledgers
-        counted.remote, counted.last_ok = True, tried
-        counted.begin(waiting)
+        (ledger,) = made.ledgers
+        ledger.remote, ledger.last_ok = True, tried
+        ledger.begin(waiting)
         assert made._collector() == collector
 
 
 class TestQueue:
     @pytest.mark.parametrize(("text", "size"), [(None, 2048), ("10", 10), ("x", 2048)])
-    def test_its_size(self, text: str | None, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_size_of_the_queue_comes_from_the_environment(
+        self, text: str | None, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         if text is not None:
             monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", text)
         assert environment_checks.batch_setting(os.environ, "OTEL_BSP_MAX_QUEUE_SIZE") == size
 
     @pytest.mark.parametrize(("size", "near"), [(2048, 1984), (65, 1), (64, 1), (10, 1)])
-    def test_from_where_on_it_is_crowded(
+    def test_a_queue_is_crowded_with_64_free_places(
         self, size: int, near: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(size))
@@ -339,5 +344,5 @@ class TestQueue:
         assert (processor._ledger.capacity, processor._near) == (size, near)
         processor.shutdown()
 
-    def test_an_attempt_may_take_half_a_second_more_than_its_timeout(self) -> None:
+    def test_the_limits_of_one_attempt(self) -> None:
         assert (exporters.SLACK_S, flush.GRACE_S, delivery.PATIENCE_S) == (0.5, 0.25, 10.0)

@@ -1,4 +1,4 @@
-"""A dead collector costs the flush timeout and not a second more, in processes of their own."""
+"""Test in real processes that a dead collector costs the flush timeout at most."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SLACK_S = 0.5
 FULL_QUEUE = 2_048
+# a busy machine may end one process late; an exporter that blocks ends each of them late
 ATTEMPTS = 3
-"""A busy machine may end one process late; an exporter that blocks ends each of them late."""
 
 
 @pytest.fixture
 def refused() -> int:
-    """A port that nobody listens on."""
+    """Return a port without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -33,7 +33,7 @@ def refused() -> int:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """A port that accepts and never says anything."""
+    """Yield a port that accepts connections and never answers."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen(64)

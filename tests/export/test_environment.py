@@ -1,4 +1,4 @@
-"""Every rule of what is exported where, as one line each."""
+"""Each rule of what is exported where is one line here."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def of(
         ),
     ],
 )
-def test_exporters(
+def test_the_environment_chooses_the_exporters(
     env: dict[str, str], traces: tuple[str, ...], metrics: tuple[str, ...], source: str
 ) -> None:
     decided = of(env)
@@ -102,7 +102,7 @@ def test_an_argument_wins_over_the_environment(
     )
 
 
-def test_other_names_are_entry_points() -> None:
+def test_other_exporter_names_are_entry_points() -> None:
     decided = of({"OTEL_METRICS_EXPORTER": "prometheus,otlp"}, None, "prometheus")
 
     assert decided.metrics == ("prometheus", "otlp")
@@ -128,11 +128,13 @@ def test_other_names_are_entry_points() -> None:
         ),
     ],
 )
-def test_protocol_of_traces(env: dict[str, str], protocol: str) -> None:
+def test_the_protocol_comes_from_its_variable_or_the_endpoint(
+    env: dict[str, str], protocol: str
+) -> None:
     assert protocol == of(env).traces_protocol
 
 
-def test_each_signal_has_its_protocol() -> None:
+def test_each_signal_has_its_own_protocol() -> None:
     decided = of(
         {
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://a:4317",
@@ -255,7 +257,7 @@ def test_a_broken_value_is_one_problem(
     assert OTLP == decided.traces == decided.metrics
 
 
-def test_an_unknown_exporter_leaves_the_rest() -> None:
+def test_an_unknown_exporter_is_left_out() -> None:
     decided = of({"OTEL_TRACES_EXPORTER": "jaegr,console", "OTEL_METRICS_EXPORTER": "none"})
 
     assert decided.traces == CONSOLE
@@ -264,14 +266,14 @@ def test_an_unknown_exporter_leaves_the_rest() -> None:
     )
 
 
-def test_only_unknown_exporters_are_as_good_as_none_named() -> None:
+def test_with_only_unknown_exporters_the_default_is_used() -> None:
     decided = of({"OTEL_TRACES_EXPORTER": "jaegr"})
 
     assert (decided.traces, decided.metrics) == (CONSOLE, CONSOLE)
     assert len(decided.problems) == 1
 
 
-def test_a_sampler_ratio_out_of_range() -> None:
+def test_a_sampler_ratio_out_of_range_is_replaced() -> None:
     name = "OTEL_TRACES_SAMPLER_ARG"
     decided = of({"OTEL_TRACES_SAMPLER": "traceidratio", name: "7"})
 
@@ -279,8 +281,8 @@ def test_a_sampler_ratio_out_of_range() -> None:
     assert (name, "1") in decided.repairs
 
 
-def test_a_small_queue_takes_the_batch_with_it() -> None:
-    """Alone, it is a ValueError in the SDK; it is no mistake of the user's."""
+def test_a_small_queue_limits_the_batch_without_a_warning() -> None:
+    """The SDK raises a ValueError for a small queue alone, which is not a user error."""
     decided = of({"OTEL_BSP_MAX_QUEUE_SIZE": "100"})
 
     assert decided.problems == ()
@@ -308,7 +310,9 @@ def test_http_completes_an_endpoint_without_a_scheme() -> None:
         ({ENDPOINT: "c:4317"}, "grpc", "c:4317"),
     ],
 )
-def test_endpoint(env: dict[str, str], protocol: str, expected: str) -> None:
+def test_the_endpoint_is_completed_and_redacted(
+    env: dict[str, str], protocol: str, expected: str
+) -> None:
     assert expected == endpoint(env, "traces", protocol)  # type: ignore[arg-type]
 
 
@@ -321,7 +325,7 @@ def test_endpoint(env: dict[str, str], protocol: str, expected: str) -> None:
         ("http://[::1", "<unreadable endpoint>"),
     ],
 )
-def test_redact_endpoint(url: str, expected: str) -> None:
+def test_an_endpoint_is_redacted(url: str, expected: str) -> None:
     assert expected == redact_endpoint(url)
 
 
@@ -334,7 +338,7 @@ NAMES = sorted(
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30)))
-def test_nothing_makes_it_raise(env: dict[str, str]) -> None:
+def test_no_environment_makes_it_raise(env: dict[str, str]) -> None:
     decided = plan(env, installed=nothing_installed)
 
     assert len(decided.problems) == len(set(decided.problems))
@@ -342,13 +346,13 @@ def test_nothing_makes_it_raise(env: dict[str, str]) -> None:
 
 @given(st.text(min_size=8, max_size=30).filter(lambda text: "=" not in text and "," not in text))
 def test_no_problem_quotes_a_header(secret: str) -> None:
-    secret = f"§{secret}"  # in no sentence of ours, as `OTEL_EXP` would be
+    secret = f"§{secret}"  # our own sentences never contain this character
     decided = plan({"OTEL_EXPORTER_OTLP_HEADERS": secret}, installed=nothing_installed)
 
     assert not any(secret in problem for problem in decided.problems)
 
 
-def test_it_needs_no_sdk() -> None:
+def test_the_environment_is_read_without_the_sdk() -> None:
     code = (
         "import sys, otel_pipeline_metrics._export.environment;"
         "sys.exit(any(name.startswith('opentelemetry.sdk') for name in sys.modules))"
