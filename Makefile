@@ -2,9 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Tests wait more than they compute, so there are more workers than cores.
+TEST_WORKERS ?= 4
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Tests start hundreds of processes; each would compile the package again without its bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-collector test lint matrix backends bench clean
+.PHONY: demo demo-collector test lint matrix backends bench mutants clean
 
 demo: $(VENV)/.installed  ## index the running Python's standard library, no server needed
 	$(BIN)/python -m examples.stdlib_index --out demo-out
@@ -13,7 +17,7 @@ demo-collector: $(VENV)/.installed backends  ## the same through the real Collec
 	$(BIN)/python -m examples.through_collector --out demo-out
 
 test: $(VENV)/.installed  ## every test; those of real servers need `make backends` (CI has them)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.linted  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -30,6 +34,9 @@ backends:  ## build the real servers once, outside the checkout
 bench: $(VENV)-bench/.installed  ## what a call costs, beside its peers
 	$(VENV)-bench/bin/python -m benchmarks
 
+mutants: $(VENV)/.mutable  ## change the code at random places and see whether a test fails
+	$(BIN)/python .ci/mutation/mutants.py $(MUTANTS_ARGS)
+
 clean:
 	rm -rf $(VENV) $(VENV)-bench demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -45,6 +52,10 @@ $(VENV)-bench/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)-bench
 	$(VENV)-bench/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(VENV)-bench/bin/python -m pip install --quiet --editable ".[all]" --group bench
+	@touch $@
+
+$(VENV)/.mutable: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group mutants
 	@touch $@
 
 $(VENV)/.linted: $(VENV)/.installed

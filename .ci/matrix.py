@@ -35,9 +35,9 @@ LEFT_OUT = (
     "--ignore=tests/system/examples",
     "-m",
     "not backends and not slow",
-    # Two cells share two cores. What fails once only is run again, and printed as "rerun".
-    "--reruns=1",
 )
+# Two cells share two cores: while one installs, the tests of the other, which wait a lot, run.
+WORKERS = ("-n", "2", "--dist", "loadgroup")
 
 
 def main() -> int:
@@ -84,7 +84,9 @@ def run_cell(python: str, pins: tuple[str, ...]) -> str:
     with tempfile.TemporaryDirectory(prefix="opm-matrix-") as folder:
         try:
             bin_python = install(interpreter, folder, pins)
-            tests = run([bin_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *LEFT_OUT])
+            tests = run(
+                [bin_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WORKERS, *LEFT_OUT]
+            )
         except subprocess.CalledProcessError as error:
             print(error.stdout, flush=True)
             return f"FAILED {label}: exit {error.returncode}"

@@ -6,7 +6,8 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from opentelemetry.metrics import _internal as metrics_internal
 
 from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._core import drain, errors, hooks, series
@@ -19,12 +20,23 @@ if TYPE_CHECKING:
 
 
 # What a test takes depends on what else the machine does; whether it is right does not.
-settings.register_profile("patient", deadline=None)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
 # A shell that starts us in the background has SIGINT ignored, by us and all that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: at the end no worker is to wait for another's long test."""
+
+    def turn(item: pytest.Item) -> int:
+        if item.get_closest_marker("slow") is not None:
+            return 0
+        return 1 if getattr(getattr(item, "obj", None), "is_hypothesis_test", False) else 2
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +50,11 @@ def loud_faults() -> Iterator[None]:
     hooks.workers = None
     yield
     errors.raise_faults = False
+    # The API's proxy keeps every meter it made, and with it the providers of every test: a heap of
+    # millions of objects, which each collection and each fork of a later test walks through.
+    current = _sink.installed().instruments._meter
+    meters = metrics_internal._PROXY_METER_PROVIDER._meters
+    meters[:] = [meter for meter in meters if meter is current]
 
 
 class Clock:

@@ -43,6 +43,13 @@ class TestStatuses:
             for _ in range(10):
                 seen.failed("HTTP 503")
 
+    def test_an_inner_exchange_restores_the_outer_one(self) -> None:
+        with responses.exchange() as outer:
+            with responses.exchange() as inner:
+                assert responses._here.exchange is inner
+            assert responses._here.exchange is outer
+        assert responses._here.exchange is None
+
     @pytest.mark.parametrize(("answered", "counted"), [(-1, 0), (0, 0), (2, 2)])
     def test_a_partial_success_tells_how_many_were_rejected(
         self, answered: int, counted: int
@@ -84,6 +91,21 @@ class TestStatuses:
 
 
 class TestLogFilter:
+    def test_a_visit_in_a_visit_is_one_visit(self) -> None:
+        """It ends with the outer one, and a line without a reason keeps the reason before."""
+        made = log_filter.Filter()
+        made.install()
+        with_reason = logging.LogRecord("grpc", logging.ERROR, "f", 1, "%s", (KeyError("k"),), None)
+        without_reason = logging.LogRecord("grpc", logging.ERROR, "f", 1, "m", (), None)
+        with log_filter.exporting() as logs:
+            with log_filter.exporting():
+                pass
+            assert not made.filter(with_reason)
+            assert not made.filter(without_reason)
+        assert made.filter(with_reason)
+        assert logs.reason == "KeyError"
+        made.remove()
+
     def test_a_filter_covers_visits_that_begin_between_install_and_remove(self) -> None:
         record = logging.LogRecord("grpc", logging.ERROR, "f", 1, "m", (), None)
         made = log_filter.Filter()

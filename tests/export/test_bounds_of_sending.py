@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._export import environment_checks, exporters, flush
+from otel_pipeline_metrics._export import flush
 from otel_pipeline_metrics._export.background import BackgroundCall, wait_for
-from otel_pipeline_metrics._export.delivery import counting_exporters, counting_processor, delivery
+from otel_pipeline_metrics._export.delivery import delivery, spool
 from otel_pipeline_metrics._export.delivery.delivery import Delivery
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger, LedgerSnapshot
 from otel_pipeline_metrics._export.delivery.responses import Answer
@@ -95,6 +95,21 @@ class TestLedger:
         ledger.close()
         assert ledger.snapshot() == LedgerSnapshot(10, 2, 0, 8, 0, 0)
 
+    def test_a_failure_is_reported_once_for_each_host_and_not_after_the_deadline(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        already_warned: set[str] = set()
+        for signal in ("traces", "metrics"):
+            ExportLedger(signal, "otlp/grpc", "http://h:1/x", already_warned=already_warned).warn(
+                "why"
+            )  # type: ignore[arg-type]
+        late = ExportLedger("traces", "otlp/grpc", "http://late")
+        late.stopped = True
+        late.warn("why")
+        assert [record.getMessage()[:52] for record in caplog.records] == [
+            "telemetry cannot be exported to http://h:1 (why); th"
+        ]
+
     def test_the_host_is_the_target_without_its_path(self) -> None:
         assert new_ledger().host == "http://user@host:1"
         assert ExportLedger("traces", "console", "stderr").host == "stderr"
@@ -138,6 +153,18 @@ class TestPauses:
             self.deliver(made)
             assert max(0.0, made._paused_until - monotonic[0]) == pytest.approx(pause)
             monotonic[0] += pause
+
+    def test_while_an_abandoned_attempt_hangs_no_other_begins(
+        self, tmp_path: Path, monotonic: list[float]
+    ) -> None:
+        made, attempts = self.delivery(tmp_path, [Answer(ok=True)])
+        made._call = BackgroundCall(lambda: None)
+        self.deliver(made)
+        assert (len(attempts), made.ledger.spooled) == (0, 1)
+        made._call.run()
+        monotonic[0] += 1
+        self.deliver(made)
+        assert (len(attempts), made.ledger.exported) == (1, 1)
 
     def test_there_is_no_pause_at_shutdown(self, tmp_path: Path, monotonic: list[float]) -> None:
         made, attempts = self.delivery(tmp_path, [])
@@ -190,6 +217,9 @@ class TestPauses:
         made._resend = resend  # type: ignore[method-assign]
         assert self.deliver(made)
         assert len(sent) == 2
+        made.stop()
+        made.resend(monotonic[0] + 100)
+        assert len(sent) == 2
 
 
 class TestSpool:
@@ -202,6 +232,22 @@ class TestSpool:
         assert [batch.items for batch in kept.batches()] == [2, 3]
         assert kept.put("traces", b"x" * 10, 4)
         assert [batch.items for batch in kept.batches()] == [4]
+
+    def test_batches_of_the_same_moment_have_different_names(
+        self, tmp_path: Path, clock: Clock
+    ) -> None:
+        kept = Spool(tmp_path / "spool", 100, 3600.0)
+        assert kept.put("traces", b"a", 1)
+        assert kept.put("traces", b"b", 1)
+        assert [batch.number for batch in kept.batches()] == [0, 1]
+
+    def test_a_deleted_file_cannot_be_locked(self, tmp_path: Path) -> None:
+        path = tmp_path / "sent"
+        path.write_bytes(b"x")
+        with path.open("rb") as file:
+            assert spool._locked(file.fileno())
+            path.unlink()
+            assert not spool._locked(file.fileno())
 
     def test_a_batch_at_the_age_limit_is_kept(self, tmp_path: Path, clock: Clock) -> None:
         kept = Spool(tmp_path / "spool", 100, 3600.0)
@@ -228,8 +274,8 @@ class TestSpool:
     @pytest.mark.parametrize(("text", "most"), [("0", None), ("-1", None), ("0.5", 0), ("7", 7)])
     def test_a_limit_must_be_above_zero(self, text: str, most: int | None, tmp_path: Path) -> None:
         from otel_pipeline_metrics._core.settings import (
-            Config,  # its class attributes are the defaults
-        )
+            Config,
+        )  # its class attributes are the defaults
 
         env = {
             "OTEL_PIPELINE_METRICS_SPOOL": str(tmp_path),
@@ -278,7 +324,9 @@ class TestShutdown:
         call = BackgroundCall(lambda: None)
         if done:
             call.run()
-        made._late, made._late_s = [call], flushed_s
+        over = BackgroundCall(lambda: None)
+        over.run()
+        made._late, made._late_s = [over, call], flushed_s
 
         def run(timeout_s: float, *, ending: bool) -> None:
             assert ending
@@ -303,6 +351,9 @@ class TestShutdown:
         assert not wait_for([call], time.monotonic() - 5)
         call.run()
         assert call.failed
+        done = BackgroundCall(lambda: None)
+        done.run()
+        assert not done.failed
         assert wait_for([call], time.monotonic() - 5)
 
     @pytest.mark.parametrize(
@@ -320,29 +371,3 @@ class TestShutdown:
         ledger.remote, ledger.last_ok = True, tried
         ledger.begin(waiting)
         assert made._collector() == collector
-
-
-class TestQueue:
-    @pytest.mark.parametrize(("text", "size"), [(None, 2048), ("10", 10), ("x", 2048)])
-    def test_the_size_of_the_queue_comes_from_the_environment(
-        self, text: str | None, size: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        if text is not None:
-            monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", text)
-        assert environment_checks.batch_setting(os.environ, "OTEL_BSP_MAX_QUEUE_SIZE") == size
-
-    @pytest.mark.parametrize(("size", "near"), [(2048, 1984), (65, 1), (64, 1), (10, 1)])
-    def test_a_queue_is_crowded_with_64_free_places(
-        self, size: int, near: int, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(size))
-        monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
-        exporter = counting_exporters.CountingSpanExporter(
-            type("Nowhere", (), {"shutdown": lambda self: None})(), new_ledger()
-        )
-        processor = counting_processor.CountingBatchProcessor(exporter)
-        assert (processor._ledger.capacity, processor._near) == (size, near)
-        processor.shutdown()
-
-    def test_the_limits_of_one_attempt(self) -> None:
-        assert (exporters.SLACK_S, flush.GRACE_S, delivery.PATIENCE_S) == (0.5, 0.25, 10.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import math
 import time
 from datetime import datetime
@@ -316,3 +317,37 @@ def test_a_naive_event_time_is_utc_wherever_the_machine_stands(
         time.tzset()
     (result,) = results.of("naive")
     assert [event for event, _ in result.event_times] == [86400.0]
+
+
+def test_a_function_says_more_in_its_own_stage(results: Results) -> None:
+    @stage("says")
+    def plain() -> None:
+        current_stage().add_items(3)
+
+    @stage("says")
+    async def coroutine() -> None:
+        current_stage().add_items(4)
+
+    plain()
+    asyncio.run(coroutine())
+    assert results.sizes("says") == [3, 4]
+
+
+def test_a_partial_of_a_partial_is_what_the_innermost_function_is(results: Results) -> None:
+    async def innermost(a: int, b: int) -> int:
+        return a - b
+
+    inner = functools.partial(innermost, 3)
+    inner.mark = "kept apart"  # type: ignore[attr-defined]  # else the outer one takes its place
+    outer = functools.partial(inner, b=1)
+    assert outer.func is inner
+    assert asyncio.run(stage(outer)()) == 2
+    assert len(results.durations("innermost")) == 1
+
+
+def test_a_long_object_is_quoted_in_80_characters() -> None:
+    with pytest.raises(TypeError) as caught:
+        stage("x")("y" * 200)  # type: ignore[type-var]
+    assert str(caught.value) == (
+        f"a stage decorates a function or a method, not '{'y' * 79}; a name is given as a string"
+    )

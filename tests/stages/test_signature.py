@@ -116,6 +116,57 @@ def test_functions_of_one_shape_share_one_maker() -> None:
     assert [each(0) for each in wrapped] == [(0, 1), (0, 2)]
 
 
+def test_what_is_positional_only_stays_so() -> None:
+    def only(a: int, /, b: int) -> int:
+        return a - b
+
+    wrapped: Any = stage("w")(only)
+    assert wrapped(3, b=1) == 2
+    with pytest.raises(TypeError, match="positional-only"):
+        wrapped(a=3, b=1)
+
+
+def test_the_stars_own_names_are_free() -> None:
+    def named(args: int, kwargs: int) -> int:
+        return args - kwargs
+
+    wrapped = stage("w")(named)
+    assert not stars(wrapped)
+    assert wrapped(3, kwargs=1) == 2
+
+
+def test_the_source_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, real = [], _signature._read
+
+    def read_seen(make: Any) -> Any:
+        read.append(make.__name__)
+        return real(make)
+
+    monkeypatch.setattr(_signature, "_sources", {})
+    monkeypatch.setattr(_signature, "_made", {})
+    monkeypatch.setattr(_signature, "_read", read_seen)
+    for shape in (lambda a: a, lambda b: b, lambda a: -a):
+        stage("w")(shape)
+    assert read == ["_function"]
+
+
+def test_who_comes_in_between_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gc callback that defines a stage in the middle of a compilation must not wait for it."""
+
+    class Taken:
+        def acquire(self, *, blocking: bool = True) -> bool:
+            assert not blocking
+            return False
+
+    def shape(taken_meanwhile: int) -> int:
+        return taken_meanwhile
+
+    monkeypatch.setattr(_signature, "_compiling", Taken())
+    assert stars(stage("w")(shape))
+    monkeypatch.undo()
+    assert not stars(stage("w")(shape))
+
+
 def nothing_to_open(*_: object, **__: object) -> None:
     raise FileNotFoundError
 

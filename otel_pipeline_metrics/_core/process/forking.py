@@ -8,9 +8,10 @@ providers that `configure()` builds.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
 
 from otel_pipeline_metrics._core import errors
@@ -72,8 +73,23 @@ class Gate:
 _calls: list[Callable[[], None]] = []
 _watched: WeakSet[Forgetful] = WeakSet()
 _gates: WeakSet[Gate] = WeakSet()
-_shut: dict[int, list[Gate]] = {}
-"""By thread: the gates that it has shut, and will reopen when its fork is done."""
+
+
+class _Fork(NamedTuple):
+    """What a thread undoes once its fork is done."""
+
+    shut: list[Gate]
+    blocked: set[int]
+
+
+_forks: dict[int, _Fork] = {}
+"""By thread: the fork that it is doing."""
+held_back: set[int] = set()
+"""Signals that no child loses: they are blocked during a fork.
+
+Python forgets those that reach a child before the fork has returned in it. One with the default
+action ends the child all the same; one with a handler would be lost.
+"""
 
 
 def in_child(call: C) -> C:
@@ -88,21 +104,40 @@ def watch(thing: Forgetful) -> None:
 
 
 def _before() -> None:
-    _shut[threading.get_ident()] = [gate for gate in list(_gates) if gate.shut()]
+    already = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    blocked = {number for number in held_back if number not in already}
+    gates = [gate for gate in list(_gates) if gate.shut()]
+    _forks[threading.get_ident()] = _Fork(gates, blocked)
+    if blocked:
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
 
 
 def _in_parent() -> None:
-    for gate in _shut.pop(threading.get_ident(), ()):
+    fork = _forks.pop(threading.get_ident(), None)
+    if fork is None:
+        return
+    for gate in fork.shut:
         gate.reopen()
+    _unblock(fork)
 
 
 def _in_child() -> None:
-    _shut.clear()
-    for gate in list(_gates):
-        gate.renew()
-    for call in (*_calls, *[thing.after_fork for thing in list(_watched)]):
-        with errors.suppress_errors("starting a forked child"):
-            call()
+    fork = _forks.get(threading.get_ident())
+    _forks.clear()
+    try:
+        for gate in list(_gates):
+            gate.renew()
+        for call in (*_calls, *[thing.after_fork for thing in list(_watched)]):
+            with errors.suppress_errors("starting a forked child"):
+                call()
+    finally:
+        if fork is not None:
+            _unblock(fork)
+
+
+def _unblock(fork: _Fork) -> None:
+    if fork.blocked:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, fork.blocked)
 
 
 if hasattr(os, "register_at_fork"):

@@ -71,9 +71,11 @@ def _settle() -> None:
     found = signal.getsignal(signal.SIGTERM)
     wanted = _always or bool(_runs)
     if wanted and found is signal.SIG_DFL:
+        forking.held_back.add(signal.SIGTERM)
         signal.signal(signal.SIGTERM, _handle)
     elif not wanted and found is _handle:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        forking.held_back.discard(signal.SIGTERM)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
@@ -111,6 +113,9 @@ def _finish(done: threading.Event) -> None:
 
 @forking.in_child
 def _in_child() -> None:
+    global _ending  # set once in each process
+    # A child of a process that is ending is not ending itself.
+    _ending = False
     # the parent's runs are the parent's to report
     _runs.clear()
 

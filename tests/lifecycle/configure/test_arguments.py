@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
         ({"console": "stderr"}, TypeError, "console must be True, False, None or a text stream"),
         ({"console": 1}, TypeError, "console must be True, False, None or a text stream"),
     ],
-    ids=repr,
+    # an address would make another id of it in each worker
+    ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
 def test_a_bad_argument_is_named(
     arguments: dict[str, Any], error: type[Exception], says: str

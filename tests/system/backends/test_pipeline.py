@@ -21,7 +21,11 @@ from tests.support.process import ROOT
 if TYPE_CHECKING:
     from tests.support.servers import Backends, JsonObject
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("built_backends")]
+pytestmark = [
+    pytest.mark.backends,
+    pytest.mark.xdist_group("backends"),  # one worker starts the servers once
+    pytest.mark.usefixtures("built_backends"),
+]
 
 PIPELINE = """
 import asyncio, functools, os, sys, time

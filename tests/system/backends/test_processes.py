@@ -16,7 +16,11 @@ from tests.system.processes.program import PARENT
 if TYPE_CHECKING:
     from tests.support.servers import Backends
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("built_backends")]
+pytestmark = [
+    pytest.mark.backends,
+    pytest.mark.xdist_group("backends"),  # one worker starts the servers once
+    pytest.mark.usefixtures("built_backends"),
+]
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])

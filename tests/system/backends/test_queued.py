@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from tests.support.servers import Backends
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("built_backends")]
+pytestmark = [
+    pytest.mark.backends,
+    pytest.mark.xdist_group("backends"),  # one worker starts the servers once
+    pytest.mark.usefixtures("built_backends"),
+]
 
 QUEUED = """
 import asyncio, sys
@@ -32,7 +36,8 @@ async def process(n):
 
 @opm.write(items=lambda batch: batch)
 async def write(batch):
-    await asyncio.sleep(0.03)
+    # long enough for what a busy machine adds to the other stage not to matter
+    await asyncio.sleep(0.2)
     return len(batch)
 
 async def main():

@@ -43,7 +43,11 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-pytestmark = [pytest.mark.backends, pytest.mark.usefixtures("built_backends")]
+pytestmark = [
+    pytest.mark.backends,
+    pytest.mark.xdist_group("backends"),  # one worker starts the servers once
+    pytest.mark.usefixtures("built_backends"),
+]
 
 TEMPO = CONFIG / "production.tempo.yaml"
 FILE_STORAGE = CONFIG / "production.file-storage.yaml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -418,6 +419,67 @@ def test_a_pool_that_is_terminated_flushes_first() -> None:
     assert sum(invocations(there).values()) == 11
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
+def test_a_child_that_is_terminated_before_it_runs_ends() -> None:
+    """On one core a parent goes on after its fork, so the signal is there before the child is."""
+    run("""
+        import signal
+        opm.configure()
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        for _ in range(20):
+            pid = os.fork()
+            if not pid:
+                time.sleep(10)
+                os._exit(0)
+            os.kill(pid, signal.SIGTERM)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    """)
+
+
+def test_a_signal_that_the_program_blocks_stays_blocked_in_a_child() -> None:
+    _, done = run("""
+        import signal
+        opm.configure()
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        def child():
+            print(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
+        forked(child)
+        child()
+    """)
+    assert done.stdout.split() == ["True", "True"]
+
+
+def test_a_child_of_a_process_that_is_ending_can_be_terminated() -> None:
+    """A pool replaces its workers on a thread, which goes on during the last flush."""
+    program = """
+        import os, signal, time
+        import otel_pipeline_metrics as opm
+        from otel_pipeline_metrics._core.process import signals
+        def fork():
+            pid = os.fork()
+            if not pid:
+                signals.at_end.clear()
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(10)
+                os._exit(0)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        with opm.run("ending", resources=False):
+            signals.at_end.append(fork)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, f"{-signal.SIGTERM}\n"), done.stderr
+
+
 def test_an_sdk_that_looks_different_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
     class Storages:
         _lock = threading.Lock()
@@ -469,7 +531,7 @@ def test_no_hook_is_left_half_way() -> None:
                 threads = [threading.Thread(target=fork) for _ in range(4)]
                 for thread in threads: thread.start()
                 for thread in threads: thread.join()
-                assert not forking._shut
+                assert not forking._forks
                 assert all(gate.shut() for gate in gates)
             """),
         ],

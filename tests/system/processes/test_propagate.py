@@ -352,3 +352,27 @@ def test_what_does_not_pickle_fails_as_ever() -> None:
         failed = pool.submit(lambda: None)
         with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
             failed.result(60)
+
+
+def test_a_coroutine_that_outlives_an_error_goes_on() -> None:
+    """What it is sent after that is sent, and not thrown."""
+
+    class Step:
+        def __await__(self) -> Any:
+            return (yield)
+
+    @opm.propagate
+    async def survives() -> list[Any]:
+        try:
+            await Step()
+        except KeyError:
+            return [await Step(), await Step()]
+        return []
+
+    coroutine = survives()
+    coroutine.send(None)
+    coroutine.throw(KeyError())
+    coroutine.send(1)
+    with pytest.raises(StopIteration) as stopped:
+        coroutine.send(2)
+    assert stopped.value.value == [1, 2]

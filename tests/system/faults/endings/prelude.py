@@ -99,7 +99,7 @@ def kill(number: int = signal.SIGTERM) -> None:
     """Send this process a signal, and wait for what it does."""
     moment()
     os.kill(os.getpid(), number)
-    time.sleep(5)
+    time.sleep(1)
 
 
 def later(seconds: float, number: int) -> None:
