@@ -32,9 +32,11 @@ class RunMetrics:
 
     def loop_delay(self, pipeline: str, seconds: float) -> None:
         """Record a delay of the run's event loop."""
-        self._eventloop_delay.record(seconds, {defs.PIPELINE_NAME: self._limit_name(pipeline)})
+        self._eventloop_delay.record(
+            seconds, {defs.PIPELINE_NAME: self._limit_pipeline_name(pipeline)}
+        )
 
-    def _limit_name(self, pipeline: str) -> str:
+    def _limit_pipeline_name(self, pipeline: str) -> str:
         return self._distinct.name(defs.PIPELINE_NAME, pipeline, again=True)
 
     def started(self, pipeline: str, run_id: str) -> None:
@@ -54,7 +56,7 @@ class RunMetrics:
         context: Any,
     ) -> None:
         """Record a run at its end."""
-        pipeline = self._limit_name(pipeline)
+        pipeline = self._limit_pipeline_name(pipeline)
         self._seen[pipeline] = None
         self._open.pop(run_id, None)
         if result == "success":
