@@ -62,7 +62,7 @@ class Configured:
     spool: Path | None
     created: int = 0
     calls: Counter[str] = field(default_factory=Counter)
-    told: bool = True
+    reported: bool = True
     """Whether the backend has been told of every call so far."""
 
 
