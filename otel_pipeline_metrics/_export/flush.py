@@ -13,8 +13,8 @@ from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export.background import BackgroundCall, BackgroundThread, wait_for
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
 from otel_pipeline_metrics._export.delivery.ledger import LedgerSnapshot
+from otel_pipeline_metrics._export.delivery.log_filter import exporting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._export.delivery.counting_exporters import CountingExporter
     from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
     from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+    from otel_pipeline_metrics._export.delivery.log_filter import Filter
     from otel_pipeline_metrics._export.environment import Signal
 
 
@@ -103,7 +104,7 @@ class SignalPipeline:
         left_ms = max(1, int((deadline - time.monotonic()) * 1000))
         if not self.owned:
             return self.provider.force_flush(left_ms)
-        with _log_filter.exporting():
+        with exporting():
             if not ending:
                 return self.provider.force_flush(left_ms)
             if self.signal == "metrics":
@@ -119,7 +120,7 @@ class ExportPipeline:
         self,
         traces: SignalPipeline,
         metrics: SignalPipeline,
-        log_filter: _log_filter.Filter | None = None,
+        log_filter: Filter | None = None,
     ) -> None:
         self._pipelines = (traces, metrics)
         self.tracer_provider: TracerProvider = traces.provider

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._export import environment, exporters
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
 from otel_pipeline_metrics._export.delivery.counting_exporters import COUNTING_EXPORTERS
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, max_age_s
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def replay(directory: str | os.PathLike[str]) -> list[Replayed]:
         signals = [s for s in environment.SIGNALS if spool.batches(s)]
     except OSError as error:
         raise ReplayError(f"{path} cannot be read ({error.strerror})") from None
-    log_filter = _log_filter.Filter()
+    log_filter = Filter()
     try:
         return [_replay(plan, signal, spool, log_filter) for signal in signals]
     finally:
@@ -84,9 +84,7 @@ def _plan() -> ExportPlan:
     return dataclasses.replace(plan, **protobuf)
 
 
-def _replay(
-    plan: ExportPlan, signal: Signal, spool: Spool, log_filter: _log_filter.Filter
-) -> Replayed:
+def _replay(plan: ExportPlan, signal: Signal, spool: Spool, log_filter: Filter) -> Replayed:
     kind, target = exporters.describe(plan, signal, "otlp")
     with exporters.repaired_environment(dict(plan.repairs)):
         try:

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._export.background import BackgroundThread
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
 from otel_pipeline_metrics._export.delivery.counting_exporters import COUNTING_EXPORTERS
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.environment_checks import split_endpoint
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outco
         return None
     counting = COUNTING_EXPORTERS[signal](exporter, ledger, watched=watched)
     send_item = (_prepare_span if signal == "traces" else _prepare_metric)(counting)
-    log_filter = _log_filter.Filter()
+    log_filter = Filter()
     log_filter.install()
     thread = BackgroundThread("doctor")
     try:
