@@ -2,17 +2,12 @@
 
 A report may come from a file or be merged from several, so nothing relies on a key being
 there. Stages that are run by the same workers, one after the other with no queue in between,
-are one station: they share those workers' time.
+are one group: they share those workers' time.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass
@@ -33,7 +28,7 @@ class StageGroup:
     blocked: float
     inside: float | None
     """Busy inside of invocations; the rest of `busy` is what the loop around them does."""
-    permits: float
+    permit_wait_s: float
     """The part of `blocked` that was no put: waits for permits and rate limits."""
     noise: float
     """Relative standard error of the mean service time; 0 where it cannot be known."""
@@ -48,7 +43,7 @@ class StageGroup:
     @property
     def work(self) -> float:
         """Seconds that its workers have to spend, whatever the other stages do."""
-        return self.busy + self.permits
+        return self.busy + self.permit_wait_s
 
     @property
     def demand(self) -> float:
@@ -77,14 +72,14 @@ class Facts:
 
     wall_s: float
     """Of a run; of several merged ones, on average."""
-    stations: list[StageGroup]
+    groups: list[StageGroup]
     """The one with the largest demand first."""
     source_s: float | None
     """How long whatever fills the first queue needed for it, waits for room left out; None
     where no queue is filled by something that is no stage."""
     unseen: dict[str, float] = field(default_factory=dict)
     """Seconds in stages whose waits are not known."""
-    turns: list[StageGroup] = field(default_factory=list)
+    round_robin: list[StageGroup] = field(default_factory=list)
     """The stages in their order, if all of them took turns in the same workers although there
     are queues between them; otherwise empty."""
     smallest_queue: tuple[str, int] | None = None
@@ -105,41 +100,11 @@ class Facts:
     @property
     def concurrency(self) -> float:
         """How many workers of a run were busy at a time, on average."""
-        busy = sum(station.busy for station in self.stations)
+        busy = sum(group.busy for group in self.groups)
         return busy / (self.wall_s * self.runs) if self.wall_s else 0.0
 
     @property
     def idle_share(self) -> float:
         """Idle, of the time of all workers."""
-        wall = sum(station.wall for station in self.stations)
-        return sum(station.idle for station in self.stations) / wall if wall else 0.0
-
-
-def dig(data: object, *keys: str) -> Any:
-    """Return what lies under the keys, or None where one of them is missing or null."""
-    found: Any = data
-    for key in keys:
-        if not isinstance(found, dict):
-            return None
-        found = found.get(key)
-    return found
-
-
-def number(data: object, *keys: str) -> float | None:
-    """Return the finite number under the keys, or None."""
-    found = dig(data, *keys)
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
-        return None
-    return float(found)
-
-
-def names_under(data: object, key: str) -> list[str]:
-    """Return the strings listed under `key`."""
-    found = dig(data, key)
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
-def entries(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return the dicts listed under `key`."""
-    found = data.get(key)
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+        wall = sum(group.wall for group in self.groups)
+        return sum(group.idle for group in self.groups) / wall if wall else 0.0

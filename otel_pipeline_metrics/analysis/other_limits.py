@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import wording
 from otel_pipeline_metrics.analysis.thresholds import (
     BUSY,
@@ -42,7 +43,7 @@ def cpu(facts: Facts, top: StageGroup) -> Verdict:
     advice = [
         (
             f"Look at {top.name} with a profiler first: its busy time is the largest, "
-            f"{wording.seconds(top.busy)} in all."
+            f"{text.duration(top.busy)} in all."
         ),
         (
             "Give computing to processes (multiprocessing, ProcessPoolExecutor), or to libraries "
@@ -131,10 +132,10 @@ def find_loop_source(facts: Facts, top: StageGroup) -> Verdict:
 
 def round_robin(facts: Facts) -> Verdict:
     """Stages that the same workers run one after the other: the run takes as long as their sum."""
-    ordered = sorted(facts.turns, key=lambda station: station.demand, reverse=True)
+    ordered = sorted(facts.round_robin, key=lambda group: group.demand, reverse=True)
     top = ordered[0]
-    tied = [station for station in ordered if top.demand < TIE * station.demand]
-    together = sum(station.demand for station in facts.turns)
+    tied = [group for group in ordered if top.demand < TIE * group.demand]
+    together = sum(group.demand for group in facts.round_robin)
     saved = top.demand * waste(top)
     verdict = Verdict(
         kind="stage",
@@ -150,12 +151,12 @@ def round_robin(facts: Facts) -> Verdict:
         verdict.assumptions.append(FAILED_COST)
         verdict.advice.append(
             f"Find out why {top.name} fails: without that, about "
-            f"{wording.percent(together / (together - saved) - 1)} more throughput."
+            f"{text.percent(together / (together - saved) - 1)} more throughput."
         )
     elif len(tied) > 1:
         verdict.kind = "tie"
-        verdict.ties = [station.name for station in tied]
-    names = wording.listed([station.name for station in facts.turns])
+        verdict.ties = [group.name for group in tied]
+    names = text.listed([group.name for group in facts.round_robin])
     if is_cpu_bound(facts):
         verdict.advice.append(
             f"Run {names} side by side, in processes, with a queue between: they compute "
@@ -165,7 +166,7 @@ def round_robin(facts: Facts) -> Verdict:
         gain = cap_by_cpu(facts, together / top.demand - 1)
         verdict.advice.append(
             f"Run {names} side by side, each in a worker (thread or task) of its own with a queue "
-            f"between: at most about {wording.percent(gain)} more throughput."
+            f"between: at most about {text.percent(gain)} more throughput."
         )
     verdict.advice.append(
         f"Or make {top.name} faster. More workers of one stage cannot help while they take turns."

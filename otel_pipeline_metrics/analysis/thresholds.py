@@ -101,14 +101,14 @@ def source_limits(facts: Facts, top: StageGroup) -> bool:
     if facts.source_s is not None:
         return facts.source_s > top.demand
     # nothing fills a queue from outside: then nobody was busy, and nobody in another's way
-    held = any(station.blocked_share >= HELD for station in facts.stations)
+    held = any(group.blocked_share >= HELD for group in facts.groups)
     lacking = facts.idle_share >= IDLE or facts.concurrency < ADDED_UP
     return used < BUSY and not held and lacking
 
 
-def waste(station: StageGroup) -> float:
+def waste(group: StageGroup) -> float:
     """Return which share of its attempts came to nothing."""
-    return min(1.0, (station.errors + station.retries) / max(1, station.count + station.retries))
+    return min(1.0, (group.errors + group.retries) / max(1, group.count + group.retries))
 
 
 def cap_by_cpu(facts: Facts, gain: float) -> float:

@@ -13,6 +13,7 @@ import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol, Union
 
+from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import other_limits, wording
 from otel_pipeline_metrics.analysis.reading import facts_of
 from otel_pipeline_metrics.analysis.thresholds import (
@@ -70,10 +71,10 @@ def analyze(report: Union[_Report, Mapping[str, Any]]) -> dict[str, Any]:  # noq
 
 
 def _verdict(facts: Facts) -> Verdict:
-    stations = facts.stations
-    if not stations or not facts.wall_s or not stations[0].work:
+    groups = facts.groups
+    if not groups or not facts.wall_s or not groups[0].work:
         return _unknown(facts)
-    top = stations[0]
+    top = groups[0]
     if loop_is_late(facts) and not is_cpu_bound(facts):
         return other_limits.event_loop(facts, top)
     if cpu_limits(facts, top):
@@ -84,7 +85,7 @@ def _verdict(facts: Facts) -> Verdict:
 
 
 def _who_limits(facts: Facts, top: StageGroup) -> Verdict:
-    if facts.turns:
+    if facts.round_robin:
         return other_limits.round_robin(facts)
     if source_limits(facts, top):
         return other_limits.source(facts, top)
@@ -92,24 +93,24 @@ def _who_limits(facts: Facts, top: StageGroup) -> Verdict:
 
 
 def _unknown(facts: Facts) -> Verdict:
-    if not facts.stations and facts.unseen:
+    if not facts.groups and facts.unseen:
         name, longest = max(facts.unseen.items(), key=lambda found: found[1])
         return Verdict(
             kind="unknown",
             confidence=None,
             why=(
                 "No queue is instrumented, so waiting cannot be told from working. The most "
-                f"time was spent in {name}: {wording.seconds(longest)} in all, in a run of "
-                f"{wording.seconds(facts.wall_s)}."
+                f"time was spent in {name}: {text.duration(longest)} in all, in a run of "
+                f"{text.duration(facts.wall_s)}."
             ),
             advice=[wording.NO_QUEUE],
         )
-    why = "No stage ran." if not facts.stations else "No stage was busy for a time worth telling."
+    why = "No stage ran." if not facts.groups else "No stage was busy for a time worth telling."
     return Verdict(kind="unknown", confidence=None, why=why)
 
 
 def _stage(facts: Facts, top: StageGroup) -> Verdict:
-    tied = [station for station in facts.stations if top.demand < TIE * station.demand]
+    tied = [group for group in facts.groups if top.demand < TIE * group.demand]
     verdict = Verdict(
         kind="stage",
         stage=top.name,
@@ -130,13 +131,13 @@ def _stage(facts: Facts, top: StageGroup) -> Verdict:
         verdict.assumptions.append(FAILED_COST)
         verdict.advice.append(
             f"Find out why {top.name} fails: without that, about "
-            f"{wording.percent(top.demand / clean - 1 if clean else 1.0)} more throughput."
+            f"{text.percent(top.demand / clean - 1 if clean else 1.0)} more throughput."
         )
     elif len(tied) > 1:
         verdict.kind = "tie"
-        verdict.ties = [station.name for station in tied]
+        verdict.ties = [group.name for group in tied]
         verdict.why = wording.tie(tied, facts)
-        verdict.advice.append(f"Relieve {wording.listed(verdict.ties)} together.")
+        verdict.advice.append(f"Relieve {text.listed(verdict.ties)} together.")
     elif starved_by is not None:
         verdict.kind = "workers"
         verdict.why = wording.explain_few_workers(top, starved_by, facts)
@@ -147,7 +148,7 @@ def _stage(facts: Facts, top: StageGroup) -> Verdict:
 def _others(facts: Facts, top: StageGroup) -> dict[str | None, float]:
     """Return the other demands by name; the source's is under None."""
     found: dict[str | None, float] = {
-        station.name: station.demand for station in facts.stations if station is not top
+        group.name: group.demand for group in facts.groups if group is not top
     }
     if facts.source_s is not None:
         found[None] = min(facts.source_s, top.demand)
@@ -156,7 +157,7 @@ def _others(facts: Facts, top: StageGroup) -> dict[str | None, float]:
 
 def _one_more(facts: Facts, top: StageGroup) -> dict[str, Any] | None:
     """Work out one more worker of `top`; None where that is not what would help."""
-    if top.ephemeral or top.permits > top.busy or is_cpu_bound(facts):
+    if top.ephemeral or top.permit_wait_s > top.busy or is_cpu_bound(facts):
         return None
     demands = _others(facts, top)
     demands[top.name] = top.work / (top.workers + 1)
@@ -166,12 +167,17 @@ def _one_more(facts: Facts, top: StageGroup) -> dict[str, Any] | None:
 
 
 def _better_staffed(facts: Facts, top: StageGroup) -> StageGroup | None:
-    """Return a station that has more work than `top` but enough workers for it."""
-    if facts.cores is None or facts.cores >= CPU_FREE or top.ephemeral or top.permits > top.busy:
+    """Return a group that has more work than `top` but enough workers for it."""
+    if (
+        facts.cores is None
+        or facts.cores >= CPU_FREE
+        or top.ephemeral
+        or top.permit_wait_s > top.busy
+    ):
         return None
-    for station in facts.stations[1:]:
-        if station.workers > top.workers and station.work > top.work and not station.ephemeral:
-            return station
+    for group in facts.groups[1:]:
+        if group.workers > top.workers and group.work > top.work and not group.ephemeral:
+            return group
     return None
 
 
@@ -183,8 +189,8 @@ def _confidence(facts: Facts, top: StageGroup) -> Confidence:
     doubts += top.ephemeral
     doubts += is_cpu_bound(facts)
     doubts += top.count < 10 and top.inside is not None  # hardly a sample
-    if len(facts.stations) > 1:
-        second = facts.stations[1]
+    if len(facts.groups) > 1:
+        second = facts.groups[1]
         lead = top.demand / second.demand - 1 if second.demand else math.inf
         doubts += TIE - 1 <= lead < 0.15  # close to a tie
         doubts += lead > 0 and lead < 2 * math.hypot(top.noise, second.noise)
@@ -194,7 +200,7 @@ def _confidence(facts: Facts, top: StageGroup) -> Confidence:
 
 
 def _advice(facts: Facts, top: StageGroup) -> list[str]:
-    if top.permits > top.busy:
+    if top.permit_wait_s > top.busy:
         return [f"Raise the rate limit or the number of permits that {top.name} waits for."]
     if is_cpu_bound(facts):
         return [
@@ -237,13 +243,13 @@ def _enough(facts: Facts, top: StageGroup) -> str | None:
         return None
     return (
         f"With {more} more workers of {top.name}, {then} would limit the "
-        f"run: about {wording.percent(gain)} more throughput."
+        f"run: about {text.percent(gain)} more throughput."
     )
 
 
 def _assumptions(facts: Facts, top: StageGroup) -> list[str]:
     said = [wording.MEASURED]
-    if not (top.ephemeral or top.permits > top.busy or is_cpu_bound(facts)):
+    if not (top.ephemeral or top.permit_wait_s > top.busy or is_cpu_bound(facts)):
         said += [wording.SCALES, wording.BUFFERS]
         if facts.cores is None:
             said.append("CPU use was not sampled, so work is taken to be awaited I/O.")
@@ -255,11 +261,9 @@ def _assumptions(facts: Facts, top: StageGroup) -> list[str]:
             "can be at a time is taken from this run."
         )
     if len(top.names) > 1:
-        said.append(f"{wording.listed(top.names)} are taken to be run by the same workers.")
+        said.append(f"{text.listed(top.names)} are taken to be run by the same workers.")
     if facts.unseen:
-        said.append(
-            f"Left out, since its waits are not known: {wording.listed(list(facts.unseen))}."
-        )
+        said.append(f"Left out, since its waits are not known: {text.listed(list(facts.unseen))}.")
     if facts.partial:
         said.append(PARTIAL)
     return said

@@ -135,15 +135,27 @@ class RunReport:
 
     @classmethod
     def merge(cls, *reports: RunReport) -> RunReport:
-        """Return one report that has seen what the given ones have: processes, or runs.
+        """Return one report of several processes of a run, or of several runs.
+
+        The wall time reaches from the earliest start to the latest end. Averages over time are
+        weighted by the time observed. The workers of a stage add up.
 
         Raises:
-            TypeError: something is no report.
-            ValueError: there is none, one is there twice, or they are of different pipelines.
+            TypeError: an argument is not a RunReport.
+            ValueError: no report is given, one is given twice, or the pipelines differ.
         """
-        module = importlib.import_module("otel_pipeline_metrics.report.merge")
-        merged: RunReport = module.merge(reports)
-        return merged
+        from otel_pipeline_metrics.report.merge import merge
+
+        if not reports:
+            raise ValueError("there is no report to merge")
+        for report in reports:
+            if not isinstance(report, RunReport):
+                raise TypeError(
+                    f"reports must each be a RunReport, not {type(report).__name__}; "
+                    "those of a list are given as merge(*reports)"
+                )
+        parts = [report.to_dict() for report in reports]
+        return cls(parts[0] if len(parts) == 1 else merge(parts))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_pipeline_metrics.report import RunReport, console
+from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.markdown import escaped
 from tests.report import samples
 
@@ -16,27 +16,27 @@ verdict: write holds the run back (98 % busy), high confidence
   With 1 more worker of write, about 96 % more throughput; it is the limit even then.
   Add workers to write, or make each call of it shorter.
 
-stage    kind     duration  count  items  avg/item      p50      p95      p99    busy   idle  \
+stage    kind     duration  count  items  avg/item      p50      p95      p99  busy  idle  \
 blocked                                            errors
-fetch    fetch      2.10 s  1,000  1,000   2.10 ms  2.01 ms  3.31 ms  4.05 ms  10.0 %  0.0 %  \
- 90.0 %                                                 0
-process  process    5.15 s  1,000    998   5.16 ms  4.94 ms  7.52 ms  9.18 ms  25.0 %  1.0 %  \
- 74.0 %  3 (ValueError 2, json.decoder.JSONDecodeError 1)
-write    write      19.6 s  1,000  1,000   19.6 ms  19.6 ms  23.0 ms  25.0 ms  98.0 %  2.0 %  \
-  0.0 %                                                 0
+fetch    fetch      2.10 s  1,000  1,000   2.10 ms  2.01 ms  3.31 ms  4.05 ms  10 %   0 %  \
+   90 %                                                 0
+process  process    5.15 s  1,000    998   5.16 ms  4.94 ms  7.52 ms  9.18 ms  25 %   1 %  \
+   74 %  3 (ValueError 2, json.decoder.JSONDecodeError 1)
+write    write      19.6 s  1,000  1,000   19.6 ms  19.6 ms  23.0 ms  25.0 ms  98 %   2 %  \
+    0 %                                                 0
 
 queue   depth avg  peak  capacity  items  wait p50      p95  put blocked
 pages         3.7     4         4  1,000   75.0 ms  75.0 ms       13.5 s
 parsed        3.9     4         4    998   78.1 ms  89.8 ms       13.5 s
 
 resource
-cpu             avg 31.0 %     peak 47.0 %
+cpu             avg 31 %       peak 47 %
 memory (rss)    avg 57.2 MiB   peak 77.2 MiB
 disk            read 16.3 MiB  write 6.51 MiB
 network (host)  receive -      transmit -
 
 cache  hits  misses  hit ratio  evictions  expirations  entries
-geo     900     100     90.0 %          7            -       93
+geo     900     100       90 %          7            -       93
 
 telemetry of this process so far: 1 span dropped, 6 metric points dropped, \
 2 attributes with a forbidden key left out, 1 message cut"""
@@ -53,12 +53,12 @@ MARKDOWN = """\
 
 | stage | kind | count | items | p50 | p95 | p99 | total | busy | idle | blocked | errors |
 | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| fetch | fetch | 1,000 | 1,000 | 2.01 ms | 3.31 ms | 4.05 ms | 2.10 s | 10.0 % | 0.0 % | 90.0 % \
+| fetch | fetch | 1,000 | 1,000 | 2.01 ms | 3.31 ms | 4.05 ms | 2.10 s | 10 % | 0 % | 90 % \
 | 0 |
-| process | process | 1,000 | 998 | 4.94 ms | 7.52 ms | 9.18 ms | 5.15 s | 25.0 % | 1.0 % | 74.0 % \
+| process | process | 1,000 | 998 | 4.94 ms | 7.52 ms | 9.18 ms | 5.15 s | 25 % | 1 % | 74 % \
 | 3 (ValueError 2, json.decoder.JSONDecodeError 1) |
-| **write** (bottleneck) | write | 1,000 | 1,000 | 19.6 ms | 23.0 ms | 25.0 ms | 19.6 s | 98.0 % \
-| 2.0 % | 0.0 % | 0 |
+| **write** (bottleneck) | write | 1,000 | 1,000 | 19.6 ms | 23.0 ms | 25.0 ms | 19.6 s | 98 % \
+| 2 % | 0 % | 0 |
 
 | queue | depth avg | peak | capacity | items | wait p50 | p95 | put blocked |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -67,14 +67,14 @@ MARKDOWN = """\
 
 | resource |  |  |
 | :--- | :--- | :--- |
-| cpu | avg 31.0 % | peak 47.0 % |
+| cpu | avg 31 % | peak 47 % |
 | memory (rss) | avg 57.2 MiB | peak 77.2 MiB |
 | disk | read 16.3 MiB | write 6.51 MiB |
 | network (host) | receive - | transmit - |
 
 | cache | hits | misses | hit ratio | evictions | expirations | entries |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: |
-| geo | 900 | 100 | 90.0 % | 7 | - | 93 |
+| geo | 900 | 100 | 90 % | 7 | - | 93 |
 
 telemetry of this process so far: 1 span dropped, 6 metric points dropped, \
 2 attributes with a forbidden key left out, 1 message cut
@@ -187,8 +187,3 @@ def test_every_kind_of_verdict_is_a_sentence(kind: str, expected: str) -> None:
     made = samples.data()
     made["bottleneck"] = {"kind": kind, "stage": "a", "ties": ["b"] * (kind == "tie"), "busy": 0.9}
     assert f"> **{expected}**" in RunReport(made).render("markdown")
-
-
-def test_the_word_for_one_is_singular() -> None:
-    assert console.counted(1, "stage") == "1 stage"
-    assert console.counted(1200, "stage") == "1,200 stages"

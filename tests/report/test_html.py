@@ -112,7 +112,7 @@ def test_everything_is_there() -> None:
         "CPU 0 % 20 % 40 % 60 % 0 s 5 s 10 s 15 s 20 s",
         "Memory (RSS) 0 MiB 20 MiB 40 MiB 60 MiB 80 MiB",
         "20 samples. This process may use 2 CPUs and 256 MiB of memory, as cgroup2 says.",
-        "geo 900 100 90.0 % 7 - 93 64.0 KiB",
+        "geo 900 100 90 % 7 - 93 64.0 KiB",
         "process 1 0.1 % json.decoder.JSONDecodeError",
         "Spans created 3,001",
     ):
@@ -135,7 +135,7 @@ def test_every_picture_has_words() -> None:
     assert all(attrs["aria-label"] for attrs in pictures)
     charts = [a["aria-label"] for a in pictures if a["class"] == "chart"]
     assert charts == [
-        "CPU over 20.0 s: from 18.0 % to 47.0 %; the axis ends at 60\u00a0%",
+        "CPU over 20.0 s: from 18 % to 47 %; the axis ends at 60\u00a0%",
         "Memory (RSS) over 20.0 s: from 38.1 MiB to 77.2 MiB; the axis ends at 80\u00a0MiB",
     ]
     svgs = [attrs for tag, attrs in page.tags if tag == "svg"]

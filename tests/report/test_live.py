@@ -55,10 +55,10 @@ def test_the_picture(clock: Clock) -> None:
     expected = """\
 nightly  20.0 s  3 errors
 ━━━━━━━━━                      300 of 1,000  30 %  7.00 s left
-stage         done  per s  in flight      p50    busy   idle  blocked  errors
-fetch    300 items    100          1  2.01 ms  10.0 %  0.0 %   90.0 %       0
-process  300 items    100          1  4.94 ms  25.0 %  1.0 %   74.0 %       3
-write ◆  300 items    100          1  19.6 ms  98.0 %  2.0 %    0.0 %       0
+stage         done  per s  in flight      p50  busy  idle  blocked  errors
+fetch    300 items    100          1  2.01 ms  10 %   0 %     90 %       0
+process  300 items    100          1  4.94 ms  25 %   1 %     74 %       3
+write ◆  300 items    100          1  19.6 ms  98 %   2 %      0 %       0
 queue   depth  peak  capacity  wait p50  from     to
 pages     3.7     4         4   75.0 ms  fetch    process
 parsed    3.9     4         4   78.1 ms  process  write
@@ -227,4 +227,4 @@ def test_what_is_finished(consumers: tuple[list[str], ...], expected: int) -> No
         for name, items in (("a", 10), ("b", 20))
     ]
     queues = [samples.queue(f"q{n}", ["x"], names) for n, names in enumerate(consumers)]
-    assert live.finished(samples.report(*stages, queues=queues)) == expected
+    assert live.items_completed(samples.report(*stages, queues=queues)) == expected
