@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics.cli.app import app
+from otel_pipeline_metrics.cli.files import NAME
 from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report.schema import collector_schema, report_schema
 from tests.report import samples
 
 if TYPE_CHECKING:
@@ -100,14 +103,14 @@ def test_merge_prints_or_writes_a_report(full: Path, tmp_path: Path) -> None:
 def test_merge_counts_no_file_twice(full: Path) -> None:
     result = opm("merge", full, full)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"opm: {full} is given twice; it would count twice\n"
+    assert result.stderr == f"{NAME}: {full} is given twice\n"
 
 
 def test_merge_counts_no_copy_either(full: Path, tmp_path: Path) -> None:
     copy = samples.full().save(tmp_path / "copy.json")
     result = opm("merge", full, copy)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"opm: {full}, {copy}: the report of run 'run-1' is there twice\n"
+    assert result.stderr == f"{NAME}: {full}, {copy}: the report of run 'run-1' is there twice\n"
 
 
 def bad_files() -> dict[str, tuple[bytes, str]]:
@@ -116,13 +119,20 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
     inner["stages"][0]["duration_s"] = {"total": [1], "sketch": {"buckets": 3}}
     inner["stages"][0]["errors"] = {"total": 1, "by_type": 7}
     later = {**samples.full_data(), "schema": "otel_pipeline_metrics/report/2"}
+    nested: list[Any] = []
+    for _ in range(600):
+        nested = [nested]
     nameless = {**samples.full_data(), "stages": [{"kind": "fetch"}]}
     return {
         "empty": (b"", "is not JSON, or is cut off"),
         "truncated": (whole[: len(whole) // 2].encode(), "is not JSON, or is cut off"),
         "binary": (b"\x7fELF\x00\xff\xfe", "is not JSON, or is cut off"),
         "deep": (b"[" * 200_000, "is not JSON, or is cut off"),
-        "nan": (b'{"a": NaN}', "NaN is no JSON"),
+        "deep inside": (
+            json.dumps({**samples.full_data(), "later": nested}).encode(),
+            "maximum recursion depth",
+        ),
+        "nan": (b'{"a": NaN}', "NaN is not JSON"),
         "list": (b"[]", "not a report: a JSON object is expected"),
         "foreign": (b'{"schema": "other/1"}', "not a report: its schema is 'other/1'"),
         "no schema": (b"{}", "not a report: its schema is None"),
@@ -150,7 +160,7 @@ def test_a_bad_file_is_one_line_and_code_2(
     assert result.exit_code == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith("opm: ")
+    assert line.startswith(f"{NAME}: ")
     assert str(bad) in line
     assert expected in line
 
@@ -159,21 +169,21 @@ def test_a_bad_file_is_one_line_and_code_2(
 def test_a_missing_file(command: str, full: Path, tmp_path: Path) -> None:
     result = opm(command, tmp_path / "no", *([] if command == "report" else [full]))
     assert result.exit_code == 2
-    assert result.stderr == f"opm: cannot read {tmp_path / 'no'}: No such file or directory\n"
+    assert result.stderr == f"{NAME}: cannot read {tmp_path / 'no'}: No such file or directory\n"
 
 
 def test_a_folder_is_no_report(tmp_path: Path) -> None:
     result = opm("report", tmp_path)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"opm: cannot read {tmp_path}: Is a directory\n",
+        f"{NAME}: cannot read {tmp_path}: Is a directory\n",
     )
 
 
 def test_a_place_that_cannot_be_written(full: Path) -> None:
     result = opm("report", full, "-o", "/proc/no/a.html")
     assert result.exit_code == 2
-    assert result.stderr.startswith("opm: cannot write /proc/no/a.html: ")
+    assert result.stderr.startswith(f"{NAME}: cannot write /proc/no/a.html: ")
 
 
 def test_different_pipelines(full: Path, tmp_path: Path) -> None:
@@ -195,7 +205,7 @@ def test_without_jinja2_html_says_what_to_install(
 
 def module(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "otel_pipeline_metrics.cli", *map(str, arguments)],
+        [sys.executable, "-m", "otel_pipeline_metrics", *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
         errors="replace",
@@ -230,9 +240,37 @@ def test_without_click_the_way_out_is_named() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr == 'opm needs click: pip install "otel-pipeline-metrics[cli]"\n'
+    assert done.stderr == f'{NAME} needs click: pip install "otel-pipeline-metrics[cli]"\n'
 
 
 def test_help_names_the_commands() -> None:
     shown = opm("--help").stdout
-    assert all(f"\n  {command} " in shown for command in ("report", "compare", "merge"))
+    assert shown.startswith(f"Usage: {NAME} ")
+    commands = ("report", "compare", "merge", "schema", "doctor", "replay")
+    assert all(f"\n  {command} " in shown for command in commands)
+
+
+def test_usage_has_the_name_that_it_was_called_by() -> None:
+    for name in ("opm", NAME):
+        result = CliRunner().invoke(app, ["merge", "--help"], prog_name=name)
+        assert result.stdout.startswith(f"Usage: {name} merge ")
+    assert module("--help").stdout.startswith("Usage: python -m otel_pipeline_metrics ")
+
+
+def test_the_version_has_the_main_name() -> None:
+    assert opm("--version").stdout == f"{NAME}, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("report", report_schema()), ("collector", collector_schema())]
+)
+def test_schema_prints_or_writes_a_schema(
+    kind: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    assert json.loads(opm("schema", kind).stdout) == expected
+    assert opm("schema", kind, "-o", tmp_path / "s.json").exit_code == 0
+    assert json.loads((tmp_path / "s.json").read_text("utf-8")) == expected
+
+
+def test_there_are_two_schemas() -> None:
+    assert opm("schema", "other").exit_code == opm("schema").exit_code == 2

@@ -266,9 +266,9 @@ def hostile() -> RunReport:
     return RunReport({**poison(copy.deepcopy(made)), "schema": SCHEMA})
 
 
-def bare() -> RunReport:
-    """A run in which nothing happened, of a program that knows as little as it may."""
+def bare(pipeline: str = "empty") -> RunReport:
+    """A report with no more than it must have."""
     made = data()
-    made["run"] = {"pipeline": "empty"}
+    made["run"] = {"pipeline": pipeline}
     made["resources"], made["bottleneck"], made["telemetry"] = {}, {}, {}
     return RunReport(made)

@@ -295,16 +295,16 @@ class TestReplayCommand:
         result = CliRunner().invoke(replay_command, [str(kept)])
 
         assert result.exit_code == 0
-        assert "1 refused for good" in result.output
+        assert "1 refused permanently" in result.output
 
     def test_nothing_is_there(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(replay_command, [str(tmp_path)])
-        assert (result.exit_code, result.output) == (0, "nothing is kept there\n")
+        assert (result.exit_code, result.output) == (0, "the spool is empty\n")
 
     def test_no_directory(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(replay_command, [str(tmp_path / "missing")])
         assert result.exit_code == 2
-        assert result.output == f"opm: {tmp_path / 'missing'} is no directory\n"
+        assert result.output == f"otel-pipeline-metrics: {tmp_path / 'missing'} is no directory\n"
 
 
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
