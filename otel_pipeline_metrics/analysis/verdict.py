@@ -1,17 +1,17 @@
-"""Which of its stages limits a run, or what else does.
+"""Find what limits a run: one of its stages, or something else.
 
-The bottleneck law: the run cannot be shorter than the largest demand, that is the busy time
-that it asks of each worker of a stage. The stage with that demand limits it. Unlike the busy
-share, the demand does not care about queues that fill up first and empty last. Waiting
-(backpressure above the stage, idleness below it) is the second witness: it tells a slow source
-from queues too small to even out the stages' bursts.
+The bottleneck law: the run cannot be shorter than the largest demand, the busy time of each
+worker of a stage. The stage with that demand limits the run. Unlike the busy share, the demand
+does not depend on queues filling up at the start and emptying at the end. Waiting (backpressure
+before the stage, idleness after it) is the second witness: it distinguishes a slow source from
+queues that are too small to even out the stages' bursts.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import other_limits, wording
@@ -46,20 +46,20 @@ class _Report(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
-def analyze(report: Union[_Report, Mapping[str, Any]]) -> dict[str, Any]:  # noqa: UP007 - as below
-    """Return what holds a run back: the `bottleneck` part of its report.
+def analyze(report: _Report | Mapping[str, Any]) -> dict[str, Any]:
+    """Return what limits a run: the `bottleneck` part of its report.
 
-    A pure function of the report's numbers, so a loaded or merged report will do. Keys:
+    This depends on the report's numbers alone, so loaded and merged reports work too. Keys:
 
-    - `kind`: "stage"; "source" (items come too slowly); "cpu"; "event loop"; "errors" (a
-      stage's errors and retries eat its time); "workers" (a stage has too few); "tie";
+    - `kind`: "stage"; "source" (items arrive too slowly); "cpu"; "event loop"; "errors" (a
+      stage's errors and retries take its time); "workers" (a stage has too few); "tie";
       "unknown".
-    - `stage`: the one to look at, or None. `ties`: all that limit the run alike.
+    - `stage`: the one to look at, or None. `ties`: all that limit the run equally.
     - `busy`: that stage's busy share.
-    - `confidence`: "high", "medium", "low", or None where nothing is claimed.
+    - `confidence`: "high", "medium", "low", or None without a claim.
     - `why`: a few sentences with the numbers. `advice`, `assumptions`: sentences.
     - `what_if`: `{"more_workers": 1, "gain": 0.25, "next": stage}`, a quarter more throughput
-      with one more worker of `stage`; then `next` limits, or the source where it is None.
+      with one more worker of `stage`; then `next` limits the run, or the source if it is None.
 
     Args:
         report: a `RunReport`, or its `to_dict()`.
@@ -99,13 +99,13 @@ def _unknown(facts: Facts) -> Verdict:
             kind="unknown",
             confidence=None,
             why=(
-                "No queue is instrumented, so waiting cannot be told from working. The most "
+                "No queue is instrumented, so waiting looks like working. The most "
                 f"time was spent in {name}: {text.duration(longest)} in all, in a run of "
                 f"{text.duration(facts.wall_s)}."
             ),
             advice=[wording.NO_QUEUE],
         )
-    why = "No stage ran." if not facts.groups else "No stage was busy for a time worth telling."
+    why = "No stage ran." if not facts.groups else "No stage was busy for long enough."
     return Verdict(kind="unknown", confidence=None, why=why)
 
 
@@ -146,7 +146,7 @@ def _stage(facts: Facts, top: StageGroup) -> Verdict:
 
 
 def _others(facts: Facts, top: StageGroup) -> dict[str | None, float]:
-    """Return the other demands by name; the source's is under None."""
+    """Return the other demands by name; None is the source."""
     found: dict[str | None, float] = {
         group.name: group.demand for group in facts.groups if group is not top
     }
@@ -156,7 +156,7 @@ def _others(facts: Facts, top: StageGroup) -> dict[str | None, float]:
 
 
 def _one_more(facts: Facts, top: StageGroup) -> dict[str, Any] | None:
-    """Work out one more worker of `top`; None where that is not what would help."""
+    """Return the effect of one more worker of `top`; None if that would not help."""
     if top.ephemeral or top.permit_wait_s > top.busy or is_cpu_bound(facts):
         return None
     demands = _others(facts, top)
@@ -167,7 +167,7 @@ def _one_more(facts: Facts, top: StageGroup) -> dict[str, Any] | None:
 
 
 def _better_staffed(facts: Facts, top: StageGroup) -> StageGroup | None:
-    """Return a group that has more work than `top` but enough workers for it."""
+    """Return a group with more work than `top`, but enough workers for it."""
     if (
         facts.cores is None
         or facts.cores >= CPU_FREE
@@ -184,11 +184,11 @@ def _better_staffed(facts: Facts, top: StageGroup) -> StageGroup | None:
 def _confidence(facts: Facts, top: StageGroup) -> Confidence:
     doubts = 0
     used = top.demand / facts.wall_s
-    doubts += used < 0.85  # queues too small, or a source that is half seen
+    doubts += used < 0.85  # queues may be too small, or the source partly unseen
     doubts += used < BUSY
     doubts += top.ephemeral
     doubts += is_cpu_bound(facts)
-    doubts += top.count < 10 and top.inside is not None  # hardly a sample
+    doubts += top.count < 10 and top.inside is not None  # a small sample
     if len(facts.groups) > 1:
         second = facts.groups[1]
         lead = top.demand / second.demand - 1 if second.demand else math.inf
@@ -209,22 +209,22 @@ def _advice(facts: Facts, top: StageGroup) -> list[str]:
                 "or make it cheaper; more tasks or threads will not help."
             )
         ]
-    advice = [f"Make an invocation of {top.name} faster, or do more of them at a time."]
+    advice = [f"Make a call of {top.name} faster, or make more of them at a time."]
     if (needed := _enough(facts, top)) is not None:
         advice.append(needed)
     queue = facts.smallest_queue
     if top.demand < 0.85 * facts.wall_s and queue is not None:
         advice.append(
-            f"No stage was busy all the time: bursts of one held up the others. A larger queue "
+            f"No stage was busy all the time: bursts of one delayed the others. A larger queue "
             f"evens them out; the smallest is {queue[0]}, with room for {queue[1]}."
         )
     return advice
 
 
 def _enough(facts: Facts, top: StageGroup) -> str | None:
-    """Say how many more workers bring `top` down to the next one, and what that gains.
+    """Advise how many more workers bring `top` down to the next limit, and the gain.
 
-    No more of them than `MORE`, and than the CPU that is left can feed.
+    The number is limited by `MORE` and by the remaining CPU time.
     """
     rest = {name: demand for name, demand in _others(facts, top).items() if demand > 0}
     if top.ephemeral or not rest:
@@ -239,7 +239,7 @@ def _enough(facts: Facts, top: StageGroup) -> str | None:
     if (possible := cap_by_cpu(facts, gain)) < gain:
         gain, then = possible, "the CPU"
         more = min(more, math.ceil(gain * workers - 1e-9))
-    if more < 2:  # one more is what `what_if` tells
+    if more < 2:  # `what_if` covers one more
         return None
     return (
         f"With {more} more workers of {top.name}, {then} would limit the "
@@ -248,22 +248,24 @@ def _enough(facts: Facts, top: StageGroup) -> str | None:
 
 
 def _assumptions(facts: Facts, top: StageGroup) -> list[str]:
-    said = [wording.MEASURED]
+    assumptions = [wording.MEASURED]
     if not (top.ephemeral or top.permit_wait_s > top.busy or is_cpu_bound(facts)):
-        said += [wording.SCALES, wording.BUFFERS]
+        assumptions += [wording.SCALES, wording.BUFFERS]
         if facts.cores is None:
-            said.append("CPU use was not sampled, so work is taken to be awaited I/O.")
+            assumptions.append("CPU use was not sampled, so work is assumed to be awaited I/O.")
         elif facts.cores > CPU_COUNTS:
-            said.append(wording.cpu_left(facts))
+            assumptions.append(wording.cpu_left(facts))
     if top.ephemeral:
-        said.append(
-            f"{top.name} seems to run each item in a task or thread of its own: how many there "
-            "can be at a time is taken from this run."
+        assumptions.append(
+            f"{top.name} seems to run each item in a task or thread of its own: the number at a "
+            "time is taken from this run."
         )
     if len(top.names) > 1:
-        said.append(f"{text.listed(top.names)} are taken to be run by the same workers.")
+        assumptions.append(f"{text.listed(top.names)} are assumed to have the same workers.")
     if facts.unseen:
-        said.append(f"Left out, since its waits are not known: {text.listed(list(facts.unseen))}.")
+        assumptions.append(
+            f"Left out, since their waits are unknown: {text.listed(list(facts.unseen))}."
+        )
     if facts.partial:
-        said.append(PARTIAL)
-    return said
+        assumptions.append(PARTIAL)
+    return assumptions

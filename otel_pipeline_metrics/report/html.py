@@ -165,7 +165,7 @@ def _stage_step(stage: dict[str, Any], marked: bool) -> dict[str, Any]:
     figures = [
         (text.number(per_s), f"{unit} per second"),
         (text.duration(number(stage, "duration_s", "p50")), "median duration"),
-        (text.number(whole(stage, "count")), "invocations"),
+        (text.number(whole(stage, "count")), "calls"),
     ]
     return {
         "is": "stage",
@@ -183,7 +183,7 @@ def _rate(stage: dict[str, Any]) -> tuple[float | None, str]:
     items = number(stage, "throughput", "items_per_s")
     if items is not None:
         return items, "items"
-    return number(stage, "throughput", "wall_per_s"), "invocations"
+    return number(stage, "throughput", "wall_per_s"), "calls"
 
 
 def _bar(shares: Sequence[tuple[str, float | None]]) -> dict[str, Any] | None:

@@ -63,7 +63,8 @@ def test_every_room_is_in_the_architecture() -> None:
     there = {
         path.stem
         for path in package.iterdir()
-        if (path.suffix == ".py" or (path / "__init__.py").is_file()) and not path.stem.startswith("__")
+        if (path.suffix == ".py" or (path / "__init__.py").is_file())
+        and not path.stem.startswith("__")
     }
     table = rows(ROOT / "docs" / "architecture.md")
     named = {word.rstrip("/") for cells in table for word in in_code(cells[0])}

@@ -158,7 +158,7 @@ def test_an_unknown_reading_is_a_gap_in_the_line() -> None:
 
 def test_unknown_states_say_so() -> None:
     words = Page(samples.report(samples.stage("load", [0.1])).render("html")).words
-    assert "No queue of it is instrumented, so its waiting is not known." in words
+    assert "Its queues are not instrumented, so its waiting is unknown." in words
     assert "idle, waits for input" not in words
 
 

@@ -169,7 +169,7 @@ def test_arguments_are_told_from_variables() -> None:
 
     assert texts("service") == ["mine (argument service_name)"]
     assert texts("traces") == [
-        "opentelemetry.sdk.trace.TracerProvider (argument): its exporters are not looked at"
+        "opentelemetry.sdk.trace.TracerProvider (argument): its exporters are not checked"
     ]
     assert texts("metrics") == ["not exported (argument exporter)"]
 
@@ -201,7 +201,7 @@ def test_broken_variables_are_problems() -> None:
     (problem,) = problems(env=env)
     assert problem.startswith("OTEL_BSP_MAX_QUEUE_SIZE is no whole number")
     limits = texts("limits and guards", env=env)
-    assert "spans that may wait: 2048 (default)" in limits
+    assert "spans in the queue: at most 2048 (default)" in limits
     assert "sampler: always_on (OTEL_TRACES_SAMPLER)" in limits
 
 
@@ -214,8 +214,8 @@ def test_guards() -> None:
     assert limits[-4:] == [
         always,
         # without any variable there is the development console
-        "they are errors and not only dropped (strict): true (default)",
-        "values of an attribute on metrics, before they are _OTHER: 200 (default)",
+        "forbidden keys are errors, not only dropped (strict): true (default)",
+        "values of an attribute on metrics, before further ones become _OTHER: 200 (default)",
         "messages of exceptions on spans: false (default)",
     ]
     variables = {
@@ -227,9 +227,9 @@ def test_guards() -> None:
     }
     assert texts("limits and guards", env=variables)[-4:] == [
         f"{always}, iban, tenant",
-        "they are errors and not only dropped (strict): false (default)",
+        "forbidden keys are errors, not only dropped (strict): false (default)",
         (
-            "values of an attribute on metrics, before they are _OTHER: 50 "
+            "values of an attribute on metrics, before further ones become _OTHER: 50 "
             "(OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES)"
         ),
         "messages of exceptions on spans: true (OTEL_PIPELINE_METRICS_ERROR_MESSAGES)",
@@ -250,7 +250,7 @@ class TestSpool:
 
         assert texts("spool", env=env) == [
             f"{tmp_path} (OTEL_PIPELINE_METRICS_SPOOL), at most 5,000 bytes and 168 h",
-            "1 batch waits in it, 5 bytes",
+            "holds 1 batch, 5 bytes",
         ]
 
     def test_it_cannot_be_used(self, tmp_path: Path) -> None:
