@@ -1,4 +1,4 @@
-"""Texts for people, to the letter."""
+"""The console and Markdown renderers, to the letter."""
 
 from __future__ import annotations
 
@@ -81,18 +81,18 @@ telemetry of this process so far: 1 span dropped, 6 metric points dropped, \
 """
 
 
-def test_console() -> None:
+def test_the_console_format() -> None:
     assert samples.full().render("console") == CONSOLE
 
 
-def test_console_of_a_report_that_knows_next_to_nothing() -> None:
+def test_the_console_format_of_a_minimal_report() -> None:
     expected = (
         "run empty: in progress in -, 0 stages, 0 errors\n\nno stage ran\n\nresources: not sampled"
     )
     assert expected == samples.bare().render("console")
 
 
-def test_console_leaves_the_states_out_where_none_is_known() -> None:
+def test_the_console_format_leaves_unknown_states_out() -> None:
     found = samples.report(samples.stage("load", [0.5, 0.5], kind=None)).render("console")
     expected = (
         "stage  kind  duration  count  items  avg/item     p50     p95     p99  errors\n"
@@ -102,16 +102,16 @@ def test_console_leaves_the_states_out_where_none_is_known() -> None:
     assert "verdict" not in found
 
 
-def test_a_name_cannot_steer_the_terminal() -> None:
+def test_a_name_cannot_control_the_terminal() -> None:
     found = samples.report(samples.stage("a\x1b[2Jb\nc", [1.0])).render("console")
     assert "a\ufffd[2Jb\ufffdc" in found
 
 
-def test_markdown() -> None:
+def test_the_markdown_format() -> None:
     assert samples.full().render("markdown") == MARKDOWN
 
 
-def test_markdown_of_a_report_that_knows_next_to_nothing() -> None:
+def test_the_markdown_format_of_a_minimal_report() -> None:
     expected = (
         "### empty: in progress in -\n\n"
         "0 stages, 0 errors\n\n"
@@ -136,26 +136,26 @@ def test_markdown_of_a_report_that_knows_next_to_nothing() -> None:
         ("back\\slash", r"back\\slash"),
     ],
 )
-def test_markdown_takes_nothing_of_a_name_for_its_own(name: str, expected: str) -> None:
+def test_markup_in_a_name_is_escaped(name: str, expected: str) -> None:
     assert expected == escaped(name)
 
 
-def test_a_hostile_report_keeps_its_tables() -> None:
+def test_the_tables_of_a_hostile_report_keep_their_columns() -> None:
     lines = samples.hostile().render("markdown").splitlines()
     rows = [line for line in lines if line.startswith("| ")]
-    # a column ends at a bar with no backslash before it
+    # a column ends at a bar without a backslash before it
     columns = [line.replace(r"\|", "").count("|") for line in rows]
     assert columns == [13] * 5 + [9] * 4 + [4] * 6 + [8] * 3
     assert not any("<script" in line.replace(r"\<script", "") for line in rows)
 
 
-def test_the_trace_id_is_code_whatever_is_in_it() -> None:
+def test_a_trace_id_with_backticks_is_still_code() -> None:
     made = samples.data()
     made["run"]["trace_id"] = "a``b"
     assert "trace ``` a``b ```" in RunReport(made).render("markdown")
 
 
-def test_stages_follow_the_queues_then_their_kind() -> None:
+def test_stages_and_queues_are_in_the_order_of_the_flow() -> None:
     stages = [samples.stage(name, [1.0], kind=None) for name in ("c", "a", "b")]
     queues = [samples.queue("2", ["b"], ["c"]), samples.queue("1", ["a"], ["b"])]
     found = samples.report(*stages, queues=queues).render("markdown")
@@ -163,7 +163,7 @@ def test_stages_follow_the_queues_then_their_kind() -> None:
     assert found.index("| 1 |") < found.index("| 2 |")
 
 
-def test_stages_in_a_circle_are_all_shown() -> None:
+def test_all_stages_of_a_circle_are_shown() -> None:
     stages = [samples.stage(name, [1.0]) for name in ("a", "b")]
     queues = [samples.queue("x", ["a"], ["b"]), samples.queue("y", ["b"], ["a"])]
     found = samples.report(*stages, queues=queues)
