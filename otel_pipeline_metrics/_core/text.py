@@ -45,7 +45,9 @@ def number(value: float | None) -> str:
     """Return `1,234` of a count or a rate, and `0.988` of a fraction."""
     if value is None:
         return UNKNOWN
-    return f"{value:,.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.3g}"
+    if isinstance(value, int) or value.is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def percent(ratio: float | None) -> str:

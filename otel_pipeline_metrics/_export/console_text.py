@@ -134,5 +134,3 @@ def histogram(point: Any, unit: str) -> str:
         if buckets:
             parts.append(f"{label} ~{quantity(quantile(buckets, share, low, high), unit)}")
     return "  ".join(parts)
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -16,4 +17,8 @@ def main() -> None:
             'otel-pipeline-metrics needs click: pip install "otel-pipeline-metrics[cli]"\n'
         )
         sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a letter that the terminal's encoding lacks becomes "?" instead of an error
+            stream.reconfigure(errors="replace")
     app()

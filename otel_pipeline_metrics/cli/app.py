@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import click
 
 from otel_pipeline_metrics._core.version import __version__
@@ -13,20 +10,7 @@ from otel_pipeline_metrics.cli.report_commands import compare, merge, report, sc
 from otel_pipeline_metrics.cli.telemetry_commands import doctor, replay
 
 
-class _Group(click.Group):
-    """A group whose output suits terminals of any encoding."""
-
-    def invoke(self, context: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            reconfigure = getattr(stream, "reconfigure", None)
-            if reconfigure is not None:
-                # a letter that the terminal's encoding lacks becomes "?" instead of an error
-                reconfigure(errors="replace")
-        return super().invoke(context)
-
-
 @click.group(
-    cls=_Group,
     name=NAME,
     commands=[report, compare, merge, schema, doctor, replay],
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -202,18 +202,18 @@ def _nice_step(span: float, parts: int) -> float:
 
 
 def _percent_axis(top: float) -> Axis:
-    step = _nice_step(max(top, 0.01), 4)
-    count = max(1, math.ceil(top / step - 1e-9))
-    return [(step * n, f"{step * n * 100:.3g}\u00a0%") for n in range(count + 1)]
+    return _axis(top, 0.01, 0.01, "%")
 
 
 def _bytes_axis(top: float) -> Axis:
-    unit, name = 1.0, "B"
-    for following in ("KiB", "MiB", "GiB", "TiB"):
-        if top < unit * 1024:
-            break
-        unit, name = unit * 1024, following
-    step = _nice_step(max(top, 1.0) / unit, 4)
+    units = [(1024.0**power, name) for power, name in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))]
+    unit, name = next((one for one in reversed(units) if top >= one[0]), units[0])
+    return _axis(top, 1.0, unit, name)
+
+
+def _axis(top: float, least: float, unit: float, name: str) -> Axis:
+    """Return about four steps from 0 to `top`, which counts as `least` if it is smaller."""
+    step = _nice_step(max(top, least) / unit, 4)
     count = max(1, math.ceil(top / unit / step - 1e-9))
     return [(step * n * unit, f"{step * n:g}\u00a0{name}") for n in range(count + 1)]
 

@@ -50,8 +50,7 @@ def stages_in_flow_order(report: RunReport) -> list[dict[str, Any]]:
         ready = next((name for name in left if before[name].issubset(done)), left[0])
         left.remove(ready)
         done.append(ready)
-    place = {name: index for index, name in enumerate(done)}
-    return sorted(stages, key=lambda stage: place[str(stage.get("name"))])
+    return sorted(stages, key=lambda stage: done.index(str(stage.get("name"))))
 
 
 def queues_in_order(report: RunReport) -> list[dict[str, Any]]:
@@ -80,24 +79,21 @@ def items_completed(report: RunReport) -> int | None:
     count is taken.
     """
     ordered = stages_in_flow_order(report)
-    if not ordered:
-        return None
     producers = {name for queue in report.queues for name in get_strings(queue, "producers")}
     consumed: dict[str, list[str]] = {}
     for queue in report.queues:
         for name in get_strings(queue, "consumers"):
             consumed.setdefault(name, []).append(str(queue["name"]))
-    last = [stage for stage in ordered if consumed.get(stage["name"])]
-    last = [stage for stage in last if stage["name"] not in producers] or ordered[-1:]
+    last = [s for s in ordered if s["name"] in consumed and s["name"] not in producers]
     groups: dict[tuple[str, ...], int] = {}
-    for stage in last:
+    for stage in last or ordered[-1:]:
         taken = next(
             (n for way in ("in", "out") if (n := whole(stage, "items", way)) is not None),
             whole(stage, "count") or 0,
         )
         group = tuple(sorted(consumed.get(stage["name"], ())))
         groups[group] = groups.get(group, 0) + taken
-    return max(groups.values())
+    return max(groups.values(), default=None)
 
 
 def bucket_values(sketch: Any) -> list[tuple[float, int]] | None:

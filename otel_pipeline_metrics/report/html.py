@@ -115,11 +115,12 @@ def _head(report: RunReport) -> dict[str, Any]:
     result = run.get("result")
     tone, sign = _RESULTS.get(str(result), ("warn", "…"))
     items, total = items_completed(report), whole(run, "total")
+    of_total = f" of {total:,}" if total is not None else ""
     merged = get_strings(run, "merged_from")
     facts = [
         ("Duration", text.duration(number(run, "wall_s")), False),
         ("Started", _instant(run.get("started")), False),
-        ("Items", _of_total(items, total), False),
+        ("Items", f"{items:,}{of_total}" if items is not None else None, False),
         ("Errors", f"{error_total(report):,}", False),
         ("Trace", run.get("trace_id"), True),
         ("Run", run.get("id"), True),
@@ -134,12 +135,6 @@ def _head(report: RunReport) -> dict[str, Any]:
         "partial": bool(run.get("partial")),
         "facts": [fact for fact in facts if fact[1] not in {None, text.UNKNOWN}],
     }
-
-
-def _of_total(items: int | None, total: int | None) -> str | None:
-    if items is None:
-        return None
-    return f"{items:,}" if total is None else f"{items:,} of {total:,}"
 
 
 def _instant(started: object) -> str | None:
@@ -273,19 +268,16 @@ def _cache_row(cache: dict[str, Any], cells: Sequence[str]) -> dict[str, Any]:
 
 def _errors(stages: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
     """Return rows of (stage, errors, per cent of its calls, error type)."""
-    rows = []
-    for stage in stages:
-        calls = whole(stage, "count")
-        for kind, count in (get_path(stage, "errors", "by_type") or {}).items():
-            rows.append(
-                (
-                    str(stage["name"]),
-                    f"{count:,}",
-                    text.percent(ratio(count, calls)),
-                    str(kind),
-                )
-            )
-    return rows
+    return [
+        (
+            str(stage["name"]),
+            f"{count:,}",
+            text.percent(ratio(count, whole(stage, "count"))),
+            str(kind),
+        )
+        for stage in stages
+        for kind, count in (get_path(stage, "errors", "by_type") or {}).items()
+    ]
 
 
 def _telemetry(report: RunReport) -> list[tuple[str, str]]:

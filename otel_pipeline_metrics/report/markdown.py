@@ -14,6 +14,8 @@ from otel_pipeline_metrics.report.flow import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_pipeline_metrics.report.run_report import RunReport
 
 
@@ -27,10 +29,10 @@ def render(report: RunReport) -> str:
         f"### {escaped(report.run.get('pipeline'))}: {_result(report)}",
         _facts(report),
         _verdict(report),
-        _table(_stage_table(report)) or "No stage ran.",
-        _escaped_table(console.queue_table(report)),
-        _escaped_table(console.resource_table(report)) or "Resources were not sampled.",
-        _escaped_table(console.cache_table(report)),
+        _table(_stage_table(report), str) or "No stage ran.",
+        _table(console.queue_table(report)),
+        _table(console.resource_table(report)) or "Resources were not sampled.",
+        _table(console.cache_table(report)),
         escaped(console.telemetry_losses(report)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -99,12 +101,8 @@ def _code(given: object) -> str:
     return f"{fence}{pad}{one_line}{pad}{fence}"
 
 
-def _escaped_table(table: console.Table) -> str:
-    return _table(table._replace(rows=[tuple(map(escaped, row)) for row in table.rows]))
-
-
-def _table(table: console.Table) -> str:
-    if not table.rows:
-        return ""
+def _table(table: console.Table, written: Callable[[str], str] = escaped) -> str:
     rule = [":---" if column < table.left else "---:" for column in range(len(table.head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (table.head, rule, *table.rows))
+    rows = [[written(cell) for cell in row] for row in table.rows]
+    lines = ("| " + " | ".join(row) + " |" for row in (table.head, rule, *rows))
+    return "\n".join(lines) if rows else ""
