@@ -113,7 +113,7 @@ def source(facts: Facts, top: StageGroup) -> Verdict:
 
 
 def find_loop_source(facts: Facts, top: StageGroup) -> Verdict:
-    """Return the verdict that items arrive too slowly in the loop that calls the stage."""
+    """Return the verdict that items arrive too slowly in the loop around a stage."""
     clear = top.between > 0.8 * top.work and top.demand >= BUSY * facts.wall_s
     return Verdict(
         kind="source",

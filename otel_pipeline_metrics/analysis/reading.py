@@ -162,7 +162,7 @@ def _join_neighbours(
 def _round_robin(
     groups: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
 ) -> list[StageGroup]:
-    """Return the stages if the same workers ran all of them in turn, else an empty list.
+    """Return the stages if the same workers ran all of them in turn, else none.
 
     Separate workers would overlap: the time of a stage goes on while it waits for the others.
     Times of stages that take turns add up to at most the wall time, with hardly any waits.

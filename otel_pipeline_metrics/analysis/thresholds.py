@@ -83,7 +83,7 @@ def cpu_limits(facts: Facts, top: StageGroup) -> bool:
 
 
 def loop_is_late(facts: Facts) -> bool:
-    """Tell whether something blocks the event loop, rarely for long or most of the time.
+    """Tell whether something blocks the event loop, long at times or most times.
 
     A loop that only awaits runs its callbacks within a millisecond. If half of them are five
     milliseconds late, the loop is blocked more often than not.

@@ -91,9 +91,9 @@ def merge(files: tuple[str, ...], output: str | None) -> None:
 @click.argument("kind", type=click.Choice(("report", "collector")))
 @click.option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
 def schema(kind: str, output: str | None) -> None:
-    """Show the JSON Schema (draft 2020-12) of a run's report, or of what a collector exports.
+    """Show the JSON Schema (draft 2020-12) of a JSON file.
 
-    "collector" is the data of MetricsCollector.export_json().
+    "report" is a run's report, "collector" what MetricsCollector.export_json() writes.
     """
     from otel_pipeline_metrics.report.schema import collector_schema, report_schema
 

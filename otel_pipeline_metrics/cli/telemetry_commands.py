@@ -36,10 +36,10 @@ def doctor(context: click.Context, no_send: bool, timeout: float) -> None:
 @click.argument("directory")
 @click.pass_context
 def replay(context: click.Context, directory: str) -> None:
-    """Send what the spool in DIRECTORY keeps to where the OTEL_EXPORTER_OTLP_* variables point.
+    """Send what the spool in DIRECTORY keeps.
 
-    Batches are deleted once they have arrived. The exit code is 0 if none is left, 1 if some
-    are, 2 if nothing can be sent at all.
+    The OTEL_EXPORTER_OTLP_* variables say where it is sent. Batches are deleted once they have
+    arrived. The exit code is 0 if none is left, 1 if some are, 2 if nothing can be sent at all.
     """
     from otel_pipeline_metrics._export import replay as spool
 

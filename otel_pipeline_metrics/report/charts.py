@@ -1,4 +1,4 @@
-"""The HTML page's charts of durations and resources: coordinates within 100 by 100."""
+"""Compute the page's charts: coordinates, within 100 by 100, and labels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _LogScale(NamedTuple):
 
 
 def durations(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the outline of each stage's durations on one shared axis; None without any."""
+    """Return the outlines of all stages' durations on one axis; None without any."""
     seen = [
         value
         for stage in stages
@@ -148,7 +148,7 @@ def _chart(
     peak: float | None,
     axis_of: Callable[[float], Axis],
 ) -> dict[str, Any] | None:
-    """Return a line over time, within 100 by 100, and both axes; None below two points."""
+    """Return a line over time and both axes; None with fewer than two points."""
     points = [
         (float(row[0]), float(row[column]) if _is_number(row[column]) else None)
         for row in series
@@ -212,7 +212,7 @@ def _bytes_axis(top: float) -> Axis:
 
 
 def _axis(top: float, least: float, unit: float, name: str) -> Axis:
-    """Return about four steps from 0 to `top`, which counts as `least` if it is smaller."""
+    """Return about four steps from 0 to `top`, or to `least` if that is larger."""
     step = _nice_step(max(top, least) / unit, 4)
     count = max(1, math.ceil(top / unit / step - 1e-9))
     return [(step * n * unit, f"{step * n:g}\u00a0{name}") for n in range(count + 1)]

@@ -168,7 +168,7 @@ def _paired(
 def _per_item(
     old: dict[str, Any], new: dict[str, Any]
 ) -> tuple[Literal["item", "invocation"], tuple[float, float]]:
-    """Return the items per call in both runs; one "invocation" each if either is unknown."""
+    """Return the unit, and how many of it a call has in each of the runs."""
     for way in ("in", "out"):
         items = whole(old, "items", way), whole(new, "items", way)
         counts = whole(old, "count"), whole(new, "count")

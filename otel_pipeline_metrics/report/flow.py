@@ -1,4 +1,4 @@
-"""What all renderers need from a report: the order of its stages, the verdict in words.
+"""Read from a report what all renderers need: the flow of items, the verdict.
 
 A report may come from a file, so any key may be missing.
 """
@@ -60,7 +60,7 @@ def queues_in_order(report: RunReport) -> list[dict[str, Any]]:
 
 
 def queues_after(report: RunReport, ordered: list[dict[str, Any]]) -> dict[int, list[Any]]:
-    """Map the position of a stage to the queues shown after it; -1 is before the first."""
+    """Map positions of stages to the queues shown after them; -1 is the start."""
     place = {str(stage.get("name")): index for index, stage in enumerate(ordered)}
     found: dict[int, list[Any]] = {}
     for queue in report.queues:
@@ -73,7 +73,7 @@ def queues_after(report: RunReport, ordered: list[dict[str, Any]]) -> dict[int, 
 
 
 def items_completed(report: RunReport) -> int | None:
-    """Return how many items have passed through the run: those that its last stages took.
+    """Return how many items have passed the run: those that its last stages took.
 
     Last stages that share a queue share its items, so theirs are added. Of others, the largest
     count is taken.
@@ -97,7 +97,7 @@ def items_completed(report: RunReport) -> int | None:
 
 
 def bucket_values(sketch: Any) -> list[tuple[float, int]] | None:
-    """Return a sketch's buckets as (seconds, count), in ascending order; None if it is broken."""
+    """Return the buckets as ascending (seconds, count); None of a broken sketch."""
     error, buckets = number(sketch, "rel_error"), get_path(sketch, "buckets")
     if error is None or not 0 < error < 1 or not isinstance(buckets, dict):
         return None

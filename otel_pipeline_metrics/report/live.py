@@ -1,4 +1,4 @@
-"""Show a run in progress in the terminal: stages, rates, queues, progress and time left.
+"""Show a run in progress in the terminal: stages, rates, queues, time left.
 
 One daemon thread does everything, and it alone writes to the terminal. An internal error ends
 the view, never the run. Without a terminal, or without rich, nothing is shown. The program's own

@@ -1,4 +1,4 @@
-"""Merge the data of several reports: processes of one run, or runs of one pipeline.
+"""Merge reports: of the processes of a run, or of several runs of a pipeline.
 
 Merging in any grouping gives the same result as one report of everything, because only counts,
 seconds and sketches are added. A value that cannot be known is None.
@@ -43,7 +43,7 @@ _COLLECTORS: Final = ("off", "ok", "unreachable")
 
 
 def merge(parts: list[Data]) -> Data:
-    """Return the data of one report from the data of several; fields are added to them.
+    """Return the data of the merged report; the given data is changed.
 
     Raises:
         ValueError: a run is there twice, or the reports are of different pipelines.

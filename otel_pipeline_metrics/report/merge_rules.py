@@ -1,4 +1,4 @@
-"""How one value of several reports becomes one: summed, compared or weighted by time."""
+"""Merge single values of several reports: sums, extremes, weighted averages."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _known(entries: Sequence[Data], *keys: str) -> list[float]:
 
 
 def product(left: float | None, right: float | None) -> float | None:
-    """Return a total from an average and what it is an average of; None if one is unknown."""
+    """Return the total of an average and a count; None if one is unknown."""
     if right == 0:  # the average of nothing is unknown, its total is 0
         return 0.0
     return None if left is None or right is None else left * right

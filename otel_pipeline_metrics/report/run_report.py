@@ -1,4 +1,4 @@
-"""`RunReport`: the report of a run, plain data that can be saved as JSON and loaded."""
+"""`RunReport`: the report of a run, plain data that is saved and loaded as JSON."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RunReport:
 
     @property
     def run(self) -> dict[str, Any]:
-        """The run itself: pipeline, id, trace_id, result, error_type, started, wall_s, partial."""
+        """The run itself: its pipeline, ids, result, start and wall time."""
         return self._part("run")
 
     @property
@@ -187,14 +187,14 @@ def _validate(data: object) -> dict[str, Any]:
 
 
 def _check_numbers(part: dict[str, Any], where: str) -> None:
-    """Raise if there is text where a number belongs: comparing it would fail, or mislead."""
+    """Raise if there is text in place of a number: comparing it would mislead."""
     for key, value in part.items():
         if key in TEXT_FIELDS:
             continue
         if isinstance(value, dict):
             _check_numbers(value, f"{where}, {key}")
         elif value is not None and not isinstance(value, (int, float)):
-            raise ValueError(f"not a whole report: {where}: {key!r} is no number")
+            raise ValueError(f"not a whole report: {where}: {key!r} is not a number")
 
 
 def _check_schema(schema: object) -> None:

@@ -1,4 +1,4 @@
-"""The fields of a report: what `RunReport` validates with, and the JSON Schemas of our files.
+"""Describe the fields of reports, for validation and for the JSON Schemas.
 
 Unknown values are null. Keys that are not listed are allowed, so later versions can add some.
 """
