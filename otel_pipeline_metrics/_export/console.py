@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
-from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import clock, text
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._export import console_text
 
@@ -34,12 +34,12 @@ class Output:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> None:
-        """Write `text` and a line end; ignore a closed or broken stream."""
+    def write(self, message: str) -> None:
+        """Write `message` and a line end; ignore a closed or broken stream."""
         stream = self._stream if self._stream is not None else sys.stderr
         if stream is None:  # pythonw, some daemons
             return
-        line = f"{text}\n"
+        line = f"{message}\n"
         try:
             try:
                 stream.write(line)
@@ -110,7 +110,7 @@ class ConsoleMetricExporter(MetricExporter):
         """Write the table."""
         rows = sorted(_rows(metrics_data))
         if rows:
-            table = console_text.table(("metric", "attributes", "value"), rows)
+            table = text.table(("metric", "attributes", "value"), rows, left=3)
             if table != self._last:
                 self._last = table
                 heading = time.strftime("%H:%M:%S", time.localtime(clock.unix()))
@@ -131,7 +131,7 @@ def _line(span: ReadableSpan) -> str:
     trace_id = f"{context.trace_id:032x}" if context is not None else ""
     parts = [
         console_text.clock(end / 1e9),
-        f"{span.name:<15} {console_text.duration((end - start) / 1e9):>8}",
+        f"{span.name:<15} {text.duration((end - start) / 1e9):>8}",
         f"{_outcome(span):<5}",
         console_text.attributes(span.attributes, hide=True),
         f"trace {trace_id[:8]}",

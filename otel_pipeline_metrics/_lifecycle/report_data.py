@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
@@ -178,7 +179,7 @@ def delta(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
         "misses": misses,
         "evictions": during("evictions"),
         "expirations": during("expirations"),
-        "hit_ratio": hits / (hits + misses) if hits + misses else None,
+        "hit_ratio": ratio(hits, hits + misses),
         "entries": now.entries,
         "size_bytes": now.size_bytes,
     }

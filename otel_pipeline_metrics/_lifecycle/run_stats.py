@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import cardinality, quantile_sketch
+from otel_pipeline_metrics._core.lookup import ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +87,7 @@ class StageStats:
             "bytes": {"in": self.bytes_in, "out": self.bytes_out},
             "duration_s": {
                 "total": self.total_s,
-                "avg": _ratio(self.total_s, self.count),
+                "avg": ratio(self.total_s, self.count),
                 "min": self.min_s if self.count else None,
                 "max": self.max_s if self.count else None,
                 "p50": self._quantile(0.5),
@@ -97,9 +98,9 @@ class StageStats:
                 "sketch": self.sketch.to_dict(),
             },
             "throughput": {
-                "wall_per_s": _ratio(self.count, wall_s),
-                "busy_per_s": _ratio(self.count, self.total_s),
-                "items_per_s": None if items is None else _ratio(items, wall_s),
+                "wall_per_s": ratio(self.count, wall_s),
+                "busy_per_s": ratio(self.count, self.total_s),
+                "items_per_s": ratio(items, wall_s),
             },
             **_time_in_states(states),
             "cpu_s": None,
@@ -138,12 +139,12 @@ class QueueStats:
             "name": series.name,
             "capacity": capacity,
             # Little's law: the items in a queue are the rate times the wait
-            "depth_avg": _ratio(self.total_s, wall_s),
+            "depth_avg": ratio(self.total_s, wall_s),
             "depth_peak": series.depth_peak,
             "put": series.put,
             "got": series.got,
             "wait_s": {
-                "avg": _ratio(self.total_s, self.count),
+                "avg": ratio(self.total_s, self.count),
                 **quantiles,
                 "max": self.max_s if known else None,
                 "rel_error": quantile_sketch.REL_ERROR,
@@ -226,7 +227,7 @@ def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
     shares = [time.busy / w for time, w in zip(states, walls, strict=True) if w]
     return {
         "time_s": {"wall": wall, **total},
-        "share": {state: _ratio(seconds, wall) for state, seconds in total.items()},
+        "share": {state: ratio(seconds, wall) for state, seconds in total.items()},
         "busiest_share": max(shares, default=None),
     }
 
@@ -237,8 +238,3 @@ def _since(first: float | None, last: float | None) -> float | None:
 
 def _plus(total: int | None, more: int | None) -> int | None:
     return total if more is None else (total or 0) + more
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    ratio = part / whole if whole else math.inf
-    return ratio if math.isfinite(ratio) else None

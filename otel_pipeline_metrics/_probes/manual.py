@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, drain, series, stage_id
 from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._core.records import StageResult
 from otel_pipeline_metrics._core.validation import _number, _whole, check_name
 from otel_pipeline_metrics._probes.caches import register
@@ -39,10 +40,10 @@ class _Stage:
         return {
             "count": self.count,
             "total_duration_s": self.total_s,
-            "avg_duration_s": _ratio(self.total_s, self.count),
+            "avg_duration_s": ratio(self.total_s, self.count),
             "min_duration_s": self.min_s if known else None,
             "max_duration_s": self.max_s if known else None,
-            "throughput_per_s": _ratio(self.count, self.total_s),
+            "throughput_per_s": ratio(self.count, self.total_s),
             "errors": self.errors,
         }
 
@@ -62,7 +63,7 @@ class _Level:
 
     @property
     def avg(self) -> float | None:
-        return self.total / self.samples if self.samples else None
+        return ratio(self.total, self.samples)
 
 
 @dataclass
@@ -73,11 +74,10 @@ class _Cache:
     size_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        lookups = self.hits + self.misses
         return {
             "hits": self.hits,
             "misses": self.misses,
-            "hit_rate_pct": 100 * self.hits / lookups if lookups else None,
+            "hit_rate_pct": ratio(100 * self.hits, self.hits + self.misses),
             "evictions": self.evictions,
             "size_mb": self.size_bytes / _MIB,
         }
@@ -249,9 +249,3 @@ def get_metrics_collector() -> MetricsCollector:
 
 def _install_manual(instruments: InstrumentSet) -> None:
     install_resources(instruments, psutil=False)
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    """Return part over whole where that is a number that JSON can hold."""
-    ratio = part / whole if whole else math.inf
-    return ratio if math.isfinite(ratio) else None

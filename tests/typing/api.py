@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics.analysis import analyze
+from otel_pipeline_metrics.report.compare import Comparison, StageChange, compare
 
 if sys.version_info >= (3, 11):
     from typing import assert_type
@@ -243,6 +245,22 @@ opm.wrap_executor([])  # type: ignore[type-var]
 
 async def propagated() -> None:
     assert_type(await opm.propagate(bare_coroutine)(1), str)
+
+
+# reports
+
+report = opm.RunReport.load("report.json")
+assert_type(opm.RunReport.merge(report, report), opm.RunReport)
+assert_type(analyze(report), dict[str, Any])
+assert_type(analyze(report.to_dict()), dict[str, Any])
+assert_type(compare(report, report, fail_on=0.1), Comparison)
+assert_type(compare(report, report).render(), str)
+assert_type(compare(report, report).exit_code, int)
+assert_type(compare(report, report).stages[0], StageChange)
+compare(report)  # type: ignore[call-arg]
+compare("old.json", "new.json")  # type: ignore[arg-type]
+compare(report, report, 0.1)  # type: ignore[call-arg]
+analyze("report.json")  # type: ignore[arg-type]
 
 
 # bad input

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from otel_pipeline_metrics._core.lookup import ratio
+
 
 @dataclass(frozen=True)
 class CacheReading:
@@ -24,5 +26,4 @@ class CacheReading:
     @property
     def hit_ratio(self) -> float | None:
         """Hits over look-ups, 0 to 1; None before the first look-up."""
-        lookups = self.hits + self.misses
-        return self.hits / lookups if lookups else None
+        return ratio(self.hits, self.hits + self.misses)

@@ -31,7 +31,7 @@ with opm.run("r", report="report.json", resources=False) as run:
 opm.shutdown()
 print(opm.stats())
 print(run.report.render("html"))
-print(doctor.main(timeout_s=1)[0])
+print(doctor.render(doctor.diagnose(timeout_s=1)))
 print(replay("spool"))
 """
 
