@@ -69,7 +69,7 @@ def run(
     return Run(name, report, resources, attributes, total, live)
 
 
-class Run(AsyncContextMixin["Run"]):
+class Run(AsyncContextMixin):
     """One run; what `run(...)` gives. It can be entered once."""
 
     def __init__(  # noqa: PLR0917 - made by `run` alone, which takes them by name
