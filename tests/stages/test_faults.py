@@ -137,7 +137,7 @@ def test_a_fault_in_tracing(  # noqa: PLR0917 - a table's columns and fixtures
     said = [r.getMessage() for r in caplog.records]
     assert len(said) == len(set(said))
     assert len(said) <= 2
-    assert all(s.startswith("internal fault in ") for s in said)
+    assert all(s.startswith("internal error in ") for s in said)
     assert all(r.exc_info[0] is BrokenError for r in caplog.records)
     assert len(results.durations("works")) == 3
     assert in_flight("works") == 0

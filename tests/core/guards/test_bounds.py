@@ -57,11 +57,11 @@ def test_1000_keys_are_remembered_with_their_judgement() -> None:
     privacy.activate(Rules())
     for n in range(1000):
         assert privacy.is_allowed(f"key{n}")
-    assert len(privacy._judged) == 1000
+    assert len(privacy._known_keys) == 1000
     assert privacy.is_allowed("key0")
-    assert len(privacy._judged) == 1000
+    assert len(privacy._known_keys) == 1000
     assert not privacy.is_allowed("email")
-    assert privacy._judged == {"email": "email"}
+    assert privacy._known_keys == {"email": "email"}
     assert not privacy.is_allowed("email")
 
 
@@ -163,4 +163,4 @@ def test_1000_different_warnings_and_then_one_last(caplog: pytest.LogCaptureFixt
         errors.warn_once(f"key {n}", "again")
     said = [record.getMessage() for record in caplog.records]
     assert said[:1000] == [f"warning {n}" for n in range(1000)]
-    assert said[1000:] == ["1000 different warnings were given; no more follow"]
+    assert said[1000:] == ["1000 different warnings were logged; no more follow"]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline_metrics._core import metric_definitions
-from otel_pipeline_metrics._core.privacy import _OWN, SECRETS, WORDS, Rules, snake
+from otel_pipeline_metrics._core.privacy import OWN_KEYS, SECRETS, WORDS, Rules, snake
 
 RULES: Final = Rules()
 
@@ -137,7 +137,7 @@ def test_the_rule(segments: list[list[str]], spelling: str) -> None:
     assert forbidden(key) == by_the_letter(plain)
 
 
-@given(st.text(st.characters() | st.sampled_from("._-AZaz")).filter(lambda key: key not in _OWN))
+@given(st.text(st.characters() | st.sampled_from("._-AZaz")).filter(lambda k: k not in OWN_KEYS))
 def test_any_text_is_judged_by_its_snake_case(key: str) -> None:
     """But for the library's own keys, which hypothesis finds among the constants of its source."""
     assert forbidden(key) == by_the_letter(snake(key))

@@ -281,7 +281,7 @@ class Life(RuleBasedStateMachine):
             for stage in STAGES:
                 calls = sum(each.calls[stage] for each in self.all)
                 assert self.backend.collector.calls(stage) == calls
-        assert not [said for said in errors._said if said.startswith("internal")]
+        assert not [said for said in errors._logged if said.startswith("internal")]
 
     def _check_ledger(self, each: Configured) -> None:
         stats = each.export.stats()

@@ -41,7 +41,7 @@ def test_sums_are_exact(way: tuple[str, ...], protocol: Protocol) -> None:
     assert max(counted.values()) == PARENT  # the parent's own, in one instance
     made = {instance: len(found) for instance, found in spans(there).items()}
     assert made == counted
-    assert "internal fault" not in done.stderr
+    assert "internal error" not in done.stderr
 
 
 @pytest.mark.slow

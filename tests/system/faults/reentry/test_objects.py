@@ -239,4 +239,4 @@ say(results=results, again=works(1), current=series.active_cell.get() is None)
 def test_no_memory_in_the_middle_of_our_work(error: str, place: str) -> None:
     said = run(MEMORY.format(error=error, place=place), quiet=False)
     assert (said["results"], said["again"]) == ([True] * 3, 1)
-    assert said["stderr"].count("internal fault in") == 1
+    assert said["stderr"].count("internal error in") == 1

@@ -77,7 +77,7 @@ def test_a_span_processor_of_the_users(start: bool, end: bool, flush: str, fault
     assert said["results"] == [0, 1, 2, "mine", 4]
     assert said["count"] == 5
     assert said["seconds"] < 5  # and not 20
-    assert said["stderr"].count("internal fault in") == faults
+    assert said["stderr"].count("internal error in") == faults
     assert said["runs"] == 1
 
 
@@ -135,7 +135,7 @@ say(count=r.report.stages[0]["count"], result=r.report.run["result"])
 def test_a_report_that_can_be_written_nowhere() -> None:
     said = run(NOWHERE, quiet=False)
     assert (said["count"], said["result"]) == (1, "success")
-    assert said["stderr"].count("internal fault in a run's report") == 1
+    assert said["stderr"].count("internal error in a run's report") == 1
 
 
 def test_a_clock_that_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
