@@ -11,7 +11,7 @@ import functools
 import inspect
 import types
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as context_api
 from opentelemetry import propagate as carried
@@ -49,8 +49,7 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError("function must not be a generator function: it runs where it is iterated")
     if inspect.iscoroutinefunction(function):
-        in_context: Callable[P, R] = _coroutine_function(function)
-        return in_context
+        return cast("Callable[P, R]", _coroutine_function(function))
     return Propagated(function)
 
 
@@ -179,8 +178,7 @@ def _steps(
         try:
             awaited = context.run(step, given)
         except StopIteration as over:
-            result: R = over.value
-            return result
+            return cast("R", over.value)
         try:
             given = yield awaited
             step = coroutine.send
