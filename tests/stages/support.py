@@ -1,4 +1,4 @@
-"""What several of these tests need."""
+"""Share helpers of these tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def nothing_current() -> bool:
-    """Whether neither a span nor an execution is current here."""
+    """Tell whether neither a span nor an execution is current."""
     return (
         trace.get_current_span() is trace.INVALID_SPAN
         and current_stage() is execution.NOOP_EXECUTION
@@ -25,12 +25,12 @@ def nothing_current() -> bool:
 
 
 def in_flight(stage: str) -> int:
-    """How many executions of `stage` are open."""
+    """Return how many executions of `stage` are open."""
     return sum(s.active for s in series.all_series() if s.key.stage == stage)
 
 
 def outcomes(results: Any, stage: str) -> list[str]:
-    """How the invocations of `stage` ended that did not simply end well."""
+    """Return the outcomes of the calls of `stage` that report more than a duration."""
     return [r.outcome for r in results.of(stage)]
 
 

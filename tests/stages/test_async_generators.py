@@ -1,4 +1,4 @@
-"""Async generators: as generators, whoever ends them, in whatever task, however late."""
+"""Test async generators: measured like generators, in any task, however late they end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def turn() -> None:
 
 def run(main: Awaitable[Any]) -> Any:
     async def patient() -> Any:
-        # a collection of a long session's heap takes longer than asyncio's tenth of a second
+        # collecting the heap of a long session takes longer than asyncio's tenth of a second
         asyncio.get_running_loop().slow_callback_duration = 60
         return await main
 
@@ -109,7 +109,7 @@ async def test_items_counts_each_yielded_value(results: Results) -> None:
     assert [r.items_out for r in results.of("batches")] == [5]
 
 
-async def test_an_error_inside_is_the_generators(results: Results) -> None:
+async def test_an_error_inside_reaches_the_consumer(results: Results) -> None:
     error = LookupError()
 
     @stage("broken")
@@ -142,7 +142,9 @@ async def test_nothing_is_current_between_yields(otel: Otel) -> None:
     assert otel.span("inside").attributes["pipeline.stage.items.out"] == 3
 
 
-async def test_awaits_while_closing(clock: Clock, results: Results, silence: Any) -> None:
+async def test_a_generator_that_awaits_while_closing(
+    clock: Clock, results: Results, silence: Any
+) -> None:
     @stage("tidy")
     async def tidy() -> AsyncIterator[int]:
         try:
@@ -163,8 +165,10 @@ async def test_awaits_while_closing(clock: Clock, results: Results, silence: Any
 
 @pytest.mark.parametrize("awaits", [False, True])
 @pytest.mark.parametrize("keeps", [False, True])
-def test_broken_out_of(awaits: bool, keeps: bool, otel: Otel, silence: Any) -> None:
-    """Nobody closes it: the garbage collector finds it, or the end of the event loop."""
+def test_a_generator_that_is_broken_out_of(
+    awaits: bool, keeps: bool, otel: Otel, silence: Any
+) -> None:
+    """It is never closed: the garbage collector finds it, or the end of the event loop."""
     kept = []
     tidied = []
 
@@ -183,7 +187,7 @@ def test_broken_out_of(awaits: bool, keeps: bool, otel: Otel, silence: Any) -> N
         await consumer()
         gc.collect()
         for _ in range(5):
-            await turn()  # a generator that was found is closed in a task of its own
+            await turn()  # a task of its own closes a generator that was found
         assert nothing_current()
 
     async def consumer() -> None:
@@ -203,7 +207,7 @@ def test_broken_out_of(awaits: bool, keeps: bool, otel: Otel, silence: Any) -> N
     otel.span("endless")
 
 
-def test_many_broken_out_of_at_once(otel: Otel, silence: Any) -> None:
+def test_many_generators_that_are_broken_out_of(otel: Otel, silence: Any) -> None:
     """The end of the loop closes all of them together, nested ones too."""
 
     @stage("outer")
@@ -240,7 +244,7 @@ def test_many_broken_out_of_at_once(otel: Otel, silence: Any) -> None:
     assert len(otel.spans()) == 40
 
 
-def test_closed_from_another_task(otel: Otel, silence: Any) -> None:
+def test_a_generator_closed_by_another_task(otel: Otel, silence: Any) -> None:
     @stage("handed over")
     async def numbers() -> AsyncIterator[int]:
         try:
@@ -267,7 +271,7 @@ def test_closed_from_another_task(otel: Otel, silence: Any) -> None:
     assert otel.span("handed over").end_time <= otel.span("consumer").end_time
 
 
-def test_each_value_taken_in_another_task(otel: Otel, silence: Any) -> None:
+def test_each_value_is_taken_by_another_task(otel: Otel, silence: Any) -> None:
     @stage("relayed")
     async def numbers() -> AsyncIterator[int]:
         for n in range(4):
@@ -286,7 +290,7 @@ def test_each_value_taken_in_another_task(otel: Otel, silence: Any) -> None:
     assert [r.items_out for r in otel.results.of("relayed")] == [4]
 
 
-def test_the_consumer_is_cancelled(otel: Otel, silence: Any) -> None:
+def test_a_cancelled_consumer(otel: Otel, silence: Any) -> None:
     @stage("waiting")
     async def waiting() -> AsyncIterator[int]:
         yield 1
@@ -313,7 +317,7 @@ def test_the_consumer_is_cancelled(otel: Otel, silence: Any) -> None:
     assert outcomes(otel.results, "waiting") == ["cancelled"]
 
 
-def test_shutdown_asyncgens_of_a_loop_run_by_hand(otel: Otel, silence: Any) -> None:
+def test_shutdown_asyncgens_called_by_the_program(otel: Otel, silence: Any) -> None:
     @stage("by hand")
     async def numbers() -> AsyncIterator[int]:
         try:
@@ -330,8 +334,8 @@ def test_shutdown_asyncgens_of_a_loop_run_by_hand(otel: Otel, silence: Any) -> N
     assert outcomes(otel.results, "by hand") == ["abandoned"]
 
 
-def test_the_loop_is_closed_under_it(otel: Otel, silence: Any) -> None:
-    """Nobody can await its `finally` any more; undecorated, it goes without a word too."""
+def test_a_generator_that_outlives_its_loop(otel: Otel, silence: Any) -> None:
+    """Its `finally` can no longer be awaited; undecorated, it is dropped silently too."""
 
     @stage("orphan")
     async def numbers() -> AsyncIterator[int]:
@@ -352,8 +356,8 @@ def test_the_loop_is_closed_under_it(otel: Otel, silence: Any) -> None:
     otel.span("orphan")
 
 
-def test_found_by_the_garbage_collector_as_the_loop_ends(otel: Otel, silence: Any) -> None:
-    """Asyncio then cancels the task that closes it, so cancellation is what it hears."""
+def test_a_generator_collected_as_the_loop_ends(otel: Otel, silence: Any) -> None:
+    """Asyncio cancels the task that closes it, so it gets a cancellation."""
 
     @stage("late")
     async def numbers() -> AsyncIterator[int]:
@@ -373,8 +377,8 @@ def test_found_by_the_garbage_collector_as_the_loop_ends(otel: Otel, silence: An
     otel.span("late")
 
 
-async def test_nobody_else_loses_their_asyncgen_hooks(results: Results) -> None:
-    """The source is started unseen by the loop; generators that it starts are seen."""
+async def test_asyncgen_hooks_of_others_are_kept(results: Results) -> None:
+    """The loop does not see the source start, but sees generators that the source starts."""
     loop: Any = asyncio.get_running_loop()
 
     async def plain() -> AsyncIterator[int]:
@@ -422,10 +426,10 @@ async def test_no_exception_is_kept_alive() -> None:
 
 
 class Batch(list[int]):
-    """A list that can be referred to weakly."""
+    """A list that allows weak references."""
 
 
-async def test_a_value_is_kept_no_longer_than_the_consumer_keeps_it() -> None:
+async def test_a_value_is_kept_no_longer_than_by_the_consumer() -> None:
     @stage("batches")
     async def batches() -> AsyncIterator[Batch]:
         yield Batch([1])
@@ -474,7 +478,7 @@ asyncio.run(main(), debug=True)
 """
 
 
-def test_a_script_says_nothing(tmp_path: Path) -> None:
+def test_a_script_writes_nothing_to_stderr(tmp_path: Path) -> None:
     """In a process of its own, with asyncio's and Python's development modes on."""
     done = run_script(NOISELESS, tmp_path / "script.py", "-X", "dev", "-W", "error")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -498,7 +502,7 @@ def _observe(generator: Any, operation: Operation) -> tuple[Any, ...]:
             turns += 1
     except StopIteration as stop:
         return ("value", stop.value, turns)
-    except BaseException as error:  # whatever it is, both must do the same
+    except BaseException as error:  # both must do the same
         return (
             *("raised", type(error), error.args, error is thrown, turns),
             *(type(error.__cause__), type(error.__context__), error.__suppress_context__),
@@ -513,7 +517,7 @@ def _use_up(generator: Any) -> None:
 
 @settings(max_examples=400)
 @given(strategies.scripts, strategies.endings, strategies.operations)
-def test_behaves_like_the_undecorated_async_generator(
+def test_it_behaves_like_the_undecorated_async_generator(
     script: list[Step], ending: str, operations: list[Operation]
 ) -> None:
     function: Callable[[], Any] = strategies.scripted_async(script, ending)
@@ -527,8 +531,8 @@ def test_behaves_like_the_undecorated_async_generator(
     assert nothing_current()
 
 
-def test_driven_in_contexts_that_differ(otel: Otel, silence: Any) -> None:
-    """Each step in a copy of the context, as some servers' streaming responses do it."""
+def test_steps_in_different_contexts(otel: Otel, silence: Any) -> None:
+    """Each step runs in a copy of the context, as in some servers' streaming responses."""
 
     @stage("stream")
     async def numbers() -> AsyncIterator[int]:
