@@ -94,7 +94,7 @@ class Otel:
 
 
 @pytest.fixture(autouse=True)
-def check_nothing_is_left() -> Iterator[None]:
+def nothing_left_over() -> Iterator[None]:
     """Check that a test leaves nothing current and nothing in flight."""
     yield
     left = [] if nothing_current() else [trace.get_current_span(), current_stage()]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 
 from otel_pipeline_metrics import current_stage
 from otel_pipeline_metrics._core import series
 from otel_pipeline_metrics._stages import execution
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,3 +50,39 @@ def run_script(text: str, path: Path, *options: str) -> subprocess.CompletedProc
         timeout=60,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )
+
+
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function of any kind to its end; return what it returned or yielded."""
+
+    async def collect(values: Any) -> list[Any]:
+        return [value async for value in values]
+
+    returned = function(*args, **kwargs)
+    if inspect.iscoroutine(returned):
+        return asyncio.run(returned)
+    if inspect.isgenerator(returned):
+        return next(iter(list(returned)))
+    if inspect.isasyncgen(returned):
+        return asyncio.run(collect(returned))[0]
+    return returned
+
+
+async def anext_of(generator: AsyncIterator[Any]) -> Any:
+    return await generator.__anext__()
+
+
+async def turn() -> None:
+    """Let the event loop run everything else once."""
+    await asyncio.sleep(0)
+
+
+def run_debugging(main: Awaitable[Any]) -> Any:
+    """Run a coroutine with asyncio's debug mode on."""
+
+    async def patient() -> Any:
+        # collecting the heap of a long session takes longer than asyncio's tenth of a second
+        asyncio.get_running_loop().slow_callback_duration = 60
+        return await main
+
+    return asyncio.run(patient(), debug=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import functools
 import inspect
@@ -14,9 +13,10 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics import current_stage, fetch, process, stage, write
 from otel_pipeline_metrics._core.validation import MAX_NAME_LENGTH
+from tests.stages.support import call
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.conftest import Clock, Results
 
@@ -49,22 +49,6 @@ KINDS = [
     inspect.isgeneratorfunction,
     inspect.isasyncgenfunction,
 ]
-
-
-def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function of any kind to its end; return what it returned or yielded."""
-
-    async def collect(values: Any) -> list[Any]:
-        return [value async for value in values]
-
-    returned = function(*args, **kwargs)
-    if inspect.iscoroutine(returned):
-        return asyncio.run(returned)
-    if inspect.isgenerator(returned):
-        return next(iter(list(returned)))
-    if inspect.isasyncgen(returned):
-        return asyncio.run(collect(returned))[0]
-    return returned
 
 
 functions = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
@@ -135,113 +119,6 @@ def test_a_function_may_have_parameters_self_and_name() -> None:
         return self + stage + function + items + execution
 
     assert function(self=1, stage=2, function=3, items=4, execution=5) == 15
-
-
-class Methods:
-    """Every kind of method, decorated."""
-
-    name = "it"
-
-    @stage
-    def method(self) -> str:
-        return self.name
-
-    @stage("renamed")
-    async def coroutine(self) -> str:
-        return self.name
-
-    @stage
-    def generator(self) -> Iterator[str]:
-        yield self.name
-
-    @stage
-    async def async_generator(self) -> AsyncIterator[str]:
-        yield self.name
-
-    @classmethod
-    @stage
-    def class_inside(cls) -> str:
-        return cls.name
-
-    @stage
-    @classmethod
-    def class_outside(cls) -> str:
-        return cls.name
-
-    @staticmethod
-    @stage
-    def static_inside(name: str) -> str:
-        return name
-
-    @stage
-    @staticmethod
-    def static_outside(name: str) -> str:
-        return name
-
-    @stage
-    @classmethod
-    async def class_coroutine(cls) -> str:
-        return cls.name
-
-    @fetch("class generator")
-    @classmethod
-    def class_generator(cls) -> Iterator[str]:
-        yield cls.name
-
-
-@pytest.mark.parametrize(
-    ("method", "arguments", "name"),
-    [
-        ("method", (), "method"),
-        ("coroutine", (), "renamed"),
-        ("generator", (), "generator"),
-        ("async_generator", (), "async_generator"),
-        ("class_inside", (), "class_inside"),
-        ("class_outside", (), "class_outside"),
-        ("static_inside", ("it",), "static_inside"),
-        ("static_outside", ("it",), "static_outside"),
-        ("class_coroutine", (), "class_coroutine"),
-        ("class_generator", (), "class generator"),
-    ],
-)
-def test_methods(method: str, arguments: tuple[Any, ...], name: str, results: Results) -> None:
-    assert call(getattr(Methods(), method), *arguments) == "it"
-    assert len(results.durations(name)) == 1
-    if "class" in method or "static" in method:
-        assert call(getattr(Methods, method), *arguments) == "it"
-        assert len(results.durations(name)) == 2
-
-
-def test_class_and_static_methods_keep_their_type() -> None:
-    assert isinstance(inspect.getattr_static(Methods, "class_outside"), classmethod)
-    assert isinstance(inspect.getattr_static(Methods, "static_outside"), staticmethod)
-
-
-def test_a_bound_method(results: Results) -> None:
-    assert stage(Methods.method.__wrapped__.__get__(Methods()))() == "it"
-    assert len(results.durations("method")) == 1
-
-
-def test_an_inherited_and_overridden_method(results: Results) -> None:
-    class Child(Methods):
-        @stage("child")
-        def method(self) -> str:
-            return super().method() + "!"
-
-    assert Child().method() == "it!"
-    assert len(results.durations("child")) == 1
-    assert len(results.durations("method")) == 1
-
-
-def test_an_abstract_method_stays_abstract() -> None:
-    class Base(abc.ABC):
-        @stage
-        @abc.abstractmethod
-        def load(self) -> int:
-            """Load."""
-
-    with pytest.raises(TypeError, match="abstract"):
-        Base()  # type: ignore[abstract]
 
 
 @functions
@@ -432,8 +309,8 @@ def test_current_stage_is_the_innermost(results: Results) -> None:
         (lambda: fetch("s", kind="write"), TypeError, r"fetch\(\) .*kind"),
         (lambda: fetch(123), TypeError, "name must be a string, not int"),
         (lambda: stage("s", "process"), TypeError, "positional"),
-        (lambda: stage(Methods), TypeError, "decorates a function or a method, not <class"),
-        (lambda: stage("s")(Methods), TypeError, "decorates a function or a method, not <class"),
+        (lambda: stage(Plain), TypeError, "decorates a function or a method, not <class"),
+        (lambda: stage("s")(Plain), TypeError, "decorates a function or a method, not <class"),
         (lambda: stage("s")("t"), TypeError, "decorates a function or a method, not 't'"),
         (lambda: stage("s")(None), TypeError, "decorates a function or a method, not None"),
         (lambda: stage("s")(property(plain)), TypeError, "decorates a function or a method"),

@@ -11,8 +11,8 @@ import pytest
 
 from otel_pipeline_metrics import fetch, stage
 from otel_pipeline_metrics._core import stage_id
-from tests.stages.support import run_script
-from tests.stages.test_decorating import Methods, call
+from tests.stages.support import call, run_script
+from tests.stages.test_methods import Methods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
