@@ -55,9 +55,7 @@ class Distinct:
             value: the value to limit.
             again: whether this occurrence is counted already.
         """
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen.setdefault(key, set())
+        seen = self._seen.get(key) or self._seen.setdefault(key, set())
         if value in seen or value == OTHER:
             return value
         most = max_values if self._most is None else self._most

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-# Of the `pipeline.*` names; raised when one of them changes its meaning.
-VERSION: Final = "1"
-
 # The name of the instrumentation scope on every span and metric.
 SCOPE: Final = "otel_pipeline_metrics"
 

@@ -139,15 +139,6 @@ def is_allowed(key: str) -> bool:
         return word is None
 
 
-def check(attributes: Mapping[str, Any], argument: str = "attributes") -> None:
-    """Refuse forbidden keys if the rules in force are strict.
-
-    Raises:
-        ValueError: the rules are strict, and a key is forbidden.
-    """
-    _rules.check(attributes, argument)
-
-
 def drop_forbidden(
     attributes: Mapping[str, V], owner: str, spared: frozenset[str] = frozenset()
 ) -> dict[str, V]:

@@ -82,15 +82,12 @@ class Sketch:
 
     def percentiles(self, low: float | None, high: float | None) -> dict[str, float | None]:
         """Return p50, p95 and p99, limited to the smallest and the largest value seen."""
-        found: dict[str, float | None] = {}
-        for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-            value = self.quantile(q)
-            if value is not None and low is not None:
-                value = max(value, low)
-            if value is not None and high is not None:
-                value = min(value, high)
-            found[name] = value
-        return found
+        found = {name: self.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+        low, high = low or 0.0, math.inf if high is None else high
+        return {
+            name: None if value is None else min(max(value, low), high)
+            for name, value in found.items()
+        }
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data that `from_dict` takes."""

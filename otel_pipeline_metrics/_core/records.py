@@ -34,13 +34,9 @@ def outcome_of(error: BaseException | None) -> Outcome:
     that is not an `Exception` (asyncio's, trio's and anyio's cancellation, `KeyboardInterrupt`,
     `SystemExit`) came from outside the stage, so it counts as cancelled.
     """
-    if error is None:
-        return "ok"
-    if isinstance(error, GeneratorExit):
-        return "abandoned"
-    if not isinstance(error, Exception):
-        return "cancelled"
-    return "error"
+    if error is None or isinstance(error, Exception):
+        return "ok" if error is None else "error"
+    return "abandoned" if isinstance(error, GeneratorExit) else "cancelled"
 
 
 class StageKey(NamedTuple):

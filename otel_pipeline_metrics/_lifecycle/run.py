@@ -89,7 +89,7 @@ class Run(AsyncContextMixin):
             raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
         self._path = None if report is None else Path(report)
         given = check_attributes(attributes)
-        privacy.check(given)
+        privacy.rules().check(given, "attributes")
         self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
         interval = SAMPLE_INTERVAL_S if resources else None
         self._gathering = RunDataCollector(interval, self._note_loop_delay)

@@ -179,7 +179,7 @@ class Execution:
         if self.series is None:
             return
         if not privacy.is_allowed(key):
-            privacy.check({key: value}, "set_attribute")
+            privacy.rules().check({key: value}, "set_attribute")
             privacy.drop(key, f"stage {self.series.key.stage!r}")
             return
         details = self.ensure_details()

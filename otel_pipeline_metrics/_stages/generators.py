@@ -6,8 +6,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, errors
-from otel_pipeline_metrics._core import hooks as _hooks
+from otel_pipeline_metrics._core import clock, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import active_cell
@@ -38,8 +37,8 @@ def begin_suspended(stage: StageId) -> Execution:
         execution = Execution([series, None, 0.0, None])
         execution.cell[3] = execution
         if not (gc_safety.running_in and gc_safety.here()):
-            if _hooks.workers is not None:
-                _hooks.workers.opened(execution)
+            if hooks.workers is not None:
+                hooks.workers.opened(execution)
             start_span(execution)
             step_span(execution, "suspend")
     except Exception:
@@ -58,8 +57,8 @@ def resume(execution: Execution) -> None:
             cell[1] = DETACHED
         else:
             step_span(execution, "resume")
-            if _hooks.workers is not None:
-                _hooks.workers.resuming(execution)
+            if hooks.workers is not None:
+                hooks.workers.resuming(execution)
             cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
     except Exception:
@@ -194,9 +193,9 @@ def _first_step(source: AsyncGenerator[Any, Any], execution: Execution) -> Await
     def dropped(_: AsyncGenerator[Any, Any]) -> None:
         finish(execution, GeneratorExit())
 
-    hooks = sys.get_asyncgen_hooks()
+    previous = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, dropped)
     try:
         return source.asend(None)
     finally:
-        sys.set_asyncgen_hooks(*hooks)
+        sys.set_asyncgen_hooks(*previous)

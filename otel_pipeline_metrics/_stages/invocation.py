@@ -247,14 +247,14 @@ def close(execution: Execution, error: BaseException | None) -> None:
             add_late_span(series, execution.elapsed)
         series.durations.append(execution.elapsed)
     else:
-        series.results.append(_result(execution, error))
+        series.results.append(_result(execution, series, error))
     execution.series = None  # closed: ending it again or adding details changes nothing
     execution.cell[3] = None  # leaves no cycle to the garbage collector
     if len(series.durations) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
 
 
-def _result(execution: Execution, error: BaseException | None) -> StageResult:
+def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
     details = execution.details or Details()
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None
@@ -273,19 +273,14 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         event_times=details.event_times or (),
         error_message=None if failure is None else privacy.message_of(failure),
     )
-    series, tracing = execution.series, hooks.tracing
-    if series is None:
-        return result
+    context, tracing = None, hooks.tracing
     try:
         if execution.span is not None:
             context = execution.span.end(result)
         elif tracing is not None and (outcome == "error" or result.busy_s > series.slow_s):
             context = tracing.record_late_span(series, result)
-        else:
-            return result
     except Exception:  # the numbers stand without the span
         errors.log_internal_error("ending a span")
-        return result
     return result if context is None else result._replace(context=context)
 
 

@@ -51,7 +51,7 @@ class Stage(AsyncContextMixin):
             raise TypeError(f"items must be callable or None, not {type(items).__name__}")
         self._items = items
         self._attributes = check_attributes(attributes)
-        privacy.check(self._attributes)
+        privacy.rules().check(self._attributes, "attributes")
         self._id: StageId | None = None
         self._open: dict[Execution, None] = {}
 
