@@ -20,7 +20,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import hooks
-from otel_pipeline_metrics._core.environment_variables import JUDGING as _JUDGING
+from otel_pipeline_metrics._core.environment_variables import READ_AT_IMPORT as _READ_AT_IMPORT
 from otel_pipeline_metrics._core.records import StageResult
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._stages.execution import Execution
@@ -87,7 +87,7 @@ sink.installed()
 
 
 # What is decorated before `configure()`, or without it, is judged by the environment.
-if any(name in os.environ for name in _JUDGING):
+if any(name in os.environ for name in _READ_AT_IMPORT):
     from otel_pipeline_metrics._core import privacy
     from otel_pipeline_metrics._lifecycle import arguments
 

@@ -1,4 +1,4 @@
-"""One frozen configuration, replaced whole by `configure()` and never changed in place."""
+"""Hold the configuration in force: frozen, and replaced whole by `configure()`."""
 
 from __future__ import annotations
 
@@ -18,51 +18,50 @@ if TYPE_CHECKING:
 ExporterName = Literal["otlp", "console", "none"]
 EXPORTERS: tuple[ExporterName, ...] = ("otlp", "console", "none")
 
-Console = Union[bool, TextIO, None]  # noqa: UP007 - evaluated, and Python 3.10 has no such |
-"""True: run summaries go to stderr; False: never; a text stream: there; None: to stderr while
-the development console is on or stderr is a terminal."""
+# Where run summaries go. True: stderr; False: nowhere; a text stream: there; None: stderr if the
+# development console is on or stderr is a terminal.
+Console = Union[bool, TextIO, None]  # noqa: UP007 - TextIO has no | in Python 3.10
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the user asked for, checked; the environment is read when providers are built."""
+    """The checked arguments of `configure()`; building providers reads the environment."""
 
     service_name: str | None = None
+    # None: OTEL_* decides; without it, the development console is on
     exporters: tuple[ExporterName, ...] | None = None
-    """None: OTEL_* decides, and without it the development console."""
     tracer_provider: TracerProvider | None = None
     meter_provider: MeterProvider | None = None
     resource_attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     metric_attributes: tuple[str, ...] = ()
     console: Console = None
+    # spans that each stage may make a second, averaged over time; None: no limit
     spans_per_second: float | None = 100.0
-    """Spans that each stage may make a second, over time; None: no limit."""
+    # for everything that is flushed at the end, all signals together
     flush_timeout_s: float = 5.0
-    """Deadline for everything that is flushed at the end, all signals together."""
+    # directory for batches that the collector did not take; None: they are dropped
     spool: Path | None = None
-    """Directory that keeps what the collector would not take; None: it is dropped."""
     spool_max_bytes: int = 100 * 1024 * 1024
     spool_max_age_s: float = 7 * 24 * 3600.0
+    # whether a forbidden attribute key is a ValueError; None: if the development console is on
     strict: bool | None = None
-    """Whether a forbidden attribute key is a ValueError; None: where the development console
-    is on."""
+    # in addition to `privacy.WORDS`
     forbidden_keys: tuple[str, ...] = ()
-    """Beside those that always are."""
+    # distinct values of each attribute on metrics; further ones become `_OTHER`
     max_attribute_values: int = 200
-    """Distinct values of each attribute on metrics, before they become `_OTHER`."""
+    # whether the messages of exceptions are set on failed spans
     error_messages: bool = False
-    """Whether the messages of exceptions go on failed spans."""
 
 
 _current = Config()
 
 
 def settings() -> Config:
-    """Return the configuration in force; the default one where nobody called `configure()`."""
+    """Return the configuration in force; before `configure()`, the default one."""
     return _current
 
 
 def replace(config: Config) -> None:
     """Put `config` in force."""
-    global _current  # the one place that holds it
+    global _current  # written here only
     _current = config

@@ -15,7 +15,7 @@ from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
-from otel_pipeline_metrics._core.validation import _total, check_attributes, check_name
+from otel_pipeline_metrics._core.validation import check_attributes, check_count, check_name
 from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -69,7 +69,7 @@ def run(
     return Run(name, report, resources, attributes, total, live)
 
 
-class Run(AsyncContextMixin["Run"]):
+class Run(AsyncContextMixin):
     """One run; what `run(...)` gives. It can be entered once."""
 
     def __init__(  # noqa: PLR0917 - made by `run` alone, which takes them by name
@@ -89,13 +89,13 @@ class Run(AsyncContextMixin["Run"]):
             raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
         self._path = None if report is None else Path(report)
         given = check_attributes(attributes)
-        privacy.check(given)
+        privacy.rules().check(given, "attributes")
         self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
         interval = SAMPLE_INTERVAL_S if resources else None
         self._gathering = RunDataCollector(interval, self._note_loop_delay)
         self._scope = series.RunScope(self.name, self.id, (self._gathering.stats,))
         self._scope.on_resources = self._gathering.recorded.add
-        self._total = _total(total)
+        self._total = None if total is None else check_count(total, "total")
         self._live = live
         self._view: Any = None
         self._token: Token[Any] | None = None

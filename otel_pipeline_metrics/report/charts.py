@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import get_path, number, whole
+from otel_pipeline_metrics._core.quantile_sketch import bucket_values
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report.flow import bucket_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -96,19 +96,6 @@ def items_completed(report: RunReport) -> int | None:
     return max(groups.values(), default=None)
 
 
-def bucket_values(sketch: Any) -> list[tuple[float, int]] | None:
-    """Return the buckets as ascending (seconds, count); None of a broken sketch."""
-    error, buckets = number(sketch, "rel_error"), get_path(sketch, "buckets")
-    if error is None or not 0 < error < 1 or not isinstance(buckets, dict):
-        return None
-    gamma = (1 + error) / (1 - error)
-    try:
-        counts = sorted((int(index), int(count)) for index, count in buckets.items())
-        return [(2 * gamma**index / (gamma + 1), count) for index, count in counts]
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
 class VerdictText(NamedTuple):
     """The verdict in sentences."""
 

@@ -172,17 +172,12 @@ def _sketch(entries: list[Data], key: str, count: str) -> Sketch | None:
 
 
 def _quantiles(sketch: Sketch | None, low: float | None, high: float | None) -> Data:
-    """Return the sketch and its percentiles, kept within the measured extremes."""
-    found: Data = {}
-    for name in ("p50", "p95", "p99"):
-        value = None if sketch is None else sketch.quantile(int(name[1:]) / 100)
-        if value is not None:
-            value = max(value, low or 0.0)
-            value = value if high is None else min(value, high)
-        found[name] = value
-    found["rel_error"] = REL_ERROR
-    found["sketch"] = None if sketch is None else sketch.to_dict()
-    return found
+    """Return percentiles, within what was really seen, and the sketch that they come from."""
+    if sketch is None:
+        found: Data = dict.fromkeys(("p50", "p95", "p99"))
+    else:
+        found = dict(sketch.percentiles(low, high))
+    return found | {"rel_error": REL_ERROR, "sketch": None if sketch is None else sketch.to_dict()}
 
 
 def _queue(entries: list[Data]) -> Data:

@@ -6,7 +6,7 @@ import math
 from typing import Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core.lookup import get_path, number, whole
-from otel_pipeline_metrics.report.flow import bucket_values
+from otel_pipeline_metrics._core.quantile_sketch import bucket_values
 
 # two sketches with a relative error of one per cent cannot show a smaller shift
 RESOLUTION: Final = 0.02

@@ -138,7 +138,7 @@ def test_an_internal_error_ends_only_the_view(caplog: pytest.LogCaptureFixture) 
 
     with live.Live(snapshot, interval=0.01, stream=Terminal()) as view:
         wait_for(lambda: not view.shown)
-    assert "internal fault in the live view" in caplog.text
+    assert "internal error in the live view" in caplog.text
 
 
 class Closed(Terminal):
