@@ -9,11 +9,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
-
 from otel_pipeline_metrics._core import (
     cardinality,
-    environment_variables,
     errors,
     privacy,
     series,
@@ -23,8 +20,7 @@ from otel_pipeline_metrics._core import (
 from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.settings import Config
-from otel_pipeline_metrics._core.validation import check_attributes, check_name
-from otel_pipeline_metrics._lifecycle import arguments, telemetry_stats
+from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 
@@ -110,26 +106,7 @@ def configure(
         ValueError: an exporter is unknown, a name is empty, or `strict` and a key is forbidden
             here or, with `strict=True`, in a stage that is defined already.
     """
-    config = Config(
-        service_name=None if service_name is None else check_name(service_name, "service_name"),
-        exporters=arguments.exporters(exporter),
-        tracer_provider=arguments.provider(
-            tracer_provider, trace.TracerProvider, "tracer_provider"
-        ),
-        meter_provider=arguments.provider(meter_provider, metrics.MeterProvider, "meter_provider"),
-        resource_attributes=check_attributes(resource_attributes, "resource_attributes"),
-        metric_attributes=arguments.check_names(metric_attributes, "metric_attributes"),
-        console=arguments.console(console),
-        spans_per_second=arguments.spans_per_second(spans_per_second),
-        flush_timeout_s=arguments.flush_timeout(flush_timeout),
-        spool=arguments.spool(spool),
-        spool_max_bytes=round(arguments.positive(spool_max_bytes, "spool_max_bytes")),
-        spool_max_age_s=arguments.positive(spool_max_age_s, "spool_max_age_s"),
-        strict=arguments.strict(strict),
-        forbidden_keys=arguments.forbidden_keys(forbidden_keys),
-        max_attribute_values=arguments.max_attribute_values(max_attribute_values),
-        error_messages=arguments.error_messages(error_messages),
-    )
+    config = settings.resolve(locals())
     # The SDK is imported here and not before: an unconfigured program never pays for it.
     with _limits_that_are_numbers():
         from otel_pipeline_metrics._export import providers
@@ -137,7 +114,7 @@ def configure(
     global _export, _exit_registered  # the one place that holds them
     with _lock:
         # may refuse, and then what was configured before stays
-        config = _guarded(config, on_console=providers.on_console(config))
+        config = _guarded(config, metric_attributes, on_console=providers.on_console(config))
         _end_export()
         with _limits_that_are_numbers():
             _export = providers.build(config)
@@ -180,7 +157,7 @@ def stats() -> dict[str, Any]:
     return telemetry_stats.telemetry_stats()
 
 
-def _guarded(config: Config, *, on_console: bool) -> Config:
+def _guarded(config: Config, metric_attributes: Sequence[str], *, on_console: bool) -> Config:
     """Put the rules on attributes in force; return the configuration without what they forbid.
 
     Raises:
@@ -189,10 +166,11 @@ def _guarded(config: Config, *, on_console: bool) -> Config:
     """
     asked = config.strict
     config = dataclasses.replace(config, strict=on_console if asked is None else asked)
-    rules = arguments.rules(config)
+    rules = config.privacy_rules()
     of_resources = privacy.DESCRIBES_A_RESOURCE
     rules.check(config.resource_attributes, "resource_attributes", of_resources)
-    rules.check(dict.fromkeys(config.metric_attributes), "metric_attributes")
+    # those that the environment names are dropped with a warning instead
+    rules.check(dict.fromkeys(metric_attributes), "metric_attributes")
     defined = stage_id.with_attribute(lambda key: rules.forbidden_word(key) is not None)
     if asked:
         before = [(f"stage {stage.name!r}", key) for stage, key in defined]
@@ -207,16 +185,14 @@ def _guarded(config: Config, *, on_console: bool) -> Config:
     for stage, key in defined:
         privacy.drop(key, f"stage {stage.name!r}")
     series.withdraw(defined)
-    named = (
-        *config.metric_attributes,
-        *arguments.listed(environment_variables.OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES),
-    )
     return dataclasses.replace(
         config,
         resource_attributes=privacy.drop_forbidden(
             config.resource_attributes, "resource_attributes", of_resources
         ),
-        metric_attributes=tuple(privacy.drop_forbidden(dict.fromkeys(named), "metric_attributes")),
+        metric_attributes=tuple(
+            privacy.drop_forbidden(dict.fromkeys(config.metric_attributes), "metric_attributes")
+        ),
     )
 
 
@@ -250,7 +226,7 @@ def shutdown() -> None:
         settings.replace(Config())
         series.limit_spans(Config().spans_per_second)
         cardinality.limit(Config().max_attribute_values)
-        privacy.activate(arguments.rules_of_the_environment())
+        privacy.activate(settings.environment_rules())
         with errors.suppress_errors("watching for SIGTERM"):
             signals.watch_always(always=False)
 

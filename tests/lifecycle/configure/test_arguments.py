@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,19 @@ def test_a_bad_argument_is_named(
 ) -> None:
     with pytest.raises(error, match=says):
         opm.configure(**arguments)
+
+
+def test_the_signature_and_the_table_of_options_agree() -> None:
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(opm.configure).parameters.items()
+    }
+    assert defaults == {option.name: option.default for option in settings.OPTIONS if option.name}
+
+
+def test_a_default_resolves_to_the_default_setting() -> None:
+    resolved = settings.resolve({o.name: o.default for o in settings.OPTIONS if o.name})
+    assert vars(resolved) == vars(settings.Config())
 
 
 def test_arguments_are_keywords() -> None:
