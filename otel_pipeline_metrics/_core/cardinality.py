@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.counter import Counter
-from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,6 +94,3 @@ def overflow(what: str, most: int) -> str:
 
 instrument_names = Distinct(MAX_NAMES)
 """Those of queues and caches, and of what is recorded by hand, as long as the process lives."""
-
-
-forking.in_child(others.reset)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from otel_pipeline_metrics._core import errors, metric_definitions
 from otel_pipeline_metrics._core.counter import Counter
-from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,10 +47,6 @@ _REMEMBERED: Final = 100
 forbidden_keys = Counter()
 """Attributes that were dropped because of their key."""
 cut_messages = Counter()
-
-
-for _tally in (forbidden_keys, cut_messages):
-    forking.in_child(_tally.reset)
 
 
 def snake(key: str) -> str:

@@ -15,7 +15,7 @@ from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
-from otel_pipeline_metrics._core.validation import _total, check_attributes, check_name
+from otel_pipeline_metrics._core.validation import check_attributes, check_count, check_name
 from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -95,7 +95,7 @@ class Run(AsyncContextMixin["Run"]):
         self._gathering = RunDataCollector(interval, self._note_loop_delay)
         self._scope = series.RunScope(self.name, self.id, (self._gathering.stats,))
         self._scope.on_resources = self._gathering.recorded.add
-        self._total = _total(total)
+        self._total = None if total is None else check_count(total, "total")
         self._live = live
         self._view: Any = None
         self._token: Token[Any] | None = None

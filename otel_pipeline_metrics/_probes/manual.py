@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import cardinality, clock, drain, series, stage_id
 from otel_pipeline_metrics._core.files import write_atomically
 from otel_pipeline_metrics._core.records import StageResult
-from otel_pipeline_metrics._core.validation import _number, _whole, check_name
+from otel_pipeline_metrics._core.validation import check_name, check_number
 from otel_pipeline_metrics._probes.caches import register
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
@@ -113,8 +113,8 @@ class MetricsCollector:
         name = cardinality.instrument_names.name(
             "names of stages by hand", check_name(name, "name")
         )
-        duration = _number(duration_s, "duration_s")
-        items = _whole(count, "count")
+        duration = check_number(duration_s, "duration_s")
+        items = int(check_number(count, "count", whole=True))
         failed = bool(error)
         with self._lock:
             stage = self._stages.setdefault(name, _Stage())
@@ -147,10 +147,10 @@ class MetricsCollector:
             TypeError: an argument is no number.
             ValueError: an argument is negative or not finite.
         """
-        cpu = _number(cpu_percent, "cpu_percent")
-        memory = _number(memory_mb, "memory_mb")
-        disk = _number(disk_io_mb, "disk_io_mb")
-        network = _number(network_io_mb, "network_io_mb")
+        cpu = check_number(cpu_percent, "cpu_percent")
+        memory = check_number(memory_mb, "memory_mb")
+        disk = check_number(disk_io_mb, "disk_io_mb")
+        network = check_number(network_io_mb, "network_io_mb")
         with self._lock:
             self._cpu.add(cpu)
             self._memory.add(memory)
@@ -174,11 +174,11 @@ class MetricsCollector:
         """
         name = cardinality.instrument_names.name("cache names", check_name(name, "name"))
         counts = {
-            "hits": _whole(hits, "hits"),
-            "misses": _whole(misses, "misses"),
-            "evictions": _whole(evictions, "evictions"),
+            "hits": int(check_number(hits, "hits", whole=True)),
+            "misses": int(check_number(misses, "misses", whole=True)),
+            "evictions": int(check_number(evictions, "evictions", whole=True)),
         }
-        bytes_now = _whole(size_bytes, "size_bytes")
+        bytes_now = int(check_number(size_bytes, "size_bytes", whole=True))
         with self._lock:
             cache = self._caches.setdefault(name, _Cache())
             cache.hits += counts["hits"]

@@ -10,7 +10,6 @@ from otel_pipeline_metrics._core.records import qualified_name
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, active_cell
 from otel_pipeline_metrics._core.validation import (
     MAX_NAME_LENGTH,
-    _check_direction,
     check_attribute,
     check_count,
 )
@@ -115,7 +114,8 @@ class Execution:
 
     def _add(self, what: str, n: int, direction: Direction) -> None:
         count = check_count(n, "n")
-        _check_direction(direction)
+        if direction not in ("in", "out"):
+            raise ValueError(f'direction must be "in" or "out", not {direction!r}')
         if self.series is None:
             return
         detail, counted = self.ensure_details(), f"{what}_{direction}"

@@ -174,7 +174,7 @@ def test_17_runs_of_other_processes_are_one_too_many(results: Results) -> None:
     scopes[0].add(stage_id.stage_id("late", None)).durations.append(2.0)
     assert results.durations("late") == [2.0]
     assert _series.remote_run_scope("p", "run-0") is not scopes[0]
-    _series._visited.clear()
+    _series._remote_scopes.clear()
 
 
 @pytest.mark.parametrize("busy", [TimeInStates(1.0), TimeInStates(0, 1.0), TimeInStates(0, 0, 1.0)])

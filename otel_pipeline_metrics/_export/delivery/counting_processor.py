@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import threading
 from collections import deque
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import Decision, Sampler
 
+from otel_pipeline_metrics._core.counter import Counter
 from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
@@ -119,28 +119,18 @@ class CountingSampler(Sampler):
 
     def __init__(self, inner: Sampler) -> None:
         self._inner = inner
-        self.after_fork()
-        forking.watch(self)
-
-    def after_fork(self) -> None:
-        """Start at nothing: what came before is the parent's to report."""
-        self._lock = threading.RLock()  # stats() may be asked for by a signal handler
-        self._left_out = itertools.count()
-        self._looks = 0
+        self._left_out = Counter()
 
     @property
     def left_out(self) -> int:
         """How many spans were not sampled."""
-        with self._lock:
-            found = next(self._left_out) - self._looks
-            self._looks += 1
-            return found
+        return self._left_out.value()
 
     def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
         """Return what the other decides."""
         result = self._inner.should_sample(*args, **kwargs)
         if result.decision is not _SAMPLED:
-            next(self._left_out)
+            self._left_out.add()
         return result
 
     def get_description(self) -> str:

@@ -7,11 +7,11 @@ True on failure, and its queue drops in silence.
 
 from __future__ import annotations
 
-import itertools
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from otel_pipeline_metrics._core.counter import Counter
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export.delivery import log_filter
@@ -80,8 +80,7 @@ class ExportLedger:
     def after_fork(self) -> None:
         """Start at nothing: in a forked child what came before is the parent's to report."""
         self._lock = threading.RLock()  # stats() may be asked for by a signal handler
-        self._accepted = itertools.count()
-        self._looks = 0
+        self._accepted = Counter()
         self._taken = 0
         self.exported = 0
         self.failed = 0
@@ -103,14 +102,10 @@ class ExportLedger:
 
     def accept(self) -> None:
         """Count one span into the queue; no lock, since this is in the user's thread."""
-        next(self._accepted)
+        self._accepted.add()
 
     def _created(self) -> int:
-        if self.waiting is None:
-            return self._taken
-        created = next(self._accepted) - self._looks
-        self._looks += 1
-        return created
+        return self._taken if self.waiting is None else self._accepted.value()
 
     def ledger(self, sampled_out: int = 0) -> LedgerSnapshot:
         """Return where everything is now."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.validation import _checked
+from otel_pipeline_metrics._core.validation import check_number
 from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 from otel_pipeline_metrics._probes.resources.window import Window
@@ -299,9 +299,9 @@ def record_manual(*, cpu_utilization: float | None = None, rss_bytes: int | None
     global _manual  # replaced whole, never mutated
     changes: dict[str, Any] = {}
     if cpu_utilization is not None:
-        changes["cpu_utilization"] = _checked(cpu_utilization, "cpu_utilization")
+        changes["cpu_utilization"] = check_number(cpu_utilization, "cpu_utilization")
     if rss_bytes is not None:
-        changes["rss_bytes"] = int(_checked(rss_bytes, "rss_bytes"))
+        changes["rss_bytes"] = int(check_number(rss_bytes, "rss_bytes"))
     _manual = replace(_manual, at=clock.now(), **changes)
 
 

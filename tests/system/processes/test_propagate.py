@@ -283,12 +283,12 @@ def test_luggage() -> None:
 
 
 def test_runs_of_other_processes_are_forgotten() -> None:
-    before = len(_series._visited)
+    before = len(_series._remote_scopes)
     for number in range(100):
         _series.remote_run_scope("nightly", f"run-{number}")
-    assert len(_series._visited) <= _series.VISITED_BOUND
-    assert before <= _series.VISITED_BOUND
-    _series._visited.clear()
+    assert len(_series._remote_scopes) <= _series.MAX_REMOTE_SCOPES
+    assert before <= _series.MAX_REMOTE_SCOPES
+    _series._remote_scopes.clear()
 
 
 POOL = """
