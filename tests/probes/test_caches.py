@@ -19,11 +19,11 @@ from otel_pipeline_metrics._probes.caches import registry
 from otel_pipeline_metrics._probes.caches.reading import CacheReading
 from otel_pipeline_metrics._probes.caches.register import (
     counted_cache,
-    record,
     register_cache,
     unregister_cache,
 )
 from otel_pipeline_metrics._probes.caches.registry import read_all
+from otel_pipeline_metrics._probes.manual import MetricsCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +146,7 @@ def test_names_are_checked(name: Any, error: type[Exception]) -> None:
         lambda: register_cache(name, dict),
         lambda: unregister_cache(name),
         lambda: counted_cache(cachetools.LRUCache(1), name=name),
-        lambda: record(name, 1, 1),
+        lambda: MetricsCollector().record_cache(name, 1, 1),
     ):
         with pytest.raises(error, match="name"):
             call()

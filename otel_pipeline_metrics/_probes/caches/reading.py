@@ -1,4 +1,4 @@
-"""What a cache says about itself at one moment."""
+"""Counts and levels of a cache at one moment."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class CacheReading:
-    """One look at a cache: counts since it was registered, and levels now.
+    """A reading of a cache: counts since it was registered, and levels now.
 
-    A count that the source does not tell is None. `hits` and `misses` never decrease, even
-    where the cache's own statistics are cleared.
+    A count that the source does not have is None. `hits` and `misses` never decrease, even
+    when the cache's own statistics are cleared.
     """
 
     name: str
