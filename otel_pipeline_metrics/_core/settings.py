@@ -6,13 +6,18 @@ warning and is ignored, since the person who starts a program did not write it.
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TextIO, Union
 
 from otel_pipeline_metrics._core import errors, privacy
-from otel_pipeline_metrics._core.validation import check_attributes, check_name
+from otel_pipeline_metrics._core.validation import (
+    check_attributes,
+    check_count,
+    check_name,
+    check_number,
+    check_positive,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -113,27 +118,8 @@ def _check_flag(given: Any, argument: str) -> Any:
     return given
 
 
-def _check_rate(given: Any, argument: str) -> float:
-    _require(_is_number(given), given, argument, "a number or None")
-    if not (math.isfinite(given) and given >= 0):
-        raise ValueError(f"{argument} must be finite and not negative, not {given}")
-    return float(given)
-
-
-def _check_positive(given: Any, argument: str) -> float:
-    _require(_is_number(given), given, argument, "a number")
-    if not (math.isfinite(given) and given > 0):
-        raise ValueError(f"{argument} must be finite and positive, not {given}")
-    return float(given)
-
-
-def _check_count(given: Any, argument: str) -> int:
-    _require(_is_number(given, int), given, argument, "an integer")
-    return int(_check_positive(given, argument))
-
-
-def _is_number(given: object, *kinds: type) -> bool:
-    return isinstance(given, kinds or (int, float)) and not isinstance(given, bool)
+def _check_positive_count(given: Any, argument: str) -> int:
+    return int(check_positive(check_count(given, argument), argument))
 
 
 def _check_path(given: Any, argument: str) -> Path:
@@ -152,11 +138,11 @@ def _split_names(text: str) -> tuple[str, ...]:
 # How a variable is read, and what a warning says that it must be.
 _FLAG: Final = (lambda text: {"true": True, "false": False}[text.lower()], "true or false")
 _SECONDS: Final = (
-    lambda text: _check_positive(float(text), text),
+    lambda text: check_positive(float(text), text),
     "a positive number of seconds",
 )
 _COUNT: Final = (
-    lambda text: _check_count(int(text) if text.isdecimal() else 0, text),
+    lambda text: _check_positive_count(int(text) if text.isdecimal() else 0, text),
     "a whole number above 0",
 )
 _NAMES: Final = (_split_names, "names separated by commas")
@@ -262,13 +248,13 @@ OPTIONS: Final = (
         100.0,
         "spans that a stage may make a second after its first thousand; `None` removes the "
         "limit. See [metrics.md](metrics.md#spans)",
-        _or_none(_check_rate),
+        _or_none(check_number),
     ),
     Option(
         "flush_timeout",
         None,
         "seconds that the flush at the end may take, all signals together; 5 if neither is set",
-        _or_none(_check_positive),
+        _or_none(check_positive),
         "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT",
         _SECONDS,
         field="flush_timeout_s",
@@ -286,14 +272,14 @@ OPTIONS: Final = (
         "spool_max_bytes",
         Config.spool_max_bytes,
         "size of that directory above which the oldest batch is dropped",
-        lambda given, argument: round(_check_positive(given, argument)),
+        lambda given, argument: round(check_positive(given, argument)),
         "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES",
     ),
     Option(
         "spool_max_age_s",
         Config.spool_max_age_s,
         "age in seconds above which a batch is dropped",
-        _check_positive,
+        check_positive,
         "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE",
     ),
     Option(
@@ -321,7 +307,7 @@ OPTIONS: Final = (
         Config.max_attribute_values,
         "distinct values of an attribute, of the pipeline's name and of the error type on "
         "metrics; further ones become `_OTHER`",
-        _check_count,
+        _check_positive_count,
         "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES",
         _COUNT,
     ),
