@@ -89,9 +89,8 @@ class StageStats:
                 "avg": _ratio(self.total_s, self.count),
                 "min": self.min_s if self.count else None,
                 "max": self.max_s if self.count else None,
-                "p50": self._quantile(0.5),
-                "p95": self._quantile(0.95),
-                "p99": self._quantile(0.99),
+                # the sketch's error must not carry a quantile past what was really seen
+                **self.sketch.percentiles(self.min_s, self.max_s),
                 "rel_error": quantile_sketch.REL_ERROR,
                 "sum_of_squares": self.sum_of_squares,
                 "sketch": self.sketch.to_dict(),
@@ -104,11 +103,6 @@ class StageStats:
             **_time_in_states(states),
             "cpu_s": None,
         }
-
-    def _quantile(self, q: float) -> float | None:
-        value = self.sketch.quantile(q)
-        # the sketch's error may not carry a quantile past what was really seen
-        return None if value is None else min(max(value, self.min_s), self.max_s)
 
 
 class QueueStats:
@@ -129,11 +123,6 @@ class QueueStats:
 
     def to_dict(self, series: QueueSeries, capacity: int | None, wall_s: float) -> dict[str, Any]:
         """Return the queue's part of the report."""
-        known = self.count > 0
-        quantiles = {
-            name: min(value, self.max_s) if (value := self.sketch.quantile(q)) is not None else None
-            for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-        }
         return {
             "name": series.name,
             "capacity": capacity,
@@ -144,8 +133,8 @@ class QueueStats:
             "got": series.got,
             "wait_s": {
                 "avg": _ratio(self.total_s, self.count),
-                **quantiles,
-                "max": self.max_s if known else None,
+                **self.sketch.percentiles(None, self.max_s),
+                "max": self.max_s if self.count else None,
                 "rel_error": quantile_sketch.REL_ERROR,
                 "sketch": self.sketch.to_dict(),
             },

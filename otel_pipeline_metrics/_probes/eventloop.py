@@ -70,16 +70,13 @@ class Heartbeat:
         self._sketch.add_sorted([delay])
         self._tell(delay)
 
-    def summary(self) -> dict[str, float | int] | None:
+    def summary(self) -> dict[str, float | int | None] | None:
         """Return the beats' count, and avg, p50, p95, p99 and max delay in seconds.
 
         None where no loop ran, or none came round yet.
         """
         if not self._count:
             return None
-        quantiles = {
-            name: min(self._sketch.quantile(q) or 0.0, self._max_s)
-            for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-        }
+        percentiles = self._sketch.percentiles(None, self._max_s)
         avg = self._total_s / self._count
-        return {"count": self._count, "avg": avg, **quantiles, "max": self._max_s}
+        return {"count": self._count, "avg": avg, **percentiles, "max": self._max_s}

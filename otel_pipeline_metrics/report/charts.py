@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from otel_pipeline_metrics._core.quantile_sketch import bucket_values
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.flow import dig, number, whole
 
@@ -53,7 +54,7 @@ def durations(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
             for name in ("p50", "p95", "p99")
             if (value := number(stage, "duration_s", name)) is not None
         ]
-        shape = _outline(_buckets(dig(stage, "duration_s", "sketch")), scale)
+        shape = _outline(bucket_values(dig(stage, "duration_s", "sketch")) or [], scale)
         said = ", ".join(f"{name} {text}" for name, _, text in marks) or "not known"
         rows.append(
             {
@@ -64,21 +65,6 @@ def durations(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
             }
         )
     return {"rows": rows, "ticks": _decades(scale)}
-
-
-def _buckets(sketch: Any) -> list[tuple[float, int]]:
-    """Return a sketch's buckets as (seconds, count), upwards."""
-    error, buckets = number(sketch, "rel_error"), dig(sketch, "buckets")
-    if error is None or not 0 < error < 1 or not isinstance(buckets, dict):
-        return []
-    gamma = (1 + error) / (1 - error)
-    found = []
-    for index, count in buckets.items():
-        try:
-            found.append((2 * gamma ** int(index) / (gamma + 1), int(count)))
-        except (ValueError, TypeError, OverflowError):
-            return []
-    return sorted(found)
 
 
 def _outline(buckets: list[tuple[float, int]], scale: _LogScale) -> str | None:

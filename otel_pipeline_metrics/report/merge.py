@@ -31,7 +31,7 @@ from otel_pipeline_metrics.report.merge_rules import (
 from otel_pipeline_metrics.report.run_report import SCHEMA, RunReport
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Sequence
 
 
 _RESULTS: Final = ("success", None, "cancellation", "timeout", "failure")
@@ -186,7 +186,7 @@ def _duration(entries: list[Data], count: int) -> Data:
         "avg": _ratio(total, count),
         "min": low,
         "max": high,
-        **_quantiles(sketch, low, high, ("p50", "p95", "p99")),
+        **_quantiles(sketch, low, high),
         "sum_of_squares": _sum([number(duration, "sum_of_squares") for duration in durations]),
     }
 
@@ -204,21 +204,13 @@ def _sketches(found: list[tuple[Any, int]]) -> Sketch | None:
     return merged
 
 
-def _quantiles(
-    sketch: Sketch | None, low: float | None, high: float | None, wanted: Iterable[str]
-) -> Data:
+def _quantiles(sketch: Sketch | None, low: float | None, high: float | None) -> Data:
     """Return percentiles, within what was really seen, and the sketch that they come from."""
-    found: Data = {}
-    for name in wanted:
-        value = None if sketch is None else sketch.quantile(int(name[1:]) / 100)
-        if value is not None and low is not None:
-            value = max(value, low)
-        if value is not None and high is not None:
-            value = min(value, high)
-        found[name] = value
-    found["rel_error"] = REL_ERROR
-    found["sketch"] = None if sketch is None else sketch.to_dict()
-    return found
+    if sketch is None:
+        found: Data = dict.fromkeys(("p50", "p95", "p99"))
+    else:
+        found = dict(sketch.percentiles(low, high))
+    return found | {"rel_error": REL_ERROR, "sketch": None if sketch is None else sketch.to_dict()}
 
 
 def _queue(entries: list[Data]) -> Data:
@@ -240,7 +232,7 @@ def _queue(entries: list[Data]) -> Data:
         "wait_s": {
             "avg": _ratio(_sum(waited), got_all),
             "max": high,
-            **_quantiles(sketch, None, high, ("p50", "p95", "p99")),
+            **_quantiles(sketch, None, high),
         },
         "put_span_s": _sum([number(entry, "put_span_s") for entry in entries]),
         "put_blocked_s": _sum([number(entry, "put_blocked_s") for entry in entries]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Final, NamedTuple
 
+from otel_pipeline_metrics._core.quantile_sketch import bucket_values
 from otel_pipeline_metrics.report.flow import dig, number, whole
 
 RESOLUTION: Final = 0.02
@@ -96,16 +97,10 @@ def sample_of(stage: dict[str, Any]) -> Sample | None:
 
 def _even(sketch: Any, calls: int) -> list[float]:
     """Return up to `_POINTS` values of a sketch, upwards, at even distances in rank."""
-    error, buckets = number(sketch, "rel_error"), dig(sketch, "buckets")
-    if error is None or not 0 < error < 1 or not isinstance(buckets, dict):
+    buckets = bucket_values(sketch)
+    if buckets is None:
         return []
-    gamma = (1 + error) / (1 - error)
-    try:
-        counts = sorted((int(index), int(count)) for index, count in buckets.items())
-        steps = [(_ZERO_S, whole(sketch, "zeros") or 0)]
-        steps += [(2 * gamma**index / (gamma + 1), count) for index, count in counts]
-    except (ValueError, TypeError, OverflowError):
-        return []
+    steps = [(_ZERO_S, whole(sketch, "zeros") or 0), *buckets]
     inside = sum(count for _, count in steps)
     points = min(calls, _POINTS)
     values: list[float] = []
