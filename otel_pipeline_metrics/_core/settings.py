@@ -14,6 +14,7 @@ from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.validation import (
     check_attributes,
     check_count,
+    check_flag,
     check_name,
     check_number,
     check_positive,
@@ -110,11 +111,6 @@ def _check_names(given: Any, argument: str) -> tuple[str, ...]:
 def _check_console(given: Any, argument: str) -> Any:
     fits = isinstance(given, bool) or hasattr(given, "write")
     _require(fits, given, argument, "True, False, None or a text stream")
-    return given
-
-
-def _check_flag(given: Any, argument: str) -> Any:
-    _require(isinstance(given, bool), given, argument, "True or False")
     return given
 
 
@@ -288,7 +284,7 @@ OPTIONS: Final = (
         "`True`: a forbidden attribute key is a `ValueError`; `False`: it is left out and "
         "counted; `None`: `True` while the development console is on. See "
         "[privacy.md](privacy.md)",
-        _or_none(_check_flag),
+        _or_none(check_flag),
         "OTEL_PIPELINE_METRICS_STRICT",
         _FLAG,
         at_import=True,
@@ -315,7 +311,7 @@ OPTIONS: Final = (
         "error_messages",
         None,
         "`True` puts the messages of exceptions, up to 1,000 characters, on failed spans",
-        _or_none(_check_flag),
+        _or_none(check_flag),
         "OTEL_PIPELINE_METRICS_ERROR_MESSAGES",
         _FLAG,
         at_import=True,

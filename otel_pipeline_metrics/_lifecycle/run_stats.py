@@ -121,7 +121,9 @@ class QueueStats(Distribution):
                 "sketch": self.sketch.to_dict(),
             },
             # the time in which the queue was filled: from the first put to the last
-            "put_span_s": _since(series.first_put, series.last_put),
+            "put_span_s": None
+            if series.first_put is None or series.last_put is None
+            else max(0.0, series.last_put - series.first_put),
             "put_blocked_s": series.blocked,
             "get_waited_s": series.idle,
             "producers": list(series.producers),
@@ -200,10 +202,6 @@ def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
         "share": {state: _ratio(seconds, wall) for state, seconds in total.items()},
         "busiest_share": max(shares, default=None),
     }
-
-
-def _since(first: float | None, last: float | None) -> float | None:
-    return None if first is None or last is None else max(0.0, last - first)
 
 
 def _plus(total: int | None, more: int | None) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core import metric_definitions as defs
@@ -15,10 +15,9 @@ from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics._telemetry.instruments import _point, _Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from otel_pipeline_metrics._core.records import Point
-    from otel_pipeline_metrics._probes.caches.reading import CacheReading
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
@@ -113,28 +112,25 @@ def install_caches(instruments: InstrumentSet) -> None:
     """Report every registered cache, including those registered later."""
     snapshot = _Snapshot(caches.read_all)
 
-    def points(give: Callable[[CacheReading], Sequence[Point]]) -> Callable[[], Iterator[Point]]:
+    def points(*fields: tuple[str, dict[str, str]]) -> Callable[[], Iterator[Point]]:
         read = snapshot.reader()
 
         def callback() -> Iterator[Point]:
             for reading in read():
-                yield from give(reading)
+                for field, kind in fields:
+                    yield from _point(reading, field, {defs.CACHE_NAME: reading.name, **kind})
 
         return callback
 
-    def level(field: str) -> Callable[[], Iterator[Point]]:
-        return points(lambda reading: _point(reading, field, {defs.CACHE_NAME: reading.name}))
-
-    instruments.observable_counter(defs.CACHE_REQUESTS, points(_requests))
-    instruments.observable_counter(defs.CACHE_EVICTIONS, level("evictions"))
-    instruments.observable_counter(defs.CACHE_EXPIRATIONS, level("expirations"))
-    instruments.observable_up_down_counter(defs.CACHE_ENTRY_COUNT, level("entries"))
-    instruments.observable_up_down_counter(defs.CACHE_SIZE, level("size_bytes"))
-    instruments.observable_gauge(defs.CACHE_HIT_RATIO, level("hit_ratio"))
+    instruments.observable_counter(defs.CACHE_REQUESTS, points(*_REQUESTS))
+    instruments.observable_counter(defs.CACHE_EVICTIONS, points(("evictions", {})))
+    instruments.observable_counter(defs.CACHE_EXPIRATIONS, points(("expirations", {})))
+    instruments.observable_up_down_counter(defs.CACHE_ENTRY_COUNT, points(("entries", {})))
+    instruments.observable_up_down_counter(defs.CACHE_SIZE, points(("size_bytes", {})))
+    instruments.observable_gauge(defs.CACHE_HIT_RATIO, points(("hit_ratio", {})))
 
 
-def _requests(reading: CacheReading) -> list[Point]:
-    return [
-        (count, {defs.CACHE_NAME: reading.name, defs.CACHE_REQUEST_TYPE: kind})
-        for kind, count in (("hit", reading.hits), ("miss", reading.misses))
-    ]
+_REQUESTS: Final = (
+    ("hits", {defs.CACHE_REQUEST_TYPE: "hit"}),
+    ("misses", {defs.CACHE_REQUEST_TYPE: "miss"}),
+)

@@ -102,11 +102,8 @@ class _Retired:
 
 
 def _identity(read: Callable[[], object]) -> tuple[ref[Any], str] | None:
-    owner = getattr(read, "__self__", None)
     try:
-        if owner is None:
-            return ref(read), ""
-        return ref(owner), getattr(read, "__name__", "")
+        return ref(getattr(read, "__self__", read)), getattr(read, "__name__", "")
     except TypeError:  # the object allows no weak reference
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import operator
 from collections.abc import Mapping
+from contextlib import suppress
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -134,10 +135,8 @@ def _count(field: str, value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         number = int(value)
     elif not isinstance(value, bool):
-        try:
+        with suppress(TypeError):
             number = operator.index(value)  # type: ignore[arg-type] # numpy's integers as well
-        except TypeError:
-            number = None
     if number is None or number < 0:
         raise ValueError(f"{field} must be a count, not {value!r}")
     return number

@@ -78,9 +78,8 @@ def _upwards(base: Path, path: str) -> Iterator[Path]:
     A parent's limit holds for its children. In a container without a cgroup namespace of its
     own the path is the host's and does not exist below `base`: only `base` then has files.
     """
-    parts = [part for part in path.split("/") if part]
-    if ".." in parts:  # the process is outside the visible namespace
-        parts = []
+    # with "..", the process is outside the visible namespace
+    parts = [] if ".." in path.split("/") else [part for part in path.split("/") if part]
     for depth in range(len(parts), -1, -1):
         yield base.joinpath(*parts[:depth])
 

@@ -107,23 +107,19 @@ class ResourceProbe:
     def _take(self) -> Sample:
         at = clock.now()
         self._refresh_cpus(at)
-        fields: dict[str, Any] = {}
-        system_busy_s: float | None = None
-        system_total_s = 0.0
+        times: tuple[float, float] | None = None
         psutil = read_or_none("psutil", _import_psutil)
         process = read_or_none("the process", self._own_process, psutil)
-        usage = read_or_none("CPU time", _process_usage, process)
-        if usage is not None:
-            fields |= usage
+        usage: dict[str, Any] = read_or_none("CPU time", _process_usage, process) or {}
+        fields = dict(usage)
         if process is not None:
             fields |= _process_fields(process)
         if psutil is not None:
             fields |= self._network_fields(psutil)
             fields |= read_or_none("the host's memory", _memory_fields, psutil) or {}
             times = read_or_none("the host's CPU time", _system_cpu, psutil)
-            if times is not None:
-                system_busy_s, system_total_s = times
-        cpu_s = None if usage is None else usage["cpu_user_s"] + usage["cpu_system_s"]
+        system_busy_s, system_total_s = times or (None, 0.0)
+        cpu_s = usage["cpu_user_s"] + usage["cpu_system_s"] if usage else None
         if self._last is not None:
             self._capacity_s += max(0.0, at - self._last.reading.at) * self._cpus
         capacity_s = self._capacity_s

@@ -127,7 +127,7 @@ def test_where_it_cannot_be_written_it_goes_elsewhere(
     (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     message = record.getMessage()
     assert message.startswith("the report could not be written to ")
-    assert message.endswith(f"; it is in {written}")
+    assert message.endswith(f"; it was written to {written}")
     assert re.search(r" \(\S.*\)", message)
     assert (tmp_path / "file").read_text() == "a file, not a folder"
     assert list((tmp_path / "folder").iterdir()) == []
