@@ -81,7 +81,7 @@ def run(
     )
 
 
-class Run(AsyncContextMixin["Run"]):
+class Run(AsyncContextMixin):
     """The run that `run(...)` returns. It can be entered once."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""`waiting`: time that a worker spends waiting for somebody else."""
+"""Measure the time that a worker waits, with `waiting`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import WaitState
 
 
-class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in `with waiting():`
-    """While this block lasts, the worker here waits; `with` and `async with`.
+class waiting(AsyncContextMixin):  # noqa: N801 - reads as a word in `with waiting():`
+    """A block in which the current worker waits; for `with` and `async with`.
 
     In a stage or between stages, the time counts as `blocked` and not as `busy`: use it
     around acquiring a permit, a rate limit or a slow receiver. Queues that `wrap_queue`
-    instruments do it by themselves.
+    instruments do this themselves.
 
     Args:
-        state: "blocked", or "idle" where the wait is one for input.
+        state: "blocked", or "idle" for a wait for input.
 
     Raises:
         ValueError: `state` is neither.
@@ -34,10 +34,8 @@ class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in 
             raise ValueError(f'state must be "idle" or "blocked", not {state!r}')
         self._state: WaitState = state
         self._worker: Any = None
-        self.began = 0.0
-        """`clock.now()` at its beginning."""
-        self.seconds = 0.0
-        """How long it took, once it is over."""
+        self.began = 0.0  # by `clock.now()`
+        self.seconds = 0.0  # its duration, once it is over
 
     def __enter__(self) -> waiting:
         """Begin to wait. Never raises."""
@@ -48,7 +46,7 @@ class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in 
                 hooks.watch()
             if hooks.workers is not None:
                 self._worker = hooks.workers.wait_begins(self._state, self.began)
-        except Exception:  # a fault of ours must not keep anyone waiting
+        except Exception:  # the program waits, whatever our own error
             errors.log_internal_error("beginning to wait")
         return self
 

@@ -310,10 +310,10 @@ def test_a_bad_attribute_is_left_out_and_said_once(
     assert [r.attributes for r in results.of("said")] == [{"good": 1}]
     assert [r.getMessage() for r in caplog.records] == [
         (
-            "attribute left out: set_attribute['bad'] must be a str, bool, int, float or a list "
-            "of one of them, not object"
+            "an attribute is left out: set_attribute['bad'] must be a str, bool, int, float or a "
+            "list of one of them, not object"
         ),
-        "attribute left out: set_attribute: keys must be strings, not int",
+        "an attribute is left out: set_attribute: keys must be strings, not int",
     ]
 
 

@@ -132,7 +132,7 @@ def test_it_keeps_its_stars_where_it_cannot_be_fitted(
         monkeypatch.setattr(_signature, "open", nothing_to_open, raising=False)
     else:
         monkeypatch.setattr(_signature.errors, "raise_faults", False)
-        monkeypatch.setattr(_signature, "_fitting", lambda *_: 1 / 0)
+        monkeypatch.setattr(_signature, "_compiled", lambda *_: 1 / 0)
     wrapped = stage("unlike")(unlike)
     assert stars(wrapped)
     assert wrapped(3) == 3

@@ -128,7 +128,7 @@ def test_the_lock_is_what_keeps_them_apart(
         drain.drain_series(series)
         end(range(100, 150))
 
-    monkeypatch.setattr(series, "plain", Overtaken(overtake))
+    monkeypatch.setattr(series, "durations", Overtaken(overtake))
     end(range(100))
     drain.drain_series(series)
     expected = [*range(150)] if locked else sorted([*range(100)] * 2)

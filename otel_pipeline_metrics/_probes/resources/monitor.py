@@ -105,7 +105,7 @@ class _Totals:
         return min(1.0, max(0.0, self.last.cpu_s - self.first.cpu_s) / possible)
 
 
-class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
+class ResourceMonitor(AsyncContextMixin):
     """A daemon thread that samples CPU, memory, disk and network of this process.
 
     ```python

@@ -235,7 +235,7 @@ say(results=results, again=works(1), current=series.active_cell.get() is None)
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "RecursionError('deep')"])
-@pytest.mark.parametrize("place", ["_result", "_close", "_put_aside"])
+@pytest.mark.parametrize("place", ["_result", "close", "deactivate"])
 def test_no_memory_in_the_middle_of_our_work(error: str, place: str) -> None:
     said = run(MEMORY.format(error=error, place=place), quiet=False)
     assert (said["results"], said["again"]) == ([True] * 3, 1)
