@@ -1,4 +1,4 @@
-"""OpenTelemetry instrumentation for data pipelines: which stage holds the pipeline back.
+"""Find the stage that holds a data pipeline back, with OpenTelemetry.
 
     import otel_pipeline_metrics as opm
 

@@ -1,6 +1,6 @@
-"""Environment variables of this library, beside the standard OTEL_* ones.
+"""Name the environment variables of this library, for `opentelemetry-instrument`.
 
-`opentelemetry-instrument` offers each name here that begins with OTEL_ as an option.
+It offers each name here that begins with OTEL_ as a command-line option.
 """
 
 from __future__ import annotations

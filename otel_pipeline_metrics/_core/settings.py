@@ -1,4 +1,4 @@
-"""Every option of `configure()` in one table, and the settings that are in force.
+"""Define every option of `configure()` in one table, and keep the settings.
 
 A wrong argument raises an error that names it. A broken environment variable causes one
 warning and is ignored, since the person who starts a program did not write it.
@@ -167,7 +167,7 @@ class Option(NamedTuple):
     at_import: bool = False
 
     def resolve(self, given: Any) -> Any:
-        """Return the checked argument; the variable counts while the argument is the default.
+        """Return the checked argument, or the variable's value for a default argument.
 
         Raises:
             TypeError: the argument is of the wrong kind.
@@ -350,7 +350,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
 
 
 def environment_rules() -> privacy.Rules:
-    """Return the rules on attributes that hold before `configure()` and after `shutdown()`."""
+    """Return the rules on attributes that hold while nothing is configured."""
     return resolve({o.name: o.default for o in OPTIONS if o.at_import}).privacy_rules()
 
 

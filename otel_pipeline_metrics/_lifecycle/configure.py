@@ -1,4 +1,4 @@
-"""`configure` and `shutdown`: put settings, providers and probes in force."""
+"""Put settings, providers and probes in force: `configure` and `shutdown`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def configure(
     max_attribute_values: int = Config.max_attribute_values,
     error_messages: bool | None = None,
 ) -> None:
-    """Set where telemetry goes. Without arguments the standard OTEL_* variables decide.
+    """Set where telemetry goes; without arguments, OTEL_* variables decide.
 
     A provider given here is used; otherwise a provider that the process has already, which is
     never replaced; otherwise one is built: for `exporter`, for OTEL_* (endpoint, protocol,
@@ -148,13 +148,14 @@ def configure(
 
 
 def stats() -> dict[str, Any]:
-    """Return where spans and metric points went since `configure()`, or until `shutdown()`.
+    """Return where spans and metric points went since `configure()`.
 
     `created = exported + sampled_out + dropped + spooled + pending`, for `spans` and for
     `metric_points`; `replayed` counts those sent from the spool. Unknown is None: with your own
     providers everything is. `process` names the process and the `configure()` that the counts
-    belong to. `guards` counts, since the process began, the attributes dropped because of their
-    key, the values that became `_OTHER`, and the messages that were cut.
+    belong to; they stay after `shutdown()`. `guards` counts, since the process began, the
+    attributes dropped because of their key, the values that became `_OTHER`, and the messages
+    that were cut.
     """
     return telemetry_stats.telemetry_stats()
 
@@ -162,7 +163,7 @@ def stats() -> dict[str, Any]:
 def _with_privacy_rules(
     config: Config, metric_attributes: Sequence[str], *, on_console: bool
 ) -> Config:
-    """Put the rules on attributes in force; return the settings without forbidden keys.
+    """Put the rules on attributes in force; return settings without forbidden keys.
 
     Raises:
         ValueError: `strict` is in force and a key is forbidden here or, with `strict=True`, in a
@@ -219,10 +220,11 @@ def _warn_of_ignored(config: Config, export: ExportPipeline) -> None:
 
 
 def shutdown() -> None:
-    """Flush everything and stop reporting, within the flush timeout; `configure()` starts anew.
+    """Flush everything and stop reporting, within the flush timeout.
 
     Providers that `configure()` built are shut down. One of yours is flushed and stays open.
-    Decorated functions go on working, and runs go on writing reports.
+    Decorated functions go on working, and runs go on writing reports. `configure()` may be
+    called again.
     """
     with _lock:
         _end_export()

@@ -1,4 +1,4 @@
-"""The plugin of `opentelemetry-instrument`, which configures a decorated program."""
+"""Configure a decorated program by `opentelemetry-instrument`, as its plugin."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def _verdict(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _over_time(monitor: ResourceMonitor, started_at: float) -> list[list[float | None]]:
-    """Return [seconds since the start, CPU utilisation, RSS in bytes] of the latest samples."""
+    """Return seconds since the start, CPU utilisation and RSS of the latest samples."""
     return [
         [max(0.0, reading.at - started_at), reading.cpu_utilization, reading.rss_bytes]
         for reading in monitor.readings

@@ -1,4 +1,4 @@
-"""`run`: one run of a pipeline, from its span to its report."""
+"""Measure one run of a pipeline with `run`, from its span to its report."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ class Run(AsyncContextMixin):
             )
 
     def _leave_to_parent(self) -> None:
-        """Leave the block in a child that was forked inside; the parent keeps run and report."""
+        """Leave the block in a child that was forked inside; the run is the parent's."""
         with errors.suppress_errors("leaving the parent's run"):
             here = self._token is not None and series.close_scope(self._scope, self._token)
             if here and self._span is not None:

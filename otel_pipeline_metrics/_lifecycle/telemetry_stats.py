@@ -1,4 +1,4 @@
-"""Count where spans and metric points went: `opm.stats()`, and a part of each report."""
+"""Return where spans and metric points went, for `opm.stats()` and each report."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ INTERVAL_S: Final = 0.05
 
 
 class Heartbeat:
-    """A repeated callback on the event loop that runs in the starting thread, if there is one."""
+    """A repeated callback on the event loop that runs in the starting thread."""
 
     def __init__(self, on_delay: Callable[[float], None]) -> None:
         """Make a heartbeat that does not run yet.

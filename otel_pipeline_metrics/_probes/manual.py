@@ -1,4 +1,4 @@
-"""`MetricsCollector`: manual recording, for code that already times itself."""
+"""Record values of code that times itself, with `MetricsCollector`."""
 
 from __future__ import annotations
 
@@ -84,10 +84,11 @@ class _Cache:
 
 
 class MetricsCollector:
-    """A collector of values that a program measures itself; see `get_metrics_collector()`.
+    """A collector of values that a program measures itself.
 
-    Any thread or task may record. Recorded values go where those of decorated stages go: to
-    metrics, and to the report of the run in progress. Here MB is 1024 x 1024 bytes.
+    `get_metrics_collector()` returns the one of the process. Any thread or task may record.
+    Recorded values go where those of decorated stages go: to metrics, and to the report of the
+    run in progress. Here MB is 1024 x 1024 bytes.
     """
 
     def __init__(self) -> None:
@@ -167,7 +168,7 @@ class MetricsCollector:
     def record_cache(
         self, name: str, hits: int, misses: int, evictions: int = 0, size_bytes: int = 0
     ) -> None:
-        """Record look-ups since the last record, which add up, and the cache's present size.
+        """Record look-ups since the last record, and the cache's present size.
 
         Raises:
             TypeError: a count is not a number, or `name` is not a string.
@@ -213,7 +214,9 @@ class MetricsCollector:
             return {name: cache.to_dict() for name, cache in self._caches.items()}
 
     def export_json(self, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-        """Return all recorded values; with `path`, write them there too, completely or not at all.
+        """Return all recorded values; with `path`, write them to that file too.
+
+        The file is written completely or not at all.
 
         Raises:
             OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""A cache wrapper that counts look-ups, for caches without statistics of their own."""
+"""Wrap a cache that has no statistics of its own, and count its look-ups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ABSENT: Final = object()
 
 
 def cachetools_base(cache: object) -> Any:
-    """Return cachetools' `Cache` class if `cache` is one, without importing cachetools."""
+    """Return cachetools' `Cache` class if `cache` is one; do not import cachetools."""
     for base in type(cache).__mro__:
         if base.__name__ == "Cache" and base.__module__.partition(".")[0] == "cachetools":
             return base
@@ -56,11 +56,11 @@ class CountedCache(MutableMapping[K, V]):
         self._expirations = 0
 
     def cache_statistics(self) -> dict[str, int | None]:
-        """Return the counts and levels; any thread may call this, since it only reads memory.
+        """Return the counts and levels; any thread may call this.
 
-        `expirations` is None for a cache without expiry; `size_bytes` is known only for a cache
-        made with `getsizeof=sys.getsizeof`. Expired entries that are not removed yet count as
-        entries, since they still hold memory.
+        It only reads memory. `expirations` is None for a cache without expiry; `size_bytes` is
+        known only for a cache made with `getsizeof=sys.getsizeof`. Expired entries that are not
+        removed yet count as entries, since they still hold memory.
         """
         return {
             "hits": self._hits,
@@ -104,7 +104,7 @@ class CountedCache(MutableMapping[K, V]):
         self._storing(key, self._cache.__setitem__, key, value)
 
     def setdefault(self, key: K, default: Any = None) -> Any:
-        """Return the value after storing `default` if it was missing; this is not a look-up."""
+        """Return the value, storing `default` if it is missing; this is not a look-up."""
         return self._storing(key, self._cache.setdefault, key, default)
 
     def __delitem__(self, key: K) -> None:
@@ -167,7 +167,7 @@ class CountedCache(MutableMapping[K, V]):
         return self._length() - int(self._base.__contains__(self._cache, key))
 
     def _timer(self) -> AbstractContextManager[Any]:
-        """Return a context that stops a timed cache's clock, so that no entry expires in it."""
+        """Return a context that stops a timed cache's clock, so that no entry expires."""
         timer: Any = self._cache.timer if self._timed else None
         return timer if hasattr(timer, "__enter__") else nullcontext()
 

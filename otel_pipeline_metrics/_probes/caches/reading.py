@@ -1,4 +1,4 @@
-"""Counts and levels of a cache at one moment."""
+"""Define the reading of a cache: its counts and levels at one moment."""
 
 from __future__ import annotations
 

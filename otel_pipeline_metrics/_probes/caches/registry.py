@@ -1,4 +1,4 @@
-"""The registered caches and their totals, which never fall."""
+"""Keep the registered caches and their totals, which never fall."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_RETIRED: Final = 1_000
 
 
 class MonotonicTotals:
-    """Totals that never fall, from counts that restart at zero when a cache is cleared."""
+    """Totals that never fall, from counts that restart when a cache is cleared."""
 
     def __init__(self, *offset: int) -> None:
         self._offset = offset

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Envelope:
-    """An item in a queue. It compares and hashes like its item, as priority queues need."""
+    """An item in a queue; it compares and hashes like its item."""
 
     __slots__ = ("item", "producer", "put_at")
 
@@ -66,7 +66,7 @@ class Envelope:
 
 
 class QueueWait:
-    """A `with` block in which a worker waits at a queue; without one, the current worker."""
+    """A `with` block in which the given or the current worker waits at a queue."""
 
     __slots__ = ("_began", "_name", "_series", "_state", "_wait", "_worker")
 
@@ -212,7 +212,7 @@ wrapped: weakref.WeakValueDictionary[int, InstrumentedQueue] = weakref.WeakValue
 
 
 class _Stamp:
-    """A replacement of a queue's `_put` that sets an item's time when the item gets in.
+    """A replacement of a queue's `_put` that sets the time when an item gets in.
 
     After a blocked put, that is later than the call. The queues of asyncio and queue call `_put`
     at that moment, and offer it to subclasses.

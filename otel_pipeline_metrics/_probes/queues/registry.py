@@ -1,4 +1,4 @@
-"""Depths and capacities of the instrumented queues that exist, by name."""
+"""Report depth and capacity of the instrumented queues that exist, by name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def known_sizes() -> dict[str, int]:
 
 
 def known_capacities() -> dict[str, int]:
-    """Return `capacities()`, with those of queues that are gone: for a report at the end."""
+    """Return `capacities()`, with those of queues that are gone: for a last report."""
     return {**_remembered, **capacities()}
 
 

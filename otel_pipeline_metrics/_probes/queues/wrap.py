@@ -1,4 +1,4 @@
-"""`wrap_queue`: instrument asyncio, thread and process queues."""
+"""Instrument asyncio, thread and process queues with `wrap_queue`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Limits of CPU and memory of this process: cgroup v2, cgroup v1, or the whole host."""
+"""Find the limits of CPU and memory: cgroup v2, cgroup v1, or the whole host."""
 
 from __future__ import annotations
 

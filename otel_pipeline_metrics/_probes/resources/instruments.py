@@ -1,4 +1,4 @@
-"""Resources of the process and its host as observable instruments."""
+"""Report resources of the process and its host as observable instruments."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A thread that reads the process's resources at a fixed interval and sums them up."""
+"""Read the process's resources in a thread at a fixed interval, and sum them up."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Num = TypeVar("_Num", int, float)
 
 @dataclass(frozen=True)
 class ResourceSummary:
-    """Resources used between a monitor's start and its latest reading; None is unknown."""
+    """Resources used between a monitor's start and latest reading; None is unknown."""
 
     samples: int = 0
     elapsed_s: float = 0.0
@@ -52,7 +52,7 @@ class ResourceSummary:
 
 @dataclass(frozen=True)
 class _Totals:
-    """The running aggregates; they are replaced as a whole, so a summary needs no lock."""
+    """The running sums; they are replaced as a whole, so a summary needs no lock."""
 
     first: probe.Sample
     last: probe.Sample

@@ -1,4 +1,4 @@
-"""Readings of the process and its host, shared by readers that ask at the same time."""
+"""Read the process and its host, once for readers that ask at the same time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIMITS_MAX_AGE_S: Final = 60.0
 
 
 class Sample(NamedTuple):
-    """A reading and the rising counters behind it, for readers with a window of their own."""
+    """A reading and its rising counters, for readers with a window of their own."""
 
     reading: ResourceReading
     # changes after a fork
@@ -183,7 +183,7 @@ class ResourceReader:
 
 
 class MonotonicCounter:
-    """A total that does not fall when its source does, as when an interface is removed."""
+    """A total that stays when its source falls, as when an interface is removed."""
 
     def __init__(self) -> None:
         self._offset = 0
@@ -196,7 +196,7 @@ class MonotonicCounter:
 
 
 def read_or_none(what: str, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Return the result of `read`, or None if this platform or container does not allow it."""
+    """Return the result of `read`, or None if this platform does not allow it."""
     try:
         return read(*arguments)
     except Exception as error:  # psutil's errors differ by platform
@@ -256,7 +256,7 @@ def _memory_fields(psutil: Any) -> dict[str, Any]:
 
 
 def _system_cpu(psutil: Any) -> tuple[float, float]:
-    """Return busy and total CPU seconds of the host; waiting for a disk counts as idle."""
+    """Return busy and total CPU seconds of the host; waiting for a disk is idle."""
     times = psutil.cpu_times()._asdict()
     # on Linux, user and nice include the guests' time
     total = sum(value for mode, value in times.items() if not mode.startswith("guest"))
@@ -277,7 +277,7 @@ _manual = ResourceReading(at=-math.inf)
 
 
 def record_manual(**fields: Any) -> None:
-    """Keep checked fields of a reading that the program took itself, for runs without psutil."""
+    """Keep checked values that the program measured itself, for use without psutil."""
     global _manual
     _manual = replace(_manual, at=clock.now(), **fields)
 

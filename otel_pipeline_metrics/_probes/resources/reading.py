@@ -1,4 +1,4 @@
-"""Readings of the process and its host, and the limits of their resources."""
+"""Define readings of the process and its host, and the limits of resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Utilisation between two readings of counters that only rise."""
+"""Compute the utilisation between two readings of counters that only rise."""
 
 from __future__ import annotations
 
