@@ -1,4 +1,4 @@
-"""Bad arguments and bad variables of ours: an error that names the argument, or one warning."""
+"""Test that bad arguments raise errors and bad variables cause one warning."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     ],
     ids=repr,
 )
-def test_a_bad_argument_is_named(
+def test_an_error_names_the_bad_argument(
     arguments: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
@@ -62,7 +62,7 @@ def test_a_default_resolves_to_the_default_setting() -> None:
     assert vars(resolved) == vars(settings.Config())
 
 
-def test_arguments_are_keywords() -> None:
+def test_arguments_are_keyword_only() -> None:
     with pytest.raises(TypeError):
         opm.configure("my-service")  # type: ignore[misc]
 
@@ -76,7 +76,7 @@ def test_a_bad_argument_leaves_the_configuration_in_force(captured: Captured) ->
     assert captured.span_names() == ["still here"]
 
 
-def test_a_provider_of_the_wrong_signal_is_named(captured: Captured) -> None:
+def test_an_error_names_a_provider_of_the_wrong_signal(captured: Captured) -> None:
     with pytest.raises(TypeError, match=r"tracer_provider must be .* not MeterProvider"):
         opm.configure(tracer_provider=captured.meter_provider)  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ def test_a_no_op_tracer_provider_means_metrics_only(captured: Captured) -> None:
         ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "inf", "must be a positive number of seconds"),
     ],
 )
-def test_a_broken_variable_of_ours_is_one_warning(  # noqa: PLR0917 - fixtures
+def test_a_broken_variable_causes_one_warning(  # noqa: PLR0917 - fixtures
     captured: Captured,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -118,7 +118,9 @@ def test_a_broken_variable_of_ours_is_one_warning(  # noqa: PLR0917 - fixtures
     assert settings.settings().flush_timeout_s == 5.0
 
 
-def test_our_variables_are_read(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_library_are_read(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "False")
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "1.5")
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, region,")
@@ -151,8 +153,9 @@ def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:
     assert dict(point.attributes) == {"pipeline.stage.name": "work", "tenant": "a"}
 
 
-def test_service_name_and_resource_attributes(capsys: pytest.CaptureFixture[str]) -> None:
-    """They describe everything that our own providers export."""
+def test_service_name_and_resource_attributes_are_on_built_providers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     opm.configure(
         service_name="nightly", exporter="console", resource_attributes={"deployment": "test"}
     )
