@@ -1,4 +1,4 @@
-"""An event loop whose time passes only in timers, and what several of these tests ask of it."""
+"""Run an event loop in virtual time, and read reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATES = ("busy", "idle", "blocked")
 
 
 class _Selector:
-    """Does not wait for a timer, but moves the clock to it; waits for threads only."""
+    """A selector that moves the clock to the next timer and waits for threads only."""
 
     def __init__(self, clock: Clock) -> None:
         self._real = selectors.DefaultSelector()
@@ -41,7 +41,7 @@ class _Selector:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Has the test's clock; an hour of sleep takes no time."""
+    """An event loop on the manual clock; an hour of sleep takes no time."""
 
     def __init__(self, clock: Clock) -> None:
         selector: Any = _Selector(clock)
@@ -54,7 +54,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def play(clock: Clock, main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` in virtual time; what is still pending then is cancelled."""
+    """Run `main` in virtual time, then cancel pending tasks."""
     loop = VirtualLoop(clock)
     try:
         return loop.run_until_complete(_played(main))
@@ -75,17 +75,17 @@ async def _played(main: Coroutine[Any, Any, T]) -> T:
 
 
 def stage_of(run: opm.Run, name: str) -> dict[str, Any]:
-    """What the run's report says of one stage."""
+    """Return the report's part about one stage."""
     (found,) = [stage for stage in run.report.to_dict()["stages"] if stage["name"] == name]
     return dict(found)
 
 
 def queue_of(run: opm.Run, name: str) -> dict[str, Any]:
-    """What the run's report says of one queue."""
+    """Return the report's part about one queue."""
     (found,) = [queue for queue in run.report.to_dict()["queues"] if queue["name"] == name]
     return dict(found)
 
 
 def states(run: opm.Run, name: str) -> tuple[float | None, ...]:
-    """Seconds busy, idle and blocked of a stage's workers."""
+    """Return the seconds busy, idle and blocked of a stage's workers."""
     return tuple(stage_of(run, name)["time_s"][state] for state in STATES)

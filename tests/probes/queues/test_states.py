@@ -1,4 +1,4 @@
-"""Where the time of a worker goes: exact numbers, in virtual time."""
+"""Test how a worker's time is shared out among states, in virtual time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ async def feed(q: asyncio.Queue[Any], *pauses: float) -> None:
         await q.put(n)
 
 
-def test_get_and_put_around_the_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_get_and_put_around_the_stage_count_for_it(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     async def worker(source: asyncio.Queue[int], sink: asyncio.Queue[int]) -> None:
         for _ in range(3):
             item = await source.get()
@@ -65,7 +67,9 @@ def test_get_and_put_around_the_stage(clock: Clock, make_run: Callable[[], opm.R
 
 
 @pytest.mark.parametrize("form", ["decorator", "block"])
-def test_get_and_put_in_the_stage(form: str, clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_get_and_put_in_the_stage_count_for_it(
+    form: str, clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     source, sink = queue(0, "in"), queue(1, "out")
 
     async def step() -> None:
@@ -103,10 +107,10 @@ def test_get_and_put_in_the_stage(form: str, clock: Clock, make_run: Callable[[]
     ) == (3.0, 2.5)
 
 
-def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
+def test_a_call_around_the_whole_loop_can_be_read_in_progress(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """And at the end of a run that does not wait for it."""
+    """It can also be read at the end of a run that does not wait for it."""
     source = queue()
     seen = []
 
@@ -148,7 +152,7 @@ def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
     assert states(run, "loop") == (4.0, 5.0, 0.0)
 
 
-def test_several_workers_of_one_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_several_workers_of_one_stage_add_up(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     source = queue()
 
     async def worker(seconds: float) -> None:
@@ -197,7 +201,7 @@ def test_nested_stages_each_have_the_workers_time(
     assert stage_of(run, "outer")["duration_s"]["total"] == 4.0
 
 
-def test_a_stage_in_itself_passes_its_workers_time_once(
+def test_a_stage_inside_itself_counts_its_time_once(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     source = queue()
@@ -218,8 +222,10 @@ def test_a_stage_in_itself_passes_its_workers_time_once(
     assert states(run, "again") == (3.0, 2.0, 0.0)
 
 
-def test_a_generator_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    """Its consumer's time is the worker's; only what happens in it is its duration."""
+def test_a_generator_stage_has_the_time_inside_it(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """Its worker also has the consumer's time."""
     sink = queue(1)
 
     @opm.stage
@@ -248,7 +254,9 @@ def test_a_generator_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> Non
     assert stage_of(run, "numbers")["duration_s"]["total"] == 3.0
 
 
-def test_an_async_generator_stage_that_gets(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_an_async_generator_stage_has_the_waits_inside_it(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     source = queue()
 
     @opm.stage
@@ -277,9 +285,7 @@ def test_an_async_generator_stage_that_gets(clock: Clock, make_run: Callable[[],
     assert states(run, "store") == (4.0, 0.0, 0.0)
 
 
-def test_cancelled_in_a_get_in_a_put_and_in_a_stage(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
+def test_cancelled_workers_keep_their_time(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     source, sink = queue(0, "in"), queue(1, "out")
 
     @opm.stage
@@ -314,10 +320,10 @@ def test_cancelled_in_a_get_in_a_put_and_in_a_stage(
     assert sink.empty()
 
 
-def test_the_last_wait_is_that_of_the_stage_left_last(
+def test_the_last_wait_belongs_to_the_last_stage(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """Cancelled or ended by a sentinel, or still going on when the run ends."""
+    """The wait is cancelled, ended by a sentinel, or open at the end of the run."""
     source = queue()
 
     async def worker(name: str) -> None:
@@ -344,10 +350,9 @@ def test_the_last_wait_is_that_of_the_stage_left_last(
     assert states(run, "c") == (1.0, 9.0, 0.0)
 
 
-def test_main_feeds_joins_and_does_something_else(
+def test_feeding_and_joining_belong_to_no_later_stage(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """Feeding and joining is the time of no stage that main enters afterwards."""
     q = queue(1)
 
     async def worker() -> None:
@@ -376,7 +381,9 @@ def test_main_feeds_joins_and_does_something_else(
     assert states(run, "work") == (8.0, 2.5, 0.0)
 
 
-def test_main_is_a_stage_feeds_and_joins(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_a_stage_that_feeds_and_joins_has_that_time(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     q = queue(1)
 
     async def worker() -> None:
@@ -406,7 +413,9 @@ def test_main_is_a_stage_feeds_and_joins(clock: Clock, make_run: Callable[[], op
     assert states(run, "summary") == NOTHING
 
 
-def test_a_worker_without_any_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_a_worker_without_a_stage_has_no_time(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     a, b = queue(0, "a"), queue(1, "b")
 
     async def forward() -> None:
@@ -428,10 +437,10 @@ def test_a_worker_without_any_stage(clock: Clock, make_run: Callable[[], opm.Run
     assert queue_of(run, "b")["put_blocked_s"] == 6.0
 
 
-def test_without_a_queue_of_its_own_a_stages_states_are_null(
+def test_the_states_of_a_stage_without_a_queue_are_null(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """Also while others have one, and where it is in the same pipeline."""
+    """Even if other stages of the pipeline have one."""
     q = queue()
 
     async def with_queue() -> None:
@@ -455,10 +464,10 @@ def test_without_a_queue_of_its_own_a_stages_states_are_null(
     assert unseen["share"] == {"busy": None, "idle": None, "blocked": None}
 
 
-def test_a_queue_that_is_wrapped_after_stages_have_run(
+def test_a_queue_may_be_wrapped_after_stages_have_run(
     clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is over is told as durations; what goes on is accounted for from its beginning."""
+    """Finished calls count as durations, open ones from their begin."""
     monkeypatch.setattr(hooks, "workers", None)
 
     @opm.stage
@@ -481,10 +490,10 @@ def test_a_queue_that_is_wrapped_after_stages_have_run(
     assert states(run, "around") == (2.0, 2.0, 0.0)
 
 
-def test_a_queue_that_a_child_of_a_stage_wraps(
+def test_a_child_task_may_wrap_the_first_queue(
     clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stage is its parent's, and goes on as if nothing had happened."""
+    """The parent's stage continues unchanged."""
     monkeypatch.setattr(hooks, "workers", None)
 
     async def child() -> None:
@@ -506,10 +515,8 @@ def test_a_queue_that_a_child_of_a_stage_wraps(
     assert stage_of(run, "around")["duration_s"]["total"] == 3.0
 
 
-def test_children_of_a_stage_are_workers_of_their_own(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    """Their waits overlap each other and what the stage does; that is not counted as its own."""
+def test_child_tasks_of_a_stage_are_workers(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+    """Their overlapping waits do not count as the stage's."""
     source = queue()
 
     async def child() -> None:
@@ -534,7 +541,9 @@ def test_children_of_a_stage_are_workers_of_their_own(
     assert states(run, "inner") == (1.0, 4.0, 0.0)
 
 
-def test_a_task_for_each_item_is_bounded(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_the_workers_of_a_task_for_each_item_are_bounded(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     source = queue()
 
     async def one() -> None:
@@ -557,7 +566,7 @@ def test_a_task_for_each_item_is_bounded(clock: Clock, make_run: Callable[[], op
     assert stage_of(run, "work")["count"] == 1000
 
 
-def test_workers_that_come_late_are_seen_although_there_were_many(
+def test_late_workers_are_seen_after_many_others(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     source = queue()
@@ -589,10 +598,10 @@ def test_workers_that_come_late_are_seen_although_there_were_many(
 
 @pytest.mark.parametrize("inside", [True, False])
 @pytest.mark.parametrize("how", ["wait_for", "task", "wait", "gather", "shield"])
-def test_a_get_that_another_task_makes_is_the_wait_of_the_one_that_asked(  # noqa: C901 - ways
+def test_a_get_in_another_task_is_the_wait_of_the_requesting_worker(  # noqa: C901 - ways
     how: str, inside: bool, clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """`wait_for` has a task of its own until Python 3.11."""
+    """`wait_for` uses another task until Python 3.11."""
     source = queue()
 
     async def get() -> Any:
@@ -632,7 +641,7 @@ def test_a_get_that_another_task_makes_is_the_wait_of_the_one_that_asked(  # noq
     assert queue_of(run, "q")["consumers"] == ["work"]
 
 
-def test_puts_that_other_tasks_make_block_the_one_that_asked_once(
+def test_puts_in_other_tasks_block_the_requesting_worker_once(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     sink = queue(1)
@@ -658,7 +667,7 @@ def test_puts_that_other_tasks_make_block_the_one_that_asked_once(
     assert queue_of(run, "q")["producers"] == ["work"]
 
 
-def test_a_get_ahead_is_no_wait_while_the_stage_works(
+def test_a_get_ahead_is_no_wait_during_a_call(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     source = queue()
@@ -682,7 +691,9 @@ def test_a_get_ahead_is_no_wait_while_the_stage_works(
     assert stage_of(run, "work")["duration_s"]["total"] == 4.0
 
 
-def test_a_join_with_a_timeout(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_a_join_with_a_timeout_belongs_to_no_stage(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     q = queue()
 
     async def main() -> None:
@@ -699,8 +710,10 @@ def test_a_join_with_a_timeout(clock: Clock, make_run: Callable[[], opm.Run]) ->
     assert states(run, "fetch") == (2.0, 0.0, 0.0)
 
 
-def test_stages_in_turn_in_one_worker(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    """Between them with no queue the time is neither's; around the queue it is."""
+def test_one_worker_of_several_stages_has_the_time_of_each(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """Time between two stages counts only around a queue."""
     source, sink = queue(0, "in"), queue(1, "out")
 
     async def worker() -> None:
@@ -725,6 +738,6 @@ def test_stages_in_turn_in_one_worker(clock: Clock, make_run: Callable[[], opm.R
 
     with make_run() as run:
         play(clock, main())
-    assert states(run, "first") == (2.25, 1.0, 0.0)  # before its first: 0.25 that is its own
-    # put at 4.875; the second item's 0.25 after the get is its, as is what follows it
+    assert states(run, "first") == (2.25, 1.0, 0.0)  # its own 0.25 before its first call
+    # put at 4.875; the 0.25 after the second get belongs to it, like later time
     assert states(run, "second") == (5.25, 0.0, 11.25)
