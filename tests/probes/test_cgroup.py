@@ -39,7 +39,7 @@ def test_a_host_without_cgroups_is_the_limit(tmp_path: Path) -> None:
     assert (found.source, found.cpus, found.memory_bytes) == ("host", 8.0, 16 * GIB)
 
 
-def test_without_any_readable_file_the_python_limits_hold(tmp_path: Path) -> None:
+def test_without_any_readable_file_the_host_is_the_limit(tmp_path: Path) -> None:
     found = limits(str(tmp_path))
 
     assert (found.source, found.cpus) == ("host", 8.0)

@@ -293,7 +293,7 @@ def test_other_attributes_of_the_cache_are_reachable() -> None:
         cache.nothing  # noqa: B018
 
 
-def test_a_copy_counts_on_its_own() -> None:
+def test_a_copy_keeps_counts_and_entries() -> None:
     cache = counted_cache(cachetools.LRUCache(3))
     cache["a"] = 1
     cache.get("a")

@@ -6,15 +6,18 @@ import asyncio
 import selectors
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import otel_pipeline_metrics as opm
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    import otel_pipeline_metrics as opm
     from tests.conftest import Clock
 
 T = TypeVar("T")
 
 STATES = ("busy", "idle", "blocked")
+NOTHING = (None, None, None)
+sleep = asyncio.sleep
 
 
 class _Selector:
@@ -72,6 +75,18 @@ async def _played(main: Coroutine[Any, Any, T]) -> T:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
+
+
+def queue(size: int = 0, name: str = "q") -> asyncio.Queue[Any]:
+    """Return a wrapped queue."""
+    return opm.wrap_queue(asyncio.Queue(size), name=name)
+
+
+async def feed(q: asyncio.Queue[Any], *pauses: float) -> None:
+    """Put an item after each pause."""
+    for n, pause in enumerate(pauses):
+        await sleep(pause)
+        await q.put(n)
 
 
 def stage_of(run: opm.Run, name: str) -> dict[str, Any]:

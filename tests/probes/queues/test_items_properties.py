@@ -49,7 +49,7 @@ class FailedError(Exception):
 
 
 class Pipeline:
-    """The pipeline feeder → first → work → second → write, with three workers of `work`."""
+    """The pipeline feeder → first → work → second → write; `work` has three workers."""
 
     def __init__(self, inside: bool) -> None:
         self.first = opm.wrap_queue(asyncio.Queue(2), name="first")

@@ -150,7 +150,7 @@ def test_only_the_next_stage_gets_the_links(otel: Otel) -> None:
     assert len(otel.span("later").links) == 0
 
 
-def test_a_generator_stage_has_as_many_links(otel: Otel) -> None:
+def test_the_links_of_a_generator_stage_are_bounded(otel: Otel) -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(300):
         with opm.stage("make"):
@@ -188,9 +188,7 @@ def test_a_generator_stage_links_to_its_items(otel: Otel) -> None:
 
 
 @pytest.mark.parametrize("how", ["wait_for", "to_thread", "task"])
-def test_a_get_by_another_task_links_the_requesting_worker(
-    how: str, clock: Clock, otel: Otel
-) -> None:
+def test_a_get_in_another_task_links_to_the_producer(how: str, clock: Clock, otel: Otel) -> None:
     async def main() -> None:
         aq = opm.wrap_queue(asyncio.Queue(), name="q")
         tq = opm.wrap_queue(thread_queue.Queue(), name="q")

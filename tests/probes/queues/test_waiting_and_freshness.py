@@ -63,7 +63,9 @@ def test_waiting_between_stages_belongs_to_the_last_stage(
     assert states(run, "second") == (1.0, 0.0, 0.0)
 
 
-def test_nested_waits_count_once(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_a_wait_inside_a_wait_has_its_own_state(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     with make_run() as run, opm.stage("work"), opm.waiting():
         clock.advance(1)
         with opm.waiting("idle"):
@@ -163,7 +165,7 @@ def test_bad_event_times_are_refused(
     assert "pipeline.item.duration" not in metrics(otel)
 
 
-def test_an_event_time_after_the_call_is_refused(otel: Otel) -> None:
+def test_an_event_time_after_the_call_is_ignored(otel: Otel) -> None:
     with opm.stage("write") as s:
         pass
     s.event_time(1.0)
