@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Write files atomically: beside their place, then moved into it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     """Write `text` to `path`, making its folder; a reader sees the old file or the new one.
 
     Raises:
-        OSError: the place cannot be written; nothing is left behind there.
+        OSError: the file cannot be written; no temporary file is left behind.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +23,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone; a report is an ordinary file
+        # mkstemp makes files that only the owner can read; a report is an ordinary file
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)

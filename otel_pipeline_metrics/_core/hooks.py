@@ -76,7 +76,7 @@ class WorkerAccounting(Protocol):
     def wait_begins(self, state: WaitState, now: float) -> Any:
         """Begin a wait of the current worker; return what `wait_ends` takes."""
 
-    def wait_ends(self, worker: Any, state: WaitState, seconds: float, now: float) -> None:
+    def wait_ends(self, wait: Any, now: float) -> None:
         """End a wait."""
 
 

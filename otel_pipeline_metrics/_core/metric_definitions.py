@@ -1,4 +1,4 @@
-"""Every telemetry name, unit, description and bucket of the library, in one table.
+"""List every telemetry name, unit, description and bucket of the library.
 
 No stable semantic convention covers data pipelines (open-telemetry/semantic-conventions
 issue 3762 is an open proposal), so `pipeline.*` is ours; `process.*`, `system.*` and
@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple
 
+# Of the `pipeline.*` names; raised when one of them changes its meaning.
 VERSION: Final = "1"
-"""Version of the `pipeline.*` names; raised when one changes its meaning."""
 
+# The name of the instrumentation scope on every span and metric.
 SCOPE: Final = "otel_pipeline_metrics"
-"""Name of the instrumentation scope on every span and metric."""
 
 # attributes
 PIPELINE_NAME: Final = "pipeline.name"
@@ -43,16 +43,16 @@ NETWORK_IO_DIRECTION: Final = "network.io.direction"
 CONTEXT_SWITCH_TYPE: Final = "process.context_switch.type"
 MEMORY_STATE: Final = "system.memory.state"
 
+# In seconds: from a tenth of a millisecond to ten minutes.
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
 )  # fmt: skip
-"""Boundaries in seconds: from a tenth of a millisecond to ten minutes."""
 
+# In items, for the size of a batch.
 SIZE_BUCKETS: Final[tuple[float, ...]] = (
     1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000,
 )  # fmt: skip
-"""Boundaries in items for the size of a batch."""
 
 
 Kind = Literal["histogram", "counter", "up-down counter", "gauge"]

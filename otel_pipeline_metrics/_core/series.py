@@ -122,13 +122,11 @@ class RunScope:
 
     def add(self, stage: StageId) -> Series:
         """Return the series of `stage`, made if need be."""
-        found = self.series.get(stage)
-        return self.series.setdefault(stage, Series(self, stage)) if found is None else found
+        return self.series.get(stage) or self.series.setdefault(stage, Series(self, stage))
 
     def add_queue(self, name: str) -> QueueSeries:
         """Return the series of a queue, made if need be."""
-        found = self.queues.get(name)
-        return self.queues.setdefault(name, QueueSeries(name)) if found is None else found
+        return self.queues.get(name) or self.queues.setdefault(name, QueueSeries(name))
 
 
 process_scope = RunScope()

@@ -120,7 +120,12 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
         series, elapsed = cell[0], clock.now() - cell[2]
         active_cell.reset(cell[1])
         cell[1] = None
-        size = _size_of(series, count, returned)
+        size: int | None = None
+        try:
+            size = check_count(count(returned), "n")
+            series.sizes.append(size)
+        except Exception as error:  # the call's result must not be lost with its count
+            _log_not_counted(series, error)
         series.durations.append(elapsed)
         if elapsed > series.slow_s:
             add_late_span(series, elapsed, size)
@@ -183,17 +188,6 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
         execution.add_items(count(value))
     except Exception as error:  # the call's result must not be lost with its count
         _log_not_counted(execution.series, error)
-
-
-def _size_of(series: Series, count: Callable[[Any], int], value: Any) -> int | None:
-    """Count the items of a call that reports nothing else; return None if that fails."""
-    try:
-        size = check_count(count(value), "n")
-    except Exception as error:
-        _log_not_counted(series, error)
-        return None
-    series.sizes.append(size)
-    return size
 
 
 def _log_not_counted(series: Series | None, error: Exception) -> None:

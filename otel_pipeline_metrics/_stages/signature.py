@@ -11,6 +11,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import inspect
 import threading
 from types import FunctionType
@@ -52,7 +53,6 @@ def with_signature_of(make: Maker, function: Callable[..., Any], *rest: Any) -> 
     return make(function, *rest)
 
 
-_sources: dict[Maker, _Source | None] = {}
 _made: dict[tuple[Maker, Parameters], Maker | None] = {}
 _compiling = threading.Lock()
 
@@ -62,9 +62,7 @@ def _compiled(make: Maker, function: FunctionType) -> Maker | None:
     # without waiting: a thread or gc callback that comes in between gets a wrapper with stars
     if key not in _made and _compiling.acquire(blocking=False):
         try:
-            if make not in _sources:
-                _sources[make] = _read(make)
-            source = _sources[make]
+            source = _read(make)
             _made[key] = None if source is None else source.compiled(key[1])
         finally:
             _compiling.release()
@@ -131,6 +129,7 @@ def _read_name(argument: ast.arg) -> ast.Name:
     return ast.Name(argument.arg, ast.Load())
 
 
+@functools.cache
 def _read(make: Any) -> _Source | None:
     try:
         # without pathlib, whose import takes a tenth of the time that importing this package takes

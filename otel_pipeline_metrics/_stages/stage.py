@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, cast, overload
 
 from otel_pipeline_metrics._core import privacy, stage_id
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
@@ -61,8 +61,7 @@ class Stage(AsyncContextMixin):
         Raises:
             TypeError: `function` is not callable, or is a class.
         """
-        decorated: F = self._decorate(function)
-        return decorated
+        return cast("F", self._decorate(function))
 
     def __enter__(self) -> Execution:
         """Open an execution of this stage.

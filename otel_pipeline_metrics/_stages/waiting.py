@@ -27,25 +27,25 @@ class waiting(AsyncContextMixin):  # noqa: N801 - reads as a word in `with waiti
         ValueError: `state` is neither.
     """
 
-    __slots__ = ("_state", "_worker", "began", "seconds")
+    __slots__ = ("_state", "_wait", "began", "seconds")
 
     def __init__(self, state: WaitState = "blocked") -> None:
         if state not in ("idle", "blocked"):
             raise ValueError(f'state must be "idle" or "blocked", not {state!r}')
         self._state: WaitState = state
-        self._worker: Any = None
+        self._wait: Any = None
         self.began = 0.0  # by `clock.now()`
         self.seconds = 0.0  # its duration, once it is over
 
     def __enter__(self) -> waiting:
         """Begin to wait. Never raises."""
-        self._worker = None
+        self._wait = None
         try:
             self.began = clock.now()
             if hooks.workers is None and hooks.watch is not None:
                 hooks.watch()
             if hooks.workers is not None:
-                self._worker = hooks.workers.wait_begins(self._state, self.began)
+                self._wait = hooks.workers.wait_begins(self._state, self.began)
         except Exception:  # the program waits, whatever our own error
             errors.log_internal_error("beginning to wait")
         return self
@@ -60,7 +60,7 @@ class waiting(AsyncContextMixin):  # noqa: N801 - reads as a word in `with waiti
         try:
             now = clock.now()
             self.seconds = now - self.began
-            if self._worker is not None and hooks.workers is not None:
-                hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
+            if self._wait is not None and hooks.workers is not None:
+                hooks.workers.wait_ends(self._wait, now)
         except Exception:
             errors.log_internal_error("ending a wait")

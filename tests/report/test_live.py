@@ -138,7 +138,7 @@ def test_a_fault_in_it_ends_the_view_and_nothing_else(caplog: pytest.LogCaptureF
 
     with live.Live(snapshot, interval=0.01, stream=Terminal()) as view:
         wait_for(lambda: not view.shown)
-    assert "internal fault in the live view" in caplog.text
+    assert "internal error in the live view" in caplog.text
 
 
 class Closed(Terminal):

@@ -96,12 +96,12 @@ class Accounting:
         """Begin a wait of the current worker; return what `wait_ends` takes."""
         return begin_wait(current_worker(waits=True), state, now)
 
-    def wait_ends(self, worker: OpenWait, state: WaitState, seconds: float, now: float) -> None:  # noqa: ARG002
+    def wait_ends(self, wait: OpenWait, now: float) -> None:
         """End a wait, and count its time."""
         # one `waiting()` may be open in many tasks: the last one of this task ends
         owner = owner_here()
-        own = [wait for wait in current_worker(waits=True).waits if wait.by == owner]
-        end_wait(own[-1] if own else worker, now)
+        own = [each for each in current_worker(waits=True).waits if each.by == owner]
+        end_wait(own[-1] if own else wait, now)
 
 
 def begin_wait(worker: Worker, state: WaitState, now: float) -> OpenWait:

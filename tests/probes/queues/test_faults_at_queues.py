@@ -193,7 +193,7 @@ def test_an_internal_error_is_logged_once(
     for n in range(3):
         q.put(n)
     (record,) = caplog.records
-    assert record.getMessage().startswith("internal fault in putting into a queue")
+    assert record.getMessage().startswith("internal error in putting into a queue")
     assert [q.get() for _ in range(3)] == [0, 1, 2]
 
 

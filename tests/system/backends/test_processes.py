@@ -1,4 +1,4 @@
-"""A program of several processes, through the real Collector: what Prometheus and Jaeger sum up."""
+"""Test a program of several processes, through the real Collector, Prometheus and Jaeger."""
 
 from __future__ import annotations
 

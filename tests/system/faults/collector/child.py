@@ -1,10 +1,10 @@
-"""A pipeline's process whose collector misbehaves.
+"""Run a pipeline's process whose collector misbehaves.
 
 Usage: python -m tests.system.faults.collector.child SPANS SECONDS OUTCOME
 
-Makes SPANS spans, evenly over SECONDS, and one stage's worth of metrics. Prints a line of JSON
-as the program's own work ends, and another when all is over: what the ledger says. OUTCOME is
-`return` or `raise`.
+Makes SPANS spans, evenly over SECONDS, and the metrics of one stage. Prints a line of JSON when
+the program's own work ends, and another one with the ledger at the end. OUTCOME is `return` or
+`raise`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def square(number: int) -> int:
 
 def main(spans: int, seconds: float, outcome: str) -> None:
     logging.basicConfig(format="%(name)s %(levelname)s %(message)s")
-    # registered before ours, so it runs after it
+    # registered before ours, so it runs after ours
     atexit.register(lambda: print(json.dumps(export.stats()), flush=True))
     opm.configure(service_name="faults")
     export = configure._export

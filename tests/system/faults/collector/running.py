@@ -1,4 +1,4 @@
-"""Runs the pipeline's process and reads what it says."""
+"""Run the pipeline's process and read its output."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class Ended(NamedTuple):
 
     result: int
     stats: dict[str, Any]
+    # From the end of the program's own work to the end of the process.
     exit_s: float
-    """From the end of the program's own work to the end of the process."""
     code: int
     stderr: str
 
 
 class Pipeline:
-    """The process, running."""
+    """The running process."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Pipeline:
 
 
 def check_ledger(stats: dict[str, Any]) -> None:
-    """Everything that was created is somewhere, and once."""
+    """Check that the ledger has everything that was created, once."""
     for name in ("spans", "metric_points"):
         ledger = dict(stats[name])
         created = ledger.pop("created")

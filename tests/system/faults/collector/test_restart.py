@@ -1,4 +1,4 @@
-"""The real Collector is killed under load and started again: with a spool every span arrives."""
+"""Test that with a spool every span arrives when the real Collector is killed and restarted."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.backends, pytest.mark.usefixtures("b
 
 SPANS = 4_000
 SECONDS = 6.0
+# The interpreter takes about a second of it to start.
 KILLED_AFTER_S = 2.0
-"""About a second is the start of the interpreter."""
 DOWN_S = 1.5
 NAME = re.compile(r"Name\s+: (work-\d{6})")
 
@@ -75,5 +75,5 @@ def test_every_span_arrives(
 
 
 def arrived(server: Collector) -> Counter[str]:
-    """The spans that the Collector has printed, by name: each has one of its own."""
+    """Return the names of the spans that the Collector printed: each has its own."""
     return Counter(NAME.findall(server.debug_output()))
