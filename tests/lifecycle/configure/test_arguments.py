@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -60,6 +62,13 @@ def test_the_signature_and_the_table_of_options_agree() -> None:
 def test_a_default_resolves_to_the_default_setting() -> None:
     resolved = settings.resolve({o.name: o.default for o in settings.OPTIONS if o.name})
     assert vars(resolved) == vars(settings.Config())
+
+
+def test_every_variable_in_the_code_is_an_option() -> None:
+    package = Path(opm.__file__).parent
+    text = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    variables = {option.variable for option in settings.OPTIONS if option.variable}
+    assert set(re.findall(r"OTEL_PIPELINE_METRICS_[A-Z_]+", text)) == variables
 
 
 def test_arguments_are_keyword_only() -> None:
