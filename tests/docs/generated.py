@@ -1,4 +1,4 @@
-"""Tables that are written into the documents from the code.
+"""Write tables into the documents from the code.
 
 `python -m tests.docs.generated` writes them between their markers; a test compares.
 """
