@@ -141,7 +141,13 @@ class RunDataCollector:
                 "memory_bytes": found.memory_bytes,
             },
             "event_loop_delay_s": self.heartbeat.summary(),
-            "series": None if self.monitor is None else _over_time(self.monitor, started_at),
+            # seconds since the start, CPU utilisation and RSS of the latest samples
+            "series": None
+            if self.monitor is None
+            else [
+                [max(0.0, reading.at - started_at), reading.cpu_utilization, reading.rss_bytes]
+                for reading in self.monitor.readings
+            ],
         }
 
 
@@ -151,14 +157,6 @@ def _verdict(data: dict[str, Any]) -> dict[str, Any]:
     except Exception:  # a report without a verdict is still useful
         errors.log_internal_error("the verdict")
         return {"kind": "unknown", "stage": None, "busy": None, "why": "the analysis failed"}
-
-
-def _over_time(monitor: ResourceMonitor, started_at: float) -> list[list[float | None]]:
-    """Return seconds since the start, CPU utilisation and RSS of the latest samples."""
-    return [
-        [max(0.0, reading.at - started_at), reading.cpu_utilization, reading.rss_bytes]
-        for reading in monitor.readings
-    ]
 
 
 def delta(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:

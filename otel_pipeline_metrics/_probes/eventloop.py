@@ -73,6 +73,9 @@ class Heartbeat:
         delays = self._delays
         if not delays.count:
             return None
-        percentiles = delays.sketch.percentiles(None, delays.max_s)
-        avg = delays.total_s / delays.count
-        return {"count": delays.count, "avg": avg, **percentiles, "max": delays.max_s}
+        return {
+            "count": delays.count,
+            "avg": delays.total_s / delays.count,
+            **delays.sketch.percentiles(None, delays.max_s),
+            "max": delays.max_s,
+        }
