@@ -77,6 +77,30 @@ def check_number(value: object, argument: str, *, whole: bool = False) -> float:
     return number
 
 
+def check_flag(value: object, argument: str) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def check_positive(value: object, argument: str) -> float:
+    """Return `value` as a finite float above zero.
+
+    Raises:
+        TypeError: it is not a real number.
+        ValueError: it is zero or negative, or not finite.
+    """
+    number = check_number(value, argument)
+    if not number:
+        raise ValueError(f"{argument} must be above 0")
+    return number
+
+
 def check_attribute(key: object, value: object, argument: str) -> None:
     """Refuse an attribute that OpenTelemetry would not take.
 

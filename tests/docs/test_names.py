@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,3 +69,10 @@ def test_the_table_of_rooms_matches_the_package() -> None:
     table = rows(ROOT / "docs" / "architecture.md")
     named = {word.rstrip("/") for cells in table for word in in_code(cells[0])}
     assert named == there - {"_version"}
+
+
+def test_every_file_in_the_architecture_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert len(files) > 40
+    assert [file for file in files if not (ROOT / "otel_pipeline_metrics" / file).is_file()] == []

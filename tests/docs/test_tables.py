@@ -13,14 +13,13 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import environment_variables, metric_definitions
+from tests.docs.generated import CONFIGURATION, METRICS, blocks, defined_metrics, updated
 from tests.docs.markdown import ROOT, in_code, rows
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from pathlib import Path
 
 README = ROOT / "README.md"
-METRICS = ROOT / "docs" / "metrics.md"
-CONFIGURATION = ROOT / "docs" / "configuration.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 REPORT = ROOT / "docs" / "report.md"
 
@@ -51,14 +50,6 @@ def table_of(path: Any) -> dict[str, Row]:
     return found
 
 
-def defined(module: ModuleType) -> dict[str, str]:
-    """Return name and unit of every metric that a module defines."""
-    metrics = [
-        value for value in vars(module).values() if isinstance(value, metric_definitions.Metric)
-    ]
-    return {metric.name: metric.unit for metric in metrics}
-
-
 @pytest.fixture(scope="module")
 def emitted() -> dict[str, dict[str, Any]]:
     """Return what a program that uses everything emits: kind, unit and attributes by name."""
@@ -77,9 +68,16 @@ def emitted() -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.parametrize("path", [CONFIGURATION, METRICS], ids=lambda path: path.name)
+def test_generated_tables_are_current(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert blocks(text)
+    assert updated(text) == text, "run: python -m tests.docs.generated"
+
+
 def test_the_metrics_table_matches_the_code() -> None:
     table = {name: row.unit for name, row in table_of(METRICS).items()}
-    assert table == defined(metric_definitions)
+    assert table == {metric.name: metric.unit for metric in defined_metrics()}
 
 
 def test_the_metrics_table_matches_what_is_emitted(emitted: dict[str, Any]) -> None:

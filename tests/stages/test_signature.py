@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -140,7 +141,7 @@ def test_the_source_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def open_seen(path: str, **how: Any) -> Any:
         opened.append(path)
-        return open(path, **how)
+        return Path(path).open(**how)
 
     _signature._read.cache_clear()
     monkeypatch.setattr(_signature, "open", open_seen, raising=False)

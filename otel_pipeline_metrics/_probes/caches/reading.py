@@ -1,4 +1,4 @@
-"""What a cache says about itself at one moment."""
+"""Define the reading of a cache: its counts and levels at one moment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from otel_pipeline_metrics._core.lookup import ratio
 
 @dataclass(frozen=True)
 class CacheReading:
-    """One look at a cache: counts since it was registered, and levels now.
+    """A reading of a cache: counts since it was registered, and levels now.
 
-    A count that the source does not tell is None. `hits` and `misses` never decrease, even
-    where the cache's own statistics are cleared.
+    A count that the source does not have is None. `hits` and `misses` never decrease, even
+    when the cache's own statistics are cleared.
     """
 
     name: str

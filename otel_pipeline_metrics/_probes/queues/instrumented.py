@@ -1,11 +1,11 @@
-"""Instrumented queues: depth, capacity, time in the queue, time blocked in a put.
+"""Measure depth, capacity, time in the queue and time blocked in a put.
 
-A wrapped queue stands in for the one it wraps. Every item travels in an envelope that tells
-when it was put and by whose span, so that time in the queue is exact in any order (FIFO, LIFO,
-priority) and the stage that takes the item can link to the one that made it.
+Every item travels in an envelope with the time of its put and the span that put it. So the time
+in the queue is exact in any order (FIFO, LIFO, priority), and the stage that takes the item can
+link to the stage that made it.
 
-What the wrapped queue does never runs inside a guard, and what we do beside it always does: no
-fault of ours loses an item or reaches a put or a get.
+The wrapped queue's own methods never run inside a guard, and the measurements always do: an
+internal error neither loses an item nor reaches a put or a get.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class Envelope:
-    """An item under way. Compares and hashes as its item does, for the sake of the queue."""
+    """An item in a queue; it compares and hashes like its item."""
 
     __slots__ = ("item", "producer", "put_at")
 
     def __init__(self, item: Any, put_at: float | None = None, producer: Any = None) -> None:
         self.item = item
+        # None until the item is in the queue
         self.put_at = put_at
-        """None while that is not known."""
+        # the span context of the stage that put it, or None
         self.producer = producer
-        """The span context of the stage that put it, or None."""
 
     def __lt__(self, other: Any) -> bool:
         return bool(self.item < (other.item if isinstance(other, Envelope) else other))
@@ -52,21 +52,21 @@ class Envelope:
         return hash(self.item)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for another process: a multiprocessing queue does so once the item is in."""
+        """Pickle for another process; a multiprocessing queue does so once the item is in."""
         self.stamp()
         return Envelope, (self.item, self.put_at, self.producer)
 
     def stamp(self) -> None:
-        """Say that it is in the queue, unless that was said before. Never raises."""
+        """Set the time of the put, unless it is set already. Never raises."""
         if self.put_at is None:
             try:
                 self.put_at = clock.now()
-            except Exception:  # the item goes its way without its time
+            except Exception:  # the item goes on without its time
                 errors.log_internal_error("the time of a put")
 
 
 class QueueWait:
-    """`with`: the worker here, or the one that asked, waits at a queue."""
+    """A `with` block in which the given or the current worker waits at a queue."""
 
     __slots__ = ("_began", "_name", "_series", "_state", "_wait", "_worker")
 
@@ -77,13 +77,13 @@ class QueueWait:
         self._wait: OpenWait | None = None
 
     def __enter__(self) -> None:
-        """Begin to wait. Never raises."""
+        """Begin the wait. Never raises."""
         try:
             self._series = _series.current_scope().add_queue(self._name)
             self._began = clock.now()
             worker = self._worker or accounting.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
-        except Exception:  # a fault of ours must not keep anyone waiting
+        except Exception:  # the user's put or get goes on
             errors.log_internal_error("beginning to wait at a queue")
 
     def __exit__(
@@ -92,14 +92,14 @@ class QueueWait:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop waiting. Never raises."""
+        """End the wait. Never raises."""
         if self._wait is None:
             return
         try:
             now = clock.now()
             seconds = now - self._began
             accounting.end_wait(self._wait, now)
-            # counted without a call in between: threads share these
+            # threads share these, so there is no call between reading and writing them
             if self._state == "idle":
                 self._series.idle += seconds
             else:
@@ -110,7 +110,7 @@ class QueueWait:
 
 
 class InstrumentedQueue:
-    """What all kinds have in common; what is not here is the wrapped queue's own."""
+    """The base of all kinds; every other attribute is the wrapped queue's."""
 
     def __init__(self, queue: Any, name: str) -> None:
         self._queue = queue
@@ -119,15 +119,15 @@ class InstrumentedQueue:
             accounting.watch()
             sink.add_probe("queues", registry.install_queues)
         _stamp_at_insertion(queue)
-        _wrapped[id(queue)] = self
+        wrapped[id(queue)] = self
         registry.register(self, name)
 
-    @property  # type: ignore[misc]  # isinstance(q, asyncio.Queue) is to stay true
+    @property  # type: ignore[misc]  # isinstance(q, asyncio.Queue) must stay true
     def __class__(self) -> type:
         return type(self._queue)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "_queue":  # not set yet: a copy in the making
+        if name == "_queue":  # a copy has no attributes yet
             raise AttributeError(name)
         return getattr(self._queue, name)
 
@@ -139,24 +139,24 @@ class InstrumentedQueue:
         return f"<instrumented {self._name!r} {self._queue!r}>"
 
     def depth(self) -> int | None:
-        """Return how many items are in it; None where the platform cannot tell."""
+        """Return the number of items; None if the platform does not tell."""
         try:
             return int(self._queue.qsize())
         except (NotImplementedError, OSError, ValueError):
-            return None  # multiprocessing's on macOS, or a closed one
+            return None  # multiprocessing's queue on macOS, or a closed queue
 
     def capacity(self) -> int | None:
-        """Return how many items it holds at most; None if that is unbounded."""
+        """Return the maximum number of items; None if it is unbounded."""
         return max(0, int(getattr(self._queue, "maxsize", 0))) or None
 
     def put_nowait(self, item: Any) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         envelope, series = self._before_put(item)
         self._queue.put_nowait(envelope)
         self._after_put(envelope, series)
 
     def get_nowait(self) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         return self._after_get(self._queue.get_nowait())
 
     def _before_put(
@@ -168,7 +168,7 @@ class InstrumentedQueue:
             envelope.put_at = now = clock.now()
             series = _series.current_scope().add_queue(self._name)
             envelope.producer = accounting.on_put(series, now, worker)
-        except Exception:  # the item goes its way without its producer
+        except Exception:  # the item goes on without its producer
             errors.log_internal_error("putting into a queue")
         return envelope, series
 
@@ -182,12 +182,12 @@ class InstrumentedQueue:
                 series.first_put = envelope.put_at
             depth = self.depth() or 0
             series.depth_peak = max(series.depth_peak, depth)
-        except Exception:  # the item is in, whatever we make of it
+        except Exception:  # the item is in the queue all the same
             errors.log_internal_error("after putting into a queue")
 
     def _after_get(self, envelope: Any, worker: Worker | None = None) -> Any:
         if not isinstance(envelope, Envelope):
-            return envelope  # put into the wrapped queue itself
+            return envelope  # an item that was put into the wrapped queue directly
         try:
             accounting.watch()
             scope = _series.current_scope()
@@ -202,28 +202,28 @@ class InstrumentedQueue:
             accounting.on_get(series, link, now, worker)
             if len(series.waits) >= drain.PENDING_BOUND:
                 drain.drain_queue(scope, series)
-        except Exception:  # the item is the user's, whatever we make of it
+        except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         return envelope.item
 
 
-_wrapped: weakref.WeakValueDictionary[int, InstrumentedQueue] = weakref.WeakValueDictionary()
-"""By the identity of the wrapped queue, which its instrumented one keeps alive."""
+# By the identity of the wrapped queue, which its instrumented queue keeps alive.
+wrapped: weakref.WeakValueDictionary[int, InstrumentedQueue] = weakref.WeakValueDictionary()
 
 
 class _Stamp:
-    """Lets an item's time in the queue begin when it gets in, as after a blocked put.
+    """A replacement of a queue's `_put` that sets the time when an item gets in.
 
-    It stands for `_put`, which asyncio's and queue's queues offer to subclasses for just that
-    moment.
+    After a blocked put, that is later than the call. The queues of asyncio and queue call `_put`
+    at that moment, and offer it to subclasses.
     """
 
     __slots__ = ("_insert", "_queue")
 
     def __init__(self, queue: Any) -> None:
         own = vars(queue).get("_put")
-        self._insert = own or type(queue)._put  # noqa: SLF001 - as said
-        # weakly: the queue has us, and shall not have to wait for the garbage collector
+        self._insert = own or type(queue)._put  # noqa: SLF001 - offered to subclasses
+        # weakly, since the queue refers to this object and must be freed without the collector
         self._queue = weakref.ref(queue) if own is None else None
 
     def __call__(self, item: Any) -> None:

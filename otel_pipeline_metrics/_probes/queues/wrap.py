@@ -1,4 +1,4 @@
-"""`wrap_queue`: instrument asyncio, thread and process queues."""
+"""Instrument asyncio, thread and process queues with `wrap_queue`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from otel_pipeline_metrics._probes.queues.instrumented import (
     Envelope,
     InstrumentedQueue,
     QueueWait,
-    _wrapped,
+    wrapped,
 )
 from otel_pipeline_metrics._stages.workers import accounting
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 Q = TypeVar("Q")
 
-# asyncio's and queue's exception of a queue that is shut down, which Python 3.13 brought
+# The exceptions of a queue that is shut down exist since Python 3.13.
 _SHUT_DOWN = (
     getattr(asyncio, "QueueShutDown", asyncio.QueueEmpty),
     getattr(thread_queue, "ShutDown", thread_queue.Empty),
@@ -37,7 +37,7 @@ _SHUT_DOWN = (
 
 
 def _coroutine_function(function: F) -> F:
-    """Mark a function that returns a coroutine as what it stands for."""
+    """Mark a function that returns a coroutine as a coroutine function."""
     if hasattr(inspect, "markcoroutinefunction"):
         marked: F = inspect.markcoroutinefunction(function)
         return marked
@@ -46,35 +46,35 @@ def _coroutine_function(function: F) -> F:
 
 
 def requesting_worker() -> Worker | None:
-    """Return the worker here, for a coroutine that another task may run."""
+    """Return the current worker, for a coroutine that another task may run."""
     try:
         accounting.watch()
         return accounting.current_worker(waits=True)
-    except Exception:  # a fault of ours must not keep anyone from a queue
+    except Exception:  # the user's call of the queue goes on
         errors.log_internal_error("asking a queue")
         return None
 
 
 class InstrumentedAsyncQueue(InstrumentedQueue):
-    """For `asyncio.Queue`, `LifoQueue` and `PriorityQueue`.
+    """An instrumented `asyncio.Queue`, `LifoQueue` or `PriorityQueue`.
 
-    Its coroutines know the worker that asked for them: `asyncio.wait_for`, `create_task` and
-    `gather` may run them in tasks of their own.
+    Its coroutines keep the worker that requested them, since `asyncio.wait_for`, `create_task`
+    and `gather` may run them in other tasks.
     """
 
     @_coroutine_function
     def put(self, item: Any) -> Coroutine[Any, Any, None]:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         return self._put(item, requesting_worker())
 
     @_coroutine_function
     def get(self) -> Coroutine[Any, Any, Any]:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         return self._get(requesting_worker())
 
     @_coroutine_function
     def join(self) -> Coroutine[Any, Any, None]:
-        """As the wrapped queue's; the time is no stage's."""
+        """Wait as the wrapped queue does; the time belongs to no stage."""
         return self._join(requesting_worker())
 
     async def _put(self, item: Any, worker: Worker | None) -> None:
@@ -114,13 +114,13 @@ class InstrumentedAsyncQueue(InstrumentedQueue):
 
 
 class InstrumentedThreadQueue(InstrumentedQueue):
-    """For `queue.Queue`, `LifoQueue`, `PriorityQueue` and `SimpleQueue`."""
+    """An instrumented `queue.Queue`, `LifoQueue`, `PriorityQueue` or `SimpleQueue`."""
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         envelope, series = self._before_put(item)
         if not block or not may_block(timeout):
-            # it does not wait, and has its own words for a timeout that is none
+            # it does not wait, or raises its own error for a bad timeout
             self._queue.put(envelope, block, timeout)
         elif not self.try_put(envelope):
             with QueueWait(self._name, "blocked", None):
@@ -135,7 +135,7 @@ class InstrumentedThreadQueue(InstrumentedQueue):
         return True
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         if not block or not may_block(timeout):
             return self._after_get(self._queue.get(block, timeout))
         try:
@@ -149,7 +149,7 @@ class InstrumentedThreadQueue(InstrumentedQueue):
         return self._after_get(envelope)
 
     def join(self) -> None:
-        """As the wrapped queue's; the time is no stage's."""
+        """Wait as the wrapped queue does; the time belongs to no stage."""
         try:
             self._queue.join()
         finally:
@@ -166,24 +166,24 @@ class InstrumentedThreadQueue(InstrumentedQueue):
 
 
 class InstrumentedProcessQueue(InstrumentedThreadQueue):
-    """For multiprocessing's `Queue` and `JoinableQueue`.
+    """An instrumented multiprocessing `Queue` or `JoinableQueue`.
 
-    A feeder thread pickles each item once it is in, so that is when its time in the queue
-    begins. `clock.now()` is one clock for all processes of a machine.
+    A feeder thread pickles each item once it is in the queue; an item's time begins then.
+    `clock.now()` is one clock for all processes of a machine.
     """
 
     def capacity(self) -> int | None:
-        """Return how many items it holds at most; None if that is unbounded."""
-        bound = int(getattr(self._queue, "_maxsize", SEM_VALUE_MAX))  # no public way to tell
-        # an unbounded one is bounded by the platform's largest semaphore
+        """Return the maximum number of items; None if it is unbounded."""
+        bound = int(getattr(self._queue, "_maxsize", SEM_VALUE_MAX))  # there is no public attribute
+        # an unbounded queue has the platform's largest semaphore as its bound
         return None if bound == SEM_VALUE_MAX else bound
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         super().put(obj, block, timeout)
 
     def put_nowait(self, obj: Any) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         self.put(obj, False)
 
     def _before_put(
@@ -199,7 +199,7 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
 
 
 def may_block(timeout: Any) -> bool:
-    """Tell whether a get or put with this timeout may wait, and is not refused."""
+    """Tell whether a get or put with this timeout may wait and raises no error for it."""
     try:
         return timeout is None or bool(timeout >= 0)
     except TypeError:
@@ -209,19 +209,19 @@ def may_block(timeout: Any) -> bool:
 def _joined(worker: Worker | None) -> None:
     try:
         accounting.on_join(worker)
-    except Exception:  # the queue is joined, whatever we make of it
+    except Exception:  # the join has ended all the same
         errors.log_internal_error("joining a queue")
 
 
 def wrap_queue(queue: Q, *, name: str) -> Q:
-    """Return `queue` instrumented, with its whole interface and order.
+    """Return an instrumented queue with the interface and order of `queue`.
 
     Takes asyncio's and queue's `Queue`, `LifoQueue` and `PriorityQueue`, `SimpleQueue`, and
-    multiprocessing's `Queue` and `JoinableQueue`. Use the returned object on both sides; what
-    is put into the wrapped queue itself is handed out as it is, without a time.
+    multiprocessing's `Queue` and `JoinableQueue`. Use the returned object on both sides; an item
+    that is put into the wrapped queue directly comes out unchanged, without a time.
 
     Args:
-        queue: to be instrumented.
+        queue: the queue to instrument.
         name: `pipeline.queue.name`, up to 128 characters. Queues of one name are reported
             together.
 
@@ -230,13 +230,13 @@ def wrap_queue(queue: Q, *, name: str) -> Q:
         ValueError: `name` is empty or too long.
     """
     distinct = cardinality.instrument_names.name("queue names", check_name(name, "name"))
-    wrapped: Any = _instrumented(queue, distinct)
-    result: Q = wrapped
+    instrumented: Any = _instrumented(queue, distinct)
+    result: Q = instrumented
     return result
 
 
 def _instrumented(queue: Any, name: str) -> InstrumentedQueue:
-    if issubclass(type(queue), InstrumentedQueue) or id(queue) in _wrapped:
+    if issubclass(type(queue), InstrumentedQueue) or id(queue) in wrapped:
         raise TypeError(f"queue is instrumented already: {queue!r}")
     if isinstance(queue, asyncio.Queue):
         return InstrumentedAsyncQueue(queue, name)

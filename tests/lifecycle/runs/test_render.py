@@ -1,4 +1,4 @@
-"""The console's text, to the letter, of a report whose numbers are fixed."""
+"""Test the exact console text of a report with fixed numbers."""
 # ruff: noqa: E501 - a table is as wide as it is
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def stage(name: str, kind: str | None, **more: Any) -> dict[str, Any]:
 
 
 def fixed(**more: Any) -> dict[str, Any]:
-    """A run of three stages, as `to_dict` gives it."""
+    """Return the data of a run of three stages."""
     data: dict[str, Any] = {
         "schema": "otel_pipeline_metrics/report/1",
         "run": {
@@ -152,11 +152,11 @@ geo          9,315     685       93 %          -           12      512
 never asked      0       0          -          0            -        0"""
 
 
-def test_everything() -> None:
+def test_a_report_with_every_value() -> None:
     assert opm.RunReport(fixed()).render("console") == WHOLE
 
 
-def test_as_little_as_there_can_be() -> None:
+def test_a_report_without_values() -> None:
     run = {**fixed()["run"], "result": "success", "error_type": None, "partial": False}
     run |= {"trace_id": None, "wall_s": 0.00042}
     data = fixed(run=run, stages=[], caches=[], resources={"samples": 0})

@@ -107,7 +107,7 @@ def test_a_signal_handler_in_the_middle_of_draining(name: str) -> None:
     """It neither waits for the draining that it interrupts, nor takes part in it."""
     said = run(DRAINING.format(action=ACTIONS[name]), quiet=False)
     # if it ends the configuration, the batch in progress is too late for it: a warning says so
-    late = "what finished last is not among the metrics: it could not be handed on in time\n"
+    late = "the last calls are not in the metrics: they could not be flushed in time\n"
     assert said["stderr"] == (late if name in ("configure", "shutdown") else "")
     assert (said["work"], said["calls"]) == (3000, 1)
     assert said["seconds"] < 0.9  # as long as a collection would wait for another thread
@@ -117,7 +117,7 @@ def test_a_run_in_the_middle_of_draining_says_what_its_report_lacks() -> None:
     action = "exec(\"with opm.run('inner', resources=False), opm.stage('handler'): pass\")"
     said = run(DRAINING.format(action=action), quiet=False)
     assert (said["work"], said["calls"]) == (3000, 1)
-    assert said["stderr"].count("what run 'inner' finished last is not in its report") == 1
+    assert said["stderr"].count("the report of run 'inner' lacks its last calls") == 1
 
 
 LOCKED = """
