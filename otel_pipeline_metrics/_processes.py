@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _EARLY: Final = 100
 """Before multiprocessing closes its queues and waits for children of the child."""
 
+at_begin: list[Callable[[], None]] = []
+"""Called as such a child begins, once `at_end_of_child()` has been called."""
 _at_end: Callable[[], None] | None = None
 _known = False
 
@@ -44,6 +46,9 @@ def at_end_of_child(call: Callable[[], None]) -> None:
 
 def _begin(_: object) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, _finish, exitpriority=_EARLY)
+    for call in at_begin:
+        with _guard.guarded("the beginning of a child process"):
+            call()
 
 
 def _finish() -> None:

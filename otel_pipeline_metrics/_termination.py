@@ -12,9 +12,10 @@ import _thread
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from otel_pipeline_metrics import _config, _fork, _guard
+from otel_pipeline_metrics import _config, _fork, _guard, _processes
 from otel_pipeline_metrics._undivided import put_off
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 GRACE_S: Final = 0.4
 """Beyond the flush timeout: for the reports, and for exporters to give up."""
+_NUDGES_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""The pauses before SIGTERM is sent to the main thread again, which has not noticed it."""
 
 
 class Ending(Protocol):
@@ -35,6 +38,8 @@ class Ending(Protocol):
 _runs: list[Ending] = []
 _always = False
 _ending = False
+_noticed = False
+_pipe: tuple[int, int] | None = None
 at_end: list[Callable[[], None]] = []
 """Called after the reports are written; `configure()` puts its flush here."""
 
@@ -82,7 +87,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
     The thread that is interrupted here may hold any lock, of the SDK's too, so the work is done
     in another one. That is not a `threading.Thread`, whose start takes a lock as well.
     """
-    global _ending  # noqa: PLW0603 - set once
+    global _ending, _noticed  # noqa: PLW0603 - set once
+    _noticed = True
     if _ending:
         return  # the end is near, and has its limit
     if put_off(lambda: _handle(number, None), frame):
@@ -109,10 +115,64 @@ def _finish(done: threading.Event) -> None:
         done.set()
 
 
+def _watch_main_thread() -> None:
+    """Have SIGTERM sent again to a main thread that does not notice it.
+
+    Python runs a handler between two steps of the main thread, or where the signal interrupts a
+    system call. A signal that comes just before the call is noticed after it, so an idle worker of
+    a pool that is terminated would never end. The part of Python's handling that runs at once
+    writes to a pipe, whose reader sends the signal once more.
+    """
+    global _pipe  # noqa: PLW0603 - one in each process
+    if _pipe or threading.current_thread() is not threading.main_thread():
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    if before != -1:
+        # an event loop of the program's learns of its signals this way
+        signal.set_wakeup_fd(before)
+        os.close(reader)
+        os.close(writer)
+        return
+    _pipe = (reader, writer)
+    _thread.start_new_thread(_nudge, (reader, threading.get_ident()))
+
+
+def _nudge(reader: int, main_thread: int) -> None:
+    while signal.SIGTERM not in (numbers := os.read(reader, 64)):
+        if not numbers:
+            return
+    for pause_s in _NUDGES_S:
+        time.sleep(pause_s)
+        if _noticed or signal.getsignal(signal.SIGTERM) is not _handle:
+            return
+        signal.pthread_kill(main_thread, signal.SIGTERM)
+
+
+if hasattr(signal, "pthread_kill"):
+    _processes.at_begin.append(_watch_main_thread)
+
+
+def _close_pipe() -> None:
+    """Let go of the parent's pipe: a signal to this process must not reach the parent."""
+    global _pipe  # noqa: PLW0603 - one in each process
+    if _pipe is None:
+        return
+    reader, writer = _pipe
+    _pipe = None
+    current = signal.set_wakeup_fd(-1)
+    if current not in {-1, writer}:
+        signal.set_wakeup_fd(current)
+    os.close(reader)
+    os.close(writer)
+
+
 @_fork.in_child
 def _in_child() -> None:
-    global _ending  # noqa: PLW0603 - set once in each process
+    global _ending, _noticed  # noqa: PLW0603 - set once in each process
     # A child of a process that is ending is not ending itself.
-    _ending = False
+    _ending = _noticed = False
+    _close_pipe()
     # the parent's runs are the parent's to report
     _runs.clear()

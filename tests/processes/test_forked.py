@@ -424,6 +424,67 @@ def test_a_child_that_is_terminated_before_it_runs_ends() -> None:
     """)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_worker_that_does_not_notice_its_signal_is_sent_it_again(
+    method: str, tmp_path: Path
+) -> None:
+    """The signal goes to another thread here: so the call of the main thread is not interrupted."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent("""
+        import multiprocessing, signal, sys, threading
+        import otel_pipeline_metrics as opm
+        def child():
+            opm.configure()
+            def send():
+                signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+            threading.Timer(0.2, send).start()
+            lock = multiprocessing.Lock()
+            lock.acquire()
+            lock.acquire()
+        if __name__ == "__main__":
+            opm.configure()
+            process = multiprocessing.get_context(sys.argv[1]).Process(target=child)
+            process.start()
+            process.join(20)
+            print(process.exitcode)
+            process.kill()
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, program, method],
+        env={**os.environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == f"{-signal.SIGTERM}\n", done.stderr
+
+
+@pytest.mark.slow
+def test_a_childs_signal_is_not_its_parents() -> None:
+    """A worker that forks: its own child ends, and it goes on."""
+    _, done = run("""
+        import multiprocessing, signal
+        opm.configure()
+        def worker():
+            pid = os.fork()
+            if not pid:
+                time.sleep(10)
+                os._exit(0)
+            os.kill(pid, signal.SIGTERM)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+            time.sleep(1)
+        process = multiprocessing.get_context("fork").Process(target=worker)
+        process.start()
+        process.join()
+        print(process.exitcode)
+    """)
+    assert done.stdout.split() == [f"{-signal.SIGTERM}", "0"]
+
+
 def test_a_signal_that_the_program_blocks_stays_blocked_in_a_child() -> None:
     _, done = run("""
         import signal
