@@ -14,6 +14,8 @@ from tests.docs.markdown import DOCUMENTS, ROOT, anchors, in_code, links, rows
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.docs
+
 PUBLIC = sorted(set(opm.__all__) - {"__version__"})
 
 

@@ -19,6 +19,8 @@ from tests.docs.markdown import ROOT, in_code, rows
 if TYPE_CHECKING:
     from types import ModuleType
 
+pytestmark = pytest.mark.docs
+
 README = ROOT / "README.md"
 METRICS = ROOT / "docs" / "metrics.md"
 CONFIGURATION = ROOT / "docs" / "configuration.md"

@@ -15,6 +15,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 SLACK_S = 0.5
 FULL_QUEUE = 2_048

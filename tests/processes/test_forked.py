@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # a fork of this process, which has threads, is what users do too
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 START = """
 import json, os, sys, threading, time

@@ -14,6 +14,8 @@ from tests.processes.support import invocations, points, run_module, spans
 if TYPE_CHECKING:
     from tests.faults.collector.servers import Protocol
 
+pytestmark = pytest.mark.processes
+
 PROTOCOLS: tuple[Protocol, ...] = ("http/protobuf", "grpc")
 PROGRAM = "tests.processes.program"
 WAYS = [

@@ -17,7 +17,7 @@ from .servers import Collector, Fault, Protocol, collector
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 SPANS = 600
 """A batch and a bit."""

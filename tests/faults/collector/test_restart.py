@@ -19,7 +19,12 @@ from .running import Pipeline, check_ledger
 if TYPE_CHECKING:
     from .servers import Protocol
 
-pytestmark = [pytest.mark.slow, pytest.mark.backends, pytest.mark.usefixtures("built_backends")]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.slow,
+    pytest.mark.backends,
+    pytest.mark.usefixtures("built_backends"),
+]
 
 SPANS = 4_000
 SECONDS = 6.0

@@ -27,7 +27,7 @@ from tests.support.process import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 TIMEOUT_S = 1.0
 ATTEMPTS = 3

@@ -16,7 +16,7 @@ from tests.support.process import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 PROGRAM = """
 OUT = sys.argv[1]

@@ -15,7 +15,7 @@ from otel_pipeline_metrics import _clock
 from tests.faults.reentry.running import LIMIT_S, run
 from tests.support.process import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 PROCESSOR = """
 from opentelemetry.sdk.metrics import MeterProvider
