@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.endings import bare
+from tests.support.timing import own_time
 
 __all__ = [
     "BARE", "asyncio", "fails", "kill", "later", "logging", "moment", "opm", "os",
@@ -92,7 +93,7 @@ def record_meanwhile() -> None:
 
 def moment() -> None:
     """Note that the program's own work is over: from here on the time to its exit counts."""
-    (OUT / "moment").write_text(str(time.time()))
+    (OUT / "moment").write_text(str(own_time()))
 
 
 def kill(number: int = signal.SIGTERM) -> None:
