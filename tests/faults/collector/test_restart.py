@@ -12,7 +12,7 @@ import pytest
 
 from otel_pipeline_metrics.export.replay import replay
 from otel_pipeline_metrics.export.spool import Spool
-from tests.support.servers import Collector
+from tests.support.servers import Collector, poll
 
 from .running import Pipeline, check_ledger
 
@@ -28,8 +28,6 @@ pytestmark = [
 
 SPANS = 4_000
 SECONDS = 6.0
-KILLED_AFTER_S = 2.0
-"""About a second is the start of the interpreter."""
 DOWN_S = 1.5
 NAME = re.compile(r"Name\s+: (work-\d{6})")
 
@@ -49,7 +47,7 @@ def test_every_span_arrives(
             timeout_s=5,
             env={"OTEL_PIPELINE_METRICS_SPOOL": str(tmp_path), "OTEL_BSP_SCHEDULE_DELAY": "200"},
         )
-        time.sleep(KILLED_AFTER_S)
+        poll(lambda: arrived(server), timeout=30, what="the first spans")
         server.kill()
         before = arrived(server)
         time.sleep(DOWN_S)
