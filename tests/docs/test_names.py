@@ -15,6 +15,8 @@ from tests.docs.markdown import DOCUMENTS, ROOT, WITH_LINKS, anchors, in_code, l
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.docs
+
 PUBLIC = sorted(set(opm.__all__) - {"__version__"})
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.docs.markdown import Block
 
+pytestmark = pytest.mark.docs
+
 BLOCKS = python_blocks()
 
 

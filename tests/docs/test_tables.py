@@ -19,6 +19,8 @@ from tests.docs.markdown import ROOT, in_code, rows
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.docs
+
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 REPORT = ROOT / "docs" / "report.md"

@@ -14,6 +14,8 @@ from otel_pipeline_metrics import RunReport
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.processes
+
 PROGRAM = """
 import os, signal, sys, time
 import otel_pipeline_metrics as opm

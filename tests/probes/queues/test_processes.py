@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 METHODS = [m for m in ("spawn", "fork") if m in multiprocessing.get_all_start_methods()]
 
-# users also fork processes that have threads
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
+# a fork of this process, which has threads, is what users do too
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 
 @pytest.fixture(params=METHODS)

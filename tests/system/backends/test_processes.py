@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.support.servers import Backends
 
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.backends,
     pytest.mark.xdist_group("backends"),  # one worker starts the servers once
     pytest.mark.usefixtures("built_backends"),

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[3]
 STDLIB = Path(sysconfig.get_path("stdlib"))
 SMALL = ("synchronous", "plain_asyncio", "manual_recording")

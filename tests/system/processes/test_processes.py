@@ -14,6 +14,8 @@ from tests.system.processes.support import invocations, points, run_module, span
 if TYPE_CHECKING:
     from tests.system.faults.collector.servers import Protocol
 
+pytestmark = pytest.mark.processes
+
 PROTOCOLS: tuple[Protocol, ...] = ("http/protobuf", "grpc")
 PROGRAM = "tests.system.processes.program"
 WAYS = [

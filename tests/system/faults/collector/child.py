@@ -19,6 +19,7 @@ from opentelemetry import trace
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._lifecycle import configure
+from tests.support.timing import own_time
 
 
 @opm.stage("square")
@@ -39,7 +40,7 @@ def main(spans: int, seconds: float, outcome: str) -> None:
         time.sleep(max(0.0, started + seconds * number / spans - time.monotonic()))
         tracer.start_span(f"work-{number:06d}").end()
     result = sum(map(square, range(10)))
-    print(json.dumps({"result": result, "ending": time.time()}), flush=True)
+    print(json.dumps({"result": result, "ending": own_time()}), flush=True)
     if outcome == "raise":
         raise ValueError("the pipeline's own")
 

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.support.timing import own_time_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +65,8 @@ class Pipeline:
 
     def wait(self, timeout_s: float = 60) -> Ended:
         """Wait for its end."""
-        stdout, stderr = self._process.communicate(timeout=timeout_s)
-        ended = time.time()
+        ended = own_time_at_end(self._process, timeout_s)
+        stdout, stderr = self._process.communicate()
         lines = stdout.splitlines()
         assert len(lines) == 2, stderr
         own, stats = map(json.loads, lines)

@@ -17,7 +17,7 @@ from .servers import Collector, Fault, Protocol, collector
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 # More than one batch.
 SPANS = 600

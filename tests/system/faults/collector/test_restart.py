@@ -12,19 +12,22 @@ import pytest
 
 from otel_pipeline_metrics._export.delivery.spool import Spool
 from otel_pipeline_metrics._export.replay import replay
-from tests.support.servers import Collector
+from tests.support.servers import Collector, poll
 
 from .running import Pipeline, check_ledger
 
 if TYPE_CHECKING:
     from .servers import Protocol
 
-pytestmark = [pytest.mark.slow, pytest.mark.backends, pytest.mark.usefixtures("built_backends")]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.slow,
+    pytest.mark.backends,
+    pytest.mark.usefixtures("built_backends"),
+]
 
 SPANS = 4_000
 SECONDS = 6.0
-# The interpreter takes about a second of it to start.
-KILLED_AFTER_S = 2.0
 DOWN_S = 1.5
 NAME = re.compile(r"Name\s+: (work-\d{6})")
 
@@ -44,7 +47,7 @@ def test_every_span_arrives(
             timeout_s=5,
             env={"OTEL_PIPELINE_METRICS_SPOOL": str(tmp_path), "OTEL_BSP_SCHEDULE_DELAY": "200"},
         )
-        time.sleep(KILLED_AFTER_S)
+        poll(lambda: arrived(server), timeout=30, what="the first spans")
         server.kill()
         before = arrived(server)
         time.sleep(DOWN_S)

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.timing import own_time
 from tests.system.faults.endings import bare
 
 __all__ = [
@@ -92,7 +93,7 @@ def record_meanwhile() -> None:
 
 def moment() -> None:
     """Record that the program's own work is over: from now on the time to its exit counts."""
-    (OUT / "moment").write_text(str(time.time()))
+    (OUT / "moment").write_text(str(own_time()))
 
 
 def kill(number: int = signal.SIGTERM) -> None:

@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +19,7 @@ import pytest
 
 from otel_pipeline_metrics import RunReport
 from tests.support.process import ROOT
+from tests.support.timing import own_time_at_end
 from tests.system.faults.collector.running import SLACK_S, check_ledger
 from tests.system.faults.collector.servers import Collector, collector
 from tests.system.faults.endings.programs import PROGRAMS
@@ -27,7 +27,7 @@ from tests.system.faults.endings.programs import PROGRAMS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 TIMEOUT_S = 1.0
 ATTEMPTS = 3
@@ -63,19 +63,19 @@ def run(name: str, out: Path, **env: str) -> Ended:
     out.mkdir(parents=True)
     text = f"from tests.system.faults.endings.prelude import *\n{PROGRAMS[name].text}"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", text],
         cwd=ROOT,
         env={**clean, **env, "OPM_OUT": str(out)},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
-        check=False,
     )
-    ended = time.time()
+    ended = own_time_at_end(process, 30)
+    stdout, stderr = process.communicate()
     noted = (out / "moment").read_text()
-    return Ended(done.returncode, done.stdout, done.stderr, ended - float(noted), out)
+    return Ended(process.returncode, stdout, stderr, ended - float(noted), out)
 
 
 def instrumented(name: str, out: Path, endpoint: str) -> Ended:

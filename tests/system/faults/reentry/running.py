@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.process import ROOT
 
-LIMIT_S = 30
+LIMIT_S = 120
 
 PRELUDE = """
 import atexit, gc, json, os, signal, sys, threading, time, weakref

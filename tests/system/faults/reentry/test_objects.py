@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.faults.reentry.running import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 FINALIZERS = """
 from tests.system.faults.backend import Backend

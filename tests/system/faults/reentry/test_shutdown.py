@@ -16,7 +16,7 @@ from tests.system.faults.reentry.running import LIMIT_S, PRELUDE
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 PROGRAM = """
 OUT = sys.argv[1]

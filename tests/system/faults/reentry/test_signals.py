@@ -6,7 +6,7 @@ import pytest
 
 from tests.system.faults.reentry.running import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 ALARMS = """
 import random

@@ -15,7 +15,7 @@ from otel_pipeline_metrics._core import clock
 from tests.support.process import ROOT
 from tests.system.faults.reentry.running import LIMIT_S, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 PROCESSOR = """
 from opentelemetry.sdk.metrics import MeterProvider
