@@ -48,7 +48,7 @@ SIZE_BUCKETS: Final[tuple[float, ...]] = (
 
 
 class Metric(NamedTuple):
-    """One metric: its name, UCUM unit, description and, for a histogram, its boundaries."""
+    """The name, UCUM unit, description and, for a histogram, buckets of a metric."""
 
     name: str
     unit: str

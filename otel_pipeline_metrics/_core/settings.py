@@ -25,7 +25,7 @@ Console = Union[bool, TextIO, None]  # noqa: UP007 - TextIO has no | in Python 3
 
 @dataclass(frozen=True)
 class Config:
-    """The checked arguments of `configure()`; building providers reads the environment."""
+    """The checked arguments of `configure()`, without the OTEL_* variables."""
 
     service_name: str | None = None
     # None: OTEL_* decides; without it, the development console is on
