@@ -63,7 +63,7 @@ class Configured:
     created: int = 0
     calls: Counter[str] = field(default_factory=Counter)
     # Whether every call so far was sent to the backend.
-    told: bool = True
+    reported: bool = True
 
 
 class Life(RuleBasedStateMachine):
