@@ -1,4 +1,4 @@
-"""Flush series to the sinks: for a collection or a report, or when a series is full.
+"""Flush series to the sinks: for a collection, a report, or when one is full.
 
 One lock is held while draining. The hot path never waits for it, so a signal handler, a gc
 callback or a weakref callback may call a stage at any point.

@@ -49,7 +49,7 @@ def log_internal_error(where: str) -> None:
 
 
 def from_signal_handler(error: BaseException | None) -> bool:
-    """Tell whether a signal handler raised this, such as one that turns an alarm into an error."""
+    """Tell whether a signal handler of the program raised this exception."""
     if error is None or threading.get_ident() != threading.main_thread().ident:
         return False
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}

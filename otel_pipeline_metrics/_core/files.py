@@ -8,7 +8,9 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Write `text` to `path`, making its folder; a reader sees the old file or the new one.
+    """Write `text` to `path`; a reader sees the old file or the new one.
+
+    The folder is made if it is missing.
 
     Raises:
         OSError: the file cannot be written; no temporary file is left behind.

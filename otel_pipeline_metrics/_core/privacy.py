@@ -1,4 +1,4 @@
-"""Keep personal data and secrets out of telemetry: forbidden keys, shortened messages."""
+"""Keep personal data and secrets out of telemetry."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def activate(new: Rules) -> None:
 
 
 def is_allowed(key: str) -> bool:
-    """Tell whether an attribute may have this key; quick for keys that were seen before."""
+    """Tell whether an attribute may have this key; quick for known keys."""
     known = _known_keys
     try:
         return known[key] is None
@@ -142,7 +142,7 @@ def is_allowed(key: str) -> bool:
 def drop_forbidden(
     attributes: Mapping[str, V], owner: str, spared: frozenset[str] = frozenset()
 ) -> dict[str, V]:
-    """Return the allowed attributes; the others are counted, and each key is logged once.
+    """Return the allowed attributes; count the others, and log each key once.
 
     Args:
         attributes: the attributes of `owner`.

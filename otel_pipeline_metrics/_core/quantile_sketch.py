@@ -65,7 +65,7 @@ class Sketch:
             self._collapse()
 
     def quantile(self, q: float) -> float | None:
-        """Return the value at `q`, 0 to 1, within `REL_ERROR`; None if the sketch is empty.
+        """Return the value at `q`, 0 to 1, within `REL_ERROR`; None if empty.
 
         The rank is floor(q (n - 1)), counted from zero, as in the paper.
         """
@@ -123,7 +123,7 @@ class Sketch:
 
 
 def bucket_values(data: Any) -> list[tuple[float, int]] | None:
-    """Return the value and count of each bucket in a sketch's plain data, lowest first.
+    """Return value and count of each bucket in a sketch's data, lowest first.
 
     None if the data is malformed; any relative error is accepted.
     """

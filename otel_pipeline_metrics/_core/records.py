@@ -113,7 +113,7 @@ class QueueBatch:
 
 
 class Sink(Protocol):
-    """Gets the results. An error in one sink is logged once and does not affect the others."""
+    """Gets results. An error is logged once and does not affect other sinks."""
 
     def accept(self, batch: Batch) -> None:
         """Take one batch; called by one thread at a time."""

@@ -1,4 +1,4 @@
-"""Where results wait: a series for each stage of each scope, and which scope is current.
+"""Keep pending results, in a series for each stage of each scope.
 
 The hot path only appends to a series; `drain` flushes it to the sinks.
 """

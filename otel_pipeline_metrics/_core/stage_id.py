@@ -23,7 +23,7 @@ class StageId:
         self.attributes = attributes
 
     def __reduce__(self) -> tuple[Callable[..., StageId], tuple[Any, ...]]:
-        """Pickle as a call of `stage_id`, so that equal ones are one object after unpickling."""
+        """Pickle as a call of `stage_id`, which keeps equal ones one object."""
         return stage_id, (self.name, self.kind, dict(self.attributes))
 
 

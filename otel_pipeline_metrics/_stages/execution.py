@@ -162,10 +162,12 @@ class Execution:
         details.event_times.append((seconds, clock.unix()))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Set an attribute of the span, and of metrics if `configure(metric_attributes=)` has it.
+        """Set an attribute of the span; of metrics if `metric_attributes` has it.
+
+        `metric_attributes` is an argument of `configure()`.
 
         An attribute that OpenTelemetry would not take, or whose key is forbidden, is left out;
-        one warning for each key says so.
+        a warning is logged once for each key.
 
         Raises:
             ValueError: the key is forbidden, and `configure(strict=True)` or the development

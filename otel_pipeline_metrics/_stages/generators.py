@@ -86,7 +86,7 @@ def finish(execution: Execution, error: BaseException | None = None) -> None:
 
 
 def yielded(execution: Execution, count: Callable[[Any], int] | None, value: Any) -> None:
-    """Count a value that a generator yielded, as one item or with `count`. Never raises."""
+    """Count a yielded value as one item, or with `count`. Never raises."""
     if execution.series is None:
         return
     if count is not None:

@@ -51,13 +51,13 @@ def begin_block(stage: StageId) -> Execution:
                 open_span(cell)
             cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
-    except Exception:  # the stage runs, whatever our own error
+    except Exception:  # an internal error must not stop the stage
         cell = unmeasured("beginning a stage")
     return ensure_execution(cell) or NOOP_EXECUTION
 
 
 def detached(cell: Cell) -> Any:
-    """Mark a call as not current, since the garbage collector makes it; return the token."""
+    """Mark a call that the garbage collector makes as not current; return the token."""
     cell[1] = DETACHED
     cell[3] = Execution(cell)
     return DETACHED
@@ -110,7 +110,7 @@ def end(
         if count is not None:
             count_items(execution, count, returned)
         close(execution, error)
-    except Exception:  # the stage's own outcome stands, whatever our own error
+    except Exception:  # an internal error must not change the outcome
         errors.log_internal_error("ending a stage")
 
 
@@ -136,7 +136,7 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
 
 
 def ensure_execution(cell: Cell | None) -> Execution | None:
-    """Return the execution of a current call, made if need be; None if there is no call."""
+    """Return the execution of a current call, made if need be; None without one."""
     if cell is None or len(cell) == 1 or cell[1] is None:
         return None
     execution: Execution | None = cell[3]

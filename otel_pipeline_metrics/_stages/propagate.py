@@ -1,4 +1,4 @@
-"""Carry the context into threads and processes with `propagate` and `wrap_executor`.
+"""Carry the context into threads and processes.
 
 A thread of a pool lacks the context in which its work was submitted: the run, the stage around it
 and the current span. A process has only what was pickled.

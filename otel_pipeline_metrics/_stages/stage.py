@@ -1,4 +1,4 @@
-"""Define `stage`, `fetch`, `process` and `write`: decorators and context managers in one."""
+"""Define `stage`, `fetch`, `process` and `write`: decorators that are context managers."""
 
 from __future__ import annotations
 

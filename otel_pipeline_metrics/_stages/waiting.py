@@ -46,7 +46,7 @@ class waiting(AsyncContextMixin):  # noqa: N801 - reads as a word in `with waiti
                 hooks.watch()
             if hooks.workers is not None:
                 self._wait = hooks.workers.wait_begins(self._state, self.began)
-        except Exception:  # the program waits, whatever our own error
+        except Exception:  # an internal error must not stop the program
             errors.log_internal_error("beginning to wait")
         return self
 

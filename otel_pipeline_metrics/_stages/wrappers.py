@@ -86,7 +86,7 @@ def _function(  # noqa: C901 - the hot path
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
-        except Exception:  # the stage runs, whatever our own error
+        except Exception:  # an internal error must not stop the stage
             cell = unmeasured("beginning a stage")
         # --- the user's
         try:
@@ -111,7 +111,7 @@ def _function(  # noqa: C901 - the hot path
                     add_late_span(series, elapsed)
             if len(durations) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception as error:  # the stage's outcome stands, whatever our own error
+        except Exception as error:  # an internal error must not change the outcome
             end_in_other_context(cell, error)
         return returned
 
@@ -147,7 +147,7 @@ def _coroutine(  # noqa: C901 - the hot path
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
-        except Exception:  # the stage runs, whatever our own error
+        except Exception:  # an internal error must not stop the stage
             cell = unmeasured("beginning a stage")
         # --- the user's
         try:
@@ -172,7 +172,7 @@ def _coroutine(  # noqa: C901 - the hot path
                     add_late_span(series, elapsed)
             if len(durations) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception as error:  # the stage's outcome stands, whatever our own error
+        except Exception as error:  # an internal error must not change the outcome
             end_in_other_context(cell, error)
         return returned
 

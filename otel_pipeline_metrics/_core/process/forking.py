@@ -1,4 +1,4 @@
-"""Reset state in a forked child, hold forks up for a moment, and run code when a child ends.
+"""Reset state in forked children, delay forks, and run code when a child ends.
 
 The hooks of `os.register_at_fork` can never be removed, so the whole package shares the ones that
 are registered here. That happens at import, before the providers of `configure()` register theirs.
@@ -30,10 +30,10 @@ class ProcessState(Protocol):
 
 
 class Gate:
-    """A lock around calls that a fork must not interrupt; a fork waits a moment for their end.
+    """A lock around calls that a fork must not interrupt.
 
-    A child that is forked during a gRPC call cannot use gRPC, and one that is forked during the
-    import of a module cannot import it.
+    A fork waits a moment for their end. A child that is forked during a gRPC call cannot use gRPC,
+    and one that is forked during the import of a module cannot import it.
 
     Args:
         patience_s: how long a fork waits for a call.
@@ -146,9 +146,10 @@ _registered = False
 
 
 def at_end_of_child(call: Callable[[], None]) -> None:
-    """Call this when this process ends, if multiprocessing started it; likewise in its children.
+    """Call this at the end of a process that multiprocessing started.
 
-    Call it again in a forked child: multiprocessing may not have been imported before.
+    It holds for this process and its children. Call it again in a forked child: multiprocessing
+    may not have been imported before.
     """
     global _at_end, _registered  # written here only
     _at_end = call

@@ -1,4 +1,4 @@
-"""Tell whether the garbage collector runs this code, which needs care before Python 3.12.
+"""Tell whether the garbage collector runs this code.
 
 Before 3.12 a collection may begin in the middle of `ContextVar.set` or `reset`, whenever they
 allocate. A gc callback, finalizer or weakref callback that sets a context variable then frees the

@@ -193,7 +193,7 @@ def deferring_signals(work: Callable[[], T]) -> T:
 
 
 def defer_if_busy(call: Callable[[], None], frame: FrameType | None) -> bool:
-    """Defer `call` if `frame` is part of the work of `deferring_signals`; tell whether it is."""
+    """Defer `call` if `frame` is inside `deferring_signals`; tell whether it is."""
     while frame is not None:
         if frame.f_code is _do.__code__:
             _deferred.append(call)

@@ -150,7 +150,7 @@ def on_put(queue: QueueSeries, now: float, asked: Worker | None = None) -> Any:
 
 
 def on_get(queue: QueueSeries, link: Any, now: float, asked: Worker | None = None) -> None:
-    """Record which stage gets: the current one, or the one that the worker enters next.
+    """Record which stage gets: the current one, or the one entered next.
 
     Args:
         queue: the queue that it got from.
@@ -285,14 +285,14 @@ def carry_into(context: Context) -> None:
 
 
 def carry_back(context: Context) -> None:
-    """Keep the worker that the thread became in that context, unless it belongs to a task."""
+    """Keep the worker that the thread had in that context, unless it is a task's."""
     then = context.get(_worker_of_context)
     if then is not None and then.owner == owner_here():
         _worker_of_context.set(then)
 
 
 def _enlist(worker: Worker) -> None:
-    """Make a worker visible to snapshots, if there is room or an inactive one to replace."""
+    """Make a worker visible to snapshots, if there is room or one to replace."""
     workers = worker.scope.workers
     if len(workers) >= MAX_WORKERS:
         for other in list(workers.values()):
@@ -303,7 +303,7 @@ def _enlist(worker: Worker) -> None:
 
 
 def _is_of(worker: Worker, owner: object) -> bool:
-    """Tell whether a task or thread counts as the worker that its context was copied with.
+    """Tell whether a task or thread counts as the worker of its copied context.
 
     `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it: that
     thread does the task's work. Of two threads at a time, the second is a worker of its own.
@@ -318,7 +318,7 @@ def _is_of(worker: Worker, owner: object) -> bool:
 
 
 def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
-    """Tell whether a thread waits for the task whose stage its context was copied with."""
+    """Tell whether a thread works for the task whose context it has a copy of."""
     return (
         isinstance(owner, tuple)
         and not isinstance(execution.opener, tuple)

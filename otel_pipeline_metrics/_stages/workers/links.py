@@ -56,7 +56,7 @@ def link_in_progress(late: LateLinks, execution: Execution, link: Any) -> None:
 
 
 def link_late(late: LateLinks, execution: Execution) -> None:
-    """Link a stage that ends or pauses to its last producers; record how many are left out."""
+    """Link a stage that ends or pauses to its last producers; count those left out."""
     last = late.pop(execution, None)
     if last is None or execution.span is None:
         return

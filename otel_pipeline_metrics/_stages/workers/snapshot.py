@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def snapshot(scope: RunScope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
-    """Return each stage's time in states until `now`, by worker, if its waits are known.
+    """Return the time in states until `now` by stage and worker, if waits are known.
 
     Time that is not shared out yet is added: of the stage or the wait that a worker is in, and of
     waits for a stage that it has not entered, which count for the one it left last. If the scope
