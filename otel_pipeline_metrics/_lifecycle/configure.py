@@ -184,7 +184,7 @@ def _with_privacy_rules(
             owner, key = before[0]
             raise ValueError(
                 f"strict: {owner}, defined before this, has the attribute {key!r}, whose key is "
-                "forbidden: it may tell of a person or a secret"
+                "forbidden: it may identify a person or reveal a secret"
             )
     privacy.activate(rules)
     for stage, key in defined:
