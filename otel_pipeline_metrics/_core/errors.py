@@ -37,9 +37,10 @@ def log_internal_error(where: str) -> None:
     """
     if raise_faults or from_signal_handler(sys.exc_info()[1]):
         raise  # noqa: PLE0704 - called from except blocks only
-    if where in _logged:
+    key = f"internal error in {where}"
+    if key in _logged:
         return
-    _logged.add(where)
+    _logged.add(key)
     logger.warning(
         "internal error in %s, logged once; your pipeline is not affected, "
         "but some telemetry may be missing",
