@@ -1,1 +1,1 @@
-"""What the library costs, and whether its verdict is right."""
+"""Measure what the library costs, and whether its verdict is right."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: what a call costs."""
+"""Measure what a call costs: `python -m benchmarks`."""
 
 from benchmarks.costs import main
 

@@ -1,4 +1,4 @@
-"""What is compared: one empty function, instrumented in every way there is here."""
+"""Define the compared cases: one empty function, instrumented in every way."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Case:
 
 
 class NoExporter(SpanExporter):
-    """Takes spans and forgets them, so that what is measured is the making."""
+    """An exporter that drops spans, so that only their making is measured."""
 
     def export(self, spans: Any) -> SpanExportResult:
         return SpanExportResult.SUCCESS
 
     def shutdown(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def tracers(sampler: Sampler | None = None) -> TracerProvider:
@@ -61,15 +61,15 @@ def tracers(sampler: Sampler | None = None) -> TracerProvider:
 
 
 def f() -> None:
-    """Does nothing."""
+    """Do nothing."""
 
 
 async def g() -> None:
-    """Does nothing, awaited."""
+    """Do nothing, awaited."""
 
 
 def cases() -> Iterator[Case]:
-    """Everything but the peers, which are in `_peers`."""
+    """Return all cases but the peers, which are in `_peers`."""
     yield from measures()
     yield from _by_hand()
     yield from _ours()
@@ -77,14 +77,14 @@ def cases() -> Iterator[Case]:
 
 
 def measures() -> Iterator[Case]:
-    """What the others are compared with."""
+    """Return the cases that others are compared with."""
     yield Case("bare function", f, False, calls=20_000)
     yield Case("bare function", g, True, calls=20_000)
     yield from _floor()
 
 
 def _floor() -> Iterator[Case]:
-    """Two clock reads and a dict update: what plain Python cannot do without."""
+    """Read the clock twice and update a dict: the least that plain Python needs."""
     totals: dict[str, tuple[int, float]] = {}
     now = time.perf_counter
 
@@ -233,7 +233,7 @@ def _generators(before: Callable[[], None]) -> Iterator[Case]:
 
 
 def _queues(before: Callable[[], None]) -> Iterator[Case]:
-    """A put and a get that do not wait; the queues' accounting is off again afterwards."""
+    """Put and get without waiting; switch the accounting of queues off afterwards."""
     from otel_pipeline_metrics._stages.workers import accounting
 
     async def through_async(waiting: asyncio.Queue[int]) -> None:

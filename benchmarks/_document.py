@@ -1,4 +1,4 @@
-"""Where figures go: the part of a document that the program which measured them writes."""
+"""Write measured figures into their part of a document."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _END: Final = "<!-- end of figures -->"
 
 
 def put(path: Path, program: str, text: str) -> None:
-    """Replace what `program` wrote into a document the last time.
+    """Replace the figures that `program` wrote into a document the last time.
 
     Raises:
-        ValueError: the document has no place for it.
+        ValueError: the document has no place for them.
     """
     begin = _BEGIN.format(program=program)
     before, found, rest = path.read_text(encoding="utf-8").partition(begin)

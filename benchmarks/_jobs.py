@@ -1,4 +1,4 @@
-"""Real jobs, each in two ways: as they are, and instrumented."""
+"""Define real jobs, each bare and instrumented."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WARM_UP = 5
 
 @dataclass(frozen=True)
 class Job:
-    """A job, and what its instrumentation may cost."""
+    """A job, and the limit of what its instrumentation costs."""
 
     name: str
     bare: Callable[[], Any]
@@ -43,7 +43,7 @@ class Job:
 
 
 def jobs(folder: Path) -> Iterator[Job]:
-    """Yield the jobs; what they write goes to `folder`."""
+    """Yield the jobs; they write to `folder`."""
     warnings.simplefilter("ignore")  # the library's tests parse deliberate mistakes
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)

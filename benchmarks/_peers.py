@@ -1,6 +1,6 @@
-"""Other libraries that measure a function, where they are installed: `pip install --group bench`.
+"""Define cases of other libraries that measure a function, if they are installed.
 
-Each does what it does by default, with nothing to wait for at the far end.
+`pip install --group bench` installs them. Each has its default settings, and no server.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _open: list[socket.socket] = []
 
 
 def peers() -> Iterator[Case]:
-    """Those that can run beside the others in one process."""
+    """Return those that can run beside the others in one process."""
     for package, make in _PEERS.items():
         if importlib.util.find_spec(package):
             yield from make()
 
 
 def alone() -> Iterator[Case]:
-    """Those that take the global providers for themselves, and so need a process of their own."""
+    """Return those that replace global providers, and so need their own process."""
     if not importlib.util.find_spec("traceloop"):
         return
     from traceloop.sdk import Traceloop
@@ -94,7 +94,7 @@ def _ddtrace() -> Iterator[Case]:
 
     class Nowhere(TraceFilter):
         def process_trace(self, _: Any) -> None:
-            """Nothing is sent."""
+            """Send nothing."""
 
     tracer.configure(trace_processors=[Nowhere()])
     yield Case("ddtrace: a span", tracer.wrap("f")(f), False, calls=300)

@@ -1,7 +1,7 @@
-"""Random pipelines whose limiting stage is known from their parameters.
+"""Make random pipelines whose parameters tell the limiting stage.
 
 A stage's demand is the busy time that the whole run asks of each of its workers:
-invocations times the mean service time, over the workers. The run cannot end before its
+calls times the mean service time, over the workers. The run cannot end before its
 largest demand is met, so the stage with that one limits it (the bottleneck law).
 """
 
@@ -34,7 +34,7 @@ CLEAR: Final = 1.10
 
 @dataclass(frozen=True)
 class Stage:
-    """`takes` items make an invocation, which puts `gives` into its queues."""
+    """A stage whose call takes `takes` items and puts `gives` into its queues."""
 
     name: str
     workers: int
@@ -57,7 +57,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages in the order of flow. `items` is what each stage without a queue makes."""
+    """Stages in the order of flow; each stage without a queue makes `items`."""
 
     stages: tuple[Stage, ...]
     capacities: dict[str, int]
@@ -71,7 +71,7 @@ class Pipeline:
     """Service times in the order of their use; of the source under `SOURCE`."""
 
     def invocations(self) -> dict[str, int]:
-        """How often each stage runs."""
+        """Return how often each stage runs."""
         waiting = dict.fromkeys(self.capacities, 0.0)
         if self.arrivals is not None:
             waiting[self.arrivals] = self.items
@@ -86,7 +86,7 @@ class Pipeline:
         return found
 
     def demands(self) -> dict[str, float]:
-        """Seconds that the run asks of each worker of a stage, and of the source."""
+        """Return the seconds that the run needs of each worker, and of the source."""
         runs = self.invocations()
         found = {
             stage.name: runs[stage.name] * (stage.mean_s + stage.gap_s) / stage.workers
@@ -99,7 +99,7 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Truth:
-    """What limits a pipeline, by its parameters."""
+    """The limit of a pipeline, by its parameters."""
 
     first: str
     """The stage's name, or `SOURCE`."""
@@ -110,14 +110,14 @@ class Truth:
 
     @property
     def case(self) -> str:
-        """Which row of the table it belongs to."""
+        """Return the row of the table that it belongs to."""
         if self.ratio < CLEAR:
             return "tie" if self.ratio < TIE else "between"
         return "source" if self.first == SOURCE else "stage"
 
 
 def truth(pipeline: Pipeline, demands: dict[str, float] | None = None) -> Truth:
-    """Tell what limits the pipeline, by its parameters or by the demands given."""
+    """Return the limit of the pipeline, by its parameters or by given demands."""
     demands = pipeline.demands() if demands is None else demands
     slow = {stage.name for stage in pipeline.stages if stage.gap_s > stage.mean_s}
     ordered = sorted(demands, key=demands.__getitem__, reverse=True)
@@ -133,7 +133,7 @@ def truth(pipeline: Pipeline, demands: dict[str, float] | None = None) -> Truth:
 def random_pipeline(
     rng: random.Random, draws: Draws = "stratified", invocations: int = INVOCATIONS
 ) -> Pipeline:
-    """Make a pipeline of 2 to 6 stages with about so many invocations in all."""
+    """Make a pipeline of 2 to 6 stages with about this many calls in all."""
     count = rng.randint(2, 6)
     stages, topology = _wired(rng, count)
     queues = {stage.source for stage in stages if stage.source} | {
@@ -209,7 +209,7 @@ def _tied(rng: random.Random, pipeline: Pipeline) -> Pipeline:
 
 
 def _with_source(rng: random.Random, pipeline: Pipeline, *, slow: bool) -> Pipeline:
-    """Let items come from outside: too slowly, or in plenty."""
+    """Let items come from outside, too slowly or fast enough."""
     top = max(pipeline.demands().values())
     first = pipeline.stages[0]
     factor = rng.uniform(1.1, 4.0) if slow else rng.choice((0.0, rng.uniform(0.1, 0.9)))

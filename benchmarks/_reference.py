@@ -1,7 +1,7 @@
-"""What a pipeline's workers do, second by second, worked out without asyncio or the library.
+"""Simulate what a pipeline's workers do, without asyncio or the library.
 
-A discrete-event simulation of the same parameters: the independent truth that the library's
-shares are held against.
+A discrete-event simulation of the same parameters is the independent truth that the library's
+shares are compared with.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Times:
 
 @dataclass
 class Outcome:
-    """How a simulated run went."""
+    """The result of a simulated run."""
 
     wall_s: float
     times: dict[str, Times]
@@ -64,10 +64,10 @@ class _Process:
 
 
 class Simulation:
-    """Runs processes that sleep, get and put, and adds up how long each was in which.
+    """A simulation of processes that sleep, get and put, and their time in each state.
 
-    Who waits for a queue is woken in turn and then tries again, as asyncio's queues have it:
-    another one may have been faster.
+    A process that waits for a queue is woken in turn and then tries again, as with asyncio's
+    queues: another process may have been faster.
     """
 
     def __init__(self, capacities: dict[str, int]) -> None:
@@ -81,7 +81,7 @@ class Simulation:
         self._ready.append(_Process(times, body))
 
     def run(self) -> float:
-        """Run to the end, and return when that was."""
+        """Run to the end, and return its time."""
         while True:
             while self._ready:
                 self._go_on(self._ready.popleft())
@@ -138,7 +138,7 @@ class Simulation:
 
 
 def simulate(pipeline: Pipeline) -> Outcome:
-    """Work out what a pipeline's workers do."""
+    """Simulate what a pipeline's workers do."""
     simulation = Simulation(pipeline.capacities)
     times = {stage.name: Times() for stage in pipeline.stages}
     makers = makers_of(pipeline)
@@ -221,7 +221,7 @@ def _source(pipeline: Pipeline, makers: dict[str, int]) -> Generator[Step, Any, 
 def _done(
     pipeline: Pipeline, sinks: tuple[str, ...], makers: dict[str, int]
 ) -> Generator[Step, Any, None]:
-    """Tell the workers behind that nothing more comes, if this was the last to put."""
+    """Tell the next workers that no item follows, if this was the last producer."""
     for sink in sinks:
         makers[sink] -= 1
         if makers[sink] == 0:

@@ -1,4 +1,4 @@
-"""Runs a random pipeline with the library: real stages, real queues, a real report."""
+"""Run a random pipeline with the library: real stages, queues and report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Queues = dict[str, Any]
 
 
 class Stopwatch:
-    """Seconds of all workers of a stage, taken by hand around every get and put."""
+    """Seconds of all workers of a stage, measured around every get and put."""
 
     def __init__(self) -> None:
         self.wall = 0.0
@@ -37,7 +37,7 @@ Watches = dict[str, Stopwatch]
 
 
 def measured(pipeline: Pipeline, *, real_time: bool = False) -> tuple[dict[str, Any], Watches]:
-    """Run a pipeline; return its report's data, and each stage's times taken by hand."""
+    """Run a pipeline; return its report's data, and each stage's measured times."""
     before = settings.settings()
     settings.replace(settings.Config(console=False))
     try:
@@ -135,7 +135,7 @@ class _Workers:
             pass
 
     async def looping(self) -> None:
-        """One invocation for everything."""
+        """Make one call for everything."""
         going = True
         while going:
             taken, going = await self.take()
@@ -194,7 +194,7 @@ async def _done(
     put: Callable[[str, object], Awaitable[None]],
     makers: dict[str, int],
 ) -> None:
-    """Tell the workers behind that nothing more comes, if this was the last to put."""
+    """Tell the next workers that no item follows, if this was the last producer."""
     for sink in sinks:
         makers[sink] -= 1
         if makers[sink] == 0:

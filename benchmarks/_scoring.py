@@ -1,4 +1,4 @@
-"""Holds the verdict on one random pipeline against the truth."""
+"""Compare the verdict on one random pipeline with the truth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FASTER = 0.8
 
 @dataclass
 class Score:
-    """How the verdict on one pipeline did."""
+    """The score of the verdict on one pipeline."""
 
     number: int
     pipeline: Pipeline

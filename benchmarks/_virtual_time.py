@@ -1,4 +1,4 @@
-"""An asyncio event loop whose clock jumps to the next timer instead of waiting for it.
+"""Run an asyncio event loop whose clock jumps to the next timer.
 
 Nothing but timers wakes anyone here: no sockets, no threads. What the loop runs therefore
 takes exactly the time it asks for, and an hour of it passes in a moment.
@@ -22,7 +22,7 @@ EPOCH = 1_700_000_000.0
 
 
 class _Jump:
-    """Stands where a selector stands: does not wait, lets the clock jump."""
+    """A selector that lets the clock jump instead of waiting."""
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         self._loop = loop
@@ -37,7 +37,7 @@ class _Jump:
 
 
 class VirtualTimeLoop(asyncio.BaseEventLoop):
-    """For coroutines that only sleep and hand things to each other."""
+    """An event loop for coroutines that only sleep and pass items to each other."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
         return self.now
 
     def _process_events(self, event_list: list[Any]) -> None:
-        """Nothing ever comes of `_Jump`."""
+        """Do nothing, since `_Jump` has no events."""
 
     def _write_to_self(self) -> None:
         raise RuntimeError("another thread calls into this loop, which waits for nobody")

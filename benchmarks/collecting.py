@@ -1,10 +1,10 @@
-"""How long a collection takes: with 1, 100 and 1,000 stages, and what the resources cost in it.
+"""Measure how long a collection takes, with 1 to 1,000 stages and with resources.
 
     python -m benchmarks.collecting [--write FILE]
 
-Every stage has been called ten times since the collection before. Beside it stands what
-OpenTelemetry itself needs to collect as many points (a histogram's, a counter's and an observed
-one's for each stage) when there is nothing to bring in.
+Every stage has been called ten times since the previous collection. The table also has the time
+that OpenTelemetry itself needs to collect as many points (a histogram's, a counter's and an
+observable's for each stage) without pending values.
 """
 
 from __future__ import annotations

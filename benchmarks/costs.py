@@ -1,10 +1,10 @@
-"""What a call costs, beside its peers in the same process and the same run.
+"""Measure what a call costs, beside peers in the same process and run.
 
     python -m benchmarks                    # prints the table, ratios and checks
     python -m benchmarks --write docs/performance.md
 
-Cases alternate, so that a slow moment of the machine hits them all; the best of many goes
-counts, and the whole is done in several processes, whose median and spread are given.
+Cases alternate, so that a slow moment of the machine hits them all. The best of many rounds
+counts, and several processes give a median and a spread.
 """
 
 from __future__ import annotations

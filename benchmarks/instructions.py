@@ -1,9 +1,9 @@
-"""How many instructions a call takes: what the machine's noise does not change.
+"""Count the instructions of a call, which the machine's noise does not change.
 
     python -m benchmarks.instructions [--case "ours, metrics only"]... [--write FILE]
 
 Every case is called N times and 2N times under valgrind's callgrind; the difference, over N, is
-what a call takes, with everything it causes: its share of a batch handed on, of the garbage
+what a call takes, with everything it causes: its share of a flushed batch, of the garbage
 collector, of a span processor's thread. What is the same for both, as the reading of the
 counter is, falls out. Start-up runs uncounted.
 """

@@ -1,9 +1,9 @@
-"""How long single calls take while metrics are collected: p99.99 and the worst.
+"""Measure single calls while metrics are collected: p99.99 and the worst.
 
     python -m benchmarks.latency [--seconds 5] [--only "collected every 50 ms"] [--write FILE]
 
-The mean hides what a call pays that hands on what others left. Here every call is timed by
-itself, in batches that alternate between the bare function and ours in the same process, on
+The mean hides the cost of a call that flushes pending results of others. Here every call is timed
+by itself, in batches that alternate between the bare function and ours in the same process, on
 the wall clock and on the thread's own CPU clock: while another thread runs, a call may wait for
 the interpreter's lock, 5 ms at a time, and the bare function waits just so. What the call does
 itself is on the CPU clock. After each case the totals are checked: no call was lost.
@@ -43,7 +43,7 @@ SHARES = (0.5, 0.99, 0.999, 0.9999, 1.0)
 
 @dataclass(frozen=True)
 class Condition:
-    """What goes on while the calls are made."""
+    """What happens during the calls."""
 
     interval: float | None = None
     """Between two collections; None for none."""

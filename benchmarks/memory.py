@@ -1,8 +1,8 @@
-"""Whether memory stays flat: RSS after 100,000 calls and after 10 million.
+"""Check that memory stays flat: RSS after 100,000 calls and after 10 million.
 
     python -m benchmarks.memory [--calls 10000000] [--write FILE]
 
-Each case runs in a process of its own: nobody ever collecting, a reader that collects once in
+Each case runs in a process of its own: no reader at all, a reader that collects once in
 a million calls, and a run that keeps its report's statistics.
 """
 
@@ -68,7 +68,7 @@ def one(case: str, calls: int) -> None:
 
     @opm.stage
     def work() -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     def go(times: int) -> None:
         for n in range(times):

@@ -1,8 +1,8 @@
-"""What instrumenting a real job costs: CPU time with and without, in pairs that alternate.
+"""Measure the CPU time of real jobs with and without instrumentation.
 
     python -m benchmarks.overhead [--pairs 15] [--write FILE]
 
-CPU time of all threads, with what the kernel does for them, not the clock on the wall. Spans are
+The two alternate. CPU time is that of all threads, in the kernel too, not wall time. Spans are
 made as many as the span budget allows, resources are read, and each go ends with a collection.
 The demo is a run of its own, with a report, each time. The items are those of one long run, whose
 first spans (a thousand, and as many of slow ones) are made before.
@@ -70,7 +70,7 @@ def _alternating(
     ours()
     taken: tuple[list[float], list[float]] = [], []
     for number in range(pairs):
-        # whoever goes first goes second the next time
+        # the order changes each time
         for which in (0, 1) if number % 2 else (1, 0):
             before = _cpu()
             (bare, ours)[which]()

@@ -1,4 +1,4 @@
-"""An hour's worth of a pipeline in minutes: does memory stay flat, and is every call counted?
+"""Check that memory stays flat and every call is counted, in a long pipeline.
 
     python -m benchmarks.soak [--calls 10000000]
 
@@ -72,7 +72,7 @@ def _collecting() -> Iterator[int]:
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -97,7 +97,7 @@ def one(case: str, calls: int) -> None:  # noqa: C901 - a pipeline
 
     @opm.stage("work")
     def work() -> None:
-        """Does nothing."""
+        """Do nothing."""
 
     @opm.stage("fails")
     def fails() -> None:

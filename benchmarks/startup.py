@@ -1,4 +1,4 @@
-"""What `import otel_pipeline_metrics` costs beyond OpenTelemetry's API: time and memory.
+"""Measure time and memory of the import, beyond those of OpenTelemetry's API.
 
     python -m benchmarks.startup [--runs 25] [--write FILE] [--loaded]
 

@@ -1,9 +1,9 @@
-"""Manual recording: for code that already times itself and keeps its own counts.
+"""Record manually, for code that already times itself and keeps its own counts.
 
     python -m examples.manual_recording --out /tmp/manual-recording
 
-The collector is one for the process; what it is told goes into its JSON, into the report of the
-run in progress and into the metrics. No server needed.
+The process has one collector. Its records go to its JSON file, to the report of the run in
+progress and to the metrics. No server is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TEXT = "the quick brown fox jumps over the lazy dog and the dog sleeps"
 
 
 def count_words(words: list[str]) -> tuple[dict[str, int], float]:
-    """Code that times itself, as it did before it met this library."""
+    """Count words, and return the time taken."""
     began = time.perf_counter()
     counts: dict[str, int] = {}
     for word in words:
@@ -36,7 +36,7 @@ def main() -> None:
     opm.configure(service_name="manual-recording", console=True)
     collector = opm.get_metrics_collector()
     words = TEXT.split()
-    # resources=False: this program says itself what it uses
+    # resources=False: this program records its resources itself
     with opm.run("manual-recording", report=out / "report.json", resources=False):
         for _ in range(3):
             counts, seconds = count_words(words)

@@ -1,9 +1,9 @@
-"""Plain asyncio: stages in parallel, an async generator that is left early, a cancelled task.
+"""Run plain asyncio: parallel stages, an async generator, a cancelled task.
 
     python -m examples.plain_asyncio --out /tmp/plain-asyncio
 
-Waiting is part of a stage's time, so stages that run side by side add up to more than the run
-took. A generator's time is only that inside it, not its consumer's. No server needed.
+Waiting is part of a stage's time, so parallel stages add up to more than the run's duration. A
+generator's time is the time inside it, without its consumer's. No server is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def page(number: int) -> str:
 
 @opm.process
 async def numbers() -> AsyncGenerator[int, None]:
-    """Count for ever; whoever has enough closes it, and it ends as abandoned, not as an error."""
+    """Count without end; a consumer that closes it makes it abandoned, not an error."""
     number = 0
     while True:
         await asyncio.sleep(0.001)
@@ -52,7 +52,7 @@ async def pipeline(report: Path) -> opm.RunReport:
 
         async with contextlib.aclosing(numbers()) as source:
             async for number in source:
-                await asyncio.sleep(0.02)  # the consumer's own time: not the generator's
+                await asyncio.sleep(0.02)  # the consumer's own time, not the generator's
                 if number == WANTED:
                     break
 

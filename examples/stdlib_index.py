@@ -6,7 +6,7 @@ Three stages, three decorators, one run:
 
 fetch reads the source files, process parses them with `ast`, write stores rows in batches.
 The console shows the summary; `export_metrics.json` and `index.db` are in the folder. Set
-OTEL_EXPORTER_OTLP_ENDPOINT, and the same program ships to a Collector instead. `--root` takes
+OTEL_EXPORTER_OTLP_ENDPOINT, and the same program exports to a Collector instead. `--root` takes
 another folder of modules or one package, `--limit` the first files only.
 """
 
@@ -45,7 +45,7 @@ class Module:
 
 @opm.fetch(items=len)
 async def read_sources(root: Path, limit: int | None) -> AsyncIterator[list[tuple[str, bytes]]]:
-    """Read the source files, a batch at a time, in a thread, so that the loop stays free."""
+    """Read the source files in batches, in a thread that leaves the loop free."""
     paths = await asyncio.to_thread(source_files, root, limit)
     for start in range(0, len(paths), BATCH):
         batch = paths[start : start + BATCH]
@@ -64,7 +64,7 @@ def read_files(paths: list[Path]) -> list[bytes]:
 
 @opm.process(items=len)
 def parse(sources: list[tuple[str, bytes]]) -> list[Module]:
-    """Parse a batch; a file that is no Python (the library's tests have some) is left out."""
+    """Parse a batch, without files that are not Python: the library's tests have some."""
     modules = []
     for name, text in sources:
         with contextlib.suppress(SyntaxError, ValueError):
@@ -155,10 +155,10 @@ def main() -> None:
     parser.add_argument("--root", type=Path, default=STDLIB)
     parser.add_argument("--limit", type=int)
     arguments = parser.parse_args()
-    # What the library's sources and its tests' deliberate mistakes are warned of is not ours.
+    # Parsing the library's tests, with their deliberate mistakes, causes warnings.
     warnings.simplefilter("ignore", SyntaxWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
-    # Console summaries on stderr even where that is a file; OTEL_* decides about the rest.
+    # Summaries go to stderr even if that is a file; OTEL_* variables decide the rest.
     opm.configure(service_name="stdlib-index", console=True)
     asyncio.run(index(arguments.out, arguments.root, arguments.limit))
     opm.shutdown()

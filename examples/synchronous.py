@@ -1,8 +1,8 @@
-"""A synchronous pipeline: plain functions, a `with` block, a retry and an error.
+"""Run a synchronous pipeline: functions, a `with` block, a retry and an error.
 
     python -m examples.synchronous --out /tmp/synchronous
 
-Each stage prints a line as it ends; the summary and the metrics come last. No server needed.
+Each stage prints a line at its end; summary and metrics come last. No server is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ATTEMPTS = 3
 
 @opm.fetch
 def download(page: int) -> str:
-    """Ask again when the connection breaks: each further attempt is a retry of this stage."""
+    """Connect again when the connection breaks; each further attempt is a retry."""
     stage = opm.current_stage()
     for attempt in range(ATTEMPTS):
         try:
@@ -42,7 +42,7 @@ def connect(page: int, attempt: int) -> str:
 
 @opm.process(items=len)
 def parse(text: str) -> list[int]:
-    """What it raises is counted by type and reaches the caller as it is."""
+    """Parse numbers; an exception is counted by type and reaches the caller unchanged."""
     return [int(word) for word in text.split(",")]
 
 

@@ -1,11 +1,11 @@
-"""The standard library's index again, through a real Collector, Jaeger and Prometheus.
+"""Run the index of the standard library through a Collector, Jaeger and Prometheus.
 
     make demo-collector
 
 Starts the three servers that `make backends` built, on free ports of this machine. Runs
-`examples.stdlib_index` as it is, with nothing but standard OTEL_* variables set. Then asks Jaeger
-and Prometheus what they have, prints it, and compares it with the report that the run wrote;
-exits with 1 if anything is missing. Arguments such as `--limit` are handed on to the index.
+`examples.stdlib_index` unchanged, with standard OTEL_* variables only. Then reads what Jaeger and
+Prometheus have, prints it, and compares it with the run's report; exits with 1 if anything is
+missing. Arguments such as `--limit` are passed to the index.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ GAUGES = (
 
 @dataclass
 class Findings:
-    """What was looked for and not found, or found different."""
+    """The values that are missing or different."""
 
     missing: list[str] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def run_the_index(backends: Backends, out: Path, protocol: str, more: list[str]) -> opm.RunReport:
-    """Run the index as a program of its own; the variables are all it is told."""
+    """Run the index as a program of its own, configured by variables only."""
     http = protocol != "grpc"
     telemetry = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": (
@@ -94,7 +94,7 @@ def run_the_index(backends: Backends, out: Path, protocol: str, more: list[str])
 def show_jaeger(jaeger: Jaeger, report: opm.RunReport, findings: Findings) -> None:
     expected = {stage["name"]: stage["count"] for stage in report.stages}
     expected[f"run {SERVICE}"] = 1
-    # A stage called very often has spans for some of its invocations; the report tells how many.
+    # A stage that is called very often has spans for some calls; the report has their number.
     total = report.telemetry["stage_spans"]["made"] + 1
     try:
         traces = jaeger.traces(
@@ -124,7 +124,7 @@ def show_jaeger(jaeger: Jaeger, report: opm.RunReport, findings: Findings) -> No
 
 
 def tree(spans: list[JsonObject]) -> Iterator[str]:
-    """The spans under their parents, the first few of each parent."""
+    """Return the spans under their parents, the first few of each parent."""
     children: dict[str | None, list[JsonObject]] = {}
     for span in sorted(spans, key=lambda span: int(span["startTime"])):
         parent = span["references"][0]["spanID"] if span["references"] else None
@@ -162,7 +162,7 @@ def show_prometheus(prometheus: Prometheus, report: opm.RunReport, findings: Fin
 
 
 def values(prometheus: Prometheus, promql: str, label: str) -> dict[str, float]:
-    """The value of each series by one of its labels, printed as well."""
+    """Print and return the value of each series by one of its labels."""
     print(f"  {promql}")
     try:
         series = prometheus.query(promql)

@@ -1,4 +1,4 @@
-"""OpenTelemetry instrumentation for data pipelines: which stage holds the pipeline back.
+"""Find the stage that holds a data pipeline back, with OpenTelemetry.
 
     import otel_pipeline_metrics as opm
 
@@ -19,8 +19,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import hooks
-from otel_pipeline_metrics._core.environment_variables import JUDGING as _JUDGING
+from otel_pipeline_metrics._core import hooks, privacy, settings
 from otel_pipeline_metrics._core.records import StageResult
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._stages.execution import Execution
@@ -31,7 +30,7 @@ from otel_pipeline_metrics._telemetry import sink
 if TYPE_CHECKING:
     from otel_pipeline_metrics._lifecycle.configure import configure, shutdown, stats
 
-    # the alias re-exports it; `import *` must not ask for an extra that may not be there
+    # The alias re-exports it. It is not in `__all__`, since `import *` must work without the extra.
     from otel_pipeline_metrics._lifecycle.instrumentor import (
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
@@ -82,20 +81,17 @@ __all__ = [
 ]
 
 
-# Unconfigured, stages report to whatever global providers the program sets.
+# Before `configure()`, stages report to the global providers that the program sets.
 sink.installed()
 
 
-# What is decorated before `configure()`, or without it, is judged by the environment.
-if any(name in os.environ for name in _JUDGING):
-    from otel_pipeline_metrics._core import privacy
-    from otel_pipeline_metrics._lifecycle import arguments
-
-    privacy.activate(arguments.rules_of_the_environment())
+# Stages that are decorated before `configure()`, or without it, follow the environment's rules.
+if any(option.at_import and option.variable in os.environ for option in settings.OPTIONS):
+    privacy.activate(settings.environment_rules())
 
 
 def _watch_workers() -> None:
-    """Load the accounting of workers, and begin it: something waits for the first time."""
+    """Load and start the accounting of workers, at the first wait."""
     from otel_pipeline_metrics._stages.workers import accounting
 
     accounting.watch()
@@ -103,7 +99,7 @@ def _watch_workers() -> None:
 
 hooks.watch = _watch_workers
 
-# Loaded when first asked for: a module that only decorates functions pays for nothing else.
+# Loaded at first use: a module that only decorates functions loads none of them.
 _LAZY = {
     name: f"otel_pipeline_metrics.{module}"
     for module, names in {

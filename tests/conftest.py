@@ -1,4 +1,4 @@
-"""Fixtures for every test: loud faults, a clock that tests move, a sink that keeps."""
+"""Fixtures for every test: strict errors, a clock that tests move, a sink that keeps results."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import Batch, QueueBatch, StageResult
 
 
-# What a test takes depends on what else the machine does; whether it is right does not.
+# How long a test takes depends on the machine's load; its result does not.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
-# A shell that starts us in the background has SIGINT ignored, by us and all that tests start.
+# A shell that starts pytest in the background has it, and what tests start, ignore SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,10 +41,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def loud_faults() -> Iterator[None]:
-    """A fault of ours fails the test that meets it."""
+    """Let an internal error fail the test."""
     errors.reset()
     errors.raise_faults = True
-    # Property tests call one stage thousands of times; what limits spans has tests of its own.
+    # Property tests call one stage thousands of times; other tests cover the limit of spans.
     series.limit_spans(None)
     # As in a program without queues, until the test has one.
     hooks.workers = None
@@ -96,27 +96,27 @@ class Results:
         self.queue_batches.append(batch)
 
     def durations(self, stage: str) -> list[float]:
-        """Busy seconds of every invocation of `stage`, plain or not."""
+        """Return the busy seconds of every call of `stage`."""
         drain.drain()
         found = [b for b in self.batches if b.key.stage == stage]
         return [d for b in found for d in [*b.durations, *(r.busy_s for r in b.results)]]
 
     def sizes(self, stage: str) -> list[int]:
-        """Items that came out of each invocation of `stage` that tells them."""
+        """Return the items that came out of each call of `stage` that counts them."""
         drain.drain()
         found = [b for b in self.batches if b.key.stage == stage]
         told = [r.items_out for b in found for r in b.results if r.items_out is not None]
         return [*told, *(size for b in found for size in b.sizes)]
 
     def of(self, stage: str) -> list[StageResult]:
-        """The results of `stage` that say more than a duration."""
+        """Return the results of `stage` that report more than a duration."""
         drain.drain()
         return [r for b in self.batches if b.key.stage == stage for r in b.results]
 
 
 @pytest.fixture
 def results() -> Iterator[Results]:
-    """What finished in this test; no telemetry is installed meanwhile."""
+    """Collect what finishes in this test; no telemetry is installed meanwhile."""
     before = _sink.installed()
     drain.drain()
     sink = Results()

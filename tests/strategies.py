@@ -1,4 +1,4 @@
-"""Everything that hypothesis makes for these tests."""
+"""Define what hypothesis makes for these tests."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class OwnError(Exception):
 
 
 class Turn:
-    """Awaited, it gives its driver one turn, as a future that is not done yet does."""
+    """Gives its driver one turn when awaited, like a future that is not done yet."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
 
 
 class Step(NamedTuple):
-    """One `yield` of a scripted generator, and what it does when something is thrown there."""
+    """One `yield` of a scripted generator, and its reaction to a thrown exception."""
 
     value: int
     catches: tuple[type[BaseException], ...]
@@ -72,8 +72,8 @@ operations = st.builds(
 class Call(NamedTuple):
     """One call of a stage, or one look at what has finished."""
 
+    # "ok", "error", "cancelled", or "drain" for the look.
     outcome: str
-    """ "ok", "error", "cancelled", or "drain" for the look."""
     seconds: float = 0.0
     items: int | None = None
 
@@ -84,7 +84,7 @@ calls = st.lists(
         st.builds(
             Call,
             outcome=st.sampled_from(["ok", "error", "cancelled"]),
-            # eighths add up exactly, in whatever order
+            # eighths add up exactly, in any order
             seconds=st.integers(0, 800).map(lambda n: n / 8),
             items=st.one_of(st.none(), st.integers(0, 1000)),
         ),
@@ -117,7 +117,7 @@ def scripted(script: list[Step], ending: str) -> Callable[[], Generator[Any, Any
 
 
 def scripted_async(script: list[Step], ending: str) -> Callable[[], AsyncGenerator[Any, Any]]:
-    """Return an async generator function that acts as the script says, awaiting here and there."""
+    """Return an async generator function that acts as the script says, awaiting at times."""
 
     async def source() -> AsyncGenerator[Any, Any]:
         seen: list[Any] = []
@@ -149,8 +149,8 @@ def _react(reaction: str) -> None:
 
 # --- what is recorded, and who reads it -----------------------------------------------------------
 
+# Boundaries of the explicit buckets that the readers below have.
 EDGES = (1e-4, 0.005, 0.5, 1.0, 10.0, 600.0)
-"""Boundaries of the explicit buckets that the readers below have."""
 
 
 class Recorded(NamedTuple):
@@ -168,7 +168,7 @@ class Read(NamedTuple):
 
 
 def _near(edge: float) -> st.SearchStrategy[float]:
-    """A bucket holds its upper bound, and not what is just above it."""
+    """Return values at a bucket's bounds: it holds its upper bound, but nothing above."""
     return st.sampled_from([math.nextafter(edge, 0), edge, math.nextafter(edge, math.inf)])
 
 

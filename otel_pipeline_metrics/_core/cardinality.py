@@ -1,8 +1,8 @@
-"""How many distinct values a key may have: past that they are one, `_OTHER`, and memory is flat.
+"""Limit how many distinct values a key may have: further ones become `_OTHER`.
 
-Attribute values, pipelines and error types may be `max_values` of each key. Names that make
-the shape of a pipeline, those of stages, queues and caches, may be `MAX_NAMES`: a program has
-as many of them as its author wrote, unless they are made from data.
+Attribute values, pipelines and error types are limited to `max_values` of each key. The names of
+stages, queues and caches are limited to `MAX_NAMES`: a program has as many of them as its author
+wrote, unless they are made from data.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.counter import Counter
-from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,21 +18,21 @@ if TYPE_CHECKING:
 
 OTHER: Final = "_OTHER"
 
+# The SDK's own limit for the attribute sets of one metric.
 MAX_NAMES: Final = 2000
-"""As many as the SDK of today keeps attribute sets of one metric."""
 
 DEFAULT_MAX_VALUES: Final = 200
 
+# Set by `configure(max_attribute_values=)`.
 max_values = DEFAULT_MAX_VALUES
-"""What `configure(max_attribute_values=)` said."""
 
+# How often a value or a name became `_OTHER`.
 others = Counter()
-"""How often a value or a name was taken for `_OTHER`."""
 
 
 def limit(most: int) -> None:
-    """Let every key have so many values from now on."""
-    global max_values  # the one place that holds it
+    """Set how many values every key may have."""
+    global max_values  # written here only
     max_values = most
 
 
@@ -41,7 +40,7 @@ class Distinct:
     """The distinct values of some keys.
 
     Args:
-        most: how many of each; None: `max_values`.
+        most: how many each key may have; None: `max_values`.
     """
 
     def __init__(self, most: int | None = None) -> None:
@@ -49,16 +48,14 @@ class Distinct:
         self._seen: dict[str, set[object]] = {}
 
     def limit(self, key: str, value: object, *, again: bool = False) -> object:
-        """Return `value` if it is one of the first of `key`, else `_OTHER`, which is said once.
+        """Return `value` if it is one of the first of `key`, else `_OTHER`.
 
         Args:
-            key: whose value it is.
-            value: to be bound.
-            again: whether this occurrence has been counted.
+            key: the key that has the value.
+            value: the value to limit.
+            again: whether this occurrence is counted already.
         """
-        seen = self._seen.get(key)
-        if seen is None:
-            seen = self._seen.setdefault(key, set())
+        seen = self._seen.get(key) or self._seen.setdefault(key, set())
         if value in seen or value == OTHER:
             return value
         most = max_values if self._most is None else self._most
@@ -68,7 +65,7 @@ class Distinct:
         return value
 
     def name(self, key: str, value: str, *, again: bool = False) -> str:
-        """Return `bound` of a string."""
+        """Return what `limit` does, as a string."""
         return str(self.limit(key, value, again=again))
 
 
@@ -80,7 +77,7 @@ def key_in(found: Mapping[str, object], key: str, what: str) -> str:
 
 
 def overflow(what: str, most: int) -> str:
-    """Count one that is one too many, such as of "stage names"; say so once; return `_OTHER`."""
+    """Count a value above the limit, log that once, and return `_OTHER`."""
     others.add()
     errors.warn_once(
         f"cardinality of {what}",
@@ -93,8 +90,5 @@ def overflow(what: str, most: int) -> str:
     return OTHER
 
 
+# The names of queues, caches and manual measurements, for the life of the process.
 instrument_names = Distinct(MAX_NAMES)
-"""Those of queues and caches, and of what is recorded by hand, as long as the process lives."""
-
-
-forking.in_child(others.reset)

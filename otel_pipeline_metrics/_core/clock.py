@@ -1,14 +1,14 @@
-"""The clock that everything reads, so that a test can patch one place and assert exact numbers.
+"""Read the time in one place that tests can patch to assert exact numbers.
 
-Callers say `clock.now()` and never bind the function, or a patch would not reach them.
+Call it as `clock.now()`: a name bound to the function would miss the patch.
 """
 
 from __future__ import annotations
 
 import time
 
+# Seconds on a monotonic clock; only differences are meaningful.
 now = time.perf_counter
-"""Seconds on a monotonic clock; only differences mean anything."""
 
+# Seconds since the Unix epoch.
 unix = time.time
-"""Seconds since the Unix epoch."""

@@ -1,41 +1,31 @@
-"""`async with` for context managers in which nothing awaits."""
+"""Support `async with` in context managers that await nothing."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
 
-T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
 
 
-class AsyncContextMixin(Generic[T_co]):
-    """Lets `async with` do what `with` does."""
+class AsyncContextMixin:
+    """A base class that lets `async with` do what `with` does."""
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # the subclass has them
-
-        def __enter__(self) -> T_co: ...
-
-        def __exit__(
-            self,
-            kind: type[BaseException] | None,
-            error: BaseException | None,
-            traceback: TracebackType | None,
-        ) -> None: ...
-
-    async def __aenter__(self) -> T_co:
-        """As `__enter__`; nothing is awaited."""
+    async def __aenter__(self: AbstractContextManager[T]) -> T:
+        """Enter as `with` does; nothing is awaited."""
         return self.__enter__()
 
     async def __aexit__(
-        self,
+        self: AbstractContextManager[Any],
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """As `__exit__`; nothing is awaited."""
+        """Exit as `with` does; nothing is awaited."""
         self.__exit__(kind, error, traceback)

@@ -1,29 +1,40 @@
-"""A count that any thread, signal handler or gc callback may raise: without a lock."""
+"""A count that threads, signal handlers and gc callbacks may raise without a lock."""
 
 from __future__ import annotations
 
 import itertools
+import threading
+from typing import TYPE_CHECKING
+
+from otel_pipeline_metrics._core.process import forking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Counter:
-    """Counts up."""
+    """Counts up; a forked child starts again at zero."""
 
-    __slots__ = ("_looks", "_up")
+    __slots__ = ("__weakref__", "_count", "_lock", "_reads", "add")
 
     def __init__(self) -> None:
         self.reset()
+        forking.watch(self)
 
     def reset(self) -> None:
-        """Begin at nothing."""
-        self._up = itertools.count()
-        self._looks = 0
+        """Start again at zero."""
+        self._count = itertools.count()
+        # Call it to count one more: it is atomic, unlike adding to a number.
+        self.add: Callable[[], object] = self._count.__next__
+        self._reads = 0
+        self._lock = threading.RLock()  # a signal handler may read in the middle of a read
 
-    def add(self) -> None:
-        """Count one more; `next` on a counter is atomic, adding to a number is not."""
-        next(self._up)
+    after_fork = reset
 
     def value(self) -> int:
-        """Return the count; looking takes a number too, which is left out."""
-        found = next(self._up) - self._looks
-        self._looks += 1
-        return found
+        """Return the count."""
+        with self._lock:
+            # reading takes a number as well, so earlier reads are subtracted
+            found = next(self._count) - self._reads
+            self._reads += 1
+            return found

@@ -1,7 +1,7 @@
-"""Takes what waits in the series to the sinks: when somebody collects or reports, or it is much.
+"""Flush series to the sinks: for a collection, a report, or when one is full.
 
-The one lock here is held while draining and is never waited for on the hot path, so that a signal
-handler, a gc callback or a weakref callback may enter a stage at any point.
+One lock is held while draining. The hot path never waits for it, so a signal handler, a gc
+callback or a weakref callback may call a stage at any point.
 """
 
 from __future__ import annotations
@@ -26,31 +26,33 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Results that a series keeps before the thread that adds one more flushes them.
 PENDING_BOUND: Final = 1024
-"""Results a series keeps before the thread that adds one more hands them on."""
 
+# How long a collection waits for another thread that drains before it reports without it.
 DRAIN_WAIT_S: Final = 1.0
-"""How long a collection waits for another thread's draining before it reports without it."""
 
-DRAIN_LOOK_S: Final = 0.001
-"""How often it looks."""
+# How often a collection checks whether the lock is free.
+DRAIN_POLL_S: Final = 0.001
 
 _sinks: tuple[Sink, ...] = ()
 _drain_lock = threading.Lock()
+
+# The thread that holds the lock.
 _drainer = 0
-"""The thread that holds the lock."""
+
+# A collection waits for the lock until then; threads that would flush a series let it go first.
 _wanted_until = 0.0
-"""Until then a collection waits for it, and threads with a series to hand on let it go first."""
 
 
 def set_sinks(sinks: tuple[Sink, ...]) -> None:
-    """Name the sinks that get the results of every scope."""
+    """Set the sinks that get the results of every scope."""
     global _sinks  # replaced whole
     _sinks = sinks
 
 
 def submit(stage: StageId, result: StageResult) -> None:
-    """Add a result that was measured elsewhere, as manual recording does."""
+    """Add a result that the program measured itself."""
     series = _series.current_scope().add(stage)
     series.begun.append(None)
     series.results.append(result)
@@ -59,13 +61,13 @@ def submit(stage: StageId, result: StageResult) -> None:
 
 
 def drain(then: Callable[[], None] | None = None) -> bool:
-    """Hand everything pending to the sinks, and forget the scopes that are done.
+    """Flush everything that is pending, and forget the scopes that are done.
 
     Args:
-        then: called when that is done and still nobody else is draining.
+        then: called afterwards, while the lock is still held.
 
     Returns:
-        False where somebody else is draining and would not end.
+        False if another thread was draining for as long as this one could wait.
     """
 
     def everything() -> None:
@@ -78,36 +80,36 @@ def drain(then: Callable[[], None] | None = None) -> bool:
 
 
 def drain_series(series: Series) -> None:
-    """Hand on one series, unless somebody is draining now: then it is in good hands.
+    """Flush one series, unless another thread is draining, which then flushes it.
 
-    However much has come together meanwhile, one call pays for no more than the bound.
+    The call that does this pays for `PENDING_BOUND` results at most.
     """
     _with_drain_lock(lambda: _flush_series(series, PENDING_BOUND), 0)
 
 
 def drain_queue(scope: RunScope, queue: QueueSeries) -> None:
-    """Hand on one queue, unless somebody is draining now."""
-    _with_drain_lock(lambda: _hand_on_queue(scope, queue), 0)
+    """Flush one queue, unless another thread is draining."""
+    _with_drain_lock(lambda: _flush_queue(scope, queue), 0)
 
 
 def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
-    """Do a draining while nobody else does one; False if they did for as long as `wait_s`.
+    """Do `work` under the lock; return False if it was not free within `wait_s`.
 
-    The lock is only ever taken by a `with`, and where it looked free: after an `acquire()` of its
-    own, a signal handler's exception could leave it locked for good.
+    Only `with` takes the lock, when it seems free: after `acquire()`, an exception of a signal
+    handler could leave it locked for good.
     """
-    global _wanted_until  # no more than a hint
+    global _wanted_until  # a hint only
     here = threading.get_ident()
     now = time.monotonic()
     if not wait_s and now < _wanted_until:
         return False
     give_up_at = now + wait_s
     while _drain_lock.locked():
-        # in the middle of this thread's own draining, a signal handler or finalizer cannot wait
+        # a signal handler or finalizer must not wait for the draining that it interrupts
         if _drainer == here or time.monotonic() >= give_up_at:
             return False
         _wanted_until = give_up_at
-        time.sleep(DRAIN_LOOK_S)
+        time.sleep(DRAIN_POLL_S)
     deferring_signals(lambda: _locked(work, here))
     return True
 
@@ -124,8 +126,8 @@ def _locked(work: Callable[[], None], here: int) -> None:
             if not isinstance(error, Exception) or errors.from_signal_handler(error):
                 errors.warn_once(
                     "draining",
-                    "%s struck while finished calls were being handed on: up to %d of a stage may "
-                    "be missing from reports, which show them as in flight, and from metrics",
+                    "%s was raised while finished calls were being flushed: up to %d of a stage "
+                    "may be missing from metrics and reports, which show them as in flight",
                     type(error).__name__,
                     PENDING_BOUND,
                 )
@@ -140,7 +142,7 @@ def _drain_scope(scope: RunScope) -> None:
             _flush_series(series)
     for queue in list(scope.queues.values()):
         if queue.waits:
-            _hand_on_queue(scope, queue)
+            _flush_queue(scope, queue)
     if scope.ended and not any(s.active or s.pending for s in scope.series.values()):
         _series.scopes.pop(scope, None)
         _series.ended_scopes.add(scope)
@@ -150,44 +152,37 @@ def _flush_series(series: Series, most: int | None = None) -> None:
     begun = len(series.begun)
     del series.begun[:begun]
     series.begun_before += begun
-    plain, results = _pop_front(series.durations, most), _pop_front(series.results, most)
+    durations, results = _pop_front(series.durations, most), _pop_front(series.results, most)
     sizes = _pop_front(series.sizes, most)
-    ended = len(plain) + len(results)
+    ended = len(durations) + len(results)
     series.ended_before += ended
     try:
-        _build_batch(series, plain, results, sizes)
+        _build_batch(series, durations, results, sizes)
     except BaseException:
-        # A signal handler's: who knows which sink has them? So they stay in flight, as reports say.
+        # Raised by a signal handler: any of the sinks may have them. Reports show them in flight.
         series.ended_before -= ended
         raise
 
 
 def _build_batch(
-    series: Series, plain: list[float], results: list[StageResult], sizes: list[int]
+    series: Series, durations: list[float], results: list[StageResult], sizes: list[int]
 ) -> None:
-    plain.sort()
+    durations.sort()
     if not series.queued and series.states:
-        # told as the invocations' own times, should the workers' become known later
-        series.reported.busy += sum(plain) + sum(result.busy_s for result in results)
-    time = _time_since_told(series)
-    if not (plain or results or sizes or time):
+        # reported as the calls' own times, in case the workers' times become known later
+        series.reported.busy += sum(durations) + sum(result.busy_s for result in results)
+    time = _time_since_reported(series)
+    if not (durations or results or sizes or time):
         return
-    series.update_slow_threshold(plain)
+    series.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
-    batch = Batch(
-        series.key,
-        series.attributes,
-        plain,
-        results,
-        time,
-        tuple(exemplars.values()),
-        sizes,
-    )
+    samples = tuple(exemplars.values())
+    batch = Batch(series.key, series.attributes, durations, results, time, samples, sizes)
     _send_to_sinks(series.scope, lambda sink: sink.accept(batch))
 
 
-def _time_since_told(series: Series) -> TimeInStates | None:
-    """Return the workers' time that no batch has told of; None where waits are not seen."""
+def _time_since_reported(series: Series) -> TimeInStates | None:
+    """Return the workers' time since the last batch; None if waits are not known."""
     if not series.queued:
         return None
     now = TimeInStates()
@@ -195,27 +190,27 @@ def _time_since_told(series: Series) -> TimeInStates | None:
         now.busy += spent.busy
         now.idle += spent.idle
         now.blocked += spent.blocked
-    told, series.reported = series.reported, now
-    return TimeInStates(now.busy - told.busy, now.idle - told.idle, now.blocked - told.blocked)
+    last, series.reported = series.reported, now
+    return TimeInStates(now.busy - last.busy, now.idle - last.idle, now.blocked - last.blocked)
 
 
-def _hand_on_queue(scope: RunScope, queue: QueueSeries) -> None:
+def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
     waits = _pop_front(queue.waits)
     waits.sort()
     batch = QueueBatch(queue.name, waits)
     _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))
 
 
-def _send_to_sinks(scope: RunScope, tell: Callable[[Sink], None]) -> None:
+def _send_to_sinks(scope: RunScope, send: Callable[[Sink], None]) -> None:
     for sink in (*_sinks, *scope.sinks):
         try:
-            tell(sink)
-        except Exception:  # one sink must not take the others' numbers
+            send(sink)
+        except Exception:  # the other sinks get the batch all the same
             errors.log_internal_error(f"sink {type(sink).__name__}")
 
 
 def _pop_front(waiting: list[T], most: int | None = None) -> list[T]:
-    # appends go to the end and only the holder of the lock deletes, so this loses nothing
+    # loses nothing: others append at the end, and only the holder of the lock deletes
     count = len(waiting) if most is None else min(most, len(waiting))
     taken = waiting[:count]
     del waiting[:count]
@@ -224,6 +219,6 @@ def _pop_front(waiting: list[T], most: int | None = None) -> list[T]:
 
 @forking.in_child
 def _reset_after_fork() -> None:
-    global _drain_lock, _drainer  # held, maybe, by a thread that is gone
+    global _drain_lock, _drainer  # a thread that the child lacks may hold the lock
     _drain_lock = threading.Lock()
     _drainer = 0

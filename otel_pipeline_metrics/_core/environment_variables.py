@@ -1,49 +1,17 @@
-"""Environment variables of this library, beside the standard OTEL_* ones.
+"""Name the environment variables of this library, for `opentelemetry-instrument`.
 
-`opentelemetry-instrument` offers each as a command-line option.
+It offers each name here that begins with OTEL_ as a command-line option.
 """
 
 from __future__ import annotations
 
-OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES = "OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES"
-"""Stage attributes that also go on metrics, separated by commas; as `metric_attributes`."""
+from typing import TYPE_CHECKING
 
-OTEL_PIPELINE_METRICS_CONSOLE = "OTEL_PIPELINE_METRICS_CONSOLE"
-"""true: print run summaries to stderr; false: never; as `console`."""
+from otel_pipeline_metrics._core.settings import OPTIONS
 
-OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT = "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT"
-"""Seconds that the flush at the end may take, all signals together (5)."""
+if TYPE_CHECKING:
 
-OTEL_PIPELINE_METRICS_EXPORTER_LOGS = "OTEL_PIPELINE_METRICS_EXPORTER_LOGS"
-"""true: let the exporters log each failed request themselves (false)."""
+    def __getattr__(name: str) -> str: ...
 
-OTEL_PIPELINE_METRICS_STRICT = "OTEL_PIPELINE_METRICS_STRICT"
-"""true: a forbidden attribute key is a ValueError; false: it is dropped; as `strict`."""
 
-OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS = "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS"
-"""More forbidden attribute keys, separated by commas; as `forbidden_keys`."""
-
-OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES = "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES"
-"""Distinct values of an attribute on metrics, before they become _OTHER (200)."""
-
-OTEL_PIPELINE_METRICS_ERROR_MESSAGES = "OTEL_PIPELINE_METRICS_ERROR_MESSAGES"
-"""true: put the messages of exceptions on failed spans (false); as `error_messages`."""
-
-OTEL_PIPELINE_METRICS_FOLD = "OTEL_PIPELINE_METRICS_FOLD"
-"""false: record each histogram value through the public API, at seven times the cost (true)."""
-
-OTEL_PIPELINE_METRICS_SPOOL = "OTEL_PIPELINE_METRICS_SPOOL"
-"""Directory that keeps what the collector would not take, until it does; as `spool`."""
-
-OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES = "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES"
-"""Size of that directory at which the oldest is dropped (104857600)."""
-
-OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE = "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE"
-"""Seconds after which something kept there is dropped (604800, a week)."""
-
-JUDGING = (
-    OTEL_PIPELINE_METRICS_STRICT,
-    OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS,
-    OTEL_PIPELINE_METRICS_ERROR_MESSAGES,
-)
-"""Those that hold from the import on, and not from `configure()`."""
+globals().update({option.variable: option.variable for option in OPTIONS if option.variable})

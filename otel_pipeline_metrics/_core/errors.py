@@ -1,7 +1,7 @@
-"""A fault of ours never reaches the user's call: it is logged once and counted.
+"""Keep internal errors away from the user's calls: log each once and go on.
 
-Only `Exception` is caught: cancellation, `GeneratorExit` and `KeyboardInterrupt` are never
-ours to keep. The library's own tests set `raise_faults`, so that a fault fails them.
+Only `Exception` is caught: cancellation, `GeneratorExit` and `KeyboardInterrupt` belong to the
+program. The library's own tests set `raise_faults`, so that an internal error fails them.
 """
 
 from __future__ import annotations
@@ -19,28 +19,30 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("otel_pipeline_metrics")
 
+# Set by the library's own tests: internal errors are raised instead of logged.
 raise_faults = False
-"""Set by the library's own tests; elsewhere a fault is logged and swallowed."""
 
-_said: set[str] = set()
+# The keys of the warnings that were logged.
+_logged: set[str] = set()
 
-_MOST_SAID: Final = 1000
-"""Different warnings that are given in all; so many come of keys that are made from data."""
+# Only keys that are made from data lead to so many different warnings.
+_MAX_LOGGED: Final = 1000
 
 
 def log_internal_error(where: str) -> None:
-    """Report the exception being handled as a fault of ours in `where`, once a process.
+    """Log the current exception as an internal error in `where`, once per process.
 
-    It is raised again if a signal handler of the program's raised it: then it is no fault of ours,
-    and only happened to strike in our code.
+    An exception that a signal handler of the program raised is raised further: it only happened
+    to interrupt our code.
     """
     if raise_faults or from_signal_handler(sys.exc_info()[1]):
-        raise  # noqa: PLE0704 - called from an except block only
-    if where in _said:
+        raise  # noqa: PLE0704 - called from except blocks only
+    key = f"internal error in {where}"
+    if key in _logged:
         return
-    _said.add(where)
+    _logged.add(key)
     logger.warning(
-        "internal fault in %s, said once; your pipeline is not affected, "
+        "internal error in %s, logged once; your pipeline is not affected, "
         "but some telemetry may be missing",
         where,
         exc_info=sys.exc_info(),
@@ -48,7 +50,7 @@ def log_internal_error(where: str) -> None:
 
 
 def from_signal_handler(error: BaseException | None) -> bool:
-    """Tell whether a signal handler raised this, as those do that turn an alarm into an error."""
+    """Tell whether a signal handler of the program raised this exception."""
     if error is None or threading.get_ident() != threading.main_thread().ident:
         return False
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
@@ -69,23 +71,23 @@ def _code_of(handler: Any) -> Any:
 
 
 def warn_once(key: str, message: str, *args: object) -> None:
-    """Log a warning once a process for each `key`."""
-    if key in _said or len(_said) > _MOST_SAID:
+    """Log a warning once per process for each `key`."""
+    if key in _logged or len(_logged) > _MAX_LOGGED:
         return
-    _said.add(key)
-    if len(_said) > _MOST_SAID:
-        logger.warning("%d different warnings were given; no more follow", _MOST_SAID)
+    _logged.add(key)
+    if len(_logged) > _MAX_LOGGED:
+        logger.warning("%d different warnings were logged; no more follow", _MAX_LOGGED)
     else:
         logger.warning(message, *args)
 
 
 def reset() -> None:
-    """Forget what was said; for tests and for a new configuration."""
-    _said.clear()
+    """Forget which warnings were logged; for tests and for a new configuration."""
+    _logged.clear()
 
 
-class suppress_errors:  # noqa: N801 - reads as a word in `with guarded("...")`
-    """`with guarded("place"):` around our own work, never around the user's."""
+class suppress_errors:  # noqa: N801 - reads as a word in `with suppress_errors("..."):`
+    """A block around our own work, never around the user's, that logs internal errors."""
 
     __slots__ = ("_where",)
 
@@ -101,7 +103,7 @@ class suppress_errors:  # noqa: N801 - reads as a word in `with guarded("...")`
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """Swallow and report an `Exception`; let everything else through."""
+        """Log an `Exception`; let everything else through."""
         if not isinstance(error, Exception) or raise_faults or from_signal_handler(error):
             return False
         log_internal_error(self._where)

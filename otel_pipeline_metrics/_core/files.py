@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Write files atomically: beside their place, then moved into it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 
 
 def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
-    """Write `text` to `path`, making its folder; a reader sees the old file or the new one.
+    """Write `text` to `path`; a reader sees the old file or the new one.
+
+    The folder is made if it is missing.
 
     Raises:
-        OSError: the place cannot be written; nothing is left behind there.
+        OSError: the file cannot be written; no temporary file is left behind.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -23,7 +25,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for the owner alone; a report is an ordinary file
+        # mkstemp makes files that only the owner can read; a report is an ordinary file
         umask = os.umask(0)
         os.umask(umask)
         Path(temporary).chmod(0o666 & ~umask)

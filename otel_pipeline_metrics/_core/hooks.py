@@ -1,4 +1,4 @@
-"""What the hot path calls if it is there: put in place by the rooms that know more."""
+"""Functions that other rooms put in place for the hot path to call."""
 
 from __future__ import annotations
 
@@ -8,85 +8,83 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics._core.records import StageResult, WaitState
-    from otel_pipeline_metrics._core.series import Cell, Series
-    from otel_pipeline_metrics._stages.execution import Execution
 
 
+# From a consumer to the producer of an item: its span context, the queue, the seconds in it.
 Link = tuple[Any, str, float]
-"""To the producer of an item: its span context, the queue, and the seconds in it."""
+
+# Parameters are typed as Any where the type belongs to a room above, or to `series`, which would
+# make a circle: `cell` is a `series.Cell`, `execution` an `Execution`.
 
 
 class Tracing(Protocol):
-    """Opens and closes spans."""
+    """Opens and closes the spans of calls; `_telemetry.spans.Spans`."""
 
-    def open(self, cell: Cell, links: Sequence[Link] = (), links_dropped: int = 0) -> None:
-        """Open a span into the cell and make it current, if one is wanted; always asked."""
+    def open(self, cell: Any, links: Sequence[Link] = (), links_dropped: int = 0) -> None:
+        """Open the span of a call and make it current, if the budget allows one."""
 
-    def close(self, cell: Cell, elapsed: float) -> None:
-        """End the span of an invocation that has nothing to tell but its duration."""
+    def close(self, cell: Any, elapsed: float) -> None:
+        """End the span of a call with only a duration."""
 
-    def span_of(self, cell: Cell) -> OpenSpan:
-        """Return what tells more of the span that is open in a cell."""
+    def span_of(self, cell: Any) -> OpenSpan:
+        """Return a handle of the span that is open in a cell."""
 
-    def record_late_span(self, series: Series, result: StageResult) -> Any:
-        """Make a span after the fact, if the budget allows, for what turned out worth one."""
+    def record_late_span(self, series: Any, result: StageResult) -> Any:
+        """Make the span of a call that is over; return its context if sampled."""
 
 
 class OpenSpan(Protocol):
-    """The span of an invocation in progress."""
+    """The span of a call in progress; `_telemetry.spans.StageSpan`."""
 
     def suspend(self) -> None:
-        """Make it no longer current; it stays open."""
+        """Make the span no longer current; it stays open."""
 
     def resume(self) -> None:
-        """Make it current again."""
+        """Make the span current again."""
 
     def retry(self, attempt: int, error_type: str) -> None:
-        """Add the event of a retry."""
+        """Add an event for one more attempt."""
 
     def link(self, link: Link) -> None:
-        """Link it to the producer of an item."""
+        """Link the span to the producer of an item."""
 
     def drop_links(self, count: int) -> None:
-        """Say how many producers it is not linked to."""
+        """Record how many producers are not linked."""
 
     def identity(self) -> Any:
-        """Return its span context, for links to it."""
+        """Return the span context that links to this span need."""
 
     def close(self, elapsed: float) -> None:
-        """End it; there is nothing to tell but the duration."""
+        """End the span of a call with only a duration."""
 
     def end(self, result: StageResult) -> Any:
-        """End it, with what there is to tell; return its context if sampled, for exemplars."""
+        """End the span with a result; return its context if sampled, for exemplars."""
 
 
 class WorkerAccounting(Protocol):
-    """Keeps the time of each worker in the three states."""
+    """Shares out the time of workers; `_stages.workers.accounting.Accounting`."""
 
-    def opened(self, execution: Execution) -> None:
-        """Give an execution what its worker brings along: the producers of its input."""
+    def opened(self, execution: Any) -> None:
+        """Give an execution the links to the producers of its input."""
 
-    def resuming(self, execution: Execution) -> None:
-        """Begin to share out time to an execution, or go on after a pause."""
+    def resuming(self, execution: Any) -> None:
+        """Count time for an execution that begins or resumes."""
 
-    def paused(self, execution: Execution, now: float) -> None:
-        """Share out the time since then: it ends, or pauses."""
+    def paused(self, execution: Any, now: float) -> None:
+        """Stop counting time for an execution that ends or pauses."""
 
     def wait_begins(self, state: WaitState, now: float) -> Any:
-        """Let the worker here wait; return it for `wait_ends`."""
+        """Begin a wait of the current worker; return what `wait_ends` takes."""
 
-    def wait_ends(self, worker: Any, state: WaitState, seconds: float, now: float) -> None:
-        """Share out a wait."""
+    def wait_ends(self, wait: Any, now: float) -> None:
+        """End a wait."""
 
 
+# Set by `_telemetry`; None: no spans.
 tracing: Tracing | None = None
-"""Set by the telemetry room; None: no spans."""
 
-spans_per_second: float | None = 100.0
-"""Spans that each stage may make a second, over time; None: as many as it has invocations."""
-
+# Set when the first queue is instrumented; before that, no wait can be seen.
 workers: WorkerAccounting | None = None
-"""Set when the first queue is instrumented: before that, nobody waits where we could see it."""
 
+# Sets `workers`.
 watch: Callable[[], None] | None = None
-"""Puts `workers` in place."""

@@ -1,4 +1,4 @@
-"""Every telemetry name, unit, description and bucket of the library, in one table.
+"""List every telemetry name, unit, description and bucket of the library.
 
 No stable semantic convention covers data pipelines (open-telemetry/semantic-conventions
 issue 3762 is an open proposal), so `pipeline.*` is ours; `process.*`, `system.*` and
@@ -7,13 +7,10 @@ issue 3762 is an open proposal), so `pipeline.*` is ours; `process.*`, `system.*
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-VERSION: Final = "1"
-"""Version of the `pipeline.*` names; raised when one changes its meaning."""
-
+# The name of the instrumentation scope on every span and metric.
 SCOPE: Final = "otel_pipeline_metrics"
-"""Name of the instrumentation scope on every span and metric."""
 
 # attributes
 PIPELINE_NAME: Final = "pipeline.name"
@@ -37,140 +34,314 @@ LINKS_DROPPED: Final = "pipeline.links.dropped"
 CACHE_NAME: Final = "cache.name"
 CACHE_REQUEST_TYPE: Final = "cache.request.type"
 ERROR_TYPE: Final = "error.type"
-
-DURATION_BUCKETS: Final[tuple[float, ...]] = (
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
-)  # fmt: skip
-"""Boundaries in seconds: from a tenth of a millisecond to ten minutes."""
-
-SIZE_BUCKETS: Final[tuple[float, ...]] = (
-    1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000,
-)  # fmt: skip
-"""Boundaries in items for the size of a batch."""
-
-
-class Metric(NamedTuple):
-    """One metric: its name, UCUM unit, description and, for a histogram, its boundaries."""
-
-    name: str
-    unit: str
-    description: str
-    buckets: tuple[float, ...] | None = None
-
-
-RUN_DURATION: Final = Metric(
-    "pipeline.run.duration", "s", "Duration of a whole run.", DURATION_BUCKETS
-)
-RUN_ACTIVE: Final = Metric("pipeline.run.active", "{run}", "Runs in progress.")
-RUN_LAST_SUCCESS: Final = Metric(
-    "pipeline.run.last_success.time", "s", "Unix time at which a run last ended in success."
-)
-STAGE_DURATION: Final = Metric(
-    "pipeline.stage.duration",
-    "s",
-    "Duration of one invocation of a stage, queue waits left out.",
-    DURATION_BUCKETS,
-)
-STAGE_TIME: Final = Metric(
-    "pipeline.stage.time", "s", "Worker-seconds that a stage spent busy, idle and blocked."
-)
-STAGE_ACTIVE: Final = Metric(
-    "pipeline.stage.active", "{invocation}", "Invocations of a stage in progress."
-)
-STAGE_ITEMS: Final = Metric(
-    "pipeline.stage.items", "{item}", "Items that went into and came out of a stage."
-)
-STAGE_IO: Final = Metric("pipeline.stage.io", "By", "Payload bytes that a stage read and wrote.")
-STAGE_BATCH_SIZE: Final = Metric(
-    "pipeline.stage.batch.size", "{item}", "Items per invocation of a stage.", SIZE_BUCKETS
-)
-STAGE_RETRIES: Final = Metric(
-    "pipeline.stage.retries", "{retry}", "Attempts of a stage after the first."
-)
-QUEUE_SIZE: Final = Metric("pipeline.queue.size", "{item}", "Items in a queue.")
-QUEUE_CAPACITY: Final = Metric(
-    "pipeline.queue.capacity", "{item}", "Items that a bounded queue holds at most."
-)
-QUEUE_ITEM_DURATION: Final = Metric(
-    "pipeline.queue.item.duration", "s", "Time of an item from put to get.", DURATION_BUCKETS
-)
-ITEM_DURATION: Final = Metric(
-    "pipeline.item.duration",
-    "s",
-    "Time of an item from its origin at the source to the stage that says so.",
-    DURATION_BUCKETS,
-)
-WATERMARK_LAG: Final = Metric(
-    "pipeline.watermark.lag", "s", "Time since the newest event time that a stage has seen."
-)
-EVENTLOOP_DELAY: Final = Metric(
-    "pipeline.eventloop.delay",
-    "s",
-    "By how much an event loop came round too late while a run lasted.",
-    DURATION_BUCKETS,
-)
-CACHE_REQUESTS: Final = Metric("pipeline.cache.requests", "{request}", "Look-ups in a cache.")
-CACHE_HIT_RATIO: Final = Metric(
-    "pipeline.cache.hit.ratio",
-    "1",
-    "Hits over look-ups since the cache was registered; prefer the counter in panels, "
-    "since ratios do not add up.",
-)
-CACHE_EVICTIONS: Final = Metric(
-    "pipeline.cache.evictions", "{entry}", "Entries that a cache removed to make room."
-)
-CACHE_EXPIRATIONS: Final = Metric(
-    "pipeline.cache.expirations", "{entry}", "Entries that a cache removed because of their age."
-)
-CACHE_ENTRY_COUNT: Final = Metric("pipeline.cache.entry.count", "{entry}", "Entries in a cache.")
-CACHE_SIZE: Final = Metric("pipeline.cache.size", "By", "Bytes that a cache holds.")
-
-
 CPU_MODE: Final = "cpu.mode"
 DISK_IO_DIRECTION: Final = "disk.io.direction"
 NETWORK_IO_DIRECTION: Final = "network.io.direction"
 CONTEXT_SWITCH_TYPE: Final = "process.context_switch.type"
 MEMORY_STATE: Final = "system.memory.state"
 
+# In seconds: from a tenth of a millisecond to ten minutes.
+DURATION_BUCKETS: Final[tuple[float, ...]] = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+)  # fmt: skip
+
+# In items, for the size of a batch.
+SIZE_BUCKETS: Final[tuple[float, ...]] = (
+    1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000,
+)  # fmt: skip
+
+
+Kind = Literal["histogram", "counter", "up-down counter", "gauge"]
+
+
+class Metric(NamedTuple):
+    """A metric; docs/metrics.md is made from these."""
+
+    name: str
+    kind: Kind
+    # in UCUM
+    unit: str
+    description: str
+    # beside those of its stage
+    attributes: tuple[str, ...] = ()
+    # when it has no point
+    absent: str = ""
+    # of a histogram
+    buckets: tuple[float, ...] | None = None
+
+
+RUN_DURATION: Final = Metric(
+    "pipeline.run.duration",
+    "histogram",
+    "s",
+    "Duration of a whole run.",
+    attributes=(PIPELINE_NAME, RUN_RESULT, ERROR_TYPE),
+    absent="until a run has ended",
+    buckets=DURATION_BUCKETS,
+)
+RUN_ACTIVE: Final = Metric(
+    "pipeline.run.active",
+    "up-down counter",
+    "{run}",
+    "Runs in progress.",
+    attributes=(PIPELINE_NAME,),
+    absent="until a run has begun; 0 after it",
+)
+RUN_LAST_SUCCESS: Final = Metric(
+    "pipeline.run.last_success.time",
+    "gauge",
+    "s",
+    "Unix time at which a run last ended in success.",
+    attributes=(PIPELINE_NAME,),
+    absent="until a run has ended in success",
+)
+STAGE_DURATION: Final = Metric(
+    "pipeline.stage.duration",
+    "histogram",
+    "s",
+    "Duration of one invocation of a stage, queue waits left out.",
+    attributes=(ERROR_TYPE,),
+    absent="until the stage has finished once",
+    buckets=DURATION_BUCKETS,
+)
+STAGE_TIME: Final = Metric(
+    "pipeline.stage.time",
+    "counter",
+    "s",
+    "Worker-seconds that a stage spent busy, idle and blocked.",
+    attributes=(STAGE_STATE,),
+    absent=(
+        "`idle` and `blocked` until a worker was in that state; always, if no queue is wrapped and "
+        "`waiting()` is not used"
+    ),
+)
+STAGE_ACTIVE: Final = Metric(
+    "pipeline.stage.active",
+    "up-down counter",
+    "{invocation}",
+    "Invocations of a stage in progress.",
+    absent=(
+        "until a collection finds the stage in an open run or outside runs; from then on 0 while "
+        "no call is in progress"
+    ),
+)
+STAGE_ITEMS: Final = Metric(
+    "pipeline.stage.items",
+    "counter",
+    "{item}",
+    "Items that went into and came out of a stage.",
+    attributes=(IO_DIRECTION, ERROR_TYPE),
+    absent="for a direction that was never counted",
+)
+STAGE_IO: Final = Metric(
+    "pipeline.stage.io",
+    "counter",
+    "By",
+    "Payload bytes that a stage read and wrote.",
+    attributes=(IO_DIRECTION,),
+    absent="for a direction that was never counted",
+)
+STAGE_BATCH_SIZE: Final = Metric(
+    "pipeline.stage.batch.size",
+    "histogram",
+    "{item}",
+    "Items per invocation of a stage.",
+    absent="for calls that counted no items",
+    buckets=SIZE_BUCKETS,
+)
+STAGE_RETRIES: Final = Metric(
+    "pipeline.stage.retries",
+    "counter",
+    "{retry}",
+    "Attempts of a stage after the first.",
+    attributes=(ERROR_TYPE,),
+    absent="until there is a retry",
+)
+QUEUE_SIZE: Final = Metric(
+    "pipeline.queue.size",
+    "up-down counter",
+    "{item}",
+    "Items in a queue.",
+    attributes=(QUEUE_NAME,),
+    absent=(
+        "once the queue object is gone, and where the platform does not tell (multiprocessing on "
+        "macOS)"
+    ),
+)
+QUEUE_CAPACITY: Final = Metric(
+    "pipeline.queue.capacity",
+    "up-down counter",
+    "{item}",
+    "Items that a bounded queue holds at most.",
+    attributes=(QUEUE_NAME,),
+    absent="for unbounded queues, and once the queue object is gone",
+)
+QUEUE_ITEM_DURATION: Final = Metric(
+    "pipeline.queue.item.duration",
+    "histogram",
+    "s",
+    "Time of an item from put to get.",
+    attributes=(QUEUE_NAME,),
+    absent="until an item was taken",
+    buckets=DURATION_BUCKETS,
+)
+ITEM_DURATION: Final = Metric(
+    "pipeline.item.duration",
+    "histogram",
+    "s",
+    "Time of an item from its origin at the source to the stage that says so.",
+    absent="unless the stage calls `event_time()`",
+    buckets=DURATION_BUCKETS,
+)
+WATERMARK_LAG: Final = Metric(
+    "pipeline.watermark.lag",
+    "gauge",
+    "s",
+    "Time since the newest event time that a stage has seen.",
+    absent="unless the stage calls `event_time()`",
+)
+EVENTLOOP_DELAY: Final = Metric(
+    "pipeline.eventloop.delay",
+    "histogram",
+    "s",
+    "By how much an event loop came round too late while a run lasted.",
+    attributes=(PIPELINE_NAME,),
+    absent="unless a run with `resources` begins on an asyncio loop",
+    buckets=DURATION_BUCKETS,
+)
+CACHE_REQUESTS: Final = Metric(
+    "pipeline.cache.requests",
+    "counter",
+    "{request}",
+    "Look-ups in a cache.",
+    attributes=(CACHE_NAME, CACHE_REQUEST_TYPE),
+    absent="while the source fails",
+)
+CACHE_HIT_RATIO: Final = Metric(
+    "pipeline.cache.hit.ratio",
+    "gauge",
+    "1",
+    "Hits over look-ups since the cache was registered; prefer the counter in panels, since "
+    "ratios do not add up.",
+    attributes=(CACHE_NAME,),
+    absent="before the first look-up",
+)
+CACHE_EVICTIONS: Final = Metric(
+    "pipeline.cache.evictions",
+    "counter",
+    "{entry}",
+    "Entries that a cache removed to make room.",
+    attributes=(CACHE_NAME,),
+    absent="where the source does not count them (`lru_cache` does not)",
+)
+CACHE_EXPIRATIONS: Final = Metric(
+    "pipeline.cache.expirations",
+    "counter",
+    "{entry}",
+    "Entries that a cache removed because of their age.",
+    attributes=(CACHE_NAME,),
+    absent="where entries do not expire, or the source does not count it",
+)
+CACHE_ENTRY_COUNT: Final = Metric(
+    "pipeline.cache.entry.count",
+    "up-down counter",
+    "{entry}",
+    "Entries in a cache.",
+    attributes=(CACHE_NAME,),
+    absent="where the source does not say",
+)
+CACHE_SIZE: Final = Metric(
+    "pipeline.cache.size",
+    "up-down counter",
+    "By",
+    "Bytes that a cache holds.",
+    attributes=(CACHE_NAME,),
+    absent="where the source does not say",
+)
+
 PROCESS_CPU_TIME: Final = Metric(
-    "process.cpu.time", "s", "Total CPU seconds broken down by different CPU modes."
+    "process.cpu.time",
+    "counter",
+    "s",
+    "Total CPU seconds broken down by different CPU modes.",
+    attributes=(CPU_MODE,),
 )
 PROCESS_CPU_UTILIZATION: Final = Metric(
     "process.cpu.utilization",
+    "gauge",
     "1",
-    "Difference in process.cpu.time since the last measurement, divided by the elapsed time "
-    "and number of CPUs available to the process.",
+    "Difference in process.cpu.time since the last measurement, divided by the elapsed time and "
+    "number of CPUs available to the process.",
+    absent="at the first reading",
 )
 PROCESS_MEMORY_USAGE: Final = Metric(
-    "process.memory.usage", "By", "The amount of physical memory in use."
+    "process.memory.usage",
+    "up-down counter",
+    "By",
+    "The amount of physical memory in use.",
 )
 PROCESS_MEMORY_VIRTUAL: Final = Metric(
-    "process.memory.virtual", "By", "The amount of committed virtual memory."
+    "process.memory.virtual",
+    "up-down counter",
+    "By",
+    "The amount of committed virtual memory.",
 )
-PROCESS_THREAD_COUNT: Final = Metric("process.thread.count", "{thread}", "Process threads count.")
+PROCESS_THREAD_COUNT: Final = Metric(
+    "process.thread.count",
+    "up-down counter",
+    "{thread}",
+    "Process threads count.",
+)
 PROCESS_FD_COUNT: Final = Metric(
     "process.unix.file_descriptor.count",
+    "up-down counter",
     "{file_descriptor}",
     "Number of UNIX file descriptors in use by the process.",
+    absent="outside Unix",
 )
-PROCESS_DISK_IO: Final = Metric("process.disk.io", "By", "Disk bytes transferred.")
+PROCESS_DISK_IO: Final = Metric(
+    "process.disk.io",
+    "counter",
+    "By",
+    "Disk bytes transferred.",
+    attributes=(DISK_IO_DIRECTION,),
+    absent="where the kernel does not show it (macOS, some containers)",
+)
 PROCESS_CONTEXT_SWITCHES: Final = Metric(
     "process.context_switches",
+    "counter",
     "{context_switch}",
     "Number of times the process has been context switched.",
+    attributes=(CONTEXT_SWITCH_TYPE,),
+    absent="outside Unix",
 )
 SYSTEM_CPU_UTILIZATION: Final = Metric(
     "system.cpu.utilization",
+    "gauge",
     "1",
     "Share of the time of all logical CPUs since the last measurement in which they were busy.",
+    absent="at the first reading",
 )
-SYSTEM_MEMORY_USAGE: Final = Metric("system.memory.usage", "By", "Reports memory in use by state.")
+SYSTEM_MEMORY_USAGE: Final = Metric(
+    "system.memory.usage",
+    "up-down counter",
+    "By",
+    "Reports memory in use by state.",
+    attributes=(MEMORY_STATE,),
+)
 SYSTEM_MEMORY_UTILIZATION: Final = Metric(
-    "system.memory.utilization", "1", "Share of memory bytes in use, 0 to 1."
+    "system.memory.utilization",
+    "gauge",
+    "1",
+    "Share of memory bytes in use, 0 to 1.",
+    attributes=(MEMORY_STATE,),
 )
 SYSTEM_NETWORK_IO: Final = Metric(
     "system.network.io",
+    "counter",
     "By",
     "The number of bytes transmitted and received by the host or network namespace.",
+    attributes=(NETWORK_IO_DIRECTION,),
+    absent="where there is no network interface",
 )

@@ -1,4 +1,4 @@
-"""What of the user's may go out: no key that names a person or a secret, no long message."""
+"""Keep personal data and secrets out of telemetry."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from otel_pipeline_metrics._core import errors, metric_definitions
 from otel_pipeline_metrics._core.counter import Counter
-from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,49 +14,47 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
+# Forbidden as a whole key, and after the last dot of one.
 WORDS: Final = frozenset(
     {
         "email", "name", "username", "password", "token", "key", "secret", "api_key",
         "user_id", "client_id", "session_id",
     }
 )  # fmt: skip
-"""Forbidden as a whole key, and after the last dot of one."""
 
+# Forbidden after an underscore too: `auth_token`.
 SECRETS: Final = frozenset({"password", "token", "secret", "api_key"})
-"""Forbidden after an underscore too: `auth_token`."""
 
+# A resource's key may end in these: the semantic conventions have `host.name`, `service.name`,
+# `k8s.pod.name`.
 DESCRIBES_A_RESOURCE: Final = frozenset({"name"})
-"""What a resource's key may end in, though a stage's may not: the conventions call hosts,
-services and pods `host.name`, `service.name`, `k8s.pod.name`."""
 
+# Characters of an exception's message that are kept.
 MAX_MESSAGE: Final = 1000
-"""Characters of an exception's message that are kept."""
 
-_OWN: Final = frozenset(
+# The keys that this package sets itself.
+OWN_KEYS: Final = frozenset(
     value
     for value in vars(metric_definitions).values()
     if isinstance(value, str) and value.startswith("pipeline.")
 )
 
+# Keys that are remembered: programs have few, unless they make them from data.
+_MAX_KNOWN_KEYS: Final = 1000
 
-_JUDGED: Final = 1000
-"""Keys whose judgement is remembered; programs have few, unless they make them from data."""
+_MAX_DROPPED: Final = 100
 
-_REMEMBERED: Final = 100
-
+# Attributes that were dropped because of their key.
 forbidden_keys = Counter()
-"""Attributes that were dropped because of their key."""
+
+# Messages that were shortened.
 cut_messages = Counter()
 
 
-for _tally in (forbidden_keys, cut_messages):
-    forking.in_child(_tally.reset)
-
-
 def snake(key: str) -> str:
-    """Return `key` lower-cased, with camelCase and kebab-case as snake_case: `userID`, `user_id`.
+    """Return `key` in lower-case snake_case: `userID` and `user-id` become `user_id`.
 
-    A run of capitals is one word, but for its last letter where a small one follows it.
+    A run of capitals is one word, without its last letter if a small one follows.
     """
     made = []
     for place, letter in enumerate(key):
@@ -72,33 +69,30 @@ def snake(key: str) -> str:
 class Rules(NamedTuple):
     """What is forbidden, and what happens to it."""
 
-    words: frozenset[str] = WORDS
-    """In snake_case."""
-    strict: bool = False
-    """Whether a forbidden key is a ValueError; else it is dropped and counted."""
-    error_messages: bool = False
-    """Whether the messages of exceptions go on spans."""
+    words: frozenset[str] = WORDS  # in snake_case
+    strict: bool = False  # whether a forbidden key is a ValueError, instead of being dropped
+    error_messages: bool = False  # whether exceptions' messages are set on spans
 
     def forbidden_word(self, key: str, spared: frozenset[str] = frozenset()) -> str | None:
-        """Return the forbidden word that `key` is or ends in; None: it may go out.
+        """Return the forbidden word that `key` is or ends in; None if it is allowed.
 
         Args:
-            key: an attribute's.
-            spared: words that it may end in, if it is not one of them altogether.
+            key: the attribute's key.
+            spared: words that it may end in, but not be.
         """
-        if key in _OWN:
+        if key in OWN_KEYS:
             return None
-        plain = snake(key)
+        name = snake(key)
         for word in self.words:
-            ends = plain.endswith(f".{word}") and word not in spared
-            if plain == word or ends or (word in SECRETS and plain.endswith(f"_{word}")):
+            ends = name.endswith(f".{word}") and word not in spared
+            if name == word or ends or (word in SECRETS and name.endswith(f"_{word}")):
                 return word
         return None
 
     def check(
         self, attributes: Mapping[str, Any], argument: str, spared: frozenset[str] = frozenset()
     ) -> None:
-        """Refuse forbidden keys where that is wanted.
+        """Refuse forbidden keys if the rules are strict.
 
         Raises:
             ValueError: the rules are strict, and a key is forbidden.
@@ -106,20 +100,20 @@ class Rules(NamedTuple):
         for key in attributes if self.strict else ():
             word = self.forbidden_word(key, spared)
             if word is not None:
-                raise ValueError(f"{argument}: the key {key!r} is forbidden{_because(word)}")
-
-
-def _because(word: str) -> str:
-    return (
-        f", since one that is or ends in {word!r} may tell of a person or a secret; "
-        "without strict=True it would be dropped"
-    )
+                raise ValueError(
+                    f"{argument}: the key {key!r} is forbidden, since one that is or ends in "
+                    f"{word!r} may identify a person or reveal a secret; "
+                    "without strict=True it would be dropped"
+                )
 
 
 _rules = Rules()
-_judged: dict[str, str | None] = {}
+
+# By key: the forbidden word in it, if any.
+_known_keys: dict[str, str | None] = {}
+
+# (owner, key) of the first attributes that were dropped from definitions.
 _dropped: dict[tuple[str, str], None] = {}
-"""(owner, key) of what was dropped from definitions: the first few."""
 
 
 def rules() -> Rules:
@@ -128,39 +122,30 @@ def rules() -> Rules:
 
 
 def activate(new: Rules) -> None:
-    """Judge by `new` from now on."""
-    global _rules, _judged
-    _rules, _judged = new, {}
+    """Put `new` rules in force."""
+    global _rules, _known_keys
+    _rules, _known_keys = new, {}
 
 
 def is_allowed(key: str) -> bool:
-    """Tell whether an attribute with this key may go out; quick for keys that come again."""
-    judged = _judged
+    """Tell whether an attribute may have this key; quick for known keys."""
+    known = _known_keys
     try:
-        return judged[key] is None
+        return known[key] is None
     except KeyError:
-        if len(judged) >= _JUDGED:
-            judged.clear()
-        word = judged[key] = _rules.forbidden_word(key)
+        if len(known) >= _MAX_KNOWN_KEYS:
+            known.clear()
+        word = known[key] = _rules.forbidden_word(key)
         return word is None
-
-
-def check(attributes: Mapping[str, Any], argument: str = "attributes") -> None:
-    """Refuse forbidden keys where the rules in force are strict.
-
-    Raises:
-        ValueError: they are, and a key is forbidden.
-    """
-    _rules.check(attributes, argument)
 
 
 def drop_forbidden(
     attributes: Mapping[str, V], owner: str, spared: frozenset[str] = frozenset()
 ) -> dict[str, V]:
-    """Return the attributes that may go out; the others are counted, and each key is said once.
+    """Return the allowed attributes; count the others, and log each key once.
 
     Args:
-        attributes: given for `owner`.
+        attributes: the attributes of `owner`.
         owner: such as "stage 'parse'".
         spared: words that a key may end in.
     """
@@ -174,28 +159,28 @@ def drop_forbidden(
 
 
 def drop_forbidden_at_definition(attributes: Mapping[str, V], owner: str) -> dict[str, V]:
-    """Return `drop_forbidden` of what is defined for good, and remember what was dropped."""
+    """Return the allowed attributes of a definition, and remember which were dropped."""
     kept = drop_forbidden(attributes, owner)
     for key in attributes:
-        if key not in kept and len(_dropped) < _REMEMBERED:
+        if key not in kept and len(_dropped) < _MAX_DROPPED:
             _dropped[owner, key] = None
     return kept
 
 
 def drop(key: str, owner: str) -> None:
-    """Count an attribute that is dropped, and say its key once."""
+    """Count an attribute that is dropped, and log its key once."""
     forbidden_keys.add()
     errors.warn_once(
         f"forbidden key {key}",
-        "the attribute %r of %s is dropped: its key is forbidden, since it may tell of a "
-        "person or a secret",
+        "the attribute %r of %s is dropped: its key is forbidden, since it may "
+        "identify a person or reveal a secret",
         key,
         owner,
     )
 
 
 def dropped_before() -> list[tuple[str, str]]:
-    """Return (owner, key) of what was dropped from definitions so far, and forget it."""
+    """Return (owner, key) of what was dropped from definitions, and forget it."""
     found = list(_dropped)
     _dropped.clear()
     return found
@@ -208,24 +193,24 @@ _QUERY: Final = re.compile(r"(?<=[?&])([^=&\s]+)=([^&#\s'\")]+)")
 
 
 def message_of(error: BaseException) -> str | None:
-    """Return the message of an exception for its span; None where messages are not wanted."""
+    """Return the message of an exception for its span; None if messages are off."""
     return sanitized_message(error) if _rules.error_messages else None
 
 
 def sanitized_message(error: BaseException, as_text: Callable[[object], str] = str) -> str:
-    """Return an exception's message, cut, and without what URLs in it keep secret."""
+    """Return an exception's message, shortened, without the secrets of URLs in it."""
     try:
         text = as_text(error)
     except Exception:  # the user's own __str__
         return ""
     head = text[: 2 * MAX_MESSAGE]
     if len(head) < len(text):
-        head += "@"  # or credentials that go on for longer would not be seen as such
+        head += "@"  # ends credentials that go on after the cut, so that they are recognized
     return cut(_QUERY.sub(_hidden, _CREDENTIALS.sub("", head)), len(text))
 
 
 def cut(text: str, length: int | None = None) -> str:
-    """Return at most `MAX_MESSAGE` characters of `text`, which was `length` long."""
+    """Return at most `MAX_MESSAGE` characters of a text that was `length` long."""
     if max(len(text), length or 0) <= MAX_MESSAGE:
         return text
     cut_messages.add()

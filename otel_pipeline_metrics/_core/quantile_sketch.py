@@ -1,32 +1,33 @@
-"""Quantiles with a stated relative error, in bounded memory.
+"""Compute quantiles with a known relative error, in bounded memory.
 
 The DDSketch of Masson, Rim and Lee, "DDSketch: a fast and fully-mergeable quantile sketch
 with relative-error guarantees", PVLDB 12(12), 2019: values fall into buckets whose bounds
 grow by gamma = (1 + a) / (1 - a), so that the middle of a bucket is within a of every value
-in it. The library `ddsketch` takes 770 ns a value (CPython 3.11), and a stage has 530 ns for
-everything; sorted batches, which the library has no call for, bring that under 100 ns.
+in it. The library `ddsketch` takes 770 ns a value (CPython 3.11), more than the 530 ns of a
+whole call of a stage. Adding sorted batches, which it cannot do, takes less than 100 ns.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+# Of a quantile: one per cent.
 REL_ERROR: Final = 0.01
-"""The stated relative error of a quantile: one per cent."""
 
+# At one per cent these span 18 powers of ten: a nanosecond to thirty years.
 MAX_BUCKETS: Final = 2048
-"""At one per cent these span 18 powers of ten: a nanosecond to thirty years."""
 
 _GAMMA: Final = (1 + REL_ERROR) / (1 - REL_ERROR)
 _PER_LOG: Final = 1 / math.log(_GAMMA)
+
+# Seconds; a smaller value counts as zero: no clock can tell it from zero.
 _SMALLEST: Final = 1e-9
-"""Seconds; at or under this a value counts as zero, which no clock can tell from it."""
 
 
 class Sketch:
@@ -39,7 +40,7 @@ class Sketch:
         self._zeros = 0
 
     def add_sorted(self, values: Sequence[float]) -> None:
-        """Count finite values of zero or more, in seconds, sorted upwards.
+        """Count finite values of zero or more, in seconds, smallest first.
 
         Values of one bucket lie together, so they are counted with one bisection.
         """
@@ -48,7 +49,7 @@ class Sketch:
         self._zeros += done
         while done < count:
             index = math.ceil(math.log(values[done]) * _PER_LOG)
-            # at least the one value, however the power is rounded
+            # the power may be rounded down, but the value itself belongs to the bucket
             upto = max(bisect_right(values, _GAMMA**index, done), done + 1)
             buckets[index] = buckets.get(index, 0) + upto - done
             done = upto
@@ -56,7 +57,7 @@ class Sketch:
             self._collapse()
 
     def merge(self, other: Sketch) -> None:
-        """Add another sketch's counts; exactly as if its values had been added here."""
+        """Add another sketch's counts, with the same result as adding its values."""
         self._zeros += other._zeros
         for index, count in other._buckets.items():
             self._buckets[index] = self._buckets.get(index, 0) + count
@@ -64,24 +65,29 @@ class Sketch:
             self._collapse()
 
     def quantile(self, q: float) -> float | None:
-        """Return the value at `q`, 0 to 1, within `REL_ERROR`; None of an empty sketch.
+        """Return the value at `q`, 0 to 1, within `REL_ERROR`; None if empty.
 
         The rank is floor(q (n - 1)), counted from zero, as in the paper.
         """
         count = self._zeros + sum(self._buckets.values())
         if not count:
             return None
-        rank = q * (count - 1)
-        seen = self._zeros
-        if seen > rank:
-            return 0.0
-        value = 0.0
-        for index in sorted(self._buckets):
+        rank, seen, value = q * (count - 1), self._zeros, 0.0
+        for index in sorted(self._buckets) if seen <= rank else ():
             seen += self._buckets[index]
-            value = 2 * _GAMMA**index / (_GAMMA + 1)
+            value = _middle(index, _GAMMA)
             if seen > rank:
                 break
         return value
+
+    def percentiles(self, low: float | None, high: float | None) -> dict[str, float | None]:
+        """Return p50, p95 and p99, limited to the smallest and the largest value seen."""
+        found = {name: self.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+        low, high = low or 0.0, math.inf if high is None else high
+        return {
+            name: None if value is None else min(max(value, low), high)
+            for name, value in found.items()
+        }
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data that `from_dict` takes."""
@@ -93,10 +99,10 @@ class Sketch:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Sketch:
-        """Rebuild a sketch.
+        """Rebuild a sketch from plain data.
 
         Raises:
-            ValueError: the data is no sketch, or one of another relative error.
+            ValueError: the data is not a sketch, or has another relative error.
         """
         buckets, zeros = data.get("buckets"), data.get("zeros")
         if not isinstance(buckets, dict) or not isinstance(zeros, int):
@@ -109,8 +115,28 @@ class Sketch:
         return sketch
 
     def _collapse(self) -> None:
-        """Fold the lowest buckets into one: the high quantiles keep their error bound."""
+        """Merge the lowest buckets into one; high quantiles keep their error bound."""
         indexes = sorted(self._buckets)
         keep_from = indexes[-MAX_BUCKETS]
         low = sum(self._buckets.pop(index) for index in indexes if index < keep_from)
         self._buckets[keep_from] += low
+
+
+def bucket_values(data: Any) -> list[tuple[float, int]] | None:
+    """Return value and count of each bucket in a sketch's data, lowest first.
+
+    None if the data is malformed; any relative error is accepted.
+    """
+    try:
+        error = data["rel_error"]
+        if not 0 < error < 1:
+            return None
+        gamma = (1 + error) / (1 - error)
+        counts = sorted((int(index), int(count)) for index, count in data["buckets"].items())
+        return [(_middle(index, gamma), count) for index, count in counts]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _middle(index: int, gamma: float) -> float:
+    return 2 * gamma**index / (gamma + 1)

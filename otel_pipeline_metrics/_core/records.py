@@ -1,4 +1,4 @@
-"""The records that travel through the library, and the Protocols at its seams."""
+"""Define the records that go from stages to sinks, and the protocol of a sink."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AttributeValue = Union[
 def qualified_name(error: type[BaseException]) -> str:
     """Return `module.QualName` of an exception class, without the module for builtins.
 
-    This is the value of `error.type`, as the OpenTelemetry semantic conventions ask for.
+    The OpenTelemetry semantic conventions define this as the value of `error.type`.
     """
     if error.__module__ == "builtins":
         return error.__qualname__
@@ -28,23 +28,19 @@ def qualified_name(error: type[BaseException]) -> str:
 
 
 def outcome_of(error: BaseException | None) -> Outcome:
-    """Say how an invocation ended that was left with `error`.
+    """Return the outcome of a call that ended with `error`.
 
-    `GeneratorExit` is the consumer walking away, never an error. Every other exception that
-    is not an `Exception` (asyncio's, trio's and anyio's cancellation, `KeyboardInterrupt`,
+    `GeneratorExit` means that the consumer stopped, which is not an error. Every other exception
+    that is not an `Exception` (asyncio's, trio's and anyio's cancellation, `KeyboardInterrupt`,
     `SystemExit`) came from outside the stage, so it counts as cancelled.
     """
-    if error is None:
-        return "ok"
-    if isinstance(error, GeneratorExit):
-        return "abandoned"
-    if not isinstance(error, Exception):
-        return "cancelled"
-    return "error"
+    if error is None or isinstance(error, Exception):
+        return "ok" if error is None else "error"
+    return "abandoned" if isinstance(error, GeneratorExit) else "cancelled"
 
 
 class StageKey(NamedTuple):
-    """What tells one stage's numbers from another's."""
+    """The key that a stage's results are grouped by."""
 
     pipeline: str | None
     stage: str
@@ -52,10 +48,10 @@ class StageKey(NamedTuple):
 
 
 class StageResult(NamedTuple):
-    """How one invocation of a stage went. Times are in seconds.
+    """The result of one call of a stage. Times are in seconds.
 
-    `busy_s` leaves out `idle_s` (waiting for input) and `blocked_s` (waiting for room or a
-    permit). A count nobody gave is None, never 0.
+    `busy_s` excludes `idle_s` (waiting for input) and `blocked_s` (waiting for room or a
+    permit). An unknown count is None, never 0.
     """
 
     busy_s: float
@@ -67,43 +63,38 @@ class StageResult(NamedTuple):
     items_out: int | None = None
     bytes_in: int | None = None
     bytes_out: int | None = None
-    retries: tuple[tuple[str, int], ...] = ()
-    """(`error.type` or "", how often)."""
+    retries: tuple[tuple[str, int], ...] = ()  # (`error.type` or "", how often)
     attributes: Mapping[str, AttributeValue] | None = None
+    # (event time, time of finishing) of items, Unix seconds
     event_times: Sequence[tuple[float, float]] = ()
-    """(event time, time of finishing) of items, Unix seconds."""
-    context: Any = None
-    """The OpenTelemetry context of the invocation's span, for exemplars."""
-    error_message: str | None = None
-    """The exception's message; None where messages are not wanted, as they are not unless
-    `configure(error_messages=True)` says so."""
+    context: Any = None  # the OpenTelemetry context of the call's span, for exemplars
+    error_message: str | None = None  # None without `configure(error_messages=True)`
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a sink gets: the finished invocations of one stage since the last batch."""
+    """The finished calls of one stage since the last batch, as a sink gets them."""
 
     key: StageKey
-    attributes: Mapping[str, AttributeValue]
-    """The attributes that the stage was defined with."""
+    attributes: Mapping[str, AttributeValue]  # that the stage was defined with
+    # Busy seconds of every call that reports only its duration: outcome ok, no waits, no counts
+    # but `sizes`. Most calls do, and a float costs the hot path least.
+    # Sorted, so that a sink counts them into buckets with a few bisections.
     durations: Sequence[float]
-    """Busy seconds of every invocation with nothing else to say: outcome ok, no waits, no
-    counts but `sizes`. Most invocations are such; a bare float costs the hot path least.
-    Sorted, so that a sink counts them into buckets by a few bisections."""
+    # the results of all other calls
     results: Sequence[StageResult]
-    """The rest."""
+    # The workers' time since the last batch, including waits outside the stage. None if no queue
+    # is instrumented: then only the times of the calls are known.
     time: TimeInStates | None = None
-    """The workers' time since the last batch, waits outside the stage included; None where no
-    queue is instrumented: then the invocations' own times are all that is known."""
+    # some of `durations` with a sampled span, and its OpenTelemetry context
     exemplars: Sequence[tuple[float, Any]] = ()
-    """Of `plain`: values with a sampled span, and its OpenTelemetry context."""
+    # items that came out of the calls in `durations`, if the stage has `items`; in no order
     sizes: Sequence[int] = ()
-    """Items that came out, of those of `plain` whose stage has `items`; in no order."""
 
 
 @dataclass
 class TimeInStates:
-    """Seconds of one worker at one stage; they add up to its wall time there."""
+    """Seconds of one worker at one stage, which add up to its wall time there."""
 
     busy: float = 0.0
     idle: float = 0.0
@@ -118,12 +109,11 @@ class QueueBatch:
     """The items that left one queue since the last batch."""
 
     name: str
-    waits: Sequence[float]
-    """Seconds from put to get, sorted."""
+    waits: Sequence[float]  # seconds from put to get, sorted
 
 
 class Sink(Protocol):
-    """Takes results away. A fault in one is logged once and does not reach the others."""
+    """Gets results. An error is logged once and does not affect other sinks."""
 
     def accept(self, batch: Batch) -> None:
         """Take one batch; called by one thread at a time."""
@@ -132,5 +122,5 @@ class Sink(Protocol):
         """Take one batch of a queue; called by one thread at a time."""
 
 
+# A value of an observable instrument, and its attributes.
 Point = tuple[int | float, "Mapping[str, AttributeValue]"]
-"""One value of an observable instrument and its attributes."""

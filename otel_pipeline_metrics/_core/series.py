@@ -1,24 +1,17 @@
-"""Where results wait: a series for each stage of each scope, and what is current where.
+"""Keep pending results, in a series for each stage of each scope.
 
-The hot path only appends to a series. `drain` takes what waits to the sinks.
+The hot path only appends to a series; `drain` flushes it to the sinks.
 """
 
 from __future__ import annotations
 
-import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
-from otel_pipeline_metrics._core import clock, hooks
+from otel_pipeline_metrics._core import span_budget
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageKey, TimeInStates
-from otel_pipeline_metrics._core.span_budget import (
-    ENOUGH_TO_JUDGE,
-    PASSED_AT_ONCE,
-    SLOW_QUANTILE,
-    SPAN_BURST,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,122 +21,53 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.stage_id import StageId
 
 
-VISITED_BOUND: Final = 16
-"""Runs of other processes that are remembered at a time."""
+# Runs of other processes that are remembered at a time.
+MAX_REMOTE_SCOPES: Final = 16
 
 
-def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
-    """Take fixed attributes off their stages."""
-    for stage, key in attributes:
-        stage.attributes.pop(key, None)
-    for series in all_series() if attributes else ():
-        series.cache = None
-
-
-class Series:
-    """The results of one stage in one scope that no sink has seen yet."""
+class Series(span_budget.SpanBudget):
+    """The results of one stage in one scope that are not flushed yet."""
 
     __slots__ = (
-        "attributes",
-        "begun",
-        "begun_before",
-        "cache",
-        "durations",
-        "ended_before",
-        "exemplars",
-        "key",
-        "late_left",
-        "passed",
-        "queued",
-        "refilled_at",
-        "reported",
-        "results",
-        "scope",
-        "sizes",
-        "slow_s",
-        "spans_left",
-        "spans_made",
-        "states",
-    )
+        "attributes", "begun", "begun_before", "cache", "durations", "ended_before", "exemplars",
+        "key", "queued", "reported", "results", "scope", "sizes", "states",
+    )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId) -> None:
+        super().__init__()
         self.scope = scope
         self.key = StageKey(scope.pipeline, stage.name, stage.kind)
         self.attributes = stage.attributes
+        # of calls with only a duration: their busy seconds, see `Batch.durations`
         self.durations: list[float] = []
-        """Busy seconds of those with nothing else to say; see `Batch.durations`."""
+        # of those calls: the items that came out, see `Batch.sizes`
         self.sizes: list[int] = []
-        """Items that came out, of those of `plain` that tell; see `Batch.sizes`."""
         self.results: list[StageResult] = []
+        # one entry for each call since the last batch: appending is atomic, counting up is not
         self.begun: list[None] = []
-        """One for each that began since the last batch; appending is atomic, adding is not."""
         self.begun_before = 0
         self.ended_before = 0
+        # by worker: its time in each state since the scope began; empty without queues
         self.states: dict[int | None, TimeInStates] = {}
-        """By worker: its time in each state since the scope began; empty without queues."""
+        # whether one of its workers has used an instrumented queue: then its waits are known
         self.queued = False
-        """Whether a worker of it has met an instrumented queue: then its waits are seen."""
+        # the time in states that the sinks have
         self.reported = TimeInStates()
-        """The time in states that sinks know of."""
+        # for the tracer: span attributes that are the same for every call
         self.cache: Any = None
-        """For the tracer: span attributes that are the same for every execution."""
+        # by bucket: one of `durations` with a sampled span, and its context
         self.exemplars: dict[int, tuple[float, Any]] = {}
-        """By bucket: one of `plain` with a sampled span, and its context."""
-        self.spans_made = 0
-        self.passed = 0
-        """Invocations that went without a span since the last batch."""
-        self.reset_budget()
-
-    def reset_budget(self) -> None:
-        """Begin the span budget anew."""
-        rate = hooks.spans_per_second
-        burst = math.inf if rate is None else SPAN_BURST if rate else 0
-        self.spans_left: float = burst
-        """While there is some, every invocation has a span."""
-        self.late_left: float = burst
-        """The same for spans made after the fact, of errors and of the slow ones."""
-        self.slow_s = math.inf
-        """From here on an invocation without a span gets one after the fact."""
-        self.refilled_at = clock.now()
 
     @property
     def pending(self) -> bool:
-        """Whether something waits for the sinks."""
+        """Whether results wait for the next flush."""
         return bool(self.durations or self.results or self.sizes)
 
     @property
     def active(self) -> int:
-        """How many are in progress."""
+        """The number of calls in progress."""
         ended = self.ended_before + len(self.durations) + len(self.results)
         return max(0, self.begun_before + len(self.begun) - ended)
-
-    def refill(self) -> bool:
-        """Let the span budget grow with time; tell whether there is some."""
-        rate = hooks.spans_per_second
-        if rate is None:
-            return self.spans_left >= 1
-        now = clock.now()
-        more = (now - self.refilled_at) * rate
-        if more < 1:
-            return self.spans_left >= 1
-        self.refilled_at = now
-        self.spans_left = min(SPAN_BURST, self.spans_left + more)
-        self.late_left = min(SPAN_BURST, self.late_left + more)
-        return True
-
-    def skip_span(self) -> bool:
-        """Tell whether an invocation has no span, the budget being spent; look now and then."""
-        self.passed += 1
-        return self.passed % PASSED_AT_ONCE != 0 or not self.refill()
-
-    def update_slow_threshold(self, plain: Sequence[float]) -> None:
-        """Learn from sorted durations what is slow, while not every invocation has a span."""
-        everyone, self.passed = not self.passed, 0
-        self.refill()
-        if everyone or self.late_left < 1 or len(plain) < ENOUGH_TO_JUDGE:
-            self.slow_s = math.inf
-        else:
-            self.slow_s = plain[int(len(plain) * SLOW_QUANTILE)]
 
 
 class QueueSeries:
@@ -156,24 +80,24 @@ class QueueSeries:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        # from put to get, of items that are not flushed yet
         self.waits: list[float] = []
-        """From put to get, of items no sink has seen yet."""
         self.put = 0
         self.got = 0
+        # `clock.now()` of the first put and of the last one
         self.first_put: float | None = None
         self.last_put: float | None = None
-        """`clock.now()` of the first put and the last one."""
+        # waited in put, all producers together
         self.blocked = 0.0
-        """Waited in put, all producers together."""
+        # waited in get, all consumers together
         self.idle = 0.0
-        """Waited in get, all consumers together."""
         self.depth_peak = 0
         self.producers: dict[str, None] = {}
         self.consumers: dict[str, None] = {}
 
 
 class RunScope:
-    """What executions belong to: a run, or the process where there is none."""
+    """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
         "__weakref__", "ended", "on_resources", "pipeline", "queues", "run_id", "scope", "series",
@@ -188,130 +112,137 @@ class RunScope:
         self.sinks = sinks
         self.series: dict[StageId, Series] = {}
         self.queues: dict[str, QueueSeries] = {}
+        # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}
-        """By their number: the workers that have met a queue or a stage here."""
         self.ended = False
+        # takes (CPU utilisation, RSS in bytes) that the program measured itself
         self.on_resources: Callable[[float, float], None] | None = None
-        """Takes (CPU utilisation, RSS in bytes) that somebody measured by hand."""
+        # a cell begins with a series or a scope: `cell[0].scope` works for both
         self.scope = self
-        """Itself: the current cell begins with a series or a scope, and either tells its scope."""
 
     def add(self, stage: StageId) -> Series:
         """Return the series of `stage`, made if need be."""
-        found = self.series.get(stage)
-        return self.series.setdefault(stage, Series(self, stage)) if found is None else found
+        return self.series.get(stage) or self.series.setdefault(stage, Series(self, stage))
 
     def add_queue(self, name: str) -> QueueSeries:
         """Return the series of a queue, made if need be."""
-        found = self.queues.get(name)
-        return self.queues.setdefault(name, QueueSeries(name)) if found is None else found
+        return self.queues.get(name) or self.queues.setdefault(name, QueueSeries(name))
 
 
 process_scope = RunScope()
+
+# The scope of work without a context: the run in progress if there is exactly one.
 default_scope = process_scope
-"""The scope of work that carries no context: the only run there is, else the process."""
 
+# What is current: [scope] of a run, or [series, token, started, execution] of a call, followed by
+# its open span, the context with that span and the token of that context, if there is one.
+# The token is None once the call is over. The execution is None until the call has more to report
+# than its duration. A list of four is made at an eighth of an object's cost, and, unlike a value
+# in the context, it is shared with the tasks that the call starts.
 Cell = list[Any]
-"""What is current: [scope] of a run, or [series, token, started, execution] of an invocation, and
-its open span, the context with that, and the token of that context, if there is one.
 
-The token is None once the invocation is over; the execution is None until something beyond
-its duration is said or seen. A list of four is made at an eighth of an object's cost, and,
-unlike a value in the context, it is shared with the tasks that the invocation spawns.
-"""
-
-CELL_WITHOUT_SPAN: Final = 4
-"""The length of an invocation's cell without a span."""
+CELL_WITHOUT_SPAN: Final = 4  # the length of a call's cell
 
 active_cell: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
 scopes: dict[RunScope, None] = {process_scope: None}
+
+# Runs that are over, while a task or thread that began in them may still go on.
 ended_scopes: WeakSet[RunScope] = WeakSet()
-"""Runs that are over, while a task or thread that began in them may still go on."""
-_visited: dict[str, RunScope] = {}
-"""By run id: scopes of runs in other processes whose work is done here."""
+
+# By run id: the scopes of runs in other processes whose work is done here.
+_remote_scopes: dict[str, RunScope] = {}
+
+
+def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
+    """Remove fixed attributes from their stages."""
+    for stage, key in attributes:
+        stage.attributes.pop(key, None)
+    for series in all_series() if attributes else ():
+        series.cache = None
 
 
 def limit_spans(per_second: float | None) -> None:
-    """Give every stage a budget of spans from now on; None for no limit."""
-    hooks.spans_per_second = per_second
+    """Give every stage a new budget of spans; None: no limit."""
+    span_budget.spans_per_second = per_second
     for series in all_series():
         series.reset_budget()
 
 
 def current_scope() -> RunScope:
-    """Return the scope that an execution opened here would belong to."""
+    """Return the scope that a call made here belongs to."""
     found = active_cell.get()
     scope: RunScope = default_scope if found is None else found[0].scope
     return scope
 
 
 def open_scope(scope: RunScope) -> Token[Cell | None] | None:
-    """Make a run's scope current, and the process's own while it is the only run.
+    """Make a run's scope current, and the default one while it is the only run.
 
-    None where the garbage collector called, and it could not be made current.
+    Returns:
+        What `close_scope` takes; None if the garbage collector runs this code: then the scope
+        cannot be made current.
     """
     scopes[scope] = None
-    _settle_ambient()
+    _update_default_scope()
     return None if gc_safety.running_in and gc_safety.here() else active_cell.set([scope])
 
 
 def close_scope(scope: RunScope, token: Token[Cell | None] | None) -> bool:
-    """End a run's scope; False where this is not the context that it was opened in.
+    """End a run's scope; return False if it was opened in another context.
 
-    What is still in flight in it is drained as it ends.
+    Calls in progress are flushed when they end.
     """
     scope.ended = True
-    _settle_ambient()
+    _update_default_scope()
     if token is None or (gc_safety.running_in and gc_safety.here()):
         return False
     try:
         active_cell.reset(token)
     except ValueError:
-        # an async generator or fixture closed elsewhere: it is not current here
+        # an async generator or a fixture that is closed in another context
         return False
     return True
 
 
 def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
-    """Return the scope here of a run that goes on in another process.
+    """Return the scope in this process of a run that another process started.
 
-    A child that was forked during the run has it; else it is made. It never becomes ambient, and
-    the oldest is forgotten where many runs come by.
+    A child that was forked during the run has it; otherwise it is made. It never becomes the
+    default, and the oldest is forgotten when there are too many.
     """
     for scope in list(scopes):
         if scope.run_id == run_id:
             return scope
-    found = _visited.get(run_id)
+    found = _remote_scopes.get(run_id)
     if found is None:
         found = RunScope(pipeline, run_id)
         found.ended = True
-        found = _visited.setdefault(run_id, found)
+        found = _remote_scopes.setdefault(run_id, found)
         ended_scopes.add(found)
-        while len(_visited) > VISITED_BOUND:
-            # what is still at work in it is drained all the same
-            _visited.pop(next(iter(_visited)), None)
+        while len(_remote_scopes) > MAX_REMOTE_SCOPES:
+            # calls in progress keep it in `ended_scopes`, so their results are still flushed
+            _remote_scopes.pop(next(iter(_remote_scopes)), None)
     return found
 
 
-def _settle_ambient() -> None:
-    """Work that has lost its context, as threads have, belongs to the only run there is."""
+def _update_default_scope() -> None:
     global default_scope  # read on the hot path, written here only
     running = [s for s in list(scopes) if s is not process_scope and not s.ended]
     default_scope = running[0] if len(running) == 1 else process_scope
 
 
 def all_series() -> Iterator[Series]:
-    """Go through every series of every scope that is not forgotten yet."""
+    """Yield every series of every scope that is still known."""
     for scope in (*list(scopes), *list(ended_scopes)):
         yield from list(scope.series.values())
 
 
 @forking.in_child
 def reset_after_fork() -> None:
-    """Start a child from zero: what the parent measured, or began, is the parent's to report."""
+    """Start a child from zero: the parent reports what it measured or began."""
     for scope in (*list(scopes), *list(ended_scopes)):
         scope.queues.clear()
         scope.workers.clear()
-        # What ends now but began in the parent is appended to a series that nobody drains.
+        # a call that began in the parent and ends here goes to a series that is never flushed
         scope.series.clear()

@@ -1,12 +1,27 @@
-"""One frozen configuration, replaced whole by `configure()` and never changed in place."""
+"""Define every option of `configure()` in one table, and keep the settings.
+
+A wrong argument raises an error that names it. A broken environment variable causes one
+warning and is ignored, since the person who starts a program did not write it.
+"""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TextIO, Union
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TextIO, Union
+
+from otel_pipeline_metrics._core import errors, privacy
+from otel_pipeline_metrics._core.validation import (
+    check_attributes,
+    check_count,
+    check_flag,
+    check_name,
+    check_number,
+    check_positive,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from opentelemetry.metrics import MeterProvider
@@ -14,55 +29,342 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.records import AttributeValue
 
+    Check = Callable[[Any, str], Any]
+    Parser = tuple[Callable[[str], Any], str]
+
 
 ExporterName = Literal["otlp", "console", "none"]
 EXPORTERS: tuple[ExporterName, ...] = ("otlp", "console", "none")
+_LISTS: Final = (list, tuple, set, frozenset)
 
 Console = Union[bool, TextIO, None]  # noqa: UP007 - evaluated, and Python 3.10 has no such |
-"""True: run summaries go to stderr; False: never; a text stream: there; None: to stderr while
-the development console is on or stderr is a terminal."""
 
 
-@dataclass(frozen=True)
+# without comparison and repr, which cost a part of the import and have no user
+@dataclass(frozen=True, eq=False, repr=False)
 class Config:
-    """What the user asked for, checked; the environment is read when providers are built."""
+    """The checked settings; `configure()` replaces them as a whole."""
 
     service_name: str | None = None
+    # None: OTEL_* variables decide, and without any the development console
     exporters: tuple[ExporterName, ...] | None = None
-    """None: OTEL_* decides, and without it the development console."""
     tracer_provider: TracerProvider | None = None
     meter_provider: MeterProvider | None = None
     resource_attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     metric_attributes: tuple[str, ...] = ()
     console: Console = None
     spans_per_second: float | None = 100.0
-    """Spans that each stage may make a second, over time; None: no limit."""
     flush_timeout_s: float = 5.0
-    """Deadline for everything that is flushed at the end, all signals together."""
     spool: Path | None = None
-    """Directory that keeps what the collector would not take; None: it is dropped."""
     spool_max_bytes: int = 100 * 1024 * 1024
     spool_max_age_s: float = 7 * 24 * 3600.0
+    # None: True while the development console is on
     strict: bool | None = None
-    """Whether a forbidden attribute key is a ValueError; None: where the development console
-    is on."""
     forbidden_keys: tuple[str, ...] = ()
-    """Beside those that always are."""
     max_attribute_values: int = 200
-    """Distinct values of each attribute on metrics, before they become `_OTHER`."""
     error_messages: bool = False
-    """Whether the messages of exceptions go on failed spans."""
 
+    def privacy_rules(self) -> privacy.Rules:
+        """Return the rules on attribute keys and messages that these settings ask for."""
+        words = privacy.WORDS.union(map(privacy.snake, self.forbidden_keys))
+        return privacy.Rules(words, bool(self.strict), self.error_messages)
+
+
+# --- how an argument is checked, and a variable read ----------------------------------------------
+
+
+def _or_none(check: Check) -> Check:
+    return lambda given, argument: None if given is None else check(given, argument)
+
+
+def _require(fits: bool, given: object, argument: str, expected: str) -> None:
+    if not fits:
+        raise TypeError(f"{argument} must be {expected}, not {type(given).__name__}")
+
+
+def _check_exporters(given: Any, argument: str) -> tuple[ExporterName, ...]:
+    _require(isinstance(given, (str, *_LISTS)), given, argument, "a string or a sequence of them")
+    names: list[Any] = [given] if isinstance(given, str) else list(given)
+    for name in names:
+        if name not in EXPORTERS:
+            raise ValueError(f"{argument} must be of {', '.join(EXPORTERS)}, not {name!r}")
+    if not names:
+        raise ValueError(f'{argument} must not be empty: "none" turns exporting off')
+    if "none" in names and len(names) > 1:
+        raise ValueError(f'{argument} "none" stands alone')
+    return tuple(dict.fromkeys(names))
+
+
+def _check_provider(given: Any, argument: str) -> Any:
+    from opentelemetry import metrics, trace
+
+    kind = trace.TracerProvider if argument == "tracer_provider" else metrics.MeterProvider
+    _require(isinstance(given, kind), given, argument, f"an OpenTelemetry {kind.__name__}")
+    return given
+
+
+def _check_names(given: Any, argument: str) -> tuple[str, ...]:
+    _require(isinstance(given, _LISTS), given, argument, "a sequence of strings")
+    return tuple(dict.fromkeys(check_name(name, argument) for name in given))
+
+
+def _check_console(given: Any, argument: str) -> Any:
+    fits = isinstance(given, bool) or hasattr(given, "write")
+    _require(fits, given, argument, "True, False, None or a text stream")
+    return given
+
+
+def _check_positive_count(given: Any, argument: str) -> int:
+    return int(check_positive(check_count(given, argument), argument))
+
+
+def _check_path(given: Any, argument: str) -> Path:
+    from pathlib import Path
+
+    _require(isinstance(given, (str, os.PathLike)), given, argument, "a path or None")
+    if not os.fspath(given):
+        raise ValueError(f"{argument} must not be empty")
+    return Path(given)
+
+
+def _split_names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+# How a variable is read, and what a warning says that it must be.
+_FLAG: Final = (lambda text: {"true": True, "false": False}[text.lower()], "true or false")
+_SECONDS: Final = (
+    lambda text: check_positive(float(text), text),
+    "a positive number of seconds",
+)
+_COUNT: Final = (
+    lambda text: _check_positive_count(int(text) if text.isdecimal() else 0, text),
+    "a whole number above 0",
+)
+_NAMES: Final = (_split_names, "names separated by commas")
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """An argument of `configure()` with its environment variable, or a variable alone."""
+
+    name: str
+    default: Any
+    # in Markdown: docs/configuration.md is made from it
+    help: str
+    # None: there is no such argument
+    check: Check | None = None
+    variable: str = ""
+    # None: the variable is read where it is needed, and not by `configure()`
+    parser: Parser | None = None
+    # variables of OpenTelemetry's SDK with the same effect
+    standard: tuple[str, ...] = ()
+    # the name in `Config`, where it differs
+    field: str = ""
+    # applies before `configure()`, if its variable is set
+    at_import: bool = False
+
+    def resolve(self, given: Any) -> Any:
+        """Return the checked argument, or the variable's value for a default argument.
+
+        Raises:
+            TypeError: the argument is of the wrong kind.
+            ValueError: the argument has a wrong value.
+        """
+        value = given if self.check is None else self.check(given, self.name)
+        if self.parser is None:
+            return value
+        parse, expected = self.parser
+        text = os.environ.get(self.variable, "").strip()
+        if isinstance(value, tuple):  # both sources count
+            return tuple(dict.fromkeys((*value, *parse(text))))
+        if given != self.default:
+            return value
+        default = getattr(Config, self.field or self.name)
+        try:
+            return parse(text) if text else default
+        except (KeyError, ValueError):
+            message = "%s must be %s, not %.40r; the default (%s) is used"
+            errors.warn_once(self.variable, message, self.variable, expected, text, default)
+            return default
+
+
+OPTIONS: Final = (
+    Option(
+        "service_name",
+        None,
+        "`service.name` on everything exported; the argument wins",
+        _or_none(check_name),
+        standard=("OTEL_SERVICE_NAME",),
+    ),
+    Option(
+        "exporter",
+        None,
+        '`"otlp"`, `"console"`, `"none"`, or several in a sequence; for traces and metrics alike',
+        _or_none(_check_exporters),
+        standard=("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"),
+        field="exporters",
+    ),
+    Option(
+        "tracer_provider",
+        None,
+        "takes the spans; a `NoOpTracerProvider` means no spans, which is the cheapest",
+        _or_none(_check_provider),
+    ),
+    Option("meter_provider", None, "takes the metrics", _or_none(_check_provider)),
+    Option(
+        "resource_attributes",
+        None,
+        "describe this process; the argument wins",
+        check_attributes,
+        standard=("OTEL_RESOURCE_ATTRIBUTES",),
+    ),
+    Option(
+        "metric_attributes",
+        (),
+        "stage attributes that also go on metrics. Each value makes a series, so name only those "
+        "with few values. Both sources count",
+        _check_names,
+        "OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES",
+        _NAMES,
+    ),
+    Option(
+        "console",
+        None,
+        "run summaries: `True` to stderr, a text stream there, `False` nowhere; `None` to stderr "
+        "if the development console is on or stderr is a terminal, otherwise to the log",
+        _or_none(_check_console),
+        "OTEL_PIPELINE_METRICS_CONSOLE",
+        _FLAG,
+    ),
+    Option(
+        "spans_per_second",
+        100.0,
+        "spans that a stage may make a second after its first thousand; `None` removes the "
+        "limit. See [metrics.md](metrics.md#spans)",
+        _or_none(check_number),
+    ),
+    Option(
+        "flush_timeout",
+        None,
+        "seconds that the flush at the end may take, all signals together; 5 if neither is set",
+        _or_none(check_positive),
+        "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT",
+        _SECONDS,
+        field="flush_timeout_s",
+    ),
+    # The spool reads its variables itself, as `opm replay` needs them without `configure()`.
+    Option(
+        "spool",
+        None,
+        "directory that keeps what the collector does not take; see "
+        "[reliability.md](reliability.md#the-spool)",
+        _or_none(_check_path),
+        "OTEL_PIPELINE_METRICS_SPOOL",
+    ),
+    Option(
+        "spool_max_bytes",
+        Config.spool_max_bytes,
+        "size of that directory above which the oldest batch is dropped",
+        lambda given, argument: round(check_positive(given, argument)),
+        "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES",
+    ),
+    Option(
+        "spool_max_age_s",
+        Config.spool_max_age_s,
+        "age in seconds above which a batch is dropped",
+        check_positive,
+        "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE",
+    ),
+    Option(
+        "strict",
+        None,
+        "`True`: a forbidden attribute key is a `ValueError`; `False`: it is left out and "
+        "counted; `None`: `True` while the development console is on. See "
+        "[privacy.md](privacy.md)",
+        _or_none(check_flag),
+        "OTEL_PIPELINE_METRICS_STRICT",
+        _FLAG,
+        at_import=True,
+    ),
+    Option(
+        "forbidden_keys",
+        (),
+        "keys to forbid beside the built-in ones. Both sources count",
+        _check_names,
+        "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS",
+        _NAMES,
+        at_import=True,
+    ),
+    Option(
+        "max_attribute_values",
+        Config.max_attribute_values,
+        "distinct values of an attribute, of the pipeline's name and of the error type on "
+        "metrics; further ones become `_OTHER`",
+        _check_positive_count,
+        "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES",
+        _COUNT,
+    ),
+    Option(
+        "error_messages",
+        None,
+        "`True` puts the messages of exceptions, up to 1,000 characters, on failed spans",
+        _or_none(check_flag),
+        "OTEL_PIPELINE_METRICS_ERROR_MESSAGES",
+        _FLAG,
+        at_import=True,
+    ),
+    Option(
+        "",
+        False,
+        "`true` lets the exporters log each failed request themselves, without the endpoint's "
+        "credentials",
+        variable="OTEL_PIPELINE_METRICS_EXPORTER_LOGS",
+    ),
+    Option(
+        "",
+        True,
+        "`false` records each value through OpenTelemetry's public API, at many times the cost; "
+        "see [architecture.md](architecture.md#why-it-is-built-so)",
+        variable="OTEL_PIPELINE_METRICS_FOLD",
+    ),
+)
+
+
+def resolve(given: Mapping[str, Any]) -> Config:
+    """Return the settings that arguments of `configure()` and the environment ask for.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: an argument has a wrong value.
+    """
+    return Config(
+        **{
+            option.field or option.name: option.resolve(given[option.name])
+            for option in OPTIONS
+            if option.name in given
+        }
+    )
+
+
+def environment_rules() -> privacy.Rules:
+    """Return the rules on attributes that hold while nothing is configured."""
+    return resolve({o.name: o.default for o in OPTIONS if o.at_import}).privacy_rules()
+
+
+# --- the settings in force ------------------------------------------------------------------------
 
 _current = Config()
 
 
 def settings() -> Config:
-    """Return the configuration in force; the default one where nobody called `configure()`."""
+    """Return the settings in force; the defaults until `configure()` is called."""
     return _current
 
 
 def replace(config: Config) -> None:
     """Put `config` in force."""
-    global _current  # the one place that holds it
+    global _current
     _current = config

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class StageId:
-    """Identity of a stage: name, kind and fixed attributes. Equal ones are one object."""
+    """Identity of a stage: name, kind and fixed attributes; equal ones are one object."""
 
     __slots__ = ("attributes", "kind", "name")
 
@@ -23,22 +23,23 @@ class StageId:
         self.attributes = attributes
 
     def __reduce__(self) -> tuple[Callable[..., StageId], tuple[Any, ...]]:
-        """Pickle as the call that interns it, so that identity holds in another process."""
+        """Pickle as a call of `stage_id`, which keeps equal ones one object."""
         return stage_id, (self.name, self.kind, dict(self.attributes))
 
 
 _stage_ids: dict[Hashable, StageId] = {}
+
+# Those with fixed attributes have a limit of their own, so that they leave room for mere names.
 _described: dict[Hashable, StageId] = {}
-"""Those with fixed attributes, counted apart: they must not take the room of plain names."""
 
 
 def stage_id(
     name: str, kind: str | None, attributes: Mapping[str, AttributeValue] | None = None
 ) -> StageId:
-    """Return the one `StageId` for these; comparing two is then comparing addresses.
+    """Return the one `StageId` with this name, kind and attributes.
 
-    There are `MAX_NAMES` of them at most. What is one too many goes without its attributes if
-    it has some, and else is the stage `_OTHER`.
+    There are `MAX_NAMES` of them at most. Above that, one with attributes loses them, and one
+    without becomes the stage `_OTHER`.
     """
     known, key = _stage_ids, (name, kind, "")
     if attributes:
@@ -56,6 +57,6 @@ def stage_id(
 
 
 def with_attribute(found: Callable[[str], bool]) -> list[tuple[StageId, str]]:
-    """Return the fixed attributes of stages defined so far whose key is `found`."""
+    """Return the stages' fixed attributes whose key `found` accepts."""
     stages = list(_described.values())
     return [(stage, key) for stage in stages for key in list(stage.attributes) if found(key)]

@@ -1,4 +1,4 @@
-"""Check names, attributes and numbers that users hand in."""
+"""Check the names, attributes and numbers that callers pass in."""
 
 from __future__ import annotations
 
@@ -7,57 +7,21 @@ import numbers
 import operator
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core.records import AttributeValue
-
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import AttributeValue
 
 
-def check_count(n: object, argument: str) -> int:
-    """Return `n` as a count, or raise what says why it is none."""
-    if isinstance(n, bool):
-        raise TypeError(f"{argument} must be an integer, not bool")
-    try:
-        count = operator.index(n)  # type: ignore[arg-type]  # it raises what we want raised
-    except TypeError:
-        raise TypeError(f"{argument} must be an integer, not {type(n).__name__}") from None
-    if count < 0:
-        raise ValueError(f"{argument} must not be negative, this one is {count}")
-    return count
-
-
-def _check_direction(direction: object) -> None:
-    if direction not in ("in", "out"):
-        raise ValueError(f'direction must be "in" or "out", not {direction!r}')
-
-
-def _number(value: object, argument: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{argument} must be finite, not {number}")
-    if number < 0:
-        raise ValueError(f"{argument} must not be negative, this one is {number:g}")
-    return number
-
-
-def _whole(value: object, argument: str) -> int:
-    number = _number(value, argument)
-    if number != int(number):
-        raise ValueError(f"{argument} must be a whole number, not {number:g}")
-    return int(number)
-
-
+# A name is an attribute value and a table column: keep it short.
 MAX_NAME_LENGTH: Final = 128
-"""A stage, pipeline or cache name is an attribute value and a table column: keep it short."""
+
+_SCALARS: Final = (str, bool, int, float)
 
 
 def check_name(value: object, argument: str) -> str:
     """Return `value` if it can name something.
 
     Raises:
-        TypeError: it is no string.
+        TypeError: it is not a string.
         ValueError: it is empty, blank or longer than `MAX_NAME_LENGTH`.
     """
     if not isinstance(value, str):
@@ -71,14 +35,77 @@ def check_name(value: object, argument: str) -> str:
     return value
 
 
-_SCALARS = (str, bool, int, float)
+def check_count(value: Any, argument: str) -> int:
+    """Return `value` as an integer of zero or more.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is negative.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{argument} must be an integer, not bool")
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{argument} must be an integer, not {type(value).__name__}") from None
+    if count < 0:
+        raise ValueError(f"{argument} must not be negative, this one is {count}")
+    return count
+
+
+def check_number(value: object, argument: str, *, whole: bool = False) -> float:
+    """Return `value` as a finite float of zero or more.
+
+    Args:
+        value: the number.
+        argument: its name, for the error message.
+        whole: whether a fraction is refused.
+
+    Raises:
+        TypeError: it is not a real number.
+        ValueError: it is negative or not finite, or has a fraction.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{argument} must be finite, not {number}")
+    if number < 0:
+        raise ValueError(f"{argument} must not be negative, this one is {number:g}")
+    if whole and number != int(number):
+        raise ValueError(f"{argument} must be a whole number, not {number:g}")
+    return number
+
+
+def check_flag(value: object, argument: str) -> bool:
+    """Return `value` if it is True or False.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{argument} must be True or False, not {type(value).__name__}")
+    return value
+
+
+def check_positive(value: object, argument: str) -> float:
+    """Return `value` as a finite float above zero.
+
+    Raises:
+        TypeError: it is not a real number.
+        ValueError: it is zero or negative, or not finite.
+    """
+    number = check_number(value, argument)
+    if not number:
+        raise ValueError(f"{argument} must be above 0")
+    return number
 
 
 def check_attribute(key: object, value: object, argument: str) -> None:
-    """Raise where OpenTelemetry would not take this attribute.
+    """Refuse an attribute that OpenTelemetry would not take.
 
     Raises:
-        TypeError: the key is no string, or the value is neither a str, bool, int or float
+        TypeError: the key is not a string, or the value is neither a str, bool, int or float
             nor a list or tuple of one of those.
         ValueError: the key is empty.
     """
@@ -88,16 +115,20 @@ def check_attribute(key: object, value: object, argument: str) -> None:
         raise ValueError(f"{argument}: a key must not be empty")
     if isinstance(value, _SCALARS):
         return
-    if isinstance(value, (list, tuple)) and all(isinstance(v, _SCALARS) for v in value):
-        return
-    raise TypeError(
-        f"{argument}[{key!r}] must be a str, bool, int, float or a list of one of them, "
-        f"not {type(value).__name__}"
-    )
+    if not isinstance(value, (list, tuple)) or not all(isinstance(v, _SCALARS) for v in value):
+        raise TypeError(
+            f"{argument}[{key!r}] must be a str, bool, int, float or a list of one of them, "
+            f"not {type(value).__name__}"
+        )
 
 
 def check_attributes(value: object, argument: str = "attributes") -> dict[str, AttributeValue]:
-    """Return `value` as a dict of its own, or raise as `check_attribute` does; None is empty."""
+    """Return a checked copy of a mapping of attributes; None is an empty one.
+
+    Raises:
+        TypeError: it is not a mapping, or `check_attribute` refuses one of its items.
+        ValueError: a key is empty.
+    """
     if value is None:
         return {}
     if not hasattr(value, "items"):
@@ -106,21 +137,3 @@ def check_attributes(value: object, argument: str = "attributes") -> dict[str, A
     for key, item in attributes.items():
         check_attribute(key, item, argument)
     return attributes
-
-
-def _checked(value: object, argument: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{argument} must be finite and not negative, not {value!r}")
-    return value
-
-
-def _total(total: Any) -> int | None:
-    if total is None:
-        return None
-    if isinstance(total, bool) or not isinstance(total, int):
-        raise TypeError(f"total must be an integer or None, not {type(total).__name__}")
-    if total < 0:
-        raise ValueError(f"total must not be negative, this one is {total}")
-    return total

@@ -1,5 +1,5 @@
-"""Providers, exporters and a bounded ending: the only room that imports the OpenTelemetry SDK.
+"""Providers, exporters and a bounded shutdown: the only room that imports the SDK.
 
-`configure()` imports `export.providers` when it is called; nothing is imported here, so that
-`export.environment` can be read without the SDK.
+`configure()` imports `_export.providers` when it is called. Nothing is imported here, so that
+`_export.environment` can be read without the SDK.
 """

@@ -1,8 +1,8 @@
-"""Ending within a budget: every signal in its own daemon thread, all under one deadline.
+"""Run calls in daemon threads that the process does not wait for.
 
 A provider's own shutdown() takes 7 to 30 seconds with a dead collector, and its force_flush()
-neither keeps its timeout nor tells the truth about success. So both run in threads that the
-process does not wait for, and success is counted where it happens (`export.counting`).
+neither keeps its timeout nor reports failures. So both run in such threads, under one deadline,
+and success is counted at the exporters (`delivery.counting_exporters`).
 
 The threads are started beforehand and wait: from CPython 3.12 on a thread cannot be started
 at interpreter shutdown (measured: 3.12.1 refuses in atexit, 3.10, 3.11 and 3.13.0 do not).
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core.errors import log_internal_error
 from otel_pipeline_metrics._core.process import forking
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-Collector = Literal["ok", "unreachable", "off"]
-
-
 class BackgroundCall:
-    """One call for a lane, and how it went."""
+    """One call in a background thread, and its result."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
@@ -45,24 +42,24 @@ class BackgroundCall:
             self._done.set()
 
     def wait(self, deadline: float) -> bool:
-        """Say whether the job is done, waiting for it until `deadline` on the monotonic clock."""
+        """Wait until `deadline` on the monotonic clock; return whether the call is done."""
         return self._done.wait(max(0.0, deadline - time.monotonic()))
 
     @property
     def done(self) -> bool:
-        """Whether the job has ended."""
+        """Whether the call has ended."""
         return self._done.is_set()
 
 
 class BackgroundThread:
-    """A daemon thread that takes jobs one after the other.
+    """A daemon thread that makes calls one after the other.
 
     It holds nothing but its queue, so it keeps no provider alive.
 
     Args:
         name: of the thread.
         ready: whether a forked child may need the thread when its interpreter shuts down. From
-            Python 3.12 on it then has to be started beforehand; else the first job starts it.
+            Python 3.12 on it then has to be started beforehand; else the first call starts it.
     """
 
     def __init__(self, name: str, *, ready: bool = False) -> None:
@@ -73,47 +70,44 @@ class BackgroundThread:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Have a thread in the child too, where it may be needed when none can be started."""
+        """Start the thread in the child if it cannot be started when it is needed."""
         if sys.version_info >= (3, 12) and self._ready and not self._closed:
             self._start()
 
     def _start(self) -> None:
         self._pid = os.getpid()
-        self._jobs: SimpleQueue[BackgroundCall | None] = SimpleQueue()
-        threading.Thread(target=_work, args=(self._jobs,), name=self._name, daemon=True).start()
+        self._calls: SimpleQueue[BackgroundCall | None] = SimpleQueue()
+        threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
 
-    def submit(self, call: Callable[[], object]) -> BackgroundCall:
-        """Hand `call` to the thread; jobs left over from before come first."""
-        job = BackgroundCall(call)
+    def submit(self, function: Callable[[], object]) -> BackgroundCall:
+        """Make the thread call `function` after the calls submitted before."""
+        call = BackgroundCall(function)
         if os.getpid() != self._pid:  # threads do not survive a fork
             try:
                 self._start()
             except RuntimeError:
                 # A forked child that is already shutting down cannot start a thread. The
                 # exporters' own timeouts bound the call.
-                job.run()
-                return job
-        self._jobs.put(job)
-        return job
+                call.run()
+                return call
+        self._calls.put(call)
+        return call
 
     def close(self) -> None:
-        """Let the thread end after the jobs it has."""
+        """Let the thread end after its pending calls."""
         self._closed = True
         if os.getpid() == self._pid:
-            self._jobs.put(None)
+            self._calls.put(None)
 
 
-def _work(jobs: SimpleQueue[BackgroundCall | None]) -> None:
-    while True:
-        job = jobs.get()
-        if job is None:
-            return
+def _work(calls: SimpleQueue[BackgroundCall | None]) -> None:
+    while (call := calls.get()) is not None:
         try:
-            job.run()
-        except BaseException:  # an exporter's sys.exit must not end the lane
-            log_internal_error("flush lane")
+            call.run()
+        except BaseException:  # an exporter's sys.exit must not end the thread
+            log_internal_error("a background thread")
 
 
-def wait_for(jobs: Iterable[BackgroundCall], deadline: float) -> bool:
-    """Say whether all `jobs` are done, waiting until `deadline` at most."""
-    return all(job.wait(deadline) for job in jobs)
+def wait_for(calls: Iterable[BackgroundCall], deadline: float) -> bool:
+    """Wait until `deadline` at most; return whether all `calls` are done."""
+    return all(call.wait(deadline) for call in calls)

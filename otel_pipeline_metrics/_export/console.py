@@ -1,4 +1,4 @@
-"""The development console: a line for each span, a table of the metrics. Never JSON."""
+"""Write the development console: a line for each span, a table of the metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
-from otel_pipeline_metrics._core import clock, metric_definitions
+from otel_pipeline_metrics._core import clock, text
+from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._export import console_text
 
 if TYPE_CHECKING:
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 
+# spans of one name that are shown between two flushes
 LINES_PER_NAME: Final = 20
-"""Spans of one name that are shown between two flushes."""
 
 _RESULTS: Final = {"success": "ok", "failure": "error", "cancellation": "cancelled"}
 
 
 class Output:
-    """A text stream; stderr unless given, looked up at each write, since tests replace it."""
+    """A text stream; by default the stderr of the moment, since tests replace it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
 
-    def write(self, text: str) -> None:
-        """Write `text` and a line end; a stream that is closed or broken is nobody's error."""
+    def write(self, message: str) -> None:
+        """Write `message` and a line end; ignore a closed or broken stream."""
         stream = self._stream if self._stream is not None else sys.stderr
         if stream is None:  # pythonw, some daemons
             return
-        line = f"{text}\n"
+        line = f"{message}\n"
         try:
             try:
                 stream.write(line)
@@ -51,15 +52,15 @@ class Output:
 
 
 class ConsoleSpanExporter(SpanExporter):
-    """Writes a line such as `12:03:04.512  fetch  3.2 ms  ok  items_out=20  trace 4bf92f35`.
+    """Lines like `12:03:04.512  fetch  3.2 ms  ok  items_out=20  trace 4bf92f35`.
 
-    The time is that of the span's end. Of each name at most `LINES_PER_NAME` are shown until
-    the next flush, which says how many more there were.
+    The time is the end of the span. At most `LINES_PER_NAME` lines of each name are shown until
+    the next flush, which writes how many more there were.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._output = Output(stream)
-        # Spans end in any thread, and a lock could meet itself in a signal handler.
+        # without a lock: spans end in any thread, and in signal handlers
         self._counts: dict[str, itertools.count[int]] = {}
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -71,7 +72,7 @@ class ConsoleSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
-        """Say what was not shown, and begin anew."""
+        """Write how many spans were not shown, and count again from zero."""
         counts, self._counts = self._counts, {}
         for name, counter in list(counts.items()):
             more = next(counter) - LINES_PER_NAME
@@ -80,12 +81,12 @@ class ConsoleSpanExporter(SpanExporter):
         return True
 
     def shutdown(self) -> None:
-        """Say what was not shown."""
+        """Write how many spans were not shown."""
         self.force_flush()
 
 
 class ConsoleSpanProcessor(SimpleSpanProcessor):
-    """Hands each span over as it ends, and passes a flush on, which the SDK's does not."""
+    """Exports each span at its end; unlike the SDK's, it flushes the exporter too."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the exporter."""
@@ -93,7 +94,7 @@ class ConsoleSpanProcessor(SimpleSpanProcessor):
 
 
 class ConsoleMetricExporter(MetricExporter):
-    """Writes a table of all metrics, unless it is the one written last."""
+    """A table of all metrics, written if it differs from the last one."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
@@ -109,7 +110,7 @@ class ConsoleMetricExporter(MetricExporter):
         """Write the table."""
         rows = sorted(_rows(metrics_data))
         if rows:
-            table = console_text.table(("metric", "attributes", "value"), rows)
+            table = text.table(("metric", "attributes", "value"), rows, left=3)
             if table != self._last:
                 self._last = table
                 heading = time.strftime("%H:%M:%S", time.localtime(clock.unix()))
@@ -117,11 +118,11 @@ class ConsoleMetricExporter(MetricExporter):
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
-        """Nothing is held back."""
+        """Return True: nothing is buffered."""
         return True
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
-        """Nothing to end."""
+        """Do nothing: no resource is held."""
 
 
 def _line(span: ReadableSpan) -> str:
@@ -130,7 +131,7 @@ def _line(span: ReadableSpan) -> str:
     trace_id = f"{context.trace_id:032x}" if context is not None else ""
     parts = [
         console_text.clock(end / 1e9),
-        f"{span.name:<15} {console_text.duration((end - start) / 1e9):>8}",
+        f"{span.name:<15} {text.duration((end - start) / 1e9):>8}",
         f"{_outcome(span):<5}",
         console_text.attributes(span.attributes, hide=True),
         f"trace {trace_id[:8]}",
@@ -140,10 +141,10 @@ def _line(span: ReadableSpan) -> str:
 
 def _outcome(span: ReadableSpan) -> str:
     given = span.attributes or {}
-    outcome = given.get(metric_definitions.STAGE_OUTCOME)
+    outcome = given.get(defs.STAGE_OUTCOME)
     if outcome is not None:
         return str(outcome)
-    result = given.get(metric_definitions.RUN_RESULT)
+    result = given.get(defs.RUN_RESULT)
     if result is not None:
         return _RESULTS.get(str(result), str(result))
     return "error" if span.status.status_code is StatusCode.ERROR else "ok"

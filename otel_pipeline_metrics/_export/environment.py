@@ -1,4 +1,4 @@
-"""What to export where: decided from the standard OTEL_* variables, without the SDK.
+"""Decide what to export where from the standard OTEL_* variables, without the SDK.
 
 `plan` is a function of a mapping and nothing else, so every rule is one line in a test:
 
@@ -8,20 +8,26 @@
 4. An OTLP variable (OTEL_EXPORTER_OTLP_...): otlp, for the signals that it covers.
 5. Otherwise the development console, for both.
 
-Where 3 or 4 speak of one signal only, the other gets otlp if an OTLP endpoint covers it and
-nothing otherwise. The specification's default there would be otlp to localhost; in
-development that would mean dialling a collector nobody asked for.
+Where 3 or 4 name one signal only, the other gets otlp if an OTLP endpoint covers it and nothing
+otherwise. The specification's default there would be otlp to localhost; in development that
+would mean connecting to a collector that was never asked for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
 from otel_pipeline_metrics._export import environment_checks
-from otel_pipeline_metrics._export.environment_checks import Findings, get, quoted, redact_endpoint
+from otel_pipeline_metrics._export.environment_checks import (
+    Findings,
+    get,
+    is_true,
+    quoted,
+    redact_endpoint,
+    split_endpoint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,44 +40,39 @@ Protocol = Literal["grpc", "http/protobuf", "http/json"]
 Source = Literal["argument", "environment", "default"]
 
 SIGNALS: Final[tuple[Signal, Signal]] = ("traces", "metrics")
+# the SDK's own ten seconds outlast the whole time for the shutdown
 OTLP_TIMEOUT_S: Final = 2.0
-"""The SDK's own ten seconds outlast the whole budget for the ending."""
 
 BUILT_IN: Final = ("otlp", "otlp_proto_grpc", "otlp_proto_http", "console")
 GROUPS: Final[dict[Signal, str]] = {
     "traces": "opentelemetry_traces_exporter",
     "metrics": "opentelemetry_metrics_exporter",
 }
+# the name under which `opentelemetry-exporter-otlp-json-http` registers itself
 JSON_ENTRY_POINT: Final = "otlp_json_http"
-"""Name under which `opentelemetry-exporter-otlp-json-http` registers itself."""
 
-_PROTOCOLS: Final[dict[str, Protocol]] = {
-    "grpc": "grpc",
-    "http/protobuf": "http/protobuf",
-    "http/json": "http/json",
-}
 _HTTP_PORT: Final = 4318
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """What to build, and what was wrong with what was asked for."""
+    """The exporters to build, and the problems of the environment."""
 
+    # exporter names; empty: no traces
     traces: tuple[str, ...]
-    """Exporter names; empty: no traces."""
     metrics: tuple[str, ...]
+    # the protocol of the exporter called `otlp`
     traces_protocol: Protocol
-    """How the exporter called `otlp` speaks."""
     metrics_protocol: Protocol
     traces_timeout_s: float
     metrics_timeout_s: float
     disabled: bool
     source: Source
+    # one sentence for each broken variable; none quotes a header or a credential
     problems: tuple[str, ...] = ()
-    """One sentence for each broken variable; none quotes a header or a credential."""
+    # variables that the SDK must read differently; None: as unset
     repairs: tuple[tuple[str, str | None], ...] = ()
-    """Variables that the SDK must read otherwise than they are set; None: as unset."""
 
     def exporters(self, signal: Signal) -> tuple[str, ...]:
         """Return the exporter names of `signal`."""
@@ -87,7 +88,7 @@ class ExportPlan:
 
 
 def installed(group: str, name: str) -> bool:
-    """Say whether a package offers the entry point `name` in `group`."""
+    """Tell whether a package offers the entry point `name` in `group`."""
     return bool(entry_points(group=group, name=name))
 
 
@@ -107,44 +108,17 @@ def plan(
     Returns:
         The plan; a broken variable is in `problems` and has its default, and never raises.
     """
-    found = Findings()
-    if _disabled(env, found):
-        nothing: dict[Signal, tuple[str, ...]] = {"traces": (), "metrics": ()}
-        return _finish(env, found, nothing, "environment", installed=installed, disabled=True)
-    found_values = environment_checks.check(env)
-    found.problems += found_values.problems
-    found.repairs |= found_values.repairs
-    if exporters is not None:
+    disabled = is_true(env, "OTEL_SDK_DISABLED")
+    found = Findings() if disabled else environment_checks.check(env)
+    names: dict[Signal, tuple[str, ...]] = {"traces": (), "metrics": ()}
+    source: Source = "environment"
+    if disabled:
+        pass
+    elif exporters is not None:
         chosen = tuple(name for name in dict.fromkeys(exporters) if name != "none")
-        names: dict[Signal, tuple[str, ...]] = {"traces": chosen, "metrics": chosen}
-        return _finish(env, found, names, "argument", installed=installed)
-    named = {signal: _named(env, signal, found, installed) for signal in SIGNALS}
-    names = {}
-    for signal in SIGNALS:
-        mine = named[signal]
-        if mine is not None:
-            names[signal] = mine
-        elif all(given is None for given in named.values()):
-            names[signal] = ("otlp",) if _otlp_mentioned(env, signal) else ()
-        else:
-            names[signal] = ("otlp",) if _endpoint_variable(env, signal) else ()
-    mentioned = any(_otlp_mentioned(env, signal) for signal in SIGNALS)
-    if not mentioned and all(given is None for given in named.values()):
-        names = {"traces": ("console",), "metrics": ("console",)}
-        return _finish(env, found, names, "default", installed=installed)
-    return _finish(env, found, names, "environment", installed=installed)
-
-
-def _finish(
-    env: Mapping[str, str],
-    found: Findings,
-    names: Mapping[Signal, tuple[str, ...]],
-    source: Source,
-    *,
-    installed: Callable[[str, str], bool],
-    disabled: bool = False,
-) -> ExportPlan:
-    """Add what only matters where something is exported by OTLP."""
+        names, source = dict.fromkeys(SIGNALS, chosen), "argument"
+    else:
+        names, source = _from_environment(env, found, installed)
     protocols: dict[Signal, Protocol] = {"traces": "grpc", "metrics": "grpc"}
     timeouts: dict[Signal, float] = dict.fromkeys(SIGNALS, OTLP_TIMEOUT_S)
     for signal in SIGNALS:
@@ -167,12 +141,19 @@ def _finish(
     )
 
 
-def _disabled(env: Mapping[str, str], found: Findings) -> bool:
-    name = "OTEL_SDK_DISABLED"
-    text = get(env, name).lower()
-    if text not in {"", "true", "false"}:
-        found.broken(name, f"is neither true nor false: {quoted(text)}; false is used")
-    return text == "true"
+def _from_environment(
+    env: Mapping[str, str], found: Findings, installed: Callable[[str, str], bool]
+) -> tuple[dict[Signal, tuple[str, ...]], Source]:
+    """Return the exporters of each signal by the rules 3 to 5, and which rule it was."""
+    named = {signal: _named(env, signal, found, installed) for signal in SIGNALS}
+    any_named = any(given is not None for given in named.values())
+    names: dict[Signal, tuple[str, ...]] = {}
+    for signal, given in named.items():
+        mentioned = _first_set(env, signal, "ENDPOINT")[1] if any_named else _mentions(env, signal)
+        names[signal] = (("otlp",) if mentioned else ()) if given is None else given
+    if any_named or any(names.values()):
+        return names, "environment"
+    return {"traces": ("console",), "metrics": ("console",)}, "default"
 
 
 def _named(
@@ -181,7 +162,7 @@ def _named(
     found: Findings,
     installed: Callable[[str, str], bool],
 ) -> tuple[str, ...] | None:
-    """Return the exporters that the signal's own variable names; None if it names none."""
+    """Return the exporters in the signal's own variable; None if there are none."""
     variable = f"OTEL_{signal.upper()}_EXPORTER"
     asked = [name.strip().lower() for name in env.get(variable, "").split(",") if name.strip()]
     if not asked:
@@ -202,17 +183,21 @@ def _named(
     return tuple(known) or None
 
 
+def _first_set(env: Mapping[str, str], signal: Signal, suffix: str) -> tuple[str, str]:
+    """Return the name and value of a signal's OTLP variable, or of the common one."""
+    for name in _variables(signal, suffix):
+        if text := get(env, name):
+            return name, text
+    return "", ""
+
+
 def _variables(signal: Signal, suffix: str) -> tuple[str, str]:
     """Return a signal's own OTLP variable and the common one, in order of precedence."""
     return f"{_OTLP}{signal.upper()}_{suffix}", f"{_OTLP}{suffix}"
 
 
-def _endpoint_variable(env: Mapping[str, str], signal: Signal) -> str | None:
-    return next((name for name in _variables(signal, "ENDPOINT") if get(env, name)), None)
-
-
-def _otlp_mentioned(env: Mapping[str, str], signal: Signal) -> bool:
-    """Say whether any OTLP variable is set that speaks of `signal`."""
+def _mentions(env: Mapping[str, str], signal: Signal) -> bool:
+    """Tell whether an OTLP variable is set that covers `signal`."""
     others = {"TRACES", "METRICS", "LOGS", "PROFILES"} - {signal.upper()}
     return any(
         name.removeprefix(_OTLP).split("_")[0] not in others
@@ -227,32 +212,27 @@ def _protocol(
     found: Findings,
     installed: Callable[[str, str], bool],
 ) -> Protocol:
-    for name in _variables(signal, "PROTOCOL"):
-        text = get(env, name).lower()
-        if not text:
-            continue
-        protocol = _PROTOCOLS.get(text)
-        if protocol is None:
-            found.broken(
-                name, f"is none of {', '.join(_PROTOCOLS)}: {quoted(text)}; the endpoint decides"
-            )
-            return _guess_protocol(env, signal)
-        if protocol == "http/json" and not installed(GROUPS[signal], JSON_ENTRY_POINT):
-            found.problems.append(
-                f"{name} asks for http/json, which needs the package "
-                "opentelemetry-exporter-otlp-json-http; http/protobuf is used"
-            )
-            return "http/protobuf"
-        return protocol
-    return _guess_protocol(env, signal)
+    name, text = _first_set(env, signal, "PROTOCOL")
+    protocol = text.lower()
+    if protocol == "http/json" and not installed(GROUPS[signal], JSON_ENTRY_POINT):
+        found.problems.append(
+            f"{name} asks for http/json, which needs the package "
+            "opentelemetry-exporter-otlp-json-http; http/protobuf is used"
+        )
+        return "http/protobuf"
+    if protocol in get_args(Protocol):
+        return cast("Protocol", protocol)
+    guess = _guess_protocol(env, signal)
+    if name:
+        found.invalid(name, f"one of {', '.join(get_args(Protocol))}", protocol, guess)
+    return guess
 
 
 def _guess_protocol(env: Mapping[str, str], signal: Signal) -> Protocol:
-    """Tell the protocol from the endpoint: gRPC has no paths, and HTTP's port is 4318."""
-    name = _endpoint_variable(env, signal)
-    url = get(env, name) if name else ""
+    """Guess from the endpoint: gRPC has no paths, and the port of HTTP is 4318."""
+    _, url = _first_set(env, signal, "ENDPOINT")
     try:
-        parts = urlsplit(url if "://" in url else f"//{url}")
+        parts = split_endpoint(url)
         port = parts.port
     except ValueError:
         return "grpc"
@@ -261,7 +241,7 @@ def _guess_protocol(env: Mapping[str, str], signal: Signal) -> Protocol:
 
 
 def _timeout_s(env: Mapping[str, str], signal: Signal, found: Findings) -> float:
-    """Return the user's timeout; in seconds, as Python's exporters read it, not milliseconds."""
+    """Return the user's timeout; Python's exporters read seconds, not milliseconds."""
     result: float | None = None
     for name in _variables(signal, "TIMEOUT"):
         text = get(env, name)
@@ -269,31 +249,23 @@ def _timeout_s(env: Mapping[str, str], signal: Signal, found: Findings) -> float
             continue
         number = environment_checks.positive(text)
         if number is None:
-            found.broken(
-                name,
-                f"is no number of seconds above 0: {quoted(text)}; the default is used",
-            )
-        # The constructor gets the number; SDK 1.30 would choke on "2.5" in the variable.
+            found.invalid(name, "a number of seconds above 0", text, "the default")
+        # The constructor gets the number; SDK 1.30 would fail on "2.5" in the variable.
         found.repairs[name] = None
         result = result or number
     return result or OTLP_TIMEOUT_S
 
 
 def _add_scheme(env: Mapping[str, str], signal: Signal, found: Findings) -> None:
-    """An HTTP exporter cannot use `collector:4318`; the port says enough to complete it."""
-    name = _endpoint_variable(env, signal)
-    if name and name not in found.repairs and "://" not in get(env, name):
-        found.broken(
-            name, "has no http:// or https://; http:// is used", use=f"http://{get(env, name)}"
-        )
+    """Complete `collector:4318`, which an HTTP exporter cannot use."""
+    name, url = _first_set(env, signal, "ENDPOINT")
+    if name and name not in found.repairs and "://" not in url:
+        found.broken(name, "has no http:// or https://; http:// is used", use=f"http://{url}")
 
 
 def endpoint(env: Mapping[str, str], signal: Signal, protocol: Protocol) -> str:
     """Return where an OTLP exporter of `signal` sends to, redacted."""
-    own, common = _variables(signal, "ENDPOINT")
-    if get(env, own):
-        return redact_endpoint(get(env, own))
-    base = get(env, common)
-    if protocol == "grpc":
-        return redact_endpoint(base or "http://localhost:4317")
-    return redact_endpoint(base or "http://localhost:4318").rstrip("/") + f"/v1/{signal}"
+    name, url = _first_set(env, signal, "ENDPOINT")
+    if protocol == "grpc" or name == _variables(signal, "ENDPOINT")[0]:
+        return redact_endpoint(url or "http://localhost:4317")
+    return redact_endpoint(url or f"http://localhost:{_HTTP_PORT}").rstrip("/") + f"/v1/{signal}"

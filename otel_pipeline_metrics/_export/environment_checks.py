@@ -1,72 +1,36 @@
-"""Which standard OTEL_* variables hold values that the SDK cannot use, and what to read instead.
+"""Check the standard OTEL_* variables for values that the SDK cannot use.
 
-The SDK answers a broken value in a dozen ways: an exception out of a constructor, a stack
-trace in the log, a warning that quotes a secret header. Here each becomes one sentence that
-names the variable, and a repair under which the SDK never sees the value.
+The SDK answers a broken value in a dozen ways: an exception in a constructor, a stack trace in
+the log, a warning that quotes a secret header. Here each becomes one sentence that names the
+variable, and a repair that keeps the value from the SDK.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from urllib.parse import SplitResult
 
 
+# characters of a broken value that a problem quotes
 MAX_QUOTED: Final = 40
-"""Characters of a broken value that a problem quotes."""
-
+# a password, parameter or header is looked for by itself from this length on
 MIN_SECRET: Final = 4
-"""Characters from which a password, a parameter or a header is looked for by itself."""
 
-_SPAN_LIMITS: Final = (
-    "OTEL_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
-    "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-    "OTEL_SPAN_EVENT_COUNT_LIMIT",
-    "OTEL_SPAN_LINK_COUNT_LIMIT",
-)
+_SAMPLER: Final = "OTEL_TRACES_SAMPLER"
+_SAMPLER_ARG: Final = "OTEL_TRACES_SAMPLER_ARG"
+_QUEUE_SIZE: Final = "OTEL_BSP_MAX_QUEUE_SIZE"
+_BATCH_SIZE: Final = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
 _BSP_DEFAULTS: Final = {
     "OTEL_BSP_SCHEDULE_DELAY": 5000,
     "OTEL_BSP_EXPORT_TIMEOUT": 30000,
-    "OTEL_BSP_MAX_QUEUE_SIZE": 2048,
-    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 512,
-}
-_READER_DEFAULTS: Final = {
-    "OTEL_METRIC_EXPORT_INTERVAL": 60000,
-    "OTEL_METRIC_EXPORT_TIMEOUT": 30000,
-}
-_COMPRESSIONS: Final = ("none", "gzip", "deflate")
-_CHOICES: Final[dict[str, tuple[tuple[str, ...], str]]] = {
-    "OTEL_TRACES_SAMPLER": (
-        (
-            "always_on",
-            "always_off",
-            "traceidratio",
-            "parentbased_always_on",
-            "parentbased_always_off",
-            "parentbased_traceidratio",
-        ),
-        "parentbased_always_on",
-    ),
-    "OTEL_METRICS_EXEMPLAR_FILTER": (("trace_based", "always_on", "always_off"), "trace_based"),
-    "OTEL_EXPORTER_OTLP_COMPRESSION": (_COMPRESSIONS, "none"),
-    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": (_COMPRESSIONS, "none"),
-    "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": (_COMPRESSIONS, "none"),
-    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": (
-        ("cumulative", "delta", "lowmemory"),
-        "cumulative",
-    ),
-    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": (
-        ("explicit_bucket_histogram", "base2_exponential_bucket_histogram"),
-        "explicit_bucket_histogram",
-    ),
+    _QUEUE_SIZE: 2048,
+    _BATCH_SIZE: 512,
 }
 _HEADER: Final = re.compile(
     # The grammar of opentelemetry.util.re in its liberal mode; what does not match would be
@@ -85,25 +49,36 @@ _PORTS: Final = range(1, 65536)
 
 
 class Findings:
-    """What was found wrong: a sentence each, and what the SDK is to read instead."""
+    """The problems of the environment, and the values that the SDK reads instead."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.repairs: dict[str, str | None] = {}
 
     def broken(self, name: str, why: str, *, use: str | None = None) -> None:
-        """Note one problem of variable `name`, to be read as `use` (None: as unset)."""
+        """Note a problem of variable `name`, to be read as `use` (None: as unset)."""
         self.problems.append(f"{name} {why}")
         self.repairs[name] = use
 
+    def invalid(
+        self, name: str, expected: str, text: str, used: object, *, use: str | None = None
+    ) -> None:
+        """Note that variable `name` holds `text` instead of what is expected."""
+        self.broken(name, f"must be {expected}, not {quoted(text)}; {used} is used", use=use)
+
 
 def get(env: Mapping[str, str], name: str) -> str:
-    """Return the variable without blanks around it; "" if unset, as the specification says."""
+    """Return the variable without blanks around it; "" if it is unset."""
     return env.get(name, "").strip()
 
 
+def is_true(env: Mapping[str, str], name: str) -> bool:
+    """Tell whether the variable is `true`."""
+    return get(env, name).lower() == "true"
+
+
 def quoted(value: str) -> str:
-    """Return `value` fit for a message."""
+    """Return `value` in quotes, shortened for a message."""
     return repr(value if len(value) <= MAX_QUOTED else value[: MAX_QUOTED - 1] + "…")
 
 
@@ -116,10 +91,19 @@ def positive(text: str) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
+def split_endpoint(url: str) -> SplitResult:
+    """Return the parts of an endpoint, which may lack a scheme.
+
+    Raises:
+        ValueError: the endpoint cannot be read.
+    """
+    return urlsplit(url if "://" in url else f"//{url}")
+
+
 def redact_endpoint(url: str) -> str:
-    """Return `url` without what may be secret in it: user, password, query and fragment."""
+    """Return `url` without user, password, query and fragment, which may be secret."""
     try:
-        parts = urlsplit(url if "://" in url else f"//{url}")
+        parts = split_endpoint(url)
         host = parts.netloc.rpartition("@")[2]
         clean = urlunsplit((parts.scheme, host, parts.path, "", ""))
     except ValueError:  # such as an unclosed IPv6 bracket
@@ -128,7 +112,7 @@ def redact_endpoint(url: str) -> str:
 
 
 def secrets(env: Mapping[str, str]) -> tuple[str, ...]:
-    """Return what a message must not quote of OTLP endpoints and headers, the longest first."""
+    """Return the secrets in OTLP endpoints and headers, the longest first."""
     found: set[str] = set()
     alone: set[str] = set()
     for name, value in env.items():
@@ -144,10 +128,16 @@ def secrets(env: Mapping[str, str]) -> tuple[str, ...]:
                 *(part.partition("=")[2] for part in query.split("&")),
             }
             found |= {user, query}
-    # what is shorter would be found in any number
+    # shorter ones would be found in any number
     found |= {one for one in alone if len(one) >= MIN_SECRET}
     found |= {unquote(one) for one in found}
     return tuple(sorted(found - {""}, key=len, reverse=True))
+
+
+def batch_setting(env: Mapping[str, str], name: str) -> int:
+    """Return a setting of the batch processor; its default if it is unset or broken."""
+    text = get(env, name)
+    return int(text) if _is_positive_integer(text) else _BSP_DEFAULTS[name]
 
 
 def check(env: Mapping[str, str]) -> Findings:
@@ -156,81 +146,42 @@ def check(env: Mapping[str, str]) -> Findings:
     for name, value in env.items():
         if name.startswith("OTEL_") and not value.strip():
             found.repairs[name] = None  # an empty variable means the same as an unset one
-    _check_integers(env, found)
+    for name, rule in _RULES.items():
+        text = get(env, name)
+        if text and not rule.accepts(text):
+            found.invalid(name, rule.expected, rule.show(text), rule.used)
+        elif text and rule.strip and text != env[name]:
+            found.repairs[name] = text
     _check_batch_fits_queue(env, found)
-    _check_intervals(env, found)
-    _check_choices(env, found)
     _check_sampler_argument(env, found)
     _check_pairs(env, found)
-    _check_endpoints(env, found)
     return found
 
 
-def _check_integers(env: Mapping[str, str], found: Findings) -> None:
-    for name, default in _BSP_DEFAULTS.items():
-        text = get(env, name)
-        if text and (not text.isdecimal() or int(text) == 0):
-            found.broken(name, f"is no whole number above 0: {quoted(text)}; {default} is used")
-    for name in _SPAN_LIMITS:
-        text = get(env, name)
-        if text and not text.isdecimal():
-            found.broken(name, f"is no whole number: {quoted(text)}; the default is used")
-
-
 def _check_batch_fits_queue(env: Mapping[str, str], found: Findings) -> None:
-    """A batch larger than the queue is a ValueError in the SDK, even if only one is set."""
-    sizes = [
-        default if name in found.repairs else int(get(env, name) or default)
-        for name, default in _BSP_DEFAULTS.items()
-        if name.startswith("OTEL_BSP_MAX_")
-    ]
-    queue, batch = sizes
-    if batch <= queue:
+    """Check that a batch fits into the queue: else the SDK raises a ValueError."""
+    queue = batch_setting(env, _QUEUE_SIZE)
+    if batch_setting(env, _BATCH_SIZE) <= queue:
         return
-    name = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
-    if get(env, name):
-        found.broken(name, f"is larger than the queue of {queue}; {queue} is used", use=str(queue))
+    if get(env, _BATCH_SIZE):
+        why = f"is larger than the queue of {queue}; {queue} is used"
+        found.broken(_BATCH_SIZE, why, use=str(queue))
     else:
-        found.repairs[name] = str(queue)
-
-
-def _check_intervals(env: Mapping[str, str], found: Findings) -> None:
-    for name, default in _READER_DEFAULTS.items():
-        text = get(env, name)
-        if text and positive(text) is None:
-            found.broken(
-                name,
-                f"is no number of milliseconds above 0: {quoted(text)}; {default} is used",
-            )
-
-
-def _check_choices(env: Mapping[str, str], found: Findings) -> None:
-    for name, (choices, default) in _CHOICES.items():
-        text = get(env, name)
-        if text and text.lower() not in choices:
-            found.broken(
-                name, f"is none of {', '.join(choices)}: {quoted(text)}; {default} is used"
-            )
-        elif text and text != env[name]:
-            found.repairs[name] = text  # older SDKs do not strip it
+        found.repairs[_BATCH_SIZE] = str(queue)
 
 
 def _check_sampler_argument(env: Mapping[str, str], found: Findings) -> None:
-    text = get(env, "OTEL_TRACES_SAMPLER_ARG")
-    if not get(env, "OTEL_TRACES_SAMPLER").lower().endswith("traceidratio"):
+    text = get(env, _SAMPLER_ARG)
+    if not get(env, _SAMPLER).lower().endswith("traceidratio"):
         return
     try:
         usable = 0.0 <= float(text or "1") <= 1.0
     except ValueError:
         usable = False
     if not usable:
-        found.broken(
-            "OTEL_TRACES_SAMPLER_ARG",
-            f"is no ratio from 0 to 1: {quoted(text)}; 1 is used",
-            use="1",
-        )
+        found.invalid(_SAMPLER_ARG, "a ratio from 0 to 1", text, 1, use="1")
     elif not text:
-        found.repairs["OTEL_TRACES_SAMPLER_ARG"] = "1"
+        found.repairs[_SAMPLER_ARG] = "1"
 
 
 def _check_pairs(env: Mapping[str, str], found: Findings) -> None:
@@ -248,28 +199,82 @@ def _check_pairs(env: Mapping[str, str], found: Findings) -> None:
         )
 
 
-def _check_endpoints(env: Mapping[str, str], found: Findings) -> None:
-    for signal in ("", "TRACES_", "METRICS_"):
-        name = f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT"
-        text = get(env, name)
-        if not text:
-            continue
-        if not _usable_endpoint(text):
-            found.broken(
-                name,
-                f"is no usable URL: {quoted(redact_endpoint(text))}; the default is used",
-            )
-        elif text != env[name]:
-            found.repairs[name] = text
+def _is_positive_integer(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
 
 
-def _usable_endpoint(url: str) -> bool:
-    """Say whether an exporter can be built with `url`; other schemes are gRPC's own targets."""
+def _is_usable_endpoint(url: str) -> bool:
+    """Tell whether an exporter can be built with `url`; gRPC knows other schemes too."""
     try:
-        parts = urlsplit(url if "://" in url else f"//{url}")
+        parts = split_endpoint(url)
         port = parts.port
     except ValueError:
         return False
     if " " in url or (port is not None and port not in _PORTS):
         return False
     return bool(parts.hostname) or parts.scheme not in {"", "http", "https"}
+
+
+class _Rule(NamedTuple):
+    """The values that one variable may have."""
+
+    expected: str
+    accepts: Callable[[str], Any]
+    # what is used instead of a broken value
+    used: object = "the default"
+    # whether the SDK needs the value without the blanks around it; older SDKs do not strip it
+    strip: bool = False
+    show: Callable[[str], str] = str
+
+
+def _choice(default: str, *others: str) -> _Rule:
+    choices = (default, *others)
+    expected = f"one of {', '.join(choices)}"
+    return _Rule(expected, lambda text: text.lower() in choices, default, strip=True)
+
+
+_ENDPOINT: Final = _Rule("a usable URL", _is_usable_endpoint, strip=True, show=redact_endpoint)
+_COMPRESSION: Final = _choice("none", "gzip", "deflate")
+_RULES: Final[dict[str, _Rule]] = {
+    **{
+        name: _Rule("a whole number above 0", _is_positive_integer, default)
+        for name, default in _BSP_DEFAULTS.items()
+    },
+    **{
+        name: _Rule("a whole number", str.isdecimal)
+        for name in (
+            "OTEL_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+            "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+            "OTEL_SPAN_EVENT_COUNT_LIMIT",
+            "OTEL_SPAN_LINK_COUNT_LIMIT",
+        )
+    },
+    "OTEL_METRIC_EXPORT_INTERVAL": _Rule("a number of milliseconds above 0", positive, 60000),
+    "OTEL_METRIC_EXPORT_TIMEOUT": _Rule("a number of milliseconds above 0", positive, 30000),
+    "OTEL_SDK_DISABLED": _choice("false", "true"),
+    _SAMPLER: _choice(
+        "parentbased_always_on",
+        "parentbased_always_off",
+        "parentbased_traceidratio",
+        "always_on",
+        "always_off",
+        "traceidratio",
+    ),
+    "OTEL_METRICS_EXEMPLAR_FILTER": _choice("trace_based", "always_on", "always_off"),
+    "OTEL_EXPORTER_OTLP_COMPRESSION": _COMPRESSION,
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION": _COMPRESSION,
+    "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION": _COMPRESSION,
+    "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE": _choice(
+        "cumulative", "delta", "lowmemory"
+    ),
+    "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION": _choice(
+        "explicit_bucket_histogram", "base2_exponential_bucket_histogram"
+    ),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": _ENDPOINT,
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": _ENDPOINT,
+    "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": _ENDPOINT,
+}

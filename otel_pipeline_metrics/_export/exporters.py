@@ -1,4 +1,4 @@
-"""Exporters by name, each imported only when it is chosen.
+"""Build exporters by name, importing each only when it is chosen.
 
 A constructor that raises costs one warning and its own signal, never the caller.
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
@@ -18,11 +20,11 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export import console
 from otel_pipeline_metrics._export.delivery import responses
 from otel_pipeline_metrics._export.delivery.counting_exporters import (
-    CountingMetricExporter,
-    CountingSpanExporter,
-    ExportLedger,
+    COUNTING_EXPORTERS,
+    CountingExporter,
 )
 from otel_pipeline_metrics._export.delivery.counting_processor import CountingBatchProcessor
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._export.environment import (
     GROUPS,
     JSON_ENTRY_POINT,
@@ -35,12 +37,8 @@ from otel_pipeline_metrics._export.environment import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from opentelemetry.sdk.trace import SpanProcessor
-
     from otel_pipeline_metrics._export.delivery.spool import Spool
 
-
-Counted = CountingSpanExporter | CountingMetricExporter
 
 _KINDS: Final[dict[Protocol, str]] = {
     "grpc": "otlp/grpc",
@@ -51,109 +49,113 @@ _FIXED: Final[dict[str, Protocol]] = {
     "otlp_proto_grpc": "grpc",
     "otlp_proto_http": "http/protobuf",
 }
+# the time that an exporter may take beyond its timeout before it is given up
 SLACK_S: Final = 0.5
-"""What an exporter may take longer than its timeout before it is given up."""
 
 
-_environment_lock = threading.RLock()  # a signal handler may configure anew in the middle
+# reentrant, as a signal handler may call configure() while this thread holds it
+_environment_lock = threading.RLock()
 
 
 @forking.in_child
-def _free_environment() -> None:
-    """Let the environment be free: whoever repaired it is a thread of the parent's."""
+def _renew_environment_lock() -> None:
+    """Replace the lock, which a thread of the parent may have held at the fork."""
     global _environment_lock
     _environment_lock = threading.RLock()
 
 
 class ForkedError(RuntimeError):
-    """This exporter cannot be had in a forked child."""
+    """An exporter that cannot be used in a forked child."""
+
+
+class BuiltExporter(NamedTuple):
+    """An exporter with what connects it to a provider."""
+
+    # a span processor or a metric reader
+    source: Any
+    # None: a reader that is pulled, such as Prometheus', has no exporter that could count
+    counting: CountingExporter | None
+    ledger: ExportLedger
 
 
 @contextmanager
 def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
-    """Let the SDK read the repaired values of broken variables; put the user's back after.
+    """Replace broken variables with their repaired values, and restore them after.
 
-    The SDK reads `os.environ` in its constructors, and offers no other way in.
+    The SDK reads `os.environ` in its constructors, and offers no other way.
     """
     if not repairs:
         yield
         return
     with _environment_lock:
-        before = {name: os.environ[name] for name in repairs if name in os.environ}
+        before = {name: os.environ.get(name) for name in repairs}
         try:
-            for name, value in repairs.items():
-                if value is None:
-                    os.environ.pop(name, None)
-                else:
-                    os.environ[name] = value
+            _update(os.environ, repairs)
             yield
         finally:
-            for name in repairs:
-                os.environ.pop(name, None)
-            os.environ.update(before)
+            _update(os.environ, before)
 
 
-def span_processors(
-    plan: ExportPlan, said: set[str], spool: Spool | None = None
-) -> list[tuple[SpanProcessor, CountingSpanExporter]]:
-    """Build a processor for each exporter of traces that can be built.
+def _update(env: Any, values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            env.pop(name, None)
+        else:
+            env[name] = value
 
-    What the first OTLP exporter cannot send is kept in `spool`.
+
+def build(
+    plan: ExportPlan, signal: Signal, already_warned: set[str], spool: Spool | None = None
+) -> list[BuiltExporter]:
+    """Build every exporter of `signal` that can be built.
+
+    The first OTLP exporter keeps in `spool` what it cannot send.
     """
-    built: list[tuple[SpanProcessor, CountingSpanExporter]] = []
-    for name in plan.traces:
-        account = _account(plan, "traces", name, said)
-        with _skip_if_unbuildable(account):
-            if name == "console":
-                counting = CountingSpanExporter(console.ConsoleSpanExporter(), account)
-                built.append((console.ConsoleSpanProcessor(counting), counting))
-            else:
-                exporter, watched = load(plan, "traces", name)
-                keep = spool if account.kind.startswith("otlp/") else None
-                counting = CountingSpanExporter(
-                    exporter,
-                    account,
-                    keep,
-                    watched=watched,
-                    patience_s=plan.timeout_s("traces") + SLACK_S,
-                    again=_again(plan, "traces", name),
-                )
-                spool = None if keep is not None else spool
-                built.append((CountingBatchProcessor(counting), counting))
-    return built
-
-
-def metric_readers(
-    plan: ExportPlan, said: set[str], spool: Spool | None = None
-) -> list[tuple[MetricReader, CountingMetricExporter | None, ExportLedger]]:
-    """Build a reader for each exporter of metrics that can be built.
-
-    A reader that is pulled, such as Prometheus', has no exporter to count at.
-    """
-    built: list[tuple[MetricReader, CountingMetricExporter | None, ExportLedger]] = []
-    for name in plan.metrics:
-        account = _account(plan, "metrics", name, said)
-        with _skip_if_unbuildable(account):
-            exporter, watched = (
-                (console.ConsoleMetricExporter(), False)
-                if name == "console"
-                else load(plan, "metrics", name)
+    built: list[BuiltExporter] = []
+    for name in plan.exporters(signal):
+        kind, target = describe(plan, signal, name)
+        ledger = ExportLedger(
+            signal, kind, target, remote=name != "console", already_warned=already_warned
+        )
+        keep = spool if kind.startswith("otlp/") else None
+        try:
+            built.append(_build(plan, name, ledger, keep))
+        except Exception as error:  # third-party code
+            # The message of the error may quote a header or a key file's content: class only.
+            errors.logger.warning(
+                "the %s exporter for %s cannot be built (%s) and is left out",
+                kind,
+                signal,
+                type(error).__name__,
             )
-            if isinstance(exporter, MetricReader):
-                built.append((exporter, None, account))
-                continue
-            keep = spool if account.kind.startswith("otlp/") else None
-            counting = CountingMetricExporter(
-                exporter,
-                account,
-                keep,
-                watched=watched,
-                patience_s=plan.timeout_s("metrics") + SLACK_S,
-                again=_again(plan, "metrics", name),
-            )
+        else:
             spool = None if keep is not None else spool
-            built.append((PeriodicExportingMetricReader(counting), counting, account))
     return built
+
+
+def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | None) -> BuiltExporter:
+    signal = ledger.signal
+    exporter, watched = _console(signal) if name == "console" else load(plan, signal, name)
+    if signal == "metrics" and isinstance(exporter, MetricReader):
+        return BuiltExporter(exporter, None, ledger)
+    counting: Any = COUNTING_EXPORTERS[signal](
+        exporter,
+        ledger,
+        spool,
+        watched=watched,
+        patience_s=plan.timeout_s(signal) + SLACK_S,
+        factory=_factory(plan, signal, name),
+    )
+    if signal == "metrics":
+        return BuiltExporter(PeriodicExportingMetricReader(counting), counting, ledger)
+    processor = console.ConsoleSpanProcessor if name == "console" else CountingBatchProcessor
+    return BuiltExporter(processor(counting), counting, ledger)
+
+
+def _console(signal: Signal) -> tuple[Any, bool]:
+    if signal == "traces":
+        return console.ConsoleSpanExporter(), False
+    return console.ConsoleMetricExporter(), False
 
 
 def describe(plan: ExportPlan, signal: Signal, name: str) -> tuple[str, str]:
@@ -163,56 +165,27 @@ def describe(plan: ExportPlan, signal: Signal, name: str) -> tuple[str, str]:
     protocol = _protocol(plan, signal, name)
     if protocol is None:
         return name, "entry point"
-    return _KINDS[protocol], endpoint(_effective(plan), signal, protocol)
-
-
-def _account(plan: ExportPlan, signal: Signal, name: str, said: set[str]) -> ExportLedger:
-    kind, target = describe(plan, signal, name)
-    return ExportLedger(signal, kind, target, remote=name != "console", said=said)
-
-
-def _effective(plan: ExportPlan) -> dict[str, str]:
-    """Return the environment as the SDK gets to see it."""
     env = dict(os.environ)
-    for name, value in plan.repairs:
-        if value is None:
-            env.pop(name, None)
-        else:
-            env[name] = value
-    return env
+    _update(env, dict(plan.repairs))
+    return _KINDS[protocol], endpoint(env, signal, protocol)
 
 
 def _protocol(plan: ExportPlan, signal: Signal, name: str) -> Protocol | None:
     return plan.protocol(signal) if name == "otlp" else _FIXED.get(name)
 
 
-@contextmanager
-def _skip_if_unbuildable(account: ExportLedger) -> Iterator[None]:
-    """Turn what an exporter's constructor raises into one warning."""
-    try:
-        yield
-    except Exception as error:  # third-party code
-        # The message of the error may quote a header or a key file's content: class only.
-        errors.logger.warning(
-            "the %s exporter for %s cannot be built (%s) and is left out",
-            account.kind,
-            account.signal,
-            type(error).__name__,
-        )
-
-
-def _again(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] | None:
-    """Return what makes the exporter of this name in a forked child; the console needs none."""
+def _factory(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] | None:
+    """Return what makes an exporter in a forked child; None for the console."""
     if name == "console":
         return None
     over_grpc = _protocol(plan, signal, name) == "grpc"
 
     def make() -> Any:
-        if over_grpc and responses.grpc_is_lost_to_children():
+        if over_grpc and responses.grpc_breaks_after_fork():
             errors.warn_once(
                 "gRPC after a fork",
-                "GRPC_ENABLE_FORK_SUPPORT is off: gRPC would crash in a forked process, so what "
-                "it measures is not exported",
+                "GRPC_ENABLE_FORK_SUPPORT is off, and gRPC would crash in this forked process: "
+                "its telemetry is not exported",
             )
             raise ForkedError
         with repaired_environment(dict(plan.repairs)):
@@ -222,7 +195,7 @@ def _again(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] | N
 
 
 def load(plan: ExportPlan, signal: Signal, name: str) -> tuple[Any, bool]:
-    """Build an exporter; say whether what it sends can be watched."""
+    """Build an exporter; return it and whether its answers can be observed."""
     protocol = _protocol(plan, signal, name)
     if protocol in _CLASSES:
         build = responses.build_grpc if protocol == "grpc" else responses.build_http
@@ -241,27 +214,17 @@ def _entry_point(signal: Signal, name: str) -> Callable[..., Any]:
     return loaded
 
 
-def _grpc(signal: Signal) -> Callable[..., Any]:
-    if signal == "traces":
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-
-        return OTLPSpanExporter
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-
-    return OTLPMetricExporter
-
-
-def _http(signal: Signal) -> Callable[..., Any]:
-    if signal == "traces":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-        return OTLPSpanExporter
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-    return OTLPMetricExporter
+def _otlp_class(transport: str, signal: Signal) -> Callable[..., Any]:
+    module, name = {
+        "traces": ("trace_exporter", "OTLPSpanExporter"),
+        "metrics": ("metric_exporter", "OTLPMetricExporter"),
+    }[signal]
+    package = f"opentelemetry.exporter.otlp.proto.{transport}"
+    exporter: Callable[..., Any] = getattr(import_module(f"{package}.{module}"), name)
+    return exporter
 
 
 _CLASSES: Final[dict[Protocol | None, Callable[[Signal], Callable[..., Any]]]] = {
-    "grpc": _grpc,
-    "http/protobuf": _http,
+    "grpc": partial(_otlp_class, "grpc"),
+    "http/protobuf": partial(_otlp_class, "http"),
 }

@@ -1,4 +1,4 @@
-"""What `build` returns: the two providers, and the ways to flush and to end them in time."""
+"""Flush and shut down the providers in use under one deadline."""
 
 from __future__ import annotations
 
@@ -6,128 +6,175 @@ import os
 import secrets
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export.background import (
-    BackgroundCall,
-    BackgroundThread,
-    Collector,
-    wait_for,
-)
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
+from otel_pipeline_metrics._export.background import BackgroundCall, BackgroundThread, wait_for
 from otel_pipeline_metrics._export.delivery.ledger import LedgerSnapshot
+from otel_pipeline_metrics._export.delivery.log_filter import exporting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
-    from otel_pipeline_metrics._export.background import Collector
+    from otel_pipeline_metrics._export.delivery.counting_exporters import CountingExporter
     from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
     from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+    from otel_pipeline_metrics._export.delivery.log_filter import Filter
     from otel_pipeline_metrics._export.environment import Signal
-    from otel_pipeline_metrics._export.exporters import Counted
 
 
+Collector = Literal["ok", "unreachable", "off"]
+
+# The time that an aborted exporter has after the deadline to end its call, so that no thread is
+# inside native code when the interpreter ends.
 GRACE_S: Final = 0.25
-"""After the deadline exporters are told to give up; this long a well-behaved one may take, so
-that no thread is inside native code when the interpreter goes."""
-
+# how long the metrics wait for the spans if these only go to the console
 CONSOLE_S: Final = 0.2
-"""How long the metrics wait for the spans where these only go to the console."""
-
+# The time reserved at the end for writing unsent data to disk: at least, and for each span in
+# the queue (measured: 0.2 ms on an idle machine).
 WRITING_S: Final = (0.2, 0.0005)
-"""What is set aside at the end for keeping on disk what was not sent: at least, and for each
-span that waits (measured: 0.2 ms on an idle machine)."""
+
+
+@dataclass(frozen=True)
+class FlushReport:
+    """What became of the telemetry; counts are totals since `configure()`.
+
+    None means unknown: the provider is the user's own, and its exporters are not counted.
+    """
+
+    # everything was done before the deadline, and arrived
+    ok: bool
+    elapsed_s: float
+    spans_exported: int | None = None
+    # after shutdown every span that was not exported, those in the queue too
+    spans_failed: int | None = None
+    metric_points_exported: int | None = None
+    metric_points_failed: int | None = None
+    # off: nothing was sent, or only by the user's own providers
+    collector: Collector = "off"
+    # spans that wait in the queue; 0 after shutdown
+    spans_pending: int = 0
+    # on disk, to be sent later
+    spans_spooled: int = 0
+    metric_points_spooled: int = 0
 
 
 class ExporterInfo(NamedTuple):
-    """One place that telemetry goes to."""
+    """One destination of telemetry."""
 
     signal: Signal
+    # `otlp/grpc`, `otlp/http`, `console`, an entry point's name; `given` or `global` for a
+    # provider of the user
     kind: str
-    """`otlp/grpc`, `otlp/http`, `console`, an entry point's name; `given` or `global` where the
-    provider is the user's own."""
+    # the redacted endpoint; for a provider of the user its class
     target: str
-    """Redacted endpoint; the provider's class where it is the user's own."""
 
 
 @dataclass(frozen=True)
 class SignalPipeline:
-    """One signal: its provider, whether we built it, and its exporters if so."""
+    """The provider of one signal, and its exporters if it is owned."""
 
     signal: Signal
     provider: Any
+    # whether configure() built it
     owned: bool
-    exporters: tuple[Counted, ...] = ()
+    exporters: tuple[CountingExporter, ...] = ()
+    infos: tuple[ExporterInfo, ...] = ()
     sampler: CountingSampler | None = None
+
+    @property
+    def authoritative(self) -> list[ExportLedger]:
+        """The ledgers of the remote exporters; without one, those of the console."""
+        ledgers = [exporter.ledger for exporter in self.exporters]
+        return [ledger for ledger in ledgers if ledger.remote] or ledgers
+
+    @property
+    def is_noop(self) -> bool:
+        """Whether the provider has nothing to flush."""
+        return not hasattr(self.provider, "force_flush")
+
+    def flush(self, deadline: float, *, ending: bool) -> object:
+        """Flush the provider, or shut it down if it is owned; return False on failure."""
+        left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+        if not self.owned:
+            return self.provider.force_flush(left_ms)
+        with exporting():
+            if not ending:
+                return self.provider.force_flush(left_ms)
+            if self.signal == "metrics":
+                # longer than our own wait, or it would end the export before the deadline
+                return self.provider.shutdown(left_ms + 1000)
+            return self.provider.shutdown()
 
 
 class ExportPipeline:
-    """The providers in use. One object for each `configure()`."""
+    """The providers in use; one object for each `configure()`."""
 
     def __init__(
         self,
         traces: SignalPipeline,
         metrics: SignalPipeline,
-        exporters: Sequence[ExporterInfo],
-        log_filter: _log_filter.Filter | None = None,
+        log_filter: Filter | None = None,
     ) -> None:
-        self._sides = (traces, metrics)
+        self._pipelines = (traces, metrics)
         self.tracer_provider: TracerProvider = traces.provider
         self.meter_provider: MeterProvider = metrics.provider
         self.owns_tracer_provider = traces.owned
         self.owns_meter_provider = metrics.owned
-        self.exporters = tuple(exporters)
+        self.exporters = (*traces.infos, *metrics.infos)
+        # whether the development console is one of the exporters
         self.console = any(info.kind == "console" for info in self.exporters)
-        """Whether the development console is one of the exporters."""
         self._token = secrets.token_hex(4)
         self._filter = log_filter
         self._last: FlushReport | None = None
         self._flush_s: float | None = None
         self._late: Sequence[BackgroundCall] = ()
         self._late_s = 0.0
-        self._lanes = {
-            side.signal: BackgroundThread(f"flush-{side.signal}", ready=True)
-            for side in self._sides
-            if hasattr(side.provider, "force_flush")
+        self._threads = {
+            pipeline.signal: BackgroundThread(f"flush-{pipeline.signal}", ready=True)
+            for pipeline in self._pipelines
+            if not pipeline.is_noop
         }
-        owned = any(side.owned for side in self._sides)
-        self._stop_lane = BackgroundThread("flush-stop", ready=True) if owned else None
+        owned = traces.owned or metrics.owned
+        self._abort_thread = BackgroundThread("flush-stop", ready=True) if owned else None
+        self._counting = (*traces.exporters, *metrics.exporters)
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Know nothing of the parent's flush."""
+        """Forget the parent's flush."""
         self._flush_s = None
         self._late = ()
 
     @property
-    def accounts(self) -> tuple[ExportLedger, ...]:
-        """What each exporter of ours has done so far."""
-        return tuple(exporter.account for side in self._sides for exporter in side.exporters)
+    def ledgers(self) -> tuple[ExportLedger, ...]:
+        """The ledger of each owned exporter."""
+        return tuple(exporter.ledger for exporter in self._counting)
 
     def flush(self, timeout_s: float) -> FlushReport:
-        """Send what there is, all signals at once, and return after `timeout_s` at the latest.
+        """Send all pending data of both signals; return after `timeout_s` at most.
 
-        What is not done by then goes on in the background.
+        What is not done by then continues in the background.
         """
         if self._last is not None:
             return self._last
         return self._run(timeout_s, ending=False)
 
     def shutdown(self, timeout_s: float) -> FlushReport:
-        """Send what there is, then end what we built; the user's own providers are only flushed.
+        """Send all pending data, then shut down the providers that are owned.
 
-        Returns after `timeout_s` and a quarter of a second at the latest; what is not out by
-        then is lost, counted and said in one line. A second call returns the first's report.
+        Returns after `timeout_s` and a quarter of a second at most; what is not sent by then is
+        lost, counted and reported in one line. The user's own providers are only flushed. A second
+        call returns the first one's report.
         """
         if self._last is None:
-            if not all(job.done for job in self._late):
-                # A flush just before has spent this long on the same spans in vain.
+            if not all(call.done for call in self._late):
+                # a flush just before has spent this long on the same spans in vain
                 timeout_s = max(min(timeout_s, GRACE_S), timeout_s - self._late_s)
             self._last = self._run(timeout_s, ending=True)
         return self._last
@@ -136,230 +183,164 @@ class ExportPipeline:
         started = clock.now()
         missed_before = self._misses()
         deadline = time.monotonic() + timeout_s
-        until = self._hurry(timeout_s) if ending else deadline
-        jobs: list[BackgroundCall] = []
-        for side in self._sides:
-            if side.signal in self._lanes:
-                call = _call(side, deadline, ending=ending and side.owned)
-                jobs.append(self._lanes[side.signal].submit(call))
-                if side.exporters and not any(e.account.remote for e in side.exporters):
-                    # On the console the last of the spans comes before the table of metrics.
-                    jobs[-1].wait(min(deadline, time.monotonic() + CONSOLE_S))
-        if not wait_for(jobs, until) and ending:
-            self._stop_trying()
-        in_time = wait_for(jobs, deadline)
-        self._late, self._late_s = jobs, timeout_s
+        until = self._begin_shutdown(timeout_s) if ending else deadline
+        calls: list[BackgroundCall] = []
+        for pipeline in self._pipelines:
+            if pipeline.signal in self._threads:
+                call = partial(pipeline.flush, deadline, ending=ending)
+                calls.append(self._threads[pipeline.signal].submit(call))
+                if pipeline.exporters and not any(e.ledger.remote for e in pipeline.exporters):
+                    # on the console the last of the spans comes before the table of metrics
+                    calls[-1].wait(min(deadline, time.monotonic() + CONSOLE_S))
+        if not wait_for(calls, until) and ending:
+            self._abort(self._keeping)
+        in_time = wait_for(calls, deadline)
+        self._late, self._late_s = calls, timeout_s
         if ending:
-            self._end(jobs)
+            self._end(calls)
         missed = self._misses() - missed_before
         self._flush_s = clock.now() - started
         return self._report(
-            ok=in_time and not missed and not any(job.failed for job in jobs),
+            ok=in_time and not missed and not any(call.failed for call in calls),
             elapsed_s=self._flush_s,
         )
 
     def _misses(self) -> int:
-        return sum(account.misses for account in self.accounts)
+        return sum(ledger.misses for ledger in self.ledgers)
 
     @property
-    def _keeping(self) -> list[Counted]:
+    def _keeping(self) -> list[CountingExporter]:
         """The exporters that keep on disk what they cannot send."""
-        exporters = [exporter for side in self._sides for exporter in side.exporters]
-        return [exporter for exporter in exporters if exporter.account.kept_in is not None]
+        return [exporter for exporter in self._counting if exporter.ledger.kept_in is not None]
 
-    def _hurry(self, timeout_s: float) -> float:
-        """Return until when the network may be used, so that the disk has its time too."""
-        keeping = self._keeping
+    def _begin_shutdown(self, timeout_s: float) -> float:
+        """Reserve time for the disk; return until when the network may be used."""
         reserve_s = 0.0
-        if keeping:
+        if self._keeping:
             least_s, each_s = WRITING_S
-            waiting = sum(exporter.account.pending for exporter in keeping)
+            waiting = sum(exporter.ledger.pending for exporter in self._keeping)
             reserve_s = min(timeout_s / 2, least_s + each_s * waiting)
         until = time.monotonic() + timeout_s - reserve_s
-        for exporter in keeping:
-            exporter.carrier.begin_shutdown(until)
+        for exporter in self._keeping:
+            exporter.delivery.begin_shutdown(until)
         return until
 
-    def _stop_trying(self) -> None:
-        """From now on what was not sent is written to the disk."""
-        for exporter in self._keeping:
-            exporter.carrier.stop()
-            if self._stop_lane is not None:
-                self._stop_lane.submit(exporter.stoppable.abort)
-
-    def _end(self, jobs: Sequence[BackgroundCall]) -> None:
-        """Make late exporters give up, settle the accounts and let the threads go."""
-        exporters = [exporter for side in self._sides for exporter in side.exporters]
-        if not all(job.done for job in jobs):
-            for exporter in exporters:
-                exporter.carrier.stop()
-            grace = time.monotonic() + GRACE_S
-            if self._stop_lane is not None:
-                for exporter in exporters:
-                    self._stop_lane.submit(exporter.stoppable.abort)
-            wait_for(jobs, grace)
+    def _abort(self, exporters: Sequence[CountingExporter]) -> None:
+        """Begin no further attempt, and make these exporters give up the one in progress."""
         for exporter in exporters:
-            exporter.account.close()
-            exporter.carrier.close()
-        self._say_what_was_lost()
+            exporter.delivery.stop()
+        if self._abort_thread is not None:
+            for exporter in exporters:
+                self._abort_thread.submit(exporter.abort)
+
+    def _end(self, calls: Sequence[BackgroundCall]) -> None:
+        """Abort late exporters, close the ledgers and let the threads end."""
+        if not all(call.done for call in calls):
+            grace = time.monotonic() + GRACE_S
+            self._abort(self._counting)
+            wait_for(calls, grace)
+        for exporter in self._counting:
+            exporter.ledger.close()
+            exporter.delivery.close()
+        self._warn_of_losses()
         if self._filter is not None:
             self._filter.remove()
-        for lane in (*self._lanes.values(), self._stop_lane):
-            if lane is not None:
-                lane.close()
+        for thread in (*self._threads.values(), self._abort_thread):
+            if thread is not None:
+                thread.close()
 
-    def _say_what_was_lost(self) -> None:
-        said: list[str] = []
-        lost = _by_target(self.accounts, "failed")
-        for target, what in lost.items():
-            said.append(f"{what} could not be exported to {target}")
-        for target, what in _by_target(self._kept, "spooled").items():
-            said.append(f"{what} that {target} did not take are kept in {self._kept[0].kept_in}")
-        if said:
-            logger.warning("%s", "; ".join(said))
-
-    @property
-    def _kept(self) -> list[ExportLedger]:
-        return [exporter.account for exporter in self._keeping]
+    def _warn_of_losses(self) -> None:
+        sentences: list[str] = []
+        for target, items in _by_target(self.ledgers, "failed").items():
+            sentences.append(f"{items} could not be exported to {target}")
+        kept = [exporter.ledger for exporter in self._keeping]
+        for target, items in _by_target(kept, "spooled").items():
+            sentences.append(f"{items} that {target} did not accept are kept in {kept[0].kept_in}")
+        if sentences:
+            logger.warning("%s", "; ".join(sentences))
 
     def _report(self, *, ok: bool, elapsed_s: float) -> FlushReport:
-        traces, metrics = self._sides
-        spans = _counts(traces)
-        points = _counts(metrics)
+        traces, metrics = self._pipelines
+        spans_exported, spans_failed = _counts(traces)
+        points_exported, points_failed = _counts(metrics)
         return FlushReport(
             ok=ok,
             elapsed_s=elapsed_s,
-            spans_exported=spans[0],
-            spans_failed=spans[1],
-            metric_points_exported=points[0],
-            metric_points_failed=points[1],
+            spans_exported=spans_exported,
+            spans_failed=spans_failed,
+            metric_points_exported=points_exported,
+            metric_points_failed=points_failed,
             collector=self._collector(),
-            spans_pending=max((e.account.pending for e in traces.exporters), default=0),
-            spans_spooled=max((e.account.spooled for e in traces.exporters), default=0),
-            metric_points_spooled=max((e.account.spooled for e in metrics.exporters), default=0),
+            spans_pending=max((e.ledger.pending for e in traces.exporters), default=0),
+            spans_spooled=max((e.ledger.spooled for e in traces.exporters), default=0),
+            metric_points_spooled=max((e.ledger.spooled for e in metrics.exporters), default=0),
         )
 
-    def ledger(self, signal: Signal) -> LedgerSnapshot | None:
-        """Return what became of the spans or of the metric points; None if nobody knows.
+    def snapshot(self, signal: Signal) -> LedgerSnapshot | None:
+        """Return what became of the spans or of the metric points; None if unknown.
 
-        With several exporters the one that did worst speaks, and those out of the process
-        before the console.
+        Of several exporters the worst one counts, and the console only without a remote one.
         """
-        side = next(side for side in self._sides if side.signal == signal)
-        accounts = _authoritative(side)
-        if not accounts:
-            return (
-                None if hasattr(side.provider, "force_flush") else LedgerSnapshot(0, 0, 0, 0, 0, 0)
-            )
-        worst = min(accounts, key=lambda account: account.exported)
-        return worst.ledger(0 if side.sampler is None else side.sampler.left_out)
+        pipeline = next(pipeline for pipeline in self._pipelines if pipeline.signal == signal)
+        if not pipeline.authoritative:
+            return LedgerSnapshot(0, 0, 0, 0, 0, 0) if pipeline.is_noop else None
+        worst = min(pipeline.authoritative, key=lambda ledger: ledger.exported)
+        return worst.snapshot(0 if pipeline.sampler is None else pipeline.sampler.left_out)
 
     def stats(self) -> dict[str, Any]:
         """Return what became of the telemetry so far, as plain data for a report.
 
         For spans and metric points `created = exported + sampled_out + dropped + spooled +
-        pending`; None where the provider is the user's own.
+        pending`; None for a provider of the user.
         """
-        ledgers = {
-            "spans": self.ledger("traces"),
-            "metric_points": self.ledger("metrics"),
-        }
-        found: dict[str, Any] = {
-            name: dict.fromkeys(LedgerSnapshot._fields) if ledger is None else ledger._asdict()
-            for name, ledger in ledgers.items()
-        }
-        accounts = self._kept
+        signals: dict[str, Signal] = {"spans": "traces", "metric_points": "metrics"}
+        found: dict[str, Any] = {}
+        for name, signal in signals.items():
+            state = self.snapshot(signal)
+            unknown = dict.fromkeys(LedgerSnapshot._fields)
+            found[name] = unknown if state is None else state._asdict()
         found["replayed"] = {
-            name: sum(account.replayed for account in accounts if account.signal == signal)
-            for name, signal in (("spans", "traces"), ("metric_points", "metrics"))
+            name: sum(e.ledger.replayed for e in self._keeping if e.ledger.signal == signal)
+            for name, signal in signals.items()
         }
-        # counts are of one process, and of one configure(); a forked child starts at nothing
+        # counts belong to one process and one configure(); a forked child starts at zero
         found["process"] = f"{os.getpid()}-{self._token}"
         found["flush_s"] = self._flush_s
         found["collector"] = self._collector()
         return found
 
     def _collector(self) -> Collector:
-        tried = [account.last_ok for account in self.accounts if account.remote]
-        waiting = any(account.pending for account in self.accounts if account.remote)
-        if False in tried or (waiting and True not in tried):
+        remote = [ledger for ledger in self.ledgers if ledger.remote]
+        results = [ledger.last_ok for ledger in remote]
+        waiting = any(ledger.pending for ledger in remote)
+        if False in results or (waiting and True not in results):
             return "unreachable"
-        return "ok" if True in tried else "off"
+        return "ok" if True in results else "off"
 
 
-def _authoritative(side: SignalPipeline) -> list[ExportLedger]:
-    accounts = [exporter.account for exporter in side.exporters]
-    return [account for account in accounts if account.remote] or accounts
+def _counts(pipeline: SignalPipeline) -> tuple[int | None, int | None]:
+    """Return exported and failed; of several exporters the worst one counts."""
+    ledgers = pipeline.authoritative
+    if not ledgers:  # nothing to export, or the user's own provider, or a reader that is pulled
+        return (0, 0) if pipeline.is_noop else (None, None)
+    return min(ledger.exported for ledger in ledgers), max(ledger.failed for ledger in ledgers)
 
 
-def _counts(side: SignalPipeline) -> tuple[int | None, int | None]:
-    """Return exported and failed; with several exporters the one that did worst speaks."""
-    accounts = _authoritative(side)
-    if not accounts:  # nothing to export, or the user's own provider, or a reader that is pulled
-        return (None, None) if hasattr(side.provider, "force_flush") else (0, 0)
-    return (
-        min(account.exported for account in accounts),
-        max(account.failed for account in accounts),
-    )
-
-
-def _by_target(accounts: Iterable[ExportLedger], what: str) -> dict[str, str]:
+def _by_target(
+    ledgers: Iterable[ExportLedger], what: Literal["failed", "spooled"]
+) -> dict[str, str]:
     """Return `3 spans and 1 metric batch` for each target, of those counted as `what`."""
     found: dict[str, list[str]] = {}
-    for account in accounts:
-        count: int = getattr(account, what)
-        if account.signal == "traces" and count:
-            found.setdefault(account.target, []).append(_plural(count, "span"))
-        elif account.signal == "metrics":
-            batches = account.batches_failed if what == "failed" else account.batches_spooled
-            if batches:
-                found.setdefault(account.target, []).append(_plural(batches, "metric batch"))
+    for ledger in ledgers:
+        is_traces = ledger.signal == "traces"
+        count: int = getattr(ledger, what if is_traces else f"batches_{what}")
+        if count:
+            text = _plural(count, "span" if is_traces else "metric batch")
+            found.setdefault(ledger.target, []).append(text)
     return {target: " and ".join(parts) for target, parts in found.items()}
-
-
-def _call(side: SignalPipeline, deadline: float, *, ending: bool) -> Callable[[], object]:
-    """Return the call that flushes or ends one provider; made in its lane."""
-
-    def call() -> object:
-        left_ms = max(1, int((deadline - time.monotonic()) * 1000))
-        if not side.owned:
-            return side.provider.force_flush(left_ms)
-        with _log_filter.exporting():
-            if not ending:
-                return side.provider.force_flush(left_ms)
-            if side.signal == "metrics":
-                # Longer than we wait, or it would cut the export off before we do.
-                return side.provider.shutdown(left_ms + 1000)
-            return side.provider.shutdown()
-
-    return call
 
 
 def _plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"
-
-
-@dataclass(frozen=True)
-class FlushReport:
-    """What became of the telemetry; counts are totals since `configure()`.
-
-    None where nobody knows: the provider is the user's own, and its exporters are not counted.
-    """
-
-    ok: bool
-    """Everything was done before the deadline, and arrived."""
-    elapsed_s: float
-    spans_exported: int | None = None
-    spans_failed: int | None = None
-    """After shutdown this holds every span that did not get out, those in the queue too."""
-    metric_points_exported: int | None = None
-    metric_points_failed: int | None = None
-    collector: Collector = "off"
-    """off: nothing was sent anywhere, or by providers of the user's own."""
-    spans_pending: int = 0
-    """Spans still waiting in the queue; 0 after shutdown."""
-    spans_spooled: int = 0
-    """On disk, to be sent later."""
-    metric_points_spooled: int = 0

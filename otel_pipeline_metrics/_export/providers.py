@@ -1,4 +1,4 @@
-"""Which providers are in use: given, found or built.
+"""Decide which providers are in use: given, found or built.
 
 A provider that the user gave or installed is used as it is, and never replaced or shut down.
 """
@@ -20,13 +20,13 @@ from opentelemetry.sdk.resources import (
 )
 from opentelemetry.sdk.trace import TracerProvider
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import environment_variables, errors
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export import environment, exporters, global_providers
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
 from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
+from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, settings
-from otel_pipeline_metrics._export.environment_checks import secrets
+from otel_pipeline_metrics._export.environment_checks import is_true, secrets
 from otel_pipeline_metrics._export.flush import (
     ExporterInfo,
     ExportPipeline,
@@ -35,8 +35,6 @@ from otel_pipeline_metrics._export.flush import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from otel_pipeline_metrics._core.settings import Config
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
 
@@ -48,148 +46,119 @@ def build(config: Config) -> ExportPipeline:
     """Return the providers that `config` and the environment ask for.
 
     Never raises for what the environment holds: that becomes a warning and a default. Call
-    `shutdown` on what an earlier call returned before.
+    `shutdown` on the result of an earlier call before.
     """
     plan = environment.plan(os.environ, config.exporters)
-    sides = {
-        "traces": _existing_provider("traces", config.tracer_provider, plan),
-        "metrics": _existing_provider("metrics", config.meter_provider, plan),
-    }
-    log_filter: _log_filter.Filter | None = None
+    pipelines = _existing(config, plan)
     global_providers.forget_ours()
-    if not all(sides.values()):
-        for problem in plan.problems:
-            errors.warn_once(f"environment: {problem}", "%s", problem)
-        if not plan.disabled:
-            log_filter = _build_missing(sides, config, plan)
-    if settings(config, os.environ) is not None and not plan.disabled:
-        _check_spool(sides)
-    infos: list[ExporterInfo] = []
-    traces = sides["traces"] or (_noop_side("traces"), ())
-    metrics = sides["metrics"] or (_noop_side("metrics"), ())
-    for _side, described in (traces, metrics):
-        infos.extend(described)
-    return ExportPipeline(traces[0], metrics[0], infos, log_filter)
+    missing = [signal for signal in environment.SIGNALS if pipelines[signal] is None]
+    for problem in plan.problems if missing else ():
+        errors.warn_once(f"environment: {problem}", "%s", problem)
+    spool_settings = settings(config, os.environ)
+    if not plan.disabled:
+        spool = None
+        if spool_settings is not None and missing and _uses_otlp(plan):
+            spool = Spool(*spool_settings)
+        _build_missing(missing, pipelines, config, plan, spool)
+    traces = pipelines["traces"] or SignalPipeline("traces", trace_api.NoOpTracerProvider(), False)
+    metrics = pipelines["metrics"] or SignalPipeline(
+        "metrics", metrics_api.NoOpMeterProvider(), False
+    )
+    counted = (*traces.exporters, *metrics.exporters)
+    is_kept = any(exporter.ledger.kept_in for exporter in counted)
+    if spool_settings is not None and not plan.disabled and not is_kept:
+        errors.warn_once(
+            "spool unused",
+            "the spool keeps nothing: it serves only the OTLP exporters (gRPC, http/protobuf) "
+            "that configure() builds, and it has built none",
+        )
+    log_filter: Filter | None = None
+    if traces.owned or metrics.owned:
+        keep_lines = is_true(os.environ, environment_variables.OTEL_PIPELINE_METRICS_EXPORTER_LOGS)
+        log_filter = Filter(secrets(os.environ) if keep_lines else None)
+        log_filter.install()
+    return ExportPipeline(traces, metrics, log_filter)
 
 
 def on_console(config: Config) -> bool:
     """Tell whether `build` will set up the development console."""
     plan = environment.plan(os.environ, config.exporters)
-    given = {"traces": config.tracer_provider, "metrics": config.meter_provider}
     return any(
-        "console" in plan.exporters(signal)
-        and _existing_provider(signal, given[signal], plan) is None
-        for signal in environment.SIGNALS
+        pipeline is None and "console" in plan.exporters(signal)
+        for signal, pipeline in _existing(config, plan).items()
     )
 
 
-_Described = tuple[SignalPipeline, tuple[ExporterInfo, ...]]
-
-
-def _existing_provider(signal: Signal, given: Any, plan: ExportPlan) -> _Described | None:
-    """Return the provider that the user gave or installed, if there is one."""
-    provider, kind = given, "given"
-    if provider is None and not plan.disabled:
-        kind = "global"
-        provider = (
-            global_providers.tracer_provider()
-            if signal == "traces"
-            else global_providers.meter_provider()
-        )
-    if provider is None:
-        return None
-    of = type(provider)
-    info = ExporterInfo(signal, kind, f"{of.__module__}.{of.__qualname__}")
-    return SignalPipeline(signal, provider, owned=False), (info,)
-
-
-def _noop_side(signal: Signal) -> SignalPipeline:
-    """A signal that nobody wants costs as little as the API allows."""
-    if signal == "traces":
-        return SignalPipeline(signal, trace_api.NoOpTracerProvider(), owned=False)
-    return SignalPipeline(signal, metrics_api.NoOpMeterProvider(), owned=False)
+def _existing(config: Config, plan: ExportPlan) -> dict[Signal, SignalPipeline | None]:
+    """Return the providers that the user gave or installed."""
+    found: dict[Signal, SignalPipeline | None] = {"traces": None, "metrics": None}
+    given = {"traces": config.tracer_provider, "metrics": config.meter_provider}
+    for signal in environment.SIGNALS:
+        provider, kind = given[signal], "given"
+        if provider is None and not plan.disabled:
+            provider, kind = global_providers.existing(signal), "global"
+        if provider is not None:
+            of = type(provider)
+            info = ExporterInfo(signal, kind, f"{of.__module__}.{of.__qualname__}")
+            found[signal] = SignalPipeline(signal, provider, owned=False, infos=(info,))
+    return found
 
 
 def _build_missing(
-    sides: dict[str, _Described | None], config: Config, plan: ExportPlan
-) -> _log_filter.Filter | None:
+    missing: list[Signal],
+    pipelines: dict[Signal, SignalPipeline | None],
+    config: Config,
+    plan: ExportPlan,
+    spool: Spool | None,
+) -> None:
     """Build what the user has not, and install it as the global provider."""
-    said: set[str] = set()
-    asked = settings(config, os.environ)
-    spool = Spool(*asked) if asked is not None and _sends(plan) else None
-    with exporters.repaired_environment(dict(plan.repairs)):
-        resource: Resource | None = None
-        for signal, make in (("traces", _build_traces), ("metrics", _build_metrics)):
-            if sides[signal] is None:
-                # configure() must not fail for what the SDK dislikes
-                with errors.suppress_errors(f"building the OpenTelemetry SDK for {signal}"):
-                    resource = resource or _resource(config)
-                    sides[signal] = make(plan, resource, said, spool)
-    return _quieten() if any(side and side[0].owned for side in sides.values()) else None
+    already_warned: set[str] = set()
+    resource: Resource | None = None
+    with exporters.repaired_environment(dict(plan.repairs) if missing else {}):
+        for signal in missing:
+            # configure() must not fail if the SDK does
+            with errors.suppress_errors(f"building the OpenTelemetry SDK for {signal}"):
+                resource = resource or _resource(config)
+                built = exporters.build(plan, signal, already_warned, spool)
+                if built:
+                    pipelines[signal] = _pipeline(signal, built, resource)
 
 
-def _check_spool(sides: Mapping[str, _Described | None]) -> None:
-    built = [exporter for side in sides.values() if side for exporter in side[0].exporters]
-    if not any(exporter.account.kept_in for exporter in built):
-        errors.warn_once(
-            "spool unused",
-            "the spool keeps nothing here: it serves the OTLP exporters (gRPC, http/protobuf) "
-            "that configure() builds, and there is none",
+def _uses_otlp(plan: ExportPlan) -> bool:
+    return any(name.startswith("otlp") for name in (*plan.traces, *plan.metrics))
+
+
+def _pipeline(
+    signal: Signal, built: list[exporters.BuiltExporter], resource: Resource
+) -> SignalPipeline:
+    """Make the provider of `signal` and install it as the global one."""
+    provider: Any
+    sampler: CountingSampler | None = None
+    if signal == "traces":
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        # The SDK reads OTEL_TRACES_SAMPLER; tracers take the sampler from here when they are made.
+        provider.sampler = sampler = CountingSampler(provider.sampler)
+        for each in built:
+            provider.add_span_processor(each.source)
+    else:
+        provider = MeterProvider(
+            metric_readers=[each.source for each in built],
+            resource=resource,
+            shutdown_on_exit=False,
         )
-
-
-def _sends(plan: ExportPlan) -> bool:
-    """Tell whether there is an exporter that a spool can help."""
-    names = (*plan.traces, *plan.metrics)
-    return any(name.startswith("otlp") for name in names)
-
-
-def _quieten() -> _log_filter.Filter:
-    wanted = os.environ.get(_log_filter.ENVIRONMENT_VARIABLE, "").strip().lower() == "true"
-    log_filter = _log_filter.Filter(secrets(os.environ) if wanted else None)
-    log_filter.install()
-    return log_filter
-
-
-def _build_traces(
-    plan: ExportPlan, resource: Resource, said: set[str], spool: Spool | None
-) -> _Described | None:
-    built = exporters.span_processors(plan, said, spool)
-    if not built:
-        return None
-    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    # The SDK reads OTEL_TRACES_SAMPLER; tracers take the sampler from here when they are made.
-    provider.sampler = sampler = CountingSampler(provider.sampler)
-    for processor, _ in built:
-        provider.add_span_processor(processor)
-    global_providers.install_tracer_provider(provider)
-    infos = tuple(
-        ExporterInfo("traces", counting.account.kind, counting.account.target)
-        for _, counting in built
+    global_providers.install(signal, provider)
+    return SignalPipeline(
+        signal,
+        provider,
+        owned=True,
+        exporters=tuple(each.counting for each in built if each.counting is not None),
+        infos=tuple(ExporterInfo(signal, each.ledger.kind, each.ledger.target) for each in built),
+        sampler=sampler,
     )
-    counted = tuple(counting for _, counting in built)
-    return SignalPipeline("traces", provider, owned=True, exporters=counted, sampler=sampler), infos
-
-
-def _build_metrics(
-    plan: ExportPlan, resource: Resource, said: set[str], spool: Spool | None
-) -> _Described | None:
-    built = exporters.metric_readers(plan, said, spool)
-    if not built:
-        return None
-    provider = MeterProvider(
-        metric_readers=[reader for reader, _, _ in built],
-        resource=resource,
-        shutdown_on_exit=False,
-    )
-    global_providers.install_meter_provider(provider)
-    infos = tuple(ExporterInfo("metrics", a.kind, a.target) for _, _, a in built)
-    counted = tuple(counting for _, counting, _ in built if counting is not None)
-    return SignalPipeline("metrics", provider, owned=True, exporters=counted), infos
 
 
 def _resource(config: Config) -> Resource:
-    """Merge, weakest first: the SDK's defaults, OTEL_*, the arguments of `configure()`."""
+    """Merge the SDK's defaults, OTEL_* and the arguments; the last one wins."""
     attributes: dict[str, Any] = dict(config.resource_attributes)
     if config.service_name is not None:
         attributes[SERVICE_NAME] = config.service_name
@@ -201,10 +170,10 @@ def _resource(config: Config) -> Resource:
 
 
 class OwnResource(Resource):
-    """Describes this process, and in a forked child that one.
+    """The resource of this process, and in a forked child of that one.
 
-    Newer SDKs see to `service.instance.id` there themselves, SDK 1.30 does not. An id that was
-    given is replaced too: two processes with one would write the same series.
+    Newer SDKs renew `service.instance.id` there themselves, SDK 1.30 does not. An id that was
+    given is replaced too: two processes with one id would write the same series.
     """
 
     def __init__(self, of: Resource) -> None:
@@ -214,11 +183,11 @@ class OwnResource(Resource):
 
     @property
     def attributes(self) -> Any:
-        """What describes the process."""
+        """The attributes of the process."""
         return self._current
 
     def after_fork(self) -> None:
-        """Describe the child: whoever holds this, tracers and readers, now tells of it."""
+        """Describe the child in everything that its tracers and readers report."""
         own: dict[str, Any] = {SERVICE_INSTANCE_ID: str(uuid.uuid4())}
         if PROCESS_PID in self._current:
             own[PROCESS_PID] = os.getpid()

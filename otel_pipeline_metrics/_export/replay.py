@@ -1,4 +1,4 @@
-"""`opm replay DIR`: send what a spool keeps, now."""
+"""Send what a spool keeps: `opm replay DIR`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._export import environment, exporters
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
-from otel_pipeline_metrics._export.delivery.counting_exporters import (
-    CountingMetricExporter,
-    CountingSpanExporter,
-)
+from otel_pipeline_metrics._export.delivery.counting_exporters import COUNTING_EXPORTERS
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, max_age_s
 
 if TYPE_CHECKING:
@@ -24,48 +21,48 @@ if TYPE_CHECKING:
 
 
 class ReplayError(Exception):
-    """Nothing can be sent at all."""
+    """A replay that cannot send anything."""
 
 
 class Replayed(NamedTuple):
-    """What became of one signal's batches."""
+    """The result for one signal's batches."""
 
     signal: Signal
+    # where they were sent to, without credentials
     target: str
-    """Where they were sent to, without credentials."""
+    # spans or metric points that arrived
     sent: int
-    """Spans or metric points that arrived."""
+    # permanently refused by the collector, or too old; they are deleted
     refused: int
-    """Those that the collector refused for good, or that were too old; they are deleted."""
+    # batches that are still on disk: the collector failed, or another process has them
     batches_left: int
-    """Batches that are still on disk, because the collector failed or a process has them."""
+    # why the last attempt failed, if it did
     reason: str | None
-    """Why the last attempt failed, if it did."""
 
 
 def replay(directory: str | os.PathLike[str]) -> list[Replayed]:
-    """Send what is in `directory` to where the OTEL_EXPORTER_OTLP_* variables point.
+    """Send what `directory` keeps to where OTEL_EXPORTER_OTLP_* points.
 
-    A batch is deleted once the collector has taken it, and not before: if this process dies
-    between the two, another sends it again. It is safe beside running pipelines.
+    A batch is deleted only after the collector has accepted it: if this process dies between
+    the two, another process sends it again. It is safe while pipelines are running.
 
     Args:
-        directory: what was given as `spool`.
+        directory: the value of `spool`.
 
     Raises:
-        ReplayError: the directory is not there, or no exporter can be built.
+        ReplayError: the directory does not exist, or no exporter can be built.
     """
     path = Path(directory)
     if not path.is_dir():
-        raise ReplayError(f"{path} is no directory")
+        raise ReplayError(f"{path} is not a directory")
     plan = _plan()
-    # asked for by name, it is sent however old it is, unless the variable says otherwise
+    # batches of any age are sent, unless the variable sets a limit
     spool = Spool(path, sys.maxsize, max_age_s(os.environ))
     try:
-        signals = [s for s in environment.SIGNALS if spool.parcels(s)]
+        signals = [s for s in environment.SIGNALS if spool.batches(s)]
     except OSError as error:
         raise ReplayError(f"{path} cannot be read ({error.strerror})") from None
-    log_filter = _log_filter.Filter()
+    log_filter = Filter()
     try:
         return [_replay(plan, signal, spool, log_filter) for signal in signals]
     finally:
@@ -79,7 +76,7 @@ def _plan() -> ExportPlan:
     for problem in plan.problems:
         errors.warn_once(f"environment: {problem}", "%s", problem)
     protobuf: dict[str, Any] = {
-        # the same server takes both, and the answers of this one can be watched
+        # the same server accepts both, and only the answers of this one can be observed
         f"{signal}_protocol": "http/protobuf"
         for signal in environment.SIGNALS
         if plan.protocol(signal) == "http/json"
@@ -87,9 +84,7 @@ def _plan() -> ExportPlan:
     return dataclasses.replace(plan, **protobuf)
 
 
-def _replay(
-    plan: ExportPlan, signal: Signal, spool: Spool, log_filter: _log_filter.Filter
-) -> Replayed:
+def _replay(plan: ExportPlan, signal: Signal, spool: Spool, log_filter: Filter) -> Replayed:
     kind, target = exporters.describe(plan, signal, "otlp")
     with exporters.repaired_environment(dict(plan.repairs)):
         try:
@@ -100,21 +95,20 @@ def _replay(
             ) from None
     if not watched:
         raise ReplayError(
-            f"the answers to the {kind} exporter for {signal} cannot be seen here "
-            "(a credential provider brings its own session), so nothing would be safe to delete"
+            f"the answers to the {kind} exporter for {signal} cannot be observed "
+            "(a credential provider brings its own session), so no batch could be deleted safely"
         )
     log_filter.install()
-    account = ExportLedger(signal, kind, target)
-    counting_type = CountingSpanExporter if signal == "traces" else CountingMetricExporter
-    counting = counting_type(exporter, account, spool, watched=True)
-    counting.carrier.resend(math.inf)
-    counting.carrier.close()
+    ledger = ExportLedger(signal, kind, target)
+    counting = COUNTING_EXPORTERS[signal](exporter, ledger, spool, watched=True)
+    counting.delivery.resend(math.inf)
+    counting.delivery.close()
     counting.shutdown()
     return Replayed(
         signal,
         target,
-        sent=account.replayed,
-        refused=account.replay_dropped,
-        batches_left=len(spool.parcels(signal)),
-        reason=counting.carrier.reason,
+        sent=ledger.replayed,
+        refused=ledger.replay_dropped,
+        batches_left=len(spool.batches(signal)),
+        reason=counting.delivery.reason,
     )

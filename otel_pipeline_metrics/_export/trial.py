@@ -1,11 +1,10 @@
-"""One span or one metric, sent as the pipeline's would be: does it arrive?"""
+"""Send one span or one metric as the pipeline would, to see whether it arrives."""
 
 from __future__ import annotations
 
 import socket
 import time
-from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -16,16 +15,13 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._export.background import BackgroundThread
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
-from otel_pipeline_metrics._export.delivery.counting_exporters import (
-    CountingMetricExporter,
-    CountingSpanExporter,
-)
+from otel_pipeline_metrics._export.delivery.counting_exporters import COUNTING_EXPORTERS
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+from otel_pipeline_metrics._export.delivery.log_filter import Filter
+from otel_pipeline_metrics._export.environment_checks import split_endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
 
@@ -37,7 +33,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class Outcome(NamedTuple):
-    """How a trial went."""
+    """The result of a trial."""
 
     ok: bool
     elapsed_s: float
@@ -45,8 +41,8 @@ class Outcome(NamedTuple):
 
 
 def reach(target: str, timeout_s: float = 2.0) -> Outcome | None:
-    """Open a connection to an endpoint and close it; None if it names no host and port."""
-    parts = urlsplit(target if "://" in target else f"//{target}")
+    """Connect to an endpoint and close; return None if it names no host and port."""
+    parts = split_endpoint(target)
     port = parts.port or _PORTS.get(parts.scheme)
     if parts.hostname is None or port is None:
         return None
@@ -60,14 +56,14 @@ def reach(target: str, timeout_s: float = 2.0) -> Outcome | None:
 
 
 def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outcome | None:
-    """Send one item by the exporter called `name`; None if it is one that is pulled.
+    """Send one item by the exporter called `name`; return None if it is pulled.
 
-    The environment must be repaired around it (`exporters.repaired_environment`). The global
-    providers stay what they are.
+    The caller repairs the environment (`exporters.repaired_environment`). The global providers
+    are not changed.
     """
     kind, target = exporters.describe(plan, signal, name)
-    account = ExportLedger(signal, kind, target)
-    account.mute()
+    ledger = ExportLedger(signal, kind, target)
+    ledger.mute()
     started = time.monotonic()
     try:
         exporter, watched = exporters.load(plan, signal, name)
@@ -76,49 +72,45 @@ def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outco
         return Outcome(ok=False, elapsed_s=time.monotonic() - started, reason=reason)
     if isinstance(exporter, MetricReader):
         return None
-    counting: CountingSpanExporter | CountingMetricExporter
-    if signal == "traces":
-        counting = CountingSpanExporter(exporter, account, watched=watched)
-        call = _span(counting)
-    else:
-        counting = CountingMetricExporter(exporter, account, watched=watched)
-        call = _metric(counting)
-    log_filter = _log_filter.Filter()
+    counting = COUNTING_EXPORTERS[signal](exporter, ledger, watched=watched)
+    send_item = (_prepare_span if signal == "traces" else _prepare_metric)(counting)
+    log_filter = Filter()
     log_filter.install()
-    lane = BackgroundThread("doctor")
+    thread = BackgroundThread("doctor")
     try:
-        job = lane.submit(call)
-        in_time = job.wait(started + timeout_s)
+        in_time = thread.submit(send_item).wait(started + timeout_s)
     finally:
         log_filter.remove()
-        lane.close()
+        thread.close()
     elapsed_s = time.monotonic() - started
     if not in_time:
         return Outcome(ok=False, elapsed_s=elapsed_s, reason=f"no answer in {timeout_s:g} s")
-    if account.exported:
+    if ledger.exported:
         return Outcome(ok=True, elapsed_s=elapsed_s)
     rejected = "answered with success, but rejected it (partial success)"
-    reason = rejected if account.last_ok else counting.carrier.reason or "no reason given"
+    reason = rejected if ledger.last_ok else counting.delivery.reason or "no reason given"
     return Outcome(ok=False, elapsed_s=elapsed_s, reason=reason)
 
 
-def _span(counting: CountingSpanExporter) -> Callable[[], Any]:
+def _prepare_span(exporter: Any) -> Callable[[], None]:
+    """Build a provider on `exporter`; return the call that sends one span."""
     provider = TracerProvider(resource=Resource.create(), sampler=ALWAYS_ON, shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(counting))
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
 
-    def call() -> None:
+    def send_span() -> None:
         provider.get_tracer("otel_pipeline_metrics.doctor").start_span(SPAN).end()
         provider.shutdown()
 
-    return call
+    return send_span
 
 
-def _metric(counting: CountingMetricExporter) -> Callable[[], Any]:
-    reader = PeriodicExportingMetricReader(counting, export_interval_millis=_NEVER_MS)
+def _prepare_metric(exporter: Any) -> Callable[[], None]:
+    """Build a provider on `exporter`; return the call that sends one metric."""
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=_NEVER_MS)
     provider = MeterProvider([reader], resource=Resource.create(), shutdown_on_exit=False)
 
-    def call() -> None:
+    def send_metric() -> None:
         provider.get_meter("otel_pipeline_metrics.doctor").create_counter(METRIC).add(1)
         provider.shutdown()
 
-    return call
+    return send_metric

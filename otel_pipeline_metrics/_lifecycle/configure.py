@@ -1,4 +1,4 @@
-"""`configure` and `shutdown`: from what the user asked for to providers in force."""
+"""Put settings, providers and probes in force: `configure` and `shutdown`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
-
 from otel_pipeline_metrics._core import (
     cardinality,
-    environment_variables,
     errors,
     privacy,
     series,
@@ -23,8 +20,7 @@ from otel_pipeline_metrics._core import (
 from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.settings import Config
-from otel_pipeline_metrics._core.validation import check_attributes, check_name
-from otel_pipeline_metrics._lifecycle import arguments, telemetry_stats
+from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 
@@ -63,86 +59,70 @@ def configure(
     max_attribute_values: int = Config.max_attribute_values,
     error_messages: bool | None = None,
 ) -> None:
-    """Say where telemetry goes. Without arguments the standard OTEL_* variables decide.
+    """Set where telemetry goes; without arguments, OTEL_* variables decide.
 
-    A provider given here is used; else one that the process has already, which is never
-    replaced; else one is built: for `exporter`, for OTEL_* (endpoint, protocol, headers,
-    exporters, service name, OTEL_SDK_DISABLED), or, without any, for the development
-    console, which prints a line a span and a table of metrics to stderr. What is built here
-    is flushed when the process ends. A second call replaces the first. Forked children
+    A provider given here is used; otherwise a provider that the process has already, which is
+    never replaced; otherwise one is built: for `exporter`, for OTEL_* (endpoint, protocol,
+    headers, exporters, service name, OTEL_SDK_DISABLED), or, without any, for the development
+    console, which prints a line for each span and a table of metrics to stderr. Providers built
+    here are flushed when the process ends. A second call replaces the first. Forked children
     report too, from zero; spawned ones have to call it themselves.
 
     Args:
         service_name: `service.name`; wins over OTEL_SERVICE_NAME.
         exporter: "otlp", "console", "none", or several in a sequence.
-        tracer_provider: takes the spans; a `NoOpTracerProvider` means metrics only.
-        meter_provider: takes the metrics.
-        resource_attributes: describe this process on everything that is exported.
-        metric_attributes: those of the stages' `attributes` that also go on metrics. Each
-            value makes a series of its own, so name only those with few values.
-        console: True prints run summaries to stderr, a text stream there, False nowhere.
-            None prints them where the development console is on or stderr is a terminal.
-        spans_per_second: how many spans a stage may make a second, over time, after its
-            first thousand. Past that, invocations are still measured, one and all, and
-            those that fail or are slower than the stage's p99 still get spans, as many
-            again. Reports tell how many had none. None: no limit.
-        flush_timeout: seconds that the flush at the end may take, all signals together; 5
-            unless OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT says otherwise.
-        spool: directory that keeps what the collector would not take, and from which it is
-            sent once the collector is back, or by `opm replay`: at least once, so that
-            after a crash some may arrive twice. None: it is dropped, and counted.
-        spool_max_bytes: size of that directory at which the oldest is dropped.
-        spool_max_age_s: seconds after which something kept there is dropped.
-        strict: True makes an attribute whose key is forbidden a ValueError, here, where a stage
-            or run is defined and in `set_attribute`; False drops it, and it is counted. None:
-            True where the development console is on.
-        forbidden_keys: attribute keys that are forbidden too, also as the part after the last
-            dot. Always are: email, name, username, password, token, key, secret, api_key,
+        tracer_provider: gets the spans; a `NoOpTracerProvider` means metrics only.
+        meter_provider: gets the metrics.
+        resource_attributes: attributes of this process on everything that is exported.
+        metric_attributes: names of stage attributes that also go on metrics. Each value makes a
+            series of its own, so name only attributes with few values.
+        console: True prints run summaries to stderr, a text stream prints them there, False
+            nowhere. None prints them if the development console is on or stderr is a terminal.
+        spans_per_second: the number of spans that a stage may make in a second, over time,
+            after its first thousand. Past that, all calls are still measured, and those that
+            fail or are slower than the stage's p99 still get spans, as many again. Reports count
+            the calls without a span. None: no limit.
+        flush_timeout: seconds that the flush at the end may take, all signals together; None:
+            OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, or 5.
+        spool: directory that keeps what the collector does not take. It is sent once the
+            collector is back, or by `opm replay`: at least once, so that after a crash some may
+            arrive twice. None: it is dropped, and counted.
+        spool_max_bytes: size of that directory at which the oldest batch is dropped.
+        spool_max_age_s: age in seconds at which a batch there is dropped.
+        strict: True makes an attribute with a forbidden key a ValueError, here, where a stage
+            or run is defined and in `set_attribute`; False drops and counts it. None: True
+            while the development console is on.
+        forbidden_keys: more attribute keys to forbid, also as the part after the last dot.
+            Always forbidden: email, name, username, password, token, key, secret, api_key,
             user_id, client_id, session_id.
-        max_attribute_values: how many values an attribute, the pipeline or the error type may
-            have on metrics; those that come later are one, `_OTHER`.
-        error_messages: put the message of an exception, up to 1,000 characters of it, on the
-            span that failed. Messages may quote data; without this nothing but the class of an
-            exception goes out. None: as OTEL_PIPELINE_METRICS_ERROR_MESSAGES says, else off.
+        max_attribute_values: the number of values that an attribute, the pipeline or the error
+            type may have on metrics; later values become one, `_OTHER`.
+        error_messages: put the message of an exception, up to 1,000 characters, on the span
+            that failed. Messages may quote data; by default only the class of an exception goes
+            out. None: OTEL_PIPELINE_METRICS_ERROR_MESSAGES, or False.
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an exporter is unknown, a name is empty, or `strict` and a key is forbidden
-            here or, with `strict=True`, in a stage that is defined already.
+        ValueError: an exporter is unknown, a name is empty, or `strict` is in force and a key is
+            forbidden here or, with `strict=True`, in a stage that is defined already.
     """
-    config = Config(
-        service_name=None if service_name is None else check_name(service_name, "service_name"),
-        exporters=arguments.exporters(exporter),
-        tracer_provider=arguments.provider(
-            tracer_provider, trace.TracerProvider, "tracer_provider"
-        ),
-        meter_provider=arguments.provider(meter_provider, metrics.MeterProvider, "meter_provider"),
-        resource_attributes=check_attributes(resource_attributes, "resource_attributes"),
-        metric_attributes=arguments.check_names(metric_attributes, "metric_attributes"),
-        console=arguments.console(console),
-        spans_per_second=arguments.spans_per_second(spans_per_second),
-        flush_timeout_s=arguments.flush_timeout(flush_timeout),
-        spool=arguments.spool(spool),
-        spool_max_bytes=round(arguments.positive(spool_max_bytes, "spool_max_bytes")),
-        spool_max_age_s=arguments.positive(spool_max_age_s, "spool_max_age_s"),
-        strict=arguments.strict(strict),
-        forbidden_keys=arguments.forbidden_keys(forbidden_keys),
-        max_attribute_values=arguments.max_attribute_values(max_attribute_values),
-        error_messages=arguments.error_messages(error_messages),
-    )
-    # The SDK is imported here and not before: an unconfigured program never pays for it.
-    with _limits_that_are_numbers():
+    # `locals()` has every argument by its name, and nothing else yet
+    config = settings.resolve(locals())
+    # Only a program that calls configure() pays for the import of the SDK.
+    with _without_broken_limits():
         from otel_pipeline_metrics._export import providers
 
-    global _export, _exit_registered  # the one place that holds them
+    global _export, _exit_registered
     with _lock:
-        # may refuse, and then what was configured before stays
-        config = _guarded(config, on_console=providers.on_console(config))
+        # raises before anything changes, so the earlier configuration stays in force
+        config = _with_privacy_rules(
+            config, metric_attributes, on_console=providers.on_console(config)
+        )
         _end_export()
-        with _limits_that_are_numbers():
+        with _without_broken_limits():
             _export = providers.build(config)
         telemetry_stats.exported = _export.stats
-        _say_what_is_ignored(config, _export)
+        _warn_of_ignored(config, _export)
         if config.console is None and _export.console:
             config = dataclasses.replace(config, console=True)
         settings.replace(config)
@@ -163,36 +143,39 @@ def configure(
             atexit.register(_at_exit)
             signals.at_end.append(_end_export)
         with errors.suppress_errors("watching for SIGTERM"):
-            # providers of the user's are theirs to end; during a run they are flushed all the same
+            # providers of the user's are flushed at SIGTERM only during a run
             signals.watch_always(_export.owns_tracer_provider or _export.owns_meter_provider)
 
 
 def stats() -> dict[str, Any]:
-    """Return where every span and metric point went since `configure()`, or until `shutdown()`.
+    """Return where spans and metric points went since `configure()`.
 
     `created = exported + sampled_out + dropped + spooled + pending`, for `spans` and for
-    `metric_points`; `replayed` are those that were sent from the spool. Unknown is None, as
-    everything is where the providers are yours. `process` tells whose counts they are: those of
-    one process since one `configure()`. `guards` tells how many attributes were
-    dropped because of their key, how often a value was one too many and became `_OTHER`, and
-    how many messages were cut, since the process began.
+    `metric_points`; `replayed` counts those sent from the spool. Unknown is None: with your own
+    providers everything is. `process` names the process and the `configure()` that the counts
+    belong to; they stay after `shutdown()`. `guards` counts, since the process began, the
+    attributes dropped because of their key, the values that became `_OTHER`, and the messages
+    that were cut.
     """
     return telemetry_stats.telemetry_stats()
 
 
-def _guarded(config: Config, *, on_console: bool) -> Config:
-    """Put the rules on attributes in force; return the configuration without what they forbid.
+def _with_privacy_rules(
+    config: Config, metric_attributes: Sequence[str], *, on_console: bool
+) -> Config:
+    """Put the rules on attributes in force; return settings without forbidden keys.
 
     Raises:
-        ValueError: they are strict, and something here is forbidden or, where that was asked
-            for, something in a stage that is defined already.
+        ValueError: `strict` is in force and a key is forbidden here or, with `strict=True`, in a
+            stage that is defined already.
     """
     asked = config.strict
     config = dataclasses.replace(config, strict=on_console if asked is None else asked)
-    rules = arguments.rules(config)
+    rules = config.privacy_rules()
     of_resources = privacy.DESCRIBES_A_RESOURCE
     rules.check(config.resource_attributes, "resource_attributes", of_resources)
-    rules.check(dict.fromkeys(config.metric_attributes), "metric_attributes")
+    # those that the environment names are dropped with a warning instead
+    rules.check(dict.fromkeys(metric_attributes), "metric_attributes")
     defined = stage_id.with_attribute(lambda key: rules.forbidden_word(key) is not None)
     if asked:
         before = [(f"stage {stage.name!r}", key) for stage, key in defined]
@@ -201,27 +184,25 @@ def _guarded(config: Config, *, on_console: bool) -> Config:
             owner, key = before[0]
             raise ValueError(
                 f"strict: {owner}, defined before this, has the attribute {key!r}, whose key is "
-                "forbidden: it may tell of a person or a secret"
+                "forbidden: it may identify a person or reveal a secret"
             )
     privacy.activate(rules)
     for stage, key in defined:
         privacy.drop(key, f"stage {stage.name!r}")
     series.withdraw(defined)
-    named = (
-        *config.metric_attributes,
-        *arguments.listed(environment_variables.OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES),
-    )
     return dataclasses.replace(
         config,
         resource_attributes=privacy.drop_forbidden(
             config.resource_attributes, "resource_attributes", of_resources
         ),
-        metric_attributes=tuple(privacy.drop_forbidden(dict.fromkeys(named), "metric_attributes")),
+        metric_attributes=tuple(
+            privacy.drop_forbidden(dict.fromkeys(config.metric_attributes), "metric_attributes")
+        ),
     )
 
 
-def _say_what_is_ignored(config: Config, export: ExportPipeline) -> None:
-    """Providers that are there already are used as they are: what was asked for is said."""
+def _warn_of_ignored(config: Config, export: ExportPipeline) -> None:
+    """Log the arguments that have no effect, since the process has providers already."""
     if not any(info.kind == "global" for info in export.exporters):
         return
     given = {
@@ -233,16 +214,17 @@ def _say_what_is_ignored(config: Config, export: ExportPipeline) -> None:
     ignored = [name for name, value in given.items() if value]
     if ignored:
         errors.logger.warning(
-            "configure(): %s left out, since the process has providers already, and they are used",
+            "configure(): %s has no effect, since the process has providers already",
             ", ".join(ignored),
         )
 
 
 def shutdown() -> None:
-    """Flush everything and stop reporting, within the flush timeout; `configure()` starts anew.
+    """Flush everything and stop reporting, within the flush timeout.
 
     Providers that `configure()` built are shut down. One of yours is flushed and stays open.
-    Decorated functions go on working, and runs go on writing reports.
+    Decorated functions go on working, and runs go on writing reports. `configure()` may be
+    called again.
     """
     with _lock:
         _end_export()
@@ -250,7 +232,7 @@ def shutdown() -> None:
         settings.replace(Config())
         series.limit_spans(Config().spans_per_second)
         cardinality.limit(Config().max_attribute_values)
-        privacy.activate(arguments.rules_of_the_environment())
+        privacy.activate(settings.environment_rules())
         with errors.suppress_errors("watching for SIGTERM"):
             signals.watch_always(always=False)
 
@@ -264,7 +246,7 @@ def _end_export() -> None:
     def flush() -> None:
         if not sink.installed().stages.flush():
             errors.logger.warning(
-                "what finished last is not among the metrics: it could not be handed on in time"
+                "the last calls are not in the metrics: they could not be flushed in time"
             )
         export.shutdown(settings.settings().flush_timeout_s)
 
@@ -273,26 +255,26 @@ def _end_export() -> None:
 
 
 def _at_exit() -> None:
-    # A provider of the user's ends by itself and still reads our instruments then.
+    # The user's provider flushes itself at exit, and then still reads our instruments.
     if _export is not None and (_export.owns_tracer_provider or _export.owns_meter_provider):
         try:
             _end_export()
         except KeyboardInterrupt:
-            # the program has ended already: only our flush is left to interrupt
-            errors.logger.warning("the last flush was interrupted; what was not sent is lost")
+            # the program has ended already, so the signal can only mean the flush
+            errors.logger.warning("the last flush was interrupted; telemetry not yet sent is lost")
 
 
 @forking.in_child
 def _in_child() -> None:
-    global _lock  # the old one may be held by a thread that is gone
+    global _lock  # a thread of the parent may hold the old one
     _lock = threading.RLock()
     if _export is not None:
         forking.at_end_of_child(_end_export)
 
 
 @contextmanager
-def _limits_that_are_numbers() -> Iterator[None]:
-    """Hide broken limits from the SDK, which reads them, and fails, while it is imported."""
+def _without_broken_limits() -> Iterator[None]:
+    """Hide broken limits from the SDK, which reads them, and fails, during its import."""
     broken = {
         name: value
         for name, value in os.environ.items()
@@ -302,7 +284,7 @@ def _limits_that_are_numbers() -> Iterator[None]:
         and not value.strip().isdecimal()
     }
     for name in broken:
-        errors.warn_once(name, "%s must be a whole number; it is left out", name)
+        errors.warn_once(name, "%s must be a whole number; it is ignored", name)
         del os.environ[name]
     try:
         yield

@@ -1,41 +1,40 @@
-"""The plugin: `opentelemetry-instrument python app.py` configures a decorated program."""
+"""Configure a decorated program by `opentelemetry-instrument`, as its plugin."""
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-defined]  # untyped
     BaseInstrumentor,
 )
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import errors, settings
 from otel_pipeline_metrics._lifecycle import configure
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-_OPTIONS = frozenset(inspect.signature(configure.configure).parameters)
+_OPTIONS = frozenset(option.name for option in settings.OPTIONS)
 
 
-class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # it is untyped
-    """Configures otel_pipeline_metrics on the providers that the process has.
+class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped
+    """An instrumentor that calls `configure()` on the providers of the process.
 
-    `instrument()` takes the arguments of `configure()`. Nothing is patched: it is decorated
-    functions that report. It never raises, since an exception here would keep every later
+    `instrument()` takes the arguments of `configure()`. No library is patched: decorated
+    functions report. It never raises, since an exception would keep every later
     instrumentation from loading.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """Return nothing: no library is patched, so none has to be there."""
+        """Return an empty collection: no library is patched, so none is required."""
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
         options = {key: value for key, value in kwargs.items() if key in _OPTIONS}
         try:
             configure.configure(**options)
-        except Exception:  # an exception would abort every later instrumentor
+        except Exception:  # it would keep later instrumentors from loading
             errors.logger.exception("otel_pipeline_metrics is not configured")
 
     def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature

@@ -1,7 +1,8 @@
-"""What a run's report is made of, gathered from where it was counted."""
+"""Gather the data of a run's report from the places where it was counted."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import errors
@@ -10,6 +11,7 @@ from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
+from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stages.workers import snapshot
 from otel_pipeline_metrics.analysis import analyze
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RecordedResources:
-    """CPU and memory that `MetricsCollector.record_resources` was told during a run."""
+    """CPU and memory that the program recorded itself during a run."""
 
     def __init__(self) -> None:
         self._samples: list[tuple[float, float]] = []
@@ -34,7 +36,7 @@ class RecordedResources:
         self._samples.append((cpu_utilization, rss_bytes))
 
     def summary(self) -> ResourceSummary:
-        """Sum up as `ResourceMonitor` does; the times between samples are not known."""
+        """Return the averages over samples, not over time, and the peaks."""
         samples = self._samples[:]
         if not samples:
             return ResourceSummary()
@@ -49,28 +51,28 @@ class RecordedResources:
 
 
 class RunDataCollector:
-    """Everything that is counted while one run lasts."""
+    """Everything that is counted during one run."""
 
     def __init__(
-        self, sample_interval_s: float | None, tell_delay: Callable[[float], None]
+        self, sample_interval_s: float | None, on_loop_delay: Callable[[float], None]
     ) -> None:
         self.stats = RunStats()
         self.monitor = None if sample_interval_s is None else ResourceMonitor(sample_interval_s)
         self.recorded = RecordedResources()
-        self.heartbeat = Heartbeat(tell_delay)
+        self.heartbeat = Heartbeat(on_loop_delay)
         self._caches_before: dict[str, CacheReading] = {}
 
     def begin(self) -> None:
-        """Remember what the caches have counted before the run."""
+        """Remember the caches' counts from before the run."""
         self._caches_before = {reading.name: reading for reading in caches_registry.read_all()}
 
     def report_data(self, run: dict[str, Any], scope: RunScope, now: float) -> dict[str, Any]:
         """Return the data of the report.
 
         Args:
-            run: the report's part on the run itself; `started_at` in it is taken out.
-            scope: where the run's stages and queues are counted.
-            now: `clock.now()` at its end, or at this moment of it.
+            run: the report's part about the run; `started_at` is removed from it.
+            scope: the scope that counts the run's stages and queues.
+            now: `clock.now()` at the end of the run, or during it.
         """
         started_at, wall_s = run.pop("started_at"), run["wall_s"]
         data: dict[str, Any] = {
@@ -83,7 +85,7 @@ class RunDataCollector:
                 for reading in caches_registry.read_all()
             ],
             "resources": self._resources(started_at),
-            # as of this moment, so before the last flush
+            # the state before the last flush
             "telemetry": telemetry_stats.snapshot_for_report()
             | {"stage_spans": self._stage_spans(scope, traced=run["trace_id"] is not None)},
         }
@@ -107,7 +109,7 @@ class RunDataCollector:
         return [{**queue, "depth": depths.get(queue["name"])} for queue in found]
 
     def _stage_spans(self, scope: RunScope, *, traced: bool) -> dict[str, int | None]:
-        """Return how many invocations had a span of their own, and how many went without."""
+        """Return the numbers of calls with and without a span of their own."""
         if not traced:
             return {"made": None, "skipped": None}
         made = sum(series.spans_made for series in list(scope.series.values()))
@@ -115,13 +117,9 @@ class RunDataCollector:
         return {"made": made, "skipped": max(0, count - made)}
 
     def _resources(self, started_at: float) -> dict[str, Any]:
-        from otel_pipeline_metrics._probes.resources.cgroup import (
-            limits,  # reads files: only when asked
-        )
-
-        # psutil's readings come first; without them, what the program measured itself, if it did
+        # without psutil's readings, those that the program recorded itself
         summary = (self.recorded if self.monitor is None else self.monitor).summary()
-        found = limits()
+        found = cgroup.limits()
         return {
             "samples": summary.samples,
             "cpu_utilization": {
@@ -143,42 +141,32 @@ class RunDataCollector:
                 "memory_bytes": found.memory_bytes,
             },
             "event_loop_delay_s": self.heartbeat.summary(),
-            "series": None if self.monitor is None else _over_time(self.monitor, started_at),
+            # seconds since the start, CPU utilisation and RSS of the latest samples
+            "series": None
+            if self.monitor is None
+            else [
+                [max(0.0, reading.at - started_at), reading.cpu_utilization, reading.rss_bytes]
+                for reading in self.monitor.readings
+            ],
         }
 
 
 def _verdict(data: dict[str, Any]) -> dict[str, Any]:
     try:
         return analyze(data)
-    except Exception:  # advice may fail; the numbers are what the report is for
+    except Exception:  # a report without a verdict is still useful
         errors.log_internal_error("the verdict")
         return {"kind": "unknown", "stage": None, "busy": None, "why": "the analysis failed"}
 
 
-def _over_time(monitor: ResourceMonitor, started_at: float) -> list[list[float | None]]:
-    """Return [seconds since the start, CPU utilisation, RSS in bytes] of the latest samples."""
-    return [
-        [max(0.0, reading.at - started_at), reading.cpu_utilization, reading.rss_bytes]
-        for reading in monitor.readings
-    ]
-
-
 def delta(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
-    """Return a cache's counts during the run, and its levels now."""
+    """Return a cache's counts during the run, and its present levels."""
 
-    def during(key: str) -> int | None:
-        value: int | None = getattr(now, key)
-        earlier: int | None = getattr(before, key) if before is not None else None
+    def during(key: str) -> Any:
+        value, earlier = getattr(now, key), getattr(before, key, None)
         return value if value is None or earlier is None else max(0, value - earlier)
 
-    hits, misses = during("hits") or 0, during("misses") or 0
-    return {
-        "name": now.name,
-        "hits": hits,
-        "misses": misses,
-        "evictions": during("evictions"),
-        "expirations": during("expirations"),
-        "hit_ratio": hits / (hits + misses) if hits + misses else None,
-        "entries": now.entries,
-        "size_bytes": now.size_bytes,
-    }
+    counts = ("hits", "misses", "evictions", "expirations")
+    reading = replace(now, **{key: during(key) for key in counts})
+    keys = ("name", *counts, "hit_ratio", "entries", "size_bytes")
+    return {key: getattr(reading, key) for key in keys}

@@ -1,4 +1,4 @@
-"""`run`: the scope of one run of a pipeline, from its span to its report."""
+"""Measure one run of a pipeline with `run`, from its span to its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
-from otel_pipeline_metrics._core.validation import _total, check_attributes, check_name
+from otel_pipeline_metrics._core.validation import (
+    check_attributes,
+    check_count,
+    check_flag,
+    check_name,
+)
 from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -31,8 +36,8 @@ if TYPE_CHECKING:
 
 Result = Literal["success", "failure", "cancellation", "timeout"]
 
+# A reading of the resources takes about a tenth of a millisecond.
 SAMPLE_INTERVAL_S: Final = 1.0
-"""How often a run samples its resources; a reading takes about a tenth of a millisecond."""
 
 
 def run(
@@ -46,35 +51,43 @@ def run(
 ) -> Run:
     """Measure one run of a pipeline, in a `with` or an `async with`.
 
-    Stages inside belong to it, also those on threads that carry no context while it is the
-    only run in progress. At its end, however it ends, the report is written and the summary
-    shown; neither can change the run's own result.
+    Stages inside belong to it, also those on threads without its context, while it is the only
+    run in progress. At its end, however it ends, the report is written and the summary shown;
+    neither can change the run's own result.
 
     Args:
         name: the pipeline's name, up to 128 characters.
-        report: where to write the report as JSON; its folder is made. If it cannot be
-            written there, it goes to a temporary file whose path is logged.
-        resources: sample CPU, memory, disk and network with psutil while the run lasts.
-        attributes: put on the run's span.
-        total: how many items will come out of the last stage, if that is known beforehand;
-            the live view then tells the progress and the time left.
-        live: show stages, rates and queues in the terminal while the run goes on. Needs the
-            extra `cli`; does nothing where stderr is no terminal.
+        report: the file for the report as JSON; its folder is made. If the file cannot be
+            written, the report goes to a temporary file whose path is logged.
+        resources: sample CPU, memory, disk and network with psutil during the run.
+        attributes: attributes of the run's span.
+        total: the number of items that will come out of the last stage, if it is known
+            beforehand; the live view then shows the progress and the time left.
+        live: show stages, rates and queues in the terminal during the run. Needs the extra
+            `cli`; does nothing if stderr is not a terminal.
 
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: the name is empty or too long, `total` is negative, or an attribute's key
             is forbidden, and `configure(strict=True)` or the development console is on.
     """
-    return Run(name, report, resources, attributes, total, live)
+    return Run(
+        name,
+        report=report,
+        resources=resources,
+        attributes=attributes,
+        total=total,
+        live=live,
+    )
 
 
-class Run(AsyncContextMixin["Run"]):
-    """One run; what `run(...)` gives. It can be entered once."""
+class Run(AsyncContextMixin):
+    """The run that `run(...)` returns. It can be entered once."""
 
-    def __init__(  # noqa: PLR0917 - made by `run` alone, which takes them by name
+    def __init__(
         self,
         name: str,
+        *,
         report: str | os.PathLike[str] | None,
         resources: bool,
         attributes: Mapping[str, AttributeValue] | None,
@@ -85,17 +98,15 @@ class Run(AsyncContextMixin["Run"]):
         self.id = os.urandom(16).hex()
         if report is not None and not isinstance(report, (str, os.PathLike)):
             raise TypeError(f"report must be a path or None, not {type(report).__name__}")
-        if not isinstance(resources, bool):
-            raise TypeError(f"resources must be True or False, not {type(resources).__name__}")
         self._path = None if report is None else Path(report)
         given = check_attributes(attributes)
-        privacy.check(given)
+        privacy.rules().check(given, "attributes")
         self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
-        interval = SAMPLE_INTERVAL_S if resources else None
-        self._gathering = RunDataCollector(interval, self._note_loop_delay)
-        self._scope = series.RunScope(self.name, self.id, (self._gathering.stats,))
-        self._scope.on_resources = self._gathering.recorded.add
-        self._total = _total(total)
+        interval = SAMPLE_INTERVAL_S if check_flag(resources, "resources") else None
+        self._collector = RunDataCollector(interval, self._note_loop_delay)
+        self._scope = series.RunScope(self.name, self.id, (self._collector.stats,))
+        self._scope.on_resources = self._collector.recorded.add
+        self._total = None if total is None else check_count(total, "total")
         self._live = live
         self._view: Any = None
         self._token: Token[Any] | None = None
@@ -108,7 +119,6 @@ class Run(AsyncContextMixin["Run"]):
         self._error_type: str | None = None
         self._message: str | None = None
         self._entered = False
-        self._pid = os.getpid()
         self._final: RunReport | None = None
 
     def __repr__(self) -> str:
@@ -116,7 +126,7 @@ class Run(AsyncContextMixin["Run"]):
 
     @property
     def report(self) -> RunReport:
-        """The report: final after the run, and until then as far as it has got (`partial`)."""
+        """The report: final after the run, and `partial` until then."""
         if self._final is not None:
             return self._final
         drain.drain()
@@ -126,7 +136,7 @@ class Run(AsyncContextMixin["Run"]):
         """Begin the run.
 
         Raises:
-            RuntimeError: it has been entered before.
+            RuntimeError: it was entered before.
         """
         if self._entered:
             raise RuntimeError(f"run {self.name!r} was entered before: call run() for each run")
@@ -138,12 +148,12 @@ class Run(AsyncContextMixin["Run"]):
             self._runs.started(self.name, self.id)
             self._span = telemetry.spans.start_run(self._scope, self._attributes)
         with errors.suppress_errors("a run's resources"):
-            if self._gathering.monitor is not None:
+            if self._collector.monitor is not None:
                 sink.add_probe("resources", install_resources)
-                self._gathering.monitor.start()
-                self._gathering.heartbeat.start()
+                self._collector.monitor.start()
+                self._collector.heartbeat.start()
         with errors.suppress_errors("a run's caches"):
-            self._gathering.begin()
+            self._collector.begin()
         self._token = series.open_scope(self._scope)
         self._started_unix = clock.unix()
         self._started_at = clock.now()
@@ -175,9 +185,9 @@ class Run(AsyncContextMixin["Run"]):
             if self._view is not None:
                 self._view.stop()
         with errors.suppress_errors("a run's resources"):
-            if self._gathering.monitor is not None:
-                self._gathering.heartbeat.stop()
-                self._gathering.monitor.stop()
+            if self._collector.monitor is not None:
+                self._collector.heartbeat.stop()
+                self._collector.monitor.stop()
         with errors.suppress_errors("closing a run"):
             self._end_telemetry(here)
         with errors.suppress_errors("a run's report"):
@@ -193,19 +203,19 @@ class Run(AsyncContextMixin["Run"]):
     def _drain(self) -> None:
         if not drain.drain():
             errors.logger.warning(
-                "what run %r finished last is not in its report: it could not be handed on in time",
+                "the report of run %r lacks its last calls: they could not be flushed in time",
                 self.name,
             )
 
     def _leave_to_parent(self) -> None:
-        """Leave the block in a child that was forked inside: the run and its report stay there."""
+        """Leave the block in a child that was forked inside; the run is the parent's."""
         with errors.suppress_errors("leaving the parent's run"):
             here = self._token is not None and series.close_scope(self._scope, self._token)
             if here and self._span is not None:
                 self._span.leave()
 
     def on_sigterm(self) -> None:
-        """Write the report as far as it has got: the process is about to be ended."""
+        """Write a partial report, since SIGTERM is about to end the process."""
         if self._final is not None:
             return
         self._result = "cancellation"
@@ -222,7 +232,7 @@ class Run(AsyncContextMixin["Run"]):
         context = None
         result = self._result or "success"
         wall_s = (self._ended_at or clock.now()) - self._started_at
-        # cancellation and timeout are told by the result; error.type belongs to failures
+        # error.type is for failures; the result alone tells cancellation and timeout
         error_type = self._error_type if result == "failure" else None
         with errors.suppress_errors("ending a run's span"):
             if self._span is not None:
@@ -245,7 +255,7 @@ class Run(AsyncContextMixin["Run"]):
             "partial": self._result != "success",
             "total": self._total,
         }
-        return self._gathering.report_data(run, self._scope, now)
+        return self._collector.report_data(run, self._scope, now)
 
     def _write(self, report: RunReport) -> Path | None:
         if self._path is None:
@@ -257,7 +267,7 @@ class Run(AsyncContextMixin["Run"]):
             os.close(handle)
             report.save(elsewhere)
             errors.logger.warning(
-                "the report could not be written to %s (%s); it is in %s",
+                "the report could not be written to %s (%s); it was written to %s",
                 self._path,
                 getattr(error, "strerror", None) or error,
                 elsewhere,
@@ -266,10 +276,10 @@ class Run(AsyncContextMixin["Run"]):
 
 
 def _result_of(error: BaseException | None) -> Result:
-    """Map how a run was left to `pipeline.run.result`."""
+    """Return `pipeline.run.result` for the exception that left the run, or for None."""
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "success"
-    # until Python 3.11 asyncio had a TimeoutError of its own
+    # before Python 3.11 asyncio had a TimeoutError of its own
     asyncio = sys.modules.get("asyncio")
     if isinstance(error, (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))):
         return "timeout"
@@ -280,14 +290,15 @@ def _result_of(error: BaseException | None) -> Result:
 
 
 def _show(report: RunReport, written: Path | None) -> None:
-    """Show the summary once: on the console if there is one, else in the log."""
+    """Show the summary once: on the console if there is one, otherwise in the log."""
     where = f"\n\nreport: {written}" if written is not None else ""
     console = settings.settings().console
-    stream = sys.stderr if console is True or console is None else console
-    if console is None and not _is_terminal(stream):
-        stream = False
+    stream: Any = sys.stderr if console is True else console
+    if console is None:
+        with contextlib.suppress(AttributeError, ValueError):  # there is no stderr, or it is closed
+            stream = sys.stderr.isatty() and sys.stderr
     if stream:
-        # a closed or full terminal must not take the report or the run's result with it
+        # a closed or full terminal must not change the run's result
         with contextlib.suppress(OSError, ValueError):
             stream.write(f"{report.render('console')}{where}\n")
             if hasattr(stream, "flush"):
@@ -295,10 +306,3 @@ def _show(report: RunReport, written: Path | None) -> None:
             errors.logger.info("%s", headline(report))
             return
     errors.logger.info("%s%s", report.render("console"), where)
-
-
-def _is_terminal(stream: Any) -> bool:
-    try:
-        return bool(stream.isatty())
-    except (AttributeError, ValueError):
-        return False

@@ -1,4 +1,4 @@
-"""Streaming statistics of a run's stages: what the report is made of."""
+"""Sum up the calls of a run's stages and the waits of its queues, for the report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import cardinality, quantile_sketch
+from otel_pipeline_metrics._core.distribution import Distribution
+from otel_pipeline_metrics._core.lookup import ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,12 +22,12 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import QueueSeries
 
 
-class StageStats:
-    """Everything that one run knows of one stage. Times are in seconds."""
+class StageStats(Distribution):
+    """The statistics of one stage in one run."""
 
     def __init__(self, key: StageKey) -> None:
+        super().__init__()
         self.key = key
-        self.count = 0
         self.cancelled = 0
         self.abandoned = 0
         self.errors: dict[str, int] = {}
@@ -34,23 +36,17 @@ class StageStats:
         self.items_out: int | None = None
         self.bytes_in: int | None = None
         self.bytes_out: int | None = None
-        self.total_s = 0.0
         self.sum_of_squares = 0.0
         self.min_s = math.inf
-        self.max_s = 0.0
-        self.sketch = quantile_sketch.Sketch()
 
     def add_sorted(self, durations: Sequence[float]) -> None:
-        """Add the durations, sorted upwards, of one invocation or more."""
-        self.count += len(durations)
-        self.total_s += sum(durations)
+        """Add the durations of one call or more, smallest first."""
+        super().add_sorted(durations)
         self.sum_of_squares += sum([value * value for value in durations])
         self.min_s = min(self.min_s, durations[0])
-        self.max_s = max(self.max_s, durations[-1])
-        self.sketch.add_sorted(durations)
 
     def add(self, result: StageResult) -> None:
-        """Add what one invocation says beside its duration."""
+        """Add everything that a result has beside its duration."""
         if result.outcome == "error":
             kind = result.error_type or cardinality.OTHER
             kind = cardinality.key_in(self.errors, kind, "error types of a stage")
@@ -69,8 +65,8 @@ class StageStats:
         """Return the stage's part of the report; unknown is None, never 0.
 
         Args:
-            wall_s: how long the run lasted.
-            states: the time of each of its workers; empty where no queue is instrumented.
+            wall_s: the duration of the run.
+            states: the time in states of each worker; empty without an instrumented queue.
         """
         items = self.items_out if self.items_out is not None else self.items_in
         return {
@@ -86,71 +82,49 @@ class StageStats:
             "bytes": {"in": self.bytes_in, "out": self.bytes_out},
             "duration_s": {
                 "total": self.total_s,
-                "avg": _ratio(self.total_s, self.count),
+                "avg": ratio(self.total_s, self.count),
                 "min": self.min_s if self.count else None,
                 "max": self.max_s if self.count else None,
-                "p50": self._quantile(0.5),
-                "p95": self._quantile(0.95),
-                "p99": self._quantile(0.99),
+                # the sketch's error must not lead to a quantile outside the values seen
+                **self.sketch.percentiles(self.min_s, self.max_s),
                 "rel_error": quantile_sketch.REL_ERROR,
                 "sum_of_squares": self.sum_of_squares,
                 "sketch": self.sketch.to_dict(),
             },
             "throughput": {
-                "wall_per_s": _ratio(self.count, wall_s),
-                "busy_per_s": _ratio(self.count, self.total_s),
-                "items_per_s": None if items is None else _ratio(items, wall_s),
+                "wall_per_s": ratio(self.count, wall_s),
+                "busy_per_s": ratio(self.count, self.total_s),
+                "items_per_s": ratio(items, wall_s),
             },
             **_time_in_states(states),
             "cpu_s": None,
         }
 
-    def _quantile(self, q: float) -> float | None:
-        value = self.sketch.quantile(q)
-        # the sketch's error may not carry a quantile past what was really seen
-        return None if value is None else min(max(value, self.min_s), self.max_s)
 
-
-class QueueStats:
-    """The times that items spent in one queue during a run."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total_s = 0.0
-        self.max_s = 0.0
-        self.sketch = quantile_sketch.Sketch()
-
-    def add_sorted(self, waits: Sequence[float]) -> None:
-        """Add seconds from put to get, sorted upwards."""
-        self.count += len(waits)
-        self.total_s += sum(waits)
-        self.max_s = max(self.max_s, waits[-1])
-        self.sketch.add_sorted(waits)
+class QueueStats(Distribution):
+    """The times from put to get of one queue's items during a run."""
 
     def to_dict(self, series: QueueSeries, capacity: int | None, wall_s: float) -> dict[str, Any]:
         """Return the queue's part of the report."""
-        known = self.count > 0
-        quantiles = {
-            name: min(value, self.max_s) if (value := self.sketch.quantile(q)) is not None else None
-            for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
-        }
         return {
             "name": series.name,
             "capacity": capacity,
             # Little's law: the items in a queue are the rate times the wait
-            "depth_avg": _ratio(self.total_s, wall_s),
+            "depth_avg": ratio(self.total_s, wall_s),
             "depth_peak": series.depth_peak,
             "put": series.put,
             "got": series.got,
             "wait_s": {
-                "avg": _ratio(self.total_s, self.count),
-                **quantiles,
-                "max": self.max_s if known else None,
+                "avg": ratio(self.total_s, self.count),
+                **self.sketch.percentiles(None, self.max_s),
+                "max": self.max_s if self.count else None,
                 "rel_error": quantile_sketch.REL_ERROR,
                 "sketch": self.sketch.to_dict(),
             },
-            # from the first put to the last: how long it was being filled
-            "put_span_s": _since(series.first_put, series.last_put),
+            # the time in which the queue was filled: from the first put to the last
+            "put_span_s": None
+            if series.first_put is None or series.last_put is None
+            else max(0.0, series.last_put - series.first_put),
             "put_blocked_s": series.blocked,
             "get_waited_s": series.idle,
             "producers": list(series.producers),
@@ -159,7 +133,7 @@ class QueueStats:
 
 
 class RunStats:
-    """The sink of one run: its stages, in the order in which they first finished."""
+    """The sink of one run: its stages, in the order of their first finished call."""
 
     def __init__(self) -> None:
         self.stages: dict[StageKey, StageStats] = {}
@@ -210,7 +184,7 @@ class RunStats:
 
 
 def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
-    """Return the workers' time in states, all together and as shares of their wall time."""
+    """Return the time of all workers in each state, in seconds and as shares."""
     if not states:
         nothing = {"busy": None, "idle": None, "blocked": None}
         return {
@@ -226,19 +200,10 @@ def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
     shares = [time.busy / w for time, w in zip(states, walls, strict=True) if w]
     return {
         "time_s": {"wall": wall, **total},
-        "share": {state: _ratio(seconds, wall) for state, seconds in total.items()},
+        "share": {state: ratio(seconds, wall) for state, seconds in total.items()},
         "busiest_share": max(shares, default=None),
     }
 
 
-def _since(first: float | None, last: float | None) -> float | None:
-    return None if first is None or last is None else max(0.0, last - first)
-
-
 def _plus(total: int | None, more: int | None) -> int | None:
     return total if more is None else (total or 0) + more
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    ratio = part / whole if whole else math.inf
-    return ratio if math.isfinite(ratio) else None

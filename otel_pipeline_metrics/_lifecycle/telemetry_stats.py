@@ -1,4 +1,4 @@
-"""What became of this process's telemetry so far: `opm.stats()`, and a part of each report."""
+"""Return where spans and metric points went, for `opm.stats()` and each report."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 _COUNTS: Final = ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
 
+# Returns the counts of spans and metric points; set by `configure()`, and kept by `shutdown()`.
 exported: Callable[[], dict[str, Any]] | None = None
-"""Tells what became of spans and metric points; set by `configure()`, and left by `shutdown()`."""
 
 
 def telemetry_stats() -> dict[str, Any]:
-    """Return everything that is counted, as plain data; unknown is None."""
+    """Return all counts as plain data; unknown is None."""
     found: dict[str, Any] = {
         "spans": dict.fromkeys(_COUNTS),
         "metric_points": dict.fromkeys(_COUNTS),
@@ -37,12 +37,12 @@ def telemetry_stats() -> dict[str, Any]:
 
 
 def snapshot_for_report() -> dict[str, Any]:
-    """Return `stats()`, without judging a collector that nothing was sent to yet."""
+    """Return the counts, with `collector` None until something was sent to it."""
     found = telemetry_stats()
     spans = found["spans"]
     tried = any(spans[key] for key in ("exported", "dropped", "spooled"))
     if spans["created"] is None or (found["collector"] == "unreachable" and not tried):
         found["collector"] = None
-    # the ledger's `dropped`, by the name that reports have had for it from the first
+    # reports have always called the ledger's `dropped` so
     found["spans"] = {**spans, "lost": spans["dropped"]}
     return found

@@ -1,7 +1,7 @@
-"""How late an event loop comes round: a heartbeat that notes by how much it was missed.
+"""Measure how late an asyncio event loop runs its callbacks.
 
-A callback asks to be called after `INTERVAL_S`; by how much it is called too late is the time
-for which something held the loop up. It costs the loop about two microseconds a beat.
+A callback asks to be called after `INTERVAL_S`; the time by which the call is late is the time
+for which the loop was held up. It costs the loop about two microseconds each time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
-from otel_pipeline_metrics._core.quantile_sketch import Sketch
+from otel_pipeline_metrics._core.distribution import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,22 +20,19 @@ INTERVAL_S: Final = 0.05
 
 
 class Heartbeat:
-    """Beats on the loop that runs where it is started; nothing happens where none runs."""
+    """A repeated callback on the event loop that runs in the starting thread."""
 
-    def __init__(self, tell: Callable[[float], None]) -> None:
-        """Nothing beats yet.
+    def __init__(self, on_delay: Callable[[float], None]) -> None:
+        """Make a heartbeat that does not run yet.
 
         Args:
-            tell: is called with each delay in seconds.
+            on_delay: called with each delay in seconds.
         """
-        self._tell = tell
+        self._on_delay = on_delay
         self._loop: Any = None
         self._handle: Any = None
         self._due = 0.0
-        self._sketch = Sketch()
-        self._total_s = 0.0
-        self._max_s = 0.0
-        self._count = 0
+        self._delays = Distribution()
 
     def start(self) -> None:
         """Begin, if an asyncio loop runs in this thread."""
@@ -44,42 +41,41 @@ class Heartbeat:
             return
         self._loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for such use
         if self._loop is not None:
-            self._arm()
+            self._schedule()
 
     def stop(self) -> None:
-        """Beat no more; a loop that is closed by then has forgotten it anyway."""
+        """End the callbacks; a closed loop has dropped them already."""
         if self._handle is not None:
             self._handle.cancel()
-            # a loop that is held up right now was late already: that counts too
-            self._note(max(0.0, clock.now() - self._due))
+            # a loop that is held up right now is late already, and that counts too
+            self._note_delay()
         self._handle = self._loop = None
 
-    def _arm(self) -> None:
+    def _schedule(self) -> None:
         self._due = clock.now() + INTERVAL_S
         self._handle = self._loop.call_later(INTERVAL_S, self._beat)
 
     def _beat(self) -> None:
         with errors.suppress_errors("the event loop's heartbeat"):
-            self._note(max(0.0, clock.now() - self._due))
-            self._arm()
+            self._note_delay()
+            self._schedule()
 
-    def _note(self, delay: float) -> None:
-        self._count += 1
-        self._total_s += delay
-        self._max_s = max(self._max_s, delay)
-        self._sketch.add_sorted([delay])
-        self._tell(delay)
+    def _note_delay(self) -> None:
+        delay = max(0.0, clock.now() - self._due)
+        self._delays.add_sorted([delay])
+        self._on_delay(delay)
 
-    def summary(self) -> dict[str, float | int] | None:
-        """Return the beats' count, and avg, p50, p95, p99 and max delay in seconds.
+    def summary(self) -> dict[str, float | int | None] | None:
+        """Return the count, and avg, p50, p95, p99 and max delay in seconds.
 
-        None where no loop ran, or none came round yet.
+        None if there was no loop, or if it has not called back yet.
         """
-        if not self._count:
+        delays = self._delays
+        if not delays.count:
             return None
-        quantiles = {
-            name: min(self._sketch.quantile(q) or 0.0, self._max_s)
-            for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
+        return {
+            "count": delays.count,
+            "avg": delays.total_s / delays.count,
+            **delays.sketch.percentiles(None, delays.max_s),
+            "max": delays.max_s,
         }
-        avg = self._total_s / self._count
-        return {"count": self._count, "avg": avg, **quantiles, "max": self._max_s}

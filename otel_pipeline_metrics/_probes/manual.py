@@ -1,4 +1,4 @@
-"""`MetricsCollector`: recording by hand, for code that already times itself."""
+"""Record values of code that times itself, with `MetricsCollector`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, drain, series, stage_id
 from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._core.records import StageResult
-from otel_pipeline_metrics._core.validation import _number, _whole, check_name
+from otel_pipeline_metrics._core.validation import check_name, check_number
 from otel_pipeline_metrics._probes.caches import register
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
@@ -39,17 +40,17 @@ class _Stage:
         return {
             "count": self.count,
             "total_duration_s": self.total_s,
-            "avg_duration_s": _ratio(self.total_s, self.count),
+            "avg_duration_s": ratio(self.total_s, self.count),
             "min_duration_s": self.min_s if known else None,
             "max_duration_s": self.max_s if known else None,
-            "throughput_per_s": _ratio(self.count, self.total_s),
+            "throughput_per_s": ratio(self.count, self.total_s),
             "errors": self.errors,
         }
 
 
 @dataclass
 class _Level:
-    """A level that is sampled: its average over the samples, and its peak."""
+    """The average and the peak of a sampled level."""
 
     samples: int = 0
     total: float = 0.0
@@ -62,7 +63,7 @@ class _Level:
 
     @property
     def avg(self) -> float | None:
-        return self.total / self.samples if self.samples else None
+        return ratio(self.total, self.samples)
 
 
 @dataclass
@@ -73,30 +74,32 @@ class _Cache:
     size_bytes: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        lookups = self.hits + self.misses
         return {
             "hits": self.hits,
             "misses": self.misses,
-            "hit_rate_pct": 100 * self.hits / lookups if lookups else None,
+            "hit_rate_pct": ratio(100 * self.hits, self.hits + self.misses),
             "evictions": self.evictions,
             "size_mb": self.size_bytes / _MIB,
         }
 
 
 class MetricsCollector:
-    """Takes measurements that code made itself; `get_metrics_collector()` gives the one there is.
+    """A collector of values that a program measures itself.
 
-    Safe from any thread or task. What is recorded feeds the same sinks as decorated stages:
-    metrics, and the report of the run in progress. Here MB is 1024 x 1024 bytes.
+    `get_metrics_collector()` returns the one of the process. Any thread or task may record.
+    Recorded values go where those of decorated stages go: to metrics, and to the report of the
+    run in progress. Here MB is 1024 x 1024 bytes.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may record in the middle of recording
+        self._lock = threading.RLock()  # a signal handler may record while its thread does
         self._started_unix = clock.unix()
         self._started = clock.now()
         self._stages: dict[str, _Stage] = {}
         self._caches: dict[str, _Cache] = {}
-        self._cpu, self._memory, self._disk, self._network = (_Level() for _ in range(4))
+        self._levels = {
+            name: _Level() for name in ("cpu_percent", "memory_mb", "disk_io_mb", "network_io_mb")
+        }
 
     def record_stage(
         self, name: str, duration_s: float, count: int = 1, *, error: bool = False
@@ -104,17 +107,17 @@ class MetricsCollector:
         """Record that stage `name` took `duration_s` seconds for `count` items.
 
         Minimum, maximum and average are per item, so a record of several items counts as
-        that many of `duration_s / count` each; `error` counts one error a record.
+        that many of `duration_s / count` each; `error` counts one error for each record.
 
         Raises:
-            TypeError: a number is none, or `name` is no string.
+            TypeError: a number has another type, or `name` is not a string.
             ValueError: a number is negative or not finite, or `name` is empty or too long.
         """
         name = cardinality.instrument_names.name(
             "names of stages by hand", check_name(name, "name")
         )
-        duration = _number(duration_s, "duration_s")
-        items = _whole(count, "count")
+        duration = check_number(duration_s, "duration_s")
+        items = int(check_number(count, "count", whole=True))
         failed = bool(error)
         with self._lock:
             stage = self._stages.setdefault(name, _Stage())
@@ -141,51 +144,46 @@ class MetricsCollector:
         disk_io_mb: float = 0,
         network_io_mb: float = 0,
     ) -> None:
-        """Record one sample: CPU in per cent, memory in MB, I/O in MB since the sample before.
+        """Record a sample: CPU in per cent, memory in MB, I/O in MB since the last sample.
 
         Raises:
-            TypeError: an argument is no number.
+            TypeError: an argument is not a number.
             ValueError: an argument is negative or not finite.
         """
-        cpu = _number(cpu_percent, "cpu_percent")
-        memory = _number(memory_mb, "memory_mb")
-        disk = _number(disk_io_mb, "disk_io_mb")
-        network = _number(network_io_mb, "network_io_mb")
+        given = (cpu_percent, memory_mb, disk_io_mb, network_io_mb)
+        sample = {
+            name: check_number(value, name) for name, value in zip(self._levels, given, strict=True)
+        }
         with self._lock:
-            self._cpu.add(cpu)
-            self._memory.add(memory)
-            self._disk.add(disk)
-            self._network.add(network)
-        probe.record_manual(cpu_utilization=cpu / 100, rss_bytes=round(memory * _MIB))
-        # Where psutil is read, its gauges stand; these are for where it is not.
+            for name, value in sample.items():
+                self._levels[name].add(value)
+        cpu, rss = sample["cpu_percent"] / 100, sample["memory_mb"] * _MIB
+        probe.record_manual(cpu_utilization=cpu, rss_bytes=round(rss))
+        # has an effect only where psutil is not read
         sink.add_probe("resources", _install_manual)
         scope = series.current_scope()
         if scope.on_resources is not None:
-            scope.on_resources(cpu / 100, memory * _MIB)
+            scope.on_resources(cpu, rss)
 
     def record_cache(
         self, name: str, hits: int, misses: int, evictions: int = 0, size_bytes: int = 0
     ) -> None:
-        """Record look-ups since the record before, which add up, and the cache's size now.
+        """Record look-ups since the last record, and the cache's present size.
 
         Raises:
-            TypeError: a count is no integer, or `name` is no string.
+            TypeError: a count is not a number, or `name` is not a string.
             ValueError: a count is negative, or `name` is empty or too long.
         """
         name = cardinality.instrument_names.name("cache names", check_name(name, "name"))
-        counts = {
-            "hits": _whole(hits, "hits"),
-            "misses": _whole(misses, "misses"),
-            "evictions": _whole(evictions, "evictions"),
-        }
-        bytes_now = _whole(size_bytes, "size_bytes")
+        given = {"hits": hits, "misses": misses, "evictions": evictions, "size_bytes": size_bytes}
+        counts = {key: int(check_number(n, key, whole=True)) for key, n in given.items()}
         with self._lock:
             cache = self._caches.setdefault(name, _Cache())
             cache.hits += counts["hits"]
             cache.misses += counts["misses"]
             cache.evictions += counts["evictions"]
-            cache.size_bytes = bytes_now
-        register.record(name, **counts, size_bytes=bytes_now)
+            cache.size_bytes = counts["size_bytes"]
+        register.record(name, **counts)
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
@@ -197,16 +195,16 @@ class MetricsCollector:
     def resources(self) -> dict[str, Any]:
         """Average and peak of cpu_percent and memory_mb, average I/O, numbers of samples."""
         with self._lock:
-            sampled = bool(self._cpu.samples)
+            cpu, memory, disk, network = self._levels.values()
             return {
-                "avg_cpu_percent": self._cpu.avg,
-                "peak_cpu_percent": self._cpu.peak if sampled else None,
-                "avg_memory_mb": self._memory.avg,
-                "peak_memory_mb": self._memory.peak if sampled else None,
-                "avg_disk_io_mb": self._disk.avg,
-                "avg_network_io_mb": self._network.avg,
-                "cpu_samples": self._cpu.samples,
-                "memory_samples": self._memory.samples,
+                "avg_cpu_percent": cpu.avg,
+                "peak_cpu_percent": cpu.peak if cpu.samples else None,
+                "avg_memory_mb": memory.avg,
+                "peak_memory_mb": memory.peak if memory.samples else None,
+                "avg_disk_io_mb": disk.avg,
+                "avg_network_io_mb": network.avg,
+                "cpu_samples": cpu.samples,
+                "memory_samples": memory.samples,
             }
 
     @property
@@ -216,10 +214,12 @@ class MetricsCollector:
             return {name: cache.to_dict() for name, cache in self._caches.items()}
 
     def export_json(self, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
-        """Return everything recorded; with `path`, write it there too, whole or not at all.
+        """Return all recorded values; with `path`, write them to that file too.
+
+        The file is written completely or not at all.
 
         Raises:
-            OSError: the place cannot be written.
+            OSError: the file cannot be written.
         """
         data: dict[str, Any] = {
             "start_time": datetime.fromtimestamp(self._started_unix, tz=timezone.utc).isoformat(),
@@ -238,20 +238,14 @@ _collectors: dict[int, MetricsCollector] = {}
 
 
 def get_metrics_collector() -> MetricsCollector:
-    """Return the process's one collector, made at the first call; a forked child has its own."""
+    """Return the process's one collector; a forked child has its own."""
     process = os.getpid()
     collector = _collectors.get(process)
     if collector is None:
-        # setdefault is atomic: of two threads that come first, one's collector is everybody's
+        # setdefault is atomic: two threads that make a collector get the same one
         collector = _collectors.setdefault(process, MetricsCollector())
     return collector
 
 
 def _install_manual(instruments: InstrumentSet) -> None:
     install_resources(instruments, psutil=False)
-
-
-def _ratio(part: float, whole: float) -> float | None:
-    """Return part over whole where that is a number that JSON can hold."""
-    ratio = part / whole if whole else math.inf
-    return ratio if math.isfinite(ratio) else None

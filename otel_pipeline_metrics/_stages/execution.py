@@ -1,4 +1,4 @@
-"""`Execution`: one invocation of a stage in progress, and what it can say of itself."""
+"""`Execution`: one call of a stage in progress, and what it can report of itself."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from otel_pipeline_metrics._core.records import qualified_name
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, active_cell
 from otel_pipeline_metrics._core.validation import (
     MAX_NAME_LENGTH,
-    _check_direction,
     check_attribute,
     check_count,
 )
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Details:
-    """What an execution says of itself beyond its duration; made on the first such word."""
+    """What an execution reports beyond its duration; made when there is something."""
 
     __slots__ = (
         "attributes", "bytes_in", "bytes_out", "event_times", "items_in", "items_out", "retries",
@@ -39,36 +38,30 @@ class Details:
         self.bytes_out: int | None = None
         self.retries: dict[str, int] | None = None
         self.attributes: dict[str, AttributeValue] | None = None
+        # (event time, time of finishing) of items, Unix seconds
         self.event_times: list[tuple[float, float]] | None = None
-        """(event time, time of finishing) of items, Unix seconds."""
 
 
 class Execution:
-    """One invocation of a stage in progress.
+    """One call of a stage in progress.
 
     `with stage(...) as s` and `current_stage()` give it. It belongs to the thread or task
     that opened it.
     """
 
-    # Class attributes, not slots: an instance then stores only what is not as usual.
-    cell: Cell
-    """What is current while it runs: [series, token, started, itself], and of its span."""
-    series: Series | None
-    """None once it is closed."""
-    elapsed: float = 0.0
-    """Seconds before the latest resumption, waits included."""
+    # Class attributes, not slots: an instance then stores only what differs from the default.
+    cell: Cell  # [series, token, started, self] and its span, see `series.Cell`
+    series: Series | None  # None once it is closed
+    elapsed: float = 0.0  # seconds before the last resumption, waits included
     idle: float = 0.0
     blocked: float = 0.0
-    duration_only: bool = True
-    """Whether its duration is all there is to say so far."""
+    duration_only: bool = True  # whether there is only the duration to report so far
     details: Details | None = None
     span: OpenSpan | None = None
-    # the following only where a queue is instrumented
+    # the rest is used only if a queue is instrumented
     worker: Any = None
-    opener: object = None
-    """The task or thread that runs it."""
-    links: Sequence[Any] = ()
-    """Span contexts and attributes of the producers of what the worker got before."""
+    opener: object = None  # the task or thread that runs it
+    links: Sequence[Any] = ()  # to the producers of what the worker got before
     links_dropped: int = 0
 
     def __init__(self, cell: Cell) -> None:
@@ -78,18 +71,18 @@ class Execution:
             self.adopt_span()
 
     def adopt_span(self) -> None:
-        """Take over the span that is open in the cell, if there is one; not for users."""
+        """Take over the span that is open in the cell, if any; not for users."""
         if len(self.cell) > CELL_WITHOUT_SPAN and hooks.tracing is not None:
             self.span = hooks.tracing.span_of(self.cell)
 
     @property
     def scope(self) -> RunScope:
-        """What it belongs to."""
+        """The run, or the process, that it belongs to."""
         scope: RunScope = self.cell[0].scope
         return scope
 
     def ensure_details(self) -> Details:
-        """Return where more than the duration is kept; not for users."""
+        """Return the details, made if need be; not for users."""
         if self.details is None:
             self.details = Details()
             self.duration_only = False
@@ -99,7 +92,7 @@ class Execution:
         """Count `n` more items that went `in` or came `out`.
 
         Raises:
-            TypeError: `n` is no integer.
+            TypeError: `n` is not an integer.
             ValueError: `n` is negative, or `direction` is neither "in" nor "out".
         """
         self._add("items", n, direction)
@@ -108,52 +101,53 @@ class Execution:
         """Count `n` more payload bytes that went `in` or came `out`.
 
         Raises:
-            TypeError: `n` is no integer.
+            TypeError: `n` is not an integer.
             ValueError: `n` is negative, or `direction` is neither "in" nor "out".
         """
         self._add("bytes", n, direction)
 
     def _add(self, what: str, n: int, direction: Direction) -> None:
         count = check_count(n, "n")
-        _check_direction(direction)
+        if direction not in ("in", "out"):
+            raise ValueError(f'direction must be "in" or "out", not {direction!r}')
         if self.series is None:
             return
-        detail, counted = self.ensure_details(), f"{what}_{direction}"
-        setattr(detail, counted, (getattr(detail, counted) or 0) + count)
+        details, counted = self.ensure_details(), f"{what}_{direction}"
+        setattr(details, counted, (getattr(details, counted) or 0) + count)
 
     def retry(self, error: BaseException | type[BaseException] | str | None = None) -> None:
         """Count one more attempt, after `error` if there was one.
 
         Args:
             error: the exception, its class, or a name for `error.type`, of which 128 characters
-                are kept; never its message.
+                are kept. The exception's message is not recorded.
         """
         error_type = _error_type(error)
         if self.series is None:
             return
-        detail = self.ensure_details()
-        if detail.retries is None:
-            detail.retries = {}
-        detail.retries[error_type] = detail.retries.get(error_type, 0) + 1
+        details = self.ensure_details()
+        if details.retries is None:
+            details.retries = {}
+        details.retries[error_type] = details.retries.get(error_type, 0) + 1
         if self.span is not None:
             with errors.suppress_errors("a retry's span event"):
                 # the first attempt is no retry, so the first retry is attempt 2
-                self.span.retry(sum(detail.retries.values()) + 1, error_type)
+                self.span.retry(sum(details.retries.values()) + 1, error_type)
 
     def waiting(self) -> waiting:
         """Wait for a permit, a rate limit or a slow receiver: `with s.waiting():`.
 
-        The time is this stage's `blocked`, not its `busy`. `async with` too.
+        The time counts as this stage's `blocked`, not `busy`. Works with `async with` too.
         """
         return waiting("blocked")
 
     def event_time(self, timestamp: float | datetime) -> None:
-        """Say when an item that is finished here came into being at its source.
+        """Record when an item that is finished here originated at its source.
 
-        Feeds `pipeline.item.duration` (now less `timestamp`) and `pipeline.watermark.lag`.
+        Feeds `pipeline.item.duration` (now minus `timestamp`) and `pipeline.watermark.lag`.
 
         Args:
-            timestamp: Unix seconds, or a datetime; a naive one is taken as UTC.
+            timestamp: Unix seconds, or a datetime; a naive one counts as UTC.
 
         Raises:
             TypeError: it is neither.
@@ -162,21 +156,18 @@ class Execution:
         seconds = _unix_seconds(timestamp)
         if self.series is None:
             return
-        detail = self.ensure_details()
-        if detail.event_times is None:
-            detail.event_times = []
-        detail.event_times.append((seconds, clock.unix()))
-
-    def link(self, link: tuple[Any, str, float]) -> None:
-        """Link the span to a producer's (span context, queue, seconds); not for users."""
-        if self.span is not None:
-            self.span.link(link)
+        details = self.ensure_details()
+        if details.event_times is None:
+            details.event_times = []
+        details.event_times.append((seconds, clock.unix()))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
-        """Put an attribute on the span, and on metrics if `configure(metric_attributes=)` says so.
+        """Set an attribute of the span; of metrics if `metric_attributes` has it.
 
-        A value that OpenTelemetry would not take is left out with one warning for each key,
-        and so is a forbidden key.
+        `metric_attributes` is an argument of `configure()`.
+
+        An attribute that OpenTelemetry would not take, or whose key is forbidden, is left out;
+        a warning is logged once for each key.
 
         Raises:
             ValueError: the key is forbidden, and `configure(strict=True)` or the development
@@ -185,33 +176,27 @@ class Execution:
         try:
             check_attribute(key, value, "set_attribute")
         except (TypeError, ValueError) as error:
-            errors.warn_once(f"attribute {key!r}", "attribute left out: %s", error)
+            errors.warn_once(f"attribute {key!r}", "an attribute is left out: %s", error)
             return
         if self.series is None:
             return
         if not privacy.is_allowed(key):
-            privacy.check({key: value}, "set_attribute")
+            privacy.rules().check({key: value}, "set_attribute")
             privacy.drop(key, f"stage {self.series.key.stage!r}")
             return
-        detail = self.ensure_details()
-        if detail.attributes is None:
-            detail.attributes = {}
-        detail.attributes[key] = value
+        details = self.ensure_details()
+        if details.attributes is None:
+            details.attributes = {}
+        details.attributes[key] = value
 
 
-class _NoExecution(Execution):
-    """Stands where there is no execution; takes every word and keeps none."""
-
-    def __init__(self) -> None:
-        super().__init__([None, None, 0.0, None])
-        self.cell[3] = self
-
-
-NOOP_EXECUTION: Final = _NoExecution()
+# What `current_stage()` returns outside a stage: it takes every call and keeps nothing.
+NOOP_EXECUTION: Final = Execution([None, None, 0.0, None])
+NOOP_EXECUTION.cell[3] = NOOP_EXECUTION
 
 
 def _unix_seconds(timestamp: object) -> float:
-    from datetime import datetime, timezone  # few programs tell event times
+    from datetime import datetime, timezone  # few programs record event times
 
     if isinstance(timestamp, datetime):
         if timestamp.tzinfo is None:
@@ -227,21 +212,18 @@ def _unix_seconds(timestamp: object) -> float:
 
 
 def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
-    if error is None:
-        return ""
-    if isinstance(error, str):
-        return error[:MAX_NAME_LENGTH]
-    if isinstance(error, BaseException):
-        return qualified_name(type(error))
-    if isinstance(error, type) and issubclass(error, BaseException):
-        return qualified_name(error)
+    if error is None or isinstance(error, str):
+        return (error or "")[:MAX_NAME_LENGTH]
+    kind = type(error) if isinstance(error, BaseException) else error
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        return qualified_name(kind)
     raise TypeError(
         f"error must be an exception, its class, a string or None, not {type(error).__name__}"
     )
 
 
 def executing() -> Execution | None:
-    """Return the innermost execution here; None outside of any, or where none was needed yet."""
+    """Return the innermost execution; None outside a stage, or if none was made yet."""
     found = active_cell.get()
     if found is None or len(found) == 1 or found[1] is None:
         return None

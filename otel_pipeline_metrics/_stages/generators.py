@@ -1,4 +1,4 @@
-"""Measure generators and async generators, item by item."""
+"""Measure generators and async generators item by item."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, errors
-from otel_pipeline_metrics._core import hooks as _hooks
+from otel_pipeline_metrics._core import clock, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import active_cell
-from otel_pipeline_metrics._core.stage_id import StageId
 from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution
 from otel_pipeline_metrics._stages.invocation import (
     DETACHED,
-    _close,
-    _put_aside,
-    _start_span,
-    _trace,
+    close,
     count_items,
+    deactivate,
+    start_span,
+    step_span,
 )
 
 if TYPE_CHECKING:
@@ -29,11 +27,8 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._stages.wrappers import ItemCounter
 
 
-# --- invocations that are put aside and taken up again: generators --------------------------------
-
-
 def begin_suspended(stage: StageId) -> Execution:
-    """Open an execution that is not current yet. Never raises."""
+    """Begin an execution that is not current until it is resumed. Never raises."""
     try:
         parent = active_cell.get()
         scope = _series.default_scope if parent is None else parent[0].scope
@@ -42,10 +37,10 @@ def begin_suspended(stage: StageId) -> Execution:
         execution = Execution([series, None, 0.0, None])
         execution.cell[3] = execution
         if not (gc_safety.running_in and gc_safety.here()):
-            if _hooks.workers is not None:
-                _hooks.workers.opened(execution)
-            _start_span(execution)
-            _trace(execution, "suspend")
+            if hooks.workers is not None:
+                hooks.workers.opened(execution)
+            start_span(execution)
+            step_span(execution, "suspend")
     except Exception:
         errors.log_internal_error("opening a generator stage")
         return NOOP_EXECUTION
@@ -53,7 +48,7 @@ def begin_suspended(stage: StageId) -> Execution:
 
 
 def resume(execution: Execution) -> None:
-    """Make a prepared execution current and let its time count. Never raises."""
+    """Make a suspended execution current and count its time. Never raises."""
     if execution.series is None:
         return
     try:
@@ -61,9 +56,9 @@ def resume(execution: Execution) -> None:
         if gc_safety.running_in and gc_safety.here():
             cell[1] = DETACHED
         else:
-            _trace(execution, "resume")
-            if _hooks.workers is not None:
-                _hooks.workers.resuming(execution)
+            step_span(execution, "resume")
+            if hooks.workers is not None:
+                hooks.workers.resuming(execution)
             cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
     except Exception:
@@ -71,48 +66,48 @@ def resume(execution: Execution) -> None:
 
 
 def pause(execution: Execution) -> None:
-    """Put an execution aside: its time stops, nothing of it stays current. Never raises."""
+    """Suspend an execution: it is no longer current and its time stops. Never raises."""
     if execution.series is None:
         return
     try:
         now = clock.now()
         execution.elapsed += now - execution.cell[2]
-        _put_aside(execution, now)
+        deactivate(execution, now)
     except Exception:
         errors.log_internal_error("pausing a generator stage")
 
 
 def finish(execution: Execution, error: BaseException | None = None) -> None:
-    """Close an execution that is paused. Never raises."""
-    if execution.series is None:
-        return
+    """Close a suspended execution. Never raises."""
     try:
-        _close(execution, error)
+        close(execution, error)
     except Exception:
         errors.log_internal_error("closing a generator stage")
 
 
 def yielded(execution: Execution, count: Callable[[Any], int] | None, value: Any) -> None:
-    """Count what a generator gave its consumer: one item, or what `count` says. Never raises."""
+    """Count a yielded value as one item, or with `count`. Never raises."""
     if execution.series is None:
         return
     if count is not None:
         count_items(execution, count, value)
         return
-    detail = execution.ensure_details()
-    detail.items_out = (detail.items_out or 0) + 1
+    details = execution.ensure_details()
+    details.items_out = (details.items_out or 0) + 1
 
 
-def _generator(
+def generator_wrapper(
     function: Callable[..., Generator[Any, Any, Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Generator[Any, Any, Any]]:
+    """Return a generator function that measures `function` item by item."""
+
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         execution = begin_suspended(stage)
-        # Closing is one more throw, as `close()` itself does it; `left` remembers it, since
-        # the source may answer it with a plain return.
+        # `close()` throws GeneratorExit into the source, so this does the same. `left` keeps the
+        # exception, since the source may answer it by returning.
         given = left = None
-        held: list[Any] = []  # empty while the consumer works: batches are large
+        held: list[Any] = []  # releases a batch, which may be large, while the consumer works
         try:
             source = function(*args, **kwargs)
             del args, kwargs
@@ -132,10 +127,10 @@ def _generator(
                     step, given = source.send, (yield held.pop())
                 except GeneratorExit as closed:
                     step, given, left = source.throw, closed, closed
-                except BaseException as thrown:  # it is the source's to answer
+                except BaseException as thrown:  # the source handles it
                     step, given = source.throw, thrown
         except BaseException as error:
-            given = left = None  # the error's traceback holds this frame: no cycle with it
+            given = left = None  # avoids a cycle: the error's traceback holds this frame
             finish(execution, error)
             raise
         finish(execution, left)
@@ -144,9 +139,11 @@ def _generator(
     return wrapper
 
 
-def _async_generator(
+def async_generator_wrapper(
     function: Callable[..., AsyncGenerator[Any, Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
+    """Return an async generator function that measures `function` item by item."""
+
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         execution = begin_suspended(stage)
@@ -171,10 +168,10 @@ def _async_generator(
                     step = source.asend((yield held.pop()))
                 except GeneratorExit as closed:
                     step, left = source.athrow(closed), closed
-                except BaseException as thrown:  # it is the source's to answer
+                except BaseException as thrown:  # the source handles it
                     step = source.athrow(thrown)
         except BaseException as error:
-            step = left = None  # the error's traceback holds this frame: no cycle with it
+            step = left = None  # avoids a cycle: the error's traceback holds this frame
             finish(execution, error)
             raise
         finish(execution, left)
@@ -183,23 +180,22 @@ def _async_generator(
 
 
 def _first_step(source: AsyncGenerator[Any, Any], execution: Execution) -> Awaitable[Any]:
-    """Start `source` unseen by the event loop.
+    """Start `source` without registering it with the event loop.
 
-    The loop closes every async generator it has seen start, all at once, when it ends. The
-    wrapper closes its source itself; were both to do it, one of them would find the source
-    "already running", and asyncio would log that as the user's error.
+    A loop that ends closes every async generator that registered, all at once. The wrapper closes
+    its source itself. If both did, one of them would find the source "already running", and
+    asyncio would log that as the user's error.
 
-    A wrapper that outlives its loop is dropped without a word, as any async generator is.
-    The finalizer keeps it so: without one, Python would close the source, and complain
-    where that has something to await.
+    A wrapper that outlives its loop is dropped silently, like any async generator, thanks to the
+    finalizer set here. Without it Python would close the source, and warn if that awaits.
     """
 
     def dropped(_: AsyncGenerator[Any, Any]) -> None:
         finish(execution, GeneratorExit())
 
-    hooks = sys.get_asyncgen_hooks()
+    previous = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, dropped)
     try:
         return source.asend(None)
     finally:
-        sys.set_asyncgen_hooks(*hooks)
+        sys.set_asyncgen_hooks(*previous)

@@ -1,8 +1,8 @@
-"""The accounting of one execution.
+"""Begin and end calls that report more than a duration.
 
-The hot path is written out in `wrappers`: two clock reads, one context variable, a list of
-four, two appends. Nothing is aggregated there and no lock is taken. What is here is for whatever
-has more to say than a duration: it has an `Execution`, which costs as much again.
+`wrappers` handles all others in its hot path: two clock reads, one context variable, a list of
+four, two appends; nothing is aggregated and no lock is taken. A call that reports more has an
+`Execution`, which costs as much again.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.stage_id import StageId
 
 
+# Stands for a cell's token if the call is measured without being current.
 DETACHED: Final = object()
-"""In a cell's place of a token: measured, but not current."""
 
 
-# --- invocations ------------------------------------------------------------------------------
+# --- calls ------------------------------------------------------------------------------------
 
 
-def begin(stage: StageId) -> Cell:
-    """Begin an invocation of `stage` and make it current. Never raises."""
+def begin_block(stage: StageId) -> Execution:
+    """Begin a call of `stage`, make it current and return its execution. Never raises."""
     try:
         parent = active_cell.get()
         scope = _series.default_scope if parent is None else parent[0].scope
@@ -51,20 +51,20 @@ def begin(stage: StageId) -> Cell:
                 open_span(cell)
             cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
-    except Exception:  # a fault of ours must not keep the stage from running
-        return unmeasured("beginning a stage")
-    return cell
+    except Exception:  # an internal error must not stop the stage
+        cell = unmeasured("beginning a stage")
+    return ensure_execution(cell) or NOOP_EXECUTION
 
 
 def detached(cell: Cell) -> Any:
-    """Let an invocation be measured without being current: the garbage collector called it."""
+    """Mark a call that the garbage collector makes as not current; return the token."""
     cell[1] = DETACHED
     cell[3] = Execution(cell)
     return DETACHED
 
 
 def unmeasured(where: str) -> Cell:
-    """Report the fault being handled; return what stands for an invocation not measured."""
+    """Log the current internal error; return the cell of a call that is not measured."""
     errors.log_internal_error(where)
     return NOOP_EXECUTION.cell
 
@@ -75,13 +75,12 @@ def end_in_other_context(
     count: Callable[[Any], int] | None = None,
     returned: Any = None,
 ) -> None:
-    """End an invocation that could not be ended in the short way, or report the fault."""
-    elsewhere = isinstance(error, ValueError) and not errors.from_signal_handler(error)
-    if elsewhere and ensure_execution(cell) is not None:
-        # in another context than it began in; now that it has an execution, the long way
+    """End a call after the hot path failed to: it may have begun in another context."""
+    other_context = isinstance(error, ValueError) and not errors.from_signal_handler(error)
+    if other_context and ensure_execution(cell) is not None:
         end(cell, None, count, returned)
-        return
-    unmeasured("ending a stage")
+    else:
+        unmeasured("ending a stage")
 
 
 def end(
@@ -90,14 +89,12 @@ def end(
     count: Callable[[Any], int] | None = None,
     returned: Any = None,
 ) -> None:
-    """End an invocation that has more to tell than its duration. Never raises.
-
-    The wrappers end all others themselves.
+    """End a call that reports more than its duration. Never raises.
 
     Args:
-        cell: what `begin` returned, or a wrapper made.
-        error: what the user's code was left with.
-        count: how many items `returned` is.
+        cell: of the call.
+        error: the exception that ended the user's code.
+        count: counts the items of `returned`.
         returned: what the user's code returned.
     """
     if cell[3] is None and error is None and count is not None and len(cell) == CELL_WITHOUT_SPAN:
@@ -109,21 +106,26 @@ def end(
     try:
         now = clock.now()
         execution.elapsed += now - cell[2]
-        _put_aside(execution, now)
+        deactivate(execution, now)
         if count is not None:
             count_items(execution, count, returned)
-        _close(execution, error)
-    except Exception:  # the stage's own outcome stands, whatever befalls us
+        close(execution, error)
+    except Exception:  # an internal error must not change the outcome
         errors.log_internal_error("ending a stage")
 
 
 def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None:
-    """End an invocation that has its duration and its items to tell, and nothing else."""
+    """End a call that reports its duration and its items only."""
     try:
         series, elapsed = cell[0], clock.now() - cell[2]
         active_cell.reset(cell[1])
         cell[1] = None
-        size = _size_of(series, count, returned)
+        size: int | None = None
+        try:
+            size = check_count(count(returned), "n")
+            series.sizes.append(size)
+        except Exception as error:  # the call's result must not be lost with its count
+            _log_not_counted(series, error)
         series.durations.append(elapsed)
         if elapsed > series.slow_s:
             add_late_span(series, elapsed, size)
@@ -133,14 +135,8 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
         end_in_other_context(cell, error, count, returned)
 
 
-def begin_block(stage: StageId) -> Execution:
-    """Begin an invocation that the user's code is given a handle of. Never raises."""
-    execution = ensure_execution(begin(stage))
-    return NOOP_EXECUTION if execution is None else execution
-
-
 def ensure_execution(cell: Cell | None) -> Execution | None:
-    """Return the execution of a current invocation, made if need be; None outside of any."""
+    """Return the execution of a current call, made if need be; None without one."""
     if cell is None or len(cell) == 1 or cell[1] is None:
         return None
     execution: Execution | None = cell[3]
@@ -150,61 +146,51 @@ def ensure_execution(cell: Cell | None) -> Execution | None:
 
 
 def current_execution() -> Execution:
-    """Return the innermost execution here, or one that keeps nothing where there is none."""
+    """Return the innermost execution; outside a stage, one that keeps nothing."""
     return ensure_execution(active_cell.get()) or NOOP_EXECUTION
 
 
 def attach_worker(cell: Cell) -> None:
-    """Tell the worker of an invocation that begins, and open its span if one is wanted."""
+    """Give a call that begins to its worker, and open its span if the budget allows."""
     workers = hooks.workers
     if workers is None:
         return
     execution = cell[3] = Execution(cell)
     workers.opened(execution)
-    _start_span(execution)
+    start_span(execution)
     workers.resuming(execution)
 
 
-def _start_span(execution: Execution) -> None:
+def start_span(execution: Execution) -> None:
+    """Open the span of an execution, if the budget allows."""
     open_span(execution.cell, execution.links, execution.links_dropped)
     execution.adopt_span()
 
 
 def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> None:
-    """Open the span of an invocation that begins, if one is wanted."""
+    """Open the span of a call that begins, if the budget allows."""
     try:
         if hooks.tracing is not None:
             hooks.tracing.open(cell, links, links_dropped)
-    except Exception:  # it is measured without a span
+    except Exception:  # the call is measured without a span
         errors.log_internal_error("starting a span")
 
 
 def add_late_span(series: Series, elapsed: float, items_out: int | None = None) -> None:
-    """Make a span, after the fact, for an invocation that was slow among its like."""
+    """Make the span of a slow call after it has ended."""
     if hooks.tracing is not None:
         hooks.tracing.record_late_span(series, StageResult(elapsed, items_out=items_out))
 
 
 def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -> None:
-    """Add what the user's `items` says of a value; where it fails, that is said once."""
+    """Count items with the user's `items`; log once if it fails."""
     try:
         execution.add_items(count(value))
-    except Exception as error:  # counting is ours to lose, the result is not
-        _not_counted(execution.series, error)
+    except Exception as error:  # the call's result must not be lost with its count
+        _log_not_counted(execution.series, error)
 
 
-def _size_of(series: Series, count: Callable[[Any], int], value: Any) -> int | None:
-    """Count the items of an invocation that has nothing else to tell; None where it fails."""
-    try:
-        size = check_count(count(value), "n")
-    except Exception as error:
-        _not_counted(series, error)
-        return None
-    series.sizes.append(size)
-    return size
-
-
-def _not_counted(series: Series | None, error: Exception) -> None:
+def _log_not_counted(series: Series | None, error: Exception) -> None:
     if errors.from_signal_handler(error):
         raise error
     key = series.key if series is not None else None
@@ -217,29 +203,24 @@ def _not_counted(series: Series | None, error: Exception) -> None:
     )
 
 
-# --- inside ------------------------------------------------------------------------------------
+# --- executions --------------------------------------------------------------------------------
 
 
-def _trace(execution: Execution, step: Literal["suspend", "resume"]) -> None:
-    """Take a step of the execution's span; it is measured whether that works or not."""
-    span = execution.span
-    if span is None:
-        return
-    try:
-        if step == "suspend":
-            span.suspend()
-        else:
-            span.resume()
-    except Exception:
-        errors.log_internal_error(f"a span's {step}")
+def step_span(execution: Execution, step: Literal["suspend", "resume"]) -> None:
+    """Suspend or resume the span of an execution. Never raises."""
+    if execution.span is not None:
+        try:
+            getattr(execution.span, step)()
+        except Exception:
+            errors.log_internal_error(f"a span's {step}")
 
 
-def _put_aside(execution: Execution, now: float) -> None:
-    """Let nothing of the execution be current, and its worker's time be shared out."""
+def deactivate(execution: Execution, now: float) -> None:
+    """Make an execution no longer current, and stop its worker's time."""
     if hooks.workers is not None:
         try:
             hooks.workers.paused(execution, now)
-        except Exception:  # the invocation's own numbers stand
+        except Exception:  # the call's own numbers stand
             errors.log_internal_error("a worker's time")
     token, execution.cell[1] = execution.cell[1], None
     if token is None or token is DETACHED or (gc_safety.running_in and gc_safety.here()):
@@ -247,13 +228,14 @@ def _put_aside(execution: Execution, now: float) -> None:
     try:
         active_cell.reset(token)
     except ValueError:
-        # closed from another task: nothing of it is current here
+        # it is current in another task only, which did not close it
         return
     if execution.span is not None:
-        _trace(execution, "suspend")
+        step_span(execution, "suspend")
 
 
-def _close(execution: Execution, error: BaseException | None) -> None:
+def close(execution: Execution, error: BaseException | None) -> None:
+    """Keep the result of an execution, and end its span."""
     series = execution.series
     if series is None:
         return
@@ -265,15 +247,15 @@ def _close(execution: Execution, error: BaseException | None) -> None:
             add_late_span(series, execution.elapsed)
         series.durations.append(execution.elapsed)
     else:
-        series.results.append(_result(execution, error))
-    execution.series = None  # closed: a second end and late words change nothing
-    execution.cell[3] = None  # and no cycle for the garbage collector to find
+        series.results.append(_result(execution, series, error))
+    execution.series = None  # closed: ending it again or adding details changes nothing
+    execution.cell[3] = None  # leaves no cycle to the garbage collector
     if len(series.durations) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
 
 
-def _result(execution: Execution, error: BaseException | None) -> StageResult:
-    detail = execution.details or Details()
+def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
+    details = execution.details or Details()
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None
     result = StageResult(
@@ -282,38 +264,33 @@ def _result(execution: Execution, error: BaseException | None) -> StageResult:
         blocked_s=execution.blocked,
         outcome=outcome,
         error_type=None if failure is None else qualified_name(type(failure)),
-        items_in=detail.items_in,
-        items_out=detail.items_out,
-        bytes_in=detail.bytes_in,
-        bytes_out=detail.bytes_out,
-        retries=tuple(detail.retries.items()) if detail.retries else (),
-        attributes=detail.attributes,
-        event_times=detail.event_times or (),
+        items_in=details.items_in,
+        items_out=details.items_out,
+        bytes_in=details.bytes_in,
+        bytes_out=details.bytes_out,
+        retries=tuple(details.retries.items()) if details.retries else (),
+        attributes=details.attributes,
+        event_times=details.event_times or (),
         error_message=None if failure is None else privacy.message_of(failure),
     )
-    series, tracing = execution.series, hooks.tracing
-    if series is None:
-        return result
+    context, tracing = None, hooks.tracing
     try:
         if execution.span is not None:
             context = execution.span.end(result)
         elif tracing is not None and (outcome == "error" or result.busy_s > series.slow_s):
             context = tracing.record_late_span(series, result)
-        else:
-            return result
     except Exception:  # the numbers stand without the span
         errors.log_internal_error("ending a span")
-        return result
     return result if context is None else result._replace(context=context)
 
 
 @forking.in_child
 def _leave_to_parent() -> None:
-    """Let what a forked child is in the middle of be its parent's: no number and no span of it."""
+    """Close the calls that a forked child is inside of: the parent reports them."""
     cell = active_cell.get()
     while cell is not None and len(cell) > 1:
         execution = ensure_execution(cell)
         if execution is not None:
-            execution.series = None  # closed
+            execution.series = None
         outer = getattr(cell[1], "old_value", None)
         cell = outer if isinstance(outer, list) else None

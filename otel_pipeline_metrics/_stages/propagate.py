@@ -1,7 +1,7 @@
-"""Work that is handed to a thread or process stays where it belongs: `propagate`, `wrap_executor`.
+"""Carry the context into threads and processes.
 
-A thread of a pool knows nothing of the context in which its work was submitted: not the run, the
-stage around it or the current span. A process knows only what was pickled.
+A thread of a pool lacks the context in which its work was submitted: the run, the stage around it
+and the current span. A process has only what was pickled.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import inspect
 import types
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as context_api
 from opentelemetry import propagate as carried
@@ -29,38 +29,38 @@ E = TypeVar("E", bound=Executor)
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
-    """Return `function` such that it runs in the context of this moment, wherever it is called.
+    """Return `function` so that it runs in the current context, wherever it is called.
 
-    Context variables come along, so the run, the stage around and OpenTelemetry's current span
-    and baggage do. What it changes in them is not seen here. It may be called any number of
-    times, by several threads at a time. A coroutine function gives a coroutine function.
+    Context variables are carried along, and with them the run, the stage around, and
+    OpenTelemetry's current span and baggage. The caller does not see changes to them. The result
+    may be called any number of times, by several threads at a time. A coroutine function gives a
+    coroutine function.
 
-    It pickles if `function` does. In another process the span's and the baggage's W3C headers
-    arrive, and the run's name and id: spans there are children of the one current here, and
-    stages belong to the run on metrics. The run's report counts this process alone.
+    It pickles if `function` does. Another process gets the W3C headers of the span and the
+    baggage, and the run's name and id: spans there are children of the one current here, and
+    metrics count stages for the run. The run's report counts this process only.
 
     Raises:
-        TypeError: `function` is not callable, or a generator function: what a generator does
-            happens in the context of whoever iterates.
+        TypeError: `function` is not callable, or is a generator function, which runs in the
+            context of the code that iterates.
     """
     if not callable(function):
         raise TypeError(f"function must be callable, not {type(function).__name__}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError("function must not be a generator function: it runs where it is iterated")
     if inspect.iscoroutinefunction(function):
-        in_context: Callable[P, R] = _coroutine_function(function)
-        return in_context
+        return cast("Callable[P, R]", _coroutine_function(function))
     return Propagated(function)
 
 
 def wrap_executor(executor: E) -> E:
-    """Let an executor run what is submitted in the context of `submit`; return that executor.
+    """Let an executor run work in the context of its `submit`; return that executor.
 
     For `ThreadPoolExecutor`, `ProcessPoolExecutor` and any other whose `map` calls `submit`, as
-    theirs does; also in `loop.run_in_executor`. Otherwise it stays what it was.
+    theirs does; also in `loop.run_in_executor`. The executor is otherwise unchanged.
 
     Raises:
-        TypeError: it is no executor, or wrapped already.
+        TypeError: it is not an executor, or is wrapped already.
     """
     if not isinstance(executor, Executor):
         raise TypeError(
@@ -69,25 +69,25 @@ def wrap_executor(executor: E) -> E:
     submit = executor.submit
     if isinstance(submit, _Submit):
         raise TypeError("this executor is wrapped already")
-    executor.submit = _Submit(submit)  # type: ignore[method-assign]  # the instance's own
+    executor.submit = _Submit(submit)  # type: ignore[method-assign]  # of this instance only
     return executor
 
 
 class _Submit:
-    """An executor's `submit`, with context."""
+    """The `submit` of an executor, with context."""
 
     def __init__(self, submit: Callable[..., Any]) -> None:
         functools.update_wrapper(self, submit)
         self._submit = submit
 
     def __call__(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if callable(function) and not isinstance(function, (Propagated, _Arrived)):
+        if callable(function) and not isinstance(function, (Propagated, _FromOtherProcess)):
             function = Propagated(function)
         return self._submit(function, *args, **kwargs)
 
 
 class Propagated(Generic[P, R]):
-    """A function and the context that it is to run in."""
+    """A function and the context that it runs in."""
 
     def __init__(self, function: Callable[P, R]) -> None:
         functools.update_wrapper(self, function)
@@ -95,16 +95,16 @@ class Propagated(Generic[P, R]):
         self._context = contextvars.copy_context()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function in a copy of the context, which one call at a time can be in."""
+        """Call the function in a copy of the context: a context takes one call at a time."""
         return _run_in(self._context.copy(), self._function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Pickle as what makes sense in another process."""
-        return _Arrived, (self._function, *self._context.copy().run(_luggage))
+        """Pickle with the part of the context that another process can use."""
+        return _FromOtherProcess, (self._function, *self._context.copy().run(_carried))
 
 
-class _Arrived(Generic[P, R]):
-    """A function that came from another process."""
+class _FromOtherProcess(Generic[P, R]):
+    """A function that another process sent."""
 
     def __init__(
         self,
@@ -115,20 +115,20 @@ class _Arrived(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
-        self._luggage = headers, pipeline, run_id
+        self._carried = headers, pipeline, run_id
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function as part of the run that it came from."""
+        """Call the function as part of the run in the process that sent it."""
         context = contextvars.copy_context()
-        context.run(_unpack, *self._luggage)
+        context.run(_restore, *self._carried)
         return _run_in(context, self._function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        """Go on to yet another process."""
-        return _Arrived, (self._function, *self._luggage)
+        """Pickle for yet another process."""
+        return _FromOtherProcess, (self._function, *self._carried)
 
 
-def _luggage() -> tuple[dict[str, str], str | None, str | None]:
+def _carried() -> tuple[dict[str, str], str | None, str | None]:
     headers: dict[str, str] = {}
     with errors.suppress_errors("propagating to another process"):
         carried.inject(headers)
@@ -136,7 +136,7 @@ def _luggage() -> tuple[dict[str, str], str | None, str | None]:
     return headers, scope.pipeline, scope.run_id
 
 
-def _unpack(headers: dict[str, str], pipeline: str | None, run_id: str | None) -> None:
+def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) -> None:
     with errors.suppress_errors("propagating from another process"):
         context_api.attach(carried.extract(headers))
     if pipeline is not None and run_id is not None:
@@ -146,7 +146,7 @@ def _unpack(headers: dict[str, str], pipeline: str | None, run_id: str | None) -
 def _run_in(
     context: contextvars.Context, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
-    """Run a function in a context, on the account of the thread that it runs in."""
+    """Run a function in a context; its time counts for the current thread."""
     if hooks.workers is None:
         return context.run(function, *args, **kwargs)
     accounting.carry_into(context)
@@ -171,17 +171,16 @@ def _coroutine_function(function: Any) -> Any:
 def _steps(
     context: contextvars.Context, coroutine: Coroutine[Any, Any, R]
 ) -> Generator[Any, Any, R]:
-    """Drive a coroutine; each step of it runs in `context`."""
+    """Run a coroutine, each step of it in `context`."""
     step: Callable[[Any], Any] = coroutine.send
     given: Any = None
     while True:
         try:
             awaited = context.run(step, given)
         except StopIteration as over:
-            result: R = over.value
-            return result
+            return cast("R", over.value)
         try:
             given = yield awaited
             step = coroutine.send
-        except BaseException as error:  # cancellation too is the coroutine's
+        except BaseException as error:  # the coroutine handles cancellation too
             given, step = error, coroutine.throw

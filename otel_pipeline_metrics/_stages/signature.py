@@ -1,20 +1,21 @@
-"""Gives a wrapper the parameters of the function that it wraps.
+"""Give a wrapper the parameters of the function that it wraps.
 
 A wrapper that takes `*args, **kwargs` makes a tuple and a dict in every call, a seventh of what a
-measured call costs. So the maker of wrappers, as it stands in its source, is compiled once more
-for each list of parameters, with these in the place of the stars. The wrapper keeps its stars
-where that cannot be: the function takes stars itself or is not written in Python, one of its
-parameters has a name that the wrapper uses, or the source is not there (a frozen program).
+measured call costs. So the source of the function that makes wrappers, the maker, is compiled
+again for each list of parameters, with these in place of the stars. The wrapper keeps its stars if
+the function takes stars itself or is not written in Python, if a parameter has a name that the
+wrapper uses, or if the source is not available (a frozen program).
 """
 
 from __future__ import annotations
 import __future__
 
 import ast
+import functools
 import inspect
 import threading
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_pipeline_metrics._core import errors
 
@@ -22,57 +23,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     Maker = Callable[..., Callable[..., Any]]
+    # names: positional only, positional or keyword, keyword only
+    Parameters = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 
 
 _STARS: Final = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
-class Parameters(NamedTuple):
-    """Names of parameters by kind."""
-
-    positional_only: tuple[str, ...]
-    either: tuple[str, ...]
-    keyword_only: tuple[str, ...]
-
-
 def with_signature_of(make: Maker, function: Callable[..., Any], *rest: Any) -> Callable[..., Any]:
-    """Return what `make(function, *rest)` does, with the parameters of `function` if possible.
+    """Return `make(function, *rest)`, with the parameters of `function` if possible.
 
     Args:
         make: a function of a module, whose one nested function takes `*args, **kwargs` and
             calls `function` with them.
-        function: what is wrapped.
+        function: the function to wrap.
         rest: further arguments of `make`.
     """
-    try:
-        fitting = _fitting(make, function)
-    except Exception:  # it is wrapped with stars
-        errors.log_internal_error("fitting a wrapper")
-        fitting = None
-    if fitting is None or not isinstance(function, FunctionType):
-        return make(function, *rest)
-    wrapper: Any = fitting(function, *rest)
-    wrapper.__defaults__ = function.__defaults__
-    wrapper.__kwdefaults__ = function.__kwdefaults__
-    fitted: Callable[..., Any] = wrapper
-    return fitted
+    if type(function) is FunctionType and not function.__code__.co_flags & _STARS:
+        try:
+            compiled = _compiled(make, function)
+        except Exception:  # the wrapper keeps its stars
+            errors.log_internal_error("giving a wrapper its function's parameters")
+        else:
+            if compiled is not None:
+                wrapper = cast("FunctionType", compiled(function, *rest))
+                wrapper.__defaults__ = function.__defaults__
+                wrapper.__kwdefaults__ = function.__kwdefaults__
+                return wrapper
+    return make(function, *rest)
 
 
-_sources: dict[Maker, _Source | None] = {}
 _made: dict[tuple[Maker, Parameters], Maker | None] = {}
 _compiling = threading.Lock()
 
 
-def _fitting(make: Maker, function: object) -> Maker | None:
-    if type(function) is not FunctionType or function.__code__.co_flags & _STARS:
-        return None
+def _compiled(make: Maker, function: FunctionType) -> Maker | None:
     key = (make, _parameters(function))
-    # whoever comes in between, as a gc callback may, does without
+    # without waiting: a thread or gc callback that comes in between gets a wrapper with stars
     if key not in _made and _compiling.acquire(blocking=False):
         try:
-            if make not in _sources:
-                _sources[make] = _read(make)
-            source = _sources[make]
+            source = _read(make)
             _made[key] = None if source is None else source.compiled(key[1])
         finally:
             _compiling.release()
@@ -84,11 +74,11 @@ def _parameters(function: FunctionType) -> Parameters:
     only, positional = code.co_posonlyargcount, code.co_argcount
     end = positional + code.co_kwonlyargcount
     names = code.co_varnames
-    return Parameters(names[:only], names[only:positional], names[positional:end])
+    return names[:only], names[only:positional], names[positional:end]
 
 
 class _Source:
-    """The syntax tree of a maker, and the two places in it that tell the parameters."""
+    """The syntax tree of a maker, and the two nodes in it that name the parameters."""
 
     def __init__(self, maker: ast.FunctionDef, make: FunctionType) -> None:
         self._maker = maker
@@ -107,7 +97,7 @@ class _Source:
         self._taken = {node.id for node in nodes if isinstance(node, ast.Name)} - {"args", "kwargs"}
 
     def compiled(self, parameters: Parameters) -> Maker | None:
-        """Return the maker of wrappers with these parameters; None where a name is taken."""
+        """Compile the maker with these parameters; None if it uses one of their names."""
         if self._taken.intersection(*[sum(parameters, ())]):
             return None
         only, either, keyword = ([ast.arg(name) for name in names] for names in parameters)
@@ -139,10 +129,11 @@ def _read_name(argument: ast.arg) -> ast.Name:
     return ast.Name(argument.arg, ast.Load())
 
 
+@functools.cache
 def _read(make: Any) -> _Source | None:
     try:
-        # not by pathlib, which takes as long to import as a tenth of all that is imported here
-        with open(make.__code__.co_filename, encoding="utf-8") as file:  # noqa: PTH123 - as said
+        # without pathlib, whose import takes a tenth of the time that importing this package takes
+        with open(make.__code__.co_filename, encoding="utf-8") as file:  # noqa: PTH123 - see there
             module = ast.parse(file.read())
     except OSError:
         return None

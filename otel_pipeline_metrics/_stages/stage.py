@@ -1,9 +1,9 @@
-"""`stage`, `fetch`, `process` and `write`: decorators and context managers in one."""
+"""Define `stage`, `fetch`, `process` and `write`: decorators that are context managers."""
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, cast, overload
 
 from otel_pipeline_metrics._core import privacy, stage_id
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     ItemCounter = Callable[[Any], int]
 
 
-# The quotes: subscripting classmethod is for type checkers, Python 3.10 would do it at run time.
+# Quoted, since Python 3.10 cannot subscript classmethod at run time.
 F = TypeVar(
     "F", bound=Union["Callable[..., Any]", "classmethod[Any, Any, Any]", "staticmethod[Any, Any]"]
 )
 
 
-class Stage(AsyncContextMixin["Execution"]):
-    """One stage of a pipeline; what `stage(...)` returns.
+class Stage(AsyncContextMixin):
+    """One stage of a pipeline, as `stage(...)` returns it.
 
     Use it as a decorator on a function, coroutine function, generator function, async
     generator function, method, `classmethod` or `staticmethod`, or with `with` and
-    `async with`, which give an `Execution`. It may be entered again, also while open.
+    `async with`, which return an `Execution`. It may be entered again, also while open.
     """
 
     __slots__ = ("_attributes", "_id", "_items", "_kind", "_name", "_open")
@@ -51,28 +51,27 @@ class Stage(AsyncContextMixin["Execution"]):
             raise TypeError(f"items must be callable or None, not {type(items).__name__}")
         self._items = items
         self._attributes = check_attributes(attributes)
-        privacy.check(self._attributes)
+        privacy.rules().check(self._attributes, "attributes")
         self._id: StageId | None = None
         self._open: dict[Execution, None] = {}
 
     def __call__(self, function: F) -> F:
-        """Return `function` measured as this stage.
+        """Return a wrapper of `function` that measures it as this stage.
 
         Raises:
             TypeError: `function` is not callable, or is a class.
         """
-        decorated: F = _decorate(self, function)
-        return decorated
+        return cast("F", self._decorate(function))
 
     def __enter__(self) -> Execution:
         """Open an execution of this stage.
 
         Raises:
-            TypeError: the stage has neither a name nor a kind to be named after.
+            TypeError: the stage has neither a name nor a kind.
         """
         stage = self._block_id()
-        # Not in the identity: blocks are made anew each time, and values may differ in each.
-        # Before it begins: what is forbidden was refused when the stage was defined, if at all.
+        # Part of the execution and not of the identity: each block may have other values.
+        # Forbidden keys were refused when the stage was defined; here they are dropped.
         attributes = self._attributes and privacy.drop_forbidden(
             self._attributes, f"stage {stage.name!r}"
         )
@@ -88,16 +87,16 @@ class Stage(AsyncContextMixin["Execution"]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Close the execution that this block opened; the error goes on its way."""
-        # One Stage may be open in many tasks: the block's own execution is the current one,
-        # but where another task or context closes it; then the latest is the best guess.
+        """Close the execution that this block opened; an error is raised further."""
+        # One Stage may be open in many tasks. The block's own execution is the current one, unless
+        # another task or context closes it: then the latest is the best guess.
         execution = invocation.current_execution()
         if execution in self._open:
             del self._open[execution]
         elif self._open:
             execution, _ = self._open.popitem()
         else:
-            return  # one exit too many; what is current is not ours
+            return  # one exit too many: the current execution belongs to another stage
         invocation.end(execution.cell, error)
 
     def _block_id(self) -> StageId:
@@ -110,20 +109,17 @@ class Stage(AsyncContextMixin["Execution"]):
             self._id = stage_id.stage_id(name, self._kind)
         return self._id
 
-
-def _decorate(stage: Stage, function: Any) -> Any:
-    if isinstance(function, (classmethod, staticmethod)):
-        return type(function)(_decorate(stage, function.__func__))
-    if isinstance(function, type) or not callable(function):
-        raise TypeError(
-            f"a stage decorates a function or a method, not {function!r:.80}; "
-            "a name is given as a string"
-        )
-    # qualified and private access: Stage's own parts
-    name = stage._name or check_name(_name_of(function), "name")  # noqa: SLF001
-    attributes = privacy.drop_forbidden_at_definition(stage._attributes, f"stage {name!r}")  # noqa: SLF001
-    identity = stage_id.stage_id(name, stage._kind, attributes)  # noqa: SLF001
-    return wrap(function, identity, stage._items)  # noqa: SLF001
+    def _decorate(self, function: Any) -> Any:
+        if isinstance(function, (classmethod, staticmethod)):
+            return type(function)(self._decorate(function.__func__))
+        if isinstance(function, type) or not callable(function):
+            raise TypeError(
+                f"a stage decorates a function or a method, not {function!r:.80}; "
+                "a name is given as a string"
+            )
+        name = self._name or check_name(_name_of(function), "name")
+        attributes = privacy.drop_forbidden_at_definition(self._attributes, f"stage {name!r}")
+        return wrap(function, stage_id.stage_id(name, self._kind, attributes), self._items)
 
 
 def _name_of(function: Any) -> str:
@@ -161,19 +157,23 @@ def stage(
     Args:
         name: the stage's name, up to 128 characters; the function's name unless given.
         kind: what it does: "fetch", "process", "write" or a word of your own.
-        items: says from the return value, or from each value that a generator yields, how
-            many items came out. Without it a function's items are unknown, and a generator's
+        items: counts the items that came out, given the return value, or each value that a
+            generator yields. Without it a function's items are unknown, and a generator's
             are the values it yields.
-        attributes: put on each span; on metrics only those named in
-            `configure(metric_attributes=)`. Keys that may tell of a person or a secret are
-            left out.
+        attributes: set on each span; on metrics only those named in
+            `configure(metric_attributes=)`. Keys that may identify a person or reveal a secret
+            are left out.
 
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: the name or kind is empty or too long; or an attribute's key is forbidden,
             and `configure(strict=True)` or the development console is on.
     """
-    return _stage_or_decorated(name, kind, items, attributes)
+    if name is None or isinstance(name, str):
+        return Stage(name, kind, items, attributes)
+    if not isinstance(name, (classmethod, staticmethod)) and not callable(name):
+        check_name(name, "name")  # raises TypeError
+    return Stage(None, kind, items, attributes)(name)
 
 
 class _KindOfStage(Protocol):
@@ -197,7 +197,7 @@ def _kind_of_stage(kind: str, doc: str) -> _KindOfStage:
         items: ItemCounter | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> Any:
-        return _stage_or_decorated(name, kind, items, attributes)
+        return stage(name, kind=kind, items=items, attributes=attributes)
 
     of_kind.__name__ = of_kind.__qualname__ = kind
     of_kind.__doc__ = (
@@ -207,27 +207,13 @@ def _kind_of_stage(kind: str, doc: str) -> _KindOfStage:
 
 
 fetch = _kind_of_stage("fetch", "Measure a stage that gets data into the pipeline.")
-process = _kind_of_stage("process", "Measure a stage that turns data into other data.")
-write = _kind_of_stage("write", "Measure a stage that puts data where it is to stay.")
-
-
-def _stage_or_decorated(
-    name: Any,
-    kind: str | None,
-    items: ItemCounter | None,
-    attributes: Mapping[str, AttributeValue] | None,
-) -> Any:
-    if name is None or isinstance(name, str):
-        return Stage(name, kind, items, attributes)
-    if isinstance(name, (classmethod, staticmethod)) or callable(name):
-        return _decorate(Stage(None, kind, items, attributes), name)
-    check_name(name, "name")
-    raise AssertionError("unreachable")
+process = _kind_of_stage("process", "Measure a stage that transforms data.")
+write = _kind_of_stage("write", "Measure a stage that stores data.")
 
 
 def current_stage() -> Execution:
-    """Return the execution of the innermost stage here, to count items or note retries.
+    """Return the execution of the innermost stage, to count items or record retries.
 
-    Outside any stage the returned object takes every call and keeps nothing.
+    Outside a stage the returned object takes every call and keeps nothing.
     """
     return invocation.current_execution()

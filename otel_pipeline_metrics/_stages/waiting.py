@@ -1,4 +1,4 @@
-"""`waiting`: time that a worker spends waiting for somebody else."""
+"""Measure the time that a worker waits, with `waiting`."""
 
 from __future__ import annotations
 
@@ -13,42 +13,40 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import WaitState
 
 
-class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in `with waiting():`
-    """While this block lasts, the worker here waits; `with` and `async with`.
+class waiting(AsyncContextMixin):  # noqa: N801 - reads as a word in `with waiting():`
+    """A block in which the current worker waits; for `with` and `async with`.
 
     In a stage or between stages, the time counts as `blocked` and not as `busy`: use it
     around acquiring a permit, a rate limit or a slow receiver. Queues that `wrap_queue`
-    instruments do it by themselves.
+    instruments do this themselves.
 
     Args:
-        state: "blocked", or "idle" where the wait is one for input.
+        state: "blocked", or "idle" for a wait for input.
 
     Raises:
         ValueError: `state` is neither.
     """
 
-    __slots__ = ("_state", "_worker", "began", "seconds")
+    __slots__ = ("_state", "_wait", "began", "seconds")
 
     def __init__(self, state: WaitState = "blocked") -> None:
         if state not in ("idle", "blocked"):
             raise ValueError(f'state must be "idle" or "blocked", not {state!r}')
         self._state: WaitState = state
-        self._worker: Any = None
-        self.began = 0.0
-        """`clock.now()` at its beginning."""
-        self.seconds = 0.0
-        """How long it took, once it is over."""
+        self._wait: Any = None
+        self.began = 0.0  # by `clock.now()`
+        self.seconds = 0.0  # its duration, once it is over
 
     def __enter__(self) -> waiting:
         """Begin to wait. Never raises."""
-        self._worker = None
+        self._wait = None
         try:
             self.began = clock.now()
             if hooks.workers is None and hooks.watch is not None:
                 hooks.watch()
             if hooks.workers is not None:
-                self._worker = hooks.workers.wait_begins(self._state, self.began)
-        except Exception:  # a fault of ours must not keep anyone waiting
+                self._wait = hooks.workers.wait_begins(self._state, self.began)
+        except Exception:  # an internal error must not stop the program
             errors.log_internal_error("beginning to wait")
         return self
 
@@ -62,7 +60,7 @@ class waiting(AsyncContextMixin["waiting"]):  # noqa: N801 - reads as a word in 
         try:
             now = clock.now()
             self.seconds = now - self.began
-            if self._worker is not None and hooks.workers is not None:
-                hooks.workers.wait_ends(self._worker, self._state, self.seconds, now)
+            if self._wait is not None and hooks.workers is not None:
+                hooks.workers.wait_ends(self._wait, now)
         except Exception:
             errors.log_internal_error("ending a wait")

@@ -1,11 +1,10 @@
-"""The four thin wrappers around a user's function: plain, coroutine, generator, async generator.
+"""Wrap functions and coroutine functions: the hot path.
 
-What costs most when it is called is written out here, in the plain and in the coroutine wrapper:
-an invocation with nothing to tell but its duration. Two calls would be a fifth of that. `signature`
-gives these two the parameters of the function. All else is in `invocation`, once. The user's
-function never runs inside a guard. The wrappers close over names and functions alone, and reach
-the context variable through modules, so that decorated functions pickle, by value too
-(cloudpickle).
+A call that reports only its duration is handled right here, written out twice, since two more
+function calls would add a fifth to its cost. `signature` gives both wrappers the parameters of the
+user's function. Calls that report more go to `invocation`. The user's function never runs inside
+a guard. The wrappers close over names and functions only, and reach the context variable through
+modules, so that decorated functions pickle, also by value (cloudpickle).
 """
 
 from __future__ import annotations
@@ -19,10 +18,7 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
-from otel_pipeline_metrics._stages.generators import (
-    _async_generator,
-    _generator,
-)
+from otel_pipeline_metrics._stages.generators import async_generator_wrapper, generator_wrapper
 from otel_pipeline_metrics._stages.invocation import (
     add_late_span,
     attach_worker,
@@ -45,27 +41,27 @@ if TYPE_CHECKING:
 def wrap(
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
-    """Return `function` measured as `stage`, of the same kind of callable as it was."""
+    """Return a callable of the same kind as `function` that measures it as `stage`."""
     called: Any = function
     while isinstance(called, functools.partial):
         called = called.func
     if not inspect.isroutine(called):
-        # an instance with __call__ is what its __call__ is
+        # an instance: its __call__ decides
         called = type(called).__call__
     if inspect.isasyncgenfunction(called):
-        return _async_generator(function, stage, items)
+        return async_generator_wrapper(function, stage, items)
     if inspect.isgeneratorfunction(called):
-        return _generator(function, stage, items)
+        return generator_wrapper(function, stage, items)
     if inspect.iscoroutinefunction(called):
         return with_signature_of(_coroutine, function, stage, items)
     return with_signature_of(_function, function, stage, items)
 
 
-def _function(  # noqa: C901 - the hot path, written out
+def _function(  # noqa: C901 - the hot path
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path, written out
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path
         # --- it begins
         try:
             current, now = _series.active_cell, clock.now
@@ -86,11 +82,11 @@ def _function(  # noqa: C901 - the hot path, written out
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
-                    except Exception:  # it is measured without a span
+                    except Exception:  # the call is measured without a span
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
-        except Exception:  # a fault of ours must not keep the stage from running
+        except Exception:  # an internal error must not stop the stage
             cell = unmeasured("beginning a stage")
         # --- the user's
         try:
@@ -106,27 +102,27 @@ def _function(  # noqa: C901 - the hot path, written out
             elapsed = now() - began
             current.reset(token)
             cell[1] = None
-            plain = series.durations
-            plain.append(elapsed)
+            durations = series.durations
+            durations.append(elapsed)
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
                 elif elapsed > series.slow_s:
                     add_late_span(series, elapsed)
-            if len(plain) >= PENDING_BOUND:
+            if len(durations) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception as error:  # the stage's own outcome stands, whatever befalls us
+        except Exception as error:  # an internal error must not change the outcome
             end_in_other_context(cell, error)
         return returned
 
     return wrapper
 
 
-def _coroutine(  # noqa: C901 - the hot path, written out
+def _coroutine(  # noqa: C901 - the hot path
     function: Callable[..., Awaitable[Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(function)
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - as above
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path
         # --- it begins
         try:
             current, now = _series.active_cell, clock.now
@@ -147,11 +143,11 @@ def _coroutine(  # noqa: C901 - the hot path, written out
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
-                    except Exception:  # it is measured without a span
+                    except Exception:  # the call is measured without a span
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             began = cell[2] = now()
-        except Exception:  # a fault of ours must not keep the stage from running
+        except Exception:  # an internal error must not stop the stage
             cell = unmeasured("beginning a stage")
         # --- the user's
         try:
@@ -167,16 +163,16 @@ def _coroutine(  # noqa: C901 - the hot path, written out
             elapsed = now() - began
             current.reset(token)
             cell[1] = None
-            plain = series.durations
-            plain.append(elapsed)
+            durations = series.durations
+            durations.append(elapsed)
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
                 elif elapsed > series.slow_s:
                     add_late_span(series, elapsed)
-            if len(plain) >= PENDING_BOUND:
+            if len(durations) >= PENDING_BOUND:
                 drain_series(series)
-        except Exception as error:  # the stage's own outcome stands, whatever befalls us
+        except Exception as error:  # an internal error must not change the outcome
             end_in_other_context(cell, error)
         return returned
 

@@ -1,4 +1,4 @@
-"""What finishes before there is a provider that takes metrics: kept for the one that comes."""
+"""Keep what finishes before a meter provider exists, for the provider that comes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     AnyBatch = Batch | QueueBatch
 
 
+# calls and items kept; a program without a provider keeps no more than these
 BOUND: Final = 16_384
-"""Invocations and items kept; a program that nobody configures keeps no more than these."""
 
 
 class PreConfigureBacklog:
-    """Batches that wait for a provider: the first ones, and the number of those past the bound."""
+    """The first batches before a provider exists, and the number of later calls."""
 
     __slots__ = ("_batches", "_kept", "_missed")
 
@@ -29,7 +29,7 @@ class PreConfigureBacklog:
         return bool(self._batches)
 
     def keep(self, batch: AnyBatch) -> None:
-        """Keep a batch, or count what is in it where there are enough."""
+        """Keep a batch, or only count its calls if the backlog is full."""
         if isinstance(batch, QueueBatch):
             size = len(batch.waits)
         else:
@@ -41,12 +41,12 @@ class PreConfigureBacklog:
             self._batches.append(batch)
 
     def take(self) -> list[AnyBatch]:
-        """Return what is kept, and keep it no longer; what is missing is said."""
+        """Empty the backlog and return its batches; warn of those that are missing."""
         if self._missed:
             errors.warn_once(
                 "early",
-                "%d invocations and items from before configure() are not among the metrics: "
-                "the first %d are kept until then",
+                "%d calls and items from before configure() are missing in the metrics: "
+                "only the first %d are kept until then",
                 self._missed,
                 BOUND,
             )

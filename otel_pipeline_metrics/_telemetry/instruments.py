@@ -1,8 +1,8 @@
-"""Instruments on one meter, made from the table in `metric_definitions`.
+"""Make the instruments of one meter from the table in `metric_definitions`.
 
-A change of configuration retires the whole set and makes a new one. Observable callbacks of
-a retired set answer with nothing, so that a provider the user still holds does not go on
-reporting for its successor.
+A change of configuration retires the whole set and makes a new one. Observable callbacks of a
+retired set report nothing, so that a provider which the user still holds does not continue to
+report for its successor.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
-from otel_pipeline_metrics._core import (
-    errors,
-    metric_definitions,
-)
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.version import __version__
 
 if TYPE_CHECKING:
@@ -24,17 +22,15 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider
 
     from otel_pipeline_metrics._core.metric_definitions import Metric
-    from otel_pipeline_metrics._core.records import (
-        Point,
-    )
+    from otel_pipeline_metrics._core.records import Point
 
 
 class InstrumentSet:
-    """Makes instruments on `meter`; `retire()` silences all of its observable ones.
+    """The instruments on one meter; `retire()` silences its observable ones.
 
-    A meter makes an observable instrument once: asked again, it returns the first one and
-    forgets the new callback. So the callbacks of a retired set speak for its successor where
-    that one is on the same provider, and for nobody otherwise.
+    A meter makes an observable instrument once: a second time it returns the first one and
+    drops the new callback. So the callbacks of a retired set report for its successor if that
+    is on the same provider, and report nothing otherwise.
     """
 
     def __init__(self, meter: Meter, provider: MeterProvider | None = None) -> None:
@@ -45,33 +41,27 @@ class InstrumentSet:
         self._successor: InstrumentSet | None = None
 
     def retire(self, successor: InstrumentSet | None = None) -> None:
-        """Let the observables of this set report for `successor` or not at all."""
+        """Make the observable instruments report for `successor`, or nothing."""
         self._retired = True
         self._successor = successor
 
     def _read(self, metric: str) -> Iterable[Point]:
-        speaking = self._latest()
-        if speaking._retired:  # noqa: SLF001 - one of its own kind, as below
-            return ()
-        if speaking is not self and self.where() is not speaking.where():
-            return ()
-        read = speaking._reads.get(metric)  # noqa: SLF001
-        return () if read is None else read()
-
-    def _latest(self) -> InstrumentSet:
         latest = self
         while latest._successor is not None:
             latest = latest._successor
         if latest is not self:
-            self._successor = latest  # those in between may go
-        return latest
+            self._successor = latest  # so that the sets in between can be freed
+            if self.provider() is not latest.provider():
+                return ()
+        read = None if latest._retired else latest._reads.get(metric)  # noqa: SLF001 - its own kind
+        return () if read is None else read()
 
-    def where(self) -> MeterProvider:
-        """Return the provider; without one of our own it is the global one of this moment."""
+    def provider(self) -> MeterProvider:
+        """Return the provider of the set; by default the current global one."""
         return metrics.get_meter_provider() if self._provider is None else self._provider
 
     def histogram(self, metric: Metric) -> Histogram:
-        """Make a histogram that advises its boundaries; a view of the user's still wins."""
+        """Make a histogram with advisory boundaries; a view of the user still wins."""
         return self._meter.create_histogram(
             metric.name,
             unit=metric.unit,
@@ -80,11 +70,11 @@ class InstrumentSet:
         )
 
     def counter(self, metric: Metric) -> Counter:
-        """Make a counter of increments."""
+        """Make a counter that takes increments."""
         return self._meter.create_counter(metric.name, metric.unit, metric.description)
 
     def observable_counter(self, metric: Metric, read: Callable[[], Iterable[Point]]) -> None:
-        """Report monotonic totals: `read` gives (value, attributes) pairs and only reads memory."""
+        """Report monotonic totals; `read` returns points and only reads memory."""
         self._meter.create_observable_counter(
             metric.name, [self._callback(metric, read)], metric.unit, metric.description
         )
@@ -112,7 +102,7 @@ class InstrumentSet:
             try:
                 points = self._read(metric.name)
                 return [Observation(value, attributes) for value, attributes in points]
-            except Exception:  # one bad probe must not stop the others
+            except Exception:  # one broken probe must not stop the others
                 errors.log_internal_error(metric.name)
                 return []
 
@@ -122,21 +112,21 @@ class InstrumentSet:
 T = TypeVar("T")
 
 
-class _Snapshot(Generic[T]):
-    """One look for all callbacks of a collection.
+class Snapshot(Generic[T]):
+    """One reading that all callbacks of a collection share.
 
     A collection calls every callback once, one after the other. So a callback that finds the
     snapshot it has already used is in a new collection, and takes a new one. That needs neither
-    a clock nor a callback that is known to be the first, which a user's view might drop.
+    a clock nor a callback that always comes first, which a user's view might drop.
     """
 
     def __init__(self, take: Callable[[], T]) -> None:
         self._take = take
+        # the snapshot in its own list, whose identity is the identity of the snapshot
         self._current: list[T] = []
-        """The snapshot in a list of its own, whose identity is the snapshot's."""
 
     def reader(self) -> Callable[[], T]:
-        """Return what one callback calls, once a collection."""
+        """Return a function that one callback calls once in each collection."""
         used: list[T] = self._current
 
         def read() -> T:
@@ -149,14 +139,13 @@ class _Snapshot(Generic[T]):
         return read
 
 
-def _point(reading: Any, field: str, attributes: dict[str, str]) -> list[Point]:
-    """Return the point of a field, or none where it is unknown: unknown is never 0."""
+def point_of(reading: Any, field: str, attributes: dict[str, str]) -> list[Point]:
+    """Return the point of a field, or no point if it is unknown: that is not 0."""
     value = getattr(reading, field)
     return [] if value is None else [(value, attributes)]
 
 
 def meter_of(provider: MeterProvider | None) -> Meter:
-    """Return our meter on `provider`, or on the global one, present or to come."""
-    if provider is None:
-        return metrics.get_meter(metric_definitions.SCOPE, __version__)
-    return provider.get_meter(metric_definitions.SCOPE, __version__)
+    """Return our meter on `provider`, or on the present or future global one."""
+    get_meter = metrics.get_meter if provider is None else provider.get_meter
+    return get_meter(defs.SCOPE, __version__)

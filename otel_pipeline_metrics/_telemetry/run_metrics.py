@@ -1,10 +1,11 @@
-"""The metrics of runs."""
+"""Record the metrics of runs."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import cardinality, metric_definitions
+from otel_pipeline_metrics._core import cardinality
+from otel_pipeline_metrics._core import metric_definitions as defs
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import Point
@@ -12,39 +13,39 @@ if TYPE_CHECKING:
 
 
 class RunMetrics:
-    """`pipeline.run.*`; runs are few, so they are recorded as they end."""
+    """The metrics `pipeline.run.*`; runs are few, so each is recorded at its end."""
 
     def __init__(self, instruments: InstrumentSet, distinct: cardinality.Distinct) -> None:
         self._distinct = distinct
-        self._duration = instruments.histogram(metric_definitions.RUN_DURATION)
-        self._eventloop_delay = instruments.histogram(metric_definitions.EVENTLOOP_DELAY)
+        self._duration = instruments.histogram(defs.RUN_DURATION)
+        self._eventloop_delay = instruments.histogram(defs.EVENTLOOP_DELAY)
         self.after_fork()
-        instruments.observable_up_down_counter(metric_definitions.RUN_ACTIVE, self._read_active)
-        instruments.observable_gauge(metric_definitions.RUN_LAST_SUCCESS, self._read_last_success)
+        instruments.observable_up_down_counter(defs.RUN_ACTIVE, self._read_active)
+        instruments.observable_gauge(defs.RUN_LAST_SUCCESS, self._read_last_success)
 
     def after_fork(self) -> None:
-        """Start at nothing: the runs in progress are the parent's."""
-        # no lock and no number to add to: a signal handler may begin a run in the middle of this
+        """Start at zero: the runs in progress belong to the parent."""
+        # neither a lock nor a counter: a signal handler may begin a run at any moment
         self._open: dict[str, str] = {}
         self._seen: dict[str, None] = {}
         self._last_success: dict[str, float] = {}
 
     def loop_delay(self, pipeline: str, seconds: float) -> None:
-        """Record by how much the run's event loop came round too late."""
+        """Record a delay of the run's event loop."""
         self._eventloop_delay.record(
-            seconds, {metric_definitions.PIPELINE_NAME: self.limit_pipeline_name(pipeline)}
+            seconds, {defs.PIPELINE_NAME: self._limit_pipeline_name(pipeline)}
         )
 
-    def limit_pipeline_name(self, pipeline: str) -> str:
-        return self._distinct.name(metric_definitions.PIPELINE_NAME, pipeline, again=True)
+    def _limit_pipeline_name(self, pipeline: str) -> str:
+        return self._distinct.name(defs.PIPELINE_NAME, pipeline, again=True)
 
     def started(self, pipeline: str, run_id: str) -> None:
         """Count a run that begins."""
-        pipeline = self._distinct.name(metric_definitions.PIPELINE_NAME, pipeline)
+        pipeline = self._distinct.name(defs.PIPELINE_NAME, pipeline)
         self._seen[pipeline] = None
         self._open[run_id] = pipeline
 
-    def ended(  # noqa: PLR0917 - one call, in one place
+    def ended(  # noqa: PLR0917 - it has one caller
         self,
         pipeline: str,
         run_id: str,
@@ -54,30 +55,22 @@ class RunMetrics:
         unix_time: float,
         context: Any,
     ) -> None:
-        """Record a run that is over."""
-        pipeline = self.limit_pipeline_name(pipeline)
+        """Record a run at its end."""
+        pipeline = self._limit_pipeline_name(pipeline)
         self._seen[pipeline] = None
         self._open.pop(run_id, None)
         if result == "success":
             self._last_success[pipeline] = unix_time
-        attributes = {
-            metric_definitions.PIPELINE_NAME: pipeline,
-            metric_definitions.RUN_RESULT: result,
-        }
+        attributes = {defs.PIPELINE_NAME: pipeline, defs.RUN_RESULT: result}
         if error_type is not None:
-            attributes[metric_definitions.ERROR_TYPE] = self._distinct.name(
-                metric_definitions.ERROR_TYPE, error_type
-            )
+            attributes[defs.ERROR_TYPE] = self._distinct.name(defs.ERROR_TYPE, error_type)
         self._duration.record(seconds, attributes, context)
 
     def _read_active(self) -> list[Point]:
         active = dict.fromkeys(list(self._seen), 0)
         for pipeline in list(self._open.values()):
             active[pipeline] = active.get(pipeline, 0) + 1
-        return [(count, {metric_definitions.PIPELINE_NAME: name}) for name, count in active.items()]
+        return [(count, {defs.PIPELINE_NAME: name}) for name, count in active.items()]
 
     def _read_last_success(self) -> list[Point]:
-        return [
-            (t, {metric_definitions.PIPELINE_NAME: name})
-            for name, t in list(self._last_success.items())
-        ]
+        return [(t, {defs.PIPELINE_NAME: name}) for name, t in list(self._last_success.items())]

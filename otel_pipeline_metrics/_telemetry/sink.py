@@ -1,7 +1,7 @@
-"""The OpenTelemetry sink: spans and metrics through the API alone, no SDK.
+"""Report spans and metrics to OpenTelemetry, through the API alone.
 
-There is one set of instruments at a time. Unconfigured it stands on the global providers,
-which take everything once the user sets them; `configure()` replaces the set whole.
+There is one set of instruments at a time. Before `configure()` it uses the global providers,
+which get everything once the user sets them; `configure()` replaces the whole set.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics._core import cardinality, drain, hooks, metric_definitions
+from otel_pipeline_metrics._core import cardinality, drain, hooks
+from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._telemetry.instruments import InstrumentSet, meter_of
 from otel_pipeline_metrics._telemetry.run_metrics import RunMetrics
@@ -29,10 +30,10 @@ __all__ = ["OpenRun", "OtelSink", "add_probe", "install", "installed", "set_prob
 
 
 class OtelSink:
-    """Everything that reports to one pair of providers.
+    """The spans and metrics on one pair of providers.
 
-    In a forked child all metrics of a meter provider that `configure()` built start from zero,
-    those that the program made on it too. On any other one only ours do.
+    In a forked child all metrics of a meter provider that `configure()` built start at zero,
+    also those that the program made on it. On any other provider only ours do.
     """
 
     def __init__(
@@ -53,17 +54,17 @@ class OtelSink:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start at nothing: what came before is the parent's to report."""
+        """Start at zero: the parent reports what happened before the fork."""
         self.stages.after_fork()
         self.runs.after_fork()
-        reset_after_fork.reset(self.instruments.where(), self._starts_anew)
+        reset_after_fork.reset(self.instruments.provider(), self._restarts)
 
-    def _starts_anew(self, instrument: Any) -> bool:
+    def _restarts(self, instrument: Any) -> bool:
         scope = getattr(instrument, "instrumentation_scope", None)
-        return self._owns_meter_provider or getattr(scope, "name", None) == metric_definitions.SCOPE
+        return self._owns_meter_provider or getattr(scope, "name", None) == defs.SCOPE
 
     def probe(self, name: str, install_on: Callable[[InstrumentSet], None]) -> None:
-        """Put a probe's instruments on this set, unless they are there already."""
+        """Install a probe's instruments, unless one of that name is installed."""
         if name not in self._probes:
             self._probes.add(name)
             install_on(self.instruments)
@@ -75,15 +76,15 @@ _probes: dict[str, Callable[[InstrumentSet], None]] = {}
 
 
 def install(telemetry: OtelSink, *, retire: bool = True) -> None:
-    """Let `telemetry` take over; what has finished until now goes to the one before.
+    """Replace the sink; flush what has finished until now to the one before.
 
     Args:
-        telemetry: what reports from now on.
-        retire: silence those before. Otherwise they go on reporting the totals they have, so
+        telemetry: reports from now on.
+        retire: silence the earlier sinks. Otherwise they continue to report their totals, so
             that a provider that outlives `shutdown()` still finds them at its own last
-            collection, until the next one takes over.
+            collection, until the next sink replaces them.
     """
-    global _telemetry  # the one place that holds it
+    global _telemetry
     before = _telemetry
     if before is not None:
         before.stages.flush()
@@ -93,7 +94,7 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
             earlier.instruments.retire(telemetry.instruments)
         _earlier.clear()
     _telemetry = telemetry
-    # where spans are never wanted, the hot path does not even ask
+    # if spans are disabled, the hot path skips them at the cost of one check
     hooks.tracing = None if telemetry.spans.disabled else telemetry.spans
     drain.set_sinks((telemetry.stages,))
     if before is not None:
@@ -104,7 +105,7 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
 
 
 def installed() -> OtelSink:
-    """Return the telemetry in force, on the global providers where nobody configured any."""
+    """Return the current sink; before `configure()`, one on the global providers."""
     if _telemetry is None:
         install(OtelSink())
     assert _telemetry is not None  # noqa: S101 - install has just set it
@@ -112,16 +113,16 @@ def installed() -> OtelSink:
 
 
 def silent() -> OtelSink:
-    """Return telemetry that reports to nobody."""
+    """Return a sink that reports nothing."""
     return OtelSink(trace.NoOpTracerProvider(), metrics.NoOpMeterProvider())
 
 
 def add_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
-    """Report a probe's readings from now on, unless there is one of that name already."""
+    """Report a probe from now on, unless one of that name is installed."""
     _probes.setdefault(name, install_on)
     installed().probe(name, install_on)
 
 
 def set_probe(name: str, install_on: Callable[[InstrumentSet], None]) -> None:
-    """Have this probe, and none before it of that name, on the next configuration."""
+    """Replace the probe of that name from the next `install` on."""
     _probes[name] = install_on

@@ -1,14 +1,14 @@
-"""Metrics of stages and runs, through the OpenTelemetry API alone.
+"""Record the metrics of stages and queues, through the API alone.
 
-Nothing is recorded while a stage runs. What has finished is totalled when a sink's batch
-comes, and recorded when a collection begins: every reader calls all observable callbacks
-before it reads its storage, so the values land in that same collection, and the user's call
-has not paid for them.
+Nothing is recorded while a stage runs. Finished calls are totalled when a batch of them is
+flushed, and recorded when a collection begins: every reader calls all observable callbacks
+before it reads its storage, so the values are part of that collection, and the user's call does
+not pay for them.
 
-The counters are synchronous ones that take increments, not observable ones. An observable
-counter's series begins, for the SDK, at its first collection, so a job with one export would
-show Prometheus a first sample and no increase. A synchronous one begins with its first
-record, which is made as soon as a series is known.
+The counters are synchronous, not observable. For the SDK the series of an observable counter
+begins at its first collection, so a job with one export would show Prometheus a first sample
+and no increase. A synchronous one begins with its first record, made as soon as a series is
+known.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import cardinality, clock, drain, metric_definitions
-from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core import cardinality, clock, drain, series
+from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.records import QueueBatch, TimeInStates
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
@@ -42,111 +42,120 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
+# this many pending histogram values are recorded at once, not at the next collection
 WAITING_BOUND: Final = 1024
-"""Histogram values kept for the next collection before they are recorded at once."""
 
 
 class _Sum:
-    """Increments of one counter under one set of attributes, until they are recorded."""
+    """The pending increments of one counter under one set of attributes."""
 
-    __slots__ = ("_more", "_series")
+    __slots__ = ("_pending", "_series")
 
     def __init__(self, counter: Instrument, attributes: dict[str, AttributeValue]) -> None:
         self._series = CounterSeries(counter, attributes)
-        self._more: float = 0
+        self._pending: float = 0
 
-    def add(self, more: float) -> None:
-        self._more += more
+    def add(self, amount: float) -> None:
+        self._pending += amount
 
     def record(self) -> None:
-        more, self._more = self._more, 0
-        if more and not self._series.record((more,)):
-            self._more = more
+        pending, self._pending = self._pending, 0
+        if pending and not self._series.record((pending,)):
+            self._pending = pending
 
 
 class _Values:
-    """Values of one histogram under one set of attributes, until they are recorded."""
+    """The pending values of one histogram under one set of attributes."""
 
-    __slots__ = ("_exemplary", "_series", "_waiting")
+    __slots__ = ("_exemplars", "_pending", "_series")
 
     def __init__(self, histogram: Instrument, attributes: dict[str, AttributeValue]) -> None:
         self._series = HistogramSeries(histogram, attributes)
-        self._waiting: list[float] = []
-        self._exemplary: dict[int, tuple[float, Any]] = {}
-        """By bucket, the latest value with a sampled span: as many as a reservoir keeps."""
+        self._pending: list[float] = []
+        # by bucket, the latest value with a sampled span: as many as a reservoir keeps
+        self._exemplars: dict[int, tuple[float, Any]] = {}
 
     def add_many(
         self, values: Sequence[float], exemplars: Sequence[tuple[float, Any]] = ()
     ) -> None:
-        """Add sorted values; those of them that are exemplars, with their contexts."""
-        begins = len(self._waiting)
-        self._waiting.extend(values)
+        """Add sorted values, of which `exemplars` have a sampled span."""
+        begins = len(self._pending)
+        self._pending.extend(values)
         for value, context in exemplars:
-            place = bisect_left(self._waiting, value, begins)
-            if place < len(self._waiting) and self._waiting[place] == value:
-                del self._waiting[place]
-                self.add(value, context, metric_definitions.DURATION_BUCKETS)
+            place = bisect_left(self._pending, value, begins)
+            if place < len(self._pending) and self._pending[place] == value:
+                del self._pending[place]
+                self.add(value, context, defs.DURATION_BUCKETS)
 
     def add(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
-        """Add a value and the context of its span, if that is sampled."""
+        """Add a value and the context of its span if that is sampled."""
         if context is not None:
             bucket = bisect_left(boundaries, value)
-            before = self._exemplary.get(bucket)
-            self._exemplary[bucket] = (value, context)
+            before = self._exemplars.get(bucket)
+            self._exemplars[bucket] = (value, context)
             if before is None:
                 return
             value = before[0]
-        self._waiting.append(value)
+        self._pending.append(value)
 
     def flush_if_full(self) -> None:
-        """Record what waits if that is too much to keep until the next collection."""
-        if len(self._waiting) >= WAITING_BOUND:
+        """Record the pending values if there are too many for the next collection."""
+        if len(self._pending) >= WAITING_BOUND:
             self.record()
 
     def record(self) -> None:
-        """Record what waits."""
-        waiting, exemplary = self._waiting, self._exemplary
-        if not (waiting or exemplary):
+        """Record the pending values."""
+        pending, exemplars = self._pending, self._exemplars
+        if not (pending or exemplars):
             return
-        # put aside first: what raises here would raise, and grow, every time
-        self._waiting, self._exemplary = [], {}
-        waiting.sort()
-        if not self._series.record(waiting, exemplary.values()):
-            self._waiting, self._exemplary = waiting, exemplary
+        # removed first: values that cannot be recorded would fail, and grow, every time
+        self._pending, self._exemplars = [], {}
+        pending.sort()
+        if not self._series.record(pending, exemplars.values()):
+            self._pending, self._exemplars = pending, exemplars
 
 
 class _Totals:
-    """What is not recorded yet of one stage under one set of metric attributes."""
+    """The pending values of one stage under one set of metric attributes."""
 
     __slots__ = ("attributes", "sums", "values")
 
     def __init__(self, attributes: dict[str, AttributeValue]) -> None:
         self.attributes = attributes
         self.sums: dict[tuple[str, ...], _Sum] = {}
+        # by metric and error type
         self.values: dict[tuple[str, str], _Values] = {}
-        """By metric and error type."""
 
     def with_extra(self, more: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
-        """Return the attributes and those of `more` that have a value."""
+        """Return the attributes, and those of `more` that have a value."""
         return {**self.attributes, **{key: value for key, value in more.items() if value}}
 
     def flush_if_full(self) -> None:
-        """Record what is too much to keep until the next collection."""
+        """Record histograms with too many values for the next collection."""
         for values in list(self.values.values()):
             values.flush_if_full()
 
     def record(self) -> None:
-        """Record everything that waits."""
+        """Record all pending values."""
         for values in list(self.values.values()):
             values.record()
         for total in list(self.sums.values()):
             total.record()
 
 
+_HISTOGRAMS: Final = (
+    defs.STAGE_DURATION,
+    defs.STAGE_BATCH_SIZE,
+    defs.QUEUE_ITEM_DURATION,
+    defs.ITEM_DURATION,
+)
+_COUNTERS: Final = (defs.STAGE_TIME, defs.STAGE_ITEMS, defs.STAGE_IO, defs.STAGE_RETRIES)
+
+
 class StageMetrics:
     """The sink that turns results into `pipeline.stage.*`; one for each configuration.
 
-    Whoever drains calls it, and there is one at a time, so it needs no lock of its own.
+    Only the flushing thread calls it, one at a time, so it needs no lock.
     """
 
     def __init__(
@@ -158,82 +167,62 @@ class StageMetrics:
         self._named = frozenset(metric_attributes)
         self._distinct = distinct
         self.after_fork()
-        measured = (
-            metric_definitions.STAGE_DURATION,
-            metric_definitions.STAGE_BATCH_SIZE,
-            metric_definitions.QUEUE_ITEM_DURATION,
-            metric_definitions.ITEM_DURATION,
-        )
-        self._histograms = {
-            m.name: Instrument(instruments.histogram(m), folds=is_supported) for m in measured
+        self._instruments = {
+            metric.name: Instrument(make(metric), bulk=is_supported)
+            for make, metrics in (
+                (instruments.histogram, _HISTOGRAMS),
+                (instruments.counter, _COUNTERS),
+            )
+            for metric in metrics
         }
-        counted = (
-            metric_definitions.STAGE_TIME,
-            metric_definitions.STAGE_ITEMS,
-            metric_definitions.STAGE_IO,
-            metric_definitions.STAGE_RETRIES,
-        )
-        self._counters = {
-            m.name: Instrument(instruments.counter(m), folds=is_supported) for m in counted
-        }
-        # Its callback is what begins a collection; the SDK calls it even where a view drops it.
-        instruments.observable_up_down_counter(
-            metric_definitions.STAGE_ACTIVE, self._settled_active
-        )
-        instruments.observable_gauge(metric_definitions.WATERMARK_LAG, self._watermark_lag)
+        # its callback flushes at each collection; the SDK calls it even if a view drops it
+        instruments.observable_up_down_counter(defs.STAGE_ACTIVE, self._flush_and_read_active)
+        instruments.observable_gauge(defs.WATERMARK_LAG, self._watermark_lag)
 
     def after_fork(self) -> None:
-        """Start at nothing: what came before is the parent's to report."""
+        """Start at zero: the parent reports what happened before the fork."""
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
+        # the number of attribute sets that each stage has on metrics
         self._sets: Counter[StageKey] = Counter()
-        """How many sets of attributes each stage has on metrics."""
         self._queues: dict[str, _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
         self._seen: set[StageKey] = set()
-        self._early = PreConfigureBacklog()
+        self._backlog = PreConfigureBacklog()
 
     def take_over(self, before: StageMetrics) -> None:
-        """Take what finished while `before` had no provider for it."""
-        for batch in before._early.take():
+        """Accept what finished while `before` had no provider."""
+        for batch in before._backlog.take():
             if isinstance(batch, QueueBatch):
                 self.accept_queue(batch)
             else:
                 self.accept(batch)
 
-    def _is_early(self, batch: Batch | QueueBatch | None = None) -> bool:
-        """Tell whether nobody takes metrics yet, and keep `batch` until somebody does."""
-        instrument = self._histograms[metric_definitions.STAGE_DURATION.name]
+    def _is_live(self, batch: Batch | QueueBatch | None = None) -> bool:
+        """Tell whether there is a provider; if it may come later, keep `batch` until then."""
+        instrument = self._instruments[defs.STAGE_DURATION.name]
         if instrument.live:
-            if self._early:
+            if self._backlog:
                 self.take_over(self)
-            return False
+            return True
         if batch is not None and instrument.can_become_live:
-            self._early.keep(batch)
-        return True
+            self._backlog.keep(batch)
+        return False
 
     def accept(self, batch: Batch) -> None:
-        """Total a batch; record only what makes a new series begin."""
-        if self._is_early(batch):
+        """Add a batch to the totals; record only the begin of a new series."""
+        if not self._is_live(batch):
             return
-        stage = self.limit_pipeline_name(batch.key)
+        stage = self._limit_pipeline_name(batch.key)
         totals = self._totals_of(stage, batch.attributes)
         if batch.time is not None:
             self._count_time(totals, batch.time)
         if batch.durations:
             if batch.time is None:
                 self._count_time(totals, TimeInStates(busy=sum(batch.durations)))
-            self._values(totals, metric_definitions.STAGE_DURATION).add_many(
-                batch.durations, batch.exemplars
-            )
+            self._values(totals, defs.STAGE_DURATION).add_many(batch.durations, batch.exemplars)
         if batch.sizes:
-            self._count(
-                totals,
-                metric_definitions.STAGE_ITEMS,
-                sum(batch.sizes),
-                metric_definitions.IO_DIRECTION,
-                "out",
-            )
-            self._values(totals, metric_definitions.STAGE_BATCH_SIZE).add_many(batch.sizes)
+            self._count(totals, defs.STAGE_ITEMS, sum(batch.sizes), defs.IO_DIRECTION, "out")
+            self._values(totals, defs.STAGE_BATCH_SIZE).add_many(batch.sizes)
         touched = {id(totals): totals}
         for result in batch.results:
             if self._named:
@@ -247,35 +236,34 @@ class StageMetrics:
             totals.flush_if_full()
 
     def accept_queue(self, batch: QueueBatch) -> None:
-        """Add the times of items that left a queue."""
-        if self._is_early(batch):
+        """Add the times that items spent in a queue."""
+        if not self._is_live(batch):
             return
         totals = self._queues.get(batch.name)
         if totals is None:
-            totals = self._queues[batch.name] = _Totals({metric_definitions.QUEUE_NAME: batch.name})
-        self._values(totals, metric_definitions.QUEUE_ITEM_DURATION).add_many(batch.waits)
+            totals = self._queues[batch.name] = _Totals({defs.QUEUE_NAME: batch.name})
+        self._values(totals, defs.QUEUE_ITEM_DURATION).add_many(batch.waits)
         totals.flush_if_full()
 
     def flush(self) -> bool:
-        """Bring everything that has finished into the instruments."""
+        """Record everything that has finished in the instruments."""
 
         def record() -> None:
-            if self._is_early():
-                return
-            for totals in [*self._totals.values(), *self._queues.values()]:
-                totals.record()
+            if self._is_live():
+                for totals in [*self._totals.values(), *self._queues.values()]:
+                    totals.record()
 
         return drain.drain(record)
 
-    def limit_pipeline_name(self, key: StageKey) -> StageKey:
-        """Return the key under which a stage is reported, if its pipeline is one too many."""
+    def _limit_pipeline_name(self, key: StageKey) -> StageKey:
+        """Return the key under which a stage is reported, with a limited pipeline name."""
         if key.pipeline is None:
             return key
-        pipeline = self._distinct.name(metric_definitions.PIPELINE_NAME, key.pipeline, again=True)
+        pipeline = self._distinct.name(defs.PIPELINE_NAME, key.pipeline, again=True)
         return key if pipeline == key.pipeline else key._replace(pipeline=pipeline)
 
     def _error_type(self, found: str | None) -> str:
-        return self._distinct.name(metric_definitions.ERROR_TYPE, found) if found else ""
+        return self._distinct.name(defs.ERROR_TYPE, found) if found else ""
 
     def _totals_of(self, stage: StageKey, given: Mapping[str, AttributeValue]) -> _Totals:
         chosen: dict[str, Any] = {}
@@ -288,7 +276,7 @@ class StageMetrics:
         key = (stage, tuple(sorted(chosen.items())))
         totals = self._totals.get(key)
         if totals is None and self._sets[stage] >= cardinality.MAX_NAMES:
-            # few values of each key, and yet too many together
+            # too many combinations, though each key has few values
             other = cardinality.overflow("sets of attributes on metrics", cardinality.MAX_NAMES)
             chosen = dict.fromkeys(chosen, other)
             key = (stage, tuple(sorted(chosen.items())))
@@ -298,74 +286,66 @@ class StageMetrics:
             totals = self._totals[key] = _Totals({**chosen, **stage_attributes(stage)})
         return totals
 
-    def _count(  # noqa: PLR0917 - a row of a table
+    def _count(  # noqa: PLR0917 - a call is a row of a table
         self,
         totals: _Totals,
-        metric: metric_definitions.Metric,
-        more: float | None,
+        metric: defs.Metric,
+        amount: float | None,
         key: str = "",
         value: str = "",
         error_type: str = "",
     ) -> None:
-        if more is None:
+        if amount is None:
             return
         identity = (metric.name, key, value, error_type)
         total = totals.sums.get(identity)
         if total is None:
-            attributes = totals.with_extra({key: value, metric_definitions.ERROR_TYPE: error_type})
-            total = totals.sums[identity] = _Sum(self._counters[metric.name], attributes)
-        total.add(more)
+            attributes = totals.with_extra({key: value, defs.ERROR_TYPE: error_type})
+            total = totals.sums[identity] = _Sum(self._instruments[metric.name], attributes)
+        total.add(amount)
 
     def _count_time(self, totals: _Totals, time: TimeInStates) -> None:
-        state = metric_definitions.STAGE_STATE
-        self._count(totals, metric_definitions.STAGE_TIME, time.busy, state, "busy")
-        # a state that nobody was ever in is unknown where no queue is instrumented, not zero
-        self._count(totals, metric_definitions.STAGE_TIME, time.idle or None, state, "idle")
-        self._count(totals, metric_definitions.STAGE_TIME, time.blocked or None, state, "blocked")
+        state = defs.STAGE_STATE
+        self._count(totals, defs.STAGE_TIME, time.busy, state, "busy")
+        # without an instrumented queue, idle and blocked time is unknown, not zero
+        self._count(totals, defs.STAGE_TIME, time.idle or None, state, "idle")
+        self._count(totals, defs.STAGE_TIME, time.blocked or None, state, "blocked")
 
     def _add(self, key: StageKey, totals: _Totals, result: StageResult) -> None:
-        direction, failed = metric_definitions.IO_DIRECTION, self._error_type(result.error_type)
-        self._count(
-            totals, metric_definitions.STAGE_ITEMS, result.items_in, direction, "in", failed
-        )
-        self._count(
-            totals, metric_definitions.STAGE_ITEMS, result.items_out, direction, "out", failed
-        )
-        self._count(totals, metric_definitions.STAGE_IO, result.bytes_in, direction, "in")
-        self._count(totals, metric_definitions.STAGE_IO, result.bytes_out, direction, "out")
+        direction, failed = defs.IO_DIRECTION, self._error_type(result.error_type)
+        self._count(totals, defs.STAGE_ITEMS, result.items_in, direction, "in", failed)
+        self._count(totals, defs.STAGE_ITEMS, result.items_out, direction, "out", failed)
+        self._count(totals, defs.STAGE_IO, result.bytes_in, direction, "in")
+        self._count(totals, defs.STAGE_IO, result.bytes_out, direction, "out")
         for retried_for, count in result.retries:
             error_type = self._error_type(retried_for)
-            self._count(totals, metric_definitions.STAGE_RETRIES, count, error_type=error_type)
-        durations = self._values(totals, metric_definitions.STAGE_DURATION, failed)
-        durations.add(result.busy_s, result.context, metric_definitions.DURATION_BUCKETS)
+            self._count(totals, defs.STAGE_RETRIES, count, error_type=error_type)
+        durations = self._values(totals, defs.STAGE_DURATION, failed)
+        durations.add(result.busy_s, result.context, defs.DURATION_BUCKETS)
         size = result.items_in if result.items_in is not None else result.items_out
         if size is not None:
-            sizes = self._values(totals, metric_definitions.STAGE_BATCH_SIZE)
-            sizes.add(size, result.context, metric_definitions.SIZE_BUCKETS)
+            sizes = self._values(totals, defs.STAGE_BATCH_SIZE)
+            sizes.add(size, result.context, defs.SIZE_BUCKETS)
         for event_time, finished in result.event_times:
-            ages = self._values(totals, metric_definitions.ITEM_DURATION)
-            ages.add(
-                max(0.0, finished - event_time), result.context, metric_definitions.DURATION_BUCKETS
-            )
+            ages = self._values(totals, defs.ITEM_DURATION)
+            ages.add(max(0.0, finished - event_time), result.context, defs.DURATION_BUCKETS)
             newest = self._watermarks.get(key)
             self._watermarks[key] = event_time if newest is None else max(newest, event_time)
 
-    def _values(
-        self, totals: _Totals, metric: metric_definitions.Metric, error_type: str = ""
-    ) -> _Values:
+    def _values(self, totals: _Totals, metric: defs.Metric, error_type: str = "") -> _Values:
         values = totals.values.get((metric.name, error_type))
         if values is None:
-            attributes = totals.with_extra({metric_definitions.ERROR_TYPE: error_type})
-            values = _Values(self._histograms[metric.name], attributes)
+            attributes = totals.with_extra({defs.ERROR_TYPE: error_type})
+            values = _Values(self._instruments[metric.name], attributes)
             totals.values[metric.name, error_type] = values
         return values
 
-    def _settled_active(self) -> list[Point]:
+    def _flush_and_read_active(self) -> list[Point]:
         self.flush()
         active: dict[StageKey, int] = dict.fromkeys(self._seen, 0)
-        for series in _series.all_series():
-            key = self.limit_pipeline_name(series.key)
-            active[key] = active.get(key, 0) + series.active
+        for each in series.all_series():
+            key = self._limit_pipeline_name(each.key)
+            active[key] = active.get(key, 0) + each.active
         self._seen.update(active)
         return [(count, stage_attributes(key)) for key, count in active.items()]
 

@@ -1,4 +1,4 @@
-"""The verdict: what holds a run back, told from its report's numbers alone."""
+"""The verdict: what limits a run, from the numbers of its report alone."""
 
 from __future__ import annotations
 

@@ -1,145 +1,109 @@
-"""What a report says about who waited for whom, in the terms of the verdict.
+"""The facts that a verdict needs: who worked, and who waited for whom.
 
-A report may come from a file or be merged from several, so nothing relies on a key being
-there. Stages that are run by the same workers, one after the other with no queue in between,
-are one station: they share those workers' time.
+Stages that the same workers run one after the other, without a queue in between, form one
+group: they share the time of those workers.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass
 class StageGroup:
     """One stage, or several that the same workers run in turn. Times are in seconds."""
 
+    # the name of its stage with the most work
     name: str
-    """Of the stage with the most work in it."""
     names: list[str]
     workers: float
+    # each item has a worker of its own, so the limit on workers is unknown
     ephemeral: bool
-    """A worker for each item: how many there can be at a time is not known."""
     count: int
     errors: int
     retries: int
     busy: float
     idle: float
     blocked: float
+    # busy within calls; the rest of `busy` is spent in the loop around them
     inside: float | None
-    """Busy inside of invocations; the rest of `busy` is what the loop around them does."""
-    permits: float
-    """The part of `blocked` that was no put: waits for permits and rate limits."""
+    # the part of `blocked` outside puts: waits for permits and rate limits
+    permit_wait_s: float
+    # relative standard error of the mean service time; 0 if unknown
     noise: float
-    """Relative standard error of the mean service time; 0 where it cannot be known."""
+    # whether its input comes through an instrumented queue
     gets: bool
-    """Whether its input comes through an instrumented queue."""
 
     @property
     def wall(self) -> float:
-        """Seconds of all its workers."""
+        """The time of all its workers."""
         return self.busy + self.idle + self.blocked
 
     @property
     def work(self) -> float:
-        """Seconds that its workers have to spend, whatever the other stages do."""
-        return self.busy + self.permits
+        """The time that its workers need, whatever the other stages do."""
+        return self.busy + self.permit_wait_s
 
     @property
     def demand(self) -> float:
-        """What the run asks of each worker: it takes at least that long."""
+        """The work of each worker: the run takes at least that long."""
         return self.work / self.workers
 
     @property
     def share(self) -> float:
-        """Busy, of its workers' time."""
+        """The busy share of its workers' time."""
         return self.busy / self.wall if self.wall else 0.0
 
     @property
     def blocked_share(self) -> float:
-        """Blocked, of its workers' time."""
+        """The blocked share of its workers' time."""
         return self.blocked / self.wall if self.wall else 0.0
 
     @property
     def between(self) -> float:
-        """Busy outside of invocations."""
+        """The busy time between calls."""
         return 0.0 if self.inside is None else max(0.0, self.busy - self.inside)
 
 
 @dataclass
 class Facts:
-    """A whole run."""
+    """The facts of a whole run, or of several merged ones."""
 
+    # of merged runs, the average
     wall_s: float
-    """Of a run; of several merged ones, on average."""
-    stations: list[StageGroup]
-    """The one with the largest demand first."""
+    # the largest demand first
+    groups: list[StageGroup]
+    # time in which the source filled the first queue, without waits for room; None if a stage
+    # fills every queue
     source_s: float | None
-    """How long whatever fills the first queue needed for it, waits for room left out; None
-    where no queue is filled by something that is no stage."""
+    # seconds in stages whose waits are unknown
     unseen: dict[str, float] = field(default_factory=dict)
-    """Seconds in stages whose waits are not known."""
-    turns: list[StageGroup] = field(default_factory=list)
-    """The stages in their order, if all of them took turns in the same workers although there
-    are queues between them; otherwise empty."""
+    # all stages in their order if the same workers ran them in turn despite queues between
+    # them, else empty
+    round_robin: list[StageGroup] = field(default_factory=list)
     smallest_queue: tuple[str, int] | None = None
+    # CPUs that one process kept busy on average
     cores: float | None = None
-    """CPUs that one process kept busy on average."""
+    # of the CPUs that all processes together may use, 0 to 1
     utilization: float | None = None
-    """Of the CPUs that all processes together may use, 0 to 1."""
     cpus: float | None = None
+    # whether a cgroup sets `cpus`
     quota: bool = False
-    """Whether a cgroup sets `cpus`."""
+    # 95th percentile and median of the event loop's delay
     loop_delay_s: float | None = None
     loop_delay_usual_s: float | None = None
-    """95th percentile of how late the event loop came round."""
     partial: bool = False
+    # number of merged runs: their workers and times add up, whether at once or in turn
     runs: int = 1
-    """How many were merged: their workers and times add up, whether at once or in turn."""
 
     @property
     def concurrency(self) -> float:
-        """How many workers of a run were busy at a time, on average."""
-        busy = sum(station.busy for station in self.stations)
+        """The average number of workers that were busy at a time."""
+        busy = sum(group.busy for group in self.groups)
         return busy / (self.wall_s * self.runs) if self.wall_s else 0.0
 
     @property
     def idle_share(self) -> float:
-        """Idle, of the time of all workers."""
-        wall = sum(station.wall for station in self.stations)
-        return sum(station.idle for station in self.stations) / wall if wall else 0.0
-
-
-def dig(data: object, *keys: str) -> Any:
-    """Return what lies under the keys, or None where one of them is missing or null."""
-    found: Any = data
-    for key in keys:
-        if not isinstance(found, dict):
-            return None
-        found = found.get(key)
-    return found
-
-
-def number(data: object, *keys: str) -> float | None:
-    """Return the finite number under the keys, or None."""
-    found = dig(data, *keys)
-    if isinstance(found, bool) or not isinstance(found, (int, float)) or not math.isfinite(found):
-        return None
-    return float(found)
-
-
-def names_under(data: object, key: str) -> list[str]:
-    """Return the strings listed under `key`."""
-    found = dig(data, key)
-    return [str(name) for name in found] if isinstance(found, list) else []
-
-
-def entries(data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """Return the dicts listed under `key`."""
-    found = data.get(key)
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+        """The idle share of the time of all workers."""
+        wall = sum(group.wall for group in self.groups)
+        return sum(group.idle for group in self.groups) / wall if wall else 0.0

@@ -1,9 +1,10 @@
-"""What limits a run where it is no stage: the CPU, the event loop, the source, taking turns."""
+"""Verdicts about limits other than a stage: CPU, event loop, source, taking turns."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import wording
 from otel_pipeline_metrics.analysis.thresholds import (
     BUSY,
@@ -26,26 +27,26 @@ if TYPE_CHECKING:
 
 
 def cpu(facts: Facts, top: StageGroup) -> Verdict:
-    """The CPUs are used up, or the one that the GIL lets a process have."""
+    """Return the verdict that the CPUs are used up, or the one that the GIL allows."""
     full = facts.utilization is not None and facts.utilization >= CPU_FULL
     assumptions = [
         (
             "CPU time is known for the whole process only: which stage used it is inferred "
-            "from busy times, which hold waits for the CPU."
+            "from busy times, which include waits for the CPU."
         )
     ]
     if not full and not is_cpu_bound(facts):
         assumptions.append(
-            "That is less than one CPU: the rest is taken to be lost where the GIL is handed on, "
-            "or to whatever else the machine did."
+            "That is less than one CPU: the rest is assumed to be lost in switches of the GIL, "
+            "or to other programs on the machine."
         )
     advice = [
         (
             f"Look at {top.name} with a profiler first: its busy time is the largest, "
-            f"{wording.seconds(top.busy)} in all."
+            f"{text.duration(top.busy)} in all."
         ),
         (
-            "Give computing to processes (multiprocessing, ProcessPoolExecutor), or to libraries "
+            "Compute in processes (multiprocessing, ProcessPoolExecutor), or with libraries "
             "that release the GIL; more tasks or threads will not help."
         ),
     ]
@@ -56,7 +57,7 @@ def cpu(facts: Facts, top: StageGroup) -> Verdict:
         kind="cpu",
         stage=top.name,
         busy=top.share,
-        # that the CPU is used up is measured; which stage used it is not
+        # measured: the CPU is used up; inferred: which stage used it
         confidence="high" if full and facts.concurrency >= CROWD else "medium",
         why=wording.cpu(facts),
         advice=advice,
@@ -65,7 +66,7 @@ def cpu(facts: Facts, top: StageGroup) -> Verdict:
 
 
 def event_loop(facts: Facts, top: StageGroup) -> Verdict:
-    """Something blocks the event loop."""
+    """Return the verdict that something blocks the event loop."""
     return Verdict(
         kind="event loop",
         stage=None,
@@ -78,18 +79,20 @@ def event_loop(facts: Facts, top: StageGroup) -> Verdict:
             ),
             "asyncio's debug mode (PYTHONASYNCIODEBUG=1) names the slow callbacks.",
         ],
-        assumptions=["The loop's delay is measured once for all tasks: it names no stage."],
+        assumptions=[
+            "The loop's delay is measured for all tasks together, so the stage is unknown."
+        ],
     )
 
 
 def source(facts: Facts, top: StageGroup) -> Verdict:
-    """Items come too slowly into the first queue."""
+    """Return the verdict that items arrive too slowly in the first queue."""
     used = top.demand / facts.wall_s
     seen = facts.source_s is not None
     confidence: Confidence = "high" if seen and used < BUSY else "medium" if seen else "low"
     advice = [
         "Make the source faster: fetch ahead, in parallel or in larger batches.",
-        "More workers of any stage will not help; fewer may do.",
+        "More workers of any stage will not help; fewer may be enough.",
     ]
     if facts.partial:
         confidence = "medium" if confidence == "high" else confidence
@@ -100,17 +103,17 @@ def source(facts: Facts, top: StageGroup) -> Verdict:
         advice=advice,
         assumptions=[
             (
-                "What fills the first queue is no stage: that it was slow is inferred from its "
-                "hardly ever having found the queue full, and from the stages' idleness."
+                "The source is not a stage: that it was slow is inferred because it hardly ever "
+                "found the queue full, and because the stages were idle."
             )
         ]
         if seen
-        else ["Inferred: all stages had time left and none waited for another one's room."],
+        else ["Inferred: all stages had time left, and none waited for room in a queue."],
     )
 
 
 def find_loop_source(facts: Facts, top: StageGroup) -> Verdict:
-    """Items come too slowly into the loop that calls the stage."""
+    """Return the verdict that items arrive too slowly in the loop around a stage."""
     clear = top.between > 0.8 * top.work and top.demand >= BUSY * facts.wall_s
     return Verdict(
         kind="source",
@@ -123,18 +126,18 @@ def find_loop_source(facts: Facts, top: StageGroup) -> Verdict:
                 f"Look at what the loop around {top.name} awaits between two calls: fetch ahead, "
                 "in parallel or in larger batches."
             ),
-            "If that is work of yours, make it a stage, so that it shows here by name.",
+            "If that is work of its own, make it a stage, so that it has a name here.",
         ],
-        assumptions=["Time between two invocations counts as busy; what it is for is unknown."],
+        assumptions=["Time between two calls counts as busy; its purpose is unknown."],
     )
 
 
 def round_robin(facts: Facts) -> Verdict:
-    """Stages that the same workers run one after the other: the run takes as long as their sum."""
-    ordered = sorted(facts.turns, key=lambda station: station.demand, reverse=True)
+    """Return the verdict on stages that the same workers run one after the other."""
+    ordered = sorted(facts.round_robin, key=lambda group: group.demand, reverse=True)
     top = ordered[0]
-    tied = [station for station in ordered if top.demand < TIE * station.demand]
-    together = sum(station.demand for station in facts.turns)
+    tied = [group for group in ordered if top.demand < TIE * group.demand]
+    together = sum(group.demand for group in facts.round_robin)
     saved = top.demand * waste(top)
     verdict = Verdict(
         kind="stage",
@@ -150,22 +153,22 @@ def round_robin(facts: Facts) -> Verdict:
         verdict.assumptions.append(FAILED_COST)
         verdict.advice.append(
             f"Find out why {top.name} fails: without that, about "
-            f"{wording.percent(together / (together - saved) - 1)} more throughput."
+            f"{text.percent(together / (together - saved) - 1)} more throughput."
         )
     elif len(tied) > 1:
         verdict.kind = "tie"
-        verdict.ties = [station.name for station in tied]
-    names = wording.listed([station.name for station in facts.turns])
+        verdict.ties = [group.name for group in tied]
+    names = text.listed([group.name for group in facts.round_robin])
     if is_cpu_bound(facts):
         verdict.advice.append(
-            f"Run {names} side by side, in processes, with a queue between: they compute "
+            f"Run {names} in parallel, in processes, with a queue between: they compute "
             f"({facts.cores:.2f} CPUs busy), so threads or tasks will not help."
         )
     else:
         gain = cap_by_cpu(facts, together / top.demand - 1)
         verdict.advice.append(
-            f"Run {names} side by side, each in a worker (thread or task) of its own with a queue "
-            f"between: at most about {wording.percent(gain)} more throughput."
+            f"Run {names} in parallel, each in a worker (thread or task) of its own with a queue "
+            f"between: at most about {text.percent(gain)} more throughput."
         )
     verdict.advice.append(
         f"Or make {top.name} faster. More workers of one stage cannot help while they take turns."

@@ -1,83 +1,75 @@
-"""Read the facts of a verdict from a report."""
+"""Read the facts of a verdict from a report, in which any key may be missing."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics.analysis.facts import (
-    Facts,
-    StageGroup,
-    dig,
-    entries,
-    names_under,
-    number,
-)
+from otel_pipeline_metrics._core.lookup import entries, get_path, get_strings, number
+from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
 MANY_WORKERS: Final = 8
+# from so many workers per call on, each item seems to have a worker of its own
 EPHEMERAL: Final = 0.5
-"""Workers for each invocation from which on every item seems to have had a worker of its own."""
 
+# `accounting` distinguishes no more workers than these, so a larger number means nothing
 MAX_WORKERS: Final = 256
-"""Where `accounting` stops telling workers apart; beyond it their number means nothing."""
-
 
 _SHARED: Final = 1.15
 _PARTIAL: Final = 0.9
 
-_TURNS_BUSY: Final = 0.85
-"""Of the wall time: what stages that take turns must have been busy together."""
-_TURNS_WALL: Final = 1.02
-"""Of the wall time: what one worker cannot have spent more than."""
-_TURNS_REST: Final = 0.05
-"""Of the wall time: waits that stages taking turns do not have, and work besides the largest
-stage's that makes taking turns worth a word."""
+# parts of the wall time, for stages that take turns: the least that they are busy together
+_ROUND_ROBIN_BUSY: Final = 0.85
+# the most that one worker can have spent
+_ROUND_ROBIN_WALL: Final = 1.02
+# the most that they wait, and the least work besides the largest stage's that is worth a mention
+_ROUND_ROBIN_REST: Final = 0.05
 
 
 def facts_of(data: Mapping[str, Any]) -> Facts:
-    """Read a report's data."""
+    """Return the facts in a report's data."""
     queues = entries(data, "queues")
-    runs = max(1, len(names_under(data.get("run"), "merged_from")))
+    runs = max(1, len(get_strings(data.get("run"), "merged_from")))
     wall_s = _wall(data, queues, runs)
-    stations: list[StageGroup] = []
+    groups: list[StageGroup] = []
     unseen: dict[str, float] = {}
     stages = entries(data, "stages")
-    # a report that is silent on its queues may have been blocked on one
-    permits = _permits(stages, queues) if isinstance(data.get("queues"), list) else {}
+    # without a list of queues, any blocked time may have been a put
+    permits = _permit_waits(stages, queues) if isinstance(data.get("queues"), list) else {}
     for stage in stages:
-        station = _station(stage, queues, wall_s, permits)
-        if station is None:
+        group = _read_group(stage, queues, wall_s, permits)
+        if group is None:
             unseen[str(stage.get("name"))] = number(stage, "duration_s", "total") or 0.0
         else:
-            stations.append(station)
-    single, stations = stations, _joined(stations, queues, wall_s)
+            groups.append(group)
+    single, groups = groups, _join_neighbours(groups, queues, wall_s)
     facts = Facts(
         wall_s=wall_s,
         runs=runs,
-        stations=sorted(stations, key=lambda station: station.demand, reverse=True),
+        groups=sorted(groups, key=lambda group: group.demand, reverse=True),
         source_s=_source(queues, runs),
         unseen=unseen,
-        turns=_turns(single, queues, wall_s, runs) if len(stations) > 1 else [],
+        round_robin=_round_robin(single, queues, wall_s, runs) if len(groups) > 1 else [],
         smallest_queue=_smallest(queues),
         loop_delay_s=number(data, "resources", "event_loop_delay_s", "p95"),
         loop_delay_usual_s=number(data, "resources", "event_loop_delay_s", "p50"),
-        partial=bool(dig(data, "run", "partial")),
+        partial=bool(get_path(data, "run", "partial")),
     )
     _read_cpu(facts, data)
     return facts
 
 
-def _station(
+def _read_group(
     stage: Mapping[str, Any],
     queues: Sequence[Mapping[str, Any]],
     wall_s: float,
     permits: Mapping[str, float],
 ) -> StageGroup | None:
-    """Read a stage; None where its waits are not known."""
+    """Return a stage as a group; None if its waits are unknown."""
     times = [number(stage, "time_s", state) for state in ("busy", "idle", "blocked")]
     workers = number(stage, "workers")
     busy, idle, blocked = times
@@ -100,9 +92,9 @@ def _station(
         idle=idle,
         blocked=blocked,
         inside=number(stage, "duration_s", "total"),
-        permits=permits.get(name, 0.0),
+        permit_wait_s=permits.get(name, 0.0),
         noise=_noise(stage, count),
-        gets=any(name in names_under(queue, "consumers") for queue in queues),
+        gets=any(name in get_strings(queue, "consumers") for queue in queues),
     )
 
 
@@ -115,107 +107,105 @@ def _noise(stage: Mapping[str, Any], count: int) -> float:
     return math.sqrt(variance / count) / (total / count)
 
 
-def _permits(
+def _permit_waits(
     stages: Sequence[Mapping[str, Any]], queues: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """Return how long each stage was blocked elsewhere than in puts, as far as that is told.
+    """Return how long each stage was blocked outside puts, as far as that is known.
 
-    A queue knows how long its producers waited together; what each of several did is shared
-    out as they were blocked.
+    A queue knows how long its producers waited together. Of several producers, each gets a part
+    in proportion to its blocked time.
     """
     blocked = {
         str(stage.get("name")): number(stage, "time_s", "blocked") or 0.0 for stage in stages
     }
     left = dict(blocked)
     for queue in queues:
-        producers = [name for name in names_under(queue, "producers") if name in blocked]
+        producers = [name for name in get_strings(queue, "producers") if name in blocked]
         together = sum(blocked[name] for name in producers)
         waited = number(queue, "put_blocked_s")
         for name in producers:
             if waited is None:
-                left[name] = 0.0  # it may all have been this queue
+                left[name] = 0.0  # all of it may have been this queue
             elif together:
                 left[name] -= waited * blocked[name] / together
-    # what is left of a difference of sums is no wait
+    # a small rest is a rounding error of sums, not a wait
     return {name: rest for name, rest in left.items() if rest > 0.05 * blocked[name]}
 
 
-def _joined(
-    stations: list[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float
+def _join_neighbours(
+    groups: list[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float
 ) -> list[StageGroup]:
-    """Join neighbours that the same workers must have run, as far as a report can tell.
+    """Join neighbours that the same workers seem to have run.
 
-    The first of them feeds no queue and the next one gets from none, they had equally many
-    workers, and neither had those workers for the whole of the run.
+    The first of them feeds no queue, the next one gets from none, both have the same number of
+    workers, and neither had them for the whole run.
     """
-    feeding = {name for queue in queues for name in names_under(queue, "producers")}
+    feeding = {name for queue in queues for name in get_strings(queue, "producers")}
     joined: list[StageGroup] = []
-    for station in stations:
+    for group in groups:
         before = joined[-1] if joined else None
         if (
             before is not None
-            and not station.gets
+            and not group.gets
             and before.names[-1] not in feeding
-            and before.workers == station.workers
-            and not (before.ephemeral or station.ephemeral)
-            and max(before.wall, station.wall) < _PARTIAL * wall_s * station.workers
-            and before.wall + station.wall < _SHARED * wall_s * station.workers
+            and before.workers == group.workers
+            and not (before.ephemeral or group.ephemeral)
+            and max(before.wall, group.wall) < _PARTIAL * wall_s * group.workers
+            and before.wall + group.wall < _SHARED * wall_s * group.workers
         ):
-            joined[-1] = _both(before, station)
+            joined[-1] = _join(before, group)
         else:
-            joined.append(station)
+            joined.append(group)
     return joined
 
 
-def _turns(
-    stations: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
+def _round_robin(
+    groups: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
 ) -> list[StageGroup]:
-    """Return the stages if the same workers ran all of them in turn, and none otherwise.
+    """Return the stages if the same workers ran all of them in turn, else none.
 
-    Workers of their own would overlap: a stage's time lasts while it waits for the others. So
-    their times, waits and all, do not add up to more than the wall, and hardly hold any waits.
+    Separate workers would overlap: the time of a stage goes on while it waits for the others.
+    Times of stages that take turns add up to at most the wall time, with hardly any waits.
     """
-    workers = stations[0].workers
-    if any(station.workers != workers or station.ephemeral for station in stations):
+    workers = groups[0].workers
+    if any(group.workers != workers or group.ephemeral for group in groups):
         return []
     wall = wall_s * workers
-    busy = sum(station.busy for station in stations)
-    whole = sum(station.wall for station in stations)
+    busy = sum(group.busy for group in groups)
+    whole = sum(group.wall for group in groups)
     if (
-        busy < _TURNS_BUSY * wall
-        or whole > _TURNS_WALL * wall
-        or whole - busy > _TURNS_REST * wall
-        or busy - max(station.busy for station in stations) < _TURNS_REST * wall
-        or not _puts_between(stations, queues, runs)
+        busy < _ROUND_ROBIN_BUSY * wall
+        or whole > _ROUND_ROBIN_WALL * wall
+        or whole - busy > _ROUND_ROBIN_REST * wall
+        or busy - max(group.busy for group in groups) < _ROUND_ROBIN_REST * wall
+        or not _puts_between(groups, queues, runs)
     ):
         return []
-    return list(stations)
+    return list(groups)
 
 
 def _puts_between(
-    stations: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], runs: int
+    groups: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], runs: int
 ) -> bool:
-    """Tell whether other stages ran between the puts into a queue, as far as is known.
+    """Tell whether other stages ran between the puts into a queue; True if unknown.
 
-    Who has a worker of its own puts within its own time. A producer that was done early, in a
-    run that took a while to set up, leaves times that add up to the wall as well.
+    A producer with its own worker puts within its own time. Times also add up to the wall time
+    if a producer finished early, in a run that took a while to set up.
     """
     known = False
     for queue in queues:
-        span, producers = number(queue, "put_span_s"), names_under(queue, "producers")
-        own = sum(
-            station.wall / station.workers for station in stations if station.name in producers
-        )
+        span, producers = number(queue, "put_span_s"), get_strings(queue, "producers")
+        own = sum(group.wall / group.workers for group in groups if group.name in producers)
         if span is None or not own:
             continue
         known = True
-        if span / runs > _TURNS_WALL * own:
+        if span / runs > _ROUND_ROBIN_WALL * own:
             return True
     return not known
 
 
-def _both(first: StageGroup, second: StageGroup) -> StageGroup:
-    larger = max(first, second, key=lambda station: station.work)
+def _join(first: StageGroup, second: StageGroup) -> StageGroup:
+    larger = max(first, second, key=lambda group: group.work)
     known = first.inside is not None and second.inside is not None
     return StageGroup(
         name=larger.name,
@@ -229,14 +219,14 @@ def _both(first: StageGroup, second: StageGroup) -> StageGroup:
         idle=first.idle + second.idle,
         blocked=first.blocked + second.blocked,
         inside=(first.inside or 0.0) + (second.inside or 0.0) if known else None,
-        permits=first.permits + second.permits,
+        permit_wait_s=first.permit_wait_s + second.permit_wait_s,
         noise=larger.noise,
         gets=first.gets,
     )
 
 
 def _wall(data: Mapping[str, Any], queues: Sequence[Mapping[str, Any]], runs: int) -> float:
-    """Return how long a run took; merged ones may have overlapped, or not."""
+    """Return how long a run took, whether merged runs overlapped or not."""
     observed = [number(data.get("resources"), "observed_s")]
     observed += [number(queue, "observed_s") for queue in queues]
     known = [seconds for seconds in observed if seconds is not None]
@@ -246,19 +236,19 @@ def _wall(data: Mapping[str, Any], queues: Sequence[Mapping[str, Any]], runs: in
 
 
 def _source(queues: Sequence[Mapping[str, Any]], runs: int) -> float | None:
-    """Return how long what fills the queues from outside was at it, its waits left out."""
+    """Return how long the source took to fill the queues, without its waits for room."""
     found = []
     for queue in queues:
         span, put = number(queue, "put_span_s"), number(queue, "put")
-        if names_under(queue, "producers") or span is None or not put:
+        if get_strings(queue, "producers") or span is None or not put:
             continue
         work = max(0.0, span - (number(queue, "put_blocked_s") or 0.0))
-        found.append(work / runs)  # each of merged runs had a source of its own
+        found.append(work / runs)  # each merged run had its own source
     return max(found, default=None)
 
 
 def _smallest(queues: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:
-    """Return the bounded queue with the least room, and its capacity."""
+    """Return name and capacity of the smallest bounded queue."""
     bounded = [
         (str(queue.get("name")), int(capacity))
         for queue in queues
@@ -274,8 +264,8 @@ def _read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:
         return
     facts.cpus = cpus
     facts.cores = facts.utilization = average * cpus
-    facts.quota = str(dig(data, "resources", "limits", "source")).startswith("cgroup")
-    # merged runs that overlapped used the CPUs at the same time
+    facts.quota = str(get_path(data, "resources", "limits", "source")).startswith("cgroup")
+    # overlapping merged runs used the CPUs at the same time
     whole = number(data, "run", "wall_s")
     overlap = facts.runs * facts.wall_s / whole if whole else 1.0
     processes = max(1.0, overlap)

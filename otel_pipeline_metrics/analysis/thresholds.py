@@ -1,4 +1,4 @@
-"""Where the lines are drawn: what tells one kind of limit from another, and what is sure of it."""
+"""Thresholds that distinguish the kinds of limit, and the tests that apply them."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ if TYPE_CHECKING:
 Kind = Literal["stage", "source", "cpu", "event loop", "errors", "workers", "tie", "unknown"]
 Confidence = Literal["high", "medium", "low"]
 
+# Demands within this factor tie: halfway between a certain tie (5 %) and certainly none (10 %).
 TIE: Final = 1.075
-"""Demands closer than this factor tie: in the middle between what is surely one (5 %) and what
-surely is none (10 %)."""
+# From this demand over wall time on, the source cannot be the limit.
 SATURATED: Final = 0.95
-"""Demand over wall time from which on no source can be what is missing."""
+# Below this demand over wall time, a stage alone hardly limits the run.
 BUSY: Final = 0.7
-"""Demand over wall time below which a stage alone hardly limits the run."""
+# From this blocked share on, a stage was held back, and not by chance.
 HELD: Final = 0.3
-"""A blocked share from which on a stage was held back, and not by chance."""
 CPU_FULL: Final = 0.9
+# From so many busy CPUs on, the GIL is not the limit.
 CPU_ONE_CORE: Final = 1.25
-"""CPUs busy from which on the GIL is not what limits."""
+# From so many busy CPUs on, the GIL limits workers that are busy at the same time: switching
+# costs the rest, even more on a machine with other work.
 CPU_CROWDED: Final = 0.75
-"""CPUs busy from which on the GIL limits workers that are busy at the same time: handing it on
-costs the rest, the more so on a machine that has other things to do."""
+# From so many busy CPUs on, a gain is limited to the CPU time that is left.
 CPU_COUNTS: Final = 0.3
-"""CPUs busy from which on a gain may not be more than the CPU that is left allows."""
+# The most additional workers that are suggested: beyond that, something else may limit.
 MORE: Final = 8
-"""More workers than these are never suggested: nobody knows what they would meet."""
+# From this idle share of all workers on, they lacked input.
 IDLE: Final = 0.3
-"""An idle share of all workers from which on they really lacked input."""
+# From this busy time of all stages over wall time on, the stages explain the whole run.
 ADDED_UP: Final = 0.85
-"""Busy time of all stages over wall time from which on nothing else need be looked for."""
 CPU_FREE: Final = 0.5
+# So many workers that are busy at a time cannot all have computed on one CPU.
 CROWD: Final = 1.5
-"""Workers busy at a time that cannot all have computed on one CPU."""
 LATE_LOOP_S: Final = 0.1
 USUALLY_LATE_S: Final = 0.005
 WASTE: Final = 0.2
+# From this gain on, a cause is mentioned separately.
 WORTH: Final = 0.1
-"""A gain worth naming a cause of its own."""
-FAILED_COST: Final = "A failed attempt is taken to cost as much as any other."
-PARTIAL: Final = "The run is not over or did not end well: this is how far it got."
+
+FAILED_COST: Final = "A failed attempt is assumed to cost as much as any other."
+PARTIAL: Final = "The run has not finished or did not succeed: these are its numbers so far."
 
 
 @dataclass
 class Verdict:
-    """What `analyze` returns, before it is a dict."""
+    """The verdict, before `analyze` returns it as a dict."""
 
     kind: Kind
     why: str
@@ -68,14 +68,14 @@ def is_cpu_bound(facts: Facts) -> bool:
 
 
 def cpu_limits(facts: Facts, top: StageGroup) -> bool:
-    """Tell whether the CPU is used up, or the GIL is what workers wait for."""
+    """Tell whether the CPU is used up, or workers wait for the GIL."""
     if facts.cores is None or facts.utilization is None:
         return False
     if facts.utilization >= CPU_FULL:
         return True
     if not CPU_CROWDED <= facts.cores <= CPU_ONE_CORE:
         return False
-    # one stage that computes is that stage's limit; several at once are the CPU's
+    # one computing stage is itself the limit; with several at once it is the CPU
     crowd = facts.concurrency >= CROWD
     if facts.cores >= CPU_FULL:
         return crowd or top.demand < BUSY * facts.wall_s
@@ -83,10 +83,10 @@ def cpu_limits(facts: Facts, top: StageGroup) -> bool:
 
 
 def loop_is_late(facts: Facts) -> bool:
-    """Tell whether something holds the event loop up, now and then for long or all the time.
+    """Tell whether something blocks the event loop, long at times or most times.
 
-    A loop that only awaits comes round within a millisecond; half of all beats late by five
-    mean that it is held up more often than not.
+    A loop that only awaits runs its callbacks within a millisecond. If half of them are five
+    milliseconds late, the loop is blocked more often than not.
     """
     return (facts.loop_delay_s or 0.0) >= LATE_LOOP_S or (
         facts.loop_delay_usual_s or 0.0
@@ -94,28 +94,28 @@ def loop_is_late(facts: Facts) -> bool:
 
 
 def source_limits(facts: Facts, top: StageGroup) -> bool:
-    """Tell whether items come too slowly for the stages to be what limits."""
+    """Tell whether items arrive too slowly for a stage to be the limit."""
     used = top.demand / facts.wall_s
     if used >= SATURATED:
         return False
     if facts.source_s is not None:
         return facts.source_s > top.demand
-    # nothing fills a queue from outside: then nobody was busy, and nobody in another's way
-    held = any(station.blocked_share >= HELD for station in facts.stations)
+    # without a queue that the source fills: no stage was busy or blocked by another
+    held = any(group.blocked_share >= HELD for group in facts.groups)
     lacking = facts.idle_share >= IDLE or facts.concurrency < ADDED_UP
     return used < BUSY and not held and lacking
 
 
-def waste(station: StageGroup) -> float:
-    """Return which share of its attempts came to nothing."""
-    return min(1.0, (station.errors + station.retries) / max(1, station.count + station.retries))
+def waste(group: StageGroup) -> float:
+    """Return the share of a group's attempts that failed."""
+    return min(1.0, (group.errors + group.retries) / max(1, group.count + group.retries))
 
 
 def cap_by_cpu(facts: Facts, gain: float) -> float:
-    """Return a gain, or what the CPU that is left allows of it.
+    """Return the gain, limited to what the remaining CPU time allows.
 
-    More threads or tasks of this process share its GIL, and so one CPU; and all processes share
-    the CPUs there are.
+    More threads or tasks of this process share its GIL, so one CPU; all processes share the
+    machine's CPUs.
     """
     if facts.cores is None or not facts.utilization or facts.cores <= CPU_COUNTS:
         return gain

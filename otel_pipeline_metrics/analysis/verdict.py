@@ -1,18 +1,19 @@
-"""Which of its stages limits a run, or what else does.
+"""Find what limits a run: one of its stages, or something else.
 
-The bottleneck law: the run cannot be shorter than the largest demand, that is the busy time
-that it asks of each worker of a stage. The stage with that demand limits it. Unlike the busy
-share, the demand does not care about queues that fill up first and empty last. Waiting
-(backpressure above the stage, idleness below it) is the second witness: it tells a slow source
-from queues too small to even out the stages' bursts.
+The bottleneck law: the run cannot be shorter than the largest demand, the busy time of each
+worker of a stage. The stage with that demand limits the run. Unlike the busy share, the demand
+does not depend on queues filling up at the start and emptying at the end. Waiting (backpressure
+before the stage, idleness after it) is the second witness: it distinguishes a slow source from
+queues that are too small to even out the stages' bursts.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from typing import TYPE_CHECKING, Any, Protocol
 
+from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import other_limits, wording
 from otel_pipeline_metrics.analysis.reading import facts_of
 from otel_pipeline_metrics.analysis.thresholds import (
@@ -45,20 +46,20 @@ class _Report(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
 
 
-def analyze(report: Union[_Report, Mapping[str, Any]]) -> dict[str, Any]:  # noqa: UP007 - as below
-    """Return what holds a run back: the `bottleneck` part of its report.
+def analyze(report: _Report | Mapping[str, Any]) -> dict[str, Any]:
+    """Return what limits a run: the `bottleneck` part of its report.
 
-    A pure function of the report's numbers, so a loaded or merged report will do. Keys:
+    This depends on the report's numbers alone, so loaded and merged reports work too. Keys:
 
-    - `kind`: "stage"; "source" (items come too slowly); "cpu"; "event loop"; "errors" (a
-      stage's errors and retries eat its time); "workers" (a stage has too few); "tie";
+    - `kind`: "stage"; "source" (items arrive too slowly); "cpu"; "event loop"; "errors" (a
+      stage's errors and retries take its time); "workers" (a stage has too few); "tie";
       "unknown".
-    - `stage`: the one to look at, or None. `ties`: all that limit the run alike.
+    - `stage`: the one to look at, or None. `ties`: all that limit the run equally.
     - `busy`: that stage's busy share.
-    - `confidence`: "high", "medium", "low", or None where nothing is claimed.
+    - `confidence`: "high", "medium", "low", or None without a claim.
     - `why`: a few sentences with the numbers. `advice`, `assumptions`: sentences.
     - `what_if`: `{"more_workers": 1, "gain": 0.25, "next": stage}`, a quarter more throughput
-      with one more worker of `stage`; then `next` limits, or the source where it is None.
+      with one more worker of `stage`; then `next` limits the run, or the source if it is None.
 
     Args:
         report: a `RunReport`, or its `to_dict()`.
@@ -70,10 +71,10 @@ def analyze(report: Union[_Report, Mapping[str, Any]]) -> dict[str, Any]:  # noq
 
 
 def _verdict(facts: Facts) -> Verdict:
-    stations = facts.stations
-    if not stations or not facts.wall_s or not stations[0].work:
+    groups = facts.groups
+    if not groups or not facts.wall_s or not groups[0].work:
         return _unknown(facts)
-    top = stations[0]
+    top = groups[0]
     if loop_is_late(facts) and not is_cpu_bound(facts):
         return other_limits.event_loop(facts, top)
     if cpu_limits(facts, top):
@@ -84,7 +85,7 @@ def _verdict(facts: Facts) -> Verdict:
 
 
 def _who_limits(facts: Facts, top: StageGroup) -> Verdict:
-    if facts.turns:
+    if facts.round_robin:
         return other_limits.round_robin(facts)
     if source_limits(facts, top):
         return other_limits.source(facts, top)
@@ -92,24 +93,24 @@ def _who_limits(facts: Facts, top: StageGroup) -> Verdict:
 
 
 def _unknown(facts: Facts) -> Verdict:
-    if not facts.stations and facts.unseen:
+    if not facts.groups and facts.unseen:
         name, longest = max(facts.unseen.items(), key=lambda found: found[1])
         return Verdict(
             kind="unknown",
             confidence=None,
             why=(
-                "No queue is instrumented, so waiting cannot be told from working. The most "
-                f"time was spent in {name}: {wording.seconds(longest)} in all, in a run of "
-                f"{wording.seconds(facts.wall_s)}."
+                "No queue is instrumented, so waiting looks like working. The most "
+                f"time was spent in {name}: {text.duration(longest)} in all, in a run of "
+                f"{text.duration(facts.wall_s)}."
             ),
             advice=[wording.NO_QUEUE],
         )
-    why = "No stage ran." if not facts.stations else "No stage was busy for a time worth telling."
+    why = "No stage ran." if not facts.groups else "No stage was busy for long enough."
     return Verdict(kind="unknown", confidence=None, why=why)
 
 
 def _stage(facts: Facts, top: StageGroup) -> Verdict:
-    tied = [station for station in facts.stations if top.demand < TIE * station.demand]
+    tied = [group for group in facts.groups if top.demand < TIE * group.demand]
     verdict = Verdict(
         kind="stage",
         stage=top.name,
@@ -130,13 +131,13 @@ def _stage(facts: Facts, top: StageGroup) -> Verdict:
         verdict.assumptions.append(FAILED_COST)
         verdict.advice.append(
             f"Find out why {top.name} fails: without that, about "
-            f"{wording.percent(top.demand / clean - 1 if clean else 1.0)} more throughput."
+            f"{text.percent(top.demand / clean - 1 if clean else 1.0)} more throughput."
         )
     elif len(tied) > 1:
         verdict.kind = "tie"
-        verdict.ties = [station.name for station in tied]
+        verdict.ties = [group.name for group in tied]
         verdict.why = wording.tie(tied, facts)
-        verdict.advice.append(f"Relieve {wording.listed(verdict.ties)} together.")
+        verdict.advice.append(f"Relieve {text.listed(verdict.ties)} together.")
     elif starved_by is not None:
         verdict.kind = "workers"
         verdict.why = wording.explain_few_workers(top, starved_by, facts)
@@ -145,9 +146,9 @@ def _stage(facts: Facts, top: StageGroup) -> Verdict:
 
 
 def _others(facts: Facts, top: StageGroup) -> dict[str | None, float]:
-    """Return the other demands by name; the source's is under None."""
+    """Return the other demands by name; None is the source."""
     found: dict[str | None, float] = {
-        station.name: station.demand for station in facts.stations if station is not top
+        group.name: group.demand for group in facts.groups if group is not top
     }
     if facts.source_s is not None:
         found[None] = min(facts.source_s, top.demand)
@@ -155,8 +156,8 @@ def _others(facts: Facts, top: StageGroup) -> dict[str | None, float]:
 
 
 def _one_more(facts: Facts, top: StageGroup) -> dict[str, Any] | None:
-    """Work out one more worker of `top`; None where that is not what would help."""
-    if top.ephemeral or top.permits > top.busy or is_cpu_bound(facts):
+    """Return the effect of one more worker of `top`; None if that would not help."""
+    if top.ephemeral or top.permit_wait_s > top.busy or is_cpu_bound(facts):
         return None
     demands = _others(facts, top)
     demands[top.name] = top.work / (top.workers + 1)
@@ -166,25 +167,30 @@ def _one_more(facts: Facts, top: StageGroup) -> dict[str, Any] | None:
 
 
 def _better_staffed(facts: Facts, top: StageGroup) -> StageGroup | None:
-    """Return a station that has more work than `top` but enough workers for it."""
-    if facts.cores is None or facts.cores >= CPU_FREE or top.ephemeral or top.permits > top.busy:
+    """Return a group with more work than `top`, but enough workers for it."""
+    if (
+        facts.cores is None
+        or facts.cores >= CPU_FREE
+        or top.ephemeral
+        or top.permit_wait_s > top.busy
+    ):
         return None
-    for station in facts.stations[1:]:
-        if station.workers > top.workers and station.work > top.work and not station.ephemeral:
-            return station
+    for group in facts.groups[1:]:
+        if group.workers > top.workers and group.work > top.work and not group.ephemeral:
+            return group
     return None
 
 
 def _confidence(facts: Facts, top: StageGroup) -> Confidence:
     doubts = 0
     used = top.demand / facts.wall_s
-    doubts += used < 0.85  # queues too small, or a source that is half seen
+    doubts += used < 0.85  # queues may be too small, or the source partly unseen
     doubts += used < BUSY
     doubts += top.ephemeral
     doubts += is_cpu_bound(facts)
-    doubts += top.count < 10 and top.inside is not None  # hardly a sample
-    if len(facts.stations) > 1:
-        second = facts.stations[1]
+    doubts += top.count < 10 and top.inside is not None  # a small sample
+    if len(facts.groups) > 1:
+        second = facts.groups[1]
         lead = top.demand / second.demand - 1 if second.demand else math.inf
         doubts += TIE - 1 <= lead < 0.15  # close to a tie
         doubts += lead > 0 and lead < 2 * math.hypot(top.noise, second.noise)
@@ -194,7 +200,7 @@ def _confidence(facts: Facts, top: StageGroup) -> Confidence:
 
 
 def _advice(facts: Facts, top: StageGroup) -> list[str]:
-    if top.permits > top.busy:
+    if top.permit_wait_s > top.busy:
         return [f"Raise the rate limit or the number of permits that {top.name} waits for."]
     if is_cpu_bound(facts):
         return [
@@ -203,22 +209,22 @@ def _advice(facts: Facts, top: StageGroup) -> list[str]:
                 "or make it cheaper; more tasks or threads will not help."
             )
         ]
-    advice = [f"Make an invocation of {top.name} faster, or do more of them at a time."]
+    advice = [f"Make a call of {top.name} faster, or make more of them at a time."]
     if (needed := _enough(facts, top)) is not None:
         advice.append(needed)
     queue = facts.smallest_queue
     if top.demand < 0.85 * facts.wall_s and queue is not None:
         advice.append(
-            f"No stage was busy all the time: bursts of one held up the others. A larger queue "
+            f"No stage was busy all the time: bursts of one delayed the others. A larger queue "
             f"evens them out; the smallest is {queue[0]}, with room for {queue[1]}."
         )
     return advice
 
 
 def _enough(facts: Facts, top: StageGroup) -> str | None:
-    """Say how many more workers bring `top` down to the next one, and what that gains.
+    """Advise how many more workers bring `top` down to the next limit, and the gain.
 
-    No more of them than `MORE`, and than the CPU that is left can feed.
+    The number is limited by `MORE` and by the remaining CPU time.
     """
     rest = {name: demand for name, demand in _others(facts, top).items() if demand > 0}
     if top.ephemeral or not rest:
@@ -233,33 +239,33 @@ def _enough(facts: Facts, top: StageGroup) -> str | None:
     if (possible := cap_by_cpu(facts, gain)) < gain:
         gain, then = possible, "the CPU"
         more = min(more, math.ceil(gain * workers - 1e-9))
-    if more < 2:  # one more is what `what_if` tells
+    if more < 2:  # `what_if` covers one more
         return None
     return (
         f"With {more} more workers of {top.name}, {then} would limit the "
-        f"run: about {wording.percent(gain)} more throughput."
+        f"run: about {text.percent(gain)} more throughput."
     )
 
 
 def _assumptions(facts: Facts, top: StageGroup) -> list[str]:
-    said = [wording.MEASURED]
-    if not (top.ephemeral or top.permits > top.busy or is_cpu_bound(facts)):
-        said += [wording.SCALES, wording.BUFFERS]
+    assumptions = [wording.MEASURED]
+    if not (top.ephemeral or top.permit_wait_s > top.busy or is_cpu_bound(facts)):
+        assumptions += [wording.SCALES, wording.BUFFERS]
         if facts.cores is None:
-            said.append("CPU use was not sampled, so work is taken to be awaited I/O.")
+            assumptions.append("CPU use was not sampled, so work is assumed to be awaited I/O.")
         elif facts.cores > CPU_COUNTS:
-            said.append(wording.cpu_left(facts))
+            assumptions.append(wording.cpu_left(facts))
     if top.ephemeral:
-        said.append(
-            f"{top.name} seems to run each item in a task or thread of its own: how many there "
-            "can be at a time is taken from this run."
+        assumptions.append(
+            f"{top.name} seems to run each item in a task or thread of its own: the number at a "
+            "time is taken from this run."
         )
     if len(top.names) > 1:
-        said.append(f"{wording.listed(top.names)} are taken to be run by the same workers.")
+        assumptions.append(f"{text.listed(top.names)} are assumed to have the same workers.")
     if facts.unseen:
-        said.append(
-            f"Left out, since its waits are not known: {wording.listed(list(facts.unseen))}."
+        assumptions.append(
+            f"Left out, since their waits are unknown: {text.listed(list(facts.unseen))}."
         )
     if facts.partial:
-        said.append(PARTIAL)
-    return said
+        assumptions.append(PARTIAL)
+    return assumptions

@@ -1,10 +1,8 @@
-"""The command `opm`: reports of runs, read again, compared and merged.
-
-`python -m otel_pipeline_metrics.cli` is the same. It needs the extra `cli`.
-"""
+"""The command `otel-pipeline-metrics`, in short `opm`; it needs the extra `cli`."""
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -15,6 +13,12 @@ def main() -> None:
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] != "click":
             raise
-        sys.stderr.write('opm needs click: pip install "otel-pipeline-metrics[cli]"\n')
+        sys.stderr.write(
+            'otel-pipeline-metrics needs click: pip install "otel-pipeline-metrics[cli]"\n'
+        )
         sys.exit(2)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # a letter that the terminal's encoding lacks becomes "?" instead of an error
+            stream.reconfigure(errors="replace")
     app()

@@ -1,10 +1,10 @@
-"""What comes in and goes out: files that may be anything, and errors in one line."""
+"""Read and write the command's files; errors are one line and exit code 2."""
 
 from __future__ import annotations
 
 import math
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,21 +15,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+# the main name; the short one, `opm`, is a command of other projects too
+NAME: Final = "otel-pipeline-metrics"
+
+
 class BadInput(click.ClickException):
-    """Something given is not what it should be: one line on stderr, exit code 2."""
+    """Input that the command cannot use: one line on stderr, exit code 2."""
 
     exit_code = 2
 
     def show(self, file: Any = None) -> None:
         """Write the message as one line."""
-        click.echo(f"opm: {' '.join(self.message.split())}", file=file, err=True)
+        click.echo(f"{NAME}: {' '.join(self.message.split())}", file=file, err=True)
 
 
 def load(path: str) -> RunReport:
-    """Read a report.
+    """Read a report from a file.
 
     Raises:
-        BadInput: there is none, or it cannot be read.
+        BadInput: the file cannot be read, or is not a report.
     """
     try:
         return RunReport.load(path)
@@ -41,12 +45,14 @@ def load(path: str) -> RunReport:
 
 @contextmanager
 def reading(*paths: str) -> Iterator[None]:
-    """Say which files are to blame where a report's inside is not what a report's should be."""
+    """Turn errors about the values in a report into bad input that names its files."""
     try:
         yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        said = str(error) if type(error) is ValueError else f"not a whole report: {error!r}"
-        raise BadInput(f"{', '.join(paths)}: {said}") from None
+    except (
+        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
+    ) as error:  # fmt: skip
+        reason = str(error) if type(error) is ValueError else f"not a whole report: {error!r}"
+        raise BadInput(f"{', '.join(paths)}: {reason}") from None
 
 
 def put(text: str, output: str | None) -> None:
@@ -67,18 +73,19 @@ def put(text: str, output: str | None) -> None:
 
 
 def ratio(text: str) -> float:
-    """Return the part of something that `10%` or `0.1` says.
+    """Return the ratio that `10%` or `0.1` means.
 
     Raises:
-        BadParameter: it says none.
+        BadParameter: the text is not a positive ratio, or a number of per cent without `%`.
     """
-    plain = text.strip()
+    digits = text.strip().removesuffix("%")
+    in_percent = digits != text.strip()
     try:
-        found = float(plain[:-1]) / 100 if plain.endswith("%") else float(plain)
+        found = float(digits) / (100 if in_percent else 1)
     except ValueError:
         found = math.nan
     if not 0 < found < math.inf:
-        raise click.BadParameter(f"{text!r} is no ratio such as 10% or 0.1")
-    if found >= 1 and not plain.endswith("%"):
+        raise click.BadParameter(f"{text!r} is not a ratio such as 10% or 0.1")
+    if found >= 1 and not in_percent:
         raise click.BadParameter(f"{text!r} would be {found * 100:g} %: write 10% or 0.1")
     return found

@@ -1,12 +1,15 @@
-"""`opm doctor` and `opm replay`; the command line registers them."""
+"""The commands `doctor` and `replay`."""
 
 from __future__ import annotations
 
 import click
 
+from otel_pipeline_metrics._core import text
+from otel_pipeline_metrics.cli.files import BadInput
 
-@click.command(short_help="Tell what is configured and whether telemetry arrives.")
-@click.option("--no-send", is_flag=True, help="Look only; send no span and no metric.")
+
+@click.command(short_help="Check the configuration and whether telemetry arrives.")
+@click.option("--no-send", is_flag=True, help="Check only; send no span and no metric.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -17,44 +20,42 @@ import click
 )
 @click.pass_context
 def doctor(context: click.Context, no_send: bool, timeout: float) -> None:
-    """Tell what is configured and from where, and send one span and one metric.
+    """Show what is configured and from where, and send one span and one metric.
 
-    They are called "opm doctor" and "opm.doctor", and belong to the configured service. The exit
-    code is 0 if all is well, 1 if something is not.
+    They are named "opm doctor" and "opm.doctor", and belong to the configured service. The exit
+    code is 0 without a problem, 1 with one.
     """
-    from otel_pipeline_metrics.cli import doctor as _doctor
+    from otel_pipeline_metrics.cli import doctor as checks
 
-    text, code = _doctor.main(send=not no_send, timeout_s=timeout)
-    click.echo(text)
-    context.exit(code)
+    findings = checks.diagnose(send=not no_send, timeout_s=timeout)
+    click.echo(checks.render(findings))
+    context.exit(checks.exit_code(findings))
 
 
 @click.command(short_help="Send what a spool keeps.")
 @click.argument("directory")
 @click.pass_context
 def replay(context: click.Context, directory: str) -> None:
-    """Send what the spool in DIRECTORY keeps to where the OTEL_EXPORTER_OTLP_* variables point.
+    """Send what the spool in DIRECTORY keeps.
 
-    Batches are deleted once they have arrived. The exit code is 0 if none is left, 1 if some
-    are, 2 if nothing can be sent at all.
+    The OTEL_EXPORTER_OTLP_* variables say where it is sent. Batches are deleted once they have
+    arrived. The exit code is 0 if none is left, 1 if some are, 2 if nothing can be sent at all.
     """
-    from otel_pipeline_metrics._export.replay import ReplayError
-    from otel_pipeline_metrics._export.replay import replay as send
+    from otel_pipeline_metrics._export import replay as spool
 
     try:
-        done = send(directory)
-    except ReplayError as error:
-        click.echo(f"opm: {error}", err=True)
-        context.exit(2)
+        done = spool.replay(directory)
+    except spool.ReplayError as error:
+        raise BadInput(str(error)) from None
     if not done:
-        click.echo("nothing is kept there")
+        click.echo("the spool is empty")
     for each in done:
         noun = "span" if each.signal == "traces" else "metric point"
-        text = f"{each.sent:,} {noun}{'s' * (each.sent != 1)} sent to {each.target}"
+        line = f"{text.counted(each.sent, noun)} sent to {each.target}"
         if each.refused:
-            text += f", {each.refused:,} refused for good"
+            line += f", {each.refused:,} refused permanently"
         if each.batches_left:
             reason = f" ({each.reason})" if each.reason else ""
-            text += f", {each.batches_left:,} batch{'es' * (each.batches_left != 1)} left{reason}"
-        click.echo(text)
+            line += f", {text.counted(each.batches_left, 'batch')} left{reason}"
+        click.echo(line)
     context.exit(int(any(each.batches_left for each in done)))

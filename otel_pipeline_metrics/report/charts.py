@@ -1,12 +1,14 @@
-"""What the HTML page draws: coordinates, within 100 by 100, of durations and resources."""
+"""Compute the page's charts: coordinates, within 100 by 100, and labels."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from otel_pipeline_metrics._core import text
+from otel_pipeline_metrics._core.lookup import get_path, number, whole
+from otel_pipeline_metrics._core.quantile_sketch import bucket_values
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report.flow import dig, number, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +22,7 @@ _BINS: Final = 72
 
 
 class _LogScale(NamedTuple):
-    """Seconds to 0..100 on a logarithmic axis."""
+    """A logarithmic axis from 0 to 100."""
 
     low: float
     high: float
@@ -31,7 +33,7 @@ class _LogScale(NamedTuple):
 
 
 def durations(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return, for each stage, the outline of its durations on one shared axis."""
+    """Return the outlines of all stages' durations on one axis; None without any."""
     seen = [
         value
         for stage in stages
@@ -40,49 +42,34 @@ def durations(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
     ]
     if not seen:
         return None
-    # no more than nine powers of ten: a single zero-length call must not squeeze the rest
+    # at most nine powers of ten: one call of nearly no length must not squeeze the rest
     high = max(seen) * 1.1
     low = max(min(seen) / 1.1, high / 1e9)
-    if high < 4 * low:  # durations that hardly differ stand in the middle
+    if high < 4 * low:  # nearly equal durations stand in the middle
         low, high = low / 2, high * 2
     scale = _LogScale(low, high)
     rows = []
     for stage in stages:
         marks = [
-            (name, f"{scale.at(value):.2f}", console.seconds(value))
+            (name, f"{scale.at(value):.2f}", text.duration(value))
             for name in ("p50", "p95", "p99")
             if (value := number(stage, "duration_s", name)) is not None
         ]
-        shape = _outline(_buckets(dig(stage, "duration_s", "sketch")), scale)
-        said = ", ".join(f"{name} {text}" for name, _, text in marks) or "not known"
+        shape = _outline(bucket_values(get_path(stage, "duration_s", "sketch")) or [], scale)
+        quantiles = ", ".join(f"{name} {value}" for name, _, value in marks) or "not known"
         rows.append(
             {
                 "name": stage["name"],
                 "path": shape,
                 "marks": marks,
-                "text": f"Durations of {stage['name']}: {said}",
+                "text": f"Durations of {stage['name']}: {quantiles}",
             }
         )
     return {"rows": rows, "ticks": _decades(scale)}
 
 
-def _buckets(sketch: Any) -> list[tuple[float, int]]:
-    """Return a sketch's buckets as (seconds, count), upwards."""
-    error, buckets = number(sketch, "rel_error"), dig(sketch, "buckets")
-    if error is None or not 0 < error < 1 or not isinstance(buckets, dict):
-        return []
-    gamma = (1 + error) / (1 - error)
-    found = []
-    for index, count in buckets.items():
-        try:
-            found.append((2 * gamma ** int(index) / (gamma + 1), int(count)))
-        except (ValueError, TypeError, OverflowError):
-            return []
-    return sorted(found)
-
-
 def _outline(buckets: list[tuple[float, int]], scale: _LogScale) -> str | None:
-    """Return an SVG path, 100 by 100, of how the durations are spread."""
+    """Return the SVG path of a histogram, within 100 by 100; None without values."""
     bins = [0] * _BINS
     for seconds, count in buckets:
         bins[min(_BINS - 1, int(scale.at(seconds) / 100 * _BINS))] += count
@@ -91,18 +78,18 @@ def _outline(buckets: list[tuple[float, int]], scale: _LogScale) -> str | None:
         return None
     steps = []
     for index, count in enumerate(bins):
-        # the root keeps a rare slow call visible beside thousands of quick ones
+        # the square root keeps one slow call visible beside thousands of quick ones
         y = 100 - 96 * math.sqrt(count / top)
         steps.append(f"V{y:.1f}H{100 * (index + 1) / _BINS:.2f}")
     return f"M0 100{''.join(steps)}V100Z"
 
 
 def _decades(scale: _LogScale) -> list[tuple[str, str]]:
-    """Return the axis' labels with their places; at most about seven."""
+    """Return at most about seven labels of the axis as (place, text)."""
     first, last = math.ceil(math.log10(scale.low)), math.floor(math.log10(scale.high))
     step = max(1, math.ceil((last - first + 1) / 7))
     powers = [10.0**power for power in range(first, last + 1, step)]
-    if len(powers) < 3:  # within two powers of ten there is room for more
+    if len(powers) < 3:  # there is room for steps between the powers of ten
         powers = [
             factor * 10.0**power
             for power in range(first - 1, last + 1)
@@ -111,7 +98,7 @@ def _decades(scale: _LogScale) -> list[tuple[str, str]]:
         ]
     if len(powers) < 2:  # an axis needs two labels
         ends = scale.low * 1.1, scale.high / 1.1
-        return [(f"{scale.at(value):.2f}", console.seconds(value)) for value in ends]
+        return [(f"{scale.at(value):.2f}", text.duration(value)) for value in ends]
     return [(f"{scale.at(value):.2f}", _power(value)) for value in powers]
 
 
@@ -126,27 +113,28 @@ def _power(seconds: float) -> str:
 
 
 def resources(report: RunReport) -> dict[str, Any] | None:
-    """Return the charts of CPU and memory over time; None where nobody looked."""
+    """Return the charts of CPU and memory over time; None if they were not sampled."""
     found = report.resources
     if not whole(found, "samples"):
         return None
-    limits = dig(found, "limits")
+    limits = get_path(found, "limits")
     cpus, memory = number(limits, "cpus"), number(limits, "memory_bytes")
-    series = [row for row in dig(found, "series") or [] if isinstance(row, list)]
+    series = [row for row in get_path(found, "series") or [] if isinstance(row, list)]
     charts = [
         _chart("CPU", series, 1, number(found, "cpu_utilization", "peak"), _percent_axis),
         _chart("Memory (RSS)", series, 2, number(found, "rss_bytes", "peak"), _bytes_axis),
     ]
-    host = [
-        f"{cpus:g} CPUs" if cpus is not None else "",
-        f"{console.size(memory)} of memory" if memory is not None else "",
+    available = [
+        *([] if cpus is None else [f"{cpus:g} CPUs"]),
+        *([] if memory is None else [f"{text.size(memory)} of memory"]),
     ]
-    said = " and ".join(filter(None, host))
     return {
         "charts": [chart for chart in charts if chart is not None],
-        "rows": console.resource_rows(found),
-        "samples": console.counted(whole(found, "samples") or 0, "sample"),
-        "limits": f"{said}, as {dig(limits, 'source')} says" if said else None,
+        "rows": console.resource_table(report).rows,
+        "samples": text.counted(whole(found, "samples") or 0, "sample"),
+        "limits": f"{text.listed(available)}, as {get_path(limits, 'source')} says"
+        if available
+        else None,
     }
 
 
@@ -160,23 +148,21 @@ def _chart(
     peak: float | None,
     axis_of: Callable[[float], Axis],
 ) -> dict[str, Any] | None:
-    """Return a line over time: its path within 100 by 100, and both axes."""
+    """Return a line over time and both axes; None with fewer than two points."""
     points = [
         (float(row[0]), float(row[column]) if _is_number(row[column]) else None)
         for row in series
         if len(row) > column and _is_number(row[0])
     ]
     values = [value for _, value in points if value is not None]
-    if len(values) < 2:  # one point is no line
+    if len(values) < 2 or points[-1][0] <= points[0][0]:
         return None
     start, end = points[0][0], points[-1][0]
-    if end <= start:
-        return None
     ticks = axis_of(max(values))
     top = ticks[-1][0]
     segments: list[list[tuple[float, float]]] = [[]]
     for at, value in points:
-        if value is None:  # unknown: the line has a gap there
+        if value is None:  # an unknown value makes a gap in the line
             segments.append([])
         else:
             segments[-1].append((100 * (at - start) / (end - start), 100 - 100 * value / top))
@@ -186,7 +172,7 @@ def _chart(
         f"{segment[0][0]:.2f},100 {line} {segment[-1][0]:.2f},100"
         for segment, line in zip(drawn, lines, strict=True)
     ]
-    text = _in_words(axis_of)
+    in_words = text.percent if axis_of is _percent_axis else text.size
     return {
         "title": title,
         "lines": lines,
@@ -197,8 +183,8 @@ def _chart(
             for value, label in _time_axis(start, end)
         ],
         "text": (
-            f"{title} over {console.seconds(end - start)}: from {text(min(values))} to "
-            f"{text(max(values if peak is None else [*values, peak]))}; "
+            f"{title} over {text.duration(end - start)}: from {in_words(min(values))} to "
+            f"{in_words(max(values if peak is None else [*values, peak]))}; "
             f"the axis ends at {ticks[-1][1]}"
         ),
     }
@@ -208,31 +194,26 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _in_words(axis_of: Callable[[float], Axis]) -> Callable[[float], str]:
-    """Return what writes a value of an axis in words."""
-    return console.percent if axis_of is _percent_axis else console.size
-
-
 def _nice_step(span: float, parts: int) -> float:
-    """Return the step of 1, 2 or 5 times a power of ten that gives about `parts` parts."""
+    """Return the step, 1, 2 or 5 times a power of ten, that gives about `parts` parts."""
     rough = span / parts
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
 
 
 def _percent_axis(top: float) -> Axis:
-    step = _nice_step(max(top, 0.01), 4)
-    count = max(1, math.ceil(top / step - 1e-9))
-    return [(step * n, f"{step * n * 100:.3g}\u00a0%") for n in range(count + 1)]
+    return _axis(top, 0.01, 0.01, "%")
 
 
 def _bytes_axis(top: float) -> Axis:
-    unit, name = 1.0, "B"
-    for following in ("KiB", "MiB", "GiB", "TiB"):
-        if top < unit * 1024:
-            break
-        unit, name = unit * 1024, following
-    step = _nice_step(max(top, 1.0) / unit, 4)
+    units = [(1024.0**power, name) for power, name in enumerate(("B", "KiB", "MiB", "GiB", "TiB"))]
+    unit, name = next((one for one in reversed(units) if top >= one[0]), units[0])
+    return _axis(top, 1.0, unit, name)
+
+
+def _axis(top: float, least: float, unit: float, name: str) -> Axis:
+    """Return about four steps from 0 to `top`, or to `least` if that is larger."""
+    step = _nice_step(max(top, least) / unit, 4)
     count = max(1, math.ceil(top / unit / step - 1e-9))
     return [(step * n * unit, f"{step * n:g}\u00a0{name}") for n in range(count + 1)]
 

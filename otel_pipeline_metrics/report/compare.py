@@ -1,16 +1,22 @@
-"""What changed between two runs, and whether it is more than noise.
+"""Compare two runs: what has changed, and whether that is more than noise.
 
-Two runs of the same program never take the same time, for three reasons, and each has its
-answer here:
+    from otel_pipeline_metrics import RunReport
+    from otel_pipeline_metrics.report.compare import compare
 
-- chance: a stage's calls differ from each other. A shift must be large against their spread
-  and count (`significance`).
-- a bad minute: another program held the machine up for part of a run. The quick half of the
-  calls must have slowed down as well, which a bad minute leaves alone.
-- another day: the whole machine is some per cent slower. A stage must have slowed down by
-  more than the threshold beyond what the other stages did (`_drift`).
+    comparison = compare(RunReport.load("old.json"), RunReport.load("new.json"), fail_on=0.1)
+    print(comparison.render())
+    sys.exit(comparison.exit_code)
 
-Beside that, a stage must matter: what it adds is at least one per cent of the run.
+Two runs of the same program never take the same time, for three reasons:
+
+- Chance: the calls of a stage differ from each other. A shift must be large against their
+  spread and count (`significance`).
+- A bad minute: another program slowed the machine down for part of a run. That leaves the
+  quick half of the calls unchanged, so they must have slowed down too.
+- Another day: the whole machine is a few per cent slower. A stage must have slowed down by
+  more than the threshold beyond the other stages (`_drift`).
+
+A stage must also matter: it adds at least one per cent of the run.
 """
 
 from __future__ import annotations
@@ -19,16 +25,17 @@ import math
 import statistics
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from otel_pipeline_metrics._core.lookup import number, whole
 from otel_pipeline_metrics.report.comparison import (
     Comparison,
     Judgement,
     StageChange,
-    _error_regressions,
-    _figures,
-    _notes,
-    _per_cent,
+    compare_figures,
+    find_error_regressions,
+    rounded_percent,
+    write_notes,
 )
-from otel_pipeline_metrics.report.flow import number, stages_in_flow_order, whole
+from otel_pipeline_metrics.report.flow import stages_in_flow_order
 from otel_pipeline_metrics.report.significance import RESOLUTION, Shift, sample_of, shift_of
 
 if TYPE_CHECKING:
@@ -37,9 +44,9 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics.report.run_report import RunReport
 
 
+__all__ = ["Comparison", "StageChange", "compare"]
+
 FAIL_ON: Final = 0.10
-
-
 _TAIL_Z: Final = 4.0
 _MIN_COUNT: Final = 4
 _MATTERS: Final = 0.01
@@ -50,16 +57,19 @@ _MAX_COMMON_DRIFT: Final = math.log(1.15)
 
 
 def compare(old: RunReport, new: RunReport, *, fail_on: float = FAIL_ON) -> Comparison:
-    """Compare two runs of a pipeline.
+    """Compare two runs of a pipeline, stage by stage.
 
     Args:
         old: the run to measure against.
         new: the run in question.
-        fail_on: by how much a stage may get slower; 0.1 is ten per cent. What is under two
-            per cent the reports cannot tell.
+        fail_on: by how much a stage may get slower; 0.1 is ten per cent. Reports cannot show
+            changes below two per cent.
+
+    Returns:
+        The changes, the regressions among them, and the exit code of the command.
 
     Raises:
-        ValueError: the reports are of different pipelines, or `fail_on` is no positive number.
+        ValueError: the reports are of different pipelines, or `fail_on` is not positive.
     """
     if not 0 < fail_on < math.inf:
         raise ValueError(f"fail_on must be a positive ratio such as 0.1, not {fail_on!r}")
@@ -70,7 +80,7 @@ def compare(old: RunReport, new: RunReport, *, fail_on: float = FAIL_ON) -> Comp
         )
     stages = _stages(old, new, fail_on)
     regressions = [f"{s.name} {s.why}" for s in stages if s.judgement in {"slower", "slower tail"}]
-    regressions += _error_regressions(old, new, fail_on)
+    regressions += find_error_regressions(old, new, fail_on)
     results = [str(report.run.get("result") or "in progress") for report in (old, new)]
     if results[0] == "success" != results[1]:
         regressions.append(f"the run ended in {results[1]}, not in success")
@@ -78,9 +88,9 @@ def compare(old: RunReport, new: RunReport, *, fail_on: float = FAIL_ON) -> Comp
         pipeline=str(pipelines[0]),
         fail_on=fail_on,
         stages=tuple(stages),
-        figures=tuple(_figures(old, new)),
+        figures=tuple(compare_figures(old, new)),
         regressions=tuple(regressions),
-        notes=tuple(_notes(old, new, stages)),
+        notes=tuple(write_notes(old, new, stages)),
     )
 
 
@@ -96,12 +106,12 @@ class _Pair(NamedTuple):
     new_s: float
     counts: tuple[int, int]
     shift: Shift | None
+    # what it adds to the run, as a part of the old run's wall time
     matters: float
-    """What it adds to the run, as a part of the old run's wall time."""
+    # its time in the old run, as a part of the old run's wall time
     share: float
-    """Its time in the old run, likewise."""
+    # logarithm of how much more CPU time the whole process took for the same work
     cpu: float | None
-    """By how much more CPU time the whole process took for as much work, as a logarithm."""
 
 
 def _stages(old: RunReport, new: RunReport, fail_on: float) -> list[StageChange]:
@@ -123,11 +133,9 @@ def _stages(old: RunReport, new: RunReport, fail_on: float) -> list[StageChange]
 
 
 def _cpu_s(report: RunReport) -> float | None:
-    """Return the CPU time of the run, in units that are the same for both on one machine."""
-    wall_s, part = (
-        number(report.run, "wall_s"),
-        number(report.resources, "cpu_utilization", "avg"),
-    )
+    """Return the CPU time of the run, in a unit that two runs on one machine share."""
+    part = number(report.resources, "cpu_utilization", "avg")
+    wall_s = number(report.run, "wall_s")
     return None if wall_s is None or part is None else wall_s * part
 
 
@@ -142,7 +150,7 @@ def _paired(
     if min(first.calls, second.calls) >= _MIN_COUNT:
         shift = shift_of(first, second, math.log(per[0] / per[1]))
     work = second.calls * per[1] / (first.calls * per[0])
-    # what the new run's items would have taken at the old pace
+    # the difference to the time of the new run's items at the old pace
     added = (second.mean - first.mean * per[1] / per[0]) * second.calls
     return _Pair(
         name=new["name"],
@@ -160,7 +168,7 @@ def _paired(
 def _per_item(
     old: dict[str, Any], new: dict[str, Any]
 ) -> tuple[Literal["item", "invocation"], tuple[float, float]]:
-    """Return the items of one invocation in both runs, where both count them."""
+    """Return the unit, and how many of it a call has in each of the runs."""
     for way in ("in", "out"):
         items = whole(old, "items", way), whole(new, "items", way)
         counts = whole(old, "count"), whole(new, "count")
@@ -170,7 +178,7 @@ def _per_item(
 
 
 def _others(pair: _Pair, pairs: Sequence[_Pair], of: Callable[[Shift], float]) -> list[float]:
-    """Return the shifts of the other stages that matter."""
+    """Return the shifts of those other stages that matter."""
     return [
         of(other.shift)
         for other in pairs
@@ -179,11 +187,11 @@ def _others(pair: _Pair, pairs: Sequence[_Pair], of: Callable[[Shift], float]) -
 
 
 def _drift(pair: _Pair, pairs: Sequence[_Pair], limit: float) -> float:
-    """Return what a slowdown of the whole machine explains.
+    """Return the part of a shift that a slowdown of the whole machine explains.
 
-    That is the middle of what the other stages show, up to ten per cent; up to fifteen where
-    two others or more all show it. Where they do and this process has not used as much more
-    CPU time, it was kept waiting for the CPU, and there is no end to what that explains.
+    That is the median of the other stages' shifts, up to ten per cent; up to fifteen if at
+    least two others all show it. If they do and this process used less than that of CPU time,
+    it waited for the CPU, and that explains a shift of any size.
     """
     others = _others(pair, pairs, lambda shift: shift.slower)
     drift = max(0.0, min(statistics.median(others), _MAX_DRIFT)) if others else 0.0
@@ -218,14 +226,14 @@ def _judged(pair: _Pair, pairs: Sequence[_Pair], fail_on: float) -> StageChange:
 def _judgement(
     pair: _Pair, shift: Shift, pairs: Sequence[_Pair], limit: float
 ) -> tuple[Judgement, str]:
-    by = f"by {_per_cent(math.expm1(abs(shift.typical)))}"
+    by = f"by {rounded_percent(math.expm1(abs(shift.typical)))}"
     found: tuple[Judgement, str] = ("no change", "has not changed")
     if shift.slower >= limit:
         drift = _drift(pair, pairs, limit)
         if drift == math.inf:
             found = "drift", f"is slower {by}, but this machine was busy with something else"
         elif shift.slower - drift < limit:
-            shared = _per_cent(math.expm1(drift))
+            shared = rounded_percent(math.expm1(drift))
             found = "drift", f"is slower {by}, {shared} of it like the other stages"
         elif not shift.is_sure(drift):
             found = "noise", f"is slower {by}, which its calls' spread explains"
@@ -234,10 +242,10 @@ def _judgement(
         else:
             found = "slower", f"is slower {by}"
     elif _has_slower_tail(pair, shift, pairs, limit):
-        average = _per_cent(math.expm1(shift.mean))
+        average = rounded_percent(math.expm1(shift.mean))
         found = "slower tail", f"is slower by {average} on average, in its slow calls"
     elif shift.faster <= -limit and shift.is_sure():
-        less = _per_cent(-math.expm1(shift.typical))
+        less = rounded_percent(-math.expm1(shift.typical))
         found = "faster", f"is faster by {less}"
     elif abs(shift.mean) >= limit or abs(shift.typical) >= limit:
         found = "noise", "has changed in part of its calls only"
@@ -245,9 +253,9 @@ def _judgement(
 
 
 def _has_slower_tail(pair: _Pair, shift: Shift, pairs: Sequence[_Pair], limit: float) -> bool:
-    """Tell whether many calls, if not most, have become much slower.
+    """Tell whether many calls, though not most, have become much slower.
 
-    A bad minute looks the same, so the other stages must be there to say that there was none.
+    A bad minute looks the same, so other stages must show that there was none.
     """
     others = _others(pair, pairs, lambda other: other.mean)
     if not others or _drift(pair, pairs, limit) == math.inf:

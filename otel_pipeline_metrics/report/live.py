@@ -1,9 +1,8 @@
-"""A run as it goes on, in the terminal: stages, rates, queues, progress and time left.
+"""Show a run in progress in the terminal: stages, rates, queues, time left.
 
-Everything happens on one daemon thread, which alone touches the terminal. A fault there ends
-the view, never the run. Where the stream is no terminal, or rich is not installed, there is no
-view. What the program prints meanwhile is left alone: redirecting it would send `print` to
-another stream than the one it was meant for.
+One daemon thread does everything, and it alone writes to the terminal. An internal error ends
+the view, never the run. Without a terminal, or without rich, nothing is shown. The program's own
+output is not redirected: that would send `print` to another stream than the intended one.
 """
 
 from __future__ import annotations
@@ -14,17 +13,15 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics._core import clock
-from otel_pipeline_metrics._core import errors as _errors
+from otel_pipeline_metrics._core import clock, errors, text
+from otel_pipeline_metrics._core.lookup import get_strings, number, ratio, whole
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.flow import (
+    error_total,
     items_completed,
-    names,
-    number,
     queues_in_order,
     stages_in_flow_order,
     verdict,
-    whole,
 )
 
 if TYPE_CHECKING:
@@ -38,25 +35,25 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics.report.run_report import RunReport
 
 
+# rates are those of the last ten seconds
 WINDOW_S: Final = 10.0
-"""Rates are those of the last ten seconds."""
 
+# how long `stop` waits for a terminal that takes no output
 STOP_S: Final = 1.0
-"""How long `stop` waits for a terminal that takes no output."""
 
 
 class Live:
-    """Shows what `snapshot` returns every `interval` seconds; start it, stop it, or use `with`."""
+    """A view of what `snapshot` returns; start and stop it, or use `with`."""
 
     def __init__(
         self, snapshot: Callable[[], RunReport], *, interval: float = 0.5, stream: Any = None
     ) -> None:
-        """Nothing is shown yet.
+        """Prepare the view; nothing is shown yet.
 
         Args:
-            snapshot: returns the report as far as the run has got; called on a thread.
-            interval: seconds between two pictures.
-            stream: where to draw; standard error unless given.
+            snapshot: returns the report so far; called on the view's thread.
+            interval: seconds between two frames.
+            stream: where to draw; standard error by default.
 
         Raises:
             ValueError: the interval is not positive.
@@ -84,14 +81,14 @@ class Live:
 
     @property
     def shown(self) -> bool:
-        """Whether something is being drawn."""
+        """Whether the view is being drawn."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to draw, if the stream is a terminal that can."""
+        """Begin to draw if the stream is a terminal that supports it."""
         if self._thread is not None:
             return
-        with _errors.suppress_errors("the live view"):
+        with errors.suppress_errors("the live view"):
             stream = sys.stderr if self._stream is None else self._stream
             terminal = _terminal(stream)
             if terminal is None:
@@ -104,22 +101,22 @@ class Live:
             self._thread.start()
 
     def stop(self) -> None:
-        """Take the picture away. It may be called at any time, and again."""
+        """Erase the view; safe at any time, and repeatedly."""
         thread, self._thread = self._thread, None
         self._stopping.set()
-        # in a forked child there is no such thread, and the terminal is the parent's
+        # a forked child has no such thread, and the terminal belongs to the parent
         if thread is not None and os.getpid() == self._pid:
             thread.join(STOP_S)
 
     def _run(self, terminal: Console) -> None:
-        with _errors.suppress_errors("the live view"):
+        with errors.suppress_errors("the live view"):
             self._draw(terminal)
 
     def _draw(self, terminal: Console) -> None:
-        from rich.live import Live as Picture
+        from rich import live
 
         history = History()
-        picture = Picture(
+        view = live.Live(
             console=terminal,
             auto_refresh=False,
             transient=True,
@@ -127,21 +124,21 @@ class Live:
             redirect_stderr=False,
         )
         try:
-            with picture:
+            with view:
                 # a killed program must not leave a terminal without a cursor
                 terminal.show_cursor(True)
                 while True:
-                    drawn = None
-                    with _errors.suppress_errors("the live view"):
-                        drawn = render_frame(self._snapshot(), history)
-                    if drawn is None:
+                    frame = None
+                    with errors.suppress_errors("the live view"):
+                        frame = render_frame(self._snapshot(), history)
+                    if frame is None:
                         return
-                    picture.update(drawn, refresh=True)
+                    view.update(frame, refresh=True)
                     if self._stopping.wait(self._interval):
                         return
         except (OSError, ValueError) as error:
-            # the terminal was closed under us, which is nobody's fault
-            _errors.logger.debug("the live view ended: %r", error)
+            # the terminal was closed meanwhile, which is not an error
+            errors.logger.debug("the live view ended: %r", error)
 
 
 def _terminal(stream: Any) -> Console | None:
@@ -153,7 +150,7 @@ def _terminal(stream: Any) -> Console | None:
     try:
         from rich.console import Console
     except ImportError:
-        _errors.warn_once(
+        errors.warn_once(
             "live view",
             'the live view needs rich: pip install "otel-pipeline-metrics[cli]"',
         )
@@ -168,13 +165,13 @@ class _Point(NamedTuple):
 
 
 class History:
-    """The counts of the last seconds, for rates."""
+    """The counts of the last seconds, from which rates are computed."""
 
     def __init__(self) -> None:
         self._points: deque[_Point] = deque()
 
     def add(self, report: RunReport) -> None:
-        """Remember how far the run is now."""
+        """Record the counts of this moment and drop those before the window."""
         now = clock.now()
         counts = {stage["name"]: _count(stage)[0] for stage in report.stages}
         self._points.append(_Point(now, counts, items_completed(report)))
@@ -182,20 +179,16 @@ class History:
             self._points.popleft()
 
     def rate(self, name: str) -> float | None:
-        """Return the items, or invocations, of a stage per second."""
+        """Return the items, or calls, of a stage per second."""
         first, last = self._points[0], self._points[-1]
-        return _ratio(last.counts.get(name, 0) - first.counts.get(name, 0), last.at - first.at)
+        return ratio(last.counts.get(name, 0) - first.counts.get(name, 0), last.at - first.at)
 
     def finish_rate(self) -> float | None:
-        """Return the items that reach the last stage per second."""
+        """Return the items that the last stages take per second."""
         first, last = self._points[0], self._points[-1]
         if last.finished is None:
             return None
-        return _ratio(last.finished - (first.finished or 0), last.at - first.at)
-
-
-def _ratio(part: float, of: float) -> float | None:
-    return part / of if of > 0 else None
+        return ratio(last.finished - (first.finished or 0), last.at - first.at)
 
 
 def _count(stage: dict[str, Any]) -> tuple[int, str]:
@@ -204,7 +197,7 @@ def _count(stage: dict[str, Any]) -> tuple[int, str]:
 
 
 def render_frame(report: RunReport, history: History) -> RenderableType:
-    """Return the picture of a run as it is now."""
+    """Return the picture of a run at this moment."""
     from rich.console import Group
     from rich.text import Text
 
@@ -219,15 +212,14 @@ def render_frame(report: RunReport, history: History) -> RenderableType:
     if report.queues:
         parts.append(_queues(report))
     if found.known:
-        parts.append(Text(console.printable(f"so far: {found.headline}")))
+        parts.append(Text(text.printable(f"so far: {found.headline}")))
     return Group(*parts)
 
 
 def _headline(report: RunReport) -> str:
-    run = report.run
-    errors = sum(whole(stage, "errors", "total") or 0 for stage in report.stages)
-    said = f"{run.get('pipeline')}  {console.seconds(number(run, 'wall_s'))}"
-    return console.printable(said) + (f"  {console.counted(errors, 'error')}" if errors else "")
+    line = f"{report.run.get('pipeline')}  {text.duration(number(report.run, 'wall_s'))}"
+    count = error_total(report)
+    return text.printable(line) + (f"  {text.counted(count, 'error')}" if count else "")
 
 
 def _progress(done: int, total: int, rate: float | None) -> RenderableType:
@@ -236,16 +228,17 @@ def _progress(done: int, total: int, rate: float | None) -> RenderableType:
     from rich.text import Text
 
     row = Table.grid(padding=(0, 1))
-    said = f"{done:,} of {total:,}  {100 * min(1.0, done / total):.0f} %  {left(done, total, rate)}"
-    row.add_row(ProgressBar(total=total, completed=min(done, total), width=30), Text(said))
+    share = text.percent(min(1.0, done / total))
+    bar = ProgressBar(total=total, completed=min(done, total), width=30)
+    row.add_row(bar, Text(f"{done:,} of {total:,}  {share}  {left(done, total, rate)}"))
     return row
 
 
 def left(done: int, total: int, rate: float | None) -> str:
-    """Return the time left, as far as the pace of late tells."""
+    """Return the time left at the present rate."""
     if done >= total:
         return "all in"
-    return f"{console.seconds((total - done) / rate)} left" if rate else "time left unknown"
+    return f"{text.duration((total - done) / rate)} left" if rate else "time left unknown"
 
 
 def _table(*head: str) -> Table:
@@ -261,21 +254,19 @@ def _table(*head: str) -> Table:
 def _stages(report: RunReport, history: History, marked: list[str]) -> RenderableType:
     from rich.text import Text
 
-    table = _table(
-        "stage", "done", "per s", "in flight", "p50", "busy", "idle", "blocked", "errors"
-    )
+    table = _table("stage", "done", "per s", "in flight", "p50", *console.STATES, "errors")
     for stage in stages_in_flow_order(report):
         name = stage["name"]
-        plain = console.printable(name)
+        shown = text.printable(name)
         done, unit = _count(stage)
         table.add_row(
-            Text(f"{plain} ◆" if name in marked else plain, style="bold" if name in marked else ""),
+            Text(f"{shown} ◆" if name in marked else shown, style="bold" if name in marked else ""),
             f"{done:,} {unit}",
-            console.rate(history.rate(name)),
-            console.count(whole(stage, "in_flight")),
-            console.seconds(number(stage, "duration_s", "p50")),
-            *(console.percent(number(stage, "share", s)) for s in ("busy", "idle", "blocked")),
-            console.count(whole(stage, "errors", "total")),
+            text.number(history.rate(name)),
+            text.number(whole(stage, "in_flight")),
+            text.duration(number(stage, "duration_s", "p50")),
+            *(text.percent(number(stage, "share", s)) for s in console.STATES),
+            text.number(whole(stage, "errors", "total")),
         )
     return table
 
@@ -283,19 +274,18 @@ def _stages(report: RunReport, history: History, marked: list[str]) -> Renderabl
 def _queues(report: RunReport) -> RenderableType:
     from rich.text import Text
 
-    def _listed(queue: dict[str, Any], key: str) -> Text:
-        return Text(console.printable(", ".join(names(queue, key))) or console.UNKNOWN)
-
     table = _table("queue", "depth", "peak", "capacity", "wait p50", "from", "to")
     for queue in queues_in_order(report):
         now = number(queue, "depth")
         table.add_row(
-            Text(console.printable(queue["name"])),
-            console.depth(number(queue, "depth_avg") if now is None else now),
-            console.depth(number(queue, "depth_peak")),
+            Text(text.printable(queue["name"])),
+            text.number(number(queue, "depth_avg") if now is None else now),
+            text.number(number(queue, "depth_peak")),
             console.capacity(queue),
-            console.seconds(number(queue, "wait_s", "p50")),
-            _listed(queue, "producers"),
-            _listed(queue, "consumers"),
+            text.duration(number(queue, "wait_s", "p50")),
+            *(
+                Text(text.printable(", ".join(get_strings(queue, key))) or text.UNKNOWN)
+                for key in ("producers", "consumers")
+            ),
         )
     return table

@@ -1,4 +1,4 @@
-"""`RunReport`: what a run was like, as plain data that JSON carries both ways."""
+"""`RunReport`: the report of a run, plain data that is saved and loaded as JSON."""
 
 from __future__ import annotations
 
@@ -9,44 +9,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics.report.schema import PARTS, SCHEMA, TEXT_FIELDS
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
 
-SCHEMA: Final = "otel_pipeline_metrics/report/1"
-"""Name and version of the format; another version is another number."""
-
 Format = Literal["console", "html", "json", "markdown"]
 FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
 
-_PARTS: Final[dict[str, type]] = {
-    "run": dict,
-    "stages": list,
-    "queues": list,
-    "caches": list,
-    "resources": dict,
-    "bottleneck": dict,
-    "telemetry": dict,
-}
+_TYPES: Final = {"object": dict, "array": list}
 
 
 class RunReport:
     """The numbers of one run. Times are seconds, sizes bytes, ratios 0 to 1.
 
-    What is not known is None, never 0. Percentiles carry their relative error in `rel_error`.
+    Unknown values are None, never 0. Percentiles carry their relative error in `rel_error`.
+    `report.schema` documents each field.
     """
 
     __slots__ = ("_data",)
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        """Take the data of `to_dict`.
+        """Take the data that `to_dict` returns.
 
         Raises:
-            ValueError: the data is no report, or one of another version.
+            ValueError: the data is not a report, or one of another version.
         """
-        self._data = _checked(data)
+        self._data = _validate(data)
 
     def __repr__(self) -> str:
         run = self.run
@@ -59,37 +50,37 @@ class RunReport:
 
     @property
     def run(self) -> dict[str, Any]:
-        """The run itself: pipeline, id, trace_id, result, error_type, started, wall_s, partial."""
+        """The run itself: its pipeline, ids, result, start and wall time."""
         return self._part("run")
 
     @property
     def stages(self) -> list[dict[str, Any]]:
-        """One entry a stage, in the order in which they first finished."""
+        """One entry per stage, in the order in which they first finished."""
         return self._list("stages")
 
     @property
     def queues(self) -> list[dict[str, Any]]:
-        """One entry an instrumented queue."""
+        """One entry per instrumented queue."""
         return self._list("queues")
 
     @property
     def caches(self) -> list[dict[str, Any]]:
-        """One entry a registered cache, with its counts during this run."""
+        """One entry per registered cache, with its counts during this run."""
         return self._list("caches")
 
     @property
     def resources(self) -> dict[str, Any]:
-        """CPU, memory, disk and network while the run lasted."""
+        """The use of CPU, memory, disk and network during the run."""
         return self._part("resources")
 
     @property
     def bottleneck(self) -> dict[str, Any]:
-        """What held the run back."""
+        """The verdict: what limits the run."""
         return self._part("bottleneck")
 
     @property
     def telemetry(self) -> dict[str, Any]:
-        """What became of the spans and metrics."""
+        """The fate of the spans and metrics of this process."""
         return self._part("telemetry")
 
     def _part(self, name: str) -> dict[str, Any]:
@@ -112,18 +103,18 @@ class RunReport:
         """Write the JSON to `path`, whole or not at all, and return the path.
 
         Raises:
-            OSError: the place cannot be written.
+            OSError: the file cannot be written.
         """
         return write_atomically(path, self.to_json() + "\n")
 
     def render(self, format: Format = "console") -> str:  # noqa: A002 - the word users expect
         """Return the report as text for people or, as JSON, for programs.
 
-        "html" is one page that needs nothing beside itself, "markdown" suits a pull request.
+        "html" is one self-contained page, "markdown" suits a pull request.
 
         Raises:
-            ValueError: there is no such format.
-            ImportError: "html" needs jinja2, which the extra `cli` brings.
+            ValueError: the format is unknown.
+            ImportError: "html" needs jinja2, which the extra `cli` installs.
         """
         if format not in FORMATS:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
@@ -135,15 +126,27 @@ class RunReport:
 
     @classmethod
     def merge(cls, *reports: RunReport) -> RunReport:
-        """Return one report that has seen what the given ones have: processes, or runs.
+        """Return one report of several processes of a run, or of several runs.
+
+        The wall time reaches from the earliest start to the latest end. Averages over time are
+        weighted by the time observed. The workers of a stage add up.
 
         Raises:
-            TypeError: something is no report.
-            ValueError: there is none, one is there twice, or they are of different pipelines.
+            TypeError: an argument is not a RunReport.
+            ValueError: no report is given, one is given twice, or the pipelines differ.
         """
-        module = importlib.import_module("otel_pipeline_metrics.report.merge")
-        merged: RunReport = module.merge(reports)
-        return merged
+        from otel_pipeline_metrics.report.merge import merge
+
+        if not reports:
+            raise ValueError("there is no report to merge")
+        for report in reports:
+            if not isinstance(report, RunReport):
+                raise TypeError(
+                    f"reports must each be a RunReport, not {type(report).__name__}; "
+                    "those of a list are given as merge(*reports)"
+                )
+        parts = [report.to_dict() for report in reports]
+        return cls(parts[0] if len(parts) == 1 else merge(parts))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunReport:
@@ -151,33 +154,32 @@ class RunReport:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: it is cut off, is no report, or is of another version; the message
-                names the file.
+            ValueError: the file is cut off, not a report, or of another version; the message
+                names it.
         """
         content = Path(path).read_bytes()
         try:
-            data = json.loads(content.decode(), parse_constant=_no_constant)
+            data = json.loads(content.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON, or is cut off: {error}") from None
         try:
             return cls(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
-def _checked(data: object) -> dict[str, Any]:
+def _validate(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("not a report: a JSON object is expected")
     _check_schema(data.get("schema"))
-    for name, kind in _PARTS.items():
-        if not isinstance(data.get(name), kind):
+    for name, part in PARTS.items():
+        if not isinstance(data.get(name), _TYPES[part["type"]]):
             raise ValueError(f"not a whole report: {name!r} is missing or of the wrong kind")
-    for name in ("stages", "queues", "caches"):
-        for entry in data[name]:
+        for entry in data[name] if "items" in part else ():
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise ValueError(f"not a whole report: {name!r} has an entry without a name")
             _check_numbers(entry, f"{name} {entry['name']!r}")
@@ -185,22 +187,23 @@ def _checked(data: object) -> dict[str, Any]:
 
 
 def _check_numbers(part: dict[str, Any], where: str) -> None:
-    """Refuse text where a number belongs: it would compare as anything, or not at all."""
+    """Raise if there is text in place of a number: comparing it would mislead."""
     for key, value in part.items():
-        if key in ("name", "kind", "producers", "consumers"):
+        if key in TEXT_FIELDS:
             continue
         if isinstance(value, dict):
             _check_numbers(value, f"{where}, {key}")
         elif value is not None and not isinstance(value, (int, float)):
-            raise ValueError(f"not a whole report: {where}: {key!r} is no number")
+            raise ValueError(f"not a whole report: {where}: {key!r} is not a number")
 
 
 def _check_schema(schema: object) -> None:
+    if schema == SCHEMA:
+        return
     family, _, ours = SCHEMA.rpartition("/")
-    found, _, version = schema.rpartition("/") if isinstance(schema, str) else ("", "", "")
+    found, _, version = str(schema).rpartition("/")
     if found != family:
         raise ValueError(f"not a report: its schema is {schema!r}, expected {SCHEMA!r}")
-    if schema != SCHEMA:
-        newer = version.isdecimal() and int(version) > int(ours)
-        hint = "; a later otel-pipeline-metrics wrote it, upgrade this one" if newer else ""
-        raise ValueError(f"the report has schema {schema!r}, this version reads {SCHEMA!r}{hint}")
+    newer = version.isdecimal() and int(version) > int(ours)
+    hint = "; a later otel-pipeline-metrics wrote it, upgrade this one" if newer else ""
+    raise ValueError(f"the report has schema {schema!r}, this version reads {SCHEMA!r}{hint}")

@@ -1,17 +1,18 @@
-"""How the durations of one stage differ between two runs, and whether chance may have done it."""
+"""Measure how a stage's durations differ between two runs, and whether by chance."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, Final, NamedTuple
 
-from otel_pipeline_metrics.report.flow import dig, number, whole
+from otel_pipeline_metrics._core.lookup import get_path, number, whole
+from otel_pipeline_metrics._core.quantile_sketch import bucket_values
 
+# two sketches with a relative error of one per cent cannot show a smaller shift
 RESOLUTION: Final = 0.02
-"""Two sketches of one per cent cannot tell a smaller shift."""
 
-_SURE_Z: Final = 3.09
-"""One chance in a thousand, on one side."""
+# one chance in a thousand, on one side
+SURE_Z: Final = 3.09
 _PAIRED: Final = 5.0
 _MIN_PAIRED: Final = 16
 _TRIM: Final = 0.05
@@ -20,56 +21,56 @@ _ZERO_S: Final = 1e-9
 
 
 class Sample(NamedTuple):
-    """The durations of one stage in one run."""
+    """The durations of a stage in one run."""
 
     calls: int
     mean: float
     variance: float | None
+    # at most `_POINTS` of them, at even distances in rank; empty if unknown
     values: list[float]
-    """Some hundred of them at most, at even distances in rank; empty where unknown."""
 
 
 class Shift(NamedTuple):
-    """How two samples differ, in natural logarithms: 0.1 is about ten per cent slower."""
+    """The difference of two samples as a natural logarithm: 0.1 is about 10 % slower."""
 
+    # of the mean without the slowest and the quickest twentieth of the calls
     typical: float
-    """Of the mean without its slowest and quickest twentieth."""
+    # of the quicker half
     quick: float
-    """Of the quicker half."""
+    # of the whole mean
     mean: float
-    """Of the whole mean."""
+    # the difference of the whole means in standard errors (Welch)
     tail_z: float
-    """The difference of the whole means in standard errors (Welch)."""
+    # Yuen's test: shift of the trimmed means of the logarithms, standard error, degrees of freedom
     yuen: tuple[float, float, float]
-    """Yuen's: the shift of the trimmed means of the logarithms, its error, its freedom."""
+    # mean and spread of the shifts rank for rank; None with too few calls
     paired: tuple[float, float] | None
-    """The mean of the shifts rank for rank, and their spread; None with too few calls."""
 
     @property
     def slower(self) -> float:
-        """The part of a slowdown that shows in typical and in quick calls."""
+        """The slowdown that typical and quick calls both show."""
         return min(self.typical, self.quick)
 
     @property
     def faster(self) -> float:
-        """The same of a gain in speed: negative."""
+        """The gain in speed that typical and quick calls both show; a gain is negative."""
         return max(self.typical, self.quick)
 
     def is_sure(self, drift: float = 0.0) -> bool:
-        """Tell whether chance is no explanation for what the shift is beyond `drift`.
+        """Tell whether the shift beyond `drift` is more than chance.
 
-        Either the calls are taken as drawn at random: Yuen's test, which is Welch's on
-        trimmed means, of the logarithms. Or both runs did the same work, as nightly runs do.
-        Then rank for rank the same calls face each other and all have moved by about the same
-        ratio: their mean shift is large against what the shifts differ by. Draws at random
-        seldom look like that: by simulation (lognormal, exponential, uniform and bimodal
-        durations, 16 to 300 calls) at most one time in 1,000, and by more than 10 %.
+        Two tests, of which one is enough. The first takes the calls as random draws: Yuen's
+        test (Welch's on trimmed means) of the logarithms. The second is for runs that did the
+        same work, such as nightly runs: rank for rank, the same calls face each other and have
+        all moved by about the same ratio, so their mean shift is large against its spread.
+        Random draws seldom look like that: in simulations (lognormal, exponential, uniform and
+        bimodal durations, 16 to 300 calls) at most once in 1,000, and by more than 10 %.
         """
         shift, error, freedom = self.yuen
         t = abs(shift - drift) / error
         # Wallace's approximation of Student's t by a normal deviate
         z = math.sqrt(freedom * math.log1p(t * t / freedom))
-        if z * (8 * freedom + 1) / (8 * freedom + 3) >= _SURE_Z:
+        if z * (8 * freedom + 1) / (8 * freedom + 3) >= SURE_Z:
             return True
         if self.paired is None:
             return False
@@ -78,13 +79,13 @@ class Shift(NamedTuple):
 
 
 def sample_of(stage: dict[str, Any]) -> Sample | None:
-    """Return what a stage's entry tells of its durations; None if it took no time."""
+    """Return the durations in a stage's entry; None if it took no time."""
     calls, total = whole(stage, "count"), number(stage, "duration_s", "total")
     if not calls or total is None or total <= 0:
         return None
     mean = total / calls
     squares = number(stage, "duration_s", "sum_of_squares")
-    values = _even(dig(stage, "duration_s", "sketch"), calls)
+    values = _even(get_path(stage, "duration_s", "sketch"), calls)
     variance = None
     if squares is not None and calls > 1:
         variance = max(0.0, squares - calls * mean * mean) / (calls - 1)
@@ -95,32 +96,26 @@ def sample_of(stage: dict[str, Any]) -> Sample | None:
 
 
 def _even(sketch: Any, calls: int) -> list[float]:
-    """Return up to `_POINTS` values of a sketch, upwards, at even distances in rank."""
-    error, buckets = number(sketch, "rel_error"), dig(sketch, "buckets")
-    if error is None or not 0 < error < 1 or not isinstance(buckets, dict):
+    """Return up to `_POINTS` values of a sketch, ascending, at even distances in rank."""
+    buckets = bucket_values(sketch)
+    if buckets is None:
         return []
-    gamma = (1 + error) / (1 - error)
-    try:
-        counts = sorted((int(index), int(count)) for index, count in buckets.items())
-        steps = [(_ZERO_S, whole(sketch, "zeros") or 0)]
-        steps += [(2 * gamma**index / (gamma + 1), count) for index, count in counts]
-    except (ValueError, TypeError, OverflowError):
-        return []
+    steps = [(_ZERO_S, whole(sketch, "zeros") or 0), *buckets]
     inside = sum(count for _, count in steps)
-    points = min(calls, _POINTS)
+    points = min(calls, _POINTS) if inside else 0
     values: list[float] = []
     seen = 0
     for value, count in steps:
         seen += count
         while len(values) < points and (len(values) + 0.5) * inside <= seen * points:
             values.append(value)
-    return values if inside else []
+    return values
 
 
 def shift_of(old: Sample, new: Sample, per_item: float) -> Shift | None:
-    """Return the shift, plus `per_item`; None where nothing tells the spread.
+    """Return the shift plus `per_item`; None if the spread is unknown.
 
-    `per_item` is the logarithm of how many times fewer items a call has now.
+    `per_item` is the logarithm of old items per call over new items per call.
     """
     if old.variance is None or new.variance is None or min(old.calls, new.calls) <= 1:
         return None
@@ -129,7 +124,7 @@ def shift_of(old: Sample, new: Sample, per_item: float) -> Shift | None:
     error = math.sqrt(old.variance / old.calls + new.variance * scale**2 / new.calls)
     tail_z = (new.mean * scale - old.mean) / error if error else math.inf
     if not old.values or not new.values:
-        # sums alone: Welch's test of the means
+        # without sketches only sums are known: Welch's test of the means
         relative = max(error / old.mean, RESOLUTION / 4)
         freedom = float(min(old.calls, new.calls) - 1)
         return Shift(mean, mean, mean, tail_z, (mean, relative, freedom), None)
@@ -137,15 +132,15 @@ def shift_of(old: Sample, new: Sample, per_item: float) -> Shift | None:
     first, second = _resampled(old.values, points), _resampled(new.values, points)
     cut = int(points * _TRIM)
     first, second = first[cut : points - cut], second[cut : points - cut]
-    apart = [math.log(b / a) + per_item for a, b in zip(first, second, strict=True)]
-    half = apart[: (len(apart) + 1) // 2]
+    shifts = [math.log(b / a) + per_item for a, b in zip(first, second, strict=True)]
+    half = shifts[: (len(shifts) + 1) // 2]
     return Shift(
         typical=math.log(sum(second) / sum(first)) + per_item,
         quick=sum(half) / len(half),
         mean=mean,
         tail_z=tail_z,
         yuen=_yuen(old, new, per_item),
-        paired=_ranked(apart) if min(old.calls, new.calls) >= _MIN_PAIRED else None,
+        paired=_paired(shifts) if min(old.calls, new.calls) >= _MIN_PAIRED else None,
     )
 
 
@@ -156,9 +151,9 @@ def _resampled(values: list[float], points: int) -> list[float]:
     return [values[int((index + 0.5) * len(values) / points)] for index in range(points)]
 
 
-def _ranked(apart: list[float]) -> tuple[float, float]:
-    middle = sum(apart) / len(apart)
-    spread = math.sqrt(sum((one - middle) ** 2 for one in apart) / (len(apart) - 1))
+def _paired(shifts: list[float]) -> tuple[float, float]:
+    middle = sum(shifts) / len(shifts)
+    spread = math.sqrt(sum((one - middle) ** 2 for one in shifts) / (len(shifts) - 1))
     return middle, max(spread, RESOLUTION / 2)
 
 
@@ -172,7 +167,7 @@ def _yuen(old: Sample, new: Sample, per_item: float) -> tuple[float, float, floa
         winsorised = [min(max(value, kept[0]), kept[-1]) for value in logs]
         middle = sum(winsorised) / len(winsorised)
         variance = sum((value - middle) ** 2 for value in winsorised) / (len(winsorised) - 1)
-        # within a bucket of the sketch values look alike
+        # values within one bucket of the sketch look equal
         variance = max(variance, (RESOLUTION / 4) ** 2)
         left = sample.calls - 2 * int(sample.calls * _TRIM)
         squares.append((sample.calls - 1) * variance / (left * (left - 1)))

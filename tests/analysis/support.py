@@ -1,4 +1,4 @@
-"""Reports made by hand: only what the verdict reads."""
+"""Build reports with the fields that the verdict reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stage(
     retries: int = 0,
     spread: float = 0.0,
 ) -> Data:
-    """A stage with the seconds of all its workers; `spread` is its coefficient of variation."""
+    """Return a stage; times are of all its workers, `spread` is the coefficient of variation."""
     total = busy if inside is None else inside
     mean = total / count
     wall = busy + idle + blocked
@@ -41,7 +41,7 @@ def stage(
 
 
 def unseen(name: str, total: float) -> Data:
-    """A stage whose waits are not known."""
+    """Return a stage whose waits are unknown."""
     nothing = dict.fromkeys(("wall", "busy", "idle", "blocked"))
     made = stage(name, total)
     return made | {"workers": None, "time_s": nothing, "share": dict(nothing)}
@@ -80,7 +80,7 @@ def report(
     loop_delay_s: float | None = None,
     partial: bool = False,
 ) -> Data:
-    """A run; `cpu` is utilisation, CPUs and who limits them."""
+    """Return a run; `cpu` is the utilization, the CPUs and what limits them."""
     resources: Data = {"samples": 0, "cpu_utilization": {"avg": None, "peak": None}}
     if cpu is not None:
         resources["cpu_utilization"] = {"avg": cpu[0], "peak": 1.0}
@@ -96,7 +96,7 @@ def report(
 
 
 def example(**more: Any) -> Data:
-    """Fetch 2 ms, process 5 ms, write 20 ms, as the issue has it."""
+    """Return the example: fetch 2 ms, process 5 ms, write 20 ms."""
     return report(
         [
             stage("fetch", busy=10, blocked=89, count=5000),

@@ -1,4 +1,4 @@
-"""A small part of `benchmarks/verdict.py`, so that a change that hurts the verdict is seen."""
+"""A small part of `benchmarks/verdict.py`, to detect changes that harm the verdict."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ COUNT = 60
 
 
 @pytest.mark.slow
-def test_random_pipelines() -> None:
-    """Their limiting stage is known from the parameters, their shares from a simulation."""
+def test_verdicts_on_random_pipelines_are_right() -> None:
+    """The limiting stage is known from the parameters, the shares from a simulation."""
     scores = [score(SEED, number, "stratified") for number in range(COUNT)]
 
     assert {"stage", "source", "tie"} <= {found.truth.case for found in scores}
@@ -24,8 +24,7 @@ def test_random_pipelines() -> None:
     assert sum(found.worst_share <= 0.05 for found in scores) >= 0.95 * COUNT
 
 
-def test_table(capsys: pytest.CaptureFixture[str]) -> None:
-    """The command prints its table, and the next run of the seed prints the same."""
+def test_runs_of_the_same_seed_print_the_same_table(capsys: pytest.CaptureFixture[str]) -> None:
     outputs = []
     for _ in range(2):
         verdict.main(["--count", "3", "--seed", "7"])
@@ -45,7 +44,7 @@ def test_virtual_time_is_exact() -> None:
     assert _virtual_time.run(nap()) == 3600.0
 
 
-def test_a_deadlock_is_told() -> None:
+def test_virtual_time_detects_a_deadlock() -> None:
     async def forever() -> None:
         await asyncio.Queue[int]().get()
 

@@ -1,4 +1,4 @@
-"""The example of the issue: fetch 2 ms, process 5 ms, write 20 ms, queues of four between."""
+"""Pipelines of fetch 2 ms, process 5 ms and write 20 ms, with queues of four between them."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ async def pipeline() -> RunReport:
     return run.report
 
 
-def test_in_virtual_time() -> None:
-    """To the millisecond: write begins after 7 ms and is busy from then on."""
+def test_times_are_exact_in_virtual_time() -> None:
+    """The stage `write` begins after 7 ms and is busy from then on."""
     report = _virtual_time.run(pipeline())
     found = stages_of(report)
 
@@ -90,15 +90,14 @@ def test_in_virtual_time() -> None:
     assert {"more_workers": 1, "gain": pytest.approx(1.0), "next": "write"} == verdict["what_if"]
 
 
-async def test_in_real_time() -> None:
+async def test_write_limits_the_run_in_real_time() -> None:
     report = await pipeline()
 
     assert analyze(report)["stage"] == "write"
     assert stages_of(report)["process"]["share"]["blocked"] > 0.6
 
 
-def test_with_threads() -> None:
-    """The same on threads, which carry no context of the run."""
+def test_threads_without_the_context_of_the_run_are_counted() -> None:
 
     @opm.stage("read", kind="fetch")
     def read(item: int) -> int:
@@ -136,7 +135,7 @@ def test_with_threads() -> None:
 
 
 async def in_one_loop(times: dict[str, float]) -> RunReport:
-    """Every stage after the other in one task, although there are queues between them."""
+    """Run all stages one after the other in one task, with queues between them."""
     async with opm.run("in turn", resources=False) as run:
         queues: list[Any] = [
             opm.wrap_queue(asyncio.Queue(4), name=f"q{number}") for number in range(len(times) - 1)
@@ -152,8 +151,7 @@ async def in_one_loop(times: dict[str, float]) -> RunReport:
     return run.report
 
 
-def test_stages_in_one_loop() -> None:
-    """No slow source: the stages take turns."""
+def test_stages_in_one_loop_take_turns() -> None:
     alike = analyze(_virtual_time.run(in_one_loop({"p": 0.02, "w": 0.02})))
     three = analyze(
         _virtual_time.run(in_one_loop({"fetch": 0.001, "process": 0.02, "write": 0.004}))
@@ -162,4 +160,4 @@ def test_stages_in_one_loop() -> None:
     assert (alike["kind"], alike["ties"], alike["what_if"]) == ("tie", ["p", "w"], None)
     assert (three["kind"], three["stage"], three["what_if"]) == ("stage", "process", None)
     assert "fetch, process and write take turns in one worker" in three["why"]
-    assert not any("more workers of process, " in said for said in three["advice"])
+    assert not any("more workers of process, " in line for line in three["advice"])

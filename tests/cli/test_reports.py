@@ -1,4 +1,4 @@
-"""`opm report`, `opm compare`, `opm merge`: what they say and how they end."""
+"""The commands `report`, `compare`, `merge` and `schema`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from click.testing import CliRunner
 
+from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics.cli.app import app
+from otel_pipeline_metrics.cli.files import NAME
 from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report.schema import collector_schema, report_schema
 from tests.report import samples
 
 if TYPE_CHECKING:
@@ -37,13 +40,13 @@ def saved(path: Path, *values: float, name: str = "process") -> Path:
 
 
 @pytest.mark.parametrize("form", ["console", "html", "markdown", "json"])
-def test_report_in_every_format(full: Path, form: Any) -> None:
+def test_report_shows_every_format(full: Path, form: Any) -> None:
     result = opm("report", full, "--format", form)
     assert result.exit_code == 0
     assert result.stdout.rstrip("\n") == samples.full().render(form).rstrip("\n")
 
 
-def test_the_terminal_gets_the_console_format(full: Path) -> None:
+def test_the_default_format_is_console(full: Path) -> None:
     assert opm("report", full).stdout == samples.full().render() + "\n"
 
 
@@ -51,7 +54,7 @@ def test_the_terminal_gets_the_console_format(full: Path) -> None:
     ("name", "start"),
     [("a.html", "<!DOCTYPE html>"), ("a.md", "### nightly"), ("a.json", "{"), ("a.txt", "run ")],
 )
-def test_the_outputs_name_suggests_the_format(
+def test_the_suffix_of_the_output_decides_the_format(
     full: Path, tmp_path: Path, name: str, start: str
 ) -> None:
     result = opm("report", full, "--output", tmp_path / "new" / name)
@@ -61,7 +64,7 @@ def test_the_outputs_name_suggests_the_format(
     assert result.stderr == f"written to {tmp_path / 'new' / name}\n"
 
 
-def test_compare_of_equal_runs(tmp_path: Path) -> None:
+def test_compare_finds_no_regression_in_equal_runs(tmp_path: Path) -> None:
     old, new = saved(tmp_path / "a", *[0.1] * 50), saved(tmp_path / "b", *[0.101] * 50)
     result = opm("compare", old, new)
     assert result.exit_code == 0
@@ -77,13 +80,13 @@ def test_compare_names_the_slower_stage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "expected"), [("20%", 0.2), ("0.2", 0.2), (" 5 % ", 0.05)])
-def test_fail_on_takes_both_ways_to_write_a_ratio(full: Path, text: str, expected: float) -> None:
+def test_fail_on_takes_per_cent_and_ratios(full: Path, text: str, expected: float) -> None:
     result = opm("compare", full, full, "--fail-on", text)
     assert f"fail on {expected * 100:g} % slower" in result.stdout
 
 
 @pytest.mark.parametrize("text", ["10", "x", "-5%", "0", "nan", "inf%", ""])
-def test_fail_on_refuses_the_rest(full: Path, text: str) -> None:
+def test_fail_on_refuses_other_values(full: Path, text: str) -> None:
     result = opm("compare", full, full, f"--fail-on={text}")
     assert result.exit_code == 2
     assert "--fail-on" in result.stderr
@@ -97,17 +100,17 @@ def test_merge_prints_or_writes_a_report(full: Path, tmp_path: Path) -> None:
     assert RunReport.load(tmp_path / "m.json") == expected
 
 
-def test_merge_counts_no_file_twice(full: Path) -> None:
+def test_merge_refuses_a_file_given_twice(full: Path) -> None:
     result = opm("merge", full, full)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"opm: {full} is given twice; it would count twice\n"
+    assert result.stderr == f"{NAME}: {full} is given twice\n"
 
 
-def test_merge_counts_no_copy_either(full: Path, tmp_path: Path) -> None:
+def test_merge_refuses_a_copy(full: Path, tmp_path: Path) -> None:
     copy = samples.full().save(tmp_path / "copy.json")
     result = opm("merge", full, copy)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr == f"opm: {full}, {copy}: the report of run 'run-1' is there twice\n"
+    assert result.stderr == f"{NAME}: {full}, {copy}: the report of run 'run-1' is there twice\n"
 
 
 def bad_files() -> dict[str, tuple[bytes, str]]:
@@ -116,13 +119,20 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
     inner["stages"][0]["duration_s"] = {"total": [1], "sketch": {"buckets": 3}}
     inner["stages"][0]["errors"] = {"total": 1, "by_type": 7}
     later = {**samples.full_data(), "schema": "otel_pipeline_metrics/report/2"}
+    nested: list[Any] = []
+    for _ in range(600):
+        nested = [nested]
     nameless = {**samples.full_data(), "stages": [{"kind": "fetch"}]}
     return {
         "empty": (b"", "is not JSON, or is cut off"),
         "truncated": (whole[: len(whole) // 2].encode(), "is not JSON, or is cut off"),
         "binary": (b"\x7fELF\x00\xff\xfe", "is not JSON, or is cut off"),
         "deep": (b"[" * 200_000, "is not JSON, or is cut off"),
-        "nan": (b'{"a": NaN}', "NaN is no JSON"),
+        "deep inside": (
+            json.dumps({**samples.full_data(), "later": nested}).encode(),
+            "maximum recursion depth",
+        ),
+        "nan": (b'{"a": NaN}', "NaN is not JSON"),
         "list": (b"[]", "not a report: a JSON object is expected"),
         "foreign": (b'{"schema": "other/1"}', "not a report: its schema is 'other/1'"),
         "no schema": (b"{}", "not a report: its schema is None"),
@@ -138,7 +148,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
 
 @pytest.mark.parametrize("case", bad_files())
 @pytest.mark.parametrize("command", ["report", "compare", "merge"])
-def test_a_bad_file_is_one_line_and_code_2(
+def test_a_bad_file_is_one_line_and_exit_code_2(
     case: str, command: str, full: Path, tmp_path: Path
 ) -> None:
     content, expected = bad_files()[case]
@@ -146,37 +156,37 @@ def test_a_bad_file_is_one_line_and_code_2(
     bad.write_bytes(content)
     result = opm(command, bad, *([] if command == "report" else [full]))
     if case == "inside" and command == "compare":
-        return  # what it needs is there
+        return  # it reads none of the broken fields
     assert result.exit_code == 2
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
-    assert line.startswith("opm: ")
+    assert line.startswith(f"{NAME}: ")
     assert str(bad) in line
     assert expected in line
 
 
 @pytest.mark.parametrize("command", ["report", "compare", "merge"])
-def test_a_missing_file(command: str, full: Path, tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(command: str, full: Path, tmp_path: Path) -> None:
     result = opm(command, tmp_path / "no", *([] if command == "report" else [full]))
     assert result.exit_code == 2
-    assert result.stderr == f"opm: cannot read {tmp_path / 'no'}: No such file or directory\n"
+    assert result.stderr == f"{NAME}: cannot read {tmp_path / 'no'}: No such file or directory\n"
 
 
-def test_a_folder_is_no_report(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_report(tmp_path: Path) -> None:
     result = opm("report", tmp_path)
     assert (result.exit_code, result.stderr) == (
         2,
-        f"opm: cannot read {tmp_path}: Is a directory\n",
+        f"{NAME}: cannot read {tmp_path}: Is a directory\n",
     )
 
 
-def test_a_place_that_cannot_be_written(full: Path) -> None:
+def test_an_output_that_cannot_be_written_is_an_error(full: Path) -> None:
     result = opm("report", full, "-o", "/proc/no/a.html")
     assert result.exit_code == 2
-    assert result.stderr.startswith("opm: cannot write /proc/no/a.html: ")
+    assert result.stderr.startswith(f"{NAME}: cannot write /proc/no/a.html: ")
 
 
-def test_different_pipelines(full: Path, tmp_path: Path) -> None:
+def test_reports_of_different_pipelines_are_an_error(full: Path, tmp_path: Path) -> None:
     other = samples.report(pipeline="hourly").save(tmp_path / "o.json")
     for command in ("compare", "merge"):
         result = opm(command, full, other)
@@ -184,7 +194,7 @@ def test_different_pipelines(full: Path, tmp_path: Path) -> None:
         assert "different pipelines" in result.stderr
 
 
-def test_without_jinja2_html_says_what_to_install(
+def test_without_jinja2_the_error_names_the_extra(
     full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
@@ -195,7 +205,7 @@ def test_without_jinja2_html_says_what_to_install(
 
 def module(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "otel_pipeline_metrics.cli", *map(str, arguments)],
+        [sys.executable, "-m", "otel_pipeline_metrics", *map(str, arguments)],
         capture_output=True,
         encoding="utf-8",
         errors="replace",
@@ -205,7 +215,7 @@ def module(*arguments: object, **environment: str) -> subprocess.CompletedProces
     )
 
 
-def test_as_a_module(full: Path, tmp_path: Path) -> None:
+def test_the_package_runs_as_a_module(full: Path, tmp_path: Path) -> None:
     done = module("report", full, PYTHONIOENCODING="utf-8")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == samples.full().render() + "\n"
@@ -214,14 +224,14 @@ def test_as_a_module(full: Path, tmp_path: Path) -> None:
     assert module("compare", saved(tmp_path / "a", *[0.1] * 50), slow).returncode == 1
 
 
-def test_a_terminal_of_few_letters_is_served_too(tmp_path: Path) -> None:
+def test_a_terminal_without_the_letters_of_a_name_gets_question_marks(tmp_path: Path) -> None:
     path = samples.report(samples.stage("写入", [0.000005])).save(tmp_path / "a.json")
     done = module("report", path, PYTHONIOENCODING="cp1252")
     assert done.returncode == 0
     assert "\n??     process" in done.stdout.replace("\ufffd", "?")
 
 
-def test_without_click_the_way_out_is_named() -> None:
+def test_without_click_the_error_names_the_extra() -> None:
     code = (
         "import sys; sys.modules['click'] = None\n"
         "from otel_pipeline_metrics.cli import main; main()"
@@ -230,9 +240,37 @@ def test_without_click_the_way_out_is_named() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2
-    assert done.stderr == 'opm needs click: pip install "otel-pipeline-metrics[cli]"\n'
+    assert done.stderr == f'{NAME} needs click: pip install "otel-pipeline-metrics[cli]"\n'
 
 
 def test_help_names_the_commands() -> None:
     shown = opm("--help").stdout
-    assert all(f"\n  {command} " in shown for command in ("report", "compare", "merge"))
+    assert shown.startswith(f"Usage: {NAME} ")
+    commands = ("report", "compare", "merge", "schema", "doctor", "replay")
+    assert all(f"\n  {command} " in shown for command in commands)
+
+
+def test_usage_has_the_name_that_it_was_called_by() -> None:
+    for name in ("opm", NAME):
+        result = CliRunner().invoke(app, ["merge", "--help"], prog_name=name)
+        assert result.stdout.startswith(f"Usage: {name} merge ")
+    assert module("--help").stdout.startswith("Usage: python -m otel_pipeline_metrics ")
+
+
+def test_the_version_has_the_main_name() -> None:
+    assert opm("--version").stdout == f"{NAME}, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("report", report_schema()), ("collector", collector_schema())]
+)
+def test_schema_prints_or_writes_a_schema(
+    kind: str, expected: dict[str, Any], tmp_path: Path
+) -> None:
+    assert json.loads(opm("schema", kind).stdout) == expected
+    assert opm("schema", kind, "-o", tmp_path / "s.json").exit_code == 0
+    assert json.loads((tmp_path / "s.json").read_text("utf-8")) == expected
+
+
+def test_there_are_two_schemas() -> None:
+    assert opm("schema", "other").exit_code == opm("schema").exit_code == 2

@@ -1,4 +1,4 @@
-"""A program that emits every metric there is; prints what a reader collects, as JSON."""
+"""Emit every metric there is, and print what a reader collects as JSON."""
 
 from __future__ import annotations
 
@@ -58,15 +58,15 @@ async def main() -> None:
 
     async with opm.run("everything"):
         await asyncio.gather(source(), sink())
-        reader.get_metrics_data()  # what is active is seen in a run that goes on
+        reader.get_metrics_data()  # active calls are visible in a run in progress
     try:
         async with opm.run("failing"):
             fail()
     except KeyError:
         pass
-    await asyncio.sleep(0.15)  # a shorter look at the CPU is mostly noise, and none is reported
+    await asyncio.sleep(0.15)  # the CPU use of a shorter interval is mostly noise and not reported
     print(json.dumps(collected()))
-    assert queue.empty()  # while it lives, its size is known
+    assert queue.empty()  # keeps it alive, so its size is known
 
 
 def collected() -> dict[str, dict[str, object]]:

@@ -39,12 +39,12 @@ class Block(NamedTuple):
     line: int
     code: str
     run: bool
+    # lines that the document shows as its output; numbers may differ
     shown: tuple[str, ...] = ()
-    """Lines that the document shows as its output; numbers may differ."""
 
     @property
     def expected(self) -> list[str]:
-        """The lines that it says it prints; each follows `# >`."""
+        """The lines that the document says it prints; each follows `# >`."""
         return _EXPECTED.findall(self.code)
 
     def __str__(self) -> str:
@@ -52,7 +52,7 @@ class Block(NamedTuple):
 
 
 def python_blocks() -> list[Block]:
-    """Every block of Python in the README and in docs/."""
+    """Return every block of Python in the README and in docs/."""
     return [block for path in DOCUMENTS for block in _blocks_of(path)]
 
 
@@ -66,7 +66,9 @@ def _blocks_of(path: Path) -> list[Block]:
     python = [fence for fence in fences if fence.language == "python"]
     for mark, output in outputs:
         printing = [fence for fence in python if mark in fence.text]
-        assert len(printing) == 1, f"{output.document}:{output.line}: who prints this? {mark}"
+        assert len(printing) == 1, (
+            f"{output.document}:{output.line}: no single block prints this: {mark}"
+        )
     return [
         Block(
             fence.document,
@@ -107,14 +109,14 @@ def _fences_of(path: Path) -> list[Fence]:
 
 
 def without_numbers(line: str) -> str:
-    """Replace what differs from run to run: ids, numbers with their units, and the alignment."""
+    """Replace what differs between runs: ids, numbers with their units, and the alignment."""
     line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,32}\b", "<id>", line)
     line = re.sub(r"~?\b\d[\d,.:]*(?: ?(?:ns|µs|ms|s|min|B|KiB|MiB|GiB|%))?(?!\w)", "<n>", line)
     return " ".join(line.split())
 
 
 def rows(path: Path) -> list[list[str]]:
-    """The cells of every table row."""
+    """Return the cells of every table row."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [
         [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
@@ -124,22 +126,22 @@ def rows(path: Path) -> list[list[str]]:
 
 
 def in_code(cell: str) -> list[str]:
-    """The words of a cell that stand in backticks."""
+    """Return the words of a cell that are in backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def prose(path: Path) -> str:
-    """The document without its fenced blocks."""
+    """Return the document without its fenced blocks."""
     text = path.read_text(encoding="utf-8")
     return re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def links(path: Path) -> list[str]:
-    """Every link's target."""
+    """Return every link's target."""
     return _LINK.findall(prose(path))
 
 
 def anchors(path: Path) -> set[str]:
-    """The anchors that GitHub makes of a document's headings."""
+    """Return the anchors that GitHub makes of a document's headings."""
     headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

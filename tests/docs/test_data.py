@@ -1,4 +1,4 @@
-"""The files in docs/data have the shape that the documents describe, and their counts."""
+"""The files in docs/data have the shape and the counts that the documents describe."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_shape(data: dict[str, Any]) -> None:
         assert entry["off_simulation"] > verdict.WITHIN
 
 
-def test_the_failures_of_the_verdict(data: dict[str, Any]) -> None:
+def test_the_failures_of_the_verdict_are_documented(data: dict[str, Any]) -> None:
     check_shape(data)
     named = {key for shape in (VERDICT, SHARE, DRAWN) for key in shape} | {"schema"}
     text = PAGE.read_text(encoding="utf-8")
@@ -82,11 +82,11 @@ def test_the_page_counts_the_failures_of_the_file(data: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_the_benchmark_writes_that_shape(data: dict[str, Any]) -> None:
-    """A pipeline that failed when the file was written is run again."""
+def test_the_benchmark_writes_the_documented_shape(data: dict[str, Any]) -> None:
+    """Run a pipeline again that failed when the file was written."""
     first = next(entry for entry in data["verdicts"] if entry["draws"] == "random")
     found = verdict.bench("again", first["seed"], [first["number"]], draws="random")
-    found.scores[0].right = False  # whatever the verdict is by now
+    found.scores[0].right = False  # the verdict may be right by now
     again = verdict.failures([found])
     check_shape(again)
     assert again["verdicts"][0]["demands_s"] == first["demands_s"]

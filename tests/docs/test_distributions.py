@@ -1,4 +1,4 @@
-"""What is built and uploaded: the files in wheel and sdist, and the README as PyPI shows it."""
+"""The files in wheel and sdist, and the README as PyPI shows it."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_sdist_has_what_the_tests_need(built: Built) -> None:
     assert single | {"pyproject.toml", "PKG-INFO"} <= built.sdist
 
 
-def test_nothing_else_is_in_the_sdist(built: Built) -> None:
+def test_the_sdist_has_nothing_else(built: Built) -> None:
     top = {path.partition("/")[0] for path in built.sdist if path}
     assert top <= {
         *(path.name for path in ROOT.iterdir()),
@@ -122,7 +122,7 @@ def test_pypi_renders_the_readme(built: Built) -> None:
 
 
 def test_no_link_on_pypi_is_relative(built: Built) -> None:
-    """There a link to a file is the file's path; the rest of the README stays as it is."""
+    """Links to files become paths; the rest of the README is unchanged."""
     html = markdown.render(description(built))
     assert html is not None
     targets = re.findall(r'href="([^"]+)"', html)
@@ -134,7 +134,7 @@ def test_no_link_on_pypi_is_relative(built: Built) -> None:
 
 
 def test_the_readme_names_the_files_that_it_links_to(built: Built) -> None:
-    """So a sentence still makes sense where only the path is left, and the sdist has that file."""
+    """A sentence still makes sense with the path alone, and the sdist has that file."""
     readme = ROOT / "README.md"
     files = [target for target in links(readme) if "://" not in target and target[0] != "#"]
     assert len(files) > 5
@@ -145,7 +145,7 @@ def test_the_readme_names_the_files_that_it_links_to(built: Built) -> None:
 
 
 def test_an_unpacked_sdist_collects_its_tests(built: Built, tmp_path: Path) -> None:
-    """What the tests import comes with them; running all of them there is part of a release."""
+    """The sdist has all that the tests import; a release runs all of them there."""
     with tarfile.open(built.archive) as tar:
         tar.extractall(tmp_path, filter="data")
     (folder,) = tmp_path.iterdir()

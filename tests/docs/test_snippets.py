@@ -1,4 +1,4 @@
-"""Every block of Python in the documents runs, and prints what it says it prints."""
+"""Every block of Python in the documents runs, and prints what the document says."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from tests.docs.markdown import Block
 
+pytestmark = pytest.mark.docs
+
 BLOCKS = python_blocks()
 
 
 def test_the_documents_have_blocks_to_run() -> None:
-    """Else the tests below would pass on nothing."""
+    """Without blocks, the other tests would pass without checking anything."""
     assert {block.document for block in BLOCKS if block.run} >= {"README.md", "docs/guide.md"}
     assert len(DOCUMENTS) >= 5
 
@@ -29,7 +31,7 @@ def test_the_documents_have_blocks_to_run() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.run], ids=str)
 def test_a_block_runs(block: Block, tmp_path: Path) -> None:
-    """Run each in a process and a folder of its own, with no OTEL_* set."""
+    """Each runs in a process and a folder of its own, without OTEL_* variables."""
     program = tmp_path / "test_block.py"
     program.write_text(block.code, encoding="utf-8")
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}

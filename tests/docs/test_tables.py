@@ -1,4 +1,4 @@
-"""The tables of metrics, arguments and variables are those of the code."""
+"""The tables of metrics, arguments and variables in the documents match the code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import environment_variables, metric_definitions
+from tests.docs.generated import CONFIGURATION, METRICS, blocks, defined_metrics, updated
 from tests.docs.markdown import ROOT, in_code, rows
 
 if TYPE_CHECKING:
-    from types import ModuleType
+    from pathlib import Path
+
+pytestmark = pytest.mark.docs
 
 README = ROOT / "README.md"
-METRICS = ROOT / "docs" / "metrics.md"
-CONFIGURATION = ROOT / "docs" / "configuration.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
 REPORT = ROOT / "docs" / "report.md"
 
@@ -33,7 +34,7 @@ KINDS = {"histogram", "counter", "up-down counter", "gauge"}
 
 
 class Row(NamedTuple):
-    """A metric as a table has it."""
+    """A metric in a table of the documents."""
 
     kind: str
     unit: str
@@ -41,27 +42,19 @@ class Row(NamedTuple):
 
 
 def table_of(path: Any) -> dict[str, Row]:
-    """The metrics of every table whose second column is a kind of instrument."""
+    """Return the metrics of every table whose second column is a kind of instrument."""
     found: dict[str, Row] = {}
     for cells in rows(path):
         if len(cells) >= 4 and cells[1] in KINDS:
             (name,), (unit,) = in_code(cells[0]), in_code(cells[2])
-            assert name not in found, f"{name} stands twice in {path.name}"
+            assert name not in found, f"{name} is twice in {path.name}"
             found[name] = Row(cells[1], unit, frozenset(in_code(cells[3])))
     return found
 
 
-def defined(module: ModuleType) -> dict[str, str]:
-    """Name and unit of every metric that a module names."""
-    metrics = [
-        value for value in vars(module).values() if isinstance(value, metric_definitions.Metric)
-    ]
-    return {metric.name: metric.unit for metric in metrics}
-
-
 @pytest.fixture(scope="module")
 def emitted() -> dict[str, dict[str, Any]]:
-    """What a program that uses everything emits: kind, unit and attributes by name."""
+    """Return what a program that uses everything emits: kind, unit and attributes by name."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.docs.emit"],
@@ -77,13 +70,19 @@ def emitted() -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_the_metrics_table_is_that_of_the_code() -> None:
+@pytest.mark.parametrize("path", [CONFIGURATION, METRICS], ids=lambda path: path.name)
+def test_generated_tables_are_current(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert blocks(text)
+    assert updated(text) == text, "run: python -m tests.docs.generated"
+
+
+def test_the_metrics_table_matches_the_code() -> None:
     table = {name: row.unit for name, row in table_of(METRICS).items()}
-    assert table == defined(metric_definitions)
+    assert table == {metric.name: metric.unit for metric in defined_metrics()}
 
 
-def test_the_metrics_table_is_what_is_emitted(emitted: dict[str, Any]) -> None:
-    """Nothing is named that is never emitted, and kinds and units are right."""
+def test_the_metrics_table_matches_what_is_emitted(emitted: dict[str, Any]) -> None:
     table = {name: (row.kind, row.unit) for name, row in table_of(METRICS).items()}
     assert table == {name: (one["kind"], one["unit"]) for name, one in emitted.items()}
 
@@ -107,7 +106,7 @@ def test_every_constant_of_the_spans_is_documented() -> None:
     assert [name for name in names if f"`{name}`" not in text] == []
 
 
-def test_the_boundaries_are_those_of_the_code() -> None:
+def test_the_bucket_boundaries_match_the_code() -> None:
     text = " ".join(METRICS.read_text(encoding="utf-8").split())
     assert ", ".join(f"{bound:g}" for bound in metric_definitions.DURATION_BUCKETS) in text
     assert ", ".join(f"{bound:,}" for bound in metric_definitions.SIZE_BUCKETS) in text
@@ -126,7 +125,7 @@ def test_every_variable_is_documented() -> None:
 
 
 def test_the_report_of_a_run_is_documented() -> None:
-    """Every key of the first two levels, of runs with queues, caches and resources."""
+    """The page names every key of the run and of a stage."""
     text = REPORT.read_text(encoding="utf-8")
     with opm.run("documented", resources=False) as run, opm.stage("one"):
         pass
@@ -136,11 +135,10 @@ def test_the_report_of_a_run_is_documented() -> None:
     assert f"`{data['schema']}`" in text
 
 
-def test_the_costs_in_the_readme_are_those_measured() -> None:
-    """The README repeats ratios of docs/performance.md, under the same names."""
+def test_the_costs_in_the_readme_match_docs_performance() -> None:
     measured = {
         cells[0]: [cell.partition(" ")[0] for cell in (cells[2], cells[4])]
-        # of several tables with these names, the first one is that of the calls
+        # of several tables with these names, the first one has the costs of calls
         for cells in reversed(rows(PERFORMANCE))
         if len(cells) == 5 and cells[0] not in {"case", "---"}
     }

@@ -1,4 +1,4 @@
-"""A pipeline's process, run by the tests: spans and a metric, then the ending in atexit.
+"""Run a pipeline's process: make spans and a metric, then shut down in atexit.
 
 Usage: python -m tests.export.child FLUSH_TIMEOUT_S SPANS; prints the flush report to stdout.
 """
@@ -8,10 +8,10 @@ from __future__ import annotations
 import atexit
 import logging
 import sys
-import time
 
 from otel_pipeline_metrics._core.settings import Config
 from otel_pipeline_metrics._export.providers import build
+from tests.support.timing import own_time
 
 
 def main(timeout_s: float, spans: int) -> None:
@@ -19,7 +19,7 @@ def main(timeout_s: float, spans: int) -> None:
     telemetry = build(Config(service_name="child"))
 
     def end() -> None:
-        print("ending", time.time(), flush=True)
+        print("ending", own_time(), flush=True)
         print(telemetry.shutdown(timeout_s), flush=True)
 
     atexit.register(end)

@@ -1,4 +1,4 @@
-"""A clean environment, clean API globals, and local OTLP servers that count what arrives."""
+"""Clean environment, clean API globals, and local OTLP servers that count."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def api_globals() -> Iterator[None]:
-    """Each test begins with no global provider and leaves none."""
+    """Give each test an API without a global provider, and restore it after."""
     kept = (
         (trace, "_TRACER_PROVIDER", None),
         (trace, "_TRACER_PROVIDER_SET_ONCE", Once()),
@@ -57,7 +57,7 @@ def api_globals() -> Iterator[None]:
 
 @pytest.fixture
 def build() -> Iterator[Callable[..., ExportPipeline]]:
-    """`providers.build` of a Config with these fields; ended after the test."""
+    """Return `providers.build` for a Config with these fields; shut down after the test."""
     made: list[ExportPipeline] = []
 
     def make(**fields: Any) -> ExportPipeline:
@@ -79,7 +79,7 @@ def use(telemetry: ExportPipeline, spans: int = 1) -> None:
 
 
 class Received:
-    """What a server got."""
+    """What a server received."""
 
     def __init__(self) -> None:
         self.endpoint = ""
@@ -88,10 +88,10 @@ class Received:
         self.resources: list[dict[str, str]] = []
         self.headers: list[dict[str, str]] = []
         self.refuse = False
+        # refuse in a way that another attempt may overcome
         self.later = False
-        """Refuse in a way that another attempt may overcome."""
+        # the number of items in each request to reject, while answering with success
         self.rejects = 0
-        """How many items of each request to reject, though answering with success."""
         self.requests = 0
         self.lock = threading.Lock()
 
@@ -147,7 +147,7 @@ def http_collector() -> Iterator[Received]:
                     received.take_points(metrics_pb.ExportMetricsServiceRequest.FromString(body))
                     answer = point_answer(received.rejects)
             content = b"" if answer is None else answer.SerializeToString()
-            # 500, unlike 503, is tried again by no exporter of today
+            # 500, as today's exporters retry 503 but not 500
             if self.path.startswith("/moved"):
                 self.send_response(302)
                 self.send_header("Location", "/elsewhere")
@@ -178,7 +178,7 @@ def grpc_collector() -> Iterator[Received]:
         received.requests += 1
         if received.refuse:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "no")
-        if received.later:  # tried again by no exporter of today
+        if received.later:  # today's exporters do not retry it
             context.abort(grpc.StatusCode.INTERNAL, "no")
 
     class Traces(trace_grpc.TraceServiceServicer):
@@ -219,14 +219,14 @@ def make_spans(telemetry: ExportPipeline, count: int) -> None:
 
 
 def spans(telemetry: ExportPipeline) -> LedgerSnapshot:
-    found = telemetry.ledger("traces")
+    found = telemetry.snapshot("traces")
     assert found is not None
     assert found.created == sum(found[1:])
     return found
 
 
 def points(telemetry: ExportPipeline) -> LedgerSnapshot:
-    found = telemetry.ledger("metrics")
+    found = telemetry.snapshot("metrics")
     assert found is not None
     assert found.created == sum(found[1:])
     return found

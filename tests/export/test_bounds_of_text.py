@@ -1,4 +1,4 @@
-"""Bounds of what a person reads and of what the environment may say."""
+"""Bounds of the formatted values and of the environment variables."""
 
 from __future__ import annotations
 
@@ -16,52 +16,18 @@ from otel_pipeline_metrics._export.environment import plan
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0 s"), (999e-9, "999 ns"), (1e-6, "1.0 µs"), (99.9e-6, "99.9 µs"),
-        (100e-6, "100 µs"), (0.001, "1.0 ms"), (0.9, "900 ms"), (1, "1.0 s"), (59.9, "59.9 s"),
-        (60, "1m 00s"), (3599, "59m 59s"), (3600, "1h 00m"), (7325, "2h 02m"), (-2, "-2.0 s"),
-    ],
-)  # fmt: skip
-def test_durations(seconds: float, text: str) -> None:
-    assert console_text.duration(seconds) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (999, "999"), (1000, "1,000"), (2.0, "2"), (999.94, "999.9"), (100.02, "100"),
-        (1000.5, "1,000.5"),
-    ],
-)  # fmt: skip
-def test_numbers(value: float, text: str) -> None:
-    assert console_text.number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (1023, "1023 B"), (1024, "1.0 KiB"), (1024**2 - 103, "1023.9 KiB"), (1024**2, "1.0 MiB"),
-        (1024**3, "1.0 GiB"), (1024**4, "1.0 TiB"), (5 * 1024**5, "5,120.0 TiB"),
-    ],
-)  # fmt: skip
-def test_sizes(value: float, text: str) -> None:
-    assert console_text.size(value) == text
-
-
-@pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
         (1, "{retry}", "1 retry"), (2, "{retry}", "2 retries"), (2, "{batch}", "2 batches"),
         (0, "{item}", "0 items"), (2, "{context_switch}", "2 context switches"),
-        (1500, "ms", "1.5 s"), (3, "1", "3"), (3, "", "3"), (3, "V", "3 V"), (2, "{}", "2 "),
+        (1500, "ms", "1.50 s"), (3, "1", "3"), (3, "", "3"), (3, "V", "3 V"), (2, "{}", "2 "),
     ],
 )  # fmt: skip
-def test_quantities(value: float, unit: str, text: str) -> None:
+def test_quantities_have_a_noun_in_the_plural(value: float, unit: str, text: str) -> None:
     assert console_text.quantity(value, unit) == text
 
 
-def test_a_value_has_60_characters() -> None:
+def test_an_attribute_value_has_60_characters_at_most() -> None:
     assert console_text.attributes({"a": "x" * 60}) == "a=" + "x" * 60
     assert console_text.attributes({"a": "x" * 61}) == "a=" + "x" * 59 + "…"
 
@@ -70,7 +36,7 @@ def test_a_value_has_60_characters() -> None:
     ("share", "value"), [(0.0, 1.0), (0.25, 2.0), (0.5, 3.0), (0.75, 7.0), (1.0, 9.0)]
 )
 def test_quantiles_are_linear_within_a_bucket(share: float, value: float) -> None:
-    """Two values in the first bucket, none in the second, two in the third; from 1 to 9."""
+    """The buckets from 1 to 9 hold two values, none, and two values."""
     buckets = list(console_text.explicit_buckets([3.0, 5.0], [2, 0, 2], 1.0, 9.0))
     assert console_text.quantile(buckets, share, 1.0, 9.0) == value
 
@@ -81,7 +47,7 @@ def test_the_outer_buckets_end_at_the_extremes() -> None:
         (2.0, 4.0, 1),
         (4.0, 7.0, 1),
     ]
-    # where all values are in one of them, the others are empty and not turned round
+    # the other buckets are empty, and their bounds stay in order
     above = list(console_text.explicit_buckets([2.0, 4.0], [0, 0, 3], 5.0, 7.0))
     assert above == [(2.0, 2.0, 0), (2.0, 4.0, 0), (4.0, 7.0, 3)]
     assert console_text.quantile(above, 0.0, 5.0, 7.0) == 5.0
@@ -92,12 +58,11 @@ def test_the_outer_buckets_end_at_the_extremes() -> None:
     assert console_text.quantile([], 0.5, 2.0, 4.0) == 4.0
 
 
-def test_a_histogram_of_nothing() -> None:
+def test_an_empty_histogram_is_a_count_of_0() -> None:
     assert console_text.histogram(SimpleNamespace(count=0), "s") == "count 0"
 
 
-def test_the_buckets_of_an_exponential_histogram() -> None:
-    """In ascending order, zero between what is below and what is above it."""
+def test_the_buckets_of_an_exponential_histogram_are_in_ascending_order() -> None:
     point = SimpleNamespace(
         scale=0,
         negative=SimpleNamespace(offset=1, bucket_counts=[5, 6]),
@@ -120,7 +85,7 @@ def span(name: str) -> ReadableSpan:
         (1021, 20, '… and 1,001 more "a" spans\n'),
     ],
 )  # fmt: skip
-def test_20_lines_of_a_name(spans: int, lines: int, last: str) -> None:
+def test_at_most_20_lines_of_a_name_are_written(spans: int, lines: int, last: str) -> None:
     stream = io.StringIO()
     exporter = ConsoleSpanExporter(stream)
     exporter.export([span("a")] * spans)
@@ -135,7 +100,7 @@ def problems(**env: str) -> tuple[list[str], dict[str, str | None]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "fine"),
+    ("name", "text", "valid"),
     [
         ("OTEL_BSP_SCHEDULE_DELAY", "1", True),
         ("OTEL_BSP_SCHEDULE_DELAY", "0", False),
@@ -158,16 +123,16 @@ def problems(**env: str) -> tuple[list[str], dict[str, str | None]]:
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", False),
     ],
 )
-def test_what_a_variable_may_be(name: str, text: str, fine: bool) -> None:
+def test_a_variable_is_valid_or_reported_once(name: str, text: str, valid: bool) -> None:
     named, repairs = problems(**{name: text})
-    assert (named, repairs) == (([], {}) if fine else ([name], {name: None}))
+    assert (named, repairs) == (([], {}) if valid else ([name], {name: None}))
 
 
 @pytest.mark.parametrize(
     ("text", "use"),
     [("0", None), ("1", None), ("0.5", None), ("-0.01", "1"), ("1.01", "1"), ("nan", "1")],
 )
-def test_a_ratio_is_from_0_to_1(text: str, use: str | None) -> None:
+def test_a_sampler_ratio_is_from_0_to_1(text: str, use: str | None) -> None:
     name = "OTEL_TRACES_SAMPLER_ARG"
     for sampler in ("traceidratio", "parentbased_traceidratio"):
         named, repairs = problems(**{"OTEL_TRACES_SAMPLER": sampler, name: text})
@@ -200,7 +165,7 @@ def test_40_characters_of_a_broken_value_are_quoted() -> None:
     assert environment_checks.quoted("x" * 41) == repr("x" * 39 + "…")
 
 
-def test_a_secret_of_its_own_has_4_characters() -> None:
+def test_a_secret_by_itself_has_4_characters_at_least() -> None:
     env = {
         "OTEL_EXPORTER_OTLP_HEADERS": "a=abc, b=abcd",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:pw3@host/path?k=v%41lue&q=123",
@@ -218,7 +183,7 @@ def test_a_secret_of_its_own_has_4_characters() -> None:
         ("h:4318", "http/protobuf"), ("unix://h/path", "grpc"),
     ],
 )  # fmt: skip
-def test_the_endpoint_tells_the_protocol(endpoint: str, protocol: str) -> None:
+def test_the_protocol_is_guessed_from_the_endpoint(endpoint: str, protocol: str) -> None:
     found = plan({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, installed=lambda *_: False)
     assert (found.traces_protocol, found.metrics_protocol) == (protocol, protocol)
 
@@ -230,15 +195,14 @@ def test_the_endpoint_tells_the_protocol(endpoint: str, protocol: str) -> None:
         ({"TIMEOUT": "3", "TRACES_TIMEOUT": "0"}, 3.0), ({"TIMEOUT": "-1"}, 2.0),
     ],
 )  # fmt: skip
-def test_the_timeout(env: dict[str, str], seconds: float) -> None:
+def test_the_first_valid_timeout_is_used(env: dict[str, str], seconds: float) -> None:
     given: dict[str, Any] = {f"OTEL_EXPORTER_OTLP_{name}": text for name, text in env.items()}
     found = plan(given, ("otlp",), installed=lambda *_: False)
     assert found.traces_timeout_s == seconds
     assert {name for name, value in found.repairs if value is None} == set(given)
 
 
-def test_headers_alone_are_no_place_for_the_signal_that_is_not_named() -> None:
-    """Where one exporter is named, the other signal needs an endpoint to be sent anywhere."""
+def test_beside_a_named_signal_the_other_needs_an_endpoint() -> None:
     env = {"OTEL_TRACES_EXPORTER": "console", "OTEL_EXPORTER_OTLP_HEADERS": "a=b"}
     found = plan(env, installed=lambda *_: False)
     assert (found.traces, found.metrics) == (("console",), ())

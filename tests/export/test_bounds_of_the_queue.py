@@ -1,48 +1,51 @@
-"""The span queue: its size, from where on it is crowded, and what is counted."""
+"""Bounds of the span queue: its size, when it is crowded, and what is counted."""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_pipeline_metrics._export import exporters, flush
+from otel_pipeline_metrics._export import environment_checks, exporters, flush
 from otel_pipeline_metrics._export.delivery import counting_exporters, counting_processor, delivery
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 
 
-def account(remote: bool = False) -> ExportLedger:
+def new_ledger(remote: bool = False) -> ExportLedger:
     return ExportLedger("traces", "otlp/grpc", "http://user@host:1/path", remote=remote)
 
 
 class TestQueue:
     @pytest.mark.parametrize(("text", "size"), [(None, 2048), ("10", 10), ("x", 2048)])
-    def test_its_size(self, text: str | None, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_size_of_the_queue_comes_from_the_environment(
+        self, text: str | None, size: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         if text is not None:
             monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", text)
-        assert counting_processor._queue_size() == size
+        assert environment_checks.batch_setting(os.environ, "OTEL_BSP_MAX_QUEUE_SIZE") == size
 
     @pytest.mark.parametrize(("size", "near"), [(2048, 1984), (65, 1), (64, 1), (10, 1)])
-    def test_from_where_on_it_is_crowded(
+    def test_the_crowded_length_depends_on_the_size(
         self, size: int, near: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", str(size))
         monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
         exporter = counting_exporters.CountingSpanExporter(
-            type("Nowhere", (), {"shutdown": lambda self: None})(), account()
+            type("Nowhere", (), {"shutdown": lambda self: None})(), new_ledger()
         )
         processor = counting_processor.CountingBatchProcessor(exporter)
-        assert (processor._account.capacity, processor._near) == (size, near)
+        assert (processor._ledger.capacity, processor._near) == (size, near)
         processor.shutdown()
 
-    def test_it_is_crowded_with_64_places_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Only sampled spans count; after the end none is queued."""
+    def test_a_queue_is_crowded_with_64_free_places(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only sampled spans count; after shutdown none is queued."""
         monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "100")
         monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "1")
         exporter = counting_exporters.CountingSpanExporter(
-            type("Nowhere", (), {"shutdown": lambda self: None})(), account()
+            type("Nowhere", (), {"shutdown": lambda self: None})(), new_ledger()
         )
         processor = counting_processor.CountingBatchProcessor(exporter)
         processor.shutdown()
@@ -53,9 +56,9 @@ class TestQueue:
             processor._waiting = [None] * waiting
             context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(flags))
             processor.on_end(ReadableSpan("s", context=context))
-            found.append((exporter.account.ledger().created, exporter.account.crowded))
+            found.append((exporter.ledger.snapshot().created, exporter.ledger.crowded))
         assert found == [(1, False), (1, False), (2, True)]
         assert queued == []
 
-    def test_an_attempt_may_take_half_a_second_more_than_its_timeout(self) -> None:
+    def test_the_limits_of_one_attempt(self) -> None:
         assert (exporters.SLACK_S, flush.GRACE_S, delivery.PATIENCE_S) == (0.5, 0.25, 10.0)

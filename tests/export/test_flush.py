@@ -1,4 +1,4 @@
-"""Ending in time, with exporters that misbehave."""
+"""Flush and shutdown end in time, with exporters that misbehave."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._export.background import BackgroundThread, wait_for
-from otel_pipeline_metrics._export.delivery import log_filter as _log_filter
-from otel_pipeline_metrics._export.delivery.counting_exporters import (
-    CountingSpanExporter,
-    ExportLedger,
-)
+from otel_pipeline_metrics._export.delivery.counting_exporters import CountingSpanExporter
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 
 from .conftest import use
 
@@ -33,7 +30,7 @@ sdk_logger = logging.getLogger("opentelemetry.sdk.test")
 
 
 class Spans(SpanExporter):
-    """Does with each batch what `behave` does."""
+    """A span exporter whose results come from `behave`."""
 
     def __init__(self, behave: Callable[[], bool]) -> None:
         self.behave = behave
@@ -63,7 +60,7 @@ class Points(MetricExporter):
 
 
 class Collector:
-    """Stands behind the exporters called `otlp`, and behaves as told."""
+    """The fake collector of the exporters called `otlp`."""
 
     def __init__(self) -> None:
         self.released = threading.Event()
@@ -86,7 +83,7 @@ class Collector:
         return construct
 
     def hang(self) -> bool:
-        """Block for ever, or until the test ends."""
+        """Block until the test ends."""
         self.released.wait(30)
         return False
 
@@ -104,7 +101,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-class TestTelemetry:
+class TestPipeline:
     def test_success_is_counted(self, build: Build, collector: Collector) -> None:
         telemetry = build()
         use(telemetry, spans=3)
@@ -116,7 +113,7 @@ class TestTelemetry:
         assert (report.metric_points_exported, report.metric_points_failed) == (1, 0)
         assert report.collector == "ok"
 
-    def test_failure_is_counted_though_the_sdk_calls_it_success(
+    def test_failure_is_counted_although_the_sdk_reports_success(
         self, build: Build, collector: Collector, caplog: pytest.LogCaptureFixture
     ) -> None:
         collector.behaviour = lambda: False
@@ -132,14 +129,14 @@ class TestTelemetry:
         telemetry.shutdown(5)
         assert messages(caplog) == [
             (
-                "telemetry cannot be exported to http://collector:4317; the pipeline goes on, and "
-                "what is lost is counted. The exporter's own log lines: "
+                "telemetry cannot be exported to http://collector:4317; the pipeline continues, "
+                "and what is lost is counted. To see the exporter's own log lines: "
                 "OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
             ),
             "5 spans and 2 metric batches could not be exported to http://collector:4317",
         ]
 
-    def test_an_exporter_that_raises(
+    def test_an_exporter_that_raises_has_failed(
         self, build: Build, collector: Collector, caplog: pytest.LogCaptureFixture
     ) -> None:
         def refuse() -> bool:
@@ -155,7 +152,7 @@ class TestTelemetry:
         assert "(ConnectionError)" in messages(caplog)[0]
         assert not any("s3cret" in message for message in messages(caplog))
 
-    def test_a_collector_that_hangs_costs_the_timeout_and_no_more(
+    def test_a_hanging_collector_costs_the_timeout_at_most(
         self, build: Build, collector: Collector, caplog: pytest.LogCaptureFixture
     ) -> None:
         collector.behaviour = collector.hang
@@ -175,21 +172,19 @@ class TestTelemetry:
         ]
         assert all(exporter.shut_down.wait(1) for exporter in collector.exporters)
 
-    def test_after_the_deadline_nothing_more_is_tried(
-        self, build: Build, collector: Collector
-    ) -> None:
+    def test_after_the_deadline_no_export_begins(self, build: Build, collector: Collector) -> None:
         collector.behaviour = collector.hang
         telemetry = build()
         use(telemetry, spans=2_000)
         telemetry.shutdown(0.2)
         collector.released.set()
-        lanes = [t for t in threading.enumerate() if t.name.startswith("opm-flush-")]
-        for lane in lanes:
-            lane.join(5)
+        threads = [t for t in threading.enumerate() if t.name.startswith("opm-flush-")]
+        for thread in threads:
+            thread.join(5)
 
-        assert collector.batches == 2  # one of spans, one of metrics, both while in time
+        assert collector.batches == 2  # one of spans, one of metrics, both before the deadline
 
-    def test_one_export_may_take_two_seconds(
+    def test_one_export_may_take_two_seconds_by_default(
         self, build: Build, collector: Collector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "3.5")
@@ -197,7 +192,7 @@ class TestTelemetry:
 
         assert collector.arguments == [{"timeout": 2.0}, {"timeout": 3.5}]
 
-    def test_a_flush_that_hangs_leaves_its_budget_to_the_shutdown_only_once(
+    def test_a_hanging_flush_and_a_shutdown_share_one_timeout(
         self, build: Build, collector: Collector
     ) -> None:
         collector.behaviour = collector.hang
@@ -212,7 +207,9 @@ class TestTelemetry:
         assert late.spans_pending == 1
         assert time.monotonic() - started < 0.8 + 0.25 + 0.25 + 0.2
 
-    def test_shutdown_happens_once(self, build: Build, collector: Collector) -> None:
+    def test_a_second_shutdown_returns_the_first_report(
+        self, build: Build, collector: Collector
+    ) -> None:
         telemetry = build()
         use(telemetry)
 
@@ -221,15 +218,17 @@ class TestTelemetry:
         assert telemetry.shutdown(5) is first
         assert telemetry.flush(5) is first
 
-    def test_late_spans_are_not_exported(self, build: Build, collector: Collector) -> None:
+    def test_spans_after_shutdown_are_not_exported(
+        self, build: Build, collector: Collector
+    ) -> None:
         telemetry = build()
         telemetry.shutdown(5)
 
         use(telemetry)
 
-        assert telemetry.accounts[0].exported == 0
+        assert telemetry.ledgers[0].exported == 0
 
-    def test_a_provider_of_the_users_that_hangs(self, build: Build) -> None:
+    def test_a_hanging_provider_of_the_user_costs_the_timeout_at_most(self, build: Build) -> None:
         released = threading.Event()
 
         class Hanging(TracerProvider):
@@ -246,7 +245,7 @@ class TestTelemetry:
         assert (report.ok, report.spans_exported, report.collector) == (False, None, "off")
         released.set()
 
-    def test_a_full_queue_counts_as_lost(
+    def test_spans_that_a_full_queue_drops_are_counted_as_failed(
         self, build: Build, collector: Collector, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
@@ -264,127 +263,37 @@ class TestTelemetry:
         assert not report.ok
 
 
-class TestLane:
-    def test_jobs_run_in_order(self) -> None:
-        lane = BackgroundThread("test")
+class TestBackgroundThread:
+    def test_calls_run_in_order(self) -> None:
+        thread = BackgroundThread("test")
         seen: list[int] = []
-        jobs = [lane.submit(lambda n=n: seen.append(n)) for n in range(3)]  # type: ignore[misc]
+        calls = [thread.submit(lambda n=n: seen.append(n)) for n in range(3)]  # type: ignore[misc]
 
-        assert wait_for(jobs, time.monotonic() + 5)
+        assert wait_for(calls, time.monotonic() + 5)
         assert seen == [0, 1, 2]
-        lane.close()
+        thread.close()
 
-    def test_a_job_that_raises_or_returns_false_has_failed(self) -> None:
-        lane = BackgroundThread("test")
-        jobs = [lane.submit(lambda: 1 / 0), lane.submit(lambda: False), lane.submit(lambda: None)]
+    def test_a_call_that_raises_or_returns_false_has_failed(self) -> None:
+        thread = BackgroundThread("test")
+        calls = [
+            thread.submit(lambda: 1 / 0), thread.submit(lambda: False), thread.submit(lambda: None),
+        ]  # fmt: skip
 
-        assert wait_for(jobs, time.monotonic() + 5)
-        assert [job.failed for job in jobs] == [True, True, False]
-        lane.close()
+        assert wait_for(calls, time.monotonic() + 5)
+        assert [call.failed for call in calls] == [True, True, False]
+        thread.close()
 
-    def test_its_thread_is_a_daemon_and_ends(self) -> None:
-        lane = BackgroundThread("ends")
-        (thread,) = [t for t in threading.enumerate() if t.name == "opm-ends"]
-        lane.close()
-        thread.join(5)
+    def test_the_thread_is_a_daemon_and_ends(self) -> None:
+        thread = BackgroundThread("ends")
+        (started,) = [t for t in threading.enumerate() if t.name == "opm-ends"]
+        thread.close()
+        started.join(5)
 
-        assert thread.daemon
-        assert not thread.is_alive()
-
-
-class TestQuiet:
-    @pytest.fixture(autouse=True)
-    def installed(self) -> Iterator[_log_filter.Filter]:
-        log_filter = _log_filter.Filter()
-        log_filter.install()
-        yield log_filter
-        log_filter.remove()
-
-    def test_only_what_our_exporters_say_is_dropped(self, caplog: pytest.LogCaptureFixture) -> None:
-        sdk_logger.error("before")
-        with _log_filter.exporting():
-            sdk_logger.error("inside")
-            sdk_logger.critical("critical")
-            logging.getLogger("somebody.else").error("other")
-        sdk_logger.error("after")
-
-        assert messages(caplog) == ["before", "critical", "other", "after"]
-
-    def test_it_stays_until_the_last_one_is_out(
-        self, installed: _log_filter.Filter, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """An exporter that was given up at the deadline fails later."""
-        inside, go_on = threading.Event(), threading.Event()
-
-        def hang() -> None:
-            with _log_filter.exporting():
-                inside.set()
-                go_on.wait(10)
-                sdk_logger.error("cannot send to user:s3cret@host")
-
-        thread = threading.Thread(target=hang)
-        thread.start()
-        inside.wait(10)
-        installed.remove()
-        assert installed in sdk_logger.filters
-        with _log_filter.exporting():
-            sdk_logger.error("of the next one")
-        go_on.set()
-        thread.join()
-
-        assert messages(caplog) == ["of the next one"]
-        assert installed not in sdk_logger.filters
-
-    def test_where_the_lines_are_wanted_secrets_are_taken_out(
-        self, installed: _log_filter.Filter, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        installed.remove()
-        log_filter = _log_filter.Filter(("user:s3cret", "s3cret"))
-        log_filter.install()
-        with _log_filter.exporting():
-            error = ConnectionError("to user:s3cret@host?s3cret")
-            sdk_logger.error("failed: %s", "s3cret", exc_info=error)
-        sdk_logger.error("not ours: s3cret")
-        log_filter.remove()
-
-        first, second = messages(caplog)
-        assert first == "failed: ***\nConnectionError: to ***@host?***"
-        assert second == "not ours: s3cret"
-        assert "s3cret" not in caplog.text.replace(second, "")
-
-    def test_other_threads_keep_their_voice(self, caplog: pytest.LogCaptureFixture) -> None:
-        with _log_filter.exporting():
-            thread = threading.Thread(target=sdk_logger.error, args=("their own exporter",))
-            thread.start()
-            thread.join()
-
-        assert messages(caplog) == ["their own exporter"]
-
-    @pytest.mark.parametrize(
-        ("args", "reason"),
-        [
-            (("traces", ConnectionError("s3cret")), "ConnectionError"),
-            (("spans", 401, "s3cret"), "HTTP 401"),
-            (("spans", "s3cret", 2), None),
-        ],
-    )
-    def test_the_reason_is_a_class_or_a_status(self, args: Any, reason: str | None) -> None:
-        with _log_filter.exporting() as heard:
-            sdk_logger.error(" ".join(["%s"] * len(args)), *args)
-
-        assert heard.reason == reason
-
-    def test_it_can_be_removed(
-        self, installed: _log_filter.Filter, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        installed.remove()
-        with _log_filter.exporting():
-            sdk_logger.error("inside")
-
-        assert messages(caplog) == ["inside"]
+        assert started.daemon
+        assert not started.is_alive()
 
 
-def test_exporters_keep_their_lines_if_asked(
+def test_the_exporters_lines_can_be_kept(
     build: Build,
     collector: Collector,
     monkeypatch: pytest.MonkeyPatch,
@@ -394,7 +303,7 @@ def test_exporters_keep_their_lines_if_asked(
         sdk_logger.error("own words")
         return True
 
-    monkeypatch.setenv(_log_filter.ENVIRONMENT_VARIABLE, "true")
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_EXPORTER_LOGS", "true")
     collector.behaviour = complain
     telemetry = build()
     use(telemetry)
@@ -403,7 +312,7 @@ def test_exporters_keep_their_lines_if_asked(
     assert set(messages(caplog)) == {"own words"}
 
 
-def test_the_log_filter_goes_with_the_telemetry(build: Build, collector: Collector) -> None:
+def test_shutdown_removes_the_log_filter(build: Build, collector: Collector) -> None:
     telemetry = build()
     log_filter = telemetry._filter
     assert log_filter in sdk_logger.filters
@@ -414,20 +323,20 @@ def test_the_log_filter_goes_with_the_telemetry(build: Build, collector: Collect
 
 
 def test_a_late_export_is_not_counted_twice() -> None:
-    account = ExportLedger("traces", "otlp", "http://c")
+    ledger = ExportLedger("traces", "otlp", "http://c")
     released, started = threading.Event(), threading.Event()
 
     def slow() -> bool:
         started.set()
         return released.wait(5)
 
-    counting = CountingSpanExporter(Spans(slow), account)
-    account.accept()
+    counting = CountingSpanExporter(Spans(slow), ledger)
+    ledger.accept()
     thread = threading.Thread(target=counting.export, args=([object()],))
     thread.start()
     started.wait(5)
-    account.close()
+    ledger.close()
     released.set()
     thread.join()
 
-    assert (account.exported, account.failed, account.batches_failed) == (0, 1, 1)
+    assert (ledger.exported, ledger.failed, ledger.batches_failed) == (0, 1, 1)

@@ -1,4 +1,4 @@
-"""What the collector would not take: kept, sent later, counted, by gRPC and by HTTP."""
+"""What the collector does not accept is kept, sent later and counted (gRPC and HTTP)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collector that failed is tried again at once."""
+    """Let a failed collector be tried again at once."""
     monkeypatch.setattr(delivery, "PAUSE_S", (0.0, 0.0))
 
 
-def test_it_is_kept_and_sent_when_the_collector_is_back(
+def test_a_batch_is_kept_and_sent_when_the_collector_is_back(
     build: Build, collector: Received, tmp_path: Path
 ) -> None:
     telemetry = build(spool=tmp_path)
@@ -80,16 +80,16 @@ def test_the_next_process_sends_what_an_earlier_one_kept(
 
 
 def age(directory: Path, seconds: float) -> None:
-    """Let what is kept there have been written earlier: the time is in a file's name."""
+    """Make the batches older: the time is in the name of each file."""
     for path in directory.glob("*.jsonl"):
         signal, created, rest = path.name.split("-", 2)
         path.rename(directory / f"{signal}-{int(created) - round(seconds * 1000):013d}-{rest}")
 
 
-def test_what_is_too_old_is_not_sent_any_more(
+def test_a_batch_past_its_age_limit_is_dropped(
     build: Build, collector: Received, tmp_path: Path
 ) -> None:
-    """Though nothing was kept since, which is when it was dropped before."""
+    """Even if no later batch was kept, which drops old ones too."""
     collector.later = True
     telemetry = build(spool=tmp_path, spool_max_age_s=60)
     use(telemetry, spans=3)
@@ -107,7 +107,7 @@ def test_what_is_too_old_is_not_sent_any_more(
 
 
 @pytest.mark.parametrize(("limit", "sent", "refused"), [(None, 3, 0), ("60", 0, 3), ("3600", 3, 0)])
-def test_replay_keeps_a_limit_of_age_that_the_environment_names(
+def test_replay_has_the_age_limit_of_the_environment(
     build: Build,
     collector: Received,
     tmp_path: Path,
@@ -132,7 +132,7 @@ def test_replay_keeps_a_limit_of_age_that_the_environment_names(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_replay_sends_it(build: Build, collector: Received, tmp_path: Path) -> None:
+def test_replay_sends_what_is_kept(build: Build, collector: Received, tmp_path: Path) -> None:
     collector.later = True
     telemetry = build(spool=tmp_path)
     use(telemetry, spans=600)
@@ -155,7 +155,7 @@ def test_replay_sends_it(build: Build, collector: Received, tmp_path: Path) -> N
     assert replay(tmp_path) == []
 
 
-def test_a_refusal_for_good_is_not_kept(build: Build, collector: Received, tmp_path: Path) -> None:
+def test_a_permanent_refusal_is_not_kept(build: Build, collector: Received, tmp_path: Path) -> None:
     collector.refuse = True
     telemetry = build(spool=tmp_path)
     use(telemetry, spans=3)
@@ -166,7 +166,7 @@ def test_a_refusal_for_good_is_not_kept(build: Build, collector: Received, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_refused_for_good_later_does_not_block_the_rest(
+def test_a_batch_that_is_permanently_refused_later_is_dropped(
     build: Build, collector: Received, tmp_path: Path
 ) -> None:
     collector.later = True
@@ -182,7 +182,7 @@ def test_what_is_refused_for_good_later_does_not_block_the_rest(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_partial_success_is_counted_and_said_once(
+def test_a_partial_success_is_counted_and_reported_once(
     build: Build, collector: Received, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector.rejects = 2
@@ -195,11 +195,11 @@ def test_a_partial_success_is_counted_and_said_once(
     assert (report.spans_exported, report.spans_failed) == (16, 4)
     assert spans(telemetry) == LedgerSnapshot(20, 16, 0, 4, 0, 0)
     assert points(telemetry) == LedgerSnapshot(2, 0, 0, 2, 0, 0)
-    said = [record.getMessage() for record in caplog.records]
-    assert sum("partial success" in message for message in said) == 2  # spans, and points
+    messages = [record.getMessage() for record in caplog.records]
+    assert sum("partial success" in message for message in messages) == 2  # spans, and points
 
 
-def test_a_partial_success_of_what_was_kept(
+def test_a_partial_success_of_a_kept_batch_is_counted(
     build: Build, collector: Received, tmp_path: Path
 ) -> None:
     collector.later = True
@@ -213,7 +213,7 @@ def test_a_partial_success_of_what_was_kept(
     assert spans(telemetry) == LedgerSnapshot(11, 8, 0, 3, 0, 0)
 
 
-def test_headers_and_compression_hold_for_what_was_kept(
+def test_kept_batches_are_sent_with_headers_and_compression(
     build: Build, collector: Received, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-token=s3cret")
@@ -232,10 +232,10 @@ def test_headers_and_compression_hold_for_what_was_kept(
     assert not any("s3cret" in path.read_text() for path in tmp_path.iterdir())
 
 
-def test_a_redirect_is_no_success(
+def test_a_redirect_is_a_failure(
     build: Build, http_collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The exporters take it for one, though nothing arrives."""
+    """The exporters treat it as success, though nothing arrives."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{http_collector.endpoint}/moved")
     telemetry = build()
     make_spans(telemetry, 3)
@@ -243,7 +243,7 @@ def test_a_redirect_is_no_success(
     assert telemetry.flush(5).spans_exported == 0
 
 
-def test_not_sampled_is_counted(
+def test_spans_that_are_not_sampled_are_counted(
     build: Build, collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "traceidratio")
@@ -258,7 +258,7 @@ def test_not_sampled_is_counted(
     assert found.exported == collector.spans["work"]
 
 
-def test_while_it_pauses_the_collector_is_left_alone(
+def test_during_a_pause_the_collector_gets_no_request(
     build: Build, collector: Received, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "PAUSE_S", (60.0, 60.0))
@@ -274,23 +274,25 @@ def test_while_it_pauses_the_collector_is_left_alone(
 
     collector.later = False
     make_spans(telemetry, 4)
-    report = telemetry.shutdown(5)  # the end is worth another attempt
+    report = telemetry.shutdown(5)  # at shutdown the collector is tried again
 
     assert report.spans_exported == 7
     assert collector.spans == {"work": 7}
 
 
-class TestReplayFaults:
-    def test_no_directory(self, tmp_path: Path) -> None:
-        with pytest.raises(ReplayError, match="is no directory"):
+class TestReplayErrors:
+    def test_a_missing_directory_is_an_error(self, tmp_path: Path) -> None:
+        with pytest.raises(ReplayError, match="is not a directory"):
             replay(tmp_path / "missing")
 
-    def test_disabled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disabled_sdk_is_an_error(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
         with pytest.raises(ReplayError, match="OTEL_SDK_DISABLED"):
             replay(tmp_path)
 
-    def test_a_line_that_is_nothing(
+    def test_an_invalid_line_is_dropped_and_counted(
         self, tmp_path: Path, http_collector: Received, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)

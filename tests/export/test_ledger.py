@@ -1,4 +1,4 @@
-"""The ledger and the spool, with exporters that misbehave: at the end and while it runs."""
+"""The ledger and the spool with exporters that misbehave, at shutdown and before."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collector that failed is tried again at once."""
+    """Let a failed collector be tried again at once."""
     monkeypatch.setattr(delivery, "PAUSE_S", (0.0, 0.0))
 
 
@@ -53,7 +53,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]], None
     return install
 
 
-class TestTheEnd:
+class TestShutdown:
     def test_a_full_queue_reaches_the_disk_before_the_deadline(
         self, build: Build, fake: Callable[..., None], tmp_path: Path
     ) -> None:
@@ -70,9 +70,9 @@ class TestTheEnd:
         assert took_s < 4.5
         assert (report.spans_spooled, report.spans_failed) == (2_000, 0)
         assert spans(telemetry) == LedgerSnapshot(2_000, 0, 0, 0, 2_000, 0)
-        assert sum(p.items for p in Spool(tmp_path, 1, 1).parcels()) == 2_000
+        assert sum(p.items for p in Spool(tmp_path, 1, 1).batches()) == 2_000
 
-    def test_it_says_what_is_kept(
+    def test_the_warning_names_what_is_kept(
         self,
         build: Build,
         fake: Callable[..., None],
@@ -86,14 +86,14 @@ class TestTheEnd:
 
         assert [record.getMessage() for record in caplog.records] == [
             (
-                "telemetry cannot be exported to http://collector:4317; the pipeline goes on, and "
-                f"what is not taken is kept in {tmp_path}. The exporter's own log lines: "
-                "OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
+                "telemetry cannot be exported to http://collector:4317; the pipeline continues, "
+                f"and what is not accepted is kept in {tmp_path}. "
+                "To see the exporter's own log lines: OTEL_PIPELINE_METRICS_EXPORTER_LOGS=true"
             ),
-            f"3 spans that http://collector:4317 did not take are kept in {tmp_path}",
+            f"3 spans that http://collector:4317 did not accept are kept in {tmp_path}",
         ]
 
-    def test_what_ends_late_is_dropped_and_counted(
+    def test_spans_after_shutdown_are_counted_as_dropped(
         self, build: Build, fake: Callable[..., None]
     ) -> None:
         fake(lambda: True)
@@ -104,11 +104,11 @@ class TestTheEnd:
         assert spans(telemetry) == LedgerSnapshot(2, 0, 0, 2, 0, 0)
 
 
-class TestWhileItRuns:
-    def test_an_attempt_is_given_up_and_the_batch_kept(
+class TestBeforeShutdown:
+    def test_a_slow_attempt_is_given_up_and_its_batch_kept(
         self, build: Build, fake: Callable[..., None], tmp_path: Path, monkeypatch: Any
     ) -> None:
-        """SDK 1.30 goes on with one batch for a minute."""
+        """SDK 1.30 retries one batch for a minute."""
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
         released = threading.Event()
         fake(lambda: released.wait(30))
@@ -119,7 +119,7 @@ class TestWhileItRuns:
         assert spans(telemetry) == LedgerSnapshot(1_500, 0, 0, 0, 1_500, 0)
         released.set()
 
-    def test_a_full_queue_is_counted_as_it_happens(
+    def test_the_drops_of_a_full_queue_are_counted_at_once(
         self, build: Build, fake: Callable[..., None], monkeypatch: Any
     ) -> None:
         monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "10")
@@ -142,7 +142,7 @@ class TestWhileItRuns:
         assert spans(telemetry) == LedgerSnapshot(100, 20, 0, 80, 0, 0)
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
-    def test_a_child_forked_during_an_attempt_makes_its_own(
+    def test_a_child_forked_during_an_attempt_exports_by_itself(
         self, build: Build, fake: Callable[..., None], tmp_path: Path
     ) -> None:
         parent = os.getpid()
@@ -166,10 +166,10 @@ class TestWhileItRuns:
 
         assert status == 0
 
-    def test_instrumentation_stays_off_in_the_thread_that_exports(
+    def test_instrumentation_is_off_in_the_exporting_thread(
         self, build: Build, fake: Callable[..., None], tmp_path: Path
     ) -> None:
-        """Else an instrumented HTTP client would make a span of every export of spans."""
+        """Otherwise an instrumented HTTP client would make a span for each export of spans."""
         seen: list[object] = []
 
         def behave() -> bool:
@@ -183,19 +183,19 @@ class TestWhileItRuns:
 
         assert seen == [True]
 
-    def test_nothing_unseen_counts_as_sent(self, tmp_path: Path) -> None:
-        """An exporter that does not pass where the observer sits loses nothing."""
+    def test_a_kept_batch_without_an_observed_answer_stays_on_disk(self, tmp_path: Path) -> None:
+        """So an exporter that bypasses the observer loses nothing."""
         kept = Spool(tmp_path, 1_000, 1_000)
         kept.put("traces", b'{"resourceSpans":[]}\n', 1)
-        account = ExportLedger("traces", "otlp/grpc", "http://c")
-        counting = CountingSpanExporter(Exporter(lambda: True), account, kept, watched=True)
+        ledger = ExportLedger("traces", "otlp/grpc", "http://c")
+        counting = CountingSpanExporter(Exporter(lambda: True), ledger, kept, watched=True)
 
         counting.export([])
 
-        assert len(kept.parcels()) == 1
+        assert len(kept.batches()) == 1
         counting.shutdown()
 
-    def test_a_disk_that_takes_nothing_drops_and_counts(
+    def test_without_a_usable_disk_batches_are_dropped_and_counted(
         self, build: Build, fake: Callable[..., None], tmp_path: Path
     ) -> None:
         fake(lambda: False)
@@ -207,17 +207,17 @@ class TestWhileItRuns:
         assert spans(telemetry) == LedgerSnapshot(3, 0, 0, 3, 0, 0)
 
 
-def test_a_spool_without_an_exporter_it_can_serve_says_so(
+def test_a_spool_without_an_otlp_exporter_gives_a_warning(
     build: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     build(exporters=("console",), spool=tmp_path)
 
     (record,) = caplog.records
-    assert record.getMessage().startswith("the spool keeps nothing here")
+    assert record.getMessage().startswith("the spool keeps nothing: ")
 
 
 class TestStats:
-    def test_the_users_own_providers_are_unknown(self, build: Build) -> None:
+    def test_the_counts_of_a_user_provider_are_unknown(self, build: Build) -> None:
         from opentelemetry.sdk.trace import TracerProvider
 
         telemetry = build(tracer_provider=TracerProvider(), exporters=("none",))
@@ -227,7 +227,7 @@ class TestStats:
         assert found["metric_points"]["created"] == 0
         assert found["collector"] == "off"
 
-    def test_all_of_it(self, build: Build, fake: Callable[..., None]) -> None:
+    def test_stats_hold_every_count(self, build: Build, fake: Callable[..., None]) -> None:
         fake(lambda: True)
         telemetry = build()
         make_spans(telemetry, 2)
@@ -248,7 +248,7 @@ class TestStats:
         assert found["collector"] == "ok"
         assert found["flush_s"] > 0
 
-    def test_the_console_counts_too(self, build: Build) -> None:
+    def test_the_console_is_counted(self, build: Build) -> None:
         telemetry = build(exporters=("console",))
         make_spans(telemetry, 3)
 
@@ -257,9 +257,9 @@ class TestStats:
 
 @pytest.mark.skipif(
     not hasattr(environment_variables, "OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED"),
-    reason="this SDK has no metrics of its own",
+    reason="this SDK has no internal metrics",
 )
-def test_the_sdks_own_metrics_agree(
+def test_the_sdks_own_metrics_are_exported_too(
     build: Build, http_collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
@@ -298,5 +298,5 @@ def test_the_sdks_own_metrics_agree(
         (None, False),
     ],
 )
-def test_for_good(reason: str | None, expected: bool) -> None:
+def test_some_reasons_are_permanent(reason: str | None, expected: bool) -> None:
     assert responses.is_permanent(reason) is expected

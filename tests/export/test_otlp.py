@@ -1,4 +1,4 @@
-"""What really arrives at an OTLP server, by gRPC and by HTTP."""
+"""Everything arrives at an OTLP server, by gRPC and by HTTP."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_everything_arrives(build: Build, collector: Received) -> None:
     assert {resource["service.name"] for resource in collector.resources} == {"orders"}
 
 
-def test_a_flush_then_more(build: Build, collector: Received) -> None:
+def test_spans_after_a_flush_arrive_too(build: Build, collector: Received) -> None:
     telemetry = build()
     use(telemetry, spans=2)
     assert telemetry.flush(5).spans_exported == 2
@@ -66,7 +66,7 @@ def test_headers_are_sent(
     assert {"s3cret"} == {headers.get("x-token") for headers in collector.headers}
 
 
-def test_a_refusal_says_its_status_once(
+def test_the_status_of_a_refusal_is_reported_once(
     build: Build, collector: Received, caplog: pytest.LogCaptureFixture
 ) -> None:
     collector.refuse = True
@@ -82,8 +82,8 @@ def test_a_refusal_says_its_status_once(
     assert "1 metric batch could not be exported" in summary
 
 
-def test_a_process_ends_with_everything_sent(collector: Received) -> None:
-    """From atexit, where CPython 3.12 starts no thread any more."""
+def test_a_process_sends_everything_in_atexit(collector: Received) -> None:
+    """There CPython 3.12 cannot start a thread."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.export.child", "5", "700"],
         env=dict(os.environ),
@@ -118,10 +118,10 @@ sys.exit(status or (report.ok, report.spans_exported) != (True, 1))
 """
 
 
-def test_a_forked_child_reports_its_own(
+def test_a_forked_child_exports_its_own_spans(
     http_collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By gRPC too: tests/system/processes."""
+    """For gRPC see tests/system/processes."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
 

@@ -1,4 +1,4 @@
-"""Which providers are in use: given, found or built; and what a second configure() does."""
+"""The providers in use are given, found or built; a second configure() replaces ours."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._export import exporters, global_providers, providers
+from otel_pipeline_metrics._export.delivery.counting_exporters import CountingMetricExporter
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 
 from .conftest import global_meter_provider, global_tracer_provider, use
 
@@ -48,14 +50,14 @@ class TestBuilt:
             ("metrics", "console", "stderr"),
         )
 
-    def test_it_becomes_the_global_provider(self, build: Build) -> None:
+    def test_a_built_provider_becomes_the_global_one(self, build: Build) -> None:
         telemetry = build()
 
         assert global_tracer_provider() is telemetry.tracer_provider
         assert global_meter_provider() is telemetry.meter_provider
 
-    def test_the_sdk_ends_nothing_by_itself(self, build: Build) -> None:
-        """Its own atexit handlers would block for as long as the exporters like."""
+    def test_the_sdk_has_no_atexit_handler(self, build: Build) -> None:
+        """Its own atexit handlers would block as long as the exporters do."""
         telemetry = build()
 
         assert telemetry.tracer_provider._atexit_handler is None  # type: ignore[attr-defined]
@@ -72,7 +74,7 @@ class TestBuilt:
         assert lines[20] == '… and 5 more "work" spans'
         assert lines[-1] == "done                25"
 
-    def test_none_costs_nothing_and_sets_no_global(self, build: Build) -> None:
+    def test_none_builds_nothing_and_sets_no_global_provider(self, build: Build) -> None:
         telemetry = build(exporters=("none",))
 
         assert isinstance(telemetry.tracer_provider, trace.NoOpTracerProvider)
@@ -82,7 +84,7 @@ class TestBuilt:
         report = telemetry.shutdown(1)
         assert (report.ok, report.spans_exported, report.collector) == (True, 0, "off")
 
-    def test_disabled_is_no_op_even_with_a_global_provider(
+    def test_a_disabled_sdk_ignores_a_global_provider(
         self, build: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
@@ -104,7 +106,7 @@ class TestBuilt:
             ("metrics", "otlp/http", "http://127.0.0.1:1/v1/metrics"),
         )
 
-    def test_an_entry_point_may_be_a_reader(
+    def test_an_entry_point_can_be_a_metric_reader(
         self, build: Build, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("OTEL_METRICS_EXPORTER", "mine")
@@ -121,7 +123,7 @@ class TestBuilt:
         assert not telemetry.owns_tracer_provider
         assert telemetry.flush(1).metric_points_exported is None
 
-    def test_an_exporter_that_cannot_be_built_costs_one_warning(
+    def test_an_exporter_that_cannot_be_built_gives_one_warning(
         self,
         build: Build,
         monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +147,9 @@ class TestBuilt:
 
 
 class TestResource:
-    def test_arguments_win(self, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_arguments_win_over_the_environment(
+        self, build: Build, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("OTEL_SERVICE_NAME", "from-env")
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=env,zone=z1")
 
@@ -175,7 +179,7 @@ class TestResource:
 
 
 class TestBrokenEnvironment:
-    def test_each_problem_is_one_warning_and_the_default_holds(
+    def test_each_broken_variable_gives_one_warning_and_its_default(
         self,
         build: Build,
         monkeypatch: pytest.MonkeyPatch,
@@ -201,15 +205,15 @@ class TestBrokenEnvironment:
 
         telemetry = build()
 
-        said = [record.getMessage() for record in caplog.records]
-        assert sorted(message.split()[0] for message in said) == sorted(broken)
-        assert not any("s3cret" in message for message in said)
+        messages = [record.getMessage() for record in caplog.records]
+        assert sorted(message.split()[0] for message in messages) == sorted(broken)
+        assert not any("s3cret" in message for message in messages)
         assert telemetry.owns_tracer_provider
         assert telemetry.owns_meter_provider
         assert resource_of(telemetry)["good"] == "1"
         assert dict(os.environ) == before
 
-    def test_nothing_is_said_where_nothing_is_built(
+    def test_without_a_built_provider_there_is_no_warning(
         self,
         build: Build,
         monkeypatch: pytest.MonkeyPatch,
@@ -224,7 +228,7 @@ class TestBrokenEnvironment:
         assert caplog.records == []
 
 
-class TestTheUsersOwn:
+class TestProvidersOfTheUser:
     def test_given_providers_are_used_and_left_open(self, build: Build) -> None:
         kept = InMemorySpanExporter()
         tracer_provider = TracerProvider(shutdown_on_exit=False)
@@ -251,20 +255,20 @@ class TestTheUsersOwn:
         tracer_provider.shutdown()
 
     def test_a_global_provider_is_never_replaced(self, build: Build) -> None:
-        theirs = TracerProvider(shutdown_on_exit=False)
-        trace.set_tracer_provider(theirs)
+        user_provider = TracerProvider(shutdown_on_exit=False)
+        trace.set_tracer_provider(user_provider)
 
         telemetry = build()
 
-        assert telemetry.tracer_provider is theirs
-        assert global_tracer_provider() is theirs
+        assert telemetry.tracer_provider is user_provider
+        assert global_tracer_provider() is user_provider
         assert telemetry.exporters == (
             ("traces", "global", "opentelemetry.sdk.trace.TracerProvider"),
             ("metrics", "console", "stderr"),
         )
 
-    def test_one_given_leaves_the_other_to_the_rules(self, build: Build) -> None:
-        """A NoOpTracerProvider means metrics only."""
+    def test_the_signal_without_a_given_provider_follows_the_rules(self, build: Build) -> None:
+        """With a NoOpTracerProvider there are metrics only."""
         telemetry = build(tracer_provider=trace.NoOpTracerProvider(), exporters=("console",))
 
         assert [info.signal for info in telemetry.exporters] == ["traces", "metrics"]
@@ -273,8 +277,8 @@ class TestTheUsersOwn:
         assert isinstance(global_tracer_provider(), trace.ProxyTracerProvider)
 
 
-class TestAgain:
-    def test_the_second_of_ours_becomes_the_global_one(
+class TestSecondBuild:
+    def test_the_second_built_provider_replaces_the_first_as_global(
         self, build: Build, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = build()
@@ -287,7 +291,7 @@ class TestAgain:
         assert global_meter_provider() is second.meter_provider
         assert caplog.records == []
 
-    def test_ours_does_not_stay_behind_a_given_one(self, build: Build) -> None:
+    def test_a_built_provider_does_not_stay_global(self, build: Build) -> None:
         build().shutdown(1)
 
         build(exporters=("none",))
@@ -295,7 +299,7 @@ class TestAgain:
         assert isinstance(global_tracer_provider(), trace.ProxyTracerProvider)
         assert isinstance(global_meter_provider(), type(metrics._internal._PROXY_METER_PROVIDER))
 
-    def test_an_api_without_its_private_parts_keeps_the_old_one(
+    def test_an_unfamiliar_api_keeps_the_first_global_provider(
         self,
         build: Build,
         monkeypatch: pytest.MonkeyPatch,
@@ -312,17 +316,17 @@ class TestAgain:
         assert len(caplog.records) == 1
         assert caplog.records[0].levelno == logging.WARNING
 
-    def test_a_user_provider_set_in_between_stays(self, build: Build) -> None:
+    def test_a_user_provider_that_is_set_between_two_builds_stays(self, build: Build) -> None:
         build().shutdown(1)
         global_providers.forget_ours()
-        theirs = MeterProvider(shutdown_on_exit=False)
-        metrics.set_meter_provider(theirs)
+        user_provider = MeterProvider(shutdown_on_exit=False)
+        metrics.set_meter_provider(user_provider)
 
-        assert build().meter_provider is theirs
-        theirs.shutdown()
+        assert build().meter_provider is user_provider
+        user_provider.shutdown()
 
 
-def test_the_metric_exporters_preferences_reach_the_reader(build: Build) -> None:
+def test_the_preferences_of_a_metric_exporter_reach_the_reader(build: Build) -> None:
     class Picky(MetricExporter):
         def __init__(self) -> None:
             temporality = metrics_delta()
@@ -338,8 +342,8 @@ def test_the_metric_exporters_preferences_reach_the_reader(build: Build) -> None
             pass
 
     picky = Picky()
-    account = exporters.ExportLedger("metrics", "x", "y")
-    counting = exporters.CountingMetricExporter(picky, account)
+    ledger = ExportLedger("metrics", "x", "y")
+    counting = CountingMetricExporter(picky, ledger)
 
     assert counting._preferred_temporality is picky._preferred_temporality
 
@@ -351,7 +355,7 @@ def metrics_delta() -> dict[type, Any]:
     return {Counter: AggregationTemporality.DELTA}
 
 
-def test_faults_of_the_sdk_do_not_reach_the_caller(
+def test_errors_of_the_sdk_do_not_reach_the_caller(
     build: Build, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(errors, "raise_faults", False)

@@ -1,4 +1,4 @@
-"""Several processes and one spool: each batch is sent once, but for a crash at the wrong moment."""
+"""Several processes share one spool: each batch is sent once, except after a crash."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def fill(directory: Path, batches: int = BATCHES) -> Spool:
     return kept
 
 
-def test_each_batch_is_sent_once(http: Received, tmp_path: Path) -> None:
+def test_four_processes_send_each_batch_once(http: Received, tmp_path: Path) -> None:
     fill(tmp_path)
     processes = [
         subprocess.Popen(
@@ -73,7 +73,6 @@ replay.replay(sys.argv[1])
 
 
 def test_a_crash_between_sending_and_deleting_sends_twice(http: Received, tmp_path: Path) -> None:
-    """At least once, that is."""
     fill(tmp_path, 1)
     crashed = subprocess.run(
         [sys.executable, "-c", CRASH, str(tmp_path)], cwd=ROOT, check=False, timeout=60
@@ -109,7 +108,7 @@ print(json.dumps(spans))
 """
 
 
-def test_a_forked_child_has_a_ledger_of_its_own(http: Received, tmp_path: Path) -> None:
+def test_a_forked_child_has_its_own_ledger(http: Received, tmp_path: Path) -> None:
     http.later = True
     done = subprocess.run(
         [sys.executable, "-c", FORK, str(tmp_path)],
@@ -124,6 +123,6 @@ def test_a_forked_child_has_a_ledger_of_its_own(http: Received, tmp_path: Path) 
 
     assert (child["created"], child["spooled"]) == (1, 1)
     assert (parent["created"], parent["spooled"]) == (6, 6)
-    parcels = Spool(tmp_path, 1, 1).parcels("traces")
-    assert sum(parcel.items for parcel in parcels) == 7
-    assert len({parcel.owner for parcel in parcels}) == 2
+    batches = Spool(tmp_path, 1, 1).batches("traces")
+    assert sum(batch.items for batch in batches) == 7
+    assert len({batch.owner for batch in batches}) == 2

@@ -1,9 +1,8 @@
-"""The directory that keeps what the collector would not take."""
+"""The directory that keeps what the collector does not accept."""
 
 from __future__ import annotations
 
 import errno
-import json
 import multiprocessing
 import os
 import stat
@@ -11,13 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.trace import Link
 
 from otel_pipeline_metrics._core.settings import Config
-from otel_pipeline_metrics._export.delivery import otlp_json, spool
+from otel_pipeline_metrics._export.delivery import spool
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._export.delivery.spool import Spool
 
@@ -37,17 +32,17 @@ def open_spool(tmp_path: Path) -> Callable[..., Spool]:
     return make
 
 
-def account_of(kept: Spool) -> ExportLedger:
-    account = ExportLedger("traces", "otlp/grpc", "http://c")
-    kept.accounts["traces"] = account
-    return account
+def ledger_of(kept: Spool) -> ExportLedger:
+    ledger = ExportLedger("traces", "otlp/grpc", "http://c")
+    kept.ledgers["traces"] = ledger
+    return ledger
 
 
-def put(kept: Spool, account: ExportLedger, line: bytes, items: int = 1) -> bool:
-    """As an exporter does: count the batch as kept if it is."""
+def put(kept: Spool, ledger: ExportLedger, line: bytes, items: int = 1) -> bool:
+    """Put a batch and count it if it is kept, like an exporter."""
     done = kept.put("traces", line, items)
     if done:
-        account.note_spooled(items)
+        ledger.note_spooled(items)
     return done
 
 
@@ -56,19 +51,19 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class TestKeeping:
-    def test_a_batch_is_a_file_whose_name_tells(
+    def test_the_name_of_a_file_describes_its_batch(
         self, open_spool: Callable[..., Spool], clock: Clock
     ) -> None:
         kept = open_spool()
 
         assert kept.put("traces", b"line\n", 512)
 
-        (parcel,) = kept.parcels()
-        assert parcel[:2] == ("traces", 1_700_001_000_000)
-        assert (parcel.owner, parcel.items, parcel.size) == (kept.owner, 512, 5)
-        assert (kept.directory / parcel.name).read_bytes() == b"line\n"
+        (batch,) = kept.batches()
+        assert batch[:2] == ("traces", 1_700_001_000_000)
+        assert (batch.owner, batch.items, batch.size) == (kept.owner, 512, 5)
+        assert (kept.directory / batch.name).read_bytes() == b"line\n"
 
-    def test_the_oldest_comes_first_and_signals_are_apart(
+    def test_batches_are_listed_oldest_first_and_by_signal(
         self, open_spool: Callable[..., Spool], clock: Clock
     ) -> None:
         kept = open_spool()
@@ -77,15 +72,15 @@ class TestKeeping:
         kept.put("traces", b"a", 1)
         kept.put("traces", b"b", 2)
 
-        assert [(p.signal, p.items) for p in kept.parcels()] == [
+        assert [(p.signal, p.items) for p in kept.batches()] == [
             ("traces", 1),
             ("traces", 2),
             ("metrics", 1),
         ]
-        assert [p.items for p in kept.parcels("metrics")] == [1]
+        assert [p.items for p in kept.batches("metrics")] == [1]
 
-    def test_it_is_private(self, open_spool: Callable[..., Spool]) -> None:
-        """Spans may hold what only their owner should read."""
+    def test_files_are_private(self, open_spool: Callable[..., Spool]) -> None:
+        """Spans may hold data that only their owner should read."""
         kept = open_spool()
         kept.put("traces", b"x", 1)
 
@@ -99,10 +94,10 @@ class TestKeeping:
         other.write_text("mine")
         kept.put("traces", b"x", 1)
 
-        assert [p.signal for p in kept.parcels()] == ["traces"]
+        assert [p.signal for p in kept.batches()] == ["traces"]
         assert other.read_text() == "mine"
 
-    def test_what_a_crash_left_half_written_goes(
+    def test_old_temporary_files_are_removed(
         self, open_spool: Callable[..., Spool], clock: Clock
     ) -> None:
         directory = open_spool().directory
@@ -117,84 +112,88 @@ class TestKeeping:
 
 
 class TestLimits:
-    def test_the_oldest_give_way_and_are_counted(
+    def test_the_oldest_batches_are_dropped_and_counted(
         self, open_spool: Callable[..., Spool], caplog: pytest.LogCaptureFixture
     ) -> None:
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
+        ledger = ledger_of(kept)
         for items in (1, 2, 4, 8):
-            assert put(kept, account, b"xxxx", items)
+            assert put(kept, ledger, b"xxxx", items)
 
-        assert [p.items for p in kept.parcels()] == [4, 8]
-        assert (account.spooled, account.failed) == (12, 3)
+        assert [p.items for p in kept.batches()] == [4, 8]
+        assert (ledger.spooled, ledger.failed) == (12, 3)
         (message,) = messages(caplog)
-        assert "holds 10 bytes, the most it may; the oldest telemetry in it is dropped" in message
+        assert "holds 10 bytes, its limit; the oldest telemetry in it is dropped" in message
 
-    def test_what_is_larger_than_all_of_it_is_not_kept(
+    def test_a_batch_larger_than_the_limit_is_not_kept(
         self, open_spool: Callable[..., Spool], caplog: pytest.LogCaptureFixture
     ) -> None:
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
-        put(kept, account, b"xxxx")
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"xxxx")
 
-        assert not put(kept, account, b"x" * 11)
-        assert [p.size for p in kept.parcels()] == [4]
+        assert not put(kept, ledger, b"x" * 11)
+        assert [p.size for p in kept.batches()] == [4]
         assert len(messages(caplog)) == 1
 
-    def test_the_old_are_dropped(self, open_spool: Callable[..., Spool], clock: Clock) -> None:
-        kept = open_spool()
-        account = account_of(kept)
-        put(kept, account, b"old", 5)
-        clock.advance(MAX_AGE_S + 1)
-        put(kept, account, b"new", 7)
-
-        assert [p.items for p in kept.parcels()] == [7]
-        assert (account.spooled, account.failed) == (7, 5)
-
-    def test_the_old_are_dropped_by_themselves_too(
+    def test_put_drops_batches_past_the_age_limit(
         self, open_spool: Callable[..., Spool], clock: Clock
     ) -> None:
         kept = open_spool()
-        account = account_of(kept)
-        put(kept, account, b"old", 5)
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"old", 5)
+        clock.advance(MAX_AGE_S + 1)
+        put(kept, ledger, b"new", 7)
+
+        assert [p.items for p in kept.batches()] == [7]
+        assert (ledger.spooled, ledger.failed) == (7, 5)
+
+    def test_expire_drops_batches_past_the_age_limit(
+        self, open_spool: Callable[..., Spool], clock: Clock
+    ) -> None:
+        kept = open_spool()
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"old", 5)
         clock.advance(MAX_AGE_S)
-        put(kept, account, b"new", 7)
+        put(kept, ledger, b"new", 7)
         kept.expire()
-        assert [p.items for p in kept.parcels()] == [5, 7]  # just old enough
+        assert [p.items for p in kept.batches()] == [5, 7]  # at the limit, not past it
         clock.advance(1)
         kept.expire("metrics")
-        assert [p.items for p in kept.parcels()] == [5, 7]
+        assert [p.items for p in kept.batches()] == [5, 7]
         kept.expire("traces")
 
-        assert [p.items for p in kept.parcels()] == [7]
-        assert (account.spooled, account.failed) == (7, 5)
+        assert [p.items for p in kept.batches()] == [7]
+        assert (ledger.spooled, ledger.failed) == (7, 5)
 
-    def test_those_of_others_are_counted_apart(self, open_spool: Callable[..., Spool]) -> None:
+    def test_dropped_batches_of_others_are_counted_separately(
+        self, open_spool: Callable[..., Spool]
+    ) -> None:
         earlier = open_spool(max_bytes=10)
-        put(earlier, account_of(earlier), b"xxxxxx", 3)
+        put(earlier, ledger_of(earlier), b"xxxxxx", 3)
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
-        put(kept, account, b"xxxxxx", 4)
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"xxxxxx", 4)
 
-        assert (account.spooled, account.failed, account.replay_dropped) == (4, 0, 3)
+        assert (ledger.spooled, ledger.failed, ledger.replay_dropped) == (4, 0, 3)
 
-    def test_one_that_is_being_sent_is_not_dropped(self, open_spool: Callable[..., Spool]) -> None:
+    def test_a_claimed_batch_is_not_dropped(self, open_spool: Callable[..., Spool]) -> None:
         kept = open_spool(max_bytes=10)
-        account = account_of(kept)
-        put(kept, account, b"xxxx")
-        (first,) = kept.parcels()
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"xxxx")
+        (first,) = kept.batches()
         with kept.claim(first) as path:
             assert path is not None
-            put(kept, account, b"xxxx")
-            put(kept, account, b"xx")
-            put(kept, account, b"xxxx")
+            put(kept, ledger, b"xxxx")
+            put(kept, ledger, b"xx")
+            put(kept, ledger, b"xxxx")
 
             assert path.exists()
-            assert sum(p.size for p in kept.parcels()) <= 10
+            assert sum(p.size for p in kept.batches()) <= 10
 
 
-class TestFaults:
-    def test_no_directory_can_be_made(
+class TestErrors:
+    def test_a_directory_that_cannot_be_made_gives_one_warning(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         (tmp_path / "file").write_text("")
@@ -206,7 +205,7 @@ class TestFaults:
         assert message.endswith("(Not a directory); what is not exported is dropped and counted")
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EIO])
-    def test_the_disk_takes_no_more(
+    def test_a_failing_disk_gives_one_warning(
         self,
         open_spool: Callable[..., Spool],
         monkeypatch: pytest.MonkeyPatch,
@@ -225,8 +224,8 @@ class TestFaults:
         (message,) = messages(caplog)
         assert f"({os.strerror(code)})" in message
 
-    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no such device")
-    def test_a_really_full_device(
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+    def test_a_full_device_gives_a_warning(
         self,
         open_spool: Callable[..., Spool],
         monkeypatch: pytest.MonkeyPatch,
@@ -245,62 +244,64 @@ class TestFaults:
         assert not kept.put("traces", b"x", 1)
         assert "(No space left on device)" in messages(caplog)[0]
 
-    def test_what_cannot_be_deleted_is_not_sent_again(
+    def test_a_batch_that_cannot_be_deleted_is_not_sent_again(
         self, open_spool: Callable[..., Spool], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         kept = open_spool()
-        account = account_of(kept)
-        put(kept, account, b"x", 3)
-        (parcel,) = kept.parcels()
+        ledger = ledger_of(kept)
+        put(kept, ledger, b"x", 3)
+        (batch,) = kept.batches()
 
         def readonly(self: Path, *, missing_ok: bool = False) -> None:
             raise OSError(errno.EROFS, "Read-only file system")
 
         monkeypatch.setattr(type(kept.directory), "unlink", readonly)
-        kept.done(parcel, sent=3)
+        kept.done(batch, sent=3)
 
-        assert kept.parcels() == []
-        assert (account.exported, account.spooled) == (3, 0)
+        assert kept.batches() == []
+        assert (ledger.exported, ledger.spooled) == (3, 0)
 
 
 class TestClaims:
-    def test_only_one_has_it(self, open_spool: Callable[..., Spool]) -> None:
+    def test_only_one_process_can_claim_a_batch(self, open_spool: Callable[..., Spool]) -> None:
         first, second = open_spool(), open_spool()
         first.put("traces", b"x", 1)
-        (parcel,) = first.parcels()
+        (batch,) = first.batches()
 
-        with first.claim(parcel) as mine, second.claim(parcel) as theirs:
-            assert (mine is None, theirs) == (False, None)
-        with second.claim(parcel) as later:
+        with first.claim(batch) as first_path, second.claim(batch) as second_path:
+            assert (first_path is None, second_path) == (False, None)
+        with second.claim(batch) as later:
             assert later is not None
 
-    def test_what_was_sent_meanwhile_is_nobodys(self, open_spool: Callable[..., Spool]) -> None:
+    def test_a_batch_that_was_sent_cannot_be_claimed(
+        self, open_spool: Callable[..., Spool]
+    ) -> None:
         first, second = open_spool(), open_spool()
         first.put("traces", b"x", 1)
-        (parcel,) = second.parcels()
-        first.done(parcel, sent=1)
+        (batch,) = second.batches()
+        first.done(batch, sent=1)
 
-        with second.claim(parcel) as path:
+        with second.claim(batch) as path:
             assert path is None
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
-    def test_a_crash_frees_it(self, open_spool: Callable[..., Spool]) -> None:
+    def test_a_crash_releases_its_claim(self, open_spool: Callable[..., Spool]) -> None:
         kept = open_spool()
         kept.put("traces", b"x", 1)
-        (parcel,) = kept.parcels()
+        (batch,) = kept.batches()
         context = multiprocessing.get_context("fork")
         ready = context.Event()
-        child = context.Process(target=_claim_and_die, args=(kept, parcel, ready))
+        child = context.Process(target=_claim_and_die, args=(kept, batch, ready))
         child.start()
         assert ready.wait(10)
         child.join(10)
 
         assert child.exitcode == 9
-        with kept.claim(parcel) as path:
+        with kept.claim(batch) as path:
             assert path is not None
 
     @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # threads of other tests
-    def test_a_forked_child_is_another(self, open_spool: Callable[..., Spool]) -> None:
+    def test_a_forked_child_is_another_owner(self, open_spool: Callable[..., Spool]) -> None:
         kept = open_spool()
         kept.put("traces", b"x", 1)
         pid = os.fork()
@@ -309,24 +310,24 @@ class TestClaims:
             os._exit(0)
         os.waitpid(pid, 0)
 
-        owners = {p.owner for p in kept.parcels()}
+        owners = {p.owner for p in kept.batches()}
         assert kept.owner in owners
         assert len(owners) == 2
         assert {owner.split("-")[0] for owner in owners} == {str(os.getpid()), str(pid)}
 
 
-def _claim_and_die(kept: Spool, parcel: Any, ready: Any) -> None:
-    with kept.claim(parcel):
+def _claim_and_die(kept: Spool, batch: Any, ready: Any) -> None:
+    with kept.claim(batch):
         ready.set()
         os._exit(9)
 
 
 class TestSettings:
-    def test_off(self) -> None:
+    def test_without_a_directory_there_is_no_spool(self) -> None:
         assert spool.settings(Config(), {}) is None
         assert spool.settings(Config(), {"OTEL_PIPELINE_METRICS_SPOOL": " "}) is None
 
-    def test_the_argument_wins(self) -> None:
+    def test_arguments_win_over_the_environment(self) -> None:
         env = {
             "OTEL_PIPELINE_METRICS_SPOOL": "/env",
             "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES": "5",
@@ -337,13 +338,15 @@ class TestSettings:
         given = Config(spool=Path("/arg"), spool_max_bytes=1, spool_max_age_s=2)
         assert spool.settings(given, env) == (Path("/arg"), 1, 2)
 
-    def test_a_relative_path_is_from_here(self) -> None:
+    def test_a_relative_path_becomes_absolute(self) -> None:
         found = spool.settings(Config(spool=Path("spool")), {})
         assert found is not None
         assert found.directory == Path.cwd() / "spool"
 
     @pytest.mark.parametrize("text", ["many", "0", "-1", "nan", "inf"])
-    def test_a_broken_limit(self, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_broken_limit_gives_a_warning_and_the_default(
+        self, text: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
         env = {
             "OTEL_PIPELINE_METRICS_SPOOL": "/env",
             "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES": text,
@@ -352,66 +355,3 @@ class TestSettings:
         assert found is not None
         assert found.max_bytes == 100 * 1024 * 1024
         assert "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES must be a number above 0" in caplog.text
-
-
-class TestLines:
-    def test_spans_come_back_as_they_were(self) -> None:
-        spans: list[Any] = []
-        tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t", "1", attributes={"a": 1})
-        with tracer.start_as_current_span("outer") as outer:
-            link = Link(outer.get_span_context(), {"traceId": "not an id"})
-            inner = tracer.start_span("inner", links=[link], attributes=ATTRIBUTES)
-            inner.add_event("e", {"n": 1})
-            inner.end()
-        spans = [outer, inner]
-
-        line = otlp_json.spans_line(spans)
-
-        request = otlp_json.request("traces", line)
-        assert request == otlp_json.encode_spans(spans)
-        assert otlp_json.count(request) == 2
-        assert line.count(b"\n") == 1
-
-    def test_ids_are_hexadecimal_and_enums_numbers(self) -> None:
-        span: Any = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("s")
-        span.end()
-
-        data = json.loads(otlp_json.spans_line([span]))
-
-        (found,) = data["resourceSpans"][0]["scopeSpans"][0]["spans"]
-        context = span.get_span_context()
-        assert found["traceId"] == f"{context.trace_id:032x}"
-        assert found["spanId"] == f"{context.span_id:016x}"
-        assert found["kind"] == 1
-        assert found["startTimeUnixNano"] == str(span.start_time)
-
-    def test_metrics_come_back_as_they_were(self) -> None:
-        reader = InMemoryMetricReader()
-        meter = MeterProvider([reader], shutdown_on_exit=False).get_meter("m")
-        meter.create_counter("c").add(2, {"k": "v"})
-        meter.create_histogram("h", "s").record(0.5)
-        meter.create_gauge("g").set(-1.5)
-        data = reader.get_metrics_data()
-        assert data is not None
-
-        request = otlp_json.request("metrics", otlp_json.metrics_line(data))
-
-        assert request == otlp_json.encode_metrics(data)
-        assert otlp_json.count(request) == 3
-
-    @pytest.mark.parametrize(
-        "line", [b"", b"{", b"[]", b'"x"', b"\xff", b'{"resourceSpans":1}', b'{"traceId":"zz"}']
-    )
-    def test_anything_else_is_refused_without_quoting_it(self, line: bytes) -> None:
-        with pytest.raises(ValueError, match=r"^(?!.*resourceSpans)"):
-            otlp_json.request("traces", line)
-
-
-ATTRIBUTES: dict[str, Any] = {
-    "text": "ä\n",
-    "true": True,
-    "whole": 2**60,
-    "part": 0.25,
-    "several": ["a", "b"],
-    "spanId": "zz",
-}

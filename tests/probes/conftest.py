@@ -1,4 +1,4 @@
-"""A psutil and a `getrusage` whose numbers the test sets, and registries that start empty."""
+"""Fake psutil and `getrusage`, and start each test with empty registries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _empty_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class Machine:
-    """Stands in for psutil, its Process and getrusage; every call can be made to fail."""
+    """A fake of psutil, its Process and getrusage; every call can be made to fail."""
 
     def __init__(self) -> None:
         self.user_s = 0.0
@@ -104,7 +104,7 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """A machine with 2 CPUs on which nothing happens unless the test says so."""
+    """Return an idle machine with 2 CPUs, which the test changes."""
     fake = Machine()
     monkeypatch.setitem(sys.modules, "psutil", fake)
     monkeypatch.setattr(resource, "getrusage", fake.getrusage)

@@ -1,4 +1,4 @@
-"""Registered caches: what may be a source, and totals that never fall."""
+"""Test registered caches: their sources, and totals that never fall."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from otel_pipeline_metrics._probes.caches import registry
 from otel_pipeline_metrics._probes.caches.reading import CacheReading
 from otel_pipeline_metrics._probes.caches.register import (
     counted_cache,
-    record,
     register_cache,
     unregister_cache,
 )
 from otel_pipeline_metrics._probes.caches.registry import read_all
+from otel_pipeline_metrics._probes.manual import MetricsCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def only() -> CacheReading:
     return reading
 
 
-def test_lru_cache() -> None:
+def test_an_lru_cache_is_a_source() -> None:
     @functools.lru_cache(maxsize=2)
     def square(n: int) -> int:
         return n * n
@@ -48,7 +48,7 @@ def test_lru_cache() -> None:
     assert only().hit_ratio == 0.4
 
 
-def test_cache_info_of_a_method() -> None:
+def test_the_cache_of_a_method_is_a_source() -> None:
     class Geo:
         @functools.cache  # noqa: B019 - how users do it
         def lookup(self, key: str) -> str:
@@ -62,7 +62,7 @@ def test_cache_info_of_a_method() -> None:
     assert CacheReading("geo", 1, 1, entries=1) == only()
 
 
-def test_callable_with_a_mapping() -> None:
+def test_a_callable_that_returns_a_mapping_is_a_source() -> None:
     full = {
         "hits": 1,
         "misses": 2,
@@ -78,13 +78,13 @@ def test_callable_with_a_mapping() -> None:
     assert [CacheReading("full", 1, 2, 3, 4, 5, 6), CacheReading("least", 1, 2)] == read_all()
 
 
-def test_object_with_attributes() -> None:
+def test_a_callable_that_returns_an_object_is_a_source() -> None:
     register_cache("object", lambda: SimpleNamespace(hits=1, misses=2, entries=3, currsize=99))
 
     assert CacheReading("object", 1, 2, entries=3) == only()
 
 
-def test_function_cached_by_cachetools() -> None:
+def test_a_function_cached_by_cachetools_is_a_source() -> None:
     @cachetools.cached(cachetools.LRUCache(10), info=True)
     def plain(n: int) -> int:
         return n
@@ -115,13 +115,13 @@ def test_function_cached_by_cachetools() -> None:
         (None, "cache_info"),
     ],
 )
-def test_what_cannot_be_a_source(source: object, hint: str) -> None:
+def test_other_objects_are_refused_as_a_source(source: object, hint: str) -> None:
     with pytest.raises(TypeError, match=rf"(?s)^source.*{hint}"):
         register_cache("name", source)
     assert read_all() == []
 
 
-def test_a_coroutine_function_cannot_be_a_source() -> None:
+def test_a_coroutine_function_is_refused_as_a_source() -> None:
     async def source() -> dict[str, int]:
         return {}
 
@@ -146,7 +146,7 @@ def test_names_are_checked(name: Any, error: type[Exception]) -> None:
         lambda: register_cache(name, dict),
         lambda: unregister_cache(name),
         lambda: counted_cache(cachetools.LRUCache(1), name=name),
-        lambda: record(name, 1, 1),
+        lambda: MetricsCollector().record_cache(name, 1, 1),
     ):
         with pytest.raises(error, match="name"):
             call()
@@ -173,7 +173,7 @@ def raising() -> None:
         lambda: {"hits": 1, "misses": 1, "entries": -1},
     ],
 )
-def test_a_broken_source_is_said_once_and_recovers(
+def test_a_broken_source_causes_one_warning_and_recovers(
     broken: Callable[[], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     now = broken
@@ -210,9 +210,9 @@ events = st.lists(
 
 @given(events)
 def test_totals_never_fall_and_are_exact(history: list[int | str]) -> None:
-    """A real cache: looked up (numbers), cleared, replaced and unregistered at will.
+    """Use a real cache: look up (numbers), clear, replace and unregister it at random.
 
-    Counts since the last reading are lost where a cache is cleared, so it is read before that.
+    Counts since the last reading are lost when a cache is cleared, so it is read before.
     """
     registry.reset()
     hits = misses = 0
@@ -263,8 +263,7 @@ def test_totals_never_fall_whatever_a_source_says(history: list[tuple[int, int, 
         last = reading
 
 
-def test_a_replaced_source_adds_to_the_one_before() -> None:
-    """Its last counts too, those nobody has read yet."""
+def test_a_new_source_adds_to_the_last_counts_of_the_old_one() -> None:
     register_cache("name", lambda: {"hits": 10, "misses": 5, "evictions": 1})
     register_cache("name", lambda: {"hits": 1, "misses": 2})
     register_cache("last", lambda: {"hits": 0, "misses": 0})
@@ -291,7 +290,7 @@ def test_the_same_source_again_changes_nothing() -> None:
     assert [CacheReading("method", 10, 5), CacheReading("lambda", 10, 5, 0)] == read_all()
 
 
-def test_unregistering_lets_go_of_the_source() -> None:
+def test_unregistering_releases_the_source() -> None:
     class Cache:
         def cache_info(self) -> Any:
             return SimpleNamespace(hits=3, misses=4)
@@ -326,7 +325,7 @@ def test_remembered_totals_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_lock_is_held_while_a_source_is_read() -> None:
-    """A source may wait for a thread that registers a cache itself."""
+    """A source may wait for a thread that registers a cache."""
 
     def source() -> dict[str, int]:
         thread = threading.Thread(target=register_cache, args=("other", dict))
@@ -345,8 +344,8 @@ def only_named(name: str) -> CacheReading:
     return reading
 
 
-def test_two_threads_that_read_at_once_are_no_clear() -> None:
-    """The slower one took an older count: it must not look as if the cache was cleared."""
+def test_two_concurrent_readings_do_not_look_like_a_cleared_cache() -> None:
+    """The slower thread read an older count."""
     inner: list[CacheReading] = []
 
     def source() -> dict[str, int]:
@@ -363,7 +362,7 @@ def test_two_threads_that_read_at_once_are_no_clear() -> None:
     assert CacheReading("name", 20, 20) == only()
 
 
-def test_replaced_or_unregistered_while_being_read() -> None:
+def test_a_cache_may_be_replaced_or_unregistered_during_a_reading() -> None:
     def replaced() -> dict[str, int]:
         with registry.caches._lock:
             registry.caches._open("name", lambda: {"hits": 1, "misses": 1})
@@ -374,7 +373,7 @@ def test_replaced_or_unregistered_while_being_read() -> None:
     assert CacheReading("name", 1, 1) == only()
 
 
-def test_base_exceptions_go_through() -> None:
+def test_base_exceptions_of_a_source_pass() -> None:
     def source() -> None:
         raise KeyboardInterrupt
 
@@ -384,7 +383,7 @@ def test_base_exceptions_go_through() -> None:
         read_all()
 
 
-def test_a_guard_reset_says_it_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_repeats_after_a_reset(caplog: pytest.LogCaptureFixture) -> None:
     register_cache("name", raising)
     read_all()
     errors.reset()

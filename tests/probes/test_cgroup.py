@@ -1,4 +1,4 @@
-"""Limits of containers, read from trees like those the kernel shows."""
+"""Test limits of containers, in trees like those of the kernel."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def tree(root: Path, groups: str, files: dict[str, str]) -> Path:
     return root
 
 
-def test_host_without_cgroups(tmp_path: Path) -> None:
+def test_a_host_without_cgroups_is_the_limit(tmp_path: Path) -> None:
     found = limits(tree(tmp_path, "", {}))
 
     assert (found.source, found.cpus, found.memory_bytes) == ("host", 8.0, 16 * GIB)
 
 
-def test_nothing_readable_at_all(tmp_path: Path) -> None:
+def test_without_any_readable_file_the_host_is_the_limit(tmp_path: Path) -> None:
     found = limits(str(tmp_path))
 
     assert (found.source, found.cpus) == ("host", 8.0)
     assert found.memory_bytes is None or found.memory_bytes > 0
 
 
-def test_version_2_in_a_container(tmp_path: Path) -> None:
-    """With a namespace of its own the container sees its group as the root."""
+def test_version_2_limits_a_container(tmp_path: Path) -> None:
+    """In its own namespace a container sees its group as the root."""
     root = tree(tmp_path, "0::/", {"cpu.max": "150000 100000", "memory.max": str(2 * GIB)})
 
     found = limits(root)
@@ -80,15 +80,13 @@ def test_version_2_takes_the_tightest_limit_on_the_way_up(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("path", ["/docker/abc", "/../other"])
-def test_a_path_outside_of_what_is_mounted_falls_back_to_the_root(
-    tmp_path: Path, path: str
-) -> None:
+def test_a_path_outside_the_mount_uses_the_root(tmp_path: Path, path: str) -> None:
     found = limits(tree(tmp_path, f"0::{path}", {"memory.max": str(GIB)}))
 
     assert (found.source, found.memory_bytes) == ("cgroup2", GIB)
 
 
-def test_a_limit_above_the_host_is_none(tmp_path: Path) -> None:
+def test_a_limit_above_the_host_does_not_count(tmp_path: Path) -> None:
     root = tree(tmp_path, "0::/", {"cpu.max": "6400000 100000", "memory.max": str(64 * GIB)})
 
     found = limits(root)
@@ -96,7 +94,7 @@ def test_a_limit_above_the_host_is_none(tmp_path: Path) -> None:
     assert (found.source, found.cpus, found.memory_bytes) == ("host", 8.0, 16 * GIB)
 
 
-def test_version_1(tmp_path: Path) -> None:
+def test_version_1_limits_a_process(tmp_path: Path) -> None:
     root = tree(
         tmp_path,
         "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/x\n",
@@ -113,7 +111,7 @@ def test_version_1(tmp_path: Path) -> None:
     assert (found.source, found.cpus, found.memory_bytes) == ("cgroup1", 0.5, 3 * GIB)
 
 
-def test_version_1_without_limits(tmp_path: Path) -> None:
+def test_version_1_without_limits_leaves_the_host(tmp_path: Path) -> None:
     root = tree(
         tmp_path,
         "4:memory:/\n3:cpu:/\n",
@@ -130,7 +128,7 @@ def test_version_1_without_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("garbage", ["", "0 0", "-5 100000", "half", "1 -1"])
-def test_garbage_is_no_limit(tmp_path: Path, garbage: str) -> None:
+def test_unreadable_numbers_are_no_limit(tmp_path: Path, garbage: str) -> None:
     root = tree(tmp_path, "no colons here", {"cpu.max": garbage, "memory.max": garbage})
 
     assert limits(root).source == "host"

@@ -1,4 +1,4 @@
-"""The counting wrapper around real cachetools caches."""
+"""Test the counting wrapper around real cachetools caches."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Timer:
 
 
 def counts(cache: CountedCache[Any, Any]) -> tuple[int | None, ...]:
-    """(hits, misses, evictions, expirations)."""
+    """Return hits, misses, evictions and expirations."""
     return tuple(cache.cache_statistics().values())[:4]
 
 
@@ -50,7 +50,7 @@ def test_each_look_up_is_one_hit_or_one_miss() -> None:
     assert counts(cache) == (2, 3, 0, None)
 
 
-def test_what_is_no_look_up() -> None:
+def test_other_operations_are_not_look_ups() -> None:
     cache = counted_cache(cachetools.LRUCache(10))
 
     assert "a" not in cache
@@ -75,8 +75,8 @@ def test_what_is_no_look_up() -> None:
 
 
 @pytest.mark.parametrize("lock", [None, threading.Lock()])
-def test_cached(lock: threading.Lock | None) -> None:
-    """With a lock, `cached` stores through `setdefault`: not a second look-up."""
+def test_cached_counts_one_look_up_a_call(lock: threading.Lock | None) -> None:
+    """With a lock, `cached` stores through `setdefault`, which is not a look-up."""
     cache = counted_cache(cachetools.LRUCache(2), name="squares")
 
     @cachetools.cached(cache, lock=lock)
@@ -89,7 +89,7 @@ def test_cached(lock: threading.Lock | None) -> None:
     assert read_all() == [CacheReading("squares", 1, 4, evictions=2, entries=2)]
 
 
-def test_cachedmethod() -> None:
+def test_cachedmethod_counts_one_look_up_a_call() -> None:
     class Squares:
         def __init__(self) -> None:
             self.cache: CountedCache[Any, int] = counted_cache(cachetools.LRUCache(2))
@@ -116,7 +116,7 @@ def test_cachedmethod() -> None:
         lambda maxsize: cachetools.TLRUCache(maxsize, lambda _k, _v, now: now + 60, Timer()),
     ],
 )
-def test_evictions(make: Callable[[int], cachetools.Cache[int, int]]) -> None:
+def test_evictions_are_counted(make: Callable[[int], cachetools.Cache[int, int]]) -> None:
     cache = counted_cache(make(3))
     for n in range(5):
         cache[n] = n
@@ -150,7 +150,7 @@ def test_growing_a_value_evicts_others_only() -> None:
     assert dict(cache) == {"a": "xxxx"}
 
 
-def test_expirations_of_a_ttl_cache() -> None:
+def test_expirations_of_a_ttl_cache_are_counted() -> None:
     timer = Timer()
     cache = counted_cache(cachetools.TTLCache(3, 10, timer))
     cache["a"] = 1
@@ -174,7 +174,7 @@ def test_expirations_of_a_ttl_cache() -> None:
     assert counts(cache) == (0, 1, 1, 5)
 
 
-def test_every_way_an_entry_may_expire() -> None:
+def test_each_way_to_expire_is_counted() -> None:
     timer = Timer()
     cache = counted_cache(cachetools.TTLCache(10, 10, timer))
 
@@ -199,8 +199,8 @@ def test_every_way_an_entry_may_expire() -> None:
     assert counts(cache) == (0, 0, 0, 5)
 
 
-def test_nothing_expires_between_our_look_and_the_caches_work() -> None:
-    """With a clock that moves at each look, an expiry would pass for an eviction."""
+def test_an_expiry_between_count_and_store_is_not_an_eviction() -> None:
+    """The clock moves at each reading."""
 
     class Running(Timer):
         def __call__(self) -> float:
@@ -216,7 +216,7 @@ def test_nothing_expires_between_our_look_and_the_caches_work() -> None:
     assert stored["expirations"] == 50 - (stored["entries"] or 0)
 
 
-def test_tlru_cache_that_takes_a_value_no_more() -> None:
+def test_a_tlru_cache_may_refuse_a_value() -> None:
     cache = counted_cache(cachetools.TLRUCache(3, lambda _k, value, now: now + value, Timer()))
     cache["a"] = 1
     cache["b"] = 0
@@ -227,7 +227,7 @@ def test_tlru_cache_that_takes_a_value_no_more() -> None:
 
 
 def test_reading_the_counts_changes_nothing() -> None:
-    """The collecting thread does not hold the user's lock: it must not expire anything."""
+    """The collecting thread lacks the user's lock, so it must not expire an entry."""
     timer = Timer()
     inner: cachetools.TTLCache[str, int] = cachetools.TTLCache(3, 10, timer)
     cache = counted_cache(inner)
@@ -239,7 +239,7 @@ def test_reading_the_counts_changes_nothing() -> None:
     assert cachetools.Cache.__len__(inner) == 1
 
 
-def test_bytes_are_known_where_getsizeof_gives_bytes() -> None:
+def test_bytes_are_known_if_getsizeof_returns_bytes() -> None:
     def size(getsizeof: Any) -> int | None:
         cache = counted_cache(cachetools.LRUCache(1000, getsizeof=getsizeof))
         cache["a"] = "x" * 10
@@ -251,14 +251,14 @@ def test_bytes_are_known_where_getsizeof_gives_bytes() -> None:
 
 
 class Loading(cachetools.LRUCache[int, int]):
-    """As in the cachetools manual: computes and stores what is missing."""
+    """A cache that computes and stores a missing value, as in cachetools' manual."""
 
     def __missing__(self, key: int) -> int:
         self[key] = key * key
         return self[key]
 
 
-def test_a_cache_that_fills_itself() -> None:
+def test_a_cache_that_fills_itself_is_counted() -> None:
     cache = counted_cache(Loading(2))
 
     assert [cache[n] for n in (1, 1, 2, 3)] == [1, 1, 4, 9]
@@ -266,7 +266,7 @@ def test_a_cache_that_fills_itself() -> None:
     assert counts(cache) == (1, 4, 1, None)
 
 
-def test_other_mappings() -> None:
+def test_other_mappings_are_counted() -> None:
     plain: CountedCache[str, int] = counted_cache({})
     filling: CountedCache[str, list[int]] = counted_cache(defaultdict(list))
     with pytest.raises(KeyError):
@@ -280,7 +280,7 @@ def test_other_mappings() -> None:
     assert counts(filling) == (1, 1, 0, None)
 
 
-def test_the_rest_of_the_cache_is_reachable() -> None:
+def test_other_attributes_of_the_cache_are_reachable() -> None:
     inner: cachetools.TTLCache[str, int] = cachetools.TTLCache(3, 10)
     cache = counted_cache(inner)
     cache["a"] = 1
@@ -293,7 +293,7 @@ def test_the_rest_of_the_cache_is_reachable() -> None:
         cache.nothing  # noqa: B018
 
 
-def test_copies() -> None:
+def test_a_copy_keeps_counts_and_entries() -> None:
     cache = counted_cache(cachetools.LRUCache(3))
     cache["a"] = 1
     cache.get("a")
@@ -302,7 +302,7 @@ def test_copies() -> None:
     assert dict(pickle.loads(pickle.dumps(cache))) == {"a": 1}  # noqa: S301
 
 
-def test_wrapping_twice_is_wrapping_once() -> None:
+def test_wrapping_a_wrapper_returns_it() -> None:
     cache = counted_cache(cachetools.LRUCache(3))
 
     assert counted_cache(cache, name="name") is cache
@@ -310,7 +310,7 @@ def test_wrapping_twice_is_wrapping_once() -> None:
 
 
 @pytest.mark.parametrize("cache", [None, [], "geo", frozenset(), len])
-def test_what_cannot_be_counted(cache: Any) -> None:
+def test_an_object_that_is_not_a_mapping_is_refused(cache: Any) -> None:
     with pytest.raises(TypeError, match=r"^cache must"):
         counted_cache(cache)
 
@@ -324,10 +324,10 @@ operations = st.lists(
 
 
 @given(operations, st.sampled_from(["lru", "lfu", "ttl"]))
-def test_a_wrapped_cache_does_what_the_bare_one_does(
+def test_a_wrapped_cache_behaves_like_the_bare_one(
     history: list[tuple[str, int]], kind: str
 ) -> None:
-    """And every entry that was stored is still there, evicted, expired or removed."""
+    """Every stored entry is still there, evicted, expired or removed."""
     timer = Timer()
 
     def make() -> Any:

@@ -1,4 +1,4 @@
-"""The probes as the SDK exports them."""
+"""Test the probes' metrics as the SDK exports them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Points = dict[tuple[str, ...], float]
 
 
 class Exported:
-    """A provider with a reader, and what it exports of our scope."""
+    """A provider with a reader, and the points of the library's scope."""
 
     def __init__(
         self, install: Callable[[InstrumentSet], None], readers: int = 1, **options: Any
@@ -54,7 +54,7 @@ class Exported:
         }
 
     def points(self, reader: int = 0) -> dict[str, Points]:
-        """By metric, by attribute values."""
+        """Return points by metric and attribute values."""
         return {
             name: {
                 tuple(str(v) for v in (point.attributes or {}).values()): point.value
@@ -82,7 +82,7 @@ def exported() -> Iterator[Callable[..., Exported]]:
 
 @pytest.fixture
 def contrib() -> Iterator[SystemMetricsInstrumentor]:
-    """The real one, on a provider of its own, off again afterwards."""
+    """Return contrib's real instrumentor; uninstrument it afterwards."""
     instrumentor = SystemMetricsInstrumentor()
     yield instrumentor
     if instrumentor.is_instrumented_by_opentelemetry:
@@ -90,7 +90,7 @@ def contrib() -> Iterator[SystemMetricsInstrumentor]:
 
 
 def described(metric: Any) -> tuple[str, str]:
-    """(kind, unit) as the conventions write them."""
+    """Return kind and unit as the conventions write them."""
     kind = type(metric.data).__name__.lower()
     if kind == "sum":
         kind = "counter" if metric.data.is_monotonic else "updowncounter"
@@ -101,7 +101,7 @@ def requests(name: str, hits: int, misses: int) -> Points:
     return {(name, "hit"): hits, (name, "miss"): misses}
 
 
-def test_cache_metrics(exported: Callable[..., Exported]) -> None:
+def test_cache_metrics_are_exported(exported: Callable[..., Exported]) -> None:
     export = exported(install_caches)
     register_cache(
         "full",
@@ -137,7 +137,7 @@ def test_cache_metrics(exported: Callable[..., Exported]) -> None:
     assert miss.attributes == {"cache.name": "full", "cache.request.type": "miss"}
 
 
-def test_unknown_and_unused_have_no_points(exported: Callable[..., Exported]) -> None:
+def test_unknown_values_have_no_points(exported: Callable[..., Exported]) -> None:
     export = exported(install_caches)
     assert export.points() == {}
 
@@ -205,7 +205,7 @@ def test_a_cleared_lru_cache_exports_no_negative_delta(exported: Callable[..., E
     provider.shutdown()
 
 
-def test_a_retired_set_reads_nothing(exported: Callable[..., Exported]) -> None:
+def test_a_retired_set_does_not_read(exported: Callable[..., Exported]) -> None:
     calls: list[int] = []
     export = exported(install_caches)
     register_cache("name", lambda: calls.append(1))
@@ -215,10 +215,10 @@ def test_a_retired_set_reads_nothing(exported: Callable[..., Exported]) -> None:
     assert calls == []
 
 
-def test_resource_metrics(
+def test_resource_metrics_are_exported(
     machine: Machine, clock: Clock, exported: Callable[..., Exported]
 ) -> None:
-    """The first export has a utilisation already: the probe was primed at installation."""
+    """The first export has a utilisation, since installation takes a first reading."""
     export = exported(install_resources)
     clock.advance(10)
     machine.user_s, machine.system_s = 4.0, 1.0
@@ -270,8 +270,8 @@ def test_resource_metrics(
     }
 
 
-def test_names_and_units_are_the_conventions() -> None:
-    """Against the package that is generated from the semantic conventions."""
+def test_names_and_units_follow_the_conventions() -> None:
+    """Compare with the package that is generated from the semantic conventions."""
     from opentelemetry.semconv._incubating.metrics import process_metrics, system_metrics
 
     theirs = {
@@ -288,7 +288,7 @@ def test_names_and_units_are_the_conventions() -> None:
 
     assert len(ours) == 12
     if "process.open_file_descriptor.count" in theirs:
-        # renamed since, and ours are the newest names
+        # renamed since; the library has the newest names
         theirs.add("process.unix.file_descriptor.count")
     assert {metric.name for metric in ours} <= theirs
 
@@ -309,7 +309,7 @@ def test_resources_are_read_once_a_collection(
     assert machine.calls == []  # two exporters at the same moment
 
 
-def test_what_cannot_be_read_has_no_points(
+def test_unreadable_values_have_no_points(
     machine: Machine, exported: Callable[..., Exported], caplog: pytest.LogCaptureFixture
 ) -> None:
     machine.failing = {"memory_info": OSError("no"), "getrusage": OSError("no")}
@@ -327,7 +327,7 @@ def test_what_cannot_be_read_has_no_points(
     assert len(caplog.records) == 2
 
 
-def test_manual_readings_without_psutil(
+def test_recorded_resources_are_exported_without_psutil(
     machine: Machine, exported: Callable[..., Exported]
 ) -> None:
     export = exported(functools.partial(install_resources, psutil=False))

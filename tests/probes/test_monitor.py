@@ -1,4 +1,4 @@
-"""The sampling thread and its summary."""
+"""Test the sampling thread and its summary."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOUR = 3600.0
 
 
 def sample(monitor: ResourceMonitor) -> None:
-    """Take the sample that the thread would take when its interval has passed."""
+    """Take the sample that the thread takes after each interval."""
     assert monitor._session is not None
     monitor._take(monitor._session)
 
@@ -33,8 +33,8 @@ def threads() -> list[threading.Thread]:
     return [t for t in threading.enumerate() if t.name == "otel-pipeline-metrics-resources"]
 
 
-def test_summary(machine: Machine, clock: Clock) -> None:
-    """Averages are over time, not over samples: three quiet seconds and a busy one."""
+def test_the_summary_has_averages_over_time(machine: Machine, clock: Clock) -> None:
+    """Three quiet seconds and a busy one."""
     machine.user_s = 50.0
     machine.disk = (1000, 2000)
     machine.network = (3000, 4000)
@@ -66,7 +66,7 @@ def test_summary(machine: Machine, clock: Clock) -> None:
     assert monitor.latest == monitor.readings[-1]
 
 
-def test_summary_before_a_start() -> None:
+def test_the_summary_before_a_start_is_empty() -> None:
     monitor = ResourceMonitor()
 
     assert ResourceSummary() == monitor.summary()
@@ -74,7 +74,7 @@ def test_summary_before_a_start() -> None:
     assert monitor.readings == []
 
 
-def test_summary_while_running(machine: Machine, clock: Clock) -> None:
+def test_the_summary_is_available_while_running(machine: Machine, clock: Clock) -> None:
     with ResourceMonitor(HOUR) as monitor:
         summary = monitor.summary()
 
@@ -84,7 +84,7 @@ def test_summary_while_running(machine: Machine, clock: Clock) -> None:
     assert not monitor.running
 
 
-def test_a_short_period_is_its_own_peak(machine: Machine, clock: Clock) -> None:
+def test_a_short_period_has_itself_as_peak(machine: Machine, clock: Clock) -> None:
     with ResourceMonitor(HOUR) as monitor:
         clock.advance(0.05)
         machine.user_s += 0.05
@@ -92,7 +92,9 @@ def test_a_short_period_is_its_own_peak(machine: Machine, clock: Clock) -> None:
     assert pytest.approx(monitor.summary().cpu_utilization_peak) == 0.5
 
 
-def test_unknown_is_none(machine: Machine, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_value_is_none(
+    machine: Machine, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     for call in ("getrusage", "memory_info", "io_counters", "net_io_counters"):
         machine.failing[call] = OSError("no")
     with ResourceMonitor(HOUR) as monitor:
@@ -133,7 +135,7 @@ def test_the_thread_samples(machine: Machine) -> None:
     assert seen == monitor.readings
 
 
-async def test_async_with(machine: Machine) -> None:
+async def test_async_with_works(machine: Machine) -> None:
     async with ResourceMonitor(HOUR) as monitor:
         await asyncio.sleep(0)
         assert monitor.running
@@ -151,7 +153,7 @@ def test_a_second_start_warns_and_does_nothing(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
-def test_stop_without_start_and_twice(machine: Machine) -> None:
+def test_stop_without_start_and_twice_does_nothing(machine: Machine) -> None:
     monitor = ResourceMonitor(HOUR)
     monitor.stop()
     monitor.start()
@@ -177,7 +179,7 @@ def test_restart_begins_a_new_period(machine: Machine, clock: Clock) -> None:
     assert len(monitor.readings) == 2
 
 
-def test_on_reading_that_raises_is_said_once(
+def test_an_on_reading_that_raises_causes_one_warning(
     machine: Machine, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(_: ResourceReading) -> None:

@@ -1,4 +1,4 @@
-"""Readings of the real process and machine."""
+"""Test readings of the real process and machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from otel_pipeline_metrics._probes.resources import probe as _probe
 from otel_pipeline_metrics._probes.resources.probe import ResourceProbe
 
 
-def test_a_really_forked_child_reads_itself() -> None:
-    """Even where another thread of the parent was reading at the moment of the fork."""
+def test_a_real_forked_child_reads_itself() -> None:
+    """Another thread of the parent is reading at the fork."""
     code = """
 import os, threading
 from otel_pipeline_metrics._probes.resources import probe
@@ -40,7 +40,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_shared_is_one() -> None:
+def test_the_probe_is_shared() -> None:
     assert _probe.shared() is _probe.shared()
 
 
@@ -59,8 +59,8 @@ assert not any(name.startswith("opentelemetry.sdk") for name in sys.modules), "s
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_this_machine(caplog: pytest.LogCaptureFixture) -> None:
-    """Real psutil: everything known, everything sane."""
+def test_every_value_is_plausible_on_this_machine(caplog: pytest.LogCaptureFixture) -> None:
+    """With the real psutil."""
     caplog.set_level(logging.WARNING)
     probe = ResourceProbe()
     first = probe.read()

@@ -1,4 +1,4 @@
-"""Reports made by hand, for every renderer: whole ones, poor ones, hostile ones."""
+"""Reports for every renderer: full ones, minimal ones, hostile ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sketch(values: Sequence[float]) -> Sketch:
 
 
 def summary(values: Sequence[float]) -> Data:
-    """The percentiles of values, with their sketch, as the report has them."""
+    """Return a report's percentiles of values, with their sketch."""
     made = sketch(values)
     return {
         "avg": sum(values) / len(values) if values else None,
@@ -56,7 +56,7 @@ def stage(
     errors: dict[str, int] | None = None,
     items: tuple[int | None, int | None] = (None, None),
 ) -> Data:
-    """A stage whose invocations took `values`; `share` is busy, idle, blocked."""
+    """Return a stage whose calls took `values`; `share` is busy, idle, blocked."""
     total = sum(values)
     moved = items[1] if items[1] is not None else items[0]
     busy, idle, blocked = share or (None, None, None)
@@ -125,7 +125,7 @@ def data(
     run_id: str = "run-1",
     started: str = "2026-05-04T03:02:01+00:00",
 ) -> Data:
-    """A report with nothing but what is given."""
+    """Return a report with the given parts only."""
     return {
         "schema": SCHEMA,
         "run": {
@@ -153,14 +153,14 @@ def report(*stages: Data, queues: Sequence[Data] = (), **more: Any) -> RunReport
 
 
 def full_data(run_id: str = "run-1") -> Data:
-    """Stages fetch 2 ms -> (4) -> process 5 ms -> (4) -> write 20 ms, with everything else."""
+    """Return fetch 2 ms -> (4) -> process 5 ms -> (4) -> write 20 ms, with all other parts."""
     values = random.Random(4)  # noqa: S311
     fetch = [values.lognormvariate(math.log(0.002), 0.3) for _ in range(1000)]
     process = [values.lognormvariate(math.log(0.005), 0.25) for _ in range(1000)]
     write = [values.lognormvariate(math.log(0.0195), 0.1) for _ in range(1000)]
     made = data(
         [
-            # out of order: a report lists stages as they first finished
+            # a report lists stages in the order in which they first finished
             stage("write", write, kind="write", share=(0.98, 0.02, 0.0), items=(1000, 1000)),
             stage("fetch", fetch, kind="fetch", share=(0.1, 0.0, 0.9), items=(None, 1000)),
             stage(
@@ -248,7 +248,7 @@ HOSTILE = "<script>alert(1)</script>|`--><img src=x onerror=alert(2)>"
 
 
 def hostile() -> RunReport:
-    """Every string of a report made of markup."""
+    """Return a report in which every string is markup."""
     made = full_data()
 
     def poison(found: Any) -> Any:
@@ -266,9 +266,9 @@ def hostile() -> RunReport:
     return RunReport({**poison(copy.deepcopy(made)), "schema": SCHEMA})
 
 
-def bare() -> RunReport:
-    """A run in which nothing happened, of a program that knows as little as it may."""
+def bare(pipeline: str = "empty") -> RunReport:
+    """Return a report with the required fields only."""
     made = data()
-    made["run"] = {"pipeline": "empty"}
+    made["run"] = {"pipeline": pipeline}
     made["resources"], made["bottleneck"], made["telemetry"] = {}, {}, {}
     return RunReport(made)

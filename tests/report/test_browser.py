@@ -1,4 +1,4 @@
-"""The page in a real browser with no network: nothing on the console, nothing too wide."""
+"""The page in a real browser without a network: no console message, nothing too wide."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 HEIGHT = 1200
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def browser() -> str:
 
 
 def run(browser: str, folder: Path, *arguments: str) -> tuple[str, str]:
-    """Run the browser headless, offline, with a profile of its own; its output and its log."""
+    """Run the browser headless and offline with a new profile; return its output and log."""
     done = subprocess.run(
         [
             browser,
@@ -109,8 +109,10 @@ REPORTS = {"full": samples.full, "hostile": samples.hostile, "bare": samples.bar
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_a_picture(browser: str, tmp_path: Path, width: int, scheme: str) -> None:
-    """Of the page as it is, in a frame: a headless window is never narrower than 500 pixels."""
+def test_a_screenshot_has_the_colours_of_the_scheme(
+    browser: str, tmp_path: Path, width: int, scheme: str
+) -> None:
+    # in a frame, since a headless window is at least 500 pixels wide
     page(samples.full(), tmp_path / "report.html")
     frame = tmp_path / "frame.html"
     frame.write_text(
@@ -136,12 +138,12 @@ def test_a_picture(browser: str, tmp_path: Path, width: int, scheme: str) -> Non
         "light": (b"\xf6\xf7\xf9", b"\x1f\x6f\x8b", b"\xb3\x26\x1e"),
         "dark": (b"\x10\x15\x1b", b"\x4f\xb3\xd1", b"\xff\x9a\x8f"),
     }[scheme]
-    # text and hatching make hundreds of shades; a blank page has one
+    # text and hatching have hundreds of shades, a blank page has one
     assert len(colours) > 100
     assert {paper, busy, mark} <= colours
 
 
-def test_the_policy_stops_scripts_and_the_log_would_say_so(browser: str, tmp_path: Path) -> None:
+def test_the_policy_stops_scripts_and_the_browser_logs_it(browser: str, tmp_path: Path) -> None:
     html = page(samples.full(), tmp_path / "report.html")
     text = html.read_text("utf-8").replace("</body>", "<script>document.title = 1</script></body>")
     html.write_text(text, "utf-8")
@@ -156,7 +158,7 @@ def test_nothing_is_too_wide_and_nothing_runs(
     browser: str, tmp_path: Path, name: str, width: int
 ) -> None:
     html = page(REPORTS[name](), tmp_path / "report.html")
-    # only this copy may run a script, which measures
+    # this copy may run a script that measures
     probe = (
         "<script>onload = () => parent.postMessage(JSON.stringify({"
         "inner: document.documentElement.clientWidth,"

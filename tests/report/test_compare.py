@@ -1,4 +1,4 @@
-"""Noise and change: never an alarm for nothing, never silence about a third."""
+"""Comparing runs: noise raises no alarm, and a third slower always does."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(
     errors: dict[str, dict[str, int]] | None = None,
     cpu: float | None = None,
 ) -> RunReport:
-    """A run of the same work on a machine that is never quite the same."""
+    """Return a run of the same work on a machine whose speed varies a little."""
     work, chance = random.Random(0), random.Random(seed)  # noqa: S311
     wall_s = calls * sum(WORK.values()) * machine
     stages = []
@@ -52,13 +52,13 @@ def judgements(old: RunReport, new: RunReport, **more: Any) -> dict[str, str]:
     return {stage.name: stage.judgement for stage in compare(old, new, **more).stages}
 
 
-def test_twenty_equal_runs_give_no_alarm() -> None:
+def test_twenty_equal_runs_raise_no_alarm() -> None:
     found = [compare(run(2 * seed), run(2 * seed + 1)).exit_code for seed in range(20)]
     assert found == [0] * 20
 
 
 @pytest.mark.parametrize("calls", [100, 1000])
-def test_a_third_slower_is_found_and_named_every_time(calls: int) -> None:
+def test_a_third_slower_is_always_found_and_named(calls: int) -> None:
     for seed in range(20):
         found = compare(run(2 * seed, calls=calls), run(2 * seed + 1, slow="process", calls=calls))
         assert found.exit_code == 1
@@ -67,24 +67,23 @@ def test_a_third_slower_is_found_and_named_every_time(calls: int) -> None:
 
 
 @pytest.mark.parametrize("machine", [0.92, 1.05, 1.08, 1.12])
-def test_another_day_on_the_machine_is_no_regression(machine: float) -> None:
+def test_a_slower_machine_is_not_a_regression(machine: float) -> None:
     for seed in range(20):
         assert compare(run(2 * seed), run(2 * seed + 1, machine=machine)).exit_code == 0
 
 
-def test_a_slow_stage_is_found_on_a_slow_day_too() -> None:
+def test_a_slower_stage_is_found_on_a_slower_machine() -> None:
     for seed in range(20):
         found = compare(run(2 * seed), run(2 * seed + 1, machine=1.08, slow="process"))
         assert [text.split()[0] for text in found.regressions] == ["process"]
 
 
-def test_a_bad_minute_is_no_regression() -> None:
+def test_a_bad_minute_is_not_a_regression() -> None:
     for seed in range(20):
         assert compare(run(2 * seed), run(2 * seed + 1, bad_minute=0.1)).exit_code == 0
 
 
-def test_draws_at_random_are_taken_as_such() -> None:
-    """Different items, a wide spread, few calls: a quarter more says nothing."""
+def test_random_durations_with_a_wide_spread_raise_no_alarm() -> None:
     chance = random.Random(1)  # noqa: S311
     alarms = 0
     for _ in range(200):
@@ -96,20 +95,19 @@ def test_draws_at_random_are_taken_as_such() -> None:
     assert alarms <= 1
 
 
-def test_a_machine_busy_with_something_else_is_no_regression() -> None:
-    """Everything took half as long again, but no more CPU time."""
+def test_all_stages_slower_without_more_cpu_time_is_not_a_regression() -> None:
     old, new = run(1, cpu=0.6), run(2, machine=1.5, slow="write", by=1.4, cpu=0.4)
     found = compare(old, new)
     assert found.exit_code == 0
     assert judgements(old, new)["write"] == "drift"
 
 
-def test_everything_slower_and_at_work_is_a_regression() -> None:
+def test_all_stages_slower_with_more_cpu_time_is_a_regression() -> None:
     old, new = run(1, cpu=0.6), run(2, machine=1.5, cpu=0.6)
     assert set(judgements(old, new).values()) == {"slower"}
 
 
-def test_what_hardly_matters_does_not_fail() -> None:
+def test_a_stage_that_hardly_matters_is_not_a_regression() -> None:
     def made(small: float) -> RunReport:
         return samples.report(
             samples.stage("big", [1.0] * 50, wall_s=50), samples.stage("small", [small] * 50)
@@ -120,12 +118,12 @@ def test_what_hardly_matters_does_not_fail() -> None:
 
 
 @pytest.mark.parametrize(("calls", "expected"), [(1, "too few"), (3, "too few"), (4, "slower")])
-def test_few_calls_tell_nothing(calls: int, expected: str) -> None:
+def test_fewer_than_four_calls_are_too_few(calls: int, expected: str) -> None:
     old, new = (samples.report(samples.stage("x", [s] * calls)) for s in (1.0, 2.0))
     assert judgements(old, new) == {"x": expected}
 
 
-def test_a_slower_tail_is_found_where_others_say_that_it_was_no_bad_minute() -> None:
+def test_a_slower_tail_is_found_if_other_stages_rule_out_a_bad_minute() -> None:
     def made(tail: float) -> RunReport:
         return samples.report(
             samples.stage("db", [0.01] * 900 + [tail] * 100),
@@ -138,7 +136,7 @@ def test_a_slower_tail_is_found_where_others_say_that_it_was_no_bad_minute() -> 
     assert judgements(*alone) == {"db": "noise"}
 
 
-def test_larger_batches_are_no_slower_items() -> None:
+def test_calls_with_more_items_are_not_slower_items() -> None:
     old = samples.report(samples.stage("x", [0.1] * 100, items=(1000, None)))
     new = samples.report(samples.stage("x", [0.2] * 50, items=(1000, None)))
     (stage,) = compare(old, new).stages
@@ -146,11 +144,11 @@ def test_larger_batches_are_no_slower_items() -> None:
     assert stage.new_s == pytest.approx(0.01)
 
 
-def test_faster_is_said() -> None:
+def test_a_faster_stage_is_named() -> None:
     assert judgements(run(1, slow="write"), run(2))["write"] == "faster"
 
 
-def test_without_sketches_the_sums_tell() -> None:
+def test_without_sketches_the_sums_decide() -> None:
     def made(seconds: float) -> RunReport:
         stage = samples.stage("x", [seconds * f for f in (0.9, 1.0, 1.1)] * 20)
         del stage["duration_s"]["sketch"]
@@ -160,7 +158,7 @@ def test_without_sketches_the_sums_tell() -> None:
     assert judgements(made(1.0), made(1.03)) == {"x": "no change"}
 
 
-def test_without_spread_nothing_is_claimed() -> None:
+def test_without_a_spread_nothing_is_claimed() -> None:
     def made(seconds: float) -> RunReport:
         stage = samples.stage("x", [seconds] * 20)
         del stage["duration_s"]["sketch"], stage["duration_s"]["sum_of_squares"]
@@ -169,7 +167,7 @@ def test_without_spread_nothing_is_claimed() -> None:
     assert judgements(made(1.0), made(2.0)) == {"x": "not known"}
 
 
-def test_the_threshold_is_the_users() -> None:
+def test_the_threshold_is_an_argument() -> None:
     old, new = run(1), run(2, slow="process", by=1.3)
     assert judgements(old, new, fail_on=0.5)["process"] == "no change"
 
@@ -181,12 +179,14 @@ def test_the_threshold_is_the_users() -> None:
         (9, 9, []),
         (9, 15, []),
         (100, 112, []),
-        (0, 20, ["process fails more often: 20 of 400 (5.0 %), before 0 of 400 (0.0 %)"]),
-        (40, 80, ["process fails more often: 80 of 400 (20.0 %), before 40 of 400 (10.0 %)"]),
+        (0, 20, ["process fails more often: 20 of 400 (5 %), before 0 of 400 (0 %)"]),
+        (40, 80, ["process fails more often: 80 of 400 (20 %), before 40 of 400 (10 %)"]),
         (80, 40, []),
     ],
 )
-def test_more_errors_than_chance(before: int, after: int, expected: list[str]) -> None:
+def test_only_more_errors_than_chance_are_a_regression(
+    before: int, after: int, expected: list[str]
+) -> None:
     old, new = (
         run(seed, errors={"process": {"ValueError": count}})
         for seed, count in ((1, before), (2, after))
@@ -194,7 +194,7 @@ def test_more_errors_than_chance(before: int, after: int, expected: list[str]) -
     assert list(compare(old, new).regressions) == expected
 
 
-def test_many_errors_are_told_from_chance_too() -> None:
+def test_many_errors_are_distinguished_from_chance() -> None:
     def made(errors: int) -> RunReport:
         stage = samples.stage("x", [0.001] * 10, errors={"E": errors})
         stage["count"] = 1_000_000
@@ -215,12 +215,12 @@ def test_a_cache_that_misses_more_is_noted() -> None:
     old, new = samples.full_data(), samples.full_data()
     new["caches"][0] |= {"hits": 500, "misses": 500, "hit_ratio": 0.5}
     found = compare(RunReport(old), RunReport(new))
-    assert ("hit ratio of geo", "90.0 %", "50.0 %", "-40.0 points") in found.figures
+    assert ("hit ratio of geo", "90 %", "50 %", "-40.0 points") in found.figures
     assert "cache geo misses more often" in found.notes
     assert found.exit_code == 0
 
 
-def test_stages_that_come_and_go_are_noted() -> None:
+def test_new_and_missing_stages_are_noted() -> None:
     old, new = (samples.report(samples.stage(name, [1.0] * 9)) for name in ("a", "b"))
     found = compare(old, new)
     assert judgements(old, new) == {"b": "new", "a": "gone"}
@@ -237,7 +237,7 @@ def test_different_pipelines_are_not_compared() -> None:
 
 
 @pytest.mark.parametrize("fail_on", [0, -0.1, math.nan, math.inf])
-def test_the_threshold_must_be_one(fail_on: float) -> None:
+def test_the_threshold_must_be_a_positive_number(fail_on: float) -> None:
     with pytest.raises(ValueError, match="fail_on must be a positive ratio"):
         compare(samples.full(), samples.full(), fail_on=fail_on)
 
@@ -249,7 +249,7 @@ def test_a_report_compared_with_itself_has_not_changed() -> None:
         assert {stage.judgement for stage in found.stages} <= {"no change"}
 
 
-def test_the_table() -> None:
+def test_the_rendered_comparison() -> None:
     old = samples.report(samples.stage("load", [0.1] * 50), samples.stage("save", [0.2] * 50))
     new = samples.report(samples.stage("load", [0.1] * 50), samples.stage("save", [0.3] * 50))
     expected = """\
@@ -266,7 +266,7 @@ REGRESSION: save is slower by 49.2 %"""
     assert compare(old, new).render() == expected
 
 
-def test_a_broken_sketch_is_no_sketch() -> None:
+def test_a_broken_sketch_counts_as_missing() -> None:
     for buckets in ({"x": 1}, {"5": "many"}, {"999999": 1}, {}):
         stage = samples.stage("x", [1.0, 2.0])
         stage["duration_s"]["sketch"]["buckets"] = buckets

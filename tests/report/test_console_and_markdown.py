@@ -1,10 +1,10 @@
-"""Texts for people, to the letter."""
+"""The console and Markdown renderers, to the letter."""
 
 from __future__ import annotations
 
 import pytest
 
-from otel_pipeline_metrics.report import RunReport, console
+from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.markdown import escaped
 from tests.report import samples
 
@@ -16,27 +16,27 @@ verdict: write holds the run back (98 % busy), high confidence
   With 1 more worker of write, about 96 % more throughput; it is the limit even then.
   Add workers to write, or make each call of it shorter.
 
-stage    kind     duration  count  items  avg/item      p50      p95      p99    busy   idle  \
+stage    kind     duration  count  items  avg/item      p50      p95      p99  busy  idle  \
 blocked                                            errors
-fetch    fetch      2.10 s  1,000  1,000   2.10 ms  2.01 ms  3.31 ms  4.05 ms  10.0 %  0.0 %  \
- 90.0 %                                                 0
-process  process    5.15 s  1,000    998   5.16 ms  4.94 ms  7.52 ms  9.18 ms  25.0 %  1.0 %  \
- 74.0 %  3 (ValueError 2, json.decoder.JSONDecodeError 1)
-write    write      19.6 s  1,000  1,000   19.6 ms  19.6 ms  23.0 ms  25.0 ms  98.0 %  2.0 %  \
-  0.0 %                                                 0
+fetch    fetch      2.10 s  1,000  1,000   2.10 ms  2.01 ms  3.31 ms  4.05 ms  10 %   0 %  \
+   90 %                                                 0
+process  process    5.15 s  1,000    998   5.16 ms  4.94 ms  7.52 ms  9.18 ms  25 %   1 %  \
+   74 %  3 (ValueError 2, json.decoder.JSONDecodeError 1)
+write    write      19.6 s  1,000  1,000   19.6 ms  19.6 ms  23.0 ms  25.0 ms  98 %   2 %  \
+    0 %                                                 0
 
 queue   depth avg  peak  capacity  items  wait p50      p95  put blocked
 pages         3.7     4         4  1,000   75.0 ms  75.0 ms       13.5 s
 parsed        3.9     4         4    998   78.1 ms  89.8 ms       13.5 s
 
 resource
-cpu             avg 31.0 %     peak 47.0 %
+cpu             avg 31 %       peak 47 %
 memory (rss)    avg 57.2 MiB   peak 77.2 MiB
 disk            read 16.3 MiB  write 6.51 MiB
 network (host)  receive -      transmit -
 
 cache  hits  misses  hit ratio  evictions  expirations  entries
-geo     900     100     90.0 %          7            -       93
+geo     900     100       90 %          7            -       93
 
 telemetry of this process so far: 1 span dropped, 6 metric points dropped, \
 2 attributes with a forbidden key left out, 1 message cut"""
@@ -53,12 +53,12 @@ MARKDOWN = """\
 
 | stage | kind | count | items | p50 | p95 | p99 | total | busy | idle | blocked | errors |
 | :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| fetch | fetch | 1,000 | 1,000 | 2.01 ms | 3.31 ms | 4.05 ms | 2.10 s | 10.0 % | 0.0 % | 90.0 % \
+| fetch | fetch | 1,000 | 1,000 | 2.01 ms | 3.31 ms | 4.05 ms | 2.10 s | 10 % | 0 % | 90 % \
 | 0 |
-| process | process | 1,000 | 998 | 4.94 ms | 7.52 ms | 9.18 ms | 5.15 s | 25.0 % | 1.0 % | 74.0 % \
+| process | process | 1,000 | 998 | 4.94 ms | 7.52 ms | 9.18 ms | 5.15 s | 25 % | 1 % | 74 % \
 | 3 (ValueError 2, json.decoder.JSONDecodeError 1) |
-| **write** (bottleneck) | write | 1,000 | 1,000 | 19.6 ms | 23.0 ms | 25.0 ms | 19.6 s | 98.0 % \
-| 2.0 % | 0.0 % | 0 |
+| **write** (bottleneck) | write | 1,000 | 1,000 | 19.6 ms | 23.0 ms | 25.0 ms | 19.6 s | 98 % \
+| 2 % | 0 % | 0 |
 
 | queue | depth avg | peak | capacity | items | wait p50 | p95 | put blocked |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -67,32 +67,32 @@ MARKDOWN = """\
 
 | resource |  |  |
 | :--- | :--- | :--- |
-| cpu | avg 31.0 % | peak 47.0 % |
+| cpu | avg 31 % | peak 47 % |
 | memory (rss) | avg 57.2 MiB | peak 77.2 MiB |
 | disk | read 16.3 MiB | write 6.51 MiB |
 | network (host) | receive - | transmit - |
 
 | cache | hits | misses | hit ratio | evictions | expirations | entries |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: |
-| geo | 900 | 100 | 90.0 % | 7 | - | 93 |
+| geo | 900 | 100 | 90 % | 7 | - | 93 |
 
 telemetry of this process so far: 1 span dropped, 6 metric points dropped, \
 2 attributes with a forbidden key left out, 1 message cut
 """
 
 
-def test_console() -> None:
+def test_the_console_format() -> None:
     assert samples.full().render("console") == CONSOLE
 
 
-def test_console_of_a_report_that_knows_next_to_nothing() -> None:
+def test_the_console_format_of_a_minimal_report() -> None:
     expected = (
         "run empty: in progress in -, 0 stages, 0 errors\n\nno stage ran\n\nresources: not sampled"
     )
     assert expected == samples.bare().render("console")
 
 
-def test_console_leaves_the_states_out_where_none_is_known() -> None:
+def test_the_console_format_leaves_unknown_states_out() -> None:
     found = samples.report(samples.stage("load", [0.5, 0.5], kind=None)).render("console")
     expected = (
         "stage  kind  duration  count  items  avg/item     p50     p95     p99  errors\n"
@@ -102,16 +102,16 @@ def test_console_leaves_the_states_out_where_none_is_known() -> None:
     assert "verdict" not in found
 
 
-def test_a_name_cannot_steer_the_terminal() -> None:
+def test_a_name_cannot_control_the_terminal() -> None:
     found = samples.report(samples.stage("a\x1b[2Jb\nc", [1.0])).render("console")
     assert "a\ufffd[2Jb\ufffdc" in found
 
 
-def test_markdown() -> None:
+def test_the_markdown_format() -> None:
     assert samples.full().render("markdown") == MARKDOWN
 
 
-def test_markdown_of_a_report_that_knows_next_to_nothing() -> None:
+def test_the_markdown_format_of_a_minimal_report() -> None:
     expected = (
         "### empty: in progress in -\n\n"
         "0 stages, 0 errors\n\n"
@@ -136,26 +136,26 @@ def test_markdown_of_a_report_that_knows_next_to_nothing() -> None:
         ("back\\slash", r"back\\slash"),
     ],
 )
-def test_markdown_takes_nothing_of_a_name_for_its_own(name: str, expected: str) -> None:
+def test_markup_in_a_name_is_escaped(name: str, expected: str) -> None:
     assert expected == escaped(name)
 
 
-def test_a_hostile_report_keeps_its_tables() -> None:
+def test_the_tables_of_a_hostile_report_keep_their_columns() -> None:
     lines = samples.hostile().render("markdown").splitlines()
     rows = [line for line in lines if line.startswith("| ")]
-    # a column ends at a bar with no backslash before it
+    # a column ends at a bar without a backslash before it
     columns = [line.replace(r"\|", "").count("|") for line in rows]
     assert columns == [13] * 5 + [9] * 4 + [4] * 6 + [8] * 3
     assert not any("<script" in line.replace(r"\<script", "") for line in rows)
 
 
-def test_the_trace_id_is_code_whatever_is_in_it() -> None:
+def test_a_trace_id_with_backticks_is_still_code() -> None:
     made = samples.data()
     made["run"]["trace_id"] = "a``b"
     assert "trace ``` a``b ```" in RunReport(made).render("markdown")
 
 
-def test_stages_follow_the_queues_then_their_kind() -> None:
+def test_stages_and_queues_are_in_the_order_of_the_flow() -> None:
     stages = [samples.stage(name, [1.0], kind=None) for name in ("c", "a", "b")]
     queues = [samples.queue("2", ["b"], ["c"]), samples.queue("1", ["a"], ["b"])]
     found = samples.report(*stages, queues=queues).render("markdown")
@@ -163,7 +163,7 @@ def test_stages_follow_the_queues_then_their_kind() -> None:
     assert found.index("| 1 |") < found.index("| 2 |")
 
 
-def test_stages_in_a_circle_are_all_shown() -> None:
+def test_all_stages_of_a_circle_are_shown() -> None:
     stages = [samples.stage(name, [1.0]) for name in ("a", "b")]
     queues = [samples.queue("x", ["a"], ["b"]), samples.queue("y", ["b"], ["a"])]
     found = samples.report(*stages, queues=queues)
@@ -187,8 +187,3 @@ def test_every_kind_of_verdict_is_a_sentence(kind: str, expected: str) -> None:
     made = samples.data()
     made["bottleneck"] = {"kind": kind, "stage": "a", "ties": ["b"] * (kind == "tie"), "busy": 0.9}
     assert f"> **{expected}**" in RunReport(made).render("markdown")
-
-
-def test_the_word_for_one_is_singular() -> None:
-    assert console.counted(1, "stage") == "1 stage"
-    assert console.counted(1200, "stage") == "1,200 stages"

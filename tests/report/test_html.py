@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, and deaf to what its strings say."""
+"""The HTML page: complete, self-contained, and safe against markup in its strings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOID = {"meta", "line", "path", "polygon", "polyline", "br", "i"}
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page."""
+    """The elements, texts and scripts of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -57,7 +57,7 @@ def test_every_element_is_closed(report: RunReport) -> None:
 
 
 @ALL
-def test_the_page_needs_nothing_beside_itself(report: RunReport) -> None:
+def test_the_page_is_self_contained(report: RunReport) -> None:
     html = report.render("html")
     page = Page(html)
     names = {name for _, attrs in page.tags for name in attrs}
@@ -71,7 +71,7 @@ def test_the_page_needs_nothing_beside_itself(report: RunReport) -> None:
 
 
 @ALL
-def test_nothing_in_it_runs(report: RunReport) -> None:
+def test_the_page_has_no_script_that_runs(report: RunReport) -> None:
     page = Page(report.render("html"))
     scripts = [attrs for tag, attrs in page.tags if tag == "script"]
     assert scripts == [{"type": "application/json", "id": "report"}]
@@ -81,21 +81,21 @@ def test_nothing_in_it_runs(report: RunReport) -> None:
 
 
 @ALL
-def test_the_data_are_in_it_whole(report: RunReport) -> None:
+def test_the_page_embeds_the_whole_report(report: RunReport) -> None:
     (script,) = Page(report.render("html")).scripts
     assert report == RunReport(json.loads(script))
 
 
-def test_embedded_data_cannot_end_their_element() -> None:
+def test_embedded_data_cannot_end_its_element() -> None:
     found = embeddable(samples.hostile())
     assert not any(character in found for character in "<>&\u2028\u2029")
 
 
-def test_hostile_names_are_text() -> None:
+def test_hostile_names_are_shown_as_text() -> None:
     assert samples.HOSTILE in Page(samples.hostile().render("html")).words
 
 
-def test_everything_is_there() -> None:
+def test_the_page_shows_every_part_of_the_report() -> None:
     words = Page(samples.full().render("html")).words
     for piece in (
         "nightly ✓ success",
@@ -112,14 +112,14 @@ def test_everything_is_there() -> None:
         "CPU 0 % 20 % 40 % 60 % 0 s 5 s 10 s 15 s 20 s",
         "Memory (RSS) 0 MiB 20 MiB 40 MiB 60 MiB 80 MiB",
         "20 samples. This process may use 2 CPUs and 256 MiB of memory, as cgroup2 says.",
-        "geo 900 100 90.0 % 7 - 93 64.0 KiB",
+        "geo 900 100 90 % 7 - 93 64.0 KiB",
         "process 1 0.1 % json.decoder.JSONDecodeError",
         "Spans created 3,001",
     ):
         assert " ".join(piece.split()) in words
 
 
-def test_stages_stand_in_the_order_of_the_queues() -> None:
+def test_stages_are_in_the_order_of_the_queues() -> None:
     page = Page(samples.full().render("html"))
     bars = [a["aria-label"] for t, a in page.tags if (a.get("class") or "") == "bar"]
     assert bars == [
@@ -129,20 +129,20 @@ def test_stages_stand_in_the_order_of_the_queues() -> None:
     ]
 
 
-def test_every_picture_has_words() -> None:
+def test_every_picture_has_a_text() -> None:
     page = Page(samples.full().render("html"))
     pictures = [attrs for _, attrs in page.tags if attrs.get("role") == "img"]
     assert all(attrs["aria-label"] for attrs in pictures)
     charts = [a["aria-label"] for a in pictures if a["class"] == "chart"]
     assert charts == [
-        "CPU over 20.0 s: from 18.0 % to 47.0 %; the axis ends at 60\u00a0%",
+        "CPU over 20.0 s: from 18 % to 47 %; the axis ends at 60\u00a0%",
         "Memory (RSS) over 20.0 s: from 38.1 MiB to 77.2 MiB; the axis ends at 80\u00a0MiB",
     ]
     svgs = [attrs for tag, attrs in page.tags if tag == "svg"]
     assert all(attrs.get("aria-hidden") == "true" for attrs in svgs)
 
 
-def test_tables_name_their_rows_and_columns() -> None:
+def test_tables_have_heads_for_rows_and_columns() -> None:
     page = Page(samples.full().render("html"))
     heads = [attrs.get("scope") for tag, attrs in page.tags if tag == "th"]
     assert {"row", "col", "colgroup"} == set(heads)
@@ -156,13 +156,13 @@ def test_an_unknown_reading_is_a_gap_in_the_line() -> None:
     assert lines == ["0.00,16.67 25.00,16.67", "75.00,16.67 100.00,16.67"]
 
 
-def test_unknown_states_say_so() -> None:
+def test_the_page_says_that_states_are_unknown() -> None:
     words = Page(samples.report(samples.stage("load", [0.1])).render("html")).words
-    assert "No queue of it is instrumented, so its waiting is not known." in words
+    assert "Its queues are not instrumented, so its waiting is unknown." in words
     assert "idle, waits for input" not in words
 
 
-def test_without_jinja2_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_jinja2_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(ImportError, match=r'pip install "otel-pipeline-metrics\[cli\]"'):
         samples.full().render("html")

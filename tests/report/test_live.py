@@ -1,4 +1,4 @@
-"""The live view: what it shows, and that it leaves the run alone."""
+"""The live view: what it shows, and that it does not disturb the run."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def report(done: int, total: int | None = None) -> RunReport:
     return RunReport(made)
 
 
-def test_the_picture(clock: Clock) -> None:
+def test_a_frame_shows_progress_stages_queues_and_verdict(clock: Clock) -> None:
     history = live.History()
     live.render_frame(report(100, 1000), history)
     clock.advance(2)
     expected = """\
 nightly  20.0 s  3 errors
 ━━━━━━━━━                      300 of 1,000  30 %  7.00 s left
-stage         done  per s  in flight      p50    busy   idle  blocked  errors
-fetch    300 items    100          1  2.01 ms  10.0 %  0.0 %   90.0 %       0
-process  300 items    100          1  4.94 ms  25.0 %  1.0 %   74.0 %       3
-write ◆  300 items    100          1  19.6 ms  98.0 %  2.0 %    0.0 %       0
+stage         done  per s  in flight      p50  busy  idle  blocked  errors
+fetch    300 items    100          1  2.01 ms  10 %   0 %     90 %       0
+process  300 items    100          1  4.94 ms  25 %   1 %     74 %       3
+write ◆  300 items    100          1  19.6 ms  98 %   2 %      0 %       0
 queue   depth  peak  capacity  wait p50  from     to
 pages     3.7     4         4   75.0 ms  fetch    process
 parsed    3.9     4         4   78.1 ms  process  write
@@ -66,7 +66,7 @@ so far: write holds the run back (98 % busy)"""
     assert drawn(live.render_frame(report(300, 1000), history)) == expected
 
 
-def test_rates_are_those_of_the_last_seconds(clock: Clock) -> None:
+def test_rates_cover_the_last_seconds(clock: Clock) -> None:
     history = live.History()
     for second in range(60):
         history.add(report(second * 10 if second < 40 else 400 + (second - 40) * 100))
@@ -86,11 +86,11 @@ def test_time_left(done: int, rate: float | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize("made", [samples.bare(), samples.hostile(), samples.report()])
-def test_any_report_has_a_picture(made: RunReport) -> None:
+def test_every_report_has_a_frame(made: RunReport) -> None:
     assert drawn(live.render_frame(made, live.History()))
 
 
-def test_it_draws_until_it_is_stopped_and_leaves_nothing() -> None:
+def test_the_view_draws_until_it_is_stopped_and_is_erased() -> None:
     stream, calls = Terminal(), []
 
     def snapshot() -> RunReport:
@@ -103,26 +103,26 @@ def test_it_draws_until_it_is_stopped_and_leaves_nothing() -> None:
     assert not view.shown
     assert set(calls) == {"opm-live"}
     assert "nightly" in stream.getvalue()
-    # the last thing is to erase the lines, and the cursor is back
+    # in the end the lines are erased and the cursor is visible
     assert stream.getvalue().endswith("\x1b[2K")
     assert stream.getvalue().rindex("\x1b[?25h") > stream.getvalue().rindex("\x1b[?25l")
     view.stop()
 
 
-def test_no_terminal_no_view() -> None:
+def test_nothing_is_shown_without_a_terminal() -> None:
     stream = io.StringIO()
     with live.Live(samples.full, stream=stream) as view:
         assert not view.shown
     assert stream.getvalue() == ""
 
 
-def test_a_dumb_terminal_has_no_view(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_shown_on_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     with live.Live(samples.full, stream=Terminal()) as view:
         assert not view.shown
 
 
-def test_standard_streams_stay_what_they_are() -> None:
+def test_standard_streams_are_not_redirected() -> None:
     before = sys.stdout, sys.stderr
     calls: list[int] = []
     with live.Live(lambda: calls.append(1) or report(1), interval=0.01, stream=Terminal()):  # type: ignore[func-returns-value]
@@ -130,7 +130,7 @@ def test_standard_streams_stay_what_they_are() -> None:
         assert (sys.stdout, sys.stderr) == before
 
 
-def test_a_fault_in_it_ends_the_view_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_ends_only_the_view(caplog: pytest.LogCaptureFixture) -> None:
     errors.raise_faults = False
 
     def snapshot() -> RunReport:
@@ -138,11 +138,11 @@ def test_a_fault_in_it_ends_the_view_and_nothing_else(caplog: pytest.LogCaptureF
 
     with live.Live(snapshot, interval=0.01, stream=Terminal()) as view:
         wait_for(lambda: not view.shown)
-    assert "internal fault in the live view" in caplog.text
+    assert "internal error in the live view" in caplog.text
 
 
 class Closed(Terminal):
-    """A terminal that goes away after a while."""
+    """A terminal that is closed after a while."""
 
     def write(self, text: str) -> int:
         if len(self.getvalue()) > 500:
@@ -150,7 +150,7 @@ class Closed(Terminal):
         return super().write(text)
 
 
-def test_a_terminal_that_goes_away_is_nobodys_fault(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_closed_terminal_is_not_an_error(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "otel_pipeline_metrics")
     with live.Live(lambda: report(1), interval=0.01, stream=Closed()) as view:
         wait_for(lambda: not view.shown)
@@ -159,7 +159,7 @@ def test_a_terminal_that_goes_away_is_nobodys_fault(caplog: pytest.LogCaptureFix
 
 
 class Stuck(Terminal):
-    """A terminal that somebody has stopped with Ctrl-S."""
+    """A terminal whose output is stopped with Ctrl-S."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +170,7 @@ class Stuck(Terminal):
         return super().write(text)
 
 
-def test_a_stuck_terminal_does_not_hold_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_terminal_does_not_delay_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "STOP_S", 0.1)
     stream = Stuck()
     view = live.Live(lambda: report(1), interval=0.01, stream=stream)
@@ -184,7 +184,7 @@ def test_a_stuck_terminal_does_not_hold_the_run(monkeypatch: pytest.MonkeyPatch)
     thread.join(10)
 
 
-def test_without_rich_there_is_a_hint(
+def test_without_rich_the_log_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
@@ -194,12 +194,12 @@ def test_without_rich_there_is_a_hint(
 
 
 @pytest.mark.parametrize("interval", [0, -1])
-def test_the_interval_is_positive(interval: float) -> None:
+def test_the_interval_must_be_positive(interval: float) -> None:
     with pytest.raises(ValueError, match="interval must be more than 0 s"):
         live.Live(samples.full, interval=interval)
 
 
-def test_a_forked_child_leaves_the_terminal_to_its_parent(
+def test_a_forked_child_does_not_touch_the_terminal(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     view = live.Live(lambda: report(1), interval=60, stream=Terminal())
@@ -220,11 +220,12 @@ def test_a_forked_child_leaves_the_terminal_to_its_parent(
     [((["a", "b"],), 30), ((["a"], ["b"]), 20), ((), 20)],
     ids=["of one queue", "of a queue each", "no queue"],
 )
-def test_what_is_finished(consumers: tuple[list[str], ...], expected: int) -> None:
-    """Stages that share a queue share its items; otherwise each gets all of them."""
+def test_completed_items_add_up_only_over_stages_that_share_a_queue(
+    consumers: tuple[list[str], ...], expected: int
+) -> None:
     stages = [
         samples.stage(name, [1.0], kind="write", items=(items, None))
         for name, items in (("a", 10), ("b", 20))
     ]
     queues = [samples.queue(f"q{n}", ["x"], names) for n, names in enumerate(consumers)]
-    assert live.finished(samples.report(*stages, queues=queues)) == expected
+    assert live.items_completed(samples.report(*stages, queues=queues)) == expected

@@ -1,4 +1,4 @@
-"""Merging: as if one report had seen everything."""
+"""Merging gives the same as one report of everything."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ durations = st.lists(
 
 @st.composite
 def reports(draw: st.DrawFn) -> dict[str, Any]:
-    """One process's report, sometimes with less than everything."""
+    """Draw the report of a process, sometimes with unknown parts."""
     second = draw(st.integers(0, 50))
     wall_s = draw(st.sampled_from([1.0, 2.5, 20.0]))
     known = draw(st.booleans())
@@ -80,7 +80,7 @@ def reports(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equal, floats but for the order in which they were added; the verdict is in words."""
+    """Compare all but the verdict; floats may differ by the order in which they were added."""
     if isinstance(left, dict):
         keys = left.keys() - {"bottleneck"}
         return keys == right.keys() - {"bottleneck"} and all(same(left[k], right[k]) for k in keys)
@@ -92,7 +92,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 @given(reports(), reports(), reports())
-def test_groups_do_not_matter(a: Any, b: Any, c: Any) -> None:
+def test_the_grouping_does_not_matter(a: Any, b: Any, c: Any) -> None:
     for made, name in zip((a, b, c), "abc", strict=True):
         made["run"]["id"] = name
     x, y, z = (RunReport(made) for made in (a, b, c))
@@ -102,10 +102,9 @@ def test_groups_do_not_matter(a: Any, b: Any, c: Any) -> None:
 
 
 @given(durations, st.randoms(use_true_random=False), st.integers(1, 5))
-def test_the_same_as_one_report_that_saw_everything(
+def test_merged_sketches_sums_and_extremes_equal_those_of_one_report(
     values: list[float], chance: random.Random, parts: int
 ) -> None:
-    """Sketches, sums and extremes of split durations are those of all together."""
     groups: list[list[float]] = [[] for _ in range(parts)]
     for value in values:
         chance.choice(groups).append(value)
@@ -120,7 +119,7 @@ def test_the_same_as_one_report_that_saw_everything(
     assert same(merged["duration_s"]["sketch"], whole["duration_s"]["sketch"])
     expected = {**whole["duration_s"]}
     for name in ("p50", "p95", "p99"):
-        # the report's own percentiles never leave what was seen
+        # a report's percentiles are within the measured extremes
         clamped = min(max(expected[name], expected["min"]), expected["max"])
         assert merged["duration_s"][name] in {expected[name], clamped}
         del expected[name]
@@ -136,7 +135,7 @@ def merged(*changes: dict[str, Any]) -> RunReport:
     return RunReport.merge(*made)
 
 
-def test_wall_time_reaches_from_the_first_start_to_the_last_end() -> None:
+def test_wall_time_is_from_the_first_start_to_the_last_end() -> None:
     run = merged(
         {"started": "2026-01-01T00:00:10+00:00", "wall_s": 5.0, "id": "a"},
         {"started": "2026-01-01T00:00:00+00:00", "wall_s": 12.5, "id": "b"},
@@ -156,12 +155,12 @@ def test_the_worst_result_wins_with_its_error() -> None:
     assert (run["result"], run["error_type"], run["partial"]) == ("failure", "KeyError", True)
 
 
-def test_a_trace_of_all_is_kept_and_others_are_not() -> None:
+def test_only_a_common_trace_is_kept() -> None:
     assert merged({"trace_id": "t"}, {"trace_id": "t"}).run["trace_id"] == "t"
     assert merged({"trace_id": "t"}, {"trace_id": "u"}).run["trace_id"] is None
 
 
-def test_counts_add_and_ratios_are_taken_anew() -> None:
+def test_counts_are_added_and_ratios_computed_again() -> None:
     report = RunReport.merge(samples.full("a"), samples.full("b"))
     process = next(stage for stage in report.stages if stage["name"] == "process")
     assert process["count"] == 2000
@@ -197,8 +196,8 @@ def of_process(process: str | None, run_id: str, created: int) -> RunReport:
     return RunReport(made)
 
 
-def test_what_two_runs_of_one_process_report_of_it_counts_once() -> None:
-    """Its ledger goes on from run to run: that of the later one holds the earlier one's."""
+def test_telemetry_of_a_process_counts_once_over_its_runs() -> None:
+    """Its ledger continues from run to run, so the later one includes the earlier one."""
     first, later = of_process("1-aa", "a", 5), of_process("1-aa", "b", 8)
     other, unknown = of_process("2-bb", "c", 100), of_process(None, "d", 1000)
     more = of_process(None, "e", 10_000)
@@ -206,11 +205,11 @@ def test_what_two_runs_of_one_process_report_of_it_counts_once() -> None:
         merged = RunReport.merge(*reports).telemetry
         assert merged["spans"]["created"] == merged["spans"]["pending"] == 11_108
         assert "process" not in merged
-    # a run's own counts are its own
+    # these counts belong to each run
     assert merged["stage_spans"] == {"made": 15_000, "skipped": 0}
 
 
-def test_a_report_counts_once() -> None:
+def test_a_report_cannot_be_merged_twice() -> None:
     with pytest.raises(ValueError, match="the report of run 'a' is there twice"):
         RunReport.merge(samples.full("a"), samples.full("b"), samples.full("a"))
     both = RunReport.merge(samples.full("a"), samples.full("b"))
@@ -219,14 +218,14 @@ def test_a_report_counts_once() -> None:
 
 
 @pytest.mark.parametrize("wrong", [[samples.full("a"), samples.full("b")], {}, "report.json", None])
-def test_only_reports_merge(wrong: Any) -> None:
+def test_only_reports_can_be_merged(wrong: Any) -> None:
     with pytest.raises(TypeError, match=r"reports must each be a RunReport, not \w+; .*\*reports"):
         RunReport.merge(wrong)
     with pytest.raises(TypeError, match="reports must each be a RunReport"):
         RunReport.merge(samples.full(), wrong)
 
 
-def test_what_one_does_not_know_is_not_known_of_all() -> None:
+def test_a_value_unknown_in_one_report_is_unknown_in_the_merged_one() -> None:
     plain = samples.stage("load", [1.0])
     poor = samples.stage("load", [2.0], workers=None)
     del poor["duration_s"]["sketch"]
@@ -236,7 +235,7 @@ def test_what_one_does_not_know_is_not_known_of_all() -> None:
     assert stage["duration_s"]["total"] == 3.0
 
 
-def test_stages_of_one_name_and_another_kind_stay_apart() -> None:
+def test_stages_of_one_name_but_different_kinds_are_not_merged() -> None:
     reports = (
         samples.report(samples.stage("x", [1.0], kind=kind), run_id=kind)
         for kind in ("fetch", "write")
@@ -244,26 +243,26 @@ def test_stages_of_one_name_and_another_kind_stay_apart() -> None:
     assert [s["kind"] for s in RunReport.merge(*reports).stages] == ["fetch", "write"]
 
 
-def test_the_verdict_is_that_of_all() -> None:
+def test_the_verdict_covers_all_reports() -> None:
     merged = RunReport.merge(samples.full("a"), samples.full("b"))
     assert merged.bottleneck["stage"] == "write"
 
 
-def test_one_report_stays_as_it_is() -> None:
+def test_merging_one_report_changes_nothing() -> None:
     assert RunReport.merge(samples.full()) == samples.full()
 
 
-def test_a_merged_report_renders_everywhere() -> None:
+def test_a_merged_report_renders_in_every_format() -> None:
     report = RunReport.merge(samples.full("a"), samples.full("b"))
     assert all(report.render(form) for form in ("console", "html", "json", "markdown"))
     assert RunReport(report.to_dict()) == report
 
 
-def test_different_pipelines_do_not_merge() -> None:
+def test_reports_of_different_pipelines_do_not_merge() -> None:
     with pytest.raises(ValueError, match="different pipelines do not merge: 'nightly', 'hourly'"):
         merged({}, {"pipeline": "hourly"})
 
 
-def test_nothing_does_not_merge() -> None:
+def test_merging_no_report_is_an_error() -> None:
     with pytest.raises(ValueError, match="there is no report to merge"):
         RunReport.merge()

@@ -1,4 +1,4 @@
-"""Real SDK providers in memory, with nothing global."""
+"""Provide real SDK providers in memory, without global state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Otel:
-    """A pair of real providers that keep what they get, and telemetry installed on them."""
+    """Real providers that keep what they get, with telemetry installed on them."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Otel:
         self.meter_provider = MeterProvider(self.readers, shutdown_on_exit=False, **meter_options)
         self.telemetry = sink.OtelSink(self.tracer_provider, self.meter_provider, metric_attributes)
         self.results = Results()
-        # what other tests finished without a provider is not kept for this one
+        # drop what other tests finished without a provider
         sink.install(sink.silent())
         self.install()
 
@@ -63,7 +63,7 @@ class Otel:
         return found
 
     def collect(self, reader: int = 0) -> dict[str, Metric]:
-        """Collect once; the stage metrics by name."""
+        """Collect once; return the stage metrics by name."""
         data = self.readers[reader].get_metrics_data()
         if data is None:
             return {}
@@ -80,7 +80,7 @@ class Otel:
         return [] if metric is None else list(metric.data.data_points)
 
     def values(self, name: str, stage: str, reader: int = 0) -> dict[tuple[Any, ...], Any]:
-        """Values of a counter of one stage, by its attributes other than the stage's name."""
+        """Return a counter's values for one stage, by its attributes except the stage's name."""
         return {
             tuple(v for k, v in sorted(p.attributes.items()) if k != "pipeline.stage.name"): p.value
             for p in self.points(name, reader)
@@ -95,7 +95,7 @@ class Otel:
 
 @pytest.fixture(autouse=True)
 def nothing_left_over() -> Iterator[None]:
-    """Every test leaves nothing current and nothing in flight, and does not trip the next."""
+    """Check that a test leaves nothing current and nothing in flight."""
     yield
     left = [] if nothing_current() else [trace.get_current_span(), current_stage()]
     flying = [series.key for series in _series.all_series() if series.active]
@@ -109,7 +109,7 @@ def nothing_left_over() -> Iterator[None]:
 
 @pytest.fixture
 def make_otel() -> Iterator[Callable[..., Otel]]:
-    """`make_otel(...)` with options of `Otel`; the last one made is installed."""
+    """Return a function that makes and installs an `Otel` with options."""
     made: list[Otel] = []
 
     def make(**options: Any) -> Otel:
@@ -131,7 +131,7 @@ def otel(make_otel: Callable[..., Otel]) -> Otel:
 def silence(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[list[Any]]:
-    """Nobody logs a warning and no exception is dropped on the floor; checked at the end."""
+    """Fail if a warning is logged or an exception is dropped; checked at the end."""
     dropped: list[Any] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda u: dropped.append(repr(u.exc_value)))
     caplog.set_level(logging.WARNING)

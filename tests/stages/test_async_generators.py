@@ -1,4 +1,4 @@
-"""Async generators: as generators, whoever ends them, in whatever task, however late."""
+"""Test async generators: measured like generators, in any task, however late they end."""
 
 from __future__ import annotations
 
@@ -16,29 +16,23 @@ from otel_pipeline_metrics import current_stage, stage
 from otel_pipeline_metrics._core import drain
 from otel_pipeline_metrics._stages import execution
 from tests import strategies
-from tests.stages.support import in_flight, nothing_current, outcomes, run_script
+from tests.stages.support import (
+    anext_of,
+    in_flight,
+    nothing_current,
+    outcomes,
+    run_debugging,
+    run_script,
+    turn,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from pathlib import Path
 
     from tests.conftest import Clock, Results
     from tests.stages.conftest import Otel
     from tests.strategies import Operation, Step
-
-
-async def turn() -> None:
-    """Let the event loop run everything else once."""
-    await asyncio.sleep(0)
-
-
-def run(main: Awaitable[Any]) -> Any:
-    async def patient() -> Any:
-        # a collection of a long session's heap takes longer than asyncio's tenth of a second
-        asyncio.get_running_loop().slow_callback_duration = 60
-        return await main
-
-    return asyncio.run(patient(), debug=True)
 
 
 async def test_only_time_inside_counts(clock: Clock, results: Results) -> None:
@@ -76,10 +70,6 @@ async def test_awaited_time_inside_counts(clock: Clock, results: Results) -> Non
     assert results.durations("waits") == [5]
 
 
-async def anext_of(generator: AsyncIterator[Any]) -> Any:
-    return await generator.__anext__()
-
-
 async def test_asend_and_athrow_pass_through(results: Results) -> None:
     @stage("echo")
     async def echo() -> AsyncGenerator[Any, Any]:
@@ -109,7 +99,7 @@ async def test_items_counts_each_yielded_value(results: Results) -> None:
     assert [r.items_out for r in results.of("batches")] == [5]
 
 
-async def test_an_error_inside_is_the_generators(results: Results) -> None:
+async def test_an_error_inside_reaches_the_consumer(results: Results) -> None:
     error = LookupError()
 
     @stage("broken")
@@ -142,7 +132,9 @@ async def test_nothing_is_current_between_yields(otel: Otel) -> None:
     assert otel.span("inside").attributes["pipeline.stage.items.out"] == 3
 
 
-async def test_awaits_while_closing(clock: Clock, results: Results, silence: Any) -> None:
+async def test_a_generator_that_awaits_while_closing(
+    clock: Clock, results: Results, silence: Any
+) -> None:
     @stage("tidy")
     async def tidy() -> AsyncIterator[int]:
         try:
@@ -161,113 +153,7 @@ async def test_awaits_while_closing(clock: Clock, results: Results, silence: Any
     assert nothing_current()
 
 
-@pytest.mark.parametrize("awaits", [False, True])
-@pytest.mark.parametrize("keeps", [False, True])
-def test_broken_out_of(awaits: bool, keeps: bool, otel: Otel, silence: Any) -> None:
-    """Nobody closes it: the garbage collector finds it, or the end of the event loop."""
-    kept = []
-    tidied = []
-
-    @stage("endless")
-    async def endless() -> AsyncIterator[int]:
-        try:
-            while True:
-                await turn()
-                yield 1
-        finally:
-            if awaits:
-                await turn()
-            tidied.append(True)
-
-    async def main() -> None:
-        await consumer()
-        gc.collect()
-        for _ in range(5):
-            await turn()  # a generator that was found is closed in a task of its own
-        assert nothing_current()
-
-    async def consumer() -> None:
-        generator = endless()
-        if keeps:
-            kept.append(generator)
-        async for _ in generator:
-            assert nothing_current()
-            break
-        assert nothing_current()
-
-    run(main())
-    assert tidied == [True]
-    assert outcomes(otel.results, "endless") == ["abandoned"]
-    assert nothing_current()
-    assert in_flight("endless") == 0
-    otel.span("endless")
-
-
-def test_many_broken_out_of_at_once(otel: Otel, silence: Any) -> None:
-    """The end of the loop closes all of them together, nested ones too."""
-
-    @stage("outer")
-    async def outer() -> AsyncIterator[int]:
-        async for n in inner():
-            yield n
-
-    @stage("inner")
-    async def inner() -> AsyncIterator[int]:
-        try:
-            while True:
-                await turn()
-                yield 1
-        finally:
-            await turn()
-
-    kept = []
-
-    async def consumer() -> None:
-        generator = outer()
-        kept.append(generator)
-        async for _ in generator:
-            return
-
-    async def main() -> None:
-        await asyncio.gather(*[consumer() for _ in range(20)])
-        assert nothing_current()
-
-    run(main())
-    assert outcomes(otel.results, "outer") == ["abandoned"] * 20
-    kept.clear()
-    gc.collect()
-    assert outcomes(otel.results, "inner") == ["abandoned"] * 20
-    assert len(otel.spans()) == 40
-
-
-def test_closed_from_another_task(otel: Otel, silence: Any) -> None:
-    @stage("handed over")
-    async def numbers() -> AsyncIterator[int]:
-        try:
-            yield 1
-            yield 2
-        finally:
-            await turn()
-
-    async def close(generator: AsyncGenerator[int, None]) -> None:
-        before = current_stage()
-        await generator.aclose()
-        assert current_stage() is before
-
-    async def main() -> None:
-        generator: Any = numbers()
-        with stage("consumer") as consumer:
-            await anext_of(generator)
-            await asyncio.create_task(close(generator))
-            assert current_stage() is consumer
-        assert nothing_current()
-
-    run(main())
-    assert outcomes(otel.results, "handed over") == ["abandoned"]
-    assert otel.span("handed over").end_time <= otel.span("consumer").end_time
-
-
-def test_each_value_taken_in_another_task(otel: Otel, silence: Any) -> None:
+def test_each_value_is_taken_by_another_task(otel: Otel, silence: Any) -> None:
     @stage("relayed")
     async def numbers() -> AsyncIterator[int]:
         for n in range(4):
@@ -282,99 +168,12 @@ def test_each_value_taken_in_another_task(otel: Otel, silence: Any) -> None:
             await anext_of(generator)
         assert nothing_current()
 
-    run(main())
+    run_debugging(main())
     assert [r.items_out for r in otel.results.of("relayed")] == [4]
 
 
-def test_the_consumer_is_cancelled(otel: Otel, silence: Any) -> None:
-    @stage("waiting")
-    async def waiting() -> AsyncIterator[int]:
-        yield 1
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await turn()
-        yield 2
-
-    async def consume() -> None:
-        async for _ in waiting():
-            pass
-
-    async def main() -> None:
-        task = asyncio.create_task(consume())
-        for _ in range(3):
-            await turn()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        assert nothing_current()
-
-    run(main())
-    assert outcomes(otel.results, "waiting") == ["cancelled"]
-
-
-def test_shutdown_asyncgens_of_a_loop_run_by_hand(otel: Otel, silence: Any) -> None:
-    @stage("by hand")
-    async def numbers() -> AsyncIterator[int]:
-        try:
-            yield 1
-        finally:
-            await turn()
-
-    loop = asyncio.new_event_loop()
-    loop.set_debug(True)
-    generator: Any = numbers()
-    assert loop.run_until_complete(anext_of(generator)) == 1
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
-    assert outcomes(otel.results, "by hand") == ["abandoned"]
-
-
-def test_the_loop_is_closed_under_it(otel: Otel, silence: Any) -> None:
-    """Nobody can await its `finally` any more; undecorated, it goes without a word too."""
-
-    @stage("orphan")
-    async def numbers() -> AsyncIterator[int]:
-        try:
-            yield 1
-        finally:
-            await turn()
-
-    loop = asyncio.new_event_loop()
-    generator: Any = numbers()
-    loop.run_until_complete(anext_of(generator))
-    loop.close()
-    del generator
-    gc.collect()
-    assert nothing_current()
-    assert in_flight("orphan") == 0
-    assert outcomes(otel.results, "orphan") == ["abandoned"]
-    otel.span("orphan")
-
-
-def test_found_by_the_garbage_collector_as_the_loop_ends(otel: Otel, silence: Any) -> None:
-    """Asyncio then cancels the task that closes it, so cancellation is what it hears."""
-
-    @stage("late")
-    async def numbers() -> AsyncIterator[int]:
-        while True:
-            await turn()
-            yield 1
-
-    async def main() -> None:
-        generator = numbers()
-        async for _ in generator:
-            break
-
-    run(main())
-    gc.collect()
-    assert outcomes(otel.results, "late") in (["cancelled"], ["abandoned"])
-    assert in_flight("late") == 0
-    otel.span("late")
-
-
-async def test_nobody_else_loses_their_asyncgen_hooks(results: Results) -> None:
-    """The source is started unseen by the loop; generators that it starts are seen."""
+async def test_asyncgen_hooks_of_others_are_kept(results: Results) -> None:
+    """The loop does not see the source start, but sees generators that the source starts."""
     loop: Any = asyncio.get_running_loop()
 
     async def plain() -> AsyncIterator[int]:
@@ -422,10 +221,10 @@ async def test_no_exception_is_kept_alive() -> None:
 
 
 class Batch(list[int]):
-    """A list that can be referred to weakly."""
+    """A list that allows weak references."""
 
 
-async def test_a_value_is_kept_no_longer_than_the_consumer_keeps_it() -> None:
+async def test_a_value_is_kept_no_longer_than_by_the_consumer() -> None:
     @stage("batches")
     async def batches() -> AsyncIterator[Batch]:
         yield Batch([1])
@@ -466,6 +265,8 @@ async def consumer(n):
         break
 
 async def main():
+    # a busy machine makes any step longer than asyncio's tenth of a second
+    asyncio.get_running_loop().slow_callback_duration = 60
     await asyncio.gather(*[consumer(n) for n in range(10)])
     gc.collect()
     assert trace.get_current_span() is trace.INVALID_SPAN
@@ -474,7 +275,7 @@ asyncio.run(main(), debug=True)
 """
 
 
-def test_a_script_says_nothing(tmp_path: Path) -> None:
+def test_a_script_writes_nothing_to_stderr(tmp_path: Path) -> None:
     """In a process of its own, with asyncio's and Python's development modes on."""
     done = run_script(NOISELESS, tmp_path / "script.py", "-X", "dev", "-W", "error")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -498,7 +299,7 @@ def _observe(generator: Any, operation: Operation) -> tuple[Any, ...]:
             turns += 1
     except StopIteration as stop:
         return ("value", stop.value, turns)
-    except BaseException as error:  # whatever it is, both must do the same
+    except BaseException as error:  # both must do the same
         return (
             *("raised", type(error), error.args, error is thrown, turns),
             *(type(error.__cause__), type(error.__context__), error.__suppress_context__),
@@ -513,7 +314,7 @@ def _use_up(generator: Any) -> None:
 
 @settings(max_examples=400)
 @given(strategies.scripts, strategies.endings, strategies.operations)
-def test_behaves_like_the_undecorated_async_generator(
+def test_it_behaves_like_the_undecorated_async_generator(
     script: list[Step], ending: str, operations: list[Operation]
 ) -> None:
     function: Callable[[], Any] = strategies.scripted_async(script, ending)
@@ -527,8 +328,8 @@ def test_behaves_like_the_undecorated_async_generator(
     assert nothing_current()
 
 
-def test_driven_in_contexts_that_differ(otel: Otel, silence: Any) -> None:
-    """Each step in a copy of the context, as some servers' streaming responses do it."""
+def test_steps_in_different_contexts(otel: Otel, silence: Any) -> None:
+    """Each step runs in a copy of the context, as in some servers' streaming responses."""
 
     @stage("stream")
     async def numbers() -> AsyncIterator[int]:

@@ -1,4 +1,4 @@
-"""`with` and `async with`: one Stage object, open many times at once."""
+"""Test `with` and `async with`: one Stage object, open many times at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_async_with(clock: Clock, results: Results) -> None:
     assert results.durations("block") == [2]
 
 
-def test_named_after_its_kind(results: Results) -> None:
+def test_a_block_named_after_its_kind(results: Results) -> None:
     with stage(kind="fetch"):
         pass
     assert len(results.durations("fetch")) == 1
@@ -52,7 +52,7 @@ def test_attributes_belong_to_the_block(results: Results) -> None:
     assert [r.attributes for r in results.of("load")] == [{"table": "a"}, {"table": "b"}]
 
 
-def test_entered_again_while_open(clock: Clock, results: Results) -> None:
+def test_a_stage_entered_again_while_open(clock: Clock, results: Results) -> None:
     shared = stage("nested")
     with shared as outer:
         clock.advance(1)
@@ -65,8 +65,8 @@ def test_entered_again_while_open(clock: Clock, results: Results) -> None:
     assert [(r.busy_s, r.items_out) for r in results.of("nested")] == [(2, 2), (7, 1)]
 
 
-async def test_shared_by_50_tasks_at_once(clock: Clock, results: Results) -> None:
-    """Each task is left with its own items and its own time, whoever ends first."""
+async def test_a_stage_shared_by_50_tasks(clock: Clock, results: Results) -> None:
+    """Each task keeps its own items and time, whichever ends first."""
     shared = stage("shared")
     everybody_in = asyncio.Event()
     leaving = [asyncio.Event() for _ in range(50)]
@@ -95,7 +95,7 @@ async def test_shared_by_50_tasks_at_once(clock: Clock, results: Results) -> Non
     assert in_flight("shared") == 0
 
 
-def test_shared_by_threads(results: Results) -> None:
+def test_a_stage_shared_by_threads(results: Results) -> None:
     shared = stage("threads")
     together = threading.Barrier(8)
 
@@ -129,7 +129,7 @@ def test_tasks_started_inside_belong_to_the_block_but_do_not_end_it(
     assert [r.items_out for r in results.of("parent")] == [2]
 
 
-def test_a_task_that_outlives_the_block_says_nothing(results: Results) -> None:
+def test_a_task_that_outlives_the_block_reports_nothing(results: Results) -> None:
     async def child(closed: asyncio.Event) -> None:
         await closed.wait()
         current_stage().add_items(1)
@@ -151,8 +151,8 @@ def test_a_task_that_outlives_the_block_says_nothing(results: Results) -> None:
     assert results.of("parent") == []
 
 
-def test_closed_in_another_context(otel: Otel, silence: Any) -> None:
-    """As test fixtures and some servers do it: the numbers stand, and nothing is logged."""
+def test_a_block_closed_in_another_context(otel: Otel, silence: Any) -> None:
+    """As test fixtures and some servers do: it is counted, and nothing is logged."""
     block = stage("elsewhere")
     entered_in = contextvars.copy_context()
     entered_in.run(block.__enter__)
@@ -164,7 +164,7 @@ def test_closed_in_another_context(otel: Otel, silence: Any) -> None:
     otel.span("elsewhere")
 
 
-def test_closed_in_another_context_while_others_are_open(otel: Otel, silence: Any) -> None:
+def test_a_block_closed_in_another_context_while_others_are_open(otel: Otel, silence: Any) -> None:
     block = stage("elsewhere")
     contexts = [contextvars.copy_context() for _ in range(3)]
     for context in contexts:
@@ -176,7 +176,7 @@ def test_closed_in_another_context_while_others_are_open(otel: Otel, silence: An
     assert in_flight("elsewhere") == 0
 
 
-def test_an_exit_too_many_closes_nothing_else(otel: Otel) -> None:
+def test_an_extra_exit_closes_nothing_else(otel: Otel) -> None:
     block = stage("once")
     with stage("other") as other:
         with block:
@@ -187,7 +187,7 @@ def test_an_exit_too_many_closes_nothing_else(otel: Otel) -> None:
     assert len(otel.results.durations("other")) == 1
 
 
-def test_on_an_exit_stack(clock: Clock, results: Results) -> None:
+def test_a_block_on_an_exit_stack(clock: Clock, results: Results) -> None:
     shared = stage("stacked")
     with contextlib.ExitStack() as stack:
         for _ in range(3):
@@ -216,7 +216,7 @@ def test_items_and_bytes(results: Results) -> None:
     ) == (10, 7, 2, 100)
 
 
-def test_nothing_said_is_none_and_zero_is_zero(results: Results) -> None:
+def test_an_unknown_count_is_none_and_zero_is_zero(results: Results) -> None:
     with stage("zero") as s:
         s.add_items(0)
     (result,) = results.of("zero")
@@ -229,13 +229,13 @@ def test_nothing_said_is_none_and_zero_is_zero(results: Results) -> None:
 
 
 class Numpyish:
-    """An integer of somebody else's, as numpy's are."""
+    """An integer type of another library, such as numpy's."""
 
     def __index__(self) -> int:
         return 6
 
 
-def test_integers_of_others(results: Results) -> None:
+def test_integers_of_other_libraries(results: Results) -> None:
     with stage("numpy") as s:
         s.add_items(Numpyish())  # type: ignore[arg-type]
         s.add_bytes(Numpyish())  # type: ignore[arg-type]
@@ -258,7 +258,7 @@ def test_integers_of_others(results: Results) -> None:
         ((1, []), ValueError, 'direction must be "in" or "out"'),
     ],
 )
-def test_bad_counts_name_the_argument(  # noqa: PLR0917 - the parameters of a table
+def test_bad_counts_are_named(  # noqa: PLR0917 - the parameters of a table
     method: str,
     inside: bool,
     arguments: tuple[Any, ...],
@@ -284,7 +284,7 @@ def test_retries(results: Results) -> None:
 
 
 @pytest.mark.parametrize("inside", [True, False])
-def test_a_bad_retry_names_the_argument(inside: bool, results: Results) -> None:
+def test_a_bad_retry_is_named(inside: bool, results: Results) -> None:
     block = stage("strict") if inside else contextlib.nullcontext()
     with block, pytest.raises(TypeError, match="error must be an exception, its class"):
         current_stage().retry(5)  # type: ignore[arg-type]
@@ -299,7 +299,7 @@ def test_set_attribute(results: Results) -> None:
     assert [r.attributes for r in results.of("said")] == [{"a": 2, "b": ["x", "y"]}]
 
 
-def test_a_bad_attribute_is_left_out_and_said_once(
+def test_a_bad_attribute_is_left_out_and_logged_once(
     results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
     with stage("said") as s:
@@ -310,14 +310,14 @@ def test_a_bad_attribute_is_left_out_and_said_once(
     assert [r.attributes for r in results.of("said")] == [{"good": 1}]
     assert [r.getMessage() for r in caplog.records] == [
         (
-            "attribute left out: set_attribute['bad'] must be a str, bool, int, float or a list "
-            "of one of them, not object"
+            "an attribute is left out: set_attribute['bad'] must be a str, bool, int, float or a "
+            "list of one of them, not object"
         ),
-        "attribute left out: set_attribute: keys must be strings, not int",
+        "an attribute is left out: set_attribute: keys must be strings, not int",
     ]
 
 
-def test_words_after_the_end_change_nothing(results: Results) -> None:
+def test_details_after_the_end_change_nothing(results: Results) -> None:
     with stage("over") as s:
         s.add_items(1)
     for late in (lambda: s.add_items(1), lambda: s.add_bytes(1), s.retry):
@@ -345,7 +345,7 @@ def test_words_after_the_end_change_nothing(results: Results) -> None:
         (len, [], 0),
     ],
 )
-async def test_items_are_counted_from_what_is_returned(
+async def test_items_are_counted_from_the_return_value(
     items: Any, returned: Any, counted: int, results: Results
 ) -> None:
     async def coroutine() -> Any:
@@ -366,7 +366,7 @@ async def test_items_are_counted_from_what_is_returned(
         (lambda _: 1.5, "failed with TypeError: n must be an integer, not float"),
     ],
 )
-def test_items_that_fail_are_said_once_and_touch_nothing(
+def test_items_that_fail_are_logged_once_and_change_nothing(
     items: Any, says: str, results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
     given = object()
@@ -378,7 +378,7 @@ def test_items_that_fail_are_said_once_and_touch_nothing(
     assert "'fails'" in record.getMessage()
 
 
-def test_items_are_not_asked_of_a_call_that_failed(results: Results) -> None:
+def test_items_are_not_counted_for_a_failed_call(results: Results) -> None:
     asked: list[Any] = []
 
     @stage("failed", items=asked.append)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Bounds of what waits for the sinks, and of what a stage may say: the last one and one more."""
+"""Test the limits of pending results and of a stage's details: the last one and one more."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def by_hand() -> Callable[[], object]:
 @pytest.mark.parametrize(
     "kind", [plain, with_items, coroutine, block, block_that_says_more, generator, by_hand]
 )
-def test_a_stage_keeps_1023_invocations_and_hands_on_1024(
+def test_a_stage_keeps_1023_calls_and_flushes_1024(
     kind: Callable[[], Callable[[], object]], results: Results
 ) -> None:
     call = kind()
@@ -104,7 +104,7 @@ def test_a_stage_keeps_1023_invocations_and_hands_on_1024(
 @pytest.mark.parametrize(
     "kind", [plain, with_items, coroutine, block, block_that_says_more, generator]
 )
-def test_what_waits_for_the_sinks_is_in_flight_no_more(
+def test_pending_calls_are_not_in_flight(
     kind: Callable[[], Callable[[], object]], results: Results
 ) -> None:
     call = kind()
@@ -118,8 +118,8 @@ def test_what_waits_for_the_sinks_is_in_flight_no_more(
     assert len(results.durations("bound")) == 3
 
 
-def test_one_call_hands_on_no_more_than_the_bound(results: Results) -> None:
-    """However much has come together while somebody else was draining."""
+def test_one_call_flushes_no_more_than_the_bound(results: Results) -> None:
+    """Even if many results have accumulated while another thread drained."""
     work = plain()
     work()
     (series,) = [s for s in _series.all_series() if s.key.stage == "bound"]
@@ -133,13 +133,13 @@ def test_one_call_hands_on_no_more_than_the_bound(results: Results) -> None:
 
 
 def test_a_histogram_keeps_1023_values_and_records_1024(otel: Otel) -> None:
-    """Until the next collection; what it keeps costs memory alone."""
+    """Until the next collection; what it keeps costs memory only."""
     sink, key = otel.telemetry.stages, StageKey(None, "bound", None)
     recorded: list[int] = []
 
     def kept() -> list[int]:
         (totals,) = sink._totals.values()
-        return [len(values._waiting) for values in totals.values.values()]
+        return [len(values._pending) for values in totals.values.values()]
 
     assert WAITING_BOUND == 1024
     for count in (1, 1022, 1):
@@ -148,8 +148,8 @@ def test_a_histogram_keeps_1023_values_and_records_1024(otel: Otel) -> None:
     assert recorded == [1, 1023, 0]
 
 
-def test_what_is_kept_before_there_is_a_provider() -> None:
-    """16,384 invocations and items; a batch that does not fit is counted, a smaller one kept."""
+def test_the_backlog_before_there_is_a_provider() -> None:
+    """16,384 calls and items; a batch that does not fit is counted, a smaller one kept."""
     key = StageKey(None, "bound", None)
     early = PreConfigureBacklog()
     assert EARLY_BOUND == 16_384
@@ -166,8 +166,8 @@ def test_what_is_kept_before_there_is_a_provider() -> None:
     assert (early._kept, early._missed) == (0, 0)
 
 
-def test_17_runs_of_other_processes_are_one_too_many(results: Results) -> None:
-    """The one that came first is forgotten; what is at work in it is drained all the same."""
+def test_a_17th_run_of_another_process_displaces_the_first(results: Results) -> None:
+    """The first one is forgotten, but its calls in progress are still flushed."""
     scopes = [_series.remote_run_scope("p", f"run-{n}") for n in range(16)]
     assert [_series.remote_run_scope("p", f"run-{n}") for n in range(16)] == scopes
     _series.remote_run_scope("p", "run-16")
@@ -175,17 +175,17 @@ def test_17_runs_of_other_processes_are_one_too_many(results: Results) -> None:
     scopes[0].add(stage_id.stage_id("late", None)).durations.append(2.0)
     assert results.durations("late") == [2.0]
     assert _series.remote_run_scope("p", "run-0") is not scopes[0]
-    _series._visited.clear()
+    _series._remote_scopes.clear()
 
 
 @pytest.mark.parametrize("busy", [TimeInStates(1.0), TimeInStates(0, 1.0), TimeInStates(0, 0, 1.0)])
-def test_time_in_any_one_state_is_time(busy: TimeInStates) -> None:
+def test_time_in_one_state_makes_it_true(busy: TimeInStates) -> None:
     assert busy
     assert not TimeInStates()
 
 
 @pytest.mark.parametrize(("n", "counted"), [(0, 0), (1, 1), (True, None), (-1, None), (1.0, None)])
-def test_what_is_a_count(n: Any, counted: int | None, results: Results) -> None:
+def test_values_that_are_counts(n: Any, counted: int | None, results: Results) -> None:
     with stage("counts") as s:
         if counted is None:
             with pytest.raises((TypeError, ValueError)):
@@ -197,13 +197,13 @@ def test_what_is_a_count(n: Any, counted: int | None, results: Results) -> None:
 
 
 @pytest.mark.parametrize("timestamp", [math.inf, -math.inf, math.nan, True, "0"])
-def test_what_is_no_event_time(timestamp: Any, results: Results) -> None:
+def test_values_that_are_no_event_times(timestamp: Any, results: Results) -> None:
     with stage("times") as s, pytest.raises((TypeError, ValueError)):
         s.event_time(timestamp)
     assert results.of("times") == []
 
 
-def test_a_retrys_name_is_128_characters_at_most(results: Results) -> None:
+def test_a_retrys_name_has_128_characters_at_most(results: Results) -> None:
     with stage("retries") as s:
         s.retry("x" * 127 + "yz")
         s.retry("x" * 127 + "y")
@@ -211,7 +211,7 @@ def test_a_retrys_name_is_128_characters_at_most(results: Results) -> None:
     assert result.retries == (("x" * 127 + "y", 2),)
 
 
-def test_words_after_the_end_change_nothing(results: Results, clock: Clock) -> None:
+def test_details_after_the_end_change_nothing(results: Results, clock: Clock) -> None:
     with stage("over") as s:
         s.add_items(1)
     s.add_items(1)
@@ -228,7 +228,7 @@ def test_words_after_the_end_change_nothing(results: Results, clock: Clock) -> N
 
 
 def contexts_in(kind: str) -> list[contextvars.Context]:
-    """Contexts copied inside an invocation that is over by now, as a task's is."""
+    """Return contexts copied inside a call that is over, as a task's context is."""
     found: list[contextvars.Context] = []
 
     def note(*_: object) -> int:
@@ -268,14 +268,14 @@ def contexts_in(kind: str) -> list[contextvars.Context]:
         "block that is asked for", "generator",
     ],
 )  # fmt: skip
-def test_a_task_that_outlives_its_stage_is_in_none(kind: str, results: Results) -> None:
-    """Its copy of the context still has the invocation, which is over."""
+def test_a_task_that_outlives_its_stage_is_outside_it(kind: str, results: Results) -> None:
+    """Its copy of the context still has the call, which is over."""
     (context,) = contexts_in(kind)
     assert context.run(current_stage) is execution.NOOP_EXECUTION
     assert context.run(execution.executing) is None
 
 
-def test_a_task_of_a_generator_that_waits_for_its_consumer_is_in_none(results: Results) -> None:
+def test_a_task_of_a_suspended_generator_is_outside_it(results: Results) -> None:
     found: list[contextvars.Context] = []
 
     @stage("paused")
@@ -294,7 +294,7 @@ def test_a_task_of_a_generator_that_waits_for_its_consumer_is_in_none(results: R
     assert results.sizes("paused") == [3]
 
 
-def test_a_withdrawn_attribute_is_on_no_further_span(otel: Otel) -> None:
+def test_a_withdrawn_attribute_is_on_no_later_span(otel: Otel) -> None:
     work = stage("withdrawn", attributes={"colour": "red", "size": 1})(lambda: None)
     work()
     _series.withdraw(stage_id.with_attribute(lambda key: key == "colour"))
@@ -304,7 +304,7 @@ def test_a_withdrawn_attribute_is_on_no_further_span(otel: Otel) -> None:
     assert shown == [{**rest, "colour": "red"}, rest]
 
 
-def test_a_naive_event_time_is_utc_wherever_the_machine_stands(
+def test_a_naive_event_time_is_utc_in_any_time_zone(
     results: Results, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TZ", "Etc/GMT+5")

@@ -1,4 +1,4 @@
-"""Invocations that end in another context than they began in, as trampolines bring it about."""
+"""Test calls that end in another context than they began in, as trampolines cause."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """Awaits one step of whoever drives the coroutine."""
+    """Awaits one step of the code that drives the coroutine."""
 
     def __await__(self) -> Generator[None, None, None]:
         yield
 
 
 async def two_steps() -> list[int]:
-    """Return after one step more."""
+    """Return after one more step."""
     await Step()
     return [1, 2]
 
 
 def drive(coroutine: Any) -> Any:
-    """Take each step in a context of its own."""
+    """Run each step in a context of its own."""
     contextvars.copy_context().run(coroutine.send, None)
     with pytest.raises(StopIteration) as stopped:
         contextvars.copy_context().run(coroutine.send, None)
     return stopped.value.value
 
 
-def test_it_is_measured(results: Results, clock: Clock) -> None:
-    """Its duration and its items count, and nothing of it stays current."""
+def test_such_a_call_is_measured(results: Results, clock: Clock) -> None:
+    """Its duration and items count, and nothing of it stays current."""
     for items in (None, len):
         coroutine = stage("moved", items=items)(two_steps)()
         contextvars.copy_context().run(coroutine.send, None)
@@ -51,8 +51,8 @@ def test_it_is_measured(results: Results, clock: Clock) -> None:
     assert results.sizes("moved") == [2]
 
 
-def test_its_span_ends(otel: Otel, caplog: pytest.LogCaptureFixture) -> None:
-    """And nobody logs that a context could not be detached."""
+def test_such_a_call_ends_its_span(otel: Otel, caplog: pytest.LogCaptureFixture) -> None:
+    """No warning about a context that cannot be detached is logged."""
     assert drive(stage("moved")(two_steps)()) == [1, 2]
     assert drive(stage("moved", items=len)(two_steps)()) == [1, 2]
     assert [span.name for span in otel.spans()] == ["moved", "moved"]

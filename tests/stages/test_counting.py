@@ -1,4 +1,4 @@
-"""Whatever the order, whoever drains: what goes in comes out, once."""
+"""Test that every call is flushed exactly once, in any order and by any thread."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make(call: Call, clock: Clock) -> None:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=strategies.calls)
-def test_what_goes_in_comes_out(calls: list[Call], clock: Clock, results: Results) -> None:
+def test_every_call_is_reported_once(calls: list[Call], clock: Clock, results: Results) -> None:
     results.batches.clear()
     for call in calls:
         make(call, clock)
@@ -75,7 +75,7 @@ def test_what_goes_in_comes_out(calls: list[Call], clock: Clock, results: Result
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(calls=strategies.calls)
-def test_metrics_say_the_same(calls: list[Call], clock: Clock, make_otel: Any) -> None:
+def test_metrics_show_the_same(calls: list[Call], clock: Clock, make_otel: Any) -> None:
     otel = make_otel()
     for call in calls:
         if call.outcome == "drain":
@@ -99,7 +99,7 @@ def test_metrics_say_the_same(calls: list[Call], clock: Clock, make_otel: Any) -
     )
 
 
-def test_handed_on_without_being_asked_when_many_wait(results: Results) -> None:
+def test_a_full_series_is_flushed_without_a_collection(results: Results) -> None:
     for _ in range(PENDING_BOUND - 1):
         with stage("waiting"):
             pass
@@ -110,7 +110,7 @@ def test_handed_on_without_being_asked_when_many_wait(results: Results) -> None:
 
 
 class Racy(list[int]):
-    """A list to which another thread always adds just after it was read."""
+    """A list to which another thread always appends just after it was read."""
 
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
@@ -118,7 +118,7 @@ class Racy(list[int]):
         return found
 
 
-def test_what_is_added_while_it_is_taken_stays_for_the_next_time() -> None:
+def test_results_added_while_others_are_taken_stay() -> None:
     waiting = Racy([1, 2])
     assert _drain._pop_front(waiting) == [1, 2]
     assert list(waiting) == [99]
@@ -126,7 +126,7 @@ def test_what_is_added_while_it_is_taken_stays_for_the_next_time() -> None:
 
 @pytest.fixture
 def eager_threads() -> Iterator[None]:
-    """Threads take turns as often as they can."""
+    """Let threads take turns as often as they can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
@@ -205,8 +205,10 @@ def test_8_threads_while_two_readers_collect(make_otel: Any) -> None:
         assert otel.values("pipeline.stage.items", "threads", reader) == {("out",): 80_000}
 
 
-def test_nobody_waits_for_a_collection(make_otel: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not even for one that hangs in a callback of the user's own."""
+def test_a_call_does_not_wait_for_a_collection(
+    make_otel: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for one that hangs in a callback of the user."""
     monkeypatch.setattr(bulk_record, "_LOCK_WAIT_S", 60.0, raising=False)
     otel: Otel = make_otel(tracer_provider=NoOpTracerProvider())
     hanging, go_on = threading.Event(), threading.Event()
@@ -238,7 +240,7 @@ def test_nobody_waits_for_a_collection(make_otel: Any, monkeypatch: pytest.Monke
     assert point.count == 4 * WAITING_BOUND
 
 
-def test_threads_started_by_hand_have_a_context_of_their_own(results: Results) -> None:
+def test_a_new_thread_has_a_context_of_its_own(results: Results) -> None:
     seen = []
 
     def worker() -> None:
@@ -252,14 +254,14 @@ def test_threads_started_by_hand_have_a_context_of_their_own(results: Results) -
 
 
 class Node:
-    """Something in a cycle, for the garbage collector to find."""
+    """Part of a cycle that the garbage collector finds."""
 
     def __init__(self) -> None:
         self.itself = self
 
 
 def test_stages_entered_by_the_garbage_collector(otel: Otel) -> None:
-    """It may strike anywhere, also while a lock of ours or of the SDK's is held."""
+    """It may run anywhere, also while a lock of ours or of the SDK is held."""
     found = 0
 
     def finalize() -> None:
@@ -312,7 +314,7 @@ def test_stages_entered_by_a_signal_handler(results: Results) -> None:
     assert handled == len(results.durations("handler"))
 
 
-def test_what_ended_before_a_change_of_telemetry_is_not_lost(make_otel: Any) -> None:
+def test_calls_that_ended_before_a_change_of_telemetry_are_reported(make_otel: Any) -> None:
     first: Otel = make_otel()
     with stage("moved"):
         pass
@@ -325,7 +327,7 @@ def test_what_ended_before_a_change_of_telemetry_is_not_lost(make_otel: Any) -> 
     assert point.count == 1
 
 
-def test_an_open_execution_ends_in_the_telemetry_of_its_end(make_otel: Any) -> None:
+def test_an_open_execution_is_reported_to_the_telemetry_at_its_end(make_otel: Any) -> None:
     make_otel()
     with stage("across"):
         second: Otel = make_otel()
@@ -333,7 +335,7 @@ def test_an_open_execution_ends_in_the_telemetry_of_its_end(make_otel: Any) -> N
     assert point.count == 1
 
 
-def test_results_of_two_sinks_are_the_same(results: Results) -> None:
+def test_two_sinks_get_the_same_results(results: Results) -> None:
     other = Results()
     _drain.set_sinks((results, other))
     with stage("both"):

@@ -1,4 +1,4 @@
-"""What an invocation leaves behind is freed at once: no cycle waits for the garbage collector."""
+"""Test that a finished call is freed at once, without the garbage collector."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=["results", "otel"])
 def seen(request: pytest.FixtureRequest) -> Iterator[list[weakref.ref[Any]]]:
-    """References to executions, without spans and with them; the garbage collector is off."""
+    """Collect references to executions, with and without spans; the garbage collector is off."""
     request.getfixturevalue(request.param)
     gc.collect()
     gc.disable()
@@ -33,7 +33,7 @@ def freed(seen: list[weakref.ref[Any]]) -> list[bool]:
     return [ref() is None for ref in seen]
 
 
-def test_a_block_and_a_function(seen: list[weakref.ref[Any]]) -> None:
+def test_a_block_and_a_function_are_freed(seen: list[weakref.ref[Any]]) -> None:
     @stage("function")
     def function() -> None:
         note(seen)
@@ -44,7 +44,7 @@ def test_a_block_and_a_function(seen: list[weakref.ref[Any]]) -> None:
     assert freed(seen) == [True, True]
 
 
-def test_what_says_more_than_its_duration(seen: list[weakref.ref[Any]]) -> None:
+def test_a_call_with_details_is_freed(seen: list[weakref.ref[Any]]) -> None:
     with stage("block") as s:
         note(seen)
         s.add_items(1)
@@ -53,21 +53,21 @@ def test_what_says_more_than_its_duration(seen: list[weakref.ref[Any]]) -> None:
     assert freed(seen) == [True]
 
 
-def test_an_error(seen: list[weakref.ref[Any]]) -> None:
+def test_a_failed_call_is_freed(seen: list[weakref.ref[Any]]) -> None:
     @stage("fails")
     def fails() -> None:
         note(seen)
         raise KeyError
 
-    # not pytest.raises, which keeps the traceback and with it the frames
+    # pytest.raises would keep the traceback, and with it the frames
     with contextlib.suppress(KeyError):
         fails()
     assert freed(seen) == [True]
 
 
 @pytest.mark.parametrize("taken", [1, 2])
-def test_a_generator(taken: int, seen: list[weakref.ref[Any]]) -> None:
-    """Left by its consumer, or taken to its end."""
+def test_a_generator_is_freed(taken: int, seen: list[weakref.ref[Any]]) -> None:
+    """Left by its consumer, or run to its end."""
 
     @stage("numbers")
     def numbers() -> Generator[int, None, None]:
@@ -81,7 +81,7 @@ def test_a_generator(taken: int, seen: list[weakref.ref[Any]]) -> None:
     assert freed(seen) == [True]
 
 
-async def test_an_asynchronous_generator(seen: list[weakref.ref[Any]]) -> None:
+async def test_an_async_generator_is_freed(seen: list[weakref.ref[Any]]) -> None:
     @stage("numbers")
     async def numbers() -> AsyncGenerator[int, None]:
         note(seen)

@@ -1,8 +1,7 @@
-"""The decorator on every kind of callable: nobody but the sinks can tell."""
+"""Test the decorator on every kind of callable: the program behaves as without it."""
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import functools
 import inspect
@@ -14,9 +13,10 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics import current_stage, fetch, process, stage, write
 from otel_pipeline_metrics._core.validation import MAX_NAME_LENGTH
+from tests.stages.support import call
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.conftest import Clock, Results
 
@@ -51,27 +51,11 @@ KINDS = [
 ]
 
 
-def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a function of any of the four kinds to its end; what it returned or yielded."""
-
-    async def collect(values: Any) -> list[Any]:
-        return [value async for value in values]
-
-    returned = function(*args, **kwargs)
-    if inspect.iscoroutine(returned):
-        return asyncio.run(returned)
-    if inspect.isgenerator(returned):
-        return next(iter(list(returned)))
-    if inspect.isasyncgen(returned):
-        return asyncio.run(collect(returned))[0]
-    return returned
-
-
 functions = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
 
 
 @functions
-def test_bare(function: Any, results: Results) -> None:
+def test_a_bare_decorator(function: Any, results: Results) -> None:
     measured = stage(function)
     assert call(measured, 3) == 5
     assert call(measured, 3, b=1) == 4
@@ -79,7 +63,7 @@ def test_bare(function: Any, results: Results) -> None:
 
 
 @functions
-def test_with_arguments(function: Any, results: Results) -> None:
+def test_a_decorator_with_arguments(function: Any, results: Results) -> None:
     measured = stage("named", kind="process", attributes={"a": 1})(function)
     assert call(measured, 3) == 5
     results.durations("named")
@@ -89,7 +73,9 @@ def test_with_arguments(function: Any, results: Results) -> None:
 
 
 @functions
-def test_empty_parentheses_name_it_after_the_function(function: Any, results: Results) -> None:
+def test_empty_parentheses_name_the_stage_after_the_function(
+    function: Any, results: Results
+) -> None:
     assert call(stage()(function), 3) == 5
     assert len(results.durations(function.__name__)) == 1
 
@@ -98,7 +84,9 @@ def test_empty_parentheses_name_it_after_the_function(function: Any, results: Re
 @pytest.mark.parametrize(
     ("decorator", "kind"), [(fetch, "fetch"), (process, "process"), (write, "write")]
 )
-def test_kinds(function: Any, decorator: Any, kind: str, results: Results) -> None:
+def test_fetch_process_and_write_set_the_kind(
+    function: Any, decorator: Any, kind: str, results: Results
+) -> None:
     assert call(decorator(function), 3) == 5
     assert call(decorator("other name")(function), 3) == 5
     results.durations("")
@@ -108,7 +96,7 @@ def test_kinds(function: Any, decorator: Any, kind: str, results: Results) -> No
 
 
 @functions
-def test_looks_like_the_function(function: Any) -> None:
+def test_a_wrapper_looks_like_the_function(function: Any) -> None:
     measured = stage(function)
     assert inspect.signature(function) == inspect.signature(measured)
     assert measured.__doc__ == "Add."
@@ -120,124 +108,17 @@ def test_looks_like_the_function(function: Any) -> None:
 
 
 @functions
-def test_a_call_that_does_not_fit_is_a_type_error(function: Any) -> None:
+def test_wrong_arguments_are_a_type_error(function: Any) -> None:
     with pytest.raises(TypeError, match="unexpected keyword argument 'c'"):
         call(stage(function), 3, c=1)
 
 
-def test_self_and_name_are_free_for_the_function_s_own_arguments() -> None:
+def test_a_function_may_have_parameters_self_and_name() -> None:
     @stage
     def function(self: int, stage: int, function: int, items: int, execution: int) -> int:
         return self + stage + function + items + execution
 
     assert function(self=1, stage=2, function=3, items=4, execution=5) == 15
-
-
-class Methods:
-    """Each kind of method, decorated."""
-
-    name = "it"
-
-    @stage
-    def method(self) -> str:
-        return self.name
-
-    @stage("renamed")
-    async def coroutine(self) -> str:
-        return self.name
-
-    @stage
-    def generator(self) -> Iterator[str]:
-        yield self.name
-
-    @stage
-    async def async_generator(self) -> AsyncIterator[str]:
-        yield self.name
-
-    @classmethod
-    @stage
-    def class_inside(cls) -> str:
-        return cls.name
-
-    @stage
-    @classmethod
-    def class_outside(cls) -> str:
-        return cls.name
-
-    @staticmethod
-    @stage
-    def static_inside(name: str) -> str:
-        return name
-
-    @stage
-    @staticmethod
-    def static_outside(name: str) -> str:
-        return name
-
-    @stage
-    @classmethod
-    async def class_coroutine(cls) -> str:
-        return cls.name
-
-    @fetch("class generator")
-    @classmethod
-    def class_generator(cls) -> Iterator[str]:
-        yield cls.name
-
-
-@pytest.mark.parametrize(
-    ("method", "arguments", "name"),
-    [
-        ("method", (), "method"),
-        ("coroutine", (), "renamed"),
-        ("generator", (), "generator"),
-        ("async_generator", (), "async_generator"),
-        ("class_inside", (), "class_inside"),
-        ("class_outside", (), "class_outside"),
-        ("static_inside", ("it",), "static_inside"),
-        ("static_outside", ("it",), "static_outside"),
-        ("class_coroutine", (), "class_coroutine"),
-        ("class_generator", (), "class generator"),
-    ],
-)
-def test_methods(method: str, arguments: tuple[Any, ...], name: str, results: Results) -> None:
-    assert call(getattr(Methods(), method), *arguments) == "it"
-    assert len(results.durations(name)) == 1
-    if "class" in method or "static" in method:
-        assert call(getattr(Methods, method), *arguments) == "it"
-        assert len(results.durations(name)) == 2
-
-
-def test_class_and_static_methods_stay_what_they_are() -> None:
-    assert isinstance(inspect.getattr_static(Methods, "class_outside"), classmethod)
-    assert isinstance(inspect.getattr_static(Methods, "static_outside"), staticmethod)
-
-
-def test_a_bound_method(results: Results) -> None:
-    assert stage(Methods.method.__wrapped__.__get__(Methods()))() == "it"
-    assert len(results.durations("method")) == 1
-
-
-def test_an_inherited_and_overridden_method(results: Results) -> None:
-    class Child(Methods):
-        @stage("child")
-        def method(self) -> str:
-            return super().method() + "!"
-
-    assert Child().method() == "it!"
-    assert len(results.durations("child")) == 1
-    assert len(results.durations("method")) == 1
-
-
-def test_an_abstract_method_stays_abstract() -> None:
-    class Base(abc.ABC):
-        @stage
-        @abc.abstractmethod
-        def load(self) -> int:
-            """Load."""
-
-    with pytest.raises(TypeError, match="abstract"):
-        Base()  # type: ignore[abstract]
 
 
 @functions
@@ -296,7 +177,7 @@ def test_a_cached_function(results: Results) -> None:
     assert cached.__wrapped__.cache_info().hits == 1
 
 
-def test_a_lambda_may_be_given_a_name(results: Results) -> None:
+def test_a_lambda_with_a_name(results: Results) -> None:
     assert stage("double")(lambda x: 2 * x)(2) == 4
     assert len(results.durations("double")) == 1
 
@@ -316,7 +197,7 @@ def test_nested_functions_and_recursion(clock: Clock, results: Results) -> None:
     assert results.durations("outer") == [1, 2, 3, 4]
 
 
-def test_decorated_twice_is_two_stages(clock: Clock, results: Results) -> None:
+def test_a_function_decorated_twice_is_two_stages(clock: Clock, results: Results) -> None:
     @stage("outside")
     @stage("inside")
     def function() -> None:
@@ -333,7 +214,7 @@ def test_one_stage_decorates_many(results: Results) -> None:
     assert len(results.durations("many")) == 2
 
 
-def test_the_very_object_is_returned() -> None:
+def test_a_return_value_is_the_same_object() -> None:
     given = object()
     assert given is stage(lambda x: x)(given)
 
@@ -360,19 +241,19 @@ def test_a_coroutine_is_timed_until_it_is_done(clock: Clock, results: Results) -
 
     async def main() -> None:
         coroutine = slow(3)
-        clock.advance(100)  # nobody has awaited it yet
+        clock.advance(100)  # nothing has awaited it yet
         await coroutine
 
     asyncio.run(main())
     assert results.durations("slow") == [6]
 
 
-def test_a_coroutine_nobody_awaits_is_no_invocation(results: Results) -> None:
+def test_a_coroutine_that_is_never_awaited_is_not_counted(results: Results) -> None:
     stage(coroutine)(1).close()
     assert results.durations("coroutine") == []
 
 
-def test_the_traceback_shows_the_function_and_one_line_of_ours() -> None:
+def test_a_traceback_shows_the_function_and_one_line_of_ours() -> None:
     @stage
     def broken() -> None:
         raise KeyError("k")
@@ -381,7 +262,7 @@ def test_the_traceback_shows_the_function_and_one_line_of_ours() -> None:
         broken()
     names = [f.name for f in traceback.extract_tb(caught.value.__traceback__)]
     assert names == [
-        "test_the_traceback_shows_the_function_and_one_line_of_ours",
+        "test_a_traceback_shows_the_function_and_one_line_of_ours",
         "wrapper",
         "broken",
     ]
@@ -401,7 +282,7 @@ def test_current_stage_is_the_innermost(results: Results) -> None:
     before, inside, after = outer()
     assert before is after
     assert inside is not before
-    current_stage().add_items(5)  # outside any: goes nowhere
+    current_stage().add_items(5)  # outside a stage it is ignored
     assert results.of("outer") == []
 
 
@@ -428,8 +309,8 @@ def test_current_stage_is_the_innermost(results: Results) -> None:
         (lambda: fetch("s", kind="write"), TypeError, r"fetch\(\) .*kind"),
         (lambda: fetch(123), TypeError, "name must be a string, not int"),
         (lambda: stage("s", "process"), TypeError, "positional"),
-        (lambda: stage(Methods), TypeError, "decorates a function or a method, not <class"),
-        (lambda: stage("s")(Methods), TypeError, "decorates a function or a method, not <class"),
+        (lambda: stage(Plain), TypeError, "decorates a function or a method, not <class"),
+        (lambda: stage("s")(Plain), TypeError, "decorates a function or a method, not <class"),
         (lambda: stage("s")("t"), TypeError, "decorates a function or a method, not 't'"),
         (lambda: stage("s")(None), TypeError, "decorates a function or a method, not None"),
         (lambda: stage("s")(property(plain)), TypeError, "decorates a function or a method"),
@@ -437,12 +318,12 @@ def test_current_stage_is_the_innermost(results: Results) -> None:
         (lambda: stage("s", items=len).__enter__(), TypeError, "items is for decorators"),
     ],
 )
-def test_bad_input_is_an_error_that_names_it(bad: Any, error: Any, says: str) -> None:
+def test_bad_input_is_named_in_the_error(bad: Any, error: Any, says: str) -> None:
     with pytest.raises(error, match=says):
         bad()
 
 
-def test_the_longest_name(results: Results) -> None:
+def test_the_longest_name_is_accepted(results: Results) -> None:
     name = "x" * MAX_NAME_LENGTH
     with stage(name):
         pass
@@ -456,7 +337,7 @@ def test_attribute_values_that_opentelemetry_takes(value: Any, results: Results)
     assert {"code": value} == results.batches[-1].attributes
 
 
-def test_attributes_are_taken_as_they_were_when_given(results: Results) -> None:
+def test_attributes_are_copied_when_given(results: Results) -> None:
     attributes = {"a": 1}
     measured = stage("copied", attributes=attributes)(plain)
     attributes["a"] = 2
@@ -465,5 +346,5 @@ def test_attributes_are_taken_as_they_were_when_given(results: Results) -> None:
     assert results.batches[-1].attributes == {"a": 1}
 
 
-def test_public_names_are_the_ones_used_here() -> None:
+def test_these_tests_use_the_public_names() -> None:
     assert {"stage", "fetch", "process", "write", "current_stage", "Stage"} <= set(opm.__all__)

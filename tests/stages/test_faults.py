@@ -1,4 +1,4 @@
-"""A fault of ours is said once and reaches nobody; a fault of the user's is theirs."""
+"""Test that an internal error is logged once and never reaches the user's call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class BrokenError(Exception):
-    """Our own fault, staged."""
+    """An internal error, made for a test."""
 
 
 class Tracing:
@@ -113,22 +113,22 @@ forms = pytest.mark.parametrize("form", FORMS, ids=lambda f: f.__name__)
 
 
 @pytest.fixture
-def quiet_faults(loud_faults: None) -> None:
-    """As it is outside of these tests."""
+def without_raise_faults(loud_faults: None) -> None:
+    """Log internal errors, as outside of these tests."""
     errors.raise_faults = False
 
 
 @forms
 @pytest.mark.parametrize("failing", ["open", "suspend", "resume", "retry", "end"])
-def test_a_fault_in_tracing(  # noqa: PLR0917 - a table's columns and fixtures
+def test_an_error_in_tracing_is_logged_once(  # noqa: PLR0917 - a table's columns and fixtures
     form: Callable[[Any], Any],
     failing: str,
-    quiet_faults: None,
+    without_raise_faults: None,
     results: Results,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The call is not touched, its numbers stand, and one line is logged for each place."""
+    """The call is unaffected, it is counted, and each place logs one line."""
     monkeypatch.setattr(hooks, "tracing", Tracing(failing))
     given = object()
     for _ in range(3):
@@ -137,14 +137,14 @@ def test_a_fault_in_tracing(  # noqa: PLR0917 - a table's columns and fixtures
     said = [r.getMessage() for r in caplog.records]
     assert len(said) == len(set(said))
     assert len(said) <= 2
-    assert all(s.startswith("internal fault in ") for s in said)
+    assert all(s.startswith("internal error in ") for s in said)
     assert all(r.exc_info[0] is BrokenError for r in caplog.records)
     assert len(results.durations("works")) == 3
     assert in_flight("works") == 0
 
 
-def test_a_fault_of_the_users_under_a_fault_of_ours(
-    quiet_faults: None,
+def test_the_users_error_wins_over_an_internal_one(
+    without_raise_faults: None,
     results: Results,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -162,7 +162,9 @@ def test_a_fault_of_the_users_under_a_fault_of_ours(
     assert [(r.outcome, r.error_type) for r in results.of("fails")] == [("error", "KeyError")]
 
 
-def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results) -> None:
+def test_internal_errors_are_raised_in_our_own_tests(
+    monkeypatch: pytest.MonkeyPatch, results: Results
+) -> None:
     monkeypatch.setattr(hooks, "tracing", Tracing("open"))
     with pytest.raises(BrokenError):
         by_function(1)
@@ -170,7 +172,7 @@ def test_loud_in_our_own_tests(monkeypatch: pytest.MonkeyPatch, results: Results
 
 
 def forget() -> None:
-    """What was interrupted while it was opened counts as in flight; not in the next test."""
+    """Remove the call that was interrupted, so that the next test does not see it in flight."""
     for scope in list(series.scopes):
         scope.series.clear()
 
@@ -185,8 +187,8 @@ class BrokenSink:
         raise BrokenError
 
 
-def test_a_sink_that_fails_does_not_starve_the_others(
-    quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
+def test_a_sink_that_fails_does_not_affect_the_others(
+    without_raise_faults: None, results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
     drain.set_sinks((BrokenSink(), results, BrokenSink()))
     for _ in range(3):
@@ -196,8 +198,8 @@ def test_a_sink_that_fails_does_not_starve_the_others(
     assert [r.args[0] for r in caplog.records] == ["sink BrokenSink"]  # type: ignore[index]
 
 
-def test_a_sink_that_fails_does_not_reach_the_call_that_hands_on(
-    quiet_faults: None, results: Results, caplog: pytest.LogCaptureFixture
+def test_a_sink_that_fails_does_not_affect_the_call_that_flushes(
+    without_raise_faults: None, results: Results, caplog: pytest.LogCaptureFixture
 ) -> None:
     drain.set_sinks((BrokenSink(), results))
     for _ in range(drain.PENDING_BOUND * 2):
@@ -208,10 +210,10 @@ def test_a_sink_that_fails_does_not_reach_the_call_that_hands_on(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_what_is_not_an_exception_is_never_kept(
-    error: type[BaseException], quiet_faults: None, results: Results
+def test_what_is_not_an_exception_is_raised_further(
+    error: type[BaseException], without_raise_faults: None, results: Results
 ) -> None:
-    """Also where it strikes inside of our own work, as a signal may."""
+    """Also inside our own work, where a signal handler may raise it."""
 
     class Interrupted(Tracing):
         def _do(self, what: str) -> None:
@@ -225,8 +227,8 @@ def test_what_is_not_an_exception_is_never_kept(
     forget()
 
 
-def test_real_telemetry_that_fails_to_end_a_span(
-    quiet_faults: None, otel: Otel, monkeypatch: pytest.MonkeyPatch
+def test_telemetry_that_fails_to_end_a_span(
+    without_raise_faults: None, otel: Otel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> None:
         raise BrokenError

@@ -1,4 +1,4 @@
-"""Generators: only the time inside counts, and nobody can tell the decorated one apart."""
+"""Test generators: only the time inside counts, and the consumer sees no difference."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_only_time_inside_counts(clock: Clock, results: Results) -> None:
     assert (result.busy_s, result.idle_s, result.blocked_s, result.outcome) == (7, 0, 0, "ok")
 
 
-def test_values_yielded_are_the_items_out(clock: Clock, results: Results) -> None:
+def test_yielded_values_are_the_items_out(clock: Clock, results: Results) -> None:
     @stage("numbers")
     def numbers() -> Iterator[int]:
         yield from range(5)
@@ -61,7 +61,7 @@ def test_items_counts_each_yielded_value(results: Results) -> None:
     assert [r.items_out for r in results.of("batches")] == [5]
 
 
-def test_not_counted_before_the_first_value_is_asked_for(results: Results) -> None:
+def test_a_generator_is_counted_from_its_first_value_on(results: Results) -> None:
     @stage("lazy")
     def lazy() -> Iterator[int]:
         yield 1
@@ -72,7 +72,7 @@ def test_not_counted_before_the_first_value_is_asked_for(results: Results) -> No
     assert results.durations("lazy") == []
 
 
-def test_in_flight_until_it_ends(results: Results) -> None:
+def test_a_generator_is_in_flight_until_it_ends(results: Results) -> None:
     @stage("open")
     def numbers() -> Iterator[int]:
         yield 1
@@ -173,7 +173,7 @@ def test_a_generator_that_returns_when_closed_is_abandoned(results: Results) -> 
     assert outcomes(results, "polite") == ["abandoned"]
 
 
-def test_an_error_inside_is_the_generators(clock: Clock, results: Results) -> None:
+def test_an_error_inside_reaches_the_consumer(clock: Clock, results: Results) -> None:
     error = KeyError("k")
 
     @stage("broken")
@@ -224,7 +224,7 @@ def test_nothing_is_current_between_yields(otel: Otel) -> None:
     assert otel.span("inside").attributes["pipeline.stage.items.out"] == 3
 
 
-def test_work_of_the_consumer_is_no_child_of_the_generator(otel: Otel) -> None:
+def test_spans_of_the_consumer_are_no_children_of_the_generator(otel: Otel) -> None:
     @stage("source")
     def source() -> Iterator[int]:
         with stage("inner"):
@@ -239,7 +239,7 @@ def test_work_of_the_consumer_is_no_child_of_the_generator(otel: Otel) -> None:
     assert otel.span("inner").parent.span_id == otel.span("source").context.span_id
 
 
-def test_two_generators_taken_in_turns_keep_apart(otel: Otel, clock: Clock) -> None:
+def test_two_generators_in_turns_are_kept_apart(otel: Otel, clock: Clock) -> None:
     @stage("turns")
     def numbers(seconds: float) -> Iterator[Any]:
         for _ in range(2):
@@ -255,10 +255,10 @@ def test_two_generators_taken_in_turns_keep_apart(otel: Otel, clock: Clock) -> N
     assert (point.count, point.sum) == (2, 22)
 
 
-def test_pipelined_generators_do_not_count_each_other_as_the_consumer(
+def test_a_pipelined_generator_does_not_count_its_consumers_time(
     clock: Clock, results: Results
 ) -> None:
-    """A stage that pulls from a stage is busy meanwhile; the one pulled from is so too."""
+    """A stage that takes values from another one is busy meanwhile, and so is the other one."""
 
     @stage("upstream")
     def upstream() -> Iterator[int]:
@@ -304,7 +304,7 @@ def test_a_decorated_generator_makes_a_context_manager(results: Results, clock: 
 
 
 def test_no_exception_is_kept_alive() -> None:
-    """A thrown exception must not wait for the garbage collector, with all of its frames."""
+    """A thrown exception is freed, with its frames, without the garbage collector."""
 
     @stage("thrown")
     def source() -> Iterator[int]:
@@ -331,11 +331,11 @@ def test_no_exception_is_kept_alive() -> None:
 
 
 class Batch(list[int]):
-    """A list that can be referred to weakly."""
+    """A list that allows weak references."""
 
 
-def test_a_value_is_kept_no_longer_than_the_consumer_keeps_it() -> None:
-    """Or two large batches would be in memory where there was one."""
+def test_a_value_is_kept_no_longer_than_by_the_consumer() -> None:
+    """Otherwise two large batches would be in memory at once."""
 
     @stage("batches")
     def batches(_: Batch) -> Iterator[Batch]:
@@ -365,7 +365,7 @@ def _observe(generator: Generator[Any, Any, Any], operation: Operation) -> tuple
             seen = ("closed", generator.close())
     except StopIteration as stop:
         seen = ("returned", stop.value, stop is thrown)
-    except BaseException as error:  # whatever it is, both must do the same
+    except BaseException as error:  # both must do the same
         seen = (
             *("raised", type(error), error.args, error is thrown),
             *(type(error.__cause__), type(error.__context__), error.__suppress_context__),
@@ -381,7 +381,7 @@ def _use_up(generator: Generator[Any, Any, Any]) -> None:
 
 @settings(max_examples=400)
 @given(strategies.scripts, strategies.endings, strategies.operations)
-def test_behaves_like_the_undecorated_generator(
+def test_it_behaves_like_the_undecorated_generator(
     script: list[Step], ending: str, operations: list[Operation]
 ) -> None:
     function: Callable[[], Generator[Any, Any, Any]] = strategies.scripted(script, ending)

@@ -1,4 +1,4 @@
-"""ok, error, cancelled, abandoned: told apart, and passed on untouched."""
+"""Test the outcomes ok, error, cancelled and abandoned, and that exceptions pass unchanged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class NestedError:
 
 
 class FalsyError(Exception):
-    """An error that counts as false, as one with an empty `__len__` does."""
+    """Counts as false, like an error with an empty `__len__`."""
 
     def __len__(self) -> int:
         return 0
@@ -98,7 +98,7 @@ def by_async_block(error: BaseException) -> None:
 
 
 def _drive(awaitable: Awaitable[Any]) -> None:
-    """Run a coroutine without an event loop, which would have views of its own on SystemExit."""
+    """Run a coroutine without an event loop, which would handle SystemExit itself."""
     coroutine: Any = awaitable
     try:
         coroutine.send(None)
@@ -113,7 +113,7 @@ FORMS = [by_function, by_coroutine, by_generator, by_async_generator, by_block, 
 @pytest.mark.parametrize(
     ("error", "outcome", "error_type"), ENDINGS, ids=[type(e[0]).__name__ for e in ENDINGS]
 )
-def test_outcome(
+def test_the_outcome_of_each_kind_of_stage(
     form: Callable[[BaseException], None],
     error: BaseException,
     outcome: str,
@@ -129,20 +129,20 @@ def test_outcome(
     assert in_flight("ends") == 0
 
 
-def test_ok_says_nothing_but_its_duration(results: Results) -> None:
+def test_an_ok_call_reports_only_its_duration(results: Results) -> None:
     with stage("well"):
         pass
     assert len(results.durations("well")) == 1
     assert results.of("well") == []
 
 
-def test_an_error_caught_inside_is_none(results: Results) -> None:
+def test_an_error_caught_inside_is_ok(results: Results) -> None:
     with stage("handled"), contextlib.suppress(KeyError):
         raise KeyError
     assert results.of("handled") == []
 
 
-def test_cancelling_a_task(results: Results) -> None:
+def test_a_cancelled_task(results: Results) -> None:
     @stage
     async def waits() -> None:
         await asyncio.Event().wait()
@@ -159,7 +159,7 @@ def test_cancelling_a_task(results: Results) -> None:
     assert [r.outcome for r in results.of("waits")] == ["cancelled"]
 
 
-def test_a_time_out_cancels_the_inner_and_fails_the_outer(results: Results) -> None:
+def test_a_timeout_cancels_the_inner_stage_and_fails_the_outer(results: Results) -> None:
     @stage
     async def inner() -> None:
         await asyncio.Event().wait()
@@ -174,7 +174,7 @@ def test_a_time_out_cancels_the_inner_and_fails_the_outer(results: Results) -> N
     assert [r.outcome for r in results.of("outer")] == ["error"]
 
 
-def test_a_coroutine_closed_half_way_is_abandoned(otel: Otel) -> None:
+def test_a_coroutine_closed_early_is_abandoned(otel: Otel) -> None:
     @stage
     async def half() -> None:
         await asyncio.Event().wait()
@@ -188,7 +188,7 @@ def test_a_coroutine_closed_half_way_is_abandoned(otel: Otel) -> None:
     assert [r.outcome for r in otel.results.of("half")] == ["abandoned"]
 
 
-def test_the_error_keeps_its_cause_and_context() -> None:
+def test_an_error_keeps_its_cause_and_context() -> None:
     cause = ValueError()
 
     @stage
@@ -204,7 +204,7 @@ def test_the_error_keeps_its_cause_and_context() -> None:
     assert caught.value.__context__ is cause
 
 
-def test_a_block_never_swallows() -> None:
+def test_a_block_raises_errors_further() -> None:
     block = stage("b")
     block.__enter__()
     assert not block.__exit__(KeyError, KeyError(), None)

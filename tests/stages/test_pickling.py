@@ -1,4 +1,4 @@
-"""Decorated functions go to other processes, by reference and by value."""
+"""Test that decorated functions go to other processes, by reference and by value."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from otel_pipeline_metrics import fetch, stage
 from otel_pipeline_metrics._core import stage_id
-from tests.stages.support import run_script
-from tests.stages.test_decorating import Methods, call
+from tests.stages.support import call, run_script
+from tests.stages.test_methods import Methods
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -47,12 +47,12 @@ functions = pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__nam
 
 @functions
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_by_reference(function: Any, protocol: int) -> None:
+def test_pickling_by_reference(function: Any, protocol: int) -> None:
     assert function is pickle.loads(pickle.dumps(function, protocol))  # noqa: S301
 
 
 @pytest.mark.parametrize("name", ["static_inside", "static_outside", "class_outside", "method"])
-def test_methods_by_reference(name: str) -> None:
+def test_pickling_methods_by_reference(name: str) -> None:
     method = getattr(Methods(), name)
     arguments = ("it",) if name.startswith("static") else ()
     assert pickle.loads(pickle.dumps(method))(*arguments) == "it"  # noqa: S301
@@ -68,20 +68,20 @@ def test_methods_by_reference(name: str) -> None:
         lambda: stage("local", kind="k", items=lambda n: 2, attributes={"a": 1})(lambda n: n),
     ],
 )
-def test_by_value_here(make: Any, results: Results) -> None:
+def test_pickling_by_value_in_this_process(make: Any, results: Results) -> None:
     copy = pickle.loads(cloudpickle.dumps(make()))  # noqa: S301
     assert call(copy, 3) == 3
     assert len(results.durations("local")) == 1
 
 
-def test_the_identity_of_a_stage_is_kept() -> None:
+def test_a_stage_keeps_its_identity() -> None:
     identity = stage_id.stage_id("s", "k", {"a": (1, 2)})
     assert identity is pickle.loads(pickle.dumps(identity))  # noqa: S301
     assert identity is not stage_id.stage_id("s", "k", {"a": (1, 3)})
     assert identity is not stage_id.stage_id("s", "other", {"a": (1, 2)})
 
 
-def test_a_stage_object_is_pickled(results: Results) -> None:
+def test_a_stage_object_pickles(results: Results) -> None:
     made = pickle.loads(pickle.dumps(stage("object", kind="k")))  # noqa: S301
     with made:
         pass
@@ -145,8 +145,8 @@ print(sorted(set(Sink.seen), key=str))
 """
 
 
-def test_by_value_into_another_process(tmp_path: Path) -> None:
-    """From a `__main__` that the other process does not have."""
+def test_pickling_by_value_into_another_process(tmp_path: Path) -> None:
+    """From a `__main__` that the other process lacks."""
     dumped = run_script(DUMP, tmp_path / "dump.py")
     assert (dumped.returncode, dumped.stderr) == (0, "")
     loaded = run_script(LOAD, tmp_path / "load.py")
@@ -172,6 +172,6 @@ def test_by_value_into_another_process(tmp_path: Path) -> None:
     )
 
 
-def test_in_a_spawned_pool() -> None:
+def test_a_spawned_pool() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(plain, range(3)) == [0, 1, 2]

@@ -1,10 +1,11 @@
-"""A wrapper has the parameters of the function that it wraps, and nobody can tell."""
+"""Test that a wrapper has the parameters of its function, and behaves like it."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,7 +34,7 @@ KINDS = (
 
 @st.composite
 def signatures(draw: st.DrawFn) -> inspect.Signature:
-    """Return any signature that Python allows, with defaults that are objects of their own."""
+    """Return any signature that Python allows, with defaults that are distinct objects."""
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, max_size=5))
     kinds = sorted(draw(st.lists(st.sampled_from(KINDS), min_size=len(names), max_size=len(names))))
     parameters, defaulted = [], False
@@ -72,10 +73,10 @@ def outcome(function: Callable[..., Any], args: list[int], kwargs: dict[str, int
     kwargs=st.dictionaries(st.sampled_from(NAMES), st.integers(), max_size=3),
     kind=st.sampled_from(["def", "async def"]),
 )
-def test_it_takes_what_the_bare_one_takes(
+def test_a_wrapper_takes_what_the_function_takes(
     signature: inspect.Signature, args: list[int], kwargs: dict[str, int], kind: str
 ) -> None:
-    """The same result, or the same words of what is wrong with the call."""
+    """With the same result, or the same message about what is wrong with the call."""
     bare = function_with(signature, kind)
     wrapped = stage("told")(function_with(signature, kind))
     assert outcome(bare, args, kwargs) == outcome(wrapped, args, kwargs)
@@ -86,7 +87,7 @@ def stars(function: Any) -> bool:
     return bool(function.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
 
 
-def test_only_what_must_keep_its_stars_does() -> None:
+def test_stars_are_kept_only_if_needed() -> None:
     def usual(a: int, /, b: int = 2, *, c: int = 3) -> int:
         return a + b + c
 
@@ -102,8 +103,8 @@ def test_only_what_must_keep_its_stars_does() -> None:
     assert stage("w")(taken)(1) == 1
 
 
-def test_functions_of_one_shape_share_one_maker() -> None:
-    """Compiling takes half a millisecond; a thousand stages do not pay it each."""
+def test_functions_with_the_same_parameters_share_one_maker() -> None:
+    """Compiling takes half a millisecond; a thousand stages pay for it once."""
 
     def one(batch: Any, size: int = 1) -> Any:
         return batch, size
@@ -136,18 +137,18 @@ def test_the_stars_own_names_are_free() -> None:
 
 
 def test_the_source_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    read, real = [], _signature._read
+    opened: list[str] = []
 
-    def read_seen(make: Any) -> Any:
-        read.append(make.__name__)
-        return real(make)
+    def open_seen(path: str, **how: Any) -> Any:
+        opened.append(path)
+        return Path(path).open(**how)
 
-    monkeypatch.setattr(_signature, "_sources", {})
+    _signature._read.cache_clear()
+    monkeypatch.setattr(_signature, "open", open_seen, raising=False)
     monkeypatch.setattr(_signature, "_made", {})
-    monkeypatch.setattr(_signature, "_read", read_seen)
     for shape in (lambda a: a, lambda b: b, lambda a: -a):
         stage("w")(shape)
-    assert read == ["_function"]
+    assert opened == [wrappers.__file__]
 
 
 def test_who_comes_in_between_does_without(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,25 +173,25 @@ def nothing_to_open(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("breaking", ["no source", "a fault"])
-def test_it_keeps_its_stars_where_it_cannot_be_fitted(
+def test_stars_are_kept_if_compiling_fails(
     breaking: str, monkeypatch: pytest.MonkeyPatch, results: Results
 ) -> None:
     def unlike(any_other: int) -> int:
         return any_other
 
     if breaking == "no source":
-        monkeypatch.setattr(_signature, "_sources", {})
+        monkeypatch.setattr(_signature, "_read", _signature._read.__wrapped__)
         monkeypatch.setattr(_signature, "open", nothing_to_open, raising=False)
     else:
         monkeypatch.setattr(_signature.errors, "raise_faults", False)
-        monkeypatch.setattr(_signature, "_fitting", lambda *_: 1 / 0)
+        monkeypatch.setattr(_signature, "_compiled", lambda *_: 1 / 0)
     wrapped = stage("unlike")(unlike)
     assert stars(wrapped)
     assert wrapped(3) == 3
     assert len(results.durations("unlike")) == 1
 
 
-def test_tracebacks_show_the_wrappers_own_lines() -> None:
+def test_a_traceback_shows_the_line_of_the_wrapper() -> None:
     @stage("fails")
     def fails(batch: list[int]) -> int:
         return batch[0]

@@ -1,4 +1,4 @@
-"""Many threads at once: every call is counted, and once."""
+"""Test many threads at once: every call is counted exactly once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporalit
 
 @pytest.fixture
 def switching_all_the_time() -> Iterator[None]:
-    """Threads take turns a thousand times as often as usual."""
+    """Let threads take turns a thousand times as often as usual."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -42,7 +42,7 @@ def switching_all_the_time() -> Iterator[None]:
 def test_no_call_is_lost(
     fold: str, make_otel: Callable[..., Otel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight threads call and hand on what has come together, while two readers collect."""
+    """Eight threads call and flush, while two readers collect."""
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_FOLD", fold)
     readers = (InMemoryMetricReader(), InMemoryMetricReader(preferred_temporality=DELTA))
     otel = make_otel(readers=readers, tracer_provider=NoOpTracerProvider())
@@ -93,7 +93,7 @@ def test_no_call_is_lost(
 
 
 class Overtaken(list[float]):
-    """What waits in a series: while one thread takes it, another one comes to take it too."""
+    """Pending durations: while one thread takes them, another one takes them too."""
 
     def __init__(self, overtake: Callable[[], None]) -> None:
         super().__init__()
@@ -109,10 +109,10 @@ class Overtaken(list[float]):
 
 
 @pytest.mark.parametrize("locked", [True, False], ids=["with the lock", "without it"])
-def test_the_lock_is_what_keeps_them_apart(
+def test_the_lock_keeps_two_draining_threads_apart(
     locked: bool, results: Results, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without it, both threads hand on the same calls, and the later ones are thrown away."""
+    """Without it, both threads flush the same calls, and the later ones are lost."""
     if not locked:
         nobody = contextlib.nullcontext()
         monkeypatch.setattr(nobody, "locked", lambda: False, raising=False)
@@ -128,7 +128,7 @@ def test_the_lock_is_what_keeps_them_apart(
         drain.drain_series(series)
         end(range(100, 150))
 
-    monkeypatch.setattr(series, "plain", Overtaken(overtake))
+    monkeypatch.setattr(series, "durations", Overtaken(overtake))
     end(range(100))
     drain.drain_series(series)
     expected = [*range(150)] if locked else sorted([*range(100)] * 2)

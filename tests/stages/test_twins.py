@@ -1,4 +1,4 @@
-"""The plain and the coroutine wrapper are one hot path, written out twice."""
+"""Test that the hot path, written out twice, is the same in both wrappers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from otel_pipeline_metrics._stages import wrappers
 
 
 class Plainly(ast.NodeTransformer):
-    """Takes `async` and `await` out of a syntax tree."""
+    """Removes `async` and `await` from a syntax tree."""
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
         plain = ast.FunctionDef(**{name: getattr(node, name, None) for name in node._fields})
@@ -19,8 +19,8 @@ class Plainly(ast.NodeTransformer):
         return self.visit(node.value)
 
 
-def test_the_plain_and_the_coroutine_wrapper_are_the_same_code() -> None:
-    """But for `async` and `await`, and for the types and the name of the maker."""
+def test_both_wrappers_have_the_same_code() -> None:
+    """Except for `async` and `await`, and for the types and the name of the maker."""
 
     def body(maker: object) -> list[str]:
         (module,) = [ast.parse(inspect.getsource(maker))]  # type: ignore[arg-type]

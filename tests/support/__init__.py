@@ -1,1 +1,1 @@
-"""What tests and demos share; nothing in here imports pytest."""
+"""Share code of tests and demos; nothing in here imports pytest."""

@@ -1,4 +1,4 @@
-"""A server process on free loopback ports: started, watched, killed, started again.
+"""Run a server process on free loopback ports: start, watch, kill and restart it.
 
 Start servers from the main thread: on Linux a server is told to end when the thread that started
 it does, so an interrupted test run leaves none behind.
@@ -36,11 +36,11 @@ T = TypeVar("T")
 
 
 class BackendMissingError(Exception):
-    """A server's program has not been built on this machine."""
+    """A server's program is not built on this machine."""
 
 
 class StartError(Exception):
-    """A server did not come up; the message ends with the last lines of its log."""
+    """A server did not start; the message ends with the last lines of its log."""
 
 
 @functools.cache
@@ -51,7 +51,7 @@ def _binary_paths() -> dict[str, Path]:
 
 
 def binary(name: str) -> Path:
-    """Where `make backends` puts a program: otelcol, jaeger-all-in-one, prometheus, promtool."""
+    """Return a program of `make backends`: otelcol, jaeger-all-in-one, prometheus, promtool."""
     path = _binary_paths()[name]
     if not path.is_file():
         raise BackendMissingError(f"{path} is not there: build it with `make backends`")
@@ -59,7 +59,7 @@ def binary(name: str) -> Path:
 
 
 def missing_binaries() -> list[str]:
-    """Names of the programs that are not built on this machine."""
+    """Return the names of the programs that are not built on this machine."""
     return [name for name, path in _binary_paths().items() if not path.is_file()]
 
 
@@ -70,7 +70,7 @@ def poll(
     timeout: float,
     what: str,
 ) -> T:
-    """Look again and again until what is seen is accepted (by default: is true); return it."""
+    """Call a function until its result is accepted (by default: is true); return it."""
     deadline = time.monotonic() + timeout
     while True:
         seen = look()
@@ -82,7 +82,7 @@ def poll(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on; all are held until the last is chosen, so they differ."""
+    """Return ports that are free; all are held until the last is chosen, so they differ."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -91,7 +91,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def accepts_connections(port: int) -> bool:
-    """Whether something listens on this loopback port."""
+    """Tell whether something listens on this loopback port."""
     try:
         socket.create_connection((HOST, port), timeout=1).close()
     except OSError:
@@ -100,7 +100,7 @@ def accepts_connections(port: int) -> bool:
 
 
 def get(url: str, **parameters: str) -> bytes:
-    """The body of a successful answer; RuntimeError with the body of any other."""
+    """Return the body of a successful answer; RuntimeError with the body of any other."""
     query = "?" + urllib.parse.urlencode(parameters) if parameters else ""
     # No proxy: a machine's proxy settings are not meant for its own loopback.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -115,7 +115,7 @@ def get(url: str, **parameters: str) -> bytes:
 
 
 def answers(url: str) -> bool:
-    """Whether an HTTP server answers this with success."""
+    """Tell whether an HTTP server answers this with success."""
     try:
         get(url)
     except (OSError, RuntimeError):
@@ -135,12 +135,12 @@ def _launcher() -> list[str]:
 
 
 class Server(ABC):
-    """A server process; it keeps its addresses when it is killed and started again."""
+    """A server process, which keeps its addresses when it is killed and restarted."""
 
+    # The file name of its binary.
     program: ClassVar[str]
-    """The file name of its binary."""
+    # The purposes of its ports, one free port each.
     port_names: ClassVar[tuple[str, ...]]
-    """What it listens for, one free port each."""
 
     def __init__(self) -> None:
         self.ports: dict[str, int] = {}
@@ -150,14 +150,14 @@ class Server(ABC):
 
     @abstractmethod
     def _arguments(self) -> list[str]:
-        """The command line after the program's name."""
+        """Return the command line after the program's name."""
 
     @abstractmethod
     def _is_ready(self) -> bool:
-        """Whether it does its work by now; asked again and again while it starts."""
+        """Tell whether it works by now; called repeatedly while it starts."""
 
     def _environment(self) -> dict[str, str]:
-        """All of its environment: nothing is inherited, so OTEL_* and the like have no say."""
+        """Return its whole environment: nothing is inherited, such as OTEL_*."""
         return {"HOME": str(self.directory)}
 
     def __enter__(self) -> Self:
@@ -188,15 +188,15 @@ class Server(ABC):
 
     @property
     def log_path(self) -> Path:
-        """Where its output goes."""
+        """The file of its output."""
         return self.directory / "log.txt"
 
     def log_text(self) -> str:
-        """Everything it has printed, over all its starts."""
+        """Return everything it has printed, over all its starts."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def start(self) -> None:
-        """Start on the ports it has, and wait until it is ready."""
+        """Start on its ports, and wait until it is ready."""
         self._log_start = len(self.log_text())
         with self.log_path.open("ab") as log:
             # A session of its own: Ctrl-C is for the pipeline, whose last data it must still take.
@@ -232,7 +232,7 @@ class Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """End it politely, so that it may flush; by force if it takes too long."""
+        """End it so that it may flush; by force if it takes too long."""
         if self._process is None:
             return
         self._process.terminate()

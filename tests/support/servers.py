@@ -1,4 +1,4 @@
-"""Real servers on free loopback ports: a Collector, a Jaeger and a Prometheus.
+"""Run real servers on free loopback ports: a Collector, a Jaeger and a Prometheus.
 
 ```python
 with start_backends() as backends:
@@ -63,7 +63,7 @@ JsonObject = dict[str, Any]
 
 
 def validate_config(*configs: Path) -> str:
-    """What the Collector objects to in these files, merged in order; empty when nothing."""
+    """Return the Collector's complaint about these files, merged in order; empty if none."""
     arguments = [f"--config={path}" for path in configs]
     done = subprocess.run(
         [binary("otelcol"), "validate", *arguments],
@@ -94,20 +94,20 @@ class Collector(Server):
 
     @property
     def otlp_grpc_endpoint(self) -> str:
-        """For OTEL_EXPORTER_OTLP_ENDPOINT with the protocol grpc."""
+        """OTEL_EXPORTER_OTLP_ENDPOINT for the protocol grpc."""
         return f"http://{HOST}:{self.ports['grpc']}"
 
     @property
     def otlp_http_endpoint(self) -> str:
-        """For OTEL_EXPORTER_OTLP_ENDPOINT with the protocol http/protobuf."""
+        """OTEL_EXPORTER_OTLP_ENDPOINT for the protocol http/protobuf."""
         return f"http://{HOST}:{self.ports['http']}"
 
     def debug_output(self) -> str:
-        """What it has printed, which with a debug exporter is what it received."""
+        """Return what it has printed; with a debug exporter, what it received."""
         return self.log_text()
 
     def own_metrics(self) -> str:
-        """Its metrics about itself, such as queue sizes, as Prometheus text."""
+        """Return its metrics about itself, such as queue sizes, as Prometheus text."""
         return get(f"http://{HOST}:{self.ports['metrics']}/metrics").decode()
 
     def _arguments(self) -> list[str]:
@@ -137,16 +137,16 @@ class Jaeger(Server):
 
     @property
     def url(self) -> str:
-        """Where its JSON API answers."""
+        """The address of its JSON API."""
         return f"http://{HOST}:{self.ports['query']}"
 
     @property
     def otlp_endpoint(self) -> str:
-        """Where it takes OTLP over gRPC."""
+        """The address for OTLP over gRPC."""
         return f"{HOST}:{self.ports['otlp']}"
 
     def services(self) -> list[str]:
-        """The services that have sent spans."""
+        """Return the services that have sent spans."""
         return sorted(json.loads(get(f"{self.url}/api/services"))["data"] or [])
 
     def traces(
@@ -156,7 +156,7 @@ class Jaeger(Server):
         wait_until: Callable[[list[JsonObject]], bool] | None = None,
         timeout: float = 20,
     ) -> list[JsonObject]:
-        """The traces of a service, once `wait_until` holds for them; by default, once any came."""
+        """Return the traces of a service once `wait_until` holds; by default, once there is one."""
         return poll(
             lambda: self._traces_now(service),
             accept=wait_until or bool,
@@ -213,16 +213,16 @@ class Prometheus(Server):
 
     @property
     def url(self) -> str:
-        """Where its HTTP API answers."""
+        """The address of its HTTP API."""
         return f"http://{HOST}:{self.ports['web']}"
 
     @property
     def otlp_endpoint(self) -> str:
-        """Where it takes OTLP over HTTP; exporters append /v1/metrics."""
+        """The address for OTLP over HTTP; exporters append /v1/metrics."""
         return f"{self.url}/api/v1/otlp"
 
     def query(self, promql: str, *, timeout: float = 20, wait: bool = True) -> list[JsonObject]:
-        """The series an instant query gives; unless told otherwise, once there are any."""
+        """Return the series of an instant query; by default, once there is one."""
 
         def attempt() -> list[JsonObject]:
             answer = json.loads(get(f"{self.url}/api/v1/query", query=promql))
@@ -232,7 +232,7 @@ class Prometheus(Server):
         return poll(attempt, timeout=timeout, what=promql) if wait else attempt()
 
     def exemplars(self, promql: str, *, timeout: float = 20) -> list[JsonObject]:
-        """The exemplars of a series, once there are any."""
+        """Return the exemplars of a series, once there is one."""
 
         def attempt() -> list[JsonObject]:
             start, end = str(time.time() - 86_400), str(time.time() + 60)
@@ -266,27 +266,27 @@ class Backends:
 
     @property
     def otlp_grpc_endpoint(self) -> str:
-        """For OTEL_EXPORTER_OTLP_ENDPOINT with the protocol grpc."""
+        """OTEL_EXPORTER_OTLP_ENDPOINT for the protocol grpc."""
         return self.collector.otlp_grpc_endpoint
 
     @property
     def otlp_http_endpoint(self) -> str:
-        """For OTEL_EXPORTER_OTLP_ENDPOINT with the protocol http/protobuf."""
+        """OTEL_EXPORTER_OTLP_ENDPOINT for the protocol http/protobuf."""
         return self.collector.otlp_http_endpoint
 
     @property
     def jaeger_url(self) -> str:
-        """Where Jaeger's JSON API answers."""
+        """The address of Jaeger's JSON API."""
         return self.jaeger.url
 
     @property
     def prometheus_url(self) -> str:
-        """Where Prometheus' HTTP API answers."""
+        """The address of Prometheus' HTTP API."""
         return self.prometheus.url
 
 
 def collector_environment(jaeger: Jaeger, prometheus: Prometheus) -> dict[str, str]:
-    """The variables that point our configurations at these servers, with short waits."""
+    """Return the variables that point our configurations at these servers, with short waits."""
     return {
         "JAEGER_OTLP_ENDPOINT": jaeger.otlp_endpoint,
         "JAEGER_OTLP_INSECURE": "true",
@@ -305,7 +305,7 @@ def start_backends(
     extra_configs: Sequence[Path] = (),
     env: Mapping[str, str] | None = None,
 ) -> Iterator[Backends]:
-    """Run all three; `env` may override what `collector_environment` gives the Collector."""
+    """Run all three; `env` overrides what `collector_environment` gives the Collector."""
     with Jaeger() as jaeger, Prometheus() as prometheus:
         environment = {**collector_environment(jaeger, prometheus), **(env or {})}
         with Collector(config, extra_configs=extra_configs, env=environment) as collector:

@@ -1,4 +1,4 @@
-"""The fixtures of stages: telemetry is tested through them."""
+"""Use the fixtures of stages: telemetry is tested through them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics at their edges: exemplars of another batch, values out of order, sizes of zero."""
+"""Bounds of metrics: exemplars of another batch, unsorted batches, sizes of zero."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = StageKey(None, "edges", None)
 
 
 def sampled(number: int) -> Any:
-    """A context whose span is sampled."""
+    """Return a context whose span is sampled."""
     context = trace.SpanContext(1, number, is_remote=False, trace_flags=trace.TraceFlags(1))
     return trace.set_span_in_context(trace.NonRecordingSpan(context))
 
@@ -26,13 +26,13 @@ def accept(otel: Otel, values: list[float], *shown: tuple[float, Any]) -> None:
     otel.telemetry.stages.accept(Batch(KEY, {}, values, [], exemplars=shown))
 
 
-def test_an_exemplar_of_no_value_here_is_left_out(otel: Otel) -> None:
+def test_an_exemplar_without_its_value_is_left_out(otel: Otel) -> None:
     accept(otel, [0.5], (2.0, sampled(1)), (0.25, sampled(2)))
     (point,) = otel.points("pipeline.stage.duration")
     assert (point.count, point.sum, point.exemplars) == (1, 0.5, [])
 
 
-def test_an_exemplar_is_looked_for_in_its_own_batch(otel: Otel) -> None:
+def test_an_exemplar_belongs_to_a_value_of_its_batch(otel: Otel) -> None:
     accept(otel, [5.0, 5.0, 5.0])
     accept(otel, [1.0], (1.0, sampled(7)))
     (point,) = otel.points("pipeline.stage.duration")
@@ -40,7 +40,7 @@ def test_an_exemplar_is_looked_for_in_its_own_batch(otel: Otel) -> None:
     assert [(e.value, e.span_id) for e in point.exemplars] == [(1.0, 7)]
 
 
-def test_batches_need_not_be_in_order(otel: Otel) -> None:
+def test_batches_can_come_in_any_order(otel: Otel) -> None:
     accept(otel, [1.0])
     otel.collect()
     accept(otel, [5.0])
@@ -50,8 +50,8 @@ def test_batches_need_not_be_in_order(otel: Otel) -> None:
     assert (point.count, point.min, point.max, point.sum) == (4, 0.25, 5.0, 8.25)
 
 
-def test_nothing_that_came_in_is_a_batch_of_zero(otel: Otel) -> None:
-    """Whatever came out: zero is a size."""
+def test_an_input_of_zero_is_a_batch_size(otel: Otel) -> None:
+    """The output does not replace it."""
     with stage("edges") as s:
         s.add_items(0, "in")
         s.add_items(5)
@@ -60,8 +60,8 @@ def test_nothing_that_came_in_is_a_batch_of_zero(otel: Otel) -> None:
     assert (otel.span("edges").attributes or {})["pipeline.batch.size"] == 0
 
 
-def test_every_span_counts_as_made(otel: Otel) -> None:
-    """Late ones too; `Series.spans_made` is what the ratio of spans to calls is told from."""
+def test_every_span_is_counted_in_its_series(otel: Otel) -> None:
+    """Late ones too: the ratio of spans to calls comes from `Series.spans_made`."""
     _series.limit_spans(2**-30)
     fails = stage("edges")(lambda: 1 / 0)
     for _ in range(1001):
@@ -73,25 +73,25 @@ def test_every_span_counts_as_made(otel: Otel) -> None:
     assert (series.spans_made, len(otel.spans())) == (1001, 1001)
 
 
-def test_a_stage_that_was_seen_stays_at_zero(otel: Otel) -> None:
-    """A level that merely stopped coming would stay where it was in a backend."""
+def test_a_stage_without_series_is_reported_as_zero(otel: Otel) -> None:
+    """A backend would keep the last level if the points stopped."""
     with stage("edges"):
-        assert [point.value for point in otel.points("pipeline.stage.active")] == [1]
+        assert otel.values("pipeline.stage.active", "edges") == {(): 1}
     _series.process_scope.series.clear()
-    assert [point.value for point in otel.points("pipeline.stage.active")] == [0]
-    assert [point.value for point in otel.points("pipeline.stage.active")] == [0]
+    assert otel.values("pipeline.stage.active", "edges") == {(): 0}
+    assert otel.values("pipeline.stage.active", "edges") == {(): 0}
 
 
-def test_what_cannot_be_recorded_now_is_recorded_later(otel: Otel) -> None:
-    """While another reader collects, nobody waits for it, and nothing is lost."""
+def test_values_during_a_collection_are_recorded_later(otel: Otel) -> None:
+    """Recording does not wait for another reader, and loses nothing."""
     accept(otel, [1.0])
     otel.collect()
     stages = otel.telemetry.stages
     instruments = (
-        stages._histograms["pipeline.stage.duration"],
-        stages._counters["pipeline.stage.time"],
+        stages._instruments["pipeline.stage.duration"],
+        stages._instruments["pipeline.stage.time"],
     )
-    locks = [match._lock for instrument in instruments for match in instrument.sdk_targets()]
+    locks = [target._lock for instrument in instruments for target in instrument.sdk_targets()]
     assert len(locks) == 2
     for lock in locks:
         lock.acquire()

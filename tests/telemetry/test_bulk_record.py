@@ -1,4 +1,4 @@
-"""Folding into the SDK's aggregations gives the very points that recording gives."""
+"""Bulk recording gives exactly the points that `record` gives."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from opentelemetry.sdk.metrics.view import (
 )
 from prometheus_client import REGISTRY, generate_latest
 
+from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.records import Batch, StageKey
 from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics._telemetry.sdk_private import bulk_record, self_check
@@ -92,29 +93,32 @@ FILTERS = {
 
 
 def sampled(number: int) -> Any:
-    """A context whose span is sampled."""
+    """Return a context whose span is sampled."""
     context = trace.SpanContext(1, number, is_remote=False, trace_flags=trace.TraceFlags(1))
     return trace.set_span_in_context(trace.NonRecordingSpan(context))
 
 
 @pytest.fixture(autouse=True)
 def a_sampled_span_is_current() -> Iterator[None]:
-    """Whoever collects has a span of its own, which is no exemplar of what was measured."""
+    """Make another span current during collections; it must not become an exemplar."""
+    # what a run of an earlier test ended with is among the points of the next collection
+    for scope in (*_series.scopes, *_series.ended_scopes):
+        scope.series.clear()
     context = trace.SpanContext(9, 9, is_remote=False, trace_flags=trace.TraceFlags(1))
     with trace.use_span(trace.NonRecordingSpan(context)):
         yield
 
 
 def points_of(
-    recordings: list[Recorded | Read], *, fold: bool, **options: Any
+    recordings: list[Recorded | Read], *, bulk: bool, **options: Any
 ) -> list[list[dict[str, Any]]]:
-    """Everything that three readers collect, the last time when all is recorded."""
+    """Return everything that three readers collect, at the end all of it."""
     readers = [
         InMemoryMetricReader(),
         InMemoryMetricReader(preferred_temporality=DELTA),
         InMemoryMetricReader(preferred_temporality=DELTA, preferred_aggregation=EXPONENTIAL),
     ]
-    with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
+    with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(bulk).lower()):
         provider = MeterProvider(readers, shutdown_on_exit=False, **options)
         telemetry = sink.OtelSink(trace.NoOpTracerProvider(), provider)
         spans = itertools.count(10)
@@ -124,7 +128,7 @@ def points_of(
                 collected.append(points_in(readers[recording.reader]))
                 continue
             shown = [(value, sampled(next(spans))) for value in recording.durations]
-            key = StageKey("fold", recording.stage, "process")
+            key = StageKey("bulk", recording.stage, "process")
             plain = sorted(recording.durations)
             batch = Batch(key, {}, plain, [], exemplars=shown[: recording.shown])
             telemetry.stages.accept(batch)
@@ -144,10 +148,10 @@ def points_in(reader: InMemoryMetricReader) -> list[dict[str, Any]]:
 
 
 def as_dict(point: Any) -> dict[str, Any]:
-    """A point without its times."""
+    """Return a point without its times."""
     fields = ("attributes", "count", "bucket_counts", "explicit_bounds")
     found = {name: getattr(point, name) for name in fields if hasattr(point, name)}
-    # in another order, the last digits of a sum are others
+    # the last digits of a sum depend on the order of its values
     for name, differing in {"min": 0.0, "max": 0.0, "sum": 1e-12, "value": 1e-12}.items():
         if hasattr(point, name):
             number = getattr(point, name)
@@ -162,7 +166,7 @@ def as_dict(point: Any) -> dict[str, Any]:
                 counts.pop()
             found[name] = (buckets.offset, counts)
     elif hasattr(point, "bucket_counts"):
-        # one for each bucket; of other kinds of points the SDK keeps some at random
+        # only a histogram has one for each bucket; elsewhere the SDK keeps some at random
         found["exemplars"] = sorted((e.value, e.span_id) for e in point.exemplars)
     return found
 
@@ -170,24 +174,28 @@ def as_dict(point: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("views", VIEWS)
 @settings(max_examples=40)
 @given(recordings=recordings)
-def test_the_same_points(views: str, recordings: list[Recorded | Read]) -> None:
+def test_bulk_recording_gives_the_same_points(
+    views: str, recordings: list[Recorded | Read]
+) -> None:
     options = {"views": VIEWS[views]}
-    folded = points_of(recordings, fold=True, **options)
-    assert folded == points_of(recordings, fold=False, **options)
+    bulk_recorded = points_of(recordings, bulk=True, **options)
+    assert bulk_recorded == points_of(recordings, bulk=False, **options)
 
 
 @pytest.mark.parametrize("name", FILTERS)
 @settings(max_examples=40)
 @given(recordings=recordings)
-def test_the_same_exemplars(name: str, recordings: list[Recorded | Read]) -> None:
+def test_bulk_recording_gives_the_same_exemplars(
+    name: str, recordings: list[Recorded | Read]
+) -> None:
     options = {"exemplar_filter": FILTERS[name](), "views": VIEWS["other boundaries"]}
-    folded = points_of(recordings, fold=True, **options)
-    assert folded == points_of(recordings, fold=False, **options)
+    bulk_recorded = points_of(recordings, bulk=True, **options)
+    assert bulk_recorded == points_of(recordings, bulk=False, **options)
 
 
 @pytest.mark.parametrize("views", VIEWS)
-def test_it_really_folds(views: str) -> None:
-    """Else the tests above compare recording with itself."""
+def test_bulk_recording_is_in_use(views: str) -> None:
+    """Otherwise these tests would compare `record` with itself."""
     assert self_check.is_supported()
     recorded: list[float] = []
     real = Histogram.record
@@ -197,7 +205,7 @@ def test_it_really_folds(views: str) -> None:
         real(self, amount, *arguments, **more)
 
     with mock.patch.object(Histogram, "record", record_seen):
-        points_of([Recorded("a", [n / 8 for n in range(1000)])] * 3, fold=True, views=VIEWS[views])
+        points_of([Recorded("a", [n / 8 for n in range(1000)])] * 3, bulk=True, views=VIEWS[views])
     assert recorded == [0.0]
 
 
@@ -205,15 +213,15 @@ strange = st.sampled_from([math.nan, math.inf, 1e308, -1.0, -0.0])
 
 
 @given(batches=st.lists(st.lists(durations | strange, min_size=1), min_size=1, max_size=4))
-def test_what_the_sdk_refuses_is_refused(batches: list[list[float]]) -> None:
-    """Values below zero are not taken; what is no finite number goes its own ways."""
+def test_unusual_values_give_the_same_points(batches: list[list[float]]) -> None:
+    """The SDK refuses negative values, and treats infinite ones in its own way."""
 
-    def collected(*, fold: bool) -> list[dict[str, Any]]:
+    def collected(*, bulk: bool) -> list[dict[str, Any]]:
         reader = InMemoryMetricReader()
         provider = MeterProvider([reader], shutdown_on_exit=False)
         histogram = provider.get_meter("test").create_histogram("values")
         series = bulk_record.HistogramSeries(
-            bulk_record.Instrument(histogram, folds=fold), {"some": "one"}
+            bulk_record.Instrument(histogram, bulk=bulk), {"some": "one"}
         )
         for values in batches:
             assert series.record(sorted(values))
@@ -223,24 +231,24 @@ def test_what_the_sdk_refuses_is_refused(batches: list[list[float]]) -> None:
 
     logging.disable()
     try:
-        folded, recorded = collected(fold=True), collected(fold=False)
+        bulk_recorded, recorded = collected(bulk=True), collected(bulk=False)
     finally:
         logging.disable(logging.NOTSET)
-    assert folded == recorded
+    assert bulk_recorded == recorded
 
 
 @settings(max_examples=40)
 @given(recordings=recordings)
-def test_prometheus_shows_the_same(recordings: list[Recorded | Read]) -> None:
-    def shown(*, fold: bool) -> list[str]:
+def test_prometheus_gets_the_same_values(recordings: list[Recorded | Read]) -> None:
+    def shown(*, bulk: bool) -> list[str]:
         reader = PrometheusMetricReader()
         try:
-            with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(fold).lower()):
+            with mock.patch.dict(os.environ, OTEL_PIPELINE_METRICS_FOLD=str(bulk).lower()):
                 provider = MeterProvider([reader], shutdown_on_exit=False)
                 telemetry = sink.OtelSink(trace.NoOpTracerProvider(), provider)
                 for recording in recordings:
                     if isinstance(recording, Recorded):
-                        key = StageKey("fold", recording.stage, "process")
+                        key = StageKey("bulk", recording.stage, "process")
                         # sums of eighths are the same in any order
                         plain = sorted(int(d * 8) / 8 for d in recording.durations if d < 1e6)
                         telemetry.stages.accept(Batch(key, {}, plain, []))
@@ -251,14 +259,14 @@ def test_prometheus_shows_the_same(recordings: list[Recorded | Read]) -> None:
             provider.shutdown()
         return [line for line in page.splitlines() if line.startswith("pipeline")]
 
-    assert shown(fold=True) == shown(fold=False)
+    assert shown(bulk=True) == shown(bulk=False)
 
 
-# --- while somebody collects ----------------------------------------------------------------------
+# --- during a collection -------------------------------------------------------------------------
 
 
-def test_nobody_waits_for_a_collection_that_hangs() -> None:
-    """Its callbacks run under the consumer's lock; values go in all the same, and stay few."""
+def test_recording_does_not_wait_for_a_hanging_collection() -> None:
+    """Callbacks run under the consumer's lock; values are still recorded, so few are pending."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     telemetry = sink.OtelSink(trace.NoOpTracerProvider(), provider)
@@ -269,7 +277,7 @@ def test_nobody_waits_for_a_collection_that_hangs() -> None:
         assert enough.wait(60)
         return []
 
-    provider.get_meter("somebody's").create_observable_gauge("slow", [hang])
+    provider.get_meter("another").create_observable_gauge("slow", [hang])
     collector = threading.Thread(target=reader.collect)
     collector.start()
     try:
@@ -279,7 +287,7 @@ def test_nobody_waits_for_a_collection_that_hangs() -> None:
             telemetry.stages.accept(Batch(key, {}, [0.5] * 1024, []))
         (totals,) = telemetry.stages._totals.values()
         (values,) = totals.values.values()
-        assert values._waiting == []
+        assert values._pending == []
     finally:
         enough.set()
         collector.join()
@@ -288,12 +296,12 @@ def test_nobody_waits_for_a_collection_that_hangs() -> None:
     provider.shutdown()
 
 
-def test_what_is_being_collected_is_left_alone() -> None:
-    """A signal handler may interrupt a collection in its own thread: waiting would be for ever."""
+def test_during_its_collection_a_series_records_nothing() -> None:
+    """A signal handler may interrupt a collection in its thread, and would wait for ever."""
     reader = InMemoryMetricReader(preferred_temporality=DELTA)
     provider = MeterProvider([reader], shutdown_on_exit=False)
     instrument = bulk_record.Instrument(
-        provider.get_meter("test").create_histogram("values"), folds=self_check.is_supported
+        provider.get_meter("test").create_histogram("values"), bulk=self_check.is_supported
     )
     series = bulk_record.HistogramSeries(instrument, {})
     assert series.record([1.0])
@@ -307,15 +315,15 @@ def test_what_is_being_collected_is_left_alone() -> None:
     provider.shutdown()
 
 
-def test_past_the_cardinality_limit() -> None:
-    """What is too many for the SDK goes where it puts that, and is counted there."""
+def test_values_past_the_cardinality_limit_give_the_same_points() -> None:
+    """They go to the overflow series of the SDK."""
 
-    def collected(*, fold: bool) -> list[dict[str, Any]]:
+    def collected(*, bulk: bool) -> list[dict[str, Any]]:
         reader = InMemoryMetricReader()
         view = View(instrument_name="values", aggregation_cardinality_limit=2)
         provider = MeterProvider([reader], views=[view], shutdown_on_exit=False)
         histogram = provider.get_meter("test").create_histogram("values")
-        instrument = bulk_record.Instrument(histogram, folds=fold)
+        instrument = bulk_record.Instrument(histogram, bulk=bulk)
         for _ in range(2):
             for name in "abcd":
                 assert bulk_record.HistogramSeries(instrument, {"name": name}).record(
@@ -328,7 +336,7 @@ def test_past_the_cardinality_limit() -> None:
     try:
         View(instrument_name="values", aggregation_cardinality_limit=2)
     except TypeError:
-        pytest.skip("this SDK has no limit")
-    found = collected(fold=True)
-    assert found == collected(fold=False)
+        pytest.skip("this SDK has no cardinality limit")
+    found = collected(bulk=True)
+    assert found == collected(bulk=False)
     assert sorted(point["count"] for point in found) == [6, 6, 12]

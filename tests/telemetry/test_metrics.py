@@ -1,4 +1,4 @@
-"""Metrics of stages: names, units, boundaries and attributes as the table of semantics has them."""
+"""Metrics of stages: the names, units, boundaries and attributes of docs/semantics.md."""
 
 from __future__ import annotations
 
@@ -7,21 +7,11 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry.sdk.metrics import Counter, Histogram, ObservableUpDownCounter
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
-    ExponentialHistogram,
-    Gauge,
-    InMemoryMetricReader,
     Sum,
 )
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
-from opentelemetry.sdk.metrics.view import (
-    DropAggregation,
-    ExplicitBucketHistogramAggregation,
-    ExponentialBucketHistogramAggregation,
-    View,
-)
 
 from otel_pipeline_metrics import current_stage, fetch, stage
 from otel_pipeline_metrics._core import drain, stage_id
@@ -33,7 +23,7 @@ if TYPE_CHECKING:
     from tests.conftest import Clock
     from tests.stages.conftest import Otel
 
-# As in semantics.md, not as in `metric_definitions`: what is compared must not be its own measure.
+# copied from semantics.md, not from `metric_definitions`, which is under test
 SECONDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1, 2.5, 5, 10, 30, 60, 120, 300, 600),
@@ -48,10 +38,8 @@ TABLE = [
     ("pipeline.stage.retries", "{retry}", Sum),
 ]
 
-DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
 
-
-def say_everything() -> None:
+def report_everything() -> None:
     with stage("all", kind="process") as s:
         s.add_items(3, "in")
         s.add_items(2)
@@ -60,8 +48,10 @@ def say_everything() -> None:
 
 
 @pytest.mark.parametrize(("name", "unit", "data"), TABLE, ids=[t[0] for t in TABLE])
-def test_the_table(name: str, unit: str, data: type[Any], otel: Otel) -> None:
-    say_everything()
+def test_each_metric_has_its_unit_and_kind(
+    name: str, unit: str, data: type[Any], otel: Otel
+) -> None:
+    report_everything()
     metric = otel.collect()[name]
     assert (unit, data) == (metric.unit, type(metric.data))
     assert metric.description.endswith(".")
@@ -73,12 +63,12 @@ def test_the_table(name: str, unit: str, data: type[Any], otel: Otel) -> None:
         assert AggregationTemporality.CUMULATIVE is metric.data.aggregation_temporality
 
 
-def test_there_are_no_others(otel: Otel) -> None:
-    say_everything()
+def test_there_are_no_other_metrics(otel: Otel) -> None:
+    report_everything()
     assert {name for name, _, _ in TABLE} == set(otel.collect())
 
 
-def test_duration(clock: Clock, otel: Otel) -> None:
+def test_durations_fall_into_their_buckets(clock: Clock, otel: Otel) -> None:
     for seconds in (0.003, 0.003, 7, 700):
         with stage("timed"):
             clock.advance(seconds)
@@ -96,7 +86,7 @@ def test_duration(clock: Clock, otel: Otel) -> None:
     assert buckets == {0.005: 2, 10: 1, None: 1}
 
 
-def test_durations_of_errors_are_apart(clock: Clock, otel: Otel) -> None:
+def test_durations_of_errors_have_their_own_series(clock: Clock, otel: Otel) -> None:
     for error in (KeyError(), KeyError(), OSError(), asyncio.CancelledError()):
         with contextlib.suppress(type(error)), fetch("mixed"):
             clock.advance(1)
@@ -116,7 +106,7 @@ def test_durations_of_errors_are_apart(clock: Clock, otel: Otel) -> None:
         }
 
 
-def test_time_by_state(otel: Otel) -> None:
+def test_time_is_counted_by_state(otel: Otel) -> None:
     identity = stage_id.stage_id("states", None)
     for _ in range(2):
         drain.submit(identity, StageResult(busy_s=4.0, idle_s=2.0, blocked_s=1.0))
@@ -129,7 +119,7 @@ def test_time_by_state(otel: Otel) -> None:
     assert (point.count, point.sum) == (2, 8)
 
 
-def test_busy_time(clock: Clock, otel: Otel) -> None:
+def test_time_without_a_wait_is_busy(clock: Clock, otel: Otel) -> None:
     for _ in range(3):
         with stage("busy"):
             clock.advance(2)
@@ -138,7 +128,7 @@ def test_busy_time(clock: Clock, otel: Otel) -> None:
     assert point.value == 6
 
 
-def test_active(otel: Otel) -> None:
+def test_active_counts_open_calls(otel: Otel) -> None:
     def active() -> Any:
         return otel.values("pipeline.stage.active", "open").get(())
 
@@ -151,7 +141,7 @@ def test_active(otel: Otel) -> None:
     assert active() == 0
 
 
-def test_items(otel: Otel) -> None:
+def test_items_are_counted_by_direction_and_error(otel: Otel) -> None:
     with stage("counts") as s:
         s.add_items(5, "in")
         s.add_items(3)
@@ -165,7 +155,7 @@ def test_items(otel: Otel) -> None:
     assert attributes == {("in", None): 5, ("out", None): 3, ("in", "KeyError"): 2}
 
 
-def test_bytes(otel: Otel) -> None:
+def test_bytes_are_counted_by_direction(otel: Otel) -> None:
     for _ in range(2):
         with stage("counts") as s:
             s.add_bytes(5, "in")
@@ -173,7 +163,7 @@ def test_bytes(otel: Otel) -> None:
     assert otel.values("pipeline.stage.io", "counts") == {("in",): 10, ("out",): 6}
 
 
-def test_batch_size(otel: Otel) -> None:
+def test_the_batch_size_is_the_input(otel: Otel) -> None:
     for n in (1, 7, 200_000):
         with stage("sized") as s:
             s.add_items(n, "in")
@@ -185,7 +175,7 @@ def test_batch_size(otel: Otel) -> None:
     assert point.bucket_counts[-1] == 1
 
 
-def test_retries(otel: Otel) -> None:
+def test_retries_are_counted_by_error(otel: Otel) -> None:
     with stage("tried") as s:
         s.retry()
         s.retry(KeyError)
@@ -195,7 +185,7 @@ def test_retries(otel: Otel) -> None:
     } == {None: 1, "KeyError": 2}
 
 
-def test_what_nobody_said_is_not_there(otel: Otel) -> None:
+def test_unknown_values_have_no_series(otel: Otel) -> None:
     with stage("silent"):
         pass
     assert {"pipeline.stage.duration", "pipeline.stage.time", "pipeline.stage.active"} == set(
@@ -203,7 +193,7 @@ def test_what_nobody_said_is_not_there(otel: Otel) -> None:
     )
 
 
-def test_zero_is_there(otel: Otel) -> None:
+def test_zero_has_a_series(otel: Otel) -> None:
     with stage("zero") as s:
         s.add_items(0)
     assert otel.values("pipeline.stage.items", "zero") == {("out",): 0}
@@ -212,8 +202,8 @@ def test_zero_is_there(otel: Otel) -> None:
 # --- attributes ---------------------------------------------------------------------------------
 
 
-def test_no_attribute_of_the_users_on_metrics_unless_named(otel: Otel) -> None:
-    @stage("plain", attributes={"tenant": "a"})
+def test_attributes_of_the_user_are_not_on_metrics(otel: Otel) -> None:
+    @stage("unnamed", attributes={"tenant": "a"})
     def function() -> None:
         current_stage().set_attribute("shard", 1)
 
@@ -223,7 +213,7 @@ def test_no_attribute_of_the_users_on_metrics_unless_named(otel: Otel) -> None:
         assert not {"tenant", "shard"} & set(point.attributes)
 
 
-def test_only_those_named(make_otel: Callable[..., Otel]) -> None:
+def test_named_attributes_are_on_metrics(make_otel: Callable[..., Otel]) -> None:
     otel = make_otel(metric_attributes=("tenant", "shard"))
 
     @stage("sharded", items=lambda n: n, attributes={"tenant": "a", "secret": "s"})
@@ -242,14 +232,14 @@ def test_only_those_named(make_otel: Callable[..., Otel]) -> None:
     }
     for metric in otel.collect().values():
         if metric.name == "pipeline.stage.active":
-            continue  # a level over all of them
+            continue  # a level over all attributes
         for point in metric.data.data_points:
             assert point.attributes["tenant"] == "a"
             assert not {"secret", "other"} & set(point.attributes)
 
 
 @pytest.mark.parametrize("value", [["a", "b"], ("a",), True, 1, 1.0, "s", []])
-def test_a_named_attribute_of_any_kind(value: Any, make_otel: Callable[..., Otel]) -> None:
+def test_a_named_attribute_can_have_any_type(value: Any, make_otel: Callable[..., Otel]) -> None:
     otel = make_otel(metric_attributes=("code",))
     with stage("any", attributes={"code": value}):
         pass
@@ -259,7 +249,7 @@ def test_a_named_attribute_of_any_kind(value: Any, make_otel: Callable[..., Otel
     assert type(expected) is type(point.attributes["code"])
 
 
-def test_a_named_attribute_cannot_take_the_place_of_our_own(
+def test_a_named_attribute_cannot_replace_ours(
     make_otel: Callable[..., Otel],
 ) -> None:
     otel = make_otel(metric_attributes=("pipeline.stage.name",))
@@ -267,225 +257,3 @@ def test_a_named_attribute_cannot_take_the_place_of_our_own(
         pass
     (point,) = otel.points("pipeline.stage.duration")
     assert point.attributes["pipeline.stage.name"] == "honest"
-
-
-# --- collecting ---------------------------------------------------------------------------------
-
-
-def run_stage(times: int, clock: Clock, seconds: float = 1) -> None:
-    for _ in range(times):
-        with stage("again") as s:
-            clock.advance(seconds)
-            s.add_items(1)
-
-
-def test_cumulative_over_collections(clock: Clock, otel: Otel) -> None:
-    expected = 0
-    for times in (3, 0, 2000, 1):
-        run_stage(times, clock)
-        expected += times
-        metrics = otel.collect()
-        (point,) = metrics["pipeline.stage.duration"].data.data_points
-        assert (expected, expected, expected) == (
-            point.count,
-            point.sum,
-            sum(point.bucket_counts),
-        )
-        (point,) = metrics["pipeline.stage.items"].data.data_points
-        assert expected == point.value
-
-
-def test_delta(clock: Clock, make_otel: Callable[..., Otel]) -> None:
-    otel = make_otel(readers=(InMemoryMetricReader(preferred_temporality=DELTA),))
-    for times in (3, 2000, 1):
-        run_stage(times, clock)
-        metrics = otel.collect()
-        (point,) = metrics["pipeline.stage.duration"].data.data_points
-        assert (times, times) == (point.count, point.sum)
-        (point,) = metrics["pipeline.stage.items"].data.data_points
-        assert times == point.value
-    run_stage(0, clock)
-    assert "pipeline.stage.duration" not in otel.collect()
-
-
-def test_two_readers_get_the_same(clock: Clock, make_otel: Callable[..., Otel]) -> None:
-    otel = make_otel(
-        readers=(
-            InMemoryMetricReader(),
-            InMemoryMetricReader(preferred_temporality=DELTA),
-            InMemoryMetricReader(),
-        )
-    )
-    run_stage(5, clock)
-    assert [otel.points("pipeline.stage.duration", n)[0].count for n in (0, 1)] == [5, 5]
-    run_stage(7, clock)
-    assert [otel.points("pipeline.stage.duration", n)[0].count for n in range(3)] == [12, 7, 12]
-    for reader, expected in enumerate((12, 12)):
-        if reader == 1:
-            continue
-        assert {("out",): expected} == otel.values("pipeline.stage.items", "again", reader)
-
-
-def test_the_final_collection_has_what_ended_last(clock: Clock, otel: Otel) -> None:
-    otel.collect()
-    run_stage(3, clock)
-    seen = []
-    receive = otel.readers[0]._receive_metrics
-    otel.readers[0]._receive_metrics = lambda data, *a, **k: (seen.append(data), receive(data))  # type: ignore[method-assign]
-    otel.meter_provider.force_flush()
-    counts = [
-        p.count
-        for data in seen
-        for r in data.resource_metrics
-        for s in r.scope_metrics
-        for m in s.metrics
-        if m.name == "pipeline.stage.duration"
-        for p in m.data.data_points
-    ]
-    assert counts == [3]
-
-
-def test_a_view_chooses_other_boundaries(clock: Clock, make_otel: Callable[..., Otel]) -> None:
-    view = View(
-        instrument_name="pipeline.stage.duration",
-        aggregation=ExplicitBucketHistogramAggregation([1, 10]),
-    )
-    otel = make_otel(views=[view])
-    run_stage(3, clock, 5)
-    (point,) = otel.points("pipeline.stage.duration")
-    assert (tuple(point.explicit_bounds), tuple(point.bucket_counts)) == ((1, 10), (0, 3, 0))
-
-
-def test_a_view_keeps_fewer_attributes(clock: Clock, make_otel: Callable[..., Otel]) -> None:
-    view = View(instrument_name="pipeline.stage.*", attribute_keys={"pipeline.stage.kind"})
-    otel = make_otel(views=[view])
-    for decorated in (fetch("a"), fetch("b"), fetch("a")):
-        with decorated as s:
-            clock.advance(1)
-            s.add_items(2)
-    (point,) = otel.points("pipeline.stage.duration")
-    assert point.attributes == {"pipeline.stage.kind": "fetch"}
-    assert (point.count, point.sum) == (3, 3)
-    (point,) = otel.points("pipeline.stage.items")
-    assert point.value == 6
-
-
-def test_a_view_makes_two_streams_of_one(clock: Clock, make_otel: Callable[..., Otel]) -> None:
-    otel = make_otel(
-        views=[
-            View(instrument_name="pipeline.stage.duration"),
-            View(
-                instrument_name="pipeline.stage.duration",
-                name="pipeline.stage.duration.coarse",
-                aggregation=ExplicitBucketHistogramAggregation([60]),
-            ),
-        ]
-    )
-    run_stage(2000, clock)
-    for name in ("pipeline.stage.duration", "pipeline.stage.duration.coarse"):
-        (point,) = otel.points(name)
-        assert (point.count, point.sum) == (2000, 2000)
-
-
-@pytest.mark.parametrize("dropped", [name for name, _, _ in TABLE])
-def test_a_view_drops_one_and_the_others_stay(
-    dropped: str, clock: Clock, make_otel: Callable[..., Otel]
-) -> None:
-    otel = make_otel(views=[View(instrument_name=dropped, aggregation=DropAggregation())])
-    say_everything()
-    say_everything()
-    metrics = otel.collect()
-    assert {name for name, _, _ in TABLE} - {dropped} == set(metrics)
-    if dropped != "pipeline.stage.duration":
-        (point,) = metrics["pipeline.stage.duration"].data.data_points
-        assert point.count == 2
-
-
-def test_exponential_histograms(clock: Clock, make_otel: Callable[..., Otel]) -> None:
-    reader = InMemoryMetricReader(
-        preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()}
-    )
-    otel = make_otel(readers=(reader,))
-    run_stage(1000, clock, 0.5)
-    metric = otel.collect()["pipeline.stage.duration"]
-    assert isinstance(metric.data, ExponentialHistogram)
-    (point,) = metric.data.data_points
-    assert (point.count, point.sum, point.min, point.max) == (1000, 500, 0.5, 0.5)
-    assert sum(point.positive.bucket_counts) == 1000
-
-
-def test_active_is_a_level_for_delta_readers_too(make_otel: Callable[..., Otel]) -> None:
-    reader = InMemoryMetricReader(
-        preferred_temporality={
-            **DELTA,
-            ObservableUpDownCounter: AggregationTemporality.CUMULATIVE,
-        }
-    )
-    otel = make_otel(readers=(reader,))
-    with stage("level"):
-        for _ in range(2):
-            metric = otel.collect()["pipeline.stage.active"]
-            assert not isinstance(metric.data, Gauge)
-            (point,) = [
-                p for p in metric.data.data_points if p.attributes["pipeline.stage.name"] == "level"
-            ]
-            assert point.value == 1
-
-
-def test_retired_telemetry_reports_no_more(clock: Clock, make_otel: Callable[..., Otel]) -> None:
-    first = make_otel()
-    run_stage(2, clock)
-    second = make_otel()
-    run_stage(3, clock)
-    assert first.points("pipeline.stage.duration")[0].count == 2
-    assert first.points("pipeline.stage.active") == []
-    assert second.points("pipeline.stage.duration")[0].count == 3
-
-
-# --- exemplars ----------------------------------------------------------------------------------
-
-
-def test_exemplars_point_at_the_span(clock: Clock, otel: Otel) -> None:
-    with stage("shown"):
-        clock.advance(0.3)
-    span = otel.span("shown")
-    (point,) = otel.points("pipeline.stage.duration")
-    (exemplar,) = point.exemplars
-    assert (span.context.trace_id, span.context.span_id) == (exemplar.trace_id, exemplar.span_id)
-    assert pytest.approx(0.3) == exemplar.value
-
-
-def test_an_exemplar_for_each_bucket(clock: Clock, otel: Otel) -> None:
-    """Each shows a span that did take as long as the bucket says."""
-    for seconds in (0.0002, 0.03, 0.03, 20.0):
-        with stage("shown") as s:
-            clock.advance(seconds)
-            s.set_attribute("took", seconds)
-    took = {s.context.span_id: s.attributes["took"] for s in otel.spans()}
-    (point,) = otel.points("pipeline.stage.duration")
-    assert point.count == 4
-    assert {0.0002, 0.03, 20.0} == {round(e.value, 6) for e in point.exemplars}
-    assert all(pytest.approx(took[e.span_id]) == e.value for e in point.exemplars)
-
-
-def test_exemplars_of_batch_sizes_and_errors(otel: Otel) -> None:
-    with contextlib.suppress(KeyError), stage("failed") as s:
-        s.add_items(3)
-        raise KeyError
-    span = otel.span("failed")
-    metrics = otel.collect()
-    for name in ("pipeline.stage.duration", "pipeline.stage.batch.size"):
-        (point,) = metrics[name].data.data_points
-        assert [span.context.span_id] == [e.span_id for e in point.exemplars]
-
-
-def test_the_span_current_at_the_collection_is_no_exemplar(clock: Clock, otel: Otel) -> None:
-    with stage("measured"):
-        clock.advance(1)
-    with otel.tracer_provider.get_tracer("another").start_as_current_span("another"):
-        (point,) = [
-            p
-            for p in otel.points("pipeline.stage.duration")
-            if p.attributes["pipeline.stage.name"] == "measured"
-        ]
-    assert {otel.span("measured").context.span_id} == {e.span_id for e in point.exemplars}

@@ -1,4 +1,4 @@
-"""A stage's spans have a budget a second; what fails or is slow has one of its own."""
+"""Spans of a stage have a budget per second; failed and slow calls have their own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLS_A_SECOND = 10_000
 
 
 def call(otel: Otel, clock: Clock, calls: int, *, slow_every: int = 0) -> tuple[int, int]:
-    """Call a stage that often; return how many spans it made, and how many of slow calls."""
+    """Call a stage; return the number of all spans, and of those for slow calls."""
     otel.exporter.clear()
     took = 1 / CALLS_A_SECOND
 
@@ -38,20 +38,20 @@ def budget(otel: Otel) -> None:
     series.limit_spans(RATE)
 
 
-def test_the_first_ones_and_then_as_many_a_second(otel: Otel, clock: Clock) -> None:
-    """However often it is called: spread over the second, not all at its beginning."""
+def test_after_the_burst_spans_are_limited_by_rate(otel: Otel, clock: Clock) -> None:
+    """They are spread over each second, at any rate of calls."""
     made, _ = call(otel, clock, 5 * CALLS_A_SECOND)
     assert made == pytest.approx(span_budget.SPAN_BURST + 5 * RATE, rel=0.1)
 
 
-def test_slow_ones_have_spans_all_the_time(otel: Otel, clock: Clock) -> None:
-    """At any rate of calls, though the budget for the others grows a little between two batches."""
+def test_slow_calls_have_spans_all_the_time(otel: Otel, clock: Clock) -> None:
+    """At any rate of calls, though the other budget grows a little between two batches."""
     call(otel, clock, 3 * CALLS_A_SECOND)
     _, late = call(otel, clock, 3 * CALLS_A_SECOND, slow_every=1000)
     assert late >= 25
 
 
-def test_every_call_is_counted_all_the_same(otel: Otel, clock: Clock) -> None:
+def test_calls_without_a_span_are_counted(otel: Otel, clock: Clock) -> None:
     call(otel, clock, CALLS_A_SECOND)
     (point,) = otel.points("pipeline.stage.duration")
     assert point.count == CALLS_A_SECOND

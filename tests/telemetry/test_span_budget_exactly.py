@@ -1,4 +1,4 @@
-"""The span budget to the span: where it ends, how it grows, and what is slow.
+"""The span budget, exactly: its end, its growth, and which calls are slow.
 
 Every time here is a multiple of 1/128 s, so none is rounded.
 """
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 RATE = 128.0
 TICK = 1 / 128
 BURST = 1000
+# a spent budget is checked again after this many calls
 EVERY = 16
-"""Invocations after which a spent budget is looked at again."""
 
 
 def function(clock: Clock) -> Callable[[int], object]:
@@ -60,7 +60,7 @@ def block(clock: Clock) -> Callable[[int], object]:
     return work
 
 
-def block_that_says_more(clock: Clock) -> Callable[[int], object]:
+def block_with_items(clock: Clock) -> Callable[[int], object]:
     def work(ticks: int) -> None:
         with stage("budget") as s:
             clock.advance(ticks * TICK)
@@ -92,7 +92,7 @@ def failing(clock: Clock) -> Callable[[int], object]:
 
 
 def take(otel: Otel, call: Callable[[int], object], calls: int, ticks: int = 0) -> int:
-    """Call that often; return how many spans it made."""
+    """Make `calls` calls; return the number of their spans."""
     otel.exporter.clear()
     for _ in range(calls):
         call(ticks)
@@ -100,20 +100,19 @@ def take(otel: Otel, call: Callable[[int], object], calls: int, ticks: int = 0) 
 
 
 def spend(otel: Otel, clock: Clock, rate: float = RATE) -> Callable[[int], object]:
-    """Use up a stage's whole budget; return the stage."""
+    """Spend the whole budget of a stage; return the stage."""
     _series.limit_spans(rate)
     call = function(clock)
     assert take(otel, call, BURST) == BURST
     return call
 
 
-def test_the_first_thousand(otel: Otel, clock: Clock) -> None:
-    """And not one more, while the clock stands still."""
+def test_exactly_the_first_thousand_calls_have_spans(otel: Otel, clock: Clock) -> None:
     call = spend(otel, clock)
     assert take(otel, call, 5 * BURST) == 0
 
 
-def test_one_tick_is_one_more(otel: Otel, clock: Clock) -> None:
+def test_one_tick_adds_one_span(otel: Otel, clock: Clock) -> None:
     call = spend(otel, clock)
     clock.advance(TICK)
     assert take(otel, call, EVERY - 1) == 0
@@ -121,7 +120,7 @@ def test_one_tick_is_one_more(otel: Otel, clock: Clock) -> None:
     assert take(otel, call, 10 * EVERY) == 0
 
 
-def test_less_than_one_waits_for_the_rest(otel: Otel, clock: Clock) -> None:
+def test_parts_of_a_span_add_up(otel: Otel, clock: Clock) -> None:
     call = spend(otel, clock)
     clock.advance(TICK / 2)
     assert take(otel, call, 2 * EVERY) == 0
@@ -129,8 +128,8 @@ def test_less_than_one_waits_for_the_rest(otel: Otel, clock: Clock) -> None:
     assert take(otel, call, 2 * EVERY) == 1
 
 
-def test_what_is_saved_up_is_a_thousand_at_most(otel: Otel, clock: Clock) -> None:
-    """However long nothing came."""
+def test_at_most_a_thousand_spans_are_saved_up(otel: Otel, clock: Clock) -> None:
+    """After a pause of any length."""
     call = spend(otel, clock)
     clock.advance(999 * TICK)
     assert take(otel, call, 5 * BURST) == 999
@@ -138,8 +137,8 @@ def test_what_is_saved_up_is_a_thousand_at_most(otel: Otel, clock: Clock) -> Non
     assert take(otel, call, 5 * BURST) == BURST
 
 
-def test_nor_are_more_saved_up_while_there_are_some(otel: Otel, clock: Clock) -> None:
-    """A batch is drained in between, which is another moment at which it grows."""
+def test_an_unspent_budget_does_not_exceed_a_thousand(otel: Otel, clock: Clock) -> None:
+    """A drain in between is another moment at which it grows."""
     _series.limit_spans(RATE)
     call = function(clock)
     assert take(otel, call, 10) == 10
@@ -148,8 +147,8 @@ def test_nor_are_more_saved_up_while_there_are_some(otel: Otel, clock: Clock) ->
     assert take(otel, call, 5 * BURST) == BURST
 
 
-def test_errors_have_a_thousand_of_their_own(otel: Otel, clock: Clock) -> None:
-    """At first, and again after however long a pause."""
+def test_errors_have_their_own_thousand(otel: Otel, clock: Clock) -> None:
+    """At first, and again after a pause of any length."""
     _series.limit_spans(RATE)
     call = failing(clock)
     assert take(otel, call, 5 * BURST) == 2 * BURST
@@ -159,19 +158,19 @@ def test_errors_have_a_thousand_of_their_own(otel: Otel, clock: Clock) -> None:
     assert take(otel, call, 5 * BURST) == 2
 
 
-def test_a_rate_of_zero_is_no_span_at_all(otel: Otel, clock: Clock) -> None:
+def test_a_rate_of_zero_gives_no_spans(otel: Otel, clock: Clock) -> None:
     _series.limit_spans(0)
     assert take(otel, function(clock), 10, ticks=128) == 0
     assert take(otel, failing(clock), 10, ticks=128) == 0
 
 
-def test_no_limit_is_a_span_for_each(otel: Otel, clock: Clock) -> None:
+def test_without_a_limit_each_call_has_a_span(otel: Otel, clock: Clock) -> None:
     _series.limit_spans(None)
     assert take(otel, function(clock), 2 * BURST) == 2 * BURST
 
 
-def learn(otel: Otel, clock: Clock, durations: int) -> None:
-    """Spend a budget that hardly grows; then a batch of so many durations: 1, 2, 3, ... ticks."""
+def learn_durations(otel: Otel, clock: Clock, durations: int) -> None:
+    """Spend a budget that hardly grows; then flush calls of 1, 2, 3, ... ticks."""
     call = spend(otel, clock, rate=2**-30)
     drain.drain()
     for ticks in range(durations, 0, -1):
@@ -179,17 +178,17 @@ def learn(otel: Otel, clock: Clock, durations: int) -> None:
     drain.drain()
 
 
-KINDS = (function, function_with_items, coroutine, block, block_that_says_more, generator, failing)
+KINDS = (function, function_with_items, coroutine, block, block_with_items, generator, failing)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("batch", "slow"), [(100, 100), (101, 100), (200, 199), (1000, 991)])
-def test_slow_is_what_takes_longer_than_99_in_100(
+def test_a_call_slower_than_99_in_100_has_a_span(
     batch: int, slow: int, kind: Callable[[Clock], Callable[[int], object]],
     otel: Otel, clock: Clock,
 ) -> None:  # fmt: skip
-    """By the batch before; whatever kind of stage it is, a slow invocation has a span."""
-    learn(otel, clock, batch)
+    """The batch before sets the threshold, and it holds for every kind of stage."""
+    learn_durations(otel, clock, batch)
     call = kind(clock)
     fast = take(otel, call, 3, slow) + take(otel, call, 1, 1)
     assert fast == (4 if kind is failing else 0)
@@ -198,17 +197,17 @@ def test_slow_is_what_takes_longer_than_99_in_100(
     assert span.end_time is not None
     assert span.start_time is not None
     assert span.end_time - span.start_time == int((slow + 1) * TICK * 1e9)
-    counted = {function_with_items: 3, block_that_says_more: 3, generator: 1}.get(kind)
+    counted = {function_with_items: 3, block_with_items: 3, generator: 1}.get(kind)
     assert (span.attributes or {}).get("pipeline.stage.items.out") == counted
 
 
-def test_fewer_than_a_hundred_say_nothing(otel: Otel, clock: Clock) -> None:
-    learn(otel, clock, 99)
+def test_fewer_than_a_hundred_calls_set_no_threshold(otel: Otel, clock: Clock) -> None:
+    learn_durations(otel, clock, 99)
     assert take(otel, function(clock), 10, 100_000) == 0
 
 
-def test_while_each_has_a_span_none_is_slow(otel: Otel, clock: Clock) -> None:
-    """They have theirs; what a budget for late ones is kept for comes when they have not."""
+def test_while_each_call_has_a_span_none_is_slow(otel: Otel, clock: Clock) -> None:
+    """The budget for late spans is only for calls without one."""
     _series.limit_spans(RATE)
     call = function(clock)
     for ticks in range(1, 201):
@@ -218,8 +217,8 @@ def test_while_each_has_a_span_none_is_slow(otel: Otel, clock: Clock) -> None:
     assert (series.spans_made, series.slow_s) == (200, float("inf"))
 
 
-def test_with_its_own_budget_spent_none_is_slow(otel: Otel, clock: Clock) -> None:
-    learn(otel, clock, 200)
+def test_with_the_late_budget_spent_no_call_is_slow(otel: Otel, clock: Clock) -> None:
+    learn_durations(otel, clock, 200)
     (series,) = [s for s in _series.all_series() if s.key.stage == "budget"]
     series.late_left = 1.0
     call = function(clock)
@@ -230,7 +229,7 @@ def test_with_its_own_budget_spent_none_is_slow(otel: Otel, clock: Clock) -> Non
     assert series.slow_s == float("inf")
 
 
-def test_a_late_span_is_as_long_as_the_call_was_waits_included(otel: Otel, clock: Clock) -> None:
+def test_a_late_span_is_as_long_as_its_call_with_waits(otel: Otel, clock: Clock) -> None:
     spend(otel, clock)
     otel.exporter.clear()
     accounting.watch()

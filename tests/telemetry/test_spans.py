@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.stages.conftest import Otel
 
 
-def test_a_span(otel: Otel) -> None:
+def test_a_span_has_its_stages_name_and_attributes(otel: Otel) -> None:
     with stage("parse", kind="process"):
         pass
     span = otel.span("parse")
@@ -35,7 +35,7 @@ def test_a_span(otel: Otel) -> None:
     assert ("otel_pipeline_metrics", __version__) == (scope.name, scope.version)
 
 
-def test_all_that_a_stage_can_say(otel: Otel) -> None:
+def test_counts_and_attributes_are_on_the_span(otel: Otel) -> None:
     with stage("load", attributes={"table": "t", "keys": ["a", "b"]}) as s:
         s.add_items(3, "in")
         s.add_items(2)
@@ -57,53 +57,53 @@ def test_all_that_a_stage_can_say(otel: Otel) -> None:
 
 
 async def test_the_items_of_a_decorated_function_are_on_its_span(otel: Otel) -> None:
-    @stage("plain", items=len)
-    def plain() -> list[int]:
+    @stage("function", items=len)
+    def function() -> list[int]:
         return [1, 2, 3]
 
     @stage("coroutine", items=len)
     async def coroutine() -> list[int]:
         return [1, 2]
 
-    plain()
+    function()
     await coroutine()
     assert nothing_current()
     found = {s.name: (s.attributes or {}).get("pipeline.stage.items.out") for s in otel.spans()}
-    assert found == {"plain": 3, "coroutine": 2}
+    assert found == {"function": 3, "coroutine": 2}
 
 
 def test_the_attributes_of_a_decorated_function_are_on_each_span(otel: Otel) -> None:
     @stage(attributes={"source": "web"})
     def get() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     get()
     get()
     assert [s.attributes["source"] for s in otel.spans()] == ["web"] * 2
 
 
-def test_a_given_attribute_cannot_take_the_place_of_our_own(otel: Otel) -> None:
+def test_a_given_attribute_cannot_replace_ours(otel: Otel) -> None:
     @stage("honest", attributes={"pipeline.stage.name": "other"})
     def function() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     function()
     assert otel.span("honest").attributes["pipeline.stage.name"] == "honest"
 
 
-def test_nor_can_one_that_is_set_inside(otel: Otel) -> None:
+def test_an_attribute_set_inside_cannot_replace_ours(otel: Otel) -> None:
     with stage("honest", attributes={"pipeline.stage.name": "other"}) as s:
         s.set_attribute("pipeline.stage.name", "another")
     assert otel.span("honest").attributes["pipeline.stage.name"] == "honest"
 
 
-def test_the_batch_size_is_what_came_out_where_nothing_went_in(otel: Otel) -> None:
+def test_without_input_the_batch_size_is_the_output(otel: Otel) -> None:
     with stage("out") as s:
         s.add_items(2)
     assert otel.span("out").attributes["pipeline.batch.size"] == 2
 
 
-def test_an_error(otel: Otel) -> None:
+def test_an_error_sets_the_status_without_its_message(otel: Otel) -> None:
     with pytest.raises(KeyError), stage("fails"):
         raise KeyError("secret")
     span = otel.span("fails")
@@ -125,7 +125,7 @@ def test_an_error(otel: Otel) -> None:
         (GeneratorExit, "abandoned"),
     ],
 )
-def test_no_error(error: type[BaseException], outcome: str, otel: Otel) -> None:
+def test_cancelling_is_not_an_error(error: type[BaseException], outcome: str, otel: Otel) -> None:
     with pytest.raises(error), stage("leaves"):
         raise error
     span = otel.span("leaves")
@@ -151,10 +151,10 @@ def test_retries_are_events(otel: Otel) -> None:
     assert StatusCode.UNSET is span.status.status_code
 
 
-def test_nesting(otel: Otel) -> None:
+def test_spans_of_nested_stages_have_parents(otel: Otel) -> None:
     @stage
     def child() -> None:
-        """Nothing."""
+        """Do nothing."""
 
     @stage
     async def async_child() -> None:
@@ -178,7 +178,7 @@ def test_nesting(otel: Otel) -> None:
     assert len({s.context.trace_id for s in spans.values()}) == 1
 
 
-def test_between_spans_of_the_users_own(otel: Otel) -> None:
+def test_a_stage_nests_with_spans_of_the_user(otel: Otel) -> None:
     tracer = otel.tracer_provider.get_tracer("the user's")
     with tracer.start_as_current_span("outer") as outer:
         with stage("stage"):
@@ -191,7 +191,7 @@ def test_between_spans_of_the_users_own(otel: Otel) -> None:
     assert otel.span("inner").parent == otel.span("stage").context
 
 
-def test_what_the_user_puts_on_the_current_span_stays(otel: Otel) -> None:
+def test_attributes_and_events_of_the_user_stay_on_the_span(otel: Otel) -> None:
     @fetch
     def page() -> None:
         trace.get_current_span().set_attribute("http.url", "u")
@@ -203,7 +203,7 @@ def test_what_the_user_puts_on_the_current_span_stays(otel: Otel) -> None:
     assert [e.name for e in span.events] == ["seen"]
 
 
-def test_no_spans_but_metrics_from_a_noop_provider(make_otel: Callable[..., Otel]) -> None:
+def test_a_noop_provider_gives_metrics_without_spans(make_otel: Callable[..., Otel]) -> None:
     otel = make_otel(tracer_provider=trace.NoOpTracerProvider())
     with stage("quiet"):
         assert trace.get_current_span() is trace.INVALID_SPAN
@@ -212,8 +212,7 @@ def test_no_spans_but_metrics_from_a_noop_provider(make_otel: Callable[..., Otel
     assert otel.spans() == []
 
 
-def test_spans_that_are_not_sampled(make_otel: Callable[..., Otel]) -> None:
-    """Nothing is exported, metrics count, and no exemplar points at a trace nobody kept."""
+def test_spans_that_are_not_sampled_count_without_exemplars(make_otel: Callable[..., Otel]) -> None:
     otel = make_otel(tracer_provider=TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False))
     with stage("dark") as s:
         s.retry()
@@ -237,7 +236,7 @@ def test_a_child_of_an_unsampled_parent_is_not_sampled(make_otel: Callable[..., 
     assert otel.spans() == []
 
 
-def test_a_generators_span_lasts_from_first_to_last(otel: Otel) -> None:
+def test_the_span_of_a_generator_lasts_from_its_first_to_its_last_item(otel: Otel) -> None:
     @stage
     def numbers() -> Any:
         yield 1
@@ -253,7 +252,7 @@ def test_a_generators_span_lasts_from_first_to_last(otel: Otel) -> None:
     }
 
 
-def test_an_abandoned_generators_span_is_ended(otel: Otel) -> None:
+def test_the_span_of_an_abandoned_generator_ends(otel: Otel) -> None:
     @stage
     def numbers() -> Any:
         yield 1
@@ -275,7 +274,7 @@ import otel_pipeline_metrics as opm
 def early():
     pass
 
-early()  # nobody listens yet
+early()  # there is no provider yet
 
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -297,7 +296,7 @@ print(max(p.count for s in found for m in s.metrics if m.name == "pipeline.stage
 """
 
 
-def test_providers_that_the_user_sets_later_get_everything(tmp_path: Path) -> None:
+def test_providers_that_are_set_later_get_everything(tmp_path: Path) -> None:
     done = run_script(LATE, tmp_path / "late.py")
     assert done.stderr == ""
     assert done.stdout.splitlines() == [

@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics.analysis import analyze
+from otel_pipeline_metrics.report.compare import Comparison, StageChange, compare
 
 if sys.version_info >= (3, 11):
     from typing import assert_type
@@ -257,7 +259,7 @@ class ReceiveStream: ...
 
 
 class Pair(tuple[SendStream, ReceiveStream]):
-    """As the one that anyio's `create_memory_object_stream` returns."""
+    """A pair like the one that anyio's `create_memory_object_stream` returns."""
 
 
 assert_type(opm.wrap_queue(asyncio.Queue[int](), name="q"), asyncio.Queue[int])
@@ -272,6 +274,22 @@ assert_type(
 opm.wrap_queue(queue.Queue[str]())  # type: ignore[call-overload]
 opm.wrap_queue(queue.Queue[str](), "q")  # type: ignore[call-overload]
 opm.wrap_queue(queue.Queue[str](), name=1)  # type: ignore[call-overload]
+
+
+# reports
+
+report = opm.RunReport.load("report.json")
+assert_type(opm.RunReport.merge(report, report), opm.RunReport)
+assert_type(analyze(report), dict[str, Any])
+assert_type(analyze(report.to_dict()), dict[str, Any])
+assert_type(compare(report, report, fail_on=0.1), Comparison)
+assert_type(compare(report, report).render(), str)
+assert_type(compare(report, report).exit_code, int)
+assert_type(compare(report, report).stages[0], StageChange)
+compare(report)  # type: ignore[call-arg]
+compare("old.json", "new.json")  # type: ignore[arg-type]
+compare(report, report, 0.1)  # type: ignore[call-arg]
+analyze("report.json")  # type: ignore[arg-type]
 
 
 # bad input

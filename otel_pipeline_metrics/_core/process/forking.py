@@ -1,8 +1,7 @@
-"""What a forked child has to forget: locks other threads held, the parent's threads and PID.
+"""Reset state in forked children, delay forks, and run code when a child ends.
 
-A registered hook can never be taken back, so modules and objects share the one that is registered
-here. That is done when the package is imported, so in a child it comes before those of the
-providers that `configure()` builds.
+The hooks of `os.register_at_fork` can never be removed, so the whole package shares the ones that
+are registered here. That happens at import, before the providers of `configure()` register theirs.
 """
 
 from __future__ import annotations
@@ -18,47 +17,41 @@ from otel_pipeline_metrics._core import errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
 
 C = TypeVar("C", bound="Callable[[], None]")
 
 
-class Forgetful(Protocol):
-    """Something with state that belongs to one process."""
+class ProcessState(Protocol):
+    """An object whose state belongs to one process."""
 
     def after_fork(self) -> None:
-        """Make the state that of a new process; runs in the child, before anything else."""
+        """Reset the state; runs in the child, before anything else."""
 
 
 class Gate:
-    """Entered for a call that no fork should meet half-way; a fork waits a moment for its end.
+    """A lock around calls that a fork must not interrupt.
 
-    A child that is forked during a gRPC call cannot use gRPC, and one that is forked during the
-    import of a module cannot import it.
+    A fork waits a moment for their end. A child that is forked during a gRPC call cannot use gRPC,
+    and one that is forked during the import of a module cannot import it.
 
     Args:
-        patience_s: how long a fork may be held up here.
+        patience_s: how long a fork waits for a call.
     """
 
     def __init__(self, patience_s: float = 0.25) -> None:
         self._patience_s = patience_s
-        self._lock = threading.Lock()
+        self.renew()
         _gates.add(self)
 
     def __enter__(self) -> None:
         self._lock.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._lock.release()
 
     def shut(self) -> bool:
-        """Let nobody in; False where a call is still under way when patience ends."""
+        """Keep calls out; return False if one is still in progress after `patience_s`."""
         return self._lock.acquire(timeout=self._patience_s)
 
     def reopen(self) -> None:
@@ -66,12 +59,12 @@ class Gate:
         self._lock.release()
 
     def renew(self) -> None:
-        """Be open, as that of a new process."""
+        """Be open, with a new lock."""
         self._lock = threading.Lock()
 
 
 _calls: list[Callable[[], None]] = []
-_watched: WeakSet[Forgetful] = WeakSet()
+_objects: WeakSet[ProcessState] = WeakSet()
 _gates: WeakSet[Gate] = WeakSet()
 
 
@@ -82,25 +75,22 @@ class _Fork(NamedTuple):
     blocked: set[int]
 
 
+# By thread: the fork that it is doing.
 _forks: dict[int, _Fork] = {}
-"""By thread: the fork that it is doing."""
+# Signals that are blocked during a fork. Python forgets those that reach a child before the fork
+# has returned in it: a signal with a handler would be lost.
 held_back: set[int] = set()
-"""Signals that no child loses: they are blocked during a fork.
-
-Python forgets those that reach a child before the fork has returned in it. One with the default
-action ends the child all the same; one with a handler would be lost.
-"""
 
 
 def in_child(call: C) -> C:
-    """Call this in every forked child: what a module has to forget. Also a decorator."""
+    """Call this function in every forked child; also a decorator."""
     _calls.append(call)
     return call
 
 
-def watch(thing: Forgetful) -> None:
-    """Call `thing.after_fork()` in every forked child for as long as `thing` lives."""
-    _watched.add(thing)
+def watch(thing: ProcessState) -> None:
+    """Call `thing.after_fork()` in every forked child while `thing` is alive."""
+    _objects.add(thing)
 
 
 def _before() -> None:
@@ -127,7 +117,7 @@ def _in_child() -> None:
     try:
         for gate in list(_gates):
             gate.renew()
-        for call in (*_calls, *[thing.after_fork for thing in list(_watched)]):
+        for call in (*_calls, *[thing.after_fork for thing in list(_objects)]):
             with errors.suppress_errors("starting a forked child"):
                 call()
     finally:
@@ -144,37 +134,46 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
 
 
-_EARLY: Final = 100
-"""Before multiprocessing closes its queues and waits for children of the child."""
+# --- the end of a child ---------------------------------------------------------------------------
 
+# Runs before multiprocessing closes its queues and waits for children of the child.
+_EXIT_PRIORITY: Final = 100
+
+# Called as such a child begins, once `at_end_of_child()` has been called.
+at_begin: list[Callable[[], None]] = []
 _at_end: Callable[[], None] | None = None
-_known = False
+_registered = False
 
 
 def at_end_of_child(call: Callable[[], None]) -> None:
-    """Call this at the end of this process if multiprocessing started it, and of such children.
+    """Call this at the end of a process that multiprocessing started.
 
-    To be called again in a forked child: multiprocessing may not have been imported before.
+    It holds for this process and its children. Call it again in a forked child: multiprocessing
+    may not have been imported before.
     """
-    global _at_end, _known  # the one place that holds them
+    global _at_end, _registered  # written here only
     _at_end = call
-    # Whoever starts children has it imported by then; nobody else is to pay for it.
+    # A program that starts children has imported multiprocessing; no other pays for its import.
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
     if util is None or process is None:
         return
-    if not _known:
-        _known = True
+    if not _registered:
+        _registered = True
         util.register_after_fork(_finish, _begin)
     if process.parent_process() is not None:
         _begin(None)
 
 
 def _begin(_: object) -> None:
-    sys.modules["multiprocessing.util"].Finalize(None, _finish, exitpriority=_EARLY)
+    util = sys.modules["multiprocessing.util"]
+    util.Finalize(None, _finish, exitpriority=_EXIT_PRIORITY)
+    for call in at_begin:
+        with errors.suppress_errors("the beginning of a child process"):
+            call()
 
 
 def _finish() -> None:
-    with errors.suppress_errors("the end of a child process"):
-        if _at_end is not None:
+    if _at_end is not None:
+        with errors.suppress_errors("the end of a child process"):
             _at_end()

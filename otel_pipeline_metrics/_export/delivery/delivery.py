@@ -1,10 +1,9 @@
-"""Carries one exporter's batches to the collector, or else to the disk, and counts them.
+"""Deliver an exporter's batches to the collector or to the disk, and count them.
 
-An export that leaves the process runs in a thread of its own, so that at the deadline the batch
-that is under way is given up at once, however long its request still hangs, and can be kept on
-disk. With a spool, after a failure, the collector is left alone for a while: what comes meanwhile
-goes to the disk without being tried, or the queue would overflow while each attempt takes its two
-seconds.
+An export that leaves the process runs in its own thread. So the batch in progress is given up
+at the deadline at once, however long its request still hangs, and can be kept on disk. With a
+spool, the exporter pauses after a failure: later batches go to the disk without an attempt.
+Otherwise the queue would overflow while each attempt takes its two seconds.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ import math
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export.background import BackgroundCall, BackgroundThread
 from otel_pipeline_metrics._export.delivery import log_filter, responses
+from otel_pipeline_metrics._export.delivery.responses import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,140 +29,123 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._export.environment import Signal
 
 
+# a failure without a reason that took longer is reported with its time
 SLOW_S: Final = 0.5
-"""A failure that took longer and gave no reason is told with its time."""
-
+# how long a successful export may continue with what is on disk
 RESEND_S: Final = 0.5
-"""How long an export that succeeded may go on with what is on disk."""
-
+# the pause after a failure: the first one, and the longest, as it doubles with each failure
 PAUSE_S: Final = (1.0, 30.0)
-"""For how long a collector that failed is left alone: at first, doubled each time, at most."""
-
+# with a spool an exporter retries little: the disk is the better place to wait
 ATTEMPTS: Final = 2
-"""With a spool an exporter's retries are few: the disk is the better place to wait in."""
-
 PATIENCE_S: Final = 10.0
-_LOOK_S: Final = 1.0
+_POLL_S: Final = 1.0
+_GIVEN_UP: Final = Answer(ok=False, reason="no answer in time")
 
 
-class Delivery(NamedTuple):
-    """How one attempt went."""
-
-    ok: bool
-    reason: str | None = None
-    permanent: bool = False
-    rejected: int = 0
-
-
-_GIVEN_UP: Final = Delivery(ok=False, reason="no answer in time")
-
-
-class Carrier:
-    """One exporter's way out.
+class Delivery:
+    """The way of one exporter's batches to the collector or to the disk.
 
     Args:
-        account: counts.
-        spool: keeps what is not taken; None: it is lost.
-        send_nothing: makes the exporter export an empty batch, in whose place a batch from the
-            disk is sent; None: it cannot be watched, so that is left to `opm replay`.
+        ledger: counts.
+        spool: keeps what the collector does not accept; None: that is lost.
+        send_empty: makes the exporter export an empty batch, which a batch from the disk
+            replaces; None: the answers cannot be observed, so `opm replay` sends the spool.
         patience_s: with a spool an attempt is given up after this long. The exporters of
-            SDK 1.30 go on for a minute.
+            SDK 1.30 retry for a minute.
     """
 
     def __init__(
         self,
-        account: ExportLedger,
+        ledger: ExportLedger,
         spool: Spool | None = None,
-        send_nothing: Callable[[], object] | None = None,
+        send_empty: Callable[[], bool] | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        self.account = account
+        self.ledger = ledger
         self._spool = spool
-        self._send_nothing = send_nothing
+        self._send_empty = send_empty
         self._patience_s = patience_s
-        self._lane: BackgroundThread | None = None
+        self._thread: BackgroundThread | None = None
         self.after_fork()
         forking.watch(self)
+        # why the last batch was not accepted; None if it was
         self.reason: str | None = None
-        """Why the last batch was not taken; None if it was."""
-        if account.remote:
-            self._lane = BackgroundThread(f"export-{account.signal}")
+        if ledger.remote:
+            self._thread = BackgroundThread(f"export-{ledger.signal}")
         if spool is not None:
-            account.kept_in = str(spool.directory)
-            spool.accounts[account.signal] = account
+            ledger.kept_in = str(spool.directory)
+            spool.ledgers[ledger.signal] = ledger
 
     def after_fork(self) -> None:
-        """Forget the attempt that the parent is making, and what it learnt of the collector."""
-        self._job: BackgroundCall | None = None
+        """Forget the parent's attempt and its pause."""
+        self._call: BackgroundCall | None = None
         self._woken = threading.Event()
         self._pause_s = 0.0
         self._paused_until = 0.0
 
-    def carry(self, items: int, export: Callable[[], bool], line: Callable[[], bytes]) -> bool:
-        """Export a batch, or keep it; say whether the collector took it.
+    def deliver(self, items: int, export: Callable[[], bool], to_line: Callable[[], bytes]) -> bool:
+        """Export a batch, or keep it; return whether the collector accepted it.
 
         Args:
-            items: spans or metric points in it.
+            items: the number of spans or metric points in it.
             export: makes the exporter export it.
-            line: gives it as a line for the disk.
+            to_line: encodes it for the disk.
         """
-        account = self.account
-        account.begin(items)
-        delivery = Delivery(ok=False) if self._pointless() else self._deliver(export)
-        self.reason = delivery.reason
-        if delivery.ok:
+        ledger = self.ledger
+        ledger.begin(items)
+        answer = Answer(ok=False) if self._is_pointless() else self._try(export)
+        self.reason = answer.reason
+        if answer.ok:
             self._pause_s = 0.0
-            account.note(items, ok=True, rejected=min(items, delivery.rejected))
+            ledger.note(items, ok=True, rejected=min(items, answer.rejected))
             self.resend(time.monotonic() + RESEND_S)
-        elif not delivery.permanent and self._keep(items, line):
-            account.note_spooled(items)
-            account.warn(delivery.reason)
+        elif not answer.permanent and self._keep(items, to_line):
+            ledger.note_spooled(items)
+            ledger.warn(answer.reason)
             self._pause()
         else:
-            account.note(items, ok=False, reason=delivery.reason)
-        return delivery.ok
+            ledger.note(items, ok=False, reason=answer.reason)
+        return answer.ok
 
-    def _pointless(self) -> bool:
-        if self.account.stopped:
-            return True
-        if self._spool is None:
-            return False
-        given_up = self._job is not None and not self._job.done
-        return given_up or time.monotonic() < self._paused_until
+    def _is_pointless(self) -> bool:
+        if self.ledger.stopped or self._spool is None:
+            return self.ledger.stopped
+        hangs = self._call is not None and not self._call.done
+        return hangs or time.monotonic() < self._paused_until
 
     def _pause(self) -> None:
-        if self.account.until is not None or time.monotonic() < self._paused_until:
+        if self.ledger.until is not None or time.monotonic() < self._paused_until:
             return
         least, most = PAUSE_S
         self._pause_s = min(most, max(least, 2 * self._pause_s))
         self._paused_until = time.monotonic() + self._pause_s
 
-    def _keep(self, items: int, line: Callable[[], bytes]) -> bool:
+    def _keep(self, items: int, to_line: Callable[[], bytes]) -> bool:
         if self._spool is None or not items:
             return False
-        with errors.suppress_errors("spool"):
-            return self._spool.put(self.account.signal, line(), items)
+        with errors.suppress_errors("the spool"):
+            return self._spool.put(self.ledger.signal, to_line(), items)
         return False
 
     def begin_shutdown(self, until: float) -> None:
-        """The end has begun: the collector is tried once more, until this monotonic time."""
+        """Try the collector once more at shutdown, until this monotonic time."""
         self._paused_until = 0.0
-        self.account.until = until
+        self.ledger.until = until
 
     def stop(self) -> None:
-        """The time is up: nothing more is tried, and what is under way is given up."""
-        self.account.stopped = True
+        """Begin no further attempt, and give up the one in progress."""
+        self.ledger.stopped = True
         self._woken.set()
 
     def close(self) -> None:
-        """Let the thread go."""
-        if self._lane is not None:
-            self._lane.close()
+        """Let the thread end."""
+        if self._thread is not None:
+            self._thread.close()
 
-    def _deliver(self, export: Callable[[], bool], replacement: Any = None) -> Delivery:
-        if self._lane is None:
+    def _try(self, export: Callable[[], bool], replacement: Any = None) -> Answer:
+        if self._thread is None:
             return _attempt(export, replacement)
-        done: list[Delivery] = []
+        answers: list[Answer] = []
         woken = self._woken = threading.Event()
         # The SDK has switched instrumentation off in this context; it must be off there too.
         context = contextvars.copy_context()
@@ -171,70 +154,66 @@ class Carrier:
 
         def attempt() -> None:
             try:
-                done.append(context.run(_attempt, export, replacement, attempts))
+                answers.append(context.run(_attempt, export, replacement, attempts))
             finally:
                 woken.set()
 
-        self._job = self._lane.submit(attempt)
+        self._call = self._thread.submit(attempt)
         give_up_at = time.monotonic() + (self._patience_s if keeps else math.inf)
-        while not (done or self._job.done or self.account.stopped):
+        while not (answers or self._call.done or self.ledger.stopped):
             left_s = give_up_at - time.monotonic()
             if left_s <= 0:
                 break
-            woken.wait(min(left_s, _LOOK_S))
-        return done[0] if done else _GIVEN_UP
+            woken.wait(min(left_s, _POLL_S))
+        return answers[0] if answers else _GIVEN_UP
 
     # --- what is on disk --------------------------------------------------------------------
 
     def resend(self, until: float) -> None:
-        """Send what is on disk, the oldest first, beginning nothing after `until`.
+        """Send what is on disk, the oldest first, and begin no batch after `until`.
 
-        It ends at the first failure, and where the queue needs the time more.
+        It ends at the first failure, and earlier if the queue fills up meanwhile.
         """
-        if self._spool is None or self._send_nothing is None:
+        if self._spool is None or self._send_empty is None:
             return
         with errors.suppress_errors("sending what is on disk"):
-            self._spool.expire(self.account.signal)
-            for parcel in self._spool.parcels(self.account.signal):
-                if self.account.stopped or time.monotonic() >= until or self._busy():
+            self._spool.expire(self.ledger.signal)
+            for batch in self._spool.batches(self.ledger.signal):
+                if self.ledger.stopped or time.monotonic() >= until or self._is_busy():
                     return
-                with self._spool.claim(parcel) as path:
-                    if path is not None and not self._resend(parcel, path.read_bytes()):
+                with self._spool.claim(batch) as path:
+                    if path is not None and not self._resend(batch, path.read_bytes()):
                         return
 
     def drain(self) -> None:
-        """Send what is on disk, as far as the time that is left at the end allows."""
-        until = self.account.until
-        if self.account.last_ok and until is not None:
+        """Send what is on disk, as far as the remaining time at shutdown allows."""
+        until = self.ledger.until
+        if self.ledger.last_ok and until is not None:
             self.resend(until)
 
-    def _busy(self) -> bool:
-        """Tell whether the queue fills up; at the end nothing more comes."""
-        account = self.account
-        if account.until is not None or account.waiting is None:
+    def _is_busy(self) -> bool:
+        """Tell whether the queue fills up; at shutdown nothing more enters it."""
+        ledger = self.ledger
+        if ledger.until is not None or ledger.waiting is None:
             return False
-        return (account.waiting() or 0) > account.capacity // 2
+        return (ledger.waiting() or 0) > ledger.capacity // 2
 
-    def _resend(self, parcel: SpooledBatch, lines: bytes) -> bool:
-        """Send one claimed batch; say whether the collector is still there."""
-        spool, send_nothing = self._spool, self._send_nothing
-        if spool is None or send_nothing is None:
+    def _resend(self, batch: SpooledBatch, lines: bytes) -> bool:
+        """Send one claimed batch; return whether the collector still answers."""
+        spool, send_empty = self._spool, self._send_empty
+        if spool is None or send_empty is None:
             return False
-        delivery = send_lines(
-            parcel.signal,
-            lines,
-            lambda request: self._deliver(lambda: bool(send_nothing()), request),
-        )
-        if delivery.ok:
-            spool.done(parcel, sent=max(0, parcel.items - delivery.rejected))
-        self.reason = delivery.reason
-        return delivery.ok
+        answer = send_lines(batch.signal, lines, lambda request: self._try(send_empty, request))
+        if answer.ok:
+            spool.done(batch, sent=max(0, batch.items - answer.rejected))
+        self.reason = answer.reason
+        return answer.ok
 
 
-def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Delivery]) -> Delivery:
-    """Send each line's request, until one fails for now.
+def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Answer]) -> Answer:
+    """Send the request of each line, until one fails temporarily.
 
-    Success means that nothing is left to try: what was refused for good is among the rejected.
+    Success means that nothing is left to send: permanent refusals are counted as rejected.
     """
     from otel_pipeline_metrics._export.delivery import otlp_json
 
@@ -243,39 +222,39 @@ def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Delivery]) ->
         try:
             request = otlp_json.request(signal, line)
         except ValueError:
-            errors.warn_once("spool line", "a line that is no OTLP/JSON is dropped from the spool")
-            rejected = sys.maxsize  # nobody knows how many
+            errors.warn_once(
+                "spool line", "a line in the spool is not valid OTLP/JSON and is dropped"
+            )
+            rejected = sys.maxsize  # how many items it held is unknown
             continue
-        delivery = send(request)
-        if delivery.permanent:
+        answer = send(request)
+        if answer.permanent:
             rejected += otlp_json.count(request)
-        elif not delivery.ok:
-            return delivery
+        elif not answer.ok:
+            return answer
         else:
-            rejected += delivery.rejected
-    return Delivery(ok=True, rejected=rejected)
+            rejected += answer.rejected
+    return Answer(ok=True, rejected=rejected)
 
 
 def _attempt(
     export: Callable[[], bool], replacement: Any = None, attempts: int | None = None
-) -> Delivery:
-    """Make one export, and tell how it went; never raises for what the exporter does."""
+) -> Answer:
+    """Make one export and return the answer; never raise an error of the exporter."""
     started = clock.now()
     ok = False
-    with log_filter.exporting() as heard, responses.exchange(replacement, attempts) as seen:
+    with log_filter.exporting() as logs, responses.exchange(replacement, attempts) as seen:
         try:
             ok = export()
         except Exception as error:  # SDK 1.30 raises on a refused connection
-            heard.reason = type(error).__name__
+            logs.reason = type(error).__name__
     answer = seen.answer
-    if answer is not None and not answer.ok:
-        return Delivery(ok=False, reason=answer.reason, permanent=answer.permanent)
-    if ok and answer is not None:
-        return Delivery(ok=True, rejected=answer.rejected)
+    if answer is not None and (ok or not answer.ok):
+        return answer
     if ok and replacement is None:
-        return Delivery(ok=True)
-    reason = heard.reason
+        return Answer(ok=True)
+    reason = logs.reason
     elapsed_s = clock.now() - started
     if reason is None and elapsed_s > SLOW_S:
         reason = f"no success in {elapsed_s:.1f} s"
-    return Delivery(ok=False, reason=reason, permanent=responses.is_permanent(reason))
+    return Answer(ok=False, reason=reason)

@@ -1,8 +1,8 @@
-"""The ledger: what became of everything that was to go out, exact at any moment.
+"""The ledger: what became of every span and metric point, exact at any moment.
 
 `created = exported + sampled_out + dropped + spooled + pending`, for spans and for metric
-points. It is kept at the exporter, the only place that knows: the SDK's `force_flush` returns
-True on failure, and its queue drops in silence.
+points. Only the exporter knows these numbers: the SDK's `force_flush` returns True on failure,
+and its queue drops without a word.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import threading
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
+from otel_pipeline_metrics._core.environment_variables import OTEL_PIPELINE_METRICS_EXPORTER_LOGS
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export.delivery import log_filter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
 
 class LedgerSnapshot(NamedTuple):
-    """What became of the spans or the metric points of this process, since `configure()`."""
+    """The state of this process's spans or metric points since `configure()`."""
 
+    # spans that ended or were not sampled; points that were collected for export
     created: int
-    """Spans that ended or were not sampled; points that were collected for export."""
+    # accepted by the collector, if this process sent them
     exported: int
-    """Taken by the collector, in this process' own account."""
     sampled_out: int
+    # refused or lost: a full queue, a passed deadline, a full disk
     dropped: int
-    """Refused, or lost: a full queue, a passed deadline, a disk that took no more."""
+    # on disk, to be sent later; another process that sends them does not tell this one
     spooled: int
-    """On disk, to be sent later; another process that sends them does not tell this one."""
+    # in the queue, or being sent
     pending: int
-    """In the queue, or being sent."""
 
 
 class ExportLedger:
-    """What became of the data of one exporter. Items are spans or metric points.
+    """The ledger of one exporter. Items are spans or metric points.
 
     Args:
-        signal: What it exports.
-        kind: Which exporter it is.
-        target: Where it sends to, without credentials.
-        remote: Whether that is outside the process.
-        said: Hosts whose failure was reported; shared, so that traces and metrics to one
-            collector make one line.
+        signal: what it exports.
+        kind: which exporter it is.
+        target: where it sends to, without credentials.
+        remote: whether that is outside the process.
+        already_warned: hosts whose failure was reported; shared, so that traces and metrics to
+            one collector give one warning.
     """
 
     def __init__(
@@ -57,63 +57,62 @@ class ExportLedger:
         target: str,
         *,
         remote: bool = True,
-        said: set[str] | None = None,
+        already_warned: set[str] | None = None,
     ) -> None:
         self.signal = signal
         self.kind = kind
         self.target = target
         self.remote = remote
-        self._said = set() if said is None else said
+        self._already_warned = set() if already_warned is None else already_warned
+        # the deadline has passed: what still comes is not tried
         self.stopped = False
-        """The deadline has passed: whatever still comes is not tried any more."""
+        # set at shutdown: the network may be used until this monotonic time
         self.until: float | None = None
-        """The end has begun, and the network may be used until this monotonic time."""
+        # the directory that keeps what cannot be sent
         self.kept_in: str | None = None
-        """Where what cannot be sent is kept, if it is."""
+        # the number of items in the queue before the exporter; it returns None if unknown
         self.waiting: Callable[[], int | None] | None = None
-        """How many items are in the queue before the exporter, where one can look into it."""
+        # the number of items that the queue holds at most
         self.capacity = 0
-        """How many items the queue holds at most."""
         self.after_fork()
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start at nothing: in a forked child what came before is the parent's to report."""
-        self._lock = threading.RLock()  # stats() may be asked for by a signal handler
+        """Start at zero: the parent reports what happened before the fork."""
+        self._lock = threading.RLock()  # a signal handler may call stats()
         self._accepted = itertools.count()
+        # counts one span into the queue; without a lock, since this runs in the user's thread
+        self.accept = self._accepted.__next__
         self._looks = 0
         self._taken = 0
         self.exported = 0
         self.failed = 0
         self.spooled = 0
+        # items of other processes, or of earlier ones, that were sent from the spool
         self.replayed = 0
-        """Items of other processes, or of earlier ones, that were sent from the spool."""
+        # such items that the spool's limits or the collector made an end of
         self.replay_dropped = 0
-        """Items of others that the spool's limits or the collector put an end to."""
         self.batches_failed = 0
         self.batches_spooled = 0
+        # grows with everything that does not arrive in time
         self.misses = 0
-        """Grows with everything that does not arrive when it should."""
+        # whether the queue has ever been nearly full
         self.crowded = False
-        """Whether the queue has ever been near its limit."""
+        # the result of the last export; None before the first
         self.last_ok: bool | None = None
-        """How the last export went; None before the first."""
-        self._under_way = 0
+        self._in_progress = 0
         self._closed = False
-
-    def accept(self) -> None:
-        """Count one span into the queue; no lock, since this is in the user's thread."""
-        next(self._accepted)
 
     def _created(self) -> int:
         if self.waiting is None:
             return self._taken
+        # looking takes a number too, which is left out
         created = next(self._accepted) - self._looks
         self._looks += 1
         return created
 
-    def ledger(self, sampled_out: int = 0) -> LedgerSnapshot:
-        """Return where everything is now."""
+    def snapshot(self, sampled_out: int = 0) -> LedgerSnapshot:
+        """Return the state of all items now."""
         with self._lock:
             created = self._created()
             left = max(0, created - self.exported - self.failed - self.spooled)
@@ -128,32 +127,32 @@ class ExportLedger:
             )
 
     def _overflow(self, created: int) -> int:
-        """Return how many a full queue dropped: neither in it nor ever taken out of it."""
+        """Return how many a full queue dropped: neither in it nor ever taken from it."""
         queued = self.waiting() if self.crowded and self.waiting is not None else None
         return 0 if queued is None else max(0, created - self._taken - queued)
 
     @property
     def pending(self) -> int:
-        """Spans that went into the queue and have not come out of it."""
-        return self.ledger().pending
+        """Items that entered the queue and have not left it."""
+        return self.snapshot().pending
 
     def begin(self, items: int) -> None:
-        """Note that the exporter has been given `items`; one export runs at a time."""
+        """Count `items` that the exporter receives; one export runs at a time."""
         with self._lock:
             self._taken += items
-            self._under_way = items
+            self._in_progress = items
 
     def note(self, items: int, *, ok: bool, rejected: int = 0, reason: str | None = None) -> None:
-        """Count one export of `items`, and say so if it is the first to its host that failed.
+        """Count one export of `items`, and warn if it is the first failure of its host.
 
         Args:
-            items: Spans or metric points.
-            ok: Whether the collector took them.
-            rejected: How many of them it did not take all the same.
-            reason: Why it failed.
+            items: spans or metric points.
+            ok: whether the collector accepted them.
+            rejected: how many of them it rejected in spite of that.
+            reason: why it failed.
         """
         with self._lock:
-            self._under_way = 0
+            self._in_progress = 0
             if self._closed:
                 return
             self.last_ok = ok
@@ -164,12 +163,12 @@ class ExportLedger:
         if not ok:
             self.warn(reason)
         elif rejected:
-            self._say_rejected()
+            self._warn_of_rejected()
 
     def note_spooled(self, items: int) -> None:
-        """Count a batch that is on disk now; after the end too, since there it is."""
+        """Count a batch that is on disk now; after the end too, since it is not lost."""
         with self._lock:
-            self._under_way = 0
+            self._in_progress = 0
             self.last_ok = False
             self.spooled += items
             self.batches_spooled += 1
@@ -179,7 +178,7 @@ class ExportLedger:
                 self.batches_failed = max(0, self.batches_failed - 1)
 
     def note_unspooled(self, items: int, *, own: bool, sent: int) -> None:
-        """Count a batch that is on disk no more: `sent` of it arrived, the rest is dropped."""
+        """Count a batch that left the disk: `sent` of it arrived, the rest is dropped."""
         with self._lock:
             if own:
                 self.spooled -= items
@@ -191,9 +190,9 @@ class ExportLedger:
                 self.replay_dropped += items - sent
 
     def close(self) -> None:
-        """Count everything that is not out by now as failed, and count nothing after that."""
+        """Count what has not arrived by now as failed, and count nothing more."""
         with self._lock:
-            if self._under_way:
+            if self._in_progress:
                 self.batches_failed += 1
                 self.last_ok = False
             lost = max(0, self._created() - self.exported - self.failed - self.spooled)
@@ -203,36 +202,43 @@ class ExportLedger:
 
     @property
     def host(self) -> str:
-        """Where it sends to, without the path."""
+        """The target without its path."""
         parts = urlsplit(self.target)
         return f"{parts.scheme}://{parts.netloc}" if parts.netloc else self.target
 
+    @property
+    def _rejected_key(self) -> str:
+        return f"{self.host} rejected {self.signal}"
+
     def mute(self) -> None:
-        """Say nothing about this host: somebody else does."""
-        self._said |= {self.host, f"{self.host} rejected {self.signal}"}
+        """Give no warnings about this host: the caller reports its failures."""
+        self._already_warned |= {self.host, self._rejected_key}
+
+    def _is_first_warning(self, key: str) -> bool:
+        is_first = key not in self._already_warned
+        self._already_warned.add(key)
+        return is_first
 
     def warn(self, reason: str | None) -> None:
-        """Say that exporting fails, once for each host, and not after the deadline."""
-        if self.stopped or self.host in self._said:
+        """Warn that exporting fails, once for each host, and not after the deadline."""
+        if self.stopped or not self._is_first_warning(self.host):
             return
-        self._said.add(self.host)
         logger.warning(
-            "telemetry cannot be exported to %s%s; the pipeline goes on, and what is %s. "
-            "The exporter's own log lines: %s=true",
+            "telemetry cannot be exported to %s%s; the pipeline continues, and what is %s. "
+            "To see the exporter's own log lines: %s=true",
             self.host,
             f" ({reason})" if reason else "",
-            "lost is counted" if self.kept_in is None else f"not taken is kept in {self.kept_in}",
-            log_filter.ENVIRONMENT_VARIABLE,
+            "lost is counted"
+            if self.kept_in is None
+            else f"not accepted is kept in {self.kept_in}",
+            OTEL_PIPELINE_METRICS_EXPORTER_LOGS,
         )
 
-    def _say_rejected(self) -> None:
-        key = f"{self.host} rejected {self.signal}"
-        if key in self._said:
-            return
-        self._said.add(key)
-        logger.warning(
-            "%s takes some of the %s and rejects others (partial success); what it rejects "
-            "is counted as dropped",
-            self.host,
-            "spans" if self.signal == "traces" else "metric points",
-        )
+    def _warn_of_rejected(self) -> None:
+        if self._is_first_warning(self._rejected_key):
+            logger.warning(
+                "%s accepts some of the %s and rejects others (partial success); what it rejects "
+                "is counted as dropped",
+                self.host,
+                "spans" if self.signal == "traces" else "metric points",
+            )

@@ -1,9 +1,8 @@
-"""The exporters' own log lines, replaced by one at the first failure and one at the end.
+"""Drop the exporters' own log lines, which our warnings replace.
 
-An OTLP exporter logs one to four lines for every batch that fails. The filter here drops what
-is logged by the thread that is inside one of our exporters at that moment, and nothing else:
-exporters that the user set up keep their voice. Where the lines are wanted, what they quote of
-the endpoint's credentials is taken out of them.
+An OTLP exporter logs one to four lines for every batch that fails. The filter drops only what a
+thread logs while it is inside one of our exporters: exporters that the user set up log as
+before. If the lines are wanted, the endpoint's credentials are removed from them.
 """
 
 from __future__ import annotations
@@ -19,33 +18,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-ENVIRONMENT_VARIABLE: Final = "OTEL_PIPELINE_METRICS_EXPORTER_LOGS"
-"""`true` keeps the exporters' own lines."""
-
 _PREFIXES: Final = ("opentelemetry.exporter.", "opentelemetry.sdk.", "urllib3.", "grpc")
 _HTTP_ERRORS: Final = range(300, 600)
 
 
 class _Here(threading.local):
-    """What this thread is doing."""
+    """The state of this thread."""
 
+    # the number of the visit to an exporter in progress; 0 outside an exporter
     visit = 0
-    """The number of the visit to an exporter that is on; 0: none is."""
     reason: str | None = None
 
 
 _here = _Here()
+# numbers visits and filters in the order in which they begin and end
 _numbers = itertools.count(1)
-"""For everything below, in the order in which it happens."""
-_inside: set[int] = set()
-"""By its number, each visit of a thread to an exporter of ours that is not over; without a lock,
-since a fork may come at any moment."""
+# the numbers of all visits in progress; without a lock, since a fork may come at any moment
+_visits: set[int] = set()
+# filters that are detached when the last of their visits is over
 _leaving: set[Filter] = set()
-"""Filters that go when the last of their visits is over."""
 
 
 class CapturedLogs:
-    """Why an export failed, as far as the dropped lines told."""
+    """The reason of a failed export, from its dropped log lines."""
 
     reason: str | None = None
 
@@ -53,71 +48,74 @@ class CapturedLogs:
 @contextmanager
 def exporting() -> Iterator[CapturedLogs]:
     """Mark this thread as being inside one of our exporters."""
-    heard = CapturedLogs()
+    logs = CapturedLogs()
     before, _here.visit = _here.visit, _here.visit or next(_numbers)
-    _inside.add(_here.visit)
+    _visits.add(_here.visit)
     _here.reason = None
     try:
-        yield heard
+        yield logs
     finally:
         if not before:
-            _inside.discard(_here.visit)
+            _visits.discard(_here.visit)
             _here.visit = 0
-            _let_go()
-        heard.reason = heard.reason or _here.reason
+            _detach_idle()
+        logs.reason = logs.reason or _here.reason
         _here.reason = None
 
 
 class Filter(logging.Filter):
-    """Drop what our own exporters log; `install` and `remove` as a pair.
+    """Drop what our own exporters log between `install` and `remove`.
 
     Args:
-        secrets: let it through, but for these; None: drop it.
+        secrets: keep the lines, without these words; None: drop the lines.
     """
 
     def __init__(self, secrets: Sequence[str] | None = None) -> None:
         super().__init__()
         self._secrets = secrets
         self._loggers: list[logging.Logger] = []
-        self._came = 0
-        self._left = sys.maxsize
+        self._installed_at = 0
+        self._removed_at = sys.maxsize
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let everything through that does not come from one of our exporters."""
-        if not self._came < _here.visit < self._left or record.levelno >= logging.CRITICAL:
+        """Keep every record that does not come from one of our exporters."""
+        if not self._covers(_here.visit) or record.levelno >= logging.CRITICAL:
             return True
         _here.reason = _reason(record) or _here.reason
         if self._secrets is None:
             return False
-        _take_out(self._secrets, record)
+        _remove_secrets(self._secrets, record)
         return True
 
     def install(self) -> None:
-        """Attach to the loggers that exist; call it once the exporters are imported.
+        """Attach to the existing loggers; call it after the exporters are imported.
 
         A filter on a parent logger does not see the records of its children.
         """
         _leaving.discard(self)
         self.detach()
-        self._came, self._left = next(_numbers), sys.maxsize
+        self._installed_at, self._removed_at = next(_numbers), sys.maxsize
         for name, logger in list(logging.root.manager.loggerDict.items()):
             if isinstance(logger, logging.Logger) and name.startswith(_PREFIXES):
                 logger.addFilter(self)
                 self._loggers.append(logger)
 
     def remove(self) -> None:
-        """Detach from every logger, once no thread is left that came to an exporter until now.
+        """Detach from every logger, once all visits that began before now are over.
 
-        One that was given up at a deadline is still inside, and has its say when it fails at last.
+        An export that was given up at a deadline is still in progress, and logs when it fails.
         """
-        self._left = next(_numbers)
+        self._removed_at = next(_numbers)
         _leaving.add(self)
-        _let_go()
+        _detach_idle()
+
+    def _covers(self, visit: int) -> bool:
+        return self._installed_at < visit < self._removed_at
 
     @property
     def busy(self) -> bool:
-        """Whether a visit is on that it keeps quiet."""
-        return any(self._came < visit < self._left for visit in list(_inside))
+        """Whether a visit that it covers is in progress."""
+        return any(map(self._covers, list(_visits)))
 
     def detach(self) -> None:
         """Detach from every logger now."""
@@ -126,25 +124,25 @@ class Filter(logging.Filter):
             logger.removeFilter(self)
 
 
-def _let_go() -> None:
+def _detach_idle() -> None:
     for log_filter in list(_leaving):
         if not log_filter.busy:
             _leaving.discard(log_filter)
             log_filter.detach()
 
 
-def _take_out(secrets: Sequence[str], record: logging.LogRecord) -> None:
+def _remove_secrets(secrets: Sequence[str], record: logging.LogRecord) -> None:
     text = record.getMessage()
     if record.exc_info:
         text = f"{text}\n{logging.Formatter().formatException(record.exc_info)}"
     for secret in secrets:
         text = text.replace(secret, "***")
-    # a traceback's own text may quote them too, so it is part of the message now
+    # the traceback may quote them too, so it becomes part of the message
     record.msg, record.args, record.exc_info, record.exc_text = text, (), None, None
 
 
 def _reason(record: logging.LogRecord) -> str | None:
-    """Return a status or an exception's class, and no text, which may quote a credential."""
+    """Return a status or an exception's class; no text, which may quote a credential."""
     arguments = record.args if isinstance(record.args, tuple) else ()
     for argument in arguments:
         if isinstance(argument, Exception):

@@ -1,6 +1,6 @@
-"""Batches as lines of OTLP/JSON, the format of the Collector's file exporter and receiver.
+"""Encode batches as OTLP/JSON lines, the format of the Collector's file exporter.
 
-The official encoders make the protobuf. The mapping to JSON is protobuf's own but for trace
+The official encoders make the protobuf. The mapping to JSON is protobuf's own, except for trace
 and span ids, which OTLP writes in hexadecimal.
 """
 
@@ -19,10 +19,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from opentelemetry.sdk.metrics.export import MetricsData
-    from opentelemetry.sdk.trace import ReadableSpan
+    from collections.abc import Callable
 
     from otel_pipeline_metrics._export.environment import Signal
 
@@ -31,32 +28,30 @@ _IDS: Final = ("traceId", "spanId", "parentSpanId")
 _DATA: Final = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 
 
-def spans_line(spans: Sequence[ReadableSpan]) -> bytes:
-    """Return one line that holds `spans`."""
-    return _line(encode_spans(spans))
-
-
-def metrics_line(data: MetricsData) -> bytes:
-    """Return one line that holds `data`."""
-    return _line(encode_metrics(data))
+def line(signal: Signal, batch: Any) -> bytes:
+    """Encode the spans or the metrics data of one batch as one line."""
+    message = encode_spans(batch) if signal == "traces" else encode_metrics(batch)
+    data = json_format.MessageToDict(message, use_integers_for_enums=True)
+    _convert_ids(data, lambda text: base64.b64decode(text).hex())
+    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 
 
 def request(signal: Signal, line: bytes) -> Any:
-    """Return the protobuf request that a line holds.
+    """Decode the protobuf request that a line holds.
 
     Raises:
-        ValueError: it holds none.
+        ValueError: the line is not valid.
     """
     empty = ExportTraceServiceRequest if signal == "traces" else ExportMetricsServiceRequest
     try:
         data = json.loads(line)
         if not isinstance(data, dict):
-            raise TypeError  # noqa: TRY301 - told below, like the others
-        _each_id(data, lambda text: base64.b64encode(bytes.fromhex(text)).decode())
+            raise TypeError  # noqa: TRY301 - becomes a ValueError like the others
+        _convert_ids(data, lambda text: base64.b64encode(bytes.fromhex(text)).decode())
         return json_format.ParseDict(data, empty(), ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError, TypeError, RecursionError) as error:
         # the message would quote the data
-        raise ValueError(f"no OTLP/JSON of {signal} ({type(error).__name__})") from None
+        raise ValueError(f"not OTLP/JSON of {signal} ({type(error).__name__})") from None
 
 
 def count(message: Any) -> int:
@@ -77,21 +72,15 @@ def count(message: Any) -> int:
     )
 
 
-def _line(message: Any) -> bytes:
-    data = json_format.MessageToDict(message, use_integers_for_enums=True)
-    _each_id(data, lambda text: base64.b64decode(text).hex())
-    return json.dumps(data, separators=(",", ":")).encode() + b"\n"
-
-
-def _each_id(data: Any, change: Callable[[str], str]) -> None:
-    """Rewrite every id in place. Attributes cannot be mistaken: their keys are values here."""
+def _convert_ids(data: Any, convert: Callable[[str], str]) -> None:
+    """Rewrite every id in place; an attribute is safe, since its key is a value here."""
     if isinstance(data, list):
         for each in data:
-            _each_id(each, change)
+            _convert_ids(each, convert)
     elif isinstance(data, dict):
         for key in _IDS:
             if key in data:
-                data[key] = change(data[key])
+                data[key] = convert(data[key])
         for each in data.values():
             if isinstance(each, (dict, list)):
-                _each_id(each, change)
+                _convert_ids(each, convert)

@@ -1,12 +1,12 @@
-"""What the collector really answered, which the exporters keep to themselves.
+"""Observe what the collector really answered, which the exporters do not report.
 
-Their result is SUCCESS or FAILURE. It does not tell a refusal for good from one that a later
-attempt may overcome, nor a partial success from a whole one. So an observer sits where the
-exporter sends: for HTTP a `requests.Session`, which its constructor takes; for gRPC around the
-stub, through the one private name that is used here (`_client`). The same place can send
-another request than the exporter made, so that what was kept on disk goes out with the
-exporter's own address, headers, certificates, compression and retries. Nothing counts as sent
-that way unless its answer was seen, so a future exporter that looks different loses nothing.
+Their result is SUCCESS or FAILURE. It does not distinguish a permanent refusal from one that a
+later attempt may overcome, nor a partial success from a whole one. So an observer sits where
+the exporter sends: for HTTP a `requests.Session`, which its constructor takes; for gRPC around
+the stub, through the one private name that is used here (`_client`). The observer can also
+replace the exporter's request, so that what was kept on disk is sent with the exporter's own
+address, headers, certificates, compression and retries. A replacement counts as sent only if
+its answer was seen, so a future exporter that works differently loses nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._export.environment_checks import get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._export.environment import Signal
 
 
+# refusals of the 4xx kind that another attempt may overcome
 TRY_LATER: Final = frozenset({408, 429})
-"""Refusals of the 4xx kind that another attempt may overcome."""
 
-REFUSED_FOR_GOOD: Final = frozenset(
+# gRPC statuses that no further attempt overcomes
+PERMANENT: Final = frozenset(
     {
         "INVALID_ARGUMENT",
         "NOT_FOUND",
@@ -40,10 +42,8 @@ REFUSED_FOR_GOOD: Final = frozenset(
         "UNAUTHENTICATED",
     }
 )
-"""GRPC statuses that no further attempt overcomes."""
-
+# longer than a request may take by default
 _REQUEST_S: Final = 3.0
-"""Longer than a request may take, unless that is configured."""
 
 _OK: Final = range(200, 300)
 _MULTIPLE_CHOICES: Final = 300
@@ -52,13 +52,13 @@ _CREDENTIALS: Final = "_CREDENTIAL_PROVIDER"
 
 
 class Answer(NamedTuple):
-    """What came back for one request."""
+    """The result of one request."""
 
     ok: bool
+    # a status or an exception's class; no text, which may quote a credential
     reason: str | None = None
-    """A status or an exception's class; no text, which may quote a credential."""
+    # items that the collector rejected although it answered with success
     rejected: int = 0
-    """Items that the collector did not take although it answered with success."""
 
     @property
     def permanent(self) -> bool:
@@ -67,30 +67,30 @@ class Answer(NamedTuple):
 
 
 def is_permanent(reason: str | None) -> bool:
-    """Tell whether a failure for this reason would repeat itself; unknown reasons might not."""
+    """Tell whether a failure for this reason would repeat; unknown reasons might not."""
     if reason is None:
         return False
     if reason.startswith("HTTP "):
         status = int(reason[5:])
         return _MULTIPLE_CHOICES <= status < _SERVER_ERROR and status not in TRY_LATER
-    return reason in REFUSED_FOR_GOOD
+    return reason in PERMANENT
 
 
 class Exchange:
-    """One export as seen on the wire; with retries, the last answer."""
+    """The request and the answer of one export; with retries, the last answer."""
 
     def __init__(self, replacement: Any = None, attempts: int | None = None) -> None:
+        # a request to send in place of the exporter's own
         self.replacement = replacement
-        """A request to send in place of the exporter's own."""
+        # None: no request was sent, or none was observed
         self.answer: Answer | None = None
-        """None: nothing was sent, or nobody watched."""
         self._attempts_left = attempts
 
     def failed(self, reason: str) -> None:
-        """Note a failure.
+        """Note a failed attempt.
 
         Raises:
-            GivenUpError: that was one attempt too many.
+            GivenUpError: it was the last one allowed.
         """
         self.answer = Answer(ok=False, reason=reason)
         if self._attempts_left is not None:
@@ -100,7 +100,7 @@ class Exchange:
 
 
 class GivenUpError(Exception):
-    """Ends an exporter's own retries, which in SDK 1.30 go on for a minute."""
+    """End of an exporter's own retries, which take a minute in SDK 1.30."""
 
 
 class _Here(threading.local):
@@ -112,7 +112,7 @@ _here = _Here()
 
 @contextmanager
 def exchange(replacement: Any = None, attempts: int | None = None) -> Iterator[Exchange]:
-    """Watch what this thread's exporter sends and gets; end it after so many failures."""
+    """Observe this thread's export, and end it after so many failed attempts."""
     before, _here.exchange = _here.exchange, Exchange(replacement, attempts)
     try:
         yield _here.exchange
@@ -121,9 +121,9 @@ def exchange(replacement: Any = None, attempts: int | None = None) -> Iterator[E
 
 
 def build_http(exporter: Callable[..., Any], signal: Signal, **arguments: Any) -> tuple[Any, bool]:
-    """Build an HTTP exporter; say whether it can be watched.
+    """Build an HTTP exporter; return it and whether its answers can be observed.
 
-    Not if a credential provider brings a session of its own.
+    They cannot be if a credential provider brings its own session.
     """
     if any(value and name.endswith(_CREDENTIALS) for name, value in os.environ.items()):
         return exporter(**arguments), False
@@ -131,12 +131,12 @@ def build_http(exporter: Callable[..., Any], signal: Signal, **arguments: Any) -
 
 
 def build_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, bool]:
-    """Build a gRPC exporter; say whether it can be watched."""
+    """Build a gRPC exporter; return it and whether its answers can be observed."""
     if not isinstance(exporter, type):
         return exporter(**arguments), False
 
     class Watched(exporter):  # type: ignore[misc]
-        # The exporter replaces its stub when it reconnects.
+        # a property, as the exporter replaces its stub when it reconnects
         @property
         def _client(self) -> Any:
             return self.__dict__.get("_watched")
@@ -151,21 +151,21 @@ def build_grpc(exporter: Any, signal: Signal, **arguments: Any) -> tuple[Any, bo
 
 
 def _fork_support() -> bool | None:
-    """Return what GRPC_ENABLE_FORK_SUPPORT says, if it says something."""
-    said = os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").strip().lower()
-    return said in ("1", "true", "t", "yes", "y") if said else None
+    """Return the value of GRPC_ENABLE_FORK_SUPPORT; None if it is unset."""
+    text = get(os.environ, "GRPC_ENABLE_FORK_SUPPORT").lower()
+    return text in ("1", "true", "t", "yes", "y") if text else None
 
 
-def grpc_is_lost_to_children() -> bool:
-    """Tell whether gRPC was told not to survive forks: a child that uses it then crashes."""
+def grpc_breaks_after_fork() -> bool:
+    """Tell whether gRPC's fork support is off: a child that uses gRPC then crashes."""
     return _fork_support() is False
 
 
 def _session(signal: Signal) -> Any:
     import requests
 
-    # The first request imports modules, and an import that is under way at a fork never ends in
-    # the child.
+    # The first request imports modules, and an import in progress at a fork never ends in the
+    # child.
     gates = [forking.Gate()]
 
     class Session(requests.Session):
@@ -188,7 +188,7 @@ def _session(signal: Signal) -> Any:
                 seen.failed(type(error).__name__)
                 raise
             if response.status_code not in _OK:
-                # An exporter of today takes a redirect for success, though nothing arrived.
+                # Today's exporters treat a redirect as success, though nothing arrived.
                 seen.failed(f"HTTP {response.status_code}")
             else:
                 content = response.content
@@ -207,19 +207,19 @@ def _compressed(request: Any, headers: dict[str, Any]) -> bytes:
 
 
 class _Stub:
-    """The exporter's gRPC stub, watched."""
+    """The exporter's gRPC stub with an observer."""
 
     def __init__(self, stub: Any, signal: Signal) -> None:
         self._stub = stub
         self._signal = signal
-        # With its own fork handlers gRPC hangs in a child that was forked during a call.
+        # with its own fork handlers gRPC hangs in a child that was forked during a call
         self._gate = forking.Gate(_REQUEST_S) if _fork_support() else forking.Gate()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stub, name)
 
     def Export(self, request: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N802 - gRPC's
-        """Send a request and note what came back."""
+        """Send a request and note the answer."""
         seen = _here.exchange
         if seen is not None and seen.replacement is not None:
             request = seen.replacement

@@ -1,9 +1,9 @@
-"""What the collector would not take, on disk until it does.
+"""Keep on disk what the collector does not accept, until it does.
 
-A directory of small files, one batch each, which any number of processes may share: a file is
-written whole or not at all, its name says whose it is and how much it holds, and whoever sends
-or drops it holds its lock meanwhile. A lock goes with its process, so nothing is left behind
-by a crash but the file, which is then sent by another: perhaps for the second time.
+The spool is a directory of small files, one for each batch, which any number of processes may
+share. A file is written whole or not at all, its name holds its owner and its number of items,
+and the process that sends or drops it locks it meanwhile. A lock ends with its process, so a
+crash leaves only the file, which another process then sends: perhaps for the second time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,21 @@ import os
 import re
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core.environment_variables import (
+    OTEL_PIPELINE_METRICS_SPOOL,
+    OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE,
+    OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES,
+)
 from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export.environment_checks import get, positive
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
     from otel_pipeline_metrics._export.environment import Signal
 
 
@@ -30,42 +37,31 @@ fcntl: Any
 
 try:
     import fcntl
-except ImportError:  # not POSIX: no locks, so one process a directory
+except ImportError:  # without POSIX locks, only one process may use a directory
     fcntl = None
 
 
 _NAME: Final = re.compile(r"(traces|metrics)-(\d{13})-(\d+-[0-9a-f]{8})-(\d{6,})-(\d+)\.jsonl")
-ENVIRONMENT_VARIABLE: Final = "OTEL_PIPELINE_METRICS_SPOOL"
-MAX_BYTES_VARIABLE: Final = "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES"
-MAX_AGE_VARIABLE: Final = "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE"
-
 _TEMPORARY: Final = ".opm-"
+# a temporary file of this age was left by a crash
 _ABANDONED_S: Final = 600.0
-"""After this long a temporary file is what a crash left behind."""
 
 
 class SpooledBatch(NamedTuple):
-    """One batch on disk, as its file's name tells."""
+    """One batch on disk, from the name of its file."""
 
     signal: Signal
     created_ms: int
+    # PID and a random token of the process that wrote it
     owner: str
-    """PID and a random token of the process that wrote it."""
     number: int
     items: int
     name: str
     size: int
 
 
-class Loss(Protocol):
-    """Who is told that a batch is dropped from the disk."""
-
-    def note_unspooled(self, items: int, *, own: bool, sent: int) -> None:
-        """Count a batch of `items` that is on disk no more, `sent` of them delivered."""
-
-
 class Settings(NamedTuple):
-    """Where the spool is, and its limits."""
+    """The directory of the spool and its limits."""
 
     directory: Path
     max_bytes: int
@@ -73,42 +69,50 @@ class Settings(NamedTuple):
 
 
 def settings(config: Config, env: Mapping[str, str]) -> Settings | None:
-    """Return what `configure()` asked for, or else the environment; None: no spool."""
-    name = env.get(ENVIRONMENT_VARIABLE, "").strip()
+    """Return the settings of `configure()`, or of the environment; None: no spool."""
+    name = get(env, OTEL_PIPELINE_METRICS_SPOOL)
     directory = config.spool or (Path(name) if name else None)
     if directory is None:
         return None
     return Settings(
-        # a later chdir must not split it
+        # absolute, as a later chdir must not split the spool
         Path(os.path.abspath(directory.expanduser())),  # noqa: PTH100 - links stay
-        int(_limit(env, MAX_BYTES_VARIABLE, config.spool_max_bytes, Config.spool_max_bytes)),
-        _limit(env, MAX_AGE_VARIABLE, config.spool_max_age_s, Config.spool_max_age_s),
+        int(
+            _limit(
+                env,
+                OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES,
+                config.spool_max_bytes,
+                Config.spool_max_bytes,
+            )
+        ),
+        _limit(
+            env,
+            OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE,
+            config.spool_max_age_s,
+            Config.spool_max_age_s,
+        ),
     )
 
 
 def max_age_s(env: Mapping[str, str]) -> float:
-    """Return the limit of age that the environment names; infinite if it names none."""
-    return _limit(env, MAX_AGE_VARIABLE, math.inf, math.inf)
+    """Return the age limit from the environment; infinite if unset."""
+    return _limit(env, OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE, math.inf, math.inf)
 
 
 def _limit(env: Mapping[str, str], name: str, given: float, default: float) -> float:
-    text = env.get(name, "").strip()
+    text = get(env, name)
     if not text or given != default:
         return given
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if math.isfinite(number) and number > 0:
-        return number
-    errors.warn_once(
-        name, "%s must be a number above 0, not %.40r; %g is used", name, text, default
-    )
-    return default
+    number = positive(text)
+    if number is None:
+        errors.warn_once(
+            name, "%s must be a number above 0, not %.40r; %g is used", name, text, default
+        )
+    return number or default
 
 
 def why_unusable(directory: Path) -> str | None:
-    """Return why nothing can be kept there; None if it can. Makes the directory."""
+    """Make the directory and return why it cannot keep batches; None if it can."""
     trial = directory / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -123,38 +127,38 @@ class Spool:
     """A bounded directory of batches.
 
     Args:
-        directory: made if it is not there.
-        max_bytes: of all batches together; the oldest give way.
-        max_age_s: older ones are dropped.
+        directory: made if it does not exist.
+        max_bytes: limit of all batches together; the oldest are dropped first.
+        max_age_s: older batches are dropped.
     """
 
     def __init__(self, directory: Path, max_bytes: int, max_age_s: float) -> None:
         self.directory = directory
         self._max_bytes = max_bytes
         self._max_age_s = max_age_s
-        self.accounts: dict[str, Loss] = {}
-        """By signal: who counts what is dropped here."""
+        # by signal: the ledger that counts what is dropped here
+        self.ledgers: dict[str, ExportLedger] = {}
         self._undeletable: set[str] = set()
-        self._new_owner()
+        self._renew_owner()
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            self._say(error)
+            self._warn(error)
         self._sweep()
 
-    def _new_owner(self) -> None:
+    def _renew_owner(self) -> None:
         self._pid = os.getpid()
         self._owner = f"{self._pid}-{secrets.token_hex(4)}"
         self._number = 0
 
     @property
     def owner(self) -> str:
-        """Who this process is on disk; a forked child is another."""
+        """The name of this process on disk; a forked child has another."""
         if self._pid != os.getpid():
-            self._new_owner()
+            self._renew_owner()
         return self._owner
 
-    def _say(self, error: OSError) -> None:
+    def _warn(self, error: OSError) -> None:
         errors.warn_once(
             f"spool {self.directory}",
             "telemetry cannot be kept in %s (%s); what is not exported is dropped and counted",
@@ -163,7 +167,7 @@ class Spool:
         )
 
     def put(self, signal: Signal, line: bytes, items: int) -> bool:
-        """Keep one batch; False if it cannot be kept, which is said once."""
+        """Keep one batch; if that fails, warn once and return False."""
         owner = self.owner
         name = f"{signal}-{round(clock.unix() * 1000):013d}-{owner}-{self._number:06d}-{items}"
         self._number += 1
@@ -171,19 +175,19 @@ class Spool:
         try:
             self._make_room(len(line))
             _write(temporary, line)
-            # the name is new, so nothing is replaced
+            # the name is new, so this replaces no file
             temporary.rename(self.directory / f"{name}.jsonl")
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            self._say(error)
+            self._warn(error)
             return False
-        with contextlib.suppress(OSError):  # some file systems cannot
+        with contextlib.suppress(OSError):  # some file systems do not support it
             _sync_directory(self.directory)
         return True
 
-    def parcels(self, signal: Signal | None = None) -> list[SpooledBatch]:
-        """Return what is on disk, the oldest first."""
+    def batches(self, signal: Signal | None = None) -> list[SpooledBatch]:
+        """Return the batches on disk, the oldest first."""
         found = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
@@ -204,12 +208,12 @@ class Spool:
                             entry.stat().st_size,
                         )
                     )
-        return sorted(found, key=lambda parcel: parcel[1:])
+        return sorted(found, key=lambda batch: batch[1:])
 
     @contextlib.contextmanager
-    def claim(self, parcel: SpooledBatch) -> Iterator[Path | None]:
-        """Hold a batch against other processes; None if one has it, or has sent it."""
-        path = self.directory / parcel.name
+    def claim(self, batch: SpooledBatch) -> Iterator[Path | None]:
+        """Lock a batch; yield None if another process has it, or has sent it."""
+        path = self.directory / batch.name
         try:
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError:
@@ -219,58 +223,57 @@ class Spool:
             yield path if _locked(descriptor) else None
         finally:
             if fcntl is not None:
-                # closing alone would leave the lock with a child forked meanwhile
+                # after a mere close, a child forked meanwhile would still hold the lock
                 with contextlib.suppress(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    def done(self, parcel: SpooledBatch, *, sent: int) -> None:
-        """Delete a claimed batch of which `sent` items arrived, and have it counted."""
+    def done(self, batch: SpooledBatch, *, sent: int) -> None:
+        """Delete a claimed batch of which `sent` items arrived, and count it."""
         try:
-            (self.directory / parcel.name).unlink(missing_ok=True)
+            (self.directory / batch.name).unlink(missing_ok=True)
         except OSError:
-            # this process at least does not send it again
-            self._undeletable.add(parcel.name)
-        account = self.accounts.get(parcel.signal)
-        if account is not None:
-            own = parcel.owner == self.owner
-            account.note_unspooled(parcel.items, own=own, sent=sent)
+            # so at least this process does not send it again
+            self._undeletable.add(batch.name)
+        ledger = self.ledgers.get(batch.signal)
+        if ledger is not None:
+            own = batch.owner == self.owner
+            ledger.note_unspooled(batch.items, own=own, sent=sent)
 
     def expire(self, signal: Signal | None = None) -> None:
         """Drop the batches of `signal`, or of both, that are too old."""
         oldest_ms = (clock.unix() - self._max_age_s) * 1000
-        for parcel in self.parcels(signal):
-            if parcel.created_ms >= oldest_ms:
+        for batch in self.batches(signal):
+            if batch.created_ms >= oldest_ms:
                 return
-            self._drop(parcel)
+            self._drop(batch)
 
-    def _drop(self, parcel: SpooledBatch) -> bool:
-        """Drop a batch; False if a process has it: it will be gone soon."""
-        with self.claim(parcel) as path:
+    def _drop(self, batch: SpooledBatch) -> bool:
+        """Drop a batch; return False if another process has it and will soon delete it."""
+        with self.claim(batch) as path:
             if path is None:
                 return False
-            self.done(parcel, sent=0)
+            self.done(batch, sent=0)
         return True
 
     def _make_room(self, size: int) -> None:
         """Drop the oldest batches until there is room for `size` bytes.
 
         Raises:
-            OSError: there is none, even so.
+            OSError: there is not enough room even so.
         """
         self.expire()
-        parcels = self.parcels()
-        total = sum(parcel.size for parcel in parcels)
-        for parcel in parcels:
+        batches = self.batches()
+        total = sum(batch.size for batch in batches)
+        for batch in batches:
             if total + size <= self._max_bytes or size > self._max_bytes:
                 break
-            if not self._drop(parcel):
+            if not self._drop(batch):
                 continue
-            total -= parcel.size
+            total -= batch.size
             errors.warn_once(
                 f"spool full {self.directory}",
-                "%s holds %d bytes, the most it may; the oldest telemetry in it is dropped "
-                "and counted",
+                "%s holds %d bytes, its limit; the oldest telemetry in it is dropped and counted",
                 self.directory,
                 self._max_bytes,
             )
@@ -278,7 +281,7 @@ class Spool:
             raise OSError(0, f"more than the {self._max_bytes} bytes allowed")
 
     def _sweep(self) -> None:
-        """Remove what crashes left half written."""
+        """Remove the temporary files that a crash left."""
         before = clock.unix() - _ABANDONED_S
         for path in self.directory.glob(f"{_TEMPORARY}*.tmp"):
             with contextlib.suppress(OSError):
@@ -309,4 +312,4 @@ def _locked(descriptor: int) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
-    return os.fstat(descriptor).st_nlink > 0  # else it was sent while we opened it
+    return os.fstat(descriptor).st_nlink > 0  # else another process has just sent it

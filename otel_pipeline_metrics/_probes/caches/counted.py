@@ -1,4 +1,4 @@
-"""A cache wrapper that counts, since cachetools' caches keep no statistics of their own."""
+"""Wrap a cache that has no statistics of its own, and count its look-ups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ABSENT: Final = object()
 
 
 def cachetools_base(cache: object) -> Any:
-    """Return cachetools' `Cache` class if `cache` is one of its caches, without importing it."""
+    """Return cachetools' `Cache` class if `cache` is one; do not import cachetools."""
     for base in type(cache).__mro__:
         if base.__name__ == "Cache" and base.__module__.partition(".")[0] == "cachetools":
             return base
@@ -23,27 +23,27 @@ def cachetools_base(cache: object) -> Any:
 
 
 def is_timed(cache: object) -> bool:
-    """Whether `cache` is a cachetools cache that removes entries because of their age."""
+    """Tell whether `cache` is a cachetools cache whose entries expire."""
     return cachetools_base(cache) is not None and callable(getattr(cache, "expire", None))
 
 
 class CountedCache(MutableMapping[K, V]):
-    """Stands in for a cache and counts its look-ups, evictions and expirations.
+    """A wrapper of a cache that counts its look-ups, evictions and expirations.
 
     A look-up is `cache[key]` or `cache.get(key)`: one hit or one miss. `in`, `pop` and
-    `setdefault` are none, as invalidation and storing are not look-ups: `cachetools.cached`
-    with a lock stores its result through `setdefault`. An eviction is an entry that had to
-    make room; entries removed by `del`, `pop`, `popitem` and `clear` are not counted.
+    `setdefault` are not look-ups: `cachetools.cached` with a lock stores its result through
+    `setdefault`. An eviction is an entry that was removed to make room; entries removed by
+    `del`, `pop`, `popitem` and `clear` are not counted.
 
-    Everything else the cache has (`maxsize`, `ttl`, ...) is reachable through the wrapper. It
-    takes no lock: guard it as you guard the cache.
+    Every other attribute of the cache (`maxsize`, `ttl`, ...) is reachable through the wrapper.
+    It takes no lock: use the lock that guards the cache.
     """
 
     def __init__(self, cache: MutableMapping[K, V]) -> None:
         self._cache: Any = cache
         base = cachetools_base(cache)
-        # The base class's own methods, because those of a timed cache remove what has expired:
-        # a reader in another thread must never do that, and a count before and after cannot.
+        # The base class's methods only read. Those of a timed cache remove expired entries, which
+        # a reading thread must not do, and which would distort a count before and after.
         self._base: Any = type(cache) if base is None else base
         self._timed = is_timed(cache)
         self._fills_itself = hasattr(cache, "__missing__") and (
@@ -56,11 +56,11 @@ class CountedCache(MutableMapping[K, V]):
         self._expirations = 0
 
     def cache_statistics(self) -> dict[str, int | None]:
-        """Return the counts and levels; reads memory only, so any thread may ask.
+        """Return the counts and levels; any thread may call this.
 
-        `expirations` is None for a cache without expiry; `size_bytes` is known only where the
-        cache was made with `getsizeof=sys.getsizeof`. Entries that have expired and not been
-        removed yet are among the entries: they still hold memory.
+        It only reads memory. `expirations` is None for a cache without expiry; `size_bytes` is
+        known only for a cache made with `getsizeof=sys.getsizeof`. Expired entries that are not
+        removed yet count as entries, since they still hold memory.
         """
         return {
             "hits": self._hits,
@@ -83,7 +83,7 @@ class CountedCache(MutableMapping[K, V]):
         return value
 
     def _get_or_fill(self, key: K) -> V:
-        """Look up in a cache whose `__missing__` computes, and maybe stores, what is absent."""
+        """Look up in a cache whose `__missing__` computes, and may store, a missing value."""
         if key in self._cache:
             self._hits += 1
         else:
@@ -92,7 +92,7 @@ class CountedCache(MutableMapping[K, V]):
         return value
 
     def get(self, key: K, default: Any = None) -> Any:
-        """Return the value or `default`; one look-up."""
+        """Return the value or `default`; this is one look-up."""
         value = self._cache.get(key, _ABSENT)
         if value is _ABSENT:
             self._misses += 1
@@ -104,7 +104,7 @@ class CountedCache(MutableMapping[K, V]):
         self._storing(key, self._cache.__setitem__, key, value)
 
     def setdefault(self, key: K, default: Any = None) -> Any:
-        """Store `default` if there is nothing yet and return what is there; no look-up."""
+        """Return the value, storing `default` if it is missing; this is not a look-up."""
         return self._storing(key, self._cache.setdefault, key, default)
 
     def __delitem__(self, key: K) -> None:
@@ -115,23 +115,23 @@ class CountedCache(MutableMapping[K, V]):
         try:
             del self._cache[key]
         except KeyError:
-            # cachetools removes an expired entry and says that it was not there
+            # cachetools removes an expired entry and raises all the same
             self._expirations += max(0, before - self._length())
             raise
 
     def pop(self, key: K, *default: Any) -> Any:
-        """Remove and return the value; neither look-up nor eviction."""
+        """Remove and return the value; this is neither a look-up nor an eviction."""
         return self._cache.pop(key, *default)
 
     def popitem(self) -> tuple[K, V]:
-        """Remove and return the entry the cache would evict next; no eviction."""
+        """Remove and return the entry that the cache would evict next; not an eviction."""
         with self._timer():
             self._expire()
             item: tuple[K, V] = self._cache.popitem()
         return item
 
     def clear(self) -> None:
-        """Remove everything; the counts stay."""
+        """Remove all entries; the counts stay."""
         self._cache.clear()
 
     def __contains__(self, key: object) -> bool:
@@ -149,7 +149,7 @@ class CountedCache(MutableMapping[K, V]):
         return f"{type(self).__name__}({self._cache!r})"
 
     def __getattr__(self, name: str) -> Any:
-        # without this test a copy, which is made without __init__, would look for ever
+        # a copy is made without __init__, so looking up _cache here would recurse without end
         if name == "_cache" or (name.startswith("__") and name.endswith("__")):
             raise AttributeError(name)
         if name == "expire" and self._timed:
@@ -163,11 +163,11 @@ class CountedCache(MutableMapping[K, V]):
         return length
 
     def _others(self, key: K) -> int:
-        """Count the entries beside `key`, whether or not it is there."""
+        """Return the number of entries other than `key`."""
         return self._length() - int(self._base.__contains__(self._cache, key))
 
     def _timer(self) -> AbstractContextManager[Any]:
-        """Stop a timed cache's clock, so that nothing expires between our look and its work."""
+        """Return a context that stops a timed cache's clock, so that no entry expires."""
         timer: Any = self._cache.timer if self._timed else None
         return timer if hasattr(timer, "__enter__") else nullcontext()
 
@@ -180,7 +180,7 @@ class CountedCache(MutableMapping[K, V]):
         return expired
 
     def _storing(self, key: K, store: Callable[..., R], *arguments: Any) -> R:
-        """Call something that may store `key`: whatever else disappears was evicted."""
+        """Call a function that may store `key`; other entries that disappear were evicted."""
         with self._timer():
             self._expire()
             before = self._others(key)

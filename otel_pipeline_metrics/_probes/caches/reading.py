@@ -1,16 +1,18 @@
-"""What a cache says about itself at one moment."""
+"""Define the reading of a cache: its counts and levels at one moment."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from otel_pipeline_metrics._core.lookup import ratio
+
 
 @dataclass(frozen=True)
 class CacheReading:
-    """One look at a cache: counts since it was registered, and levels now.
+    """A reading of a cache: counts since it was registered, and levels now.
 
-    A count that the source does not tell is None. `hits` and `misses` never decrease, even
-    where the cache's own statistics are cleared.
+    A count that the source does not have is None. `hits` and `misses` never decrease, even
+    when the cache's own statistics are cleared.
     """
 
     name: str
@@ -24,5 +26,4 @@ class CacheReading:
     @property
     def hit_ratio(self) -> float | None:
         """Hits over look-ups, 0 to 1; None before the first look-up."""
-        lookups = self.hits + self.misses
-        return self.hits / lookups if lookups else None
+        return ratio(self.hits, self.hits + self.misses)

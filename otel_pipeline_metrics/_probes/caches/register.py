@@ -1,24 +1,23 @@
-"""Register caches for the cache metrics, and count look-ups in them."""
+"""Register caches for the cache metrics: the public functions and the instruments."""
 
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from otel_pipeline_metrics._core import cardinality, metric_definitions
+from otel_pipeline_metrics._core import cardinality
+from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.validation import check_name
 from otel_pipeline_metrics._probes.caches import sources
 from otel_pipeline_metrics._probes.caches.counted import CountedCache
-from otel_pipeline_metrics._probes.caches.reading import CacheReading
 from otel_pipeline_metrics._probes.caches.registry import caches
 from otel_pipeline_metrics._telemetry import sink
-from otel_pipeline_metrics._telemetry.instruments import _point, _Snapshot
+from otel_pipeline_metrics._telemetry.instruments import Snapshot, point_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from otel_pipeline_metrics._core.records import Point
-    from otel_pipeline_metrics._probes.caches.reading import CacheReading
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
@@ -29,42 +28,43 @@ V = TypeVar("V")
 def register_cache(name: str, source: object) -> None:
     """Report the hits, misses, evictions and size of a cache.
 
-    A source is held until `unregister_cache` and read whenever metrics are collected, by the
-    collecting thread: it should only look at memory. Counts that it already has are reported
-    too. Where its counts go back to zero (`cache_clear()`), the totals reported go on from where
-    they were. A source that fails is said once, left out, and taken again when it works.
+    A source is held until `unregister_cache()` and read whenever metrics are collected, by the
+    collecting thread, so it should only read memory. Counts from before the registration are
+    reported too. When its counts return to zero (`cache_clear()`), the reported totals go on
+    from where they were. A source that fails causes one warning and is not reported until it
+    works again.
 
     Registering a name again replaces its source; the new one's counts are added to the old
-    one's, so that the series does not fall. The same source again changes nothing.
+    one's, so that the series does not fall. Registering the same source again changes nothing.
 
     Args:
-        name: what tells this cache from others, the `cache.name` attribute; a fixed word, not
+        name: the `cache.name` attribute, which tells this cache from others; a fixed word, not
             one made from data.
         source: a function wrapped by `functools.lru_cache` or `functools.cache`, or anything
             else with a `cache_info()`; or a `counted_cache`, or a function that
             `cachetools.cached` wrapped around one; or a callable that returns a mapping with
             `hits` and `misses` and, if known, `evictions`, `expirations`, `entries` and
-            `size_bytes`, or an object with such attributes (`currsize` is read as entries, as
-            `functools` has it).
+            `size_bytes`, or an object with such attributes (`currsize` counts as `entries`, for
+            `functools`).
 
     Raises:
-        TypeError: `name` is no string, or `source` cannot tell hits and misses.
+        TypeError: `name` is not a string, or `source` does not count hits and misses.
         ValueError: `name` is empty or too long.
     """
     check_name(name, "name")
     read = sources.reader_of(source)
-    caches.register(_distinct(name), read)
+    caches.register(cardinality.instrument_names.name("cache names", name), read)
     ensure_instruments()
 
 
 def unregister_cache(name: str) -> None:
-    """Report a cache no longer and let go of its source; an unknown name is no error.
+    """Stop reporting a cache and release its source; an unknown name changes nothing.
 
-    Its series ends with the next collection, so what it counted since the one before is not
+    Its series ends with the next collection, so counts since the last collection are not
     exported. Registering the name again continues its totals.
 
     Raises:
-        TypeError: `name` is no string.
+        TypeError: `name` is not a string.
         ValueError: `name` is empty or too long.
     """
     caches.unregister(check_name(name, "name"))
@@ -74,15 +74,15 @@ def counted_cache(cache: MutableMapping[K, V], *, name: str | None = None) -> Co
     """Wrap a cachetools cache (or any mutable mapping) so that its use is counted.
 
     Use the result wherever the cache was, as in
-    `@cachetools.cached(counted_cache(TTLCache(1000, 60), name="geo"))`; what goes past it is not
-    counted.
+    `@cachetools.cached(counted_cache(TTLCache(1000, 60), name="geo"))`; direct use of the wrapped
+    cache is not counted.
 
     Args:
         cache: the cache to wrap.
         name: registers the cache under this name as `register_cache` does.
 
     Raises:
-        TypeError: `cache` is no mutable mapping, or `name` is no string.
+        TypeError: `cache` is not a mutable mapping, or `name` is not a string.
         ValueError: `name` is empty or too long.
     """
     if not isinstance(cache, MutableMapping):
@@ -98,75 +98,39 @@ def counted_cache(cache: MutableMapping[K, V], *, name: str | None = None) -> Co
 def record(
     name: str, hits: int, misses: int, evictions: int = 0, size_bytes: int | None = None
 ) -> None:
-    """Add look-ups that a program counted itself to the cache `name`, made on first use.
-
-    Args:
-        name: the cache.
-        hits: hits since the last call.
-        misses: misses since the last call.
-        evictions: evictions since the last call.
-        size_bytes: the size now; None keeps the last one.
-
-    Raises:
-        TypeError: a count is no integer, or `name` is no string.
-        ValueError: a count is negative, or `name` is empty or too long.
-    """
-    check_name(name, "name")
-    counts = {"hits": hits, "misses": misses, "evictions": evictions}
-    for argument, value in {**counts, "size_bytes": size_bytes}.items():
-        if value is None and argument == "size_bytes":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{argument} must be an integer, not {type(value).__name__}")
-        if value < 0:
-            raise ValueError(f"{argument} must not be negative, this one is {value}")
-    caches.record(_distinct(name), size_bytes, **counts)
+    """Add checked counts since the last call to the cache `name`; None keeps its size."""
+    caches.record(name, size_bytes, hits=hits, misses=misses, evictions=evictions)
     ensure_instruments()
 
 
-def _distinct(name: str) -> str:
-    return cardinality.instrument_names.name("cache names", name)
-
-
 def ensure_instruments() -> None:
-    """See to it that caches are reported, from the first one on."""
+    """Report the caches to OpenTelemetry, from the first one on."""
     sink.add_probe("caches", install_caches)
 
 
 def install_caches(instruments: InstrumentSet) -> None:
-    """Report every registered cache, those registered later included."""
-    snapshot = _Snapshot(caches.read_all)
+    """Report every registered cache, including those registered later."""
+    snapshot = Snapshot(caches.read_all)
 
-    def points(give: Callable[[CacheReading], Sequence[Point]]) -> Callable[[], Iterator[Point]]:
+    def points(*fields: tuple[str, dict[str, str]]) -> Callable[[], Iterator[Point]]:
         read = snapshot.reader()
 
         def callback() -> Iterator[Point]:
             for reading in read():
-                yield from give(reading)
+                for field, kind in fields:
+                    yield from point_of(reading, field, {defs.CACHE_NAME: reading.name, **kind})
 
         return callback
 
-    def level(field: str) -> Callable[[], Iterator[Point]]:
-        return points(
-            lambda reading: _point(reading, field, {metric_definitions.CACHE_NAME: reading.name})
-        )
-
-    instruments.observable_counter(metric_definitions.CACHE_REQUESTS, points(_requests))
-    instruments.observable_counter(metric_definitions.CACHE_EVICTIONS, level("evictions"))
-    instruments.observable_counter(metric_definitions.CACHE_EXPIRATIONS, level("expirations"))
-    instruments.observable_up_down_counter(metric_definitions.CACHE_ENTRY_COUNT, level("entries"))
-    instruments.observable_up_down_counter(metric_definitions.CACHE_SIZE, level("size_bytes"))
-    instruments.observable_gauge(metric_definitions.CACHE_HIT_RATIO, level("hit_ratio"))
+    instruments.observable_counter(defs.CACHE_REQUESTS, points(*_REQUESTS))
+    instruments.observable_counter(defs.CACHE_EVICTIONS, points(("evictions", {})))
+    instruments.observable_counter(defs.CACHE_EXPIRATIONS, points(("expirations", {})))
+    instruments.observable_up_down_counter(defs.CACHE_ENTRY_COUNT, points(("entries", {})))
+    instruments.observable_up_down_counter(defs.CACHE_SIZE, points(("size_bytes", {})))
+    instruments.observable_gauge(defs.CACHE_HIT_RATIO, points(("hit_ratio", {})))
 
 
-def _requests(reading: CacheReading) -> list[Point]:
-    return [
-        (
-            count,
-            {
-                metric_definitions.CACHE_NAME: reading.name,
-                metric_definitions.CACHE_REQUEST_TYPE: kind,
-            },
-        )
-        for kind, count in (("hit", reading.hits), ("miss", reading.misses))
-    ]
+_REQUESTS: Final = (
+    ("hits", {defs.CACHE_REQUEST_TYPE: "hit"}),
+    ("misses", {defs.CACHE_REQUEST_TYPE: "miss"}),
+)

@@ -1,8 +1,9 @@
-"""The caches whose hits and misses are reported."""
+"""Keep the registered caches and their totals, which never fall."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from types import BuiltinMethodType
 from typing import TYPE_CHECKING, Any, Final
 from weakref import ref
@@ -11,33 +12,33 @@ from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.caches import sources
 from otel_pipeline_metrics._probes.caches.counted import CountedCache
-from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._probes.caches.sources import Counts
+    from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
+# Unregistered names whose totals are remembered.
 _MAX_RETIRED: Final = 1_000
-"""Names whose totals are remembered after they were unregistered."""
 
 
 class MonotonicTotals:
-    """Totals that never fall, made of counts that start at zero again when a cache is cleared."""
+    """Totals that never fall, from counts that restart when a cache is cleared."""
 
     def __init__(self, *offset: int) -> None:
         self._offset = offset
         self._last = (0,) * len(offset)
 
-    def update(self, *counts: int) -> None:
-        # Counts that belong together are cleared together: hits may have fallen below what
-        # they were while misses, cleared as well, have already overtaken it.
+    def update(self, *counts: int) -> tuple[int, ...]:
+        # One falling count means that all were cleared: hits may have fallen while misses,
+        # cleared as well, are already above their last value.
         if any(count < last for count, last in zip(counts, self._last, strict=True)):
             self._offset = self.totals
         self._last = counts
+        return self.totals
 
-    def forget(self) -> None:
-        """Begin at zero from the counts as they are."""
+    def restart(self) -> None:
+        """Make the totals zero at the present counts."""
         self._offset = tuple(-count for count in self._last)
 
     @property
@@ -46,55 +47,49 @@ class MonotonicTotals:
 
 
 class _Entry:
-    """One registered cache. Only its registry's lock makes its methods safe."""
+    """One registered cache; its methods need the registry's lock."""
 
     def __init__(self, name: str, read: Callable[[], object], before: _Entry | None) -> None:
         self.name = name
+        # None once the cache is unregistered or its source replaced
         self.read: Callable[[], object] | None = read
-        """What gives the counts; None once unregistered or replaced."""
         self.applied = 0
         self.latest: CacheReading | None = None
-        # A series that goes on under its name must not fall, so a new source adds to the old.
-        totals = ((0, 0), (0,), (0,)) if before is None else before.totals
-        self._requests, self._evictions, self._expirations = (
-            MonotonicTotals(*each) for each in totals
-        )
+        # The series of a name must not fall, so a new source adds to the old one's totals.
+        offsets = ((0, 0), (0,), (0,)) if before is None else before.totals
+        self._counts = [MonotonicTotals(*offset) for offset in offsets]
 
-    def forget(self) -> None:
-        """Begin at zero: what was counted so far is the parent's to report."""
-        for rising in (self._requests, self._evictions, self._expirations):
-            rising.forget()
+    def restart(self) -> None:
+        """Count from zero: a forked child leaves earlier counts to its parent."""
+        for counts in self._counts:
+            counts.restart()
         self.latest = None
 
     @property
     def totals(self) -> tuple[tuple[int, ...], ...]:
-        return self._requests.totals, self._evictions.totals, self._expirations.totals
+        return tuple(counts.totals for counts in self._counts)
 
-    def apply(self, counts: Counts) -> CacheReading:
+    def apply(self, reading: CacheReading) -> CacheReading:
+        """Return the reading with totals that never fall in place of the source's counts."""
         self.applied += 1
-        self._requests.update(counts.hits, counts.misses)
-        hits, misses = self._requests.totals
-        self.latest = CacheReading(
-            self.name,
-            hits,
-            misses,
-            _updated(self._evictions, counts.evictions),
-            _updated(self._expirations, counts.expirations),
-            counts.entries,
-            counts.size_bytes,
+        requests, evictions, expirations = self._counts
+        hits, misses = requests.update(reading.hits, reading.misses)
+        self.latest = replace(
+            reading,
+            hits=hits,
+            misses=misses,
+            evictions=_updated(evictions, reading.evictions),
+            expirations=_updated(expirations, reading.expirations),
         )
         return self.latest
 
 
-def _updated(rising: MonotonicTotals, count: int | None) -> int | None:
-    if count is None:
-        return None
-    rising.update(count)
-    return rising.totals[0]
+def _updated(totals: MonotonicTotals, count: int | None) -> int | None:
+    return None if count is None else totals.update(count)[0]
 
 
 class _Retired:
-    """An unregistered cache's totals, without keeping its source alive."""
+    """The totals of an unregistered cache; its source may be garbage collected."""
 
     def __init__(self, entry: _Entry) -> None:
         self.entry = entry
@@ -102,22 +97,19 @@ class _Retired:
         entry.read = None
 
     def resumes(self, read: Callable[[], object]) -> bool:
-        """Whether `read` gives the counts that these totals already hold."""
+        """Tell whether these totals already hold the counts that `read` gives."""
         return self._key is not None and self._key == _identity(read)
 
 
 def _identity(read: Callable[[], object]) -> tuple[ref[Any], str] | None:
-    owner = getattr(read, "__self__", None)
     try:
-        if owner is None:
-            return ref(read), ""
-        return ref(owner), getattr(read, "__name__", "")
-    except TypeError:  # cannot be referenced weakly
+        return ref(getattr(read, "__self__", read)), getattr(read, "__name__", "")
+    except TypeError:  # the object allows no weak reference
         return None
 
 
 class _Manual:
-    """A cache whose program reports its counts itself."""
+    """A cache whose counts the program records itself."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -139,17 +131,17 @@ class _Manual:
 
 
 def takes_no_lock(read: Callable[[], object] | None) -> bool:
-    """Tell whether a source surely takes no lock, which another thread of the parent might hold."""
+    """Tell whether reading a source certainly takes no lock."""
     if isinstance(read, BuiltinMethodType):  # `cache_info` of `functools.lru_cache`
         return True
     return isinstance(getattr(read, "__self__", None), (CountedCache, _Manual))
 
 
 class _Registry:
-    """All registered caches. No source is ever called while the lock is held."""
+    """All registered caches; sources are called without the lock."""
 
     def __init__(self) -> None:
-        # Re-entrant, as a signal handler may ask while its thread does
+        # re-entrant, since a signal handler may read while its thread does
         self._lock = threading.RLock()
         self._entries: dict[str, _Entry] = {}
         self._retired: dict[str, _Retired] = {}
@@ -157,21 +149,22 @@ class _Registry:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Begin at zero, as the counts are now or, where reading might wait, were last."""
+        """Count from zero, starting at the counts of the fork."""
         self._lock = threading.RLock()
         for entry in self._entries.values():
+            # a lock may be held by a thread of the parent; then the last reading is the start
             if takes_no_lock(entry.read):
                 self.read_source(entry)
-            entry.forget()
+            entry.restart()
         for retired in self._retired.values():
-            retired.entry.forget()
+            retired.entry.restart()
 
     def register(self, name: str, read: Callable[[], object]) -> None:
         old = self._entries.get(name)
         if old is not None:
             if old.read is not None and sources.same(old.read, read):
                 return
-            self.read_source(old)  # the old source's last counts belong to the total
+            self.read_source(old)  # the total includes the old source's last counts
         with self._lock:
             self._manual.pop(name, None)
             self._open(name, read)
@@ -214,39 +207,41 @@ class _Registry:
             return
         errors.warn_once(
             f"manual cache {name}",
-            "cache %r is registered with a source of its own; counts recorded by hand under "
-            "this name are left out",
+            "cache %r is registered with a source of its own; counts that record_cache() gets "
+            "under this name are ignored",
             name,
         )
 
     def read_all(self) -> list[CacheReading]:
+        """Return a reading of every cache that can be read, in the order of registration."""
         with self._lock:
             entries = list(self._entries.values())
         return [reading for reading in map(self.read_source, entries) if reading is not None]
 
     def read_source(self, entry: _Entry) -> CacheReading | None:
-        """Read one source; None if it fails."""
+        """Return a reading of one source; None if reading fails."""
         applied, read = entry.applied, entry.read
         if read is None:
             return None
         try:
-            counts = sources.parse(read())
+            reading = sources.parse(entry.name, read())
         except Exception as error:  # a user's source may raise anything
             errors.warn_once(
                 f"cache {entry.name}",
-                "cannot read the counts of cache %r, left out until it works again: %s",
+                "cannot read the counts of cache %r; it is not reported until it can be read: %s",
                 entry.name,
                 privacy.sanitized_message(error, repr),
             )
             return None
         with self._lock:
-            # If another thread took a reading while we took ours, nobody knows which is newer,
-            # and the older one would look like a cache that was cleared.
+            # Of two readings taken at the same time, the order is unknown, and an older one
+            # applied last would look like a cleared cache.
             if entry.applied != applied or entry.read is None:
                 return entry.latest
-            return entry.apply(counts)
+            return entry.apply(reading)
 
     def reset(self) -> None:
+        """Drop every cache and its totals; for tests."""
         with self._lock:
             self._entries.clear()
             self._retired.clear()
@@ -254,13 +249,5 @@ class _Registry:
 
 
 caches = _Registry()
-
-
-def read_all() -> list[CacheReading]:
-    """Read every registered cache that can be read, in the order they were registered."""
-    return caches.read_all()
-
-
-def reset() -> None:
-    """Forget every cache and its totals; for tests."""
-    caches.reset()
+read_all = caches.read_all
+reset = caches.reset

@@ -1,39 +1,29 @@
-"""From what a user registers as a cache to checked numbers."""
+"""Read checked counts from the objects that a program registers as caches."""
 
 from __future__ import annotations
 
 import inspect
 import operator
 from collections.abc import Mapping
-from functools import partial
+from contextlib import suppress
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._probes.caches.counted import CountedCache, cachetools_base, is_timed
+from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-_HINT: Final = "wrap it: counted_cache(cache) keeps the counts it has not"
-
-
-class Counts(NamedTuple):
-    """What a source says at one moment."""
-
-    hits: int
-    misses: int
-    evictions: int | None = None
-    expirations: int | None = None
-    entries: int | None = None
-    size_bytes: int | None = None
+_HINT: Final = "wrap it with counted_cache(cache), which counts them"
 
 
 def reader_of(source: object) -> Callable[[], object]:
-    """Return what to call for the numbers of `source`.
+    """Return the function to call for the numbers of `source`.
 
     Raises:
-        TypeError: `source` cannot tell hits and misses; says what would.
+        TypeError: `source` does not count hits and misses; the message says what does.
     """
     if isinstance(source, CountedCache):
         return source.cache_statistics
@@ -71,7 +61,7 @@ def _checked(read: Callable[..., object]) -> Callable[[], object]:
         raise TypeError("source must not be a coroutine function: it is read from another thread")
     try:
         signature = inspect.signature(read)
-    except (TypeError, ValueError):  # a builtin that does not tell its arguments
+    except (TypeError, ValueError):  # a builtin without a signature
         return read
     try:
         signature.bind()
@@ -84,10 +74,10 @@ def _checked(read: Callable[..., object]) -> Callable[[], object]:
 
 
 def same(one: Callable[[], object], other: Callable[[], object]) -> bool:
-    """Whether both surely read the same counts.
+    """Tell whether two readers certainly read the same counts.
 
-    A lambda written in a function is a new object at each call of it, so functions are equal
-    too if their code and everything they close over are.
+    A lambda in a function is a new object at each call, so two functions are also the same if
+    their code, defaults and closures are.
     """
     if one == other:
         return True
@@ -104,7 +94,7 @@ def same(one: Callable[[], object], other: Callable[[], object]) -> bool:
 def _enclosed(function: FunctionType) -> tuple[object, ...]:
     try:
         return tuple(cell.cell_contents for cell in function.__closure__ or ())
-    except ValueError:  # a variable that is not assigned yet
+    except ValueError:  # a variable without a value yet
         return (object(),)
 
 
@@ -113,18 +103,22 @@ def _identical(one: tuple[object, ...] | None, other: tuple[object, ...] | None)
     return len(one) == len(other) and all(map(operator.is_, one, other))
 
 
-def parse(value: Any) -> Counts:
+def parse(name: str, value: Any) -> CacheReading:
     """Return the counts in a mapping, or in an object's attributes like `CacheInfo`'s.
 
     Raises:
-        ValueError: hits or misses are missing, or a number is none or negative.
+        ValueError: hits or misses are missing, or one number is not a count.
     """
-    get = value.get if isinstance(value, Mapping) else partial(_attribute, value)
+
+    def get(field: str) -> object:
+        return value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
+
     hits, misses = _count("hits", get("hits")), _count("misses", get("misses"))
     if hits is None or misses is None:
         raise ValueError(f"no hits and misses in a {type(value).__name__}")
     entries = get("entries")
-    return Counts(
+    return CacheReading(
+        name,
         hits,
         misses,
         _count("evictions", get("evictions")),
@@ -134,10 +128,6 @@ def parse(value: Any) -> Counts:
     )
 
 
-def _attribute(value: object, field: str) -> object:
-    return getattr(value, field, None)
-
-
 def _count(field: str, value: object) -> int | None:
     if value is None:
         return None
@@ -145,10 +135,8 @@ def _count(field: str, value: object) -> int | None:
     if isinstance(value, float) and value.is_integer():
         number = int(value)
     elif not isinstance(value, bool):
-        try:
-            number = operator.index(value)  # type: ignore[arg-type] # numpy's integers too
-        except TypeError:
-            number = None
+        with suppress(TypeError):
+            number = operator.index(value)  # type: ignore[arg-type] # numpy's integers as well
     if number is None or number < 0:
         raise ValueError(f"{field} must be a count, not {value!r}")
     return number

@@ -1,6 +1,7 @@
-"""What stands in for a queue: all of its interface, with puts and gets that account.
+"""Stand in for asyncio's and queue's queues, with puts and gets that are measured.
 
-What the queue itself does never runs inside a guard, and what is done beside it always does.
+The wrapped queue's own methods never run inside a guard, and the measurements always do: an
+internal error neither loses an item nor reaches a put or a get.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-# asyncio's and queue's exception of a queue that is shut down, which Python 3.13 brought
+# The exceptions of a queue that is shut down exist since Python 3.13.
 SHUT_DOWN = (
     getattr(asyncio, "QueueShutDown", asyncio.QueueEmpty),
     getattr(thread_queue, "ShutDown", thread_queue.Empty),
@@ -42,7 +43,7 @@ _OWN = frozenset({"_opm_probe", "_opm_queue"})
 
 
 def coroutine_function(function: F) -> F:
-    """Mark a function that returns a coroutine as what it stands for."""
+    """Mark a function that returns a coroutine as a coroutine function."""
     if hasattr(inspect, "markcoroutinefunction"):
         marked: F = inspect.markcoroutinefunction(function)
         return marked
@@ -51,9 +52,10 @@ def coroutine_function(function: F) -> F:
 
 
 class Instrumented:
-    """What all stand-ins have in common; what is not here is the wrapped object's own.
+    """The base of all stand-ins; every other attribute is the wrapped object's.
 
-    Its own attributes have a prefix, so that it hides none: `_queue` is asyncio's.
+    Its own attributes have a prefix, so that they hide none of the wrapped object's, such as
+    `_queue` of asyncio.
     """
 
     __slots__ = ("__weakref__", "_opm_probe", "_opm_queue")
@@ -65,12 +67,12 @@ class Instrumented:
         object.__setattr__(self, "_opm_queue", queue)
         object.__setattr__(self, "_opm_probe", probe)
 
-    @property  # type: ignore[misc]  # isinstance(q, asyncio.Queue) is to stay true
+    @property  # type: ignore[misc]  # isinstance(q, asyncio.Queue) must stay true
     def __class__(self) -> type:
         return type(self._opm_queue)
 
     def __getattr__(self, name: str) -> Any:
-        if name in _OWN:  # not set yet: a copy in the making
+        if name in _OWN:  # a copy has no attributes yet
             raise AttributeError(name)
         return getattr(self._opm_queue, name)
 
@@ -84,7 +86,7 @@ class Instrumented:
         return dir(self._opm_queue)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what is wrapped, if that does; its own methods do not."""
+        """Pickle with the wrapped object, if that can be pickled."""
         return type(self), (self._opm_queue, self._opm_probe)
 
     def __repr__(self) -> str:
@@ -92,48 +94,48 @@ class Instrumented:
 
 
 def watch(probe: Probe) -> None:
-    """Account for workers from now on, and report the queue for as long as it lives."""
+    """Account for workers from now on, and report the queue for as long as it exists."""
     with errors.suppress_errors("instrumenting a queue"):
         accounting.watch()
         sink.add_probe("queues", registry.install_queues)
     registry.register(probe, probe.name)
 
 
+# By the identity of the wrapped object, which its stand-in keeps alive.
 wrapped: weakref.WeakValueDictionary[int, Instrumented] = weakref.WeakValueDictionary()
-"""By the identity of what is wrapped, which its stand-in keeps alive."""
 
 
 class InstrumentedAsyncQueue(Instrumented):
-    """For `asyncio.Queue`, `LifoQueue` and `PriorityQueue`, with asyncio's own put and get.
+    """An instrumented `asyncio.Queue`, `LifoQueue` or `PriorityQueue`.
 
-    Its coroutines know the worker that asked for them: `asyncio.wait_for`, `create_task` and
-    `gather` may run them in tasks of their own. Where they need not wait they do what asyncio's
-    do, without a second coroutine.
+    The class of the wrapped queue has asyncio's own put and get. The coroutines keep the worker
+    that requested them, since `asyncio.wait_for`, `create_task` and `gather` may run them in other
+    tasks. Without a wait they do what asyncio's do, without a second coroutine.
     """
 
     __slots__ = ()
 
     @coroutine_function
     def put(self, item: Any) -> Coroutine[Any, Any, None]:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         return self._opm_put(item, requesting_worker())
 
     @coroutine_function
     def get(self) -> Coroutine[Any, Any, Any]:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         return self._opm_get(requesting_worker())
 
     def put_nowait(self, item: Any) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         self._opm_put_nowait(item, self._opm_probe.producer(item))
 
     def get_nowait(self) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         return self._opm_get_nowait(None)
 
     @coroutine_function
     def join(self) -> Coroutine[Any, Any, None]:
-        """As the wrapped queue's; the time is no stage's."""
+        """Wait as the wrapped queue does; the time belongs to no stage."""
         return self._opm_join(requesting_worker())
 
     async def _opm_put(self, item: Any, worker: Worker | None) -> None:
@@ -143,7 +145,7 @@ class InstrumentedAsyncQueue(Instrumented):
             if producer is not None:
                 self._opm_put_nowait(item, producer)
                 return
-            # what that does, without one more call
+            # `_opm_put_nowait` written out, which saves a call
             queue.put_nowait(item)
             if probe.chores:
                 probe.do_chores()
@@ -199,12 +201,15 @@ class InstrumentedAsyncQueue(Instrumented):
 
 
 class InstrumentedThreadQueue(Instrumented):
-    """For `queue.Queue`, `LifoQueue` and `PriorityQueue`, with the library's own put and get."""
+    """An instrumented `queue.Queue`, `LifoQueue` or `PriorityQueue`.
+
+    The class of the wrapped queue has the library's own put and get.
+    """
 
     __slots__ = ()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         probe = self._opm_probe
         producer = probe.producer(item)
         if producer is None:
@@ -216,13 +221,13 @@ class InstrumentedThreadQueue(Instrumented):
             probe.do_chores()
 
     def put_nowait(self, item: Any) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         self.put(item, False)
 
     def _opm_put(self, item: Any, block: bool, timeout: float | None) -> None:
         put = self._opm_queue.put
         if not block or (timeout is not None and not may_block(timeout)):
-            # it does not wait, and has its own words for a timeout that is none
+            # it does not wait, or raises its own error for a bad timeout
             put(item, block, timeout)
             return
         try:
@@ -235,7 +240,7 @@ class InstrumentedThreadQueue(Instrumented):
             put(item, True, timeout)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         probe, get = self._opm_probe, self._opm_queue.get
         if not block or (timeout is not None and not may_block(timeout)):
             with Got(probe) as got:
@@ -257,11 +262,11 @@ class InstrumentedThreadQueue(Instrumented):
         return probe.after_get(item, got.link)
 
     def get_nowait(self) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         return self.get(False)
 
     def join(self) -> None:
-        """As the wrapped queue's; the time is no stage's."""
+        """Wait as the wrapped queue does; the time belongs to no stage."""
         try:
             self._opm_queue.join()
         finally:
@@ -278,7 +283,7 @@ class InstrumentedThreadQueue(Instrumented):
 
 
 def may_block(timeout: Any) -> bool:
-    """Tell whether a get or put with this timeout may wait, and is not refused."""
+    """Tell whether a get or put with this timeout may wait and raises no error for it."""
     try:
         return timeout is None or bool(timeout >= 0)
     except TypeError:

@@ -1,11 +1,11 @@
-"""The instrumented queues that are alive: their depths and capacities, by name."""
+"""Report depth and capacity of the instrumented queues that exist, by name."""
 
 from __future__ import annotations
 
 import weakref
 from typing import TYPE_CHECKING, Final, Protocol
 
-from otel_pipeline_metrics._core import metric_definitions
+from otel_pipeline_metrics._core import metric_definitions as defs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 
 class Sized(Protocol):
-    """An instrumented queue, as far as this room needs to know it."""
+    """The part of an instrumented queue that is read here."""
 
     def depth(self) -> int | None:
-        """Return how many items are in it; None where the platform cannot tell."""
+        """Return the number of items; None if the queue does not tell."""
 
     def capacity(self) -> int | None:
-        """Return how many items it holds at most; None if that is unbounded."""
+        """Return the maximum number of items; None if it is unbounded or unknown."""
 
 
+# Names whose capacity is kept after their queues are gone.
 REMEMBERED: Final = 1000
-"""Names whose capacity is known when their queues are gone."""
 
 
 class _Named:
-    """The queues of one name that are alive, and the sum of their capacities.
+    """The queues of one name that exist, and the sum of their capacities.
 
-    The sum is kept up to date as queues come and go: asking all of them whenever one comes would
-    make a queue for each request cost more the more requests there are.
+    The sum is updated as queues come and go. Reading all capacities for each new queue would make
+    a queue for each request cost more the more requests there are.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class _Named:
         self._unbounded = 0
 
     def add(self, queue: Sized) -> int | None:
-        """Add a queue; return the capacity of all of them, if each has one."""
+        """Add a queue; return the capacity of all of them, or None if one has none."""
         bound = queue.capacity()
         self._bounds[weakref.ref(queue, self._gone)] = bound
         if bound is None:
@@ -59,7 +59,7 @@ class _Named:
             self._sum -= bound
 
     def alive(self) -> list[Sized]:
-        """Return the queues."""
+        """Return the queues that exist."""
         return [queue for ref in list(self._bounds) if (queue := ref()) is not None]
 
 
@@ -68,7 +68,7 @@ _remembered: dict[str, int] = {}
 
 
 def register(queue: Sized, name: str) -> None:
-    """Let a queue be reported for as long as it lives."""
+    """Report a queue for as long as it exists."""
     # removed and set again, so that the names used last are the last to be forgotten
     _remembered.pop(name, None)
     capacity = _queues.setdefault(name, _Named()).add(queue)
@@ -79,29 +79,29 @@ def register(queue: Sized, name: str) -> None:
 
 
 def sizes() -> dict[str, int]:
-    """Return the depth now of the queues of each name."""
+    """Return the present depth of the queues of each name."""
     depths = {name: [queue.depth() for queue in alive] for name, alive in _alive()}
     return {name: sum(known) for name, known in depths.items() if _all_known(known)}
 
 
 def capacities() -> dict[str, int]:
-    """Return the capacity of the queues of each name, where all of them are bounded."""
+    """Return the capacity of the queues of each name whose queues are all bounded."""
     bounds = {name: [queue.capacity() for queue in alive] for name, alive in _alive()}
     return {name: sum(known) for name, known in bounds.items() if _all_known(known)}
 
 
 def known_sizes() -> dict[str, int]:
-    """Return `sizes()`, and 0 for queues that are gone, as the last collection of a job wants."""
+    """Return `sizes()`, with 0 for queues that are gone: for a job's last collection."""
     return {**{name: 0 for name, alive in _alive() if not alive}, **sizes()}
 
 
 def known_capacities() -> dict[str, int]:
-    """Return `capacities()`, and those of queues that are gone, as a report at the end wants."""
+    """Return `capacities()`, with those of queues that are gone: for a last report."""
     return {**_remembered, **capacities()}
 
 
 def _all_known(values: list[int | None]) -> TypeGuard[list[int]]:
-    """Tell whether there are values, and none of them unknown."""
+    """Tell whether there are values, all of them known."""
     return bool(values) and None not in values
 
 
@@ -110,12 +110,10 @@ def _alive() -> list[tuple[str, list[Sized]]]:
 
 
 def install_queues(instruments: InstrumentSet) -> None:
-    """Report the depth and capacity of every instrumented queue, later ones included."""
+    """Report the depth and capacity of every instrumented queue, including later ones."""
 
     def points(read: Callable[[], dict[str, int]]) -> Callable[[], list[Point]]:
-        return lambda: [(n, {metric_definitions.QUEUE_NAME: name}) for name, n in read().items()]
+        return lambda: [(n, {defs.QUEUE_NAME: name}) for name, n in read().items()]
 
-    instruments.observable_up_down_counter(metric_definitions.QUEUE_SIZE, points(known_sizes))
-    instruments.observable_up_down_counter(
-        metric_definitions.QUEUE_CAPACITY, points(known_capacities)
-    )
+    instruments.observable_up_down_counter(defs.QUEUE_SIZE, points(known_sizes))
+    instruments.observable_up_down_counter(defs.QUEUE_CAPACITY, points(known_capacities))

@@ -1,4 +1,4 @@
-"""`wrap_queue`: instrument asyncio, thread and process queues, streams, and others alike."""
+"""Instrument queues, pairs of memory streams and similar objects with `wrap_queue`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ R = TypeVar("R")
 @overload
 def wrap_queue(
     queue: tuple[S, R], *, name: str, sentinel: object = NOTHING
-) -> tuple[S, R]: ...  # anyio's pair is of a class of its own, and what comes back is none
+) -> tuple[S, R]: ...  # anyio's pair has a class of its own; the result is a plain tuple
 
 
 @overload
@@ -35,21 +35,21 @@ def wrap_queue(queue: Q, *, name: str, sentinel: object = NOTHING) -> Q: ...
 
 
 def wrap_queue(queue: Any, *, name: str, sentinel: object = NOTHING) -> Any:
-    """Return `queue` instrumented, with its whole interface and order.
+    """Return an instrumented queue with the interface and order of `queue`.
 
     Takes the queues of asyncio, queue, multiprocessing and gevent, any other object with `put`
-    and `get`, and the pair that anyio's `create_memory_object_stream` returns. Use what is
-    returned on both sides. The queue itself holds nothing but your items. What goes through
-    asyncio's and queue's queues directly is counted too, but nobody's wait for it is seen.
+    and `get`, and the pair that anyio's `create_memory_object_stream` returns. Use the returned
+    object on both sides. The wrapped queue holds only your items. Items that are put into or got
+    from asyncio's and queue's queues directly are counted too, but the wait for them is not.
     A multiprocessing queue must be wrapped before the processes that use it start.
 
     Args:
-        queue: to be instrumented.
+        queue: the queue to instrument.
         name: `pipeline.queue.name`, up to 128 characters. Queues of one name are reported
             together.
-        sentinel: a value that is no item, such as the None that ends a consumer: it is neither
-            counted nor timed. Compared by identity; between processes by type and `==`. Without
-            it every value is an item, None included.
+        sentinel: a value that is not an item, such as the None that ends a consumer; it is
+            neither counted nor timed. It is compared by identity; between processes by type and
+            `==`. Without it every value is an item, None included.
 
     Raises:
         TypeError: `queue` lacks `put` or `get`, or is instrumented already.
@@ -61,11 +61,11 @@ def wrap_queue(queue: Any, *, name: str, sentinel: object = NOTHING) -> Any:
     return _instrumented(queue, distinct, sentinel)
 
 
-_WAYS = ("put", "get", "put_nowait", "get_nowait", "full", "empty", "join")
+_METHODS = ("put", "get", "put_nowait", "get_nowait", "full", "empty", "join")
 
 
-def _has_own_ways(queue: Any, stock: Any, names: tuple[str, ...] = _WAYS) -> bool:
-    """Tell whether a subclass or an instance has a put or get other than the library's."""
+def _overrides(queue: Any, stock: Any, names: tuple[str, ...] = _METHODS) -> bool:
+    """Tell whether a subclass or an instance overrides a put or get of the library's class."""
     own = getattr(queue, "__dict__", {})
     return any(
         name in own or getattr(type(queue), name) is not getattr(stock, name) for name in names
@@ -112,16 +112,14 @@ def _instrumented(queue: Any, name: str, sentinel: object) -> Instrumented:
 
 
 def _class_for(queue: Any) -> type[Instrumented]:
-    if other.is_simple(queue) and not _has_own_ways(
-        queue, thread_queue.SimpleQueue, ("put", "get")
-    ):
+    if other.is_simple(queue) and not _overrides(queue, thread_queue.SimpleQueue, ("put", "get")):
         return other.InstrumentedSimpleQueue
     if hooked.can_attach(queue):
         for stock, ours in (
             (asyncio.Queue, InstrumentedAsyncQueue),
             (thread_queue.Queue, InstrumentedThreadQueue),
         ):
-            if isinstance(queue, stock) and not _has_own_ways(queue, stock):
+            if isinstance(queue, stock) and not _overrides(queue, stock):
                 return other.stand_in_class(queue, ours)
     return other.stand_in_class(queue, None)
 

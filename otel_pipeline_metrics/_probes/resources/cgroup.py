@@ -1,57 +1,50 @@
-"""How much CPU and memory this process may use: cgroup v2, cgroup v1, or the whole host."""
+"""Find the limits of CPU and memory: cgroup v2, cgroup v1, or the whole host."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._probes.resources.reading import ResourceLimits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from otel_pipeline_metrics._probes.resources.reading import Source
+
+    # CPUs and bytes of memory, of a group and of its parents
+    Found = tuple[list[float], list[int]]
 
 
-_CGROUPS = "sys/fs/cgroup"
-_V1_CPU = ("cpu,cpuacct", "cpuacct,cpu", "cpu")
-
-
-class _Found(NamedTuple):
-    """The tightest limits of one hierarchy; None where it sets none."""
-
-    cpus: float | None = None
-    memory_bytes: int | None = None
+_CGROUPS: Final = "sys/fs/cgroup"
+_V1_CPU: Final = ("cpu,cpuacct", "cpuacct,cpu", "cpu")
 
 
 def limits(root: str | Path = "/") -> ResourceLimits:
-    """Return the CPUs and the memory this process may use at most.
+    """Return the CPUs and the memory that this process may use at most.
 
-    A cgroup's limit counts only where it is tighter than what the host gives; without one the
-    CPUs are those the process may be scheduled on and the memory is all of the host's.
+    A cgroup's limit counts only if it is tighter than the host's: the CPUs that the process may
+    be scheduled on, and all of the memory.
 
     Args:
-        root: where `/proc` and `/sys` are found; for tests.
+        root: the folder that has `proc` and `sys`; for tests.
     """
     root = Path(root)
-    cpus = float(_affinity())
-    memory = _host_memory(root)
     groups = _groups(root)
-    source = "host"
-    found = {
-        "cgroup2": _version_2(root, groups.get("", "/")),
-        "cgroup1": _version_1(root, groups),
-    }
-    for version, limit in found.items():
-        if limit.cpus is not None and limit.cpus < cpus:
-            cpus, source = limit.cpus, version
-        # v1 writes a number near 2**63 for "no limit", which no host has.
-        if limit.memory_bytes is not None and (memory is None or limit.memory_bytes < memory):
-            memory, source = limit.memory_bytes, version
-    return ResourceLimits(
-        source="cgroup2" if source == "cgroup2" else "cgroup1" if source == "cgroup1" else "host",
-        cpus=cpus,
-        memory_bytes=memory,
+    tightest = ResourceLimits("host", float(_affinity()), _host_memory(root))
+    versions: tuple[tuple[Source, Found], ...] = (
+        ("cgroup2", _version_2(root, groups)),
+        ("cgroup1", _version_1(root, groups)),
     )
+    for source, (cpus, memory) in versions:
+        least_cpus = min([tightest.cpus, *cpus])
+        # v1 writes a number near 2**63 for "no limit", more than any host has
+        known = [] if tightest.memory_bytes is None else [tightest.memory_bytes]
+        least_memory = min([*known, *memory], default=None)
+        if (least_cpus, least_memory) != (tightest.cpus, tightest.memory_bytes):
+            tightest = ResourceLimits(source, least_cpus, least_memory)
+    return tightest
 
 
 def _affinity() -> int:
@@ -63,8 +56,7 @@ def _affinity() -> int:
 def _host_memory(root: Path) -> int | None:
     for line in _lines(root / "proc/meminfo"):
         if line.startswith("MemTotal:"):
-            kib = _number(line.split()[1])
-            return None if kib is None else int(kib) * 1024
+            return next((kib * 1024 for kib in _positive(line.split()[1])), None)
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -72,12 +64,11 @@ def _host_memory(root: Path) -> int | None:
 
 
 def _groups(root: Path) -> dict[str, str]:
-    """Return the process's path in every hierarchy: by controller for v1, under "" for v2."""
+    """Return the path of the process's group: by controller for v1, under "" for v2."""
     groups: dict[str, str] = {}
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            groups[controller] = path
+        groups |= dict.fromkeys(controllers.split(","), path)
     return groups
 
 
@@ -85,63 +76,54 @@ def _upwards(base: Path, path: str) -> Iterator[Path]:
     """Yield the group's directory and its parents up to `base`.
 
     A parent's limit holds for its children. In a container without a cgroup namespace of its
-    own the path is the host's and leads nowhere below `base`: only `base` then has files.
+    own the path is the host's and does not exist below `base`: only `base` then has files.
     """
-    parts = [part for part in path.split("/") if part]
-    if ".." in parts:  # the process is outside of the namespace we see
-        parts = []
+    # with "..", the process is outside the visible namespace
+    parts = [] if ".." in path.split("/") else [part for part in path.split("/") if part]
     for depth in range(len(parts), -1, -1):
         yield base.joinpath(*parts[:depth])
 
 
-def _version_2(root: Path, path: str) -> _Found:
+def _version_2(root: Path, groups: Mapping[str, str]) -> Found:
     cpus: list[float] = []
-    memory: list[float] = []
-    for group in _upwards(root / _CGROUPS, path):
+    memory: list[int] = []
+    for group in _upwards(root / _CGROUPS, groups.get("", "/")):
         quota, _, period = _text(group / "cpu.max").partition(" ")
-        cpus += _share(_number(quota), _number(period))  # "max" is no number
-        memory += _positive(_number(_text(group / "memory.max")))
-    return _tightest(cpus, memory)
+        cpus += _quotient(quota, period)
+        memory += _positive(_text(group / "memory.max"))
+    return cpus, memory
 
 
-def _version_1(root: Path, groups: dict[str, str]) -> _Found:
+def _version_1(root: Path, groups: Mapping[str, str]) -> Found:
     cpus: list[float] = []
-    memory: list[float] = []
+    memory: list[int] = []
     base = root / _CGROUPS
     for controller in _V1_CPU:
         for group in _upwards(base / controller, groups.get("cpu", "/")):
-            quota = _number(_text(group / "cpu.cfs_quota_us"))  # -1 is no limit
-            cpus += _share(quota, _number(_text(group / "cpu.cfs_period_us")))
+            quota, period = _text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")
+            cpus += _quotient(quota, period)
     for group in _upwards(base / "memory", groups.get("memory", "/")):
-        memory += _positive(_number(_text(group / "memory.limit_in_bytes")))
-    return _tightest(cpus, memory)
+        memory += _positive(_text(group / "memory.limit_in_bytes"))
+    return cpus, memory
 
 
-def _share(quota: float | None, period: float | None) -> list[float]:
-    if quota is None or period is None or quota <= 0 or period <= 0:
-        return []
-    return [quota / period]
+def _quotient(quota: str, period: str) -> list[float]:
+    return [cpu / of for cpu in _positive(quota) for of in _positive(period)]
 
 
-def _positive(value: float | None) -> list[float]:
-    return [] if value is None or value <= 0 else [value]
-
-
-def _tightest(cpus: list[float], memory: list[float]) -> _Found:
-    return _Found(min(cpus, default=None), int(min(memory)) if memory else None)
-
-
-def _number(text: str) -> float | None:
+def _positive(text: str) -> list[int]:
+    """Return the number in a list; an empty one for no limit: "max", -1 or no file."""
     try:
-        return int(text)
+        number = int(text)
     except ValueError:
-        return None
+        return []
+    return [number] if number > 0 else []
 
 
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:  # not there, not readable, or not a hierarchy of this version
+    except OSError:  # missing, not readable, or not a hierarchy of this version
         return ""
 
 

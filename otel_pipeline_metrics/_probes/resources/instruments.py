@@ -1,13 +1,14 @@
-"""The probes as observable instruments."""
+"""Report resources of the process and its host as observable instruments."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Final
 
-from otel_pipeline_metrics._core import errors, metric_definitions
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._probes.resources import probe
-from otel_pipeline_metrics._telemetry.instruments import _point, _Snapshot
+from otel_pipeline_metrics._telemetry.instruments import Snapshot, point_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,32 +18,32 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
+# Two exporters that collect at the same moment share one reading.
 _SHARED_AGE_S: Final = 0.05
-"""Two exporters that collect at the same moment share one look at psutil."""
 
 _CONTRIB: Final = "opentelemetry.instrumentation.system_metrics"
 
 
 def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> None:
-    """Report what this process and its host use.
+    """Report the resources that this process and its host use.
 
-    Nothing is reported where contrib's `SystemMetricsInstrumentor` is on: it uses the same
-    names. Two metrics keep their states as one value without an attribute, as the conventions
-    allow: `process.cpu.utilization` and `system.cpu.utilization`.
+    Nothing is reported while contrib's `SystemMetricsInstrumentor` is on: it uses the same
+    names. `process.cpu.utilization` and `system.cpu.utilization` are one value for all modes,
+    without an attribute, as the conventions allow.
 
     Args:
-        instruments: where to.
-        psutil: False reports only what `resources.record_manual` was given.
+        instruments: the set to add them to.
+        psutil: False reports only the values given to `probe.record_manual()`.
     """
     contrib = _Contrib()
     if not psutil:
-        snapshot = _Snapshot(probe.manual)
+        snapshot = Snapshot(probe.manual)
     else:
         reader = probe.shared().reader()
-        # The first look has no utilisation: take it now, so that the first export has one.
+        # The first reading has no utilisation: take it now, so that the first export has one.
         with errors.suppress_errors("resources"):
             reader.read()
-        snapshot = _Snapshot(lambda: reader.read(_SHARED_AGE_S))
+        snapshot = Snapshot(lambda: reader.read(_SHARED_AGE_S))
 
     def points(*fields: tuple[str, dict[str, str]]) -> Callable[[], Iterator[Point]]:
         read = snapshot.reader()
@@ -52,84 +53,68 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
                 return
             reading: ResourceReading = read()
             for field, attributes in fields:
-                yield from _point(reading, field, attributes)
+                yield from point_of(reading, field, attributes)
 
         return callback
 
     gauge = instruments.observable_gauge
     counter = instruments.observable_counter
     level = instruments.observable_up_down_counter
-    gauge(metric_definitions.PROCESS_CPU_UTILIZATION, points(("cpu_utilization", {})))
-    level(metric_definitions.PROCESS_MEMORY_USAGE, points(("rss_bytes", {})))
+    gauge(defs.PROCESS_CPU_UTILIZATION, points(("cpu_utilization", {})))
+    level(defs.PROCESS_MEMORY_USAGE, points(("rss_bytes", {})))
     if not psutil:
         return
     for make, metric, fields in (
-        (counter, metric_definitions.PROCESS_CPU_TIME, _CPU_TIME),
-        (level, metric_definitions.PROCESS_MEMORY_VIRTUAL, (("vms_bytes", {}),)),
-        (level, metric_definitions.PROCESS_THREAD_COUNT, (("thread_count", {}),)),
-        (level, metric_definitions.PROCESS_FD_COUNT, (("fd_count", {}),)),
-        (counter, metric_definitions.PROCESS_DISK_IO, _DISK_IO),
-        (counter, metric_definitions.PROCESS_CONTEXT_SWITCHES, _CONTEXT_SWITCHES),
-        (gauge, metric_definitions.SYSTEM_CPU_UTILIZATION, (("system_cpu_utilization", {}),)),
-        (level, metric_definitions.SYSTEM_MEMORY_USAGE, (("system_memory_used_bytes", _USED),)),
-        (
-            gauge,
-            metric_definitions.SYSTEM_MEMORY_UTILIZATION,
-            (("system_memory_utilization", _USED),),
-        ),
-        (counter, metric_definitions.SYSTEM_NETWORK_IO, _NETWORK_IO),
+        (counter, defs.PROCESS_CPU_TIME, _CPU_TIME),
+        (level, defs.PROCESS_MEMORY_VIRTUAL, (("vms_bytes", {}),)),
+        (level, defs.PROCESS_THREAD_COUNT, (("thread_count", {}),)),
+        (level, defs.PROCESS_FD_COUNT, (("fd_count", {}),)),
+        (counter, defs.PROCESS_DISK_IO, _DISK_IO),
+        (counter, defs.PROCESS_CONTEXT_SWITCHES, _CONTEXT_SWITCHES),
+        (gauge, defs.SYSTEM_CPU_UTILIZATION, (("system_cpu_utilization", {}),)),
+        (level, defs.SYSTEM_MEMORY_USAGE, (("system_memory_used_bytes", _USED),)),
+        (gauge, defs.SYSTEM_MEMORY_UTILIZATION, (("system_memory_utilization", _USED),)),
+        (counter, defs.SYSTEM_NETWORK_IO, _NETWORK_IO),
     ):
         make(metric, points(*fields))
 
 
-_USED: Final = {metric_definitions.MEMORY_STATE: "used"}
-
-
+_USED: Final = {defs.MEMORY_STATE: "used"}
 _CPU_TIME: Final = (
-    ("cpu_user_s", {metric_definitions.CPU_MODE: "user"}),
-    ("cpu_system_s", {metric_definitions.CPU_MODE: "system"}),
+    ("cpu_user_s", {defs.CPU_MODE: "user"}),
+    ("cpu_system_s", {defs.CPU_MODE: "system"}),
 )
-
-
 _DISK_IO: Final = (
-    ("disk_read_bytes", {metric_definitions.DISK_IO_DIRECTION: "read"}),
-    ("disk_write_bytes", {metric_definitions.DISK_IO_DIRECTION: "write"}),
+    ("disk_read_bytes", {defs.DISK_IO_DIRECTION: "read"}),
+    ("disk_write_bytes", {defs.DISK_IO_DIRECTION: "write"}),
 )
-
-
 _CONTEXT_SWITCHES: Final = (
-    ("context_switches_voluntary", {metric_definitions.CONTEXT_SWITCH_TYPE: "voluntary"}),
-    ("context_switches_involuntary", {metric_definitions.CONTEXT_SWITCH_TYPE: "involuntary"}),
+    ("context_switches_voluntary", {defs.CONTEXT_SWITCH_TYPE: "voluntary"}),
+    ("context_switches_involuntary", {defs.CONTEXT_SWITCH_TYPE: "involuntary"}),
 )
-
-
 _NETWORK_IO: Final = (
-    ("network_receive_bytes", {metric_definitions.NETWORK_IO_DIRECTION: "receive"}),
-    ("network_transmit_bytes", {metric_definitions.NETWORK_IO_DIRECTION: "transmit"}),
+    ("network_receive_bytes", {defs.NETWORK_IO_DIRECTION: "receive"}),
+    ("network_transmit_bytes", {defs.NETWORK_IO_DIRECTION: "transmit"}),
 )
 
 
 class _Contrib:
-    """Whether contrib's system metrics are on, asked at every collection, as either may be first.
+    """The state of contrib's system metrics, read at every collection.
 
-    Its `uninstrument()` leaves its instruments running, so once seen it stays on.
+    Its `uninstrument()` leaves its instruments running, so once it was on it stays on.
     """
 
     def __init__(self) -> None:
         self._seen = False
 
     def is_on(self) -> bool:
-        if not self._seen and _contrib_is_instrumented():
+        # neither imported nor constructed here: constructing it resets its configuration
+        instrumentor = getattr(sys.modules.get(_CONTRIB), "SystemMetricsInstrumentor", None)
+        only = getattr(instrumentor, "_instance", None)
+        if not self._seen and getattr(only, "is_instrumented_by_opentelemetry", False) is True:
             self._seen = True
             errors.logger.info(
-                "opentelemetry-instrumentation-system-metrics is on: "
-                "process.* and system.* metrics are left to it"
+                "opentelemetry-instrumentation-system-metrics is on: it reports the metrics "
+                "process.* and system.*, and otel_pipeline_metrics does not"
             )
         return self._seen
-
-
-def _contrib_is_instrumented() -> bool:
-    # Not imported by us, and not constructed: constructing it resets its configuration.
-    instrumentor = getattr(sys.modules.get(_CONTRIB), "SystemMetricsInstrumentor", None)
-    only = getattr(instrumentor, "_instance", None)
-    return getattr(only, "is_instrumented_by_opentelemetry", False) is True

@@ -1,8 +1,7 @@
-"""A thread that looks at the process's resources at a fixed interval and sums up what it saw."""
+"""Read the process's resources in a thread at a fixed interval, and sum them up."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import deque
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.validation import check_positive
 from otel_pipeline_metrics._probes.resources import probe
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 
 
+# An hour at the default interval. The summary covers older readings too.
 MAX_READINGS: Final = 720
-"""Readings kept: an hour at the default interval. The summary covers the older ones too."""
 
 _JOIN_S: Final = 1.0
 
@@ -32,27 +32,27 @@ _Num = TypeVar("_Num", int, float)
 
 @dataclass(frozen=True)
 class ResourceSummary:
-    """What a `ResourceMonitor` saw between its start and its latest reading; None is unknown."""
+    """Resources used between a monitor's start and latest reading; None is unknown."""
 
     samples: int = 0
     elapsed_s: float = 0.0
+    # CPU time over the whole period and the CPUs available: 0 to 1, not a mean of samples
     cpu_utilization_avg: float | None = None
-    """CPU time over the whole period and the CPUs available: 0 to 1, not a mean of samples."""
+    # the busiest interval between two samples
     cpu_utilization_peak: float | None = None
-    """The busiest interval between two samples."""
+    # weighted by time
     rss_bytes_avg: float | None = None
-    """Weighted by time."""
     rss_bytes_peak: int | None = None
     disk_read_bytes: int | None = None
     disk_write_bytes: int | None = None
+    # of the host or network namespace, both of them
     network_receive_bytes: int | None = None
-    """Of the host or network namespace, like `network_transmit_bytes`."""
     network_transmit_bytes: int | None = None
 
 
 @dataclass(frozen=True)
 class _Totals:
-    """The running aggregates, replaced whole, so that a summary needs no lock."""
+    """The running sums; they are replaced as a whole, so a summary needs no lock."""
 
     first: probe.Sample
     last: probe.Sample
@@ -105,8 +105,8 @@ class _Totals:
         return min(1.0, max(0.0, self.last.cpu_s - self.first.cpu_s) / possible)
 
 
-class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
-    """Samples CPU, memory, disk and network of this process in a daemon thread.
+class ResourceMonitor(AsyncContextMixin):
+    """A daemon thread that samples CPU, memory, disk and network of this process.
 
     ```python
     with ResourceMonitor(interval=1.0) as monitor:
@@ -114,16 +114,16 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
     print(monitor.summary().cpu_utilization_peak)
     ```
 
-    `async with` works too. It needs no OpenTelemetry SDK and exports nothing. A forked child
-    starts with the monitor stopped.
+    `async with` works too. The monitor needs no OpenTelemetry SDK and exports nothing. It is
+    stopped in a forked child.
 
     Args:
         interval: seconds between two samples.
-        on_reading: called with every reading: with the first in the thread that starts the
-            monitor, with the last in the one that stops it, with the others in the monitor's.
+        on_reading: called with every reading: the first in the thread that starts the monitor,
+            the last in the thread that stops it, the others in the monitor's own thread.
 
     Raises:
-        TypeError: `interval` is no number or `on_reading` cannot be called.
+        TypeError: `interval` is not a number or `on_reading` is not callable.
         ValueError: `interval` is not finite or not above 0.
     """
 
@@ -133,13 +133,9 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
         *,
         on_reading: Callable[[ResourceReading], None] | None = None,
     ) -> None:
-        if isinstance(interval, bool) or not isinstance(interval, (int, float)):
-            raise TypeError(f"interval must be a number, not {type(interval).__name__}")
-        if not math.isfinite(interval) or interval <= 0:
-            raise ValueError(f"interval must be a finite number above 0, not {interval!r}")
+        self._interval = check_positive(interval, "interval")
         if on_reading is not None and not callable(on_reading):
             raise TypeError(f"on_reading must be callable, not {type(on_reading).__name__}")
-        self._interval = interval
         self._on_reading = on_reading
         self._lock = threading.RLock()
         self._session: _Session | None = None
@@ -149,7 +145,7 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
 
     @property
     def running(self) -> bool:
-        """Whether the monitor takes samples in this process."""
+        """True while the monitor takes samples in this process."""
         return self._session is not None
 
     @property
@@ -165,15 +161,15 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
         return None if totals is None else totals.last.reading
 
     def summary(self) -> ResourceSummary:
-        """Return what was seen since the latest start; cheap, and callable while it runs."""
+        """Return a summary since the latest start; it is cheap, and allowed while running."""
         totals = self._totals
         return ResourceSummary() if totals is None else totals.summary()
 
     def start(self) -> None:
-        """Take the first sample and go on in a thread. A second start warns and does nothing."""
+        """Take the first sample and start the thread. A second start only warns."""
         with self._lock:
             if self._session is not None:
-                errors.logger.warning("this ResourceMonitor is already running; start() ignored")
+                errors.logger.warning("this ResourceMonitor runs already; start() is ignored")
                 return
             session = self._session = _Session(probe.shared().reader())
             self._totals = None
@@ -182,13 +178,12 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
         session.thread = threading.Thread(
             target=self._run, args=(session,), name="otel-pipeline-metrics-resources", daemon=True
         )
-        with errors.suppress_errors(
-            "ResourceMonitor.start"
-        ):  # no thread left: first and last sample only
+        # without a thread, if the system refuses one, there are a first and a last sample
+        with errors.suppress_errors("ResourceMonitor.start"):
             session.thread.start()
 
     def stop(self) -> None:
-        """Take the last sample and end the thread. Without a start, nothing happens."""
+        """Take the last sample and end the thread; before a start, do nothing."""
         with self._lock:
             session = self._session
             if session is None or session.stopping.is_set():
@@ -196,7 +191,7 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
             session.stopping.set()
         thread = session.thread
         try:
-            # on_reading may stop the monitor from its own thread, which cannot wait for itself
+            # on_reading may stop the monitor from the monitor's thread, which cannot join itself
             if (
                 thread is not None
                 and thread.is_alive()
@@ -210,7 +205,7 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
                     self._session = None
 
     def after_fork(self) -> None:
-        """Be stopped: the thread stayed in the parent, maybe while it held the lock."""
+        """Stop: the thread exists only in the parent, and may have held the lock."""
         self._lock = threading.RLock()
         self._session = None
 
@@ -222,7 +217,7 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
         with errors.suppress_errors("ResourceMonitor"):
             sample = session.reader.sample()
             with self._lock:
-                if self._session is not session:  # stopped while a slow on_reading ran
+                if self._session is not session:  # stopped during a slow on_reading
                     return
                 totals = self._totals
                 self._totals = (
@@ -231,16 +226,17 @@ class ResourceMonitor(AsyncContextMixin["ResourceMonitor"]):
                     else totals.plus(sample)
                 )
                 self._readings.append(sample.reading)
-            self._tell(sample.reading)
+            self._call_back(sample.reading)
 
-    def _tell(self, reading: ResourceReading) -> None:
+    def _call_back(self, reading: ResourceReading) -> None:
         if self._on_reading is None:
             return
         try:
             self._on_reading(reading)
-        except Exception as error:  # the user's fault must not end the sampling
-            said = privacy.sanitized_message(error, repr)
-            errors.warn_once("ResourceMonitor.on_reading", "on_reading raised %s, said once", said)
+        except Exception as error:  # an error of the user's must not end the sampling
+            text = privacy.sanitized_message(error, repr)
+            message = "on_reading raised %s; further errors of it are not logged"
+            errors.warn_once("ResourceMonitor.on_reading", message, text)
 
     def __enter__(self) -> Self:
         self.start()

@@ -1,4 +1,4 @@
-"""What this process and its host use, read once for every reader that asks at the same time."""
+"""Read the process and its host, once for readers that ask at the same time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.validation import _checked
 from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 from otel_pipeline_metrics._probes.resources.window import Window
@@ -19,32 +18,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# A reading takes a fraction of a millisecond; a thread that waits longer gets the previous one.
 _LOCK_TIMEOUT_S: Final = 0.1
-"""A reading takes a fraction of a millisecond: whoever waits longer gets the one before."""
 
+# A container's limits may change while it runs, but seldom do.
 _LIMITS_MAX_AGE_S: Final = 60.0
-"""A container's limits may change while it runs, but seldom do."""
 
 
 class Sample(NamedTuple):
-    """A reading and the rising counters behind it, for readers with a window of their own."""
+    """A reading and its rising counters, for readers with a window of their own."""
 
     reading: ResourceReading
+    # changes after a fork
     epoch: int
-    """Changes after a fork."""
+    # CPU seconds of this process
     cpu_s: float | None
-    """CPU seconds of this process."""
+    # CPU seconds that this process could have used since the probe's first reading
     capacity_s: float
-    """CPU seconds that this process could have used since the probe's first look."""
     system_busy_s: float | None
     system_total_s: float
 
 
 class ResourceProbe:
-    """Reads psutil and `getrusage`; what cannot be read is None and said once.
+    """A reader of psutil and `getrusage`; use the one that `shared()` returns.
 
-    Thread-safe, and safe in a forked child, which starts with nothing read. Use `shared()`:
-    there is nothing to gain from a second probe.
+    A value that cannot be read is None, with one warning. Threads and forked children may use
+    it; a child starts without a reading.
     """
 
     def __init__(self) -> None:
@@ -53,7 +52,7 @@ class ResourceProbe:
         forking.watch(self)
 
     def _reset(self) -> None:
-        # Re-entrant, as a signal handler or a gc callback may read while its thread does.
+        # re-entrant, since a signal handler or a gc callback may read while its thread does
         self._lock = threading.RLock()
         self._reading = False
         self._last: Sample | None = None
@@ -71,10 +70,10 @@ class ResourceProbe:
         self._reset()
 
     def read(self, max_age_s: float = 0.0) -> ResourceReading:
-        """Return what is in use now, or the last reading if it is no older than `max_age_s`.
+        """Return a reading, or the last one if it is no older than `max_age_s`.
 
-        `cpu_utilization` and `system_cpu_utilization` are over the time since the reading
-        before, whoever asked for it; a reader that wants its own window takes `reader()`.
+        Its utilisations cover the time since the previous reading by any reader; those of a
+        `reader()` cover the time since its own.
         """
         return self.sample(max_age_s).reading
 
@@ -83,13 +82,13 @@ class ResourceProbe:
         return ResourceReader(self)
 
     def sample(self, max_age_s: float = 0.0) -> Sample:
-        """Return a reading as `read` does, with the counters behind it."""
+        """Return the reading that `read()` returns, with the counters behind it."""
         lock = self._lock
         if not lock.acquire(timeout=_LOCK_TIMEOUT_S):
             return self._last or self._nothing()
         try:
             last = self._last
-            if self._reading:  # this very thread is reading, further up its stack
+            if self._reading:  # this thread is reading already, further up its stack
                 return last or self._nothing()
             if last is not None and clock.now() - last.reading.at <= max_age_s > 0:
                 return last
@@ -108,23 +107,19 @@ class ResourceProbe:
     def _take(self) -> Sample:
         at = clock.now()
         self._refresh_cpus(at)
-        fields: dict[str, Any] = {}
-        system_busy_s: float | None = None
-        system_total_s = 0.0
+        times: tuple[float, float] | None = None
         psutil = read_or_none("psutil", _import_psutil)
         process = read_or_none("the process", self._own_process, psutil)
-        usage = read_or_none("CPU time", _process_usage, process)
-        if usage is not None:
-            fields |= usage
+        usage: dict[str, Any] = read_or_none("CPU time", _process_usage, process) or {}
+        fields = dict(usage)
         if process is not None:
             fields |= _process_fields(process)
         if psutil is not None:
             fields |= self._network_fields(psutil)
             fields |= read_or_none("the host's memory", _memory_fields, psutil) or {}
             times = read_or_none("the host's CPU time", _system_cpu, psutil)
-            if times is not None:
-                system_busy_s, system_total_s = times
-        cpu_s = None if usage is None else usage["cpu_user_s"] + usage["cpu_system_s"]
+        system_busy_s, system_total_s = times or (None, 0.0)
+        cpu_s = usage["cpu_user_s"] + usage["cpu_system_s"] if usage else None
         if self._last is not None:
             self._capacity_s += max(0.0, at - self._last.reading.at) * self._cpus
         capacity_s = self._capacity_s
@@ -152,7 +147,7 @@ class ResourceProbe:
     def _network_fields(self, psutil: Any) -> dict[str, Any]:
         # nowrap=True takes a lock inside psutil and only helps 32-bit kernels
         count = read_or_none("network counters", lambda: psutil.net_io_counters(nowrap=False))
-        if count is None:  # no network interface at all
+        if count is None:  # there is no network interface
             return {}
         receive, transmit = self._network
         return {
@@ -162,7 +157,7 @@ class ResourceProbe:
 
 
 class ResourceReader:
-    """One reader's view of a probe: its utilisations reach back to its own last reading."""
+    """A view of a probe whose utilisations cover the time since its own last reading."""
 
     def __init__(self, probe: ResourceProbe) -> None:
         self._probe = probe
@@ -188,7 +183,7 @@ class ResourceReader:
 
 
 class MonotonicCounter:
-    """A total that stays where it is when its source falls: an interface went away."""
+    """A total that stays when its source falls, as when an interface is removed."""
 
     def __init__(self) -> None:
         self._offset = 0
@@ -201,17 +196,13 @@ class MonotonicCounter:
 
 
 def read_or_none(what: str, read: Callable[..., Any], *arguments: Any) -> Any:
-    """Return what `read` gives, or None where this platform, container or moment forbids it."""
+    """Return the result of `read`, or None if this platform does not allow it."""
     try:
         return read(*arguments)
     except Exception as error:  # psutil's errors differ by platform
-        errors.warn_once(f"resources: {what}", "cannot read %s, left out: %r", what, error)
+        message = "cannot read %s, which is not reported: %r"
+        errors.warn_once(f"resources: {what}", message, what, error)
         return None
-
-
-def call_or_none(process: Any, method: str) -> Any:
-    # looked up where errors are caught, since a platform may not have the method at all
-    return read_or_none(f"psutil's {method}", methodcaller(method), process)
 
 
 def _import_psutil() -> Any:
@@ -223,9 +214,9 @@ def _import_psutil() -> Any:
 def _process_usage(process: Any) -> dict[str, Any]:
     """Return CPU times and context switches.
 
-    `getrusage` is asked first: it counts in microseconds where /proc counts in ticks of 10 ms,
-    it counts the context switches of all threads where psutil counts those of the main one,
-    and it costs 1 µs instead of 50.
+    `getrusage` comes first: it counts microseconds, while /proc counts ticks of 10 ms; it counts
+    the context switches of all threads, psutil only those of the main one; and it costs 1 µs
+    instead of 50.
     """
     try:
         from resource import RUSAGE_SELF, getrusage
@@ -242,14 +233,15 @@ def _process_usage(process: Any) -> dict[str, Any]:
 
 
 def _process_fields(process: Any) -> dict[str, Any]:
+    # a platform may lack a method, so `methodcaller` looks it up inside `read_or_none`
     fields: dict[str, Any] = {
-        "thread_count": call_or_none(process, "num_threads"),
-        "fd_count": call_or_none(process, "num_fds"),
+        "thread_count": read_or_none("psutil's num_threads", methodcaller("num_threads"), process),
+        "fd_count": read_or_none("psutil's num_fds", methodcaller("num_fds"), process),
     }
-    memory = call_or_none(process, "memory_info")
+    memory = read_or_none("psutil's memory_info", methodcaller("memory_info"), process)
     if memory is not None:
         fields |= {"rss_bytes": memory.rss, "vms_bytes": memory.vms}
-    disk = call_or_none(process, "io_counters")
+    disk = read_or_none("psutil's io_counters", methodcaller("io_counters"), process)
     if disk is not None:
         fields |= {"disk_read_bytes": disk.read_bytes, "disk_write_bytes": disk.write_bytes}
     return fields
@@ -264,9 +256,9 @@ def _memory_fields(psutil: Any) -> dict[str, Any]:
 
 
 def _system_cpu(psutil: Any) -> tuple[float, float]:
-    """Return (busy, total) CPU seconds of the host, waiting for a disk counted as idle."""
+    """Return busy and total CPU seconds of the host; waiting for a disk is idle."""
     times = psutil.cpu_times()._asdict()
-    # Linux counts guests' time in user and nice already
+    # on Linux, user and nice include the guests' time
     total = sum(value for mode, value in times.items() if not mode.startswith("guest"))
     return total - times["idle"] - times.get("iowait", 0.0), total
 
@@ -277,34 +269,19 @@ _probes: dict[str, ResourceProbe] = {}
 def shared() -> ResourceProbe:
     """Return the process's one probe, made on first use."""
     probe = _probes.get("shared")
-    # setdefault is atomic, so that no lock is needed: who loses the race drops an unused probe
+    # setdefault is atomic: of two threads that make a probe, one drops its unused one
     return probe or _probes.setdefault("shared", ResourceProbe())
 
 
 _manual = ResourceReading(at=-math.inf)
 
 
-def record_manual(*, cpu_utilization: float | None = None, rss_bytes: int | None = None) -> None:
-    """Keep what a program measured itself, for metrics where psutil is off.
-
-    Args:
-        cpu_utilization: 1 is all that the caller counts as available, and it is passed on as
-            given, since programs that count each CPU as 1 go above; None keeps the last one.
-        rss_bytes: resident memory; None keeps the last one.
-
-    Raises:
-        TypeError: a value is no number.
-        ValueError: a value is negative or not finite.
-    """
-    global _manual  # replaced whole, never mutated
-    changes: dict[str, Any] = {}
-    if cpu_utilization is not None:
-        changes["cpu_utilization"] = _checked(cpu_utilization, "cpu_utilization")
-    if rss_bytes is not None:
-        changes["rss_bytes"] = int(_checked(rss_bytes, "rss_bytes"))
-    _manual = replace(_manual, at=clock.now(), **changes)
+def record_manual(**fields: Any) -> None:
+    """Keep checked values that the program measured itself, for use without psutil."""
+    global _manual
+    _manual = replace(_manual, at=clock.now(), **fields)
 
 
 def manual() -> ResourceReading:
-    """Return what `record_manual` keeps."""
+    """Return the reading that `record_manual()` keeps."""
     return _manual

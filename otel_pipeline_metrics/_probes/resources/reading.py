@@ -1,28 +1,27 @@
-"""What probes see when they look: at a cache, at the process and its host, at their limits."""
+"""Define readings of the process and its host, and the limits of resources."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+Source = Literal["cgroup2", "cgroup1", "host"]
 
 
 @dataclass(frozen=True)
 class ResourceReading:
-    """One look at the machine and this process; what could not be read is None.
+    """A reading of the machine and this process; a field that cannot be read is None.
 
-    Utilisations are 0 to 1 over the time since the reading before; byte counts are totals
-    since the process (disk) or the host or network namespace (network) started.
+    Utilisations are 0 to 1 over the time since the previous reading. Byte counts are totals
+    since the start of the process (disk), or of the host or network namespace (network).
     """
 
+    # `clock.now()` at the reading
     at: float
-    """`clock.now()` when it was taken."""
     cpu_user_s: float | None = None
     cpu_system_s: float | None = None
+    # CPU time over elapsed time and the CPUs that this process may use
     cpu_utilization: float | None = None
-    """CPU time over elapsed time and the CPUs this process may use."""
     rss_bytes: int | None = None
     vms_bytes: int | None = None
     thread_count: int | None = None
@@ -40,9 +39,8 @@ class ResourceReading:
 
 @dataclass(frozen=True)
 class ResourceLimits:
-    """What this process may use at most."""
+    """The most that this process may use."""
 
-    source: Literal["cgroup2", "cgroup1", "host"]
+    source: Source
     cpus: float
     memory_bytes: int | None = None
-    extra: Mapping[str, float] = field(default_factory=dict)

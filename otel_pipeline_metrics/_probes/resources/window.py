@@ -1,31 +1,31 @@
-"""Utilisation between two looks at counters that only rise."""
+"""Compute the utilisation between two readings of counters that only rise."""
 
 from __future__ import annotations
 
 from typing import Final
 
+# The kernel counts the machine's CPU time in ticks of 10 ms: a shorter window is mostly noise.
 MINIMUM_S: Final = 0.1
-"""The kernel counts the machine's CPU time in ticks of 10 ms: a shorter window is mostly noise."""
 
 
 class Window:
-    """One reader's utilisation since its own last look, so that no reader shortens another's."""
+    """The utilisation since one reader's previous reading, whatever other readers do."""
 
     def __init__(self) -> None:
         self._base: tuple[int, float, float, float] | None = None
         self._last: float | None = None
 
     def advance(self, epoch: int, at: float, busy: float | None, total: float) -> float | None:
-        """Return the share of `busy` in `total` since the look before, 0 to 1.
+        """Return the share of `busy` in `total` since the previous reading, 0 to 1.
 
         Args:
-            epoch: changes where the counters start anew, as after a fork.
-            at: the time of this look in seconds.
+            epoch: changes when the counters restart, as after a fork.
+            at: the time of this reading in seconds.
             busy: seconds of work so far; None if unknown.
-            total: seconds of work that would have been possible so far.
+            total: seconds of work that were possible so far.
 
         Returns:
-            None at the first look. Within `MINIMUM_S` of the look before, the share of then.
+            None at the first reading. Within `MINIMUM_S` of a reading, the same share again.
         """
         if busy is None:
             return None

@@ -1,22 +1,23 @@
-"""The time of each worker in three states: busy, idle, blocked.
+"""Share out the time of each worker among three states: busy, idle, blocked.
 
-A worker is the asyncio task or the thread that runs a stage. All of its time, from the first
-we see of it, is shared out, so the three states add up to its wall time:
+A worker is the asyncio task or the thread that runs a stage. All of its time, from its first
+stage or queue on, is shared out, so the three states add up to its wall time:
 
 - idle: inside a get of an instrumented queue, waiting for input;
 - blocked: inside a put of one, waiting for room, or in `waiting()`;
 - busy: the rest, awaited I/O included.
 
-Inside a stage it is the stage's, and that of the stages around it. Outside, a wait for input
-belongs to the stage that the worker enters next, and everything else to the stage it left
-last, so a worker loop that gets, calls a stage and puts is told the same as a stage that does
-all three. Before its first stage the time since its first get is that stage's, unless it puts:
-what only feeds a queue, or hands on, is no stage. Time between two different stages with no
-queue in between is neither's. Nothing here runs before the first queue is instrumented.
+Time inside a stage counts for that stage and for the stages around it. Outside a stage, a wait
+for input counts for the stage that the worker enters next, and everything else for the stage it
+left last. So a worker loop that gets, calls a stage and puts is reported like a stage that does
+all three. Before the first stage, the time since the first get counts for that stage, unless the
+worker puts: a worker that only fills a queue, or moves items between queues, is not a stage. Time
+between two different stages counts for neither if no queue is used in between. Nothing here runs
+before the first queue is instrumented.
 
-A wait need not happen in the task it is for: `asyncio.wait_for(queue.get(), 1)` has a task of
-its own until Python 3.11, `asyncio.to_thread(queue.get)` a thread. The worker that asked is
-the one that waits.
+A wait may happen in another task than the one it is for: `asyncio.wait_for(queue.get(), 1)` runs
+in a task of its own before Python 3.12, `asyncio.to_thread(queue.get)` in a thread. It counts for
+the worker that asked for it.
 """
 
 from __future__ import annotations
@@ -28,12 +29,8 @@ from otel_pipeline_metrics._core import clock, errors, hooks, series
 from otel_pipeline_metrics._core.records import TimeInStates, WaitState
 from otel_pipeline_metrics._stages import execution as _execution
 from otel_pipeline_metrics._stages.execution import Execution
-from otel_pipeline_metrics._stages.workers.worker import (
-    MAX_WORKERS,
-    OpenWait,
-    Worker,
-    owner_here,
-)
+from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
+from otel_pipeline_metrics._stages.workers.worker import MAX_WORKERS, OpenWait, Worker, owner_here
 
 if TYPE_CHECKING:
     from contextvars import Context
@@ -44,11 +41,11 @@ if TYPE_CHECKING:
 class Accounting:
     """What the hot path calls once a queue is instrumented.
 
-    A stage whose worker's time cannot be kept is measured all the same.
+    An internal error here loses a worker's time, but not the stage's own numbers.
     """
 
     def opened(self, execution: Execution) -> None:
-        """Give an execution the producers of what its worker got for it. Never raises."""
+        """Give an execution the links to the producers of its input. Never raises."""
         try:
             mine = last_worker()
             if mine is None or mine.links is None:
@@ -59,10 +56,10 @@ class Accounting:
                 execution.links = (*links.first, *links.last)
                 execution.links_dropped = links.dropped
         except Exception:
-            errors.log_internal_error("what a stage's input was made by")
+            errors.log_internal_error("linking a stage to the producers of its input")
 
     def resuming(self, execution: Execution) -> None:
-        """Begin to share out time to an execution, or go on after a pause. Never raises."""
+        """Count time for an execution that begins or resumes. Never raises."""
         try:
             now = clock.now()
             execution.opener = owner = owner_here()
@@ -74,10 +71,10 @@ class Accounting:
             worker.stack.append(execution)
             execution.worker = worker
         except Exception:
-            errors.log_internal_error("the time of a stage's worker")
+            errors.log_internal_error("counting the time of a stage's worker")
 
     def paused(self, execution: Execution, now: float) -> None:
-        """Share out the time since then: it ends, or pauses."""
+        """Count the time of an execution that ends or pauses."""
         worker: Worker | None = execution.worker
         if worker is None:
             return
@@ -89,26 +86,26 @@ class Accounting:
         finally:
             worker.stack.remove(execution)
         if worker.late:
-            worker.link_late(execution)
+            link_late(worker.late, execution)
         if not worker.stack:
             worker.queue_since = False
             span = execution.span
             worker.context = None if span is None else span.identity()
 
     def wait_begins(self, state: WaitState, now: float) -> OpenWait:
-        """Let the worker here wait; return what `wait_ends` takes."""
+        """Begin a wait of the current worker; return what `wait_ends` takes."""
         return begin_wait(current_worker(waits=True), state, now)
 
-    def wait_ends(self, worker: OpenWait, state: WaitState, seconds: float, now: float) -> None:  # noqa: ARG002
-        """Share out a wait."""
-        # one `waiting()` may be in use in many tasks: it is this one's latest that ends
+    def wait_ends(self, wait: OpenWait, now: float) -> None:
+        """End a wait, and count its time."""
+        # one `waiting()` may be open in many tasks: the last one of this task ends
         owner = owner_here()
-        own = [wait for wait in current_worker(waits=True).waits if wait.by == owner]
-        end_wait(own[-1] if own else worker, now)
+        own = [each for each in current_worker(waits=True).waits if each.by == owner]
+        end_wait(own[-1] if own else wait, now)
 
 
 def begin_wait(worker: Worker, state: WaitState, now: float) -> OpenWait:
-    """Let a worker wait, in the code that runs here."""
+    """Begin a wait of a worker, in the current task or thread."""
     worker.account_until(now)
     wait = OpenWait(worker, state)
     worker.waits.append(wait)
@@ -117,7 +114,7 @@ def begin_wait(worker: Worker, state: WaitState, now: float) -> OpenWait:
 
 
 def end_wait(wait: OpenWait, now: float) -> None:
-    """Let a worker go on."""
+    """End a wait of a worker."""
     worker = wait.worker
     try:
         if not worker.is_parents:
@@ -128,12 +125,12 @@ def end_wait(wait: OpenWait, now: float) -> None:
 
 
 def on_put(queue: QueueSeries | None, now: float, asked: Worker | None = None) -> Any:
-    """Note the stage that puts; return the context of its span.
+    """Record which stage puts; return the context of its span.
 
     Args:
-        queue: that it puts into; None where what it puts is a sentinel, which nobody produced.
+        queue: the queue that it puts into; None if it puts a sentinel, which has no producer.
         now: `clock.now()`.
-        asked: the worker that puts, where the code here runs for another.
+        asked: the worker that puts, if another task or thread does it on its behalf.
     """
     worker = asked or worker_at_queue()
     worker.account_until(now)
@@ -145,7 +142,7 @@ def on_put(queue: QueueSeries | None, now: float, asked: Worker | None = None) -
         queue.producers[worker.stage.key.stage] = None
         return worker.context
     if execution is None:
-        # it only feeds, unless it does so for the stage that its task was made in
+        # it only fills the queue, or it works for the stage that started its task
         worker.discard_time(now)
         execution = _execution.executing()
     if queue is None or execution is None or execution.series is None:
@@ -155,13 +152,13 @@ def on_put(queue: QueueSeries | None, now: float, asked: Worker | None = None) -
 
 
 def on_get(queue: QueueSeries | None, link: Any, now: float, asked: Worker | None = None) -> None:
-    """Note the stage that gets, or let the one that the worker enters next be noted.
+    """Record which stage gets: the current one, or the one entered next.
 
     Args:
-        queue: that it got from; None where what it got is a sentinel, which nobody consumes.
-        link: to the producer, if there is one to link to.
+        queue: the queue that it got from; None if it got a sentinel, which has no consumer.
+        link: to the producer, if its span is known.
         now: `clock.now()`.
-        asked: as in `on_put`.
+        asked: the worker that gets, if another task or thread does it on its behalf.
     """
     worker = asked or worker_at_queue()
     worker.account_until(now)
@@ -172,31 +169,33 @@ def on_get(queue: QueueSeries | None, link: Any, now: float, asked: Worker | Non
     if execution is None:
         worker.got_from[queue.name] = queue
         if link is not None:
-            worker.add_link(link)
+            if worker.links is None:
+                worker.links = Links()
+            worker.links.add(link)
         return
     if execution.series is not None:
         queue.consumers[execution.series.key.stage] = None
     if link is not None:
-        worker.link_inside(execution, link)
+        link_in_progress(worker.late, execution, link)
 
 
 def after_put(worker: Worker) -> None:
-    """Let what a worker without a stage spent on putting be nobody's."""
+    """Count the time that a worker without a stage spent on putting for no stage."""
     if worker.stage is None:
         worker.discard_time(clock.now())
 
 
 def on_join(asked: Worker | None = None) -> None:
-    """Let the time since the worker here left its stage be nobody's."""
+    """Count the time since the current worker left its stage for no stage."""
     worker = asked or current_worker(waits=True)
     worker.discard_time(clock.now())
     if not worker.stack:
-        # what it does from now on has nothing to do with the queues before
+        # its work from now on is unrelated to the queues before
         worker.met_queue = worker.queue_since = False
 
 
 def watch() -> None:
-    """Begin to account; from now on the hot path calls here."""
+    """Begin the accounting: from now on the hot path calls `Accounting`."""
     if hooks.workers is None:
         hooks.workers = Accounting()
         for cell in _entered_before():
@@ -204,9 +203,9 @@ def watch() -> None:
 
 
 def _entered_before() -> list[Cell]:
-    """Return the invocations that this task or thread is in, the outermost first.
+    """Return the calls that this task or thread is inside of, the outermost first.
 
-    Those that its context merely brought along are another's: they cannot be reset here.
+    Calls that its context was copied with belong to another one, and cannot be reset here.
     """
     found: list[Cell] = []
     cell = series.active_cell.get()
@@ -224,7 +223,7 @@ def _entered_before() -> list[Cell]:
 
 
 def _catch_up(cell: Cell) -> None:
-    """Account for an invocation from its beginning, though that was before."""
+    """Account for a call from its beginning, which was before the accounting began."""
     if cell[3] is None:
         cell[3] = Execution(cell)
     execution: Execution = cell[3]
@@ -245,7 +244,7 @@ _worker_of_context: ContextVar[Worker | None] = ContextVar("opm_worker", default
 
 
 def last_worker() -> Worker | None:
-    """Return the worker that this context has known last."""
+    """Return the last worker of this context."""
     return _worker_of_context.get()
 
 
@@ -255,9 +254,9 @@ def current_worker(
     """Return the worker that runs this code, made if need be.
 
     Args:
-        scope: of the stage that begins; the current one if None.
-        waits: whether it is about to wait, or has just done so, at a queue.
-        owner: the task or thread that runs this code, if that is known.
+        scope: the scope of the stage that begins; the current one if None.
+        waits: whether it is about to wait at a queue, or has just waited.
+        owner: the task or thread that runs this code, if it is known.
     """
     owner = owner or owner_here()
     found = _execution.executing()
@@ -275,7 +274,7 @@ def current_worker(
         return before
     worker = Worker(owner, scope)
     if before is not None and before.owner == owner:
-        # a thread that this task does not wait for is that worker now
+        # the worker before now works for a thread that this task does not wait for
         worker.stage, worker.context, worker.lendable = before.stage, before.context, False
     _worker_of_context.set(worker)
     _enlist(worker)
@@ -310,21 +309,21 @@ def worker_at_queue() -> Worker:
 
 
 def carry_into(context: Context) -> None:
-    """Let a thread that is about to run in a copy of another's context be who it was before."""
+    """Keep the thread's worker while it runs in a copy of another context."""
     mine = _worker_of_context.get()
     if mine is not None and mine.owner == owner_here():
         context.run(_worker_of_context.set, mine)
 
 
 def carry_back(context: Context) -> None:
-    """Let the thread stay the worker that it was in that context; not one that it was lent."""
+    """Keep the worker that the thread had in that context, unless it is a task's."""
     then = context.get(_worker_of_context)
     if then is not None and then.owner == owner_here():
         _worker_of_context.set(then)
 
 
 def _enlist(worker: Worker) -> None:
-    """Let snapshots see a worker, if there is room beside those that still have to be seen."""
+    """Make a worker visible to snapshots, if there is room or one to replace."""
     workers = worker.scope.workers
     if len(workers) >= MAX_WORKERS:
         for other in list(workers.values()):
@@ -335,10 +334,10 @@ def _enlist(worker: Worker) -> None:
 
 
 def _is_of(worker: Worker, owner: object) -> bool:
-    """Tell whether a task or thread is the worker that its context brought along.
+    """Tell whether a task or thread counts as the worker of its copied context.
 
     `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it: that
-    thread does the task's work. Where two are at it at a time, the second is on its own.
+    thread does the task's work. Of two threads at a time, the second is a worker of its own.
     """
     if worker.stack:
         return worker.owner == owner and worker.stack[-1].opener == owner
@@ -353,7 +352,7 @@ def _is_of(worker: Worker, owner: object) -> bool:
 
 
 def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
-    """Tell whether a thread waits for the task whose stage its context brought along."""
+    """Tell whether a thread works for the task whose context it has a copy of."""
     return (
         isinstance(owner, tuple)
         and not isinstance(execution.opener, tuple)

@@ -1,4 +1,4 @@
-"""What a report reads of the workers."""
+"""Read the workers' time for a report."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ if TYPE_CHECKING:
 
 
 def snapshot(scope: RunScope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
-    """Return the time in states of every stage of a scope whose waits are seen, until `now`.
+    """Return the time in states until `now` by stage and worker, if waits are known.
 
-    What is not shared out yet is added: the stage or the wait that a worker is in, and what it
-    waited for a stage that it has not entered, which goes to the one it left last. Where the
-    scope has ended, that is shared out for good and told to the sinks, so that metrics say the
-    same.
+    Time that is not shared out yet is added: of the stage or the wait that a worker is in, and of
+    waits for a stage that it has not entered, which count for the one it left last. If the scope
+    has ended, that time is shared out for good and flushed, so that metrics show the same.
     """
     if scope.ended:
-        _settle(scope, now)
+        _flush_workers(scope, now)
     states = {
         series: {
             number: TimeInStates(time.busy, time.idle, time.blocked)
@@ -31,15 +30,15 @@ def snapshot(scope: RunScope, now: float) -> dict[Series, dict[int | None, TimeI
         if series.queued
     }
     for worker in list(scope.workers.values()):
-        for series, more in _unsettled(worker, now):
+        for series, more in _open_time(worker, now):
             if series in states:
                 number = worker.number if worker.number in states[series] else None
                 add_time(states[series].setdefault(number, TimeInStates()), more)
     return states
 
 
-def _unsettled(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
-    """Return what is not shared out yet of a worker's time, and to which stages it goes."""
+def _open_time(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
+    """Return a worker's time that is not shared out yet, by stage."""
     stack, last, state = list(worker.stack), worker.stage, worker.state()
     more = TimeInStates()
     if stack or state != "busy":
@@ -52,8 +51,8 @@ def _unsettled(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
     return [(last, more)]
 
 
-def _settle(scope: RunScope, now: float) -> None:
-    """Share out what is not, and tell the sinks."""
+def _flush_workers(scope: RunScope, now: float) -> None:
+    """Share out the time of all workers until `now`, and flush it."""
     for worker in list(scope.workers.values()):
         if worker.stack or worker.waits:
             worker.account_until(now)

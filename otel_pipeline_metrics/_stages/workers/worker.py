@@ -1,51 +1,50 @@
-"""One worker: a task or thread that runs stages, and what it does now; and which one is here."""
+"""`Worker`: a task or thread that runs stages, and its time in three states."""
 
 from __future__ import annotations
 
 import itertools
 import sys
 import threading
-from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.records import TimeInStates, WaitState
 from otel_pipeline_metrics._stages import execution as _execution
-from otel_pipeline_metrics._stages.workers.links import FIRST_LINKS, LAST_LINKS, Links
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
     from otel_pipeline_metrics._stages.execution import Execution
+    from otel_pipeline_metrics._stages.workers.links import LateLinks, Links
 
 
 State = Literal["busy", "idle", "blocked"]
 
+# Workers counted separately at one stage: a task for each item would make an endless number.
 MAX_WORKERS: Final = 256
-"""Workers told apart at one stage; a task for each item would make an endless number."""
-
 
 _numbers = itertools.count()
+
+# The first number of this process; lower ones belong to the process it was forked from.
 _first_number = 0
-"""Of the workers of this process; those before are of the process that it was forked from."""
 
 
 class OpenWait:
-    """A wait in progress, of one worker."""
+    """A wait in progress of one worker."""
 
     __slots__ = ("by", "level", "state", "worker")
 
     def __init__(self, worker: Worker, state: WaitState) -> None:
         self.worker = worker
         self.state: WaitState = state
+        # the stage that waits: the worker waits only while this is its innermost stage
         self.level = worker.inside()
-        """The stage that waits: only while that is the worker's innermost, the worker does."""
+        # the task or thread that the wait happens in
         self.by = owner_here()
-        """The task or thread that it happens in."""
 
 
 class Worker:
-    """One task or thread at work in one scope, and whoever waits for it."""
+    """One task or thread at work in one scope, with the threads that work for it."""
 
     __slots__ = (
         "context", "got_from", "late", "lendable", "links", "mark", "met_queue", "number", "owner",
@@ -56,37 +55,36 @@ class Worker:
         self.owner = owner
         self.scope = scope
         self.number = next(_numbers)
+        # its time is shared out until then
         self.mark = clock.now()
-        """Until when its time is shared out."""
+        # the stages in progress, the innermost last
         self.stack: list[Execution] = []
-        """What it runs now, the innermost last."""
+        # the waits in progress, seldom more than one
         self.waits: list[OpenWait] = []
-        """Mostly one or none."""
+        # the outermost stage it is in, or the one it left last
         self.stage: Series | None = None
-        """The outermost stage it is in, or the one it left last."""
+        # time of the stage that it enters next: waits for input; before the first one, all
         self.pending = TimeInStates()
-        """Of the stage that it enters next: waits for input; before the first one, all."""
+        # the queues it got from since it last entered a stage
         self.got_from: dict[str, QueueSeries] = {}
-        """The queues it got from since it last entered a stage."""
         self.links: Links | None = None
-        self.late: dict[Execution, deque[Any]] = {}
-        """Links of stages in progress that may not be the last ones of theirs."""
+        self.late: LateLinks = {}
+        # the span context of the stage it left last, for items that it puts afterwards
         self.context: Any = None
-        """The span context of the stage it left last, for what it puts."""
+        # whether its waits are known, and so the shares of its stages
         self.met_queue = False
-        """Whether its waits can be seen, so that its stages' shares are known."""
+        # the same since it last left a stage
         self.queue_since = False
-        """The same since it last left a stage."""
+        # whether a thread that its task waits for counts as this worker
         self.lendable = True
-        """Whether a thread that its task may wait for may be it."""
 
     @property
     def is_parents(self) -> bool:
-        """Whether it is one of the process that this one was forked from."""
+        """Whether it belongs to the process that this one was forked from."""
         return self.number < _first_number
 
     def account_until(self, now: float) -> None:
-        """Share out the time until now."""
+        """Share out the time until `now`."""
         seconds = now - self.mark
         if seconds <= 0.0:
             return
@@ -104,7 +102,7 @@ class Worker:
                 execution.blocked += seconds
                 execution.duration_only = False
             series = execution.series
-            # a stage in itself: its worker's time passes once
+            # a stage inside itself: its worker's time counts once
             if series is None or (depth and series in [e.series for e in self.stack[:depth]]):
                 continue
             _count(states_of(series, self), state, seconds)
@@ -118,21 +116,21 @@ class Worker:
         return "busy"
 
     def _outside(self, state: State) -> TimeInStates:
-        """Return where time outside of stages goes."""
+        """Return the time in states that time outside of stages is added to."""
         if state == "idle" or self.stage is None:
             return self.pending
         return states_of(self.stage, self)
 
     def inside(self) -> Execution | None:
-        """Return the stage of this worker that the code here is in."""
+        """Return the innermost execution if this worker runs it."""
         execution = _execution.executing()
         return execution if execution is not None and execution.worker is self else None
 
     def mark_waits_seen(self, *, leaving: bool) -> None:
-        """Note that this worker's waits can be seen: its stages' shares are known.
+        """Record that this worker's waits, and so the shares of its stages, are known.
 
         Args:
-            leaving: whether it is done with the stage it left last, and not about to begin one.
+            leaving: whether it still works for the stage it left last, and not for the next one.
         """
         self.met_queue = self.queue_since = True
         for execution in self.stack:
@@ -142,7 +140,7 @@ class Worker:
             self.stage.queued = True
 
     def discard_time(self, now: float) -> None:
-        """Let the time outside of stages until now be nobody's."""
+        """Count the time outside of stages until `now` for no stage."""
         if self.stack:
             return
         self.mark = now
@@ -150,41 +148,8 @@ class Worker:
             self.pending = TimeInStates()
             self.met_queue = self.queue_since = False
 
-    def add_link(self, link: Any) -> None:
-        """Remember a producer of what was got, for the stage that it is got for."""
-        if self.links is None:
-            self.links = Links()
-        self.links.add(link)
-
-    def link_inside(self, execution: Execution, link: Any) -> None:
-        """Link a stage in progress to a producer: at once, or when it ends or pauses."""
-        if execution.span is None:
-            return
-        if len(execution.links) < FIRST_LINKS:
-            execution.links = (*execution.links, link)
-            execution.link(link)
-            return
-        late = self.late.get(execution)
-        if late is None:
-            room = max(0, FIRST_LINKS + LAST_LINKS - len(execution.links))
-            late = self.late[execution] = deque(maxlen=room)
-        if len(late) == late.maxlen:
-            execution.links_dropped += 1
-        late.append(link)
-
-    def link_late(self, execution: Execution) -> None:
-        """Link a stage to the producers that were the last, and say how many are left out."""
-        late = self.late.pop(execution, None)
-        if late is None:
-            return
-        execution.links = (*execution.links, *late)
-        for link in late:
-            execution.link(link)
-        if execution.links_dropped and execution.span is not None:
-            execution.span.drop_links(execution.links_dropped)
-
     def entered(self, series: Series, now: float) -> None:
-        """Give the stage what was spent for it before."""
+        """Enter a stage, and count the time for it that was spent before."""
         if self.stage is None or self.stage is series or self.queue_since:
             self.account_until(now)
         self.mark = now
@@ -198,7 +163,7 @@ class Worker:
             self.got_from.clear()
 
     def give_pending(self) -> None:
-        """Give the stage that it is in, or left last, what is pending."""
+        """Add the pending time to the stage that it is in or left last."""
         if self.stage is None:
             return
         time, pending = states_of(self.stage, self), self.pending
@@ -207,7 +172,7 @@ class Worker:
 
 
 def _count(time: TimeInStates, state: State, seconds: float) -> None:
-    # written out: no call in between, so that no thread comes in between
+    # written out: a call could let another thread run in between
     if state == "busy":
         time.busy += seconds
     elif state == "idle":
@@ -217,7 +182,7 @@ def _count(time: TimeInStates, state: State, seconds: float) -> None:
 
 
 def states_of(series: Series, worker: Worker) -> TimeInStates:
-    """Return where a worker's time at a stage is kept."""
+    """Return the time in states of a worker at a stage, made if need be."""
     states = series.states
     time = states.get(worker.number)
     if time is None:
@@ -227,7 +192,7 @@ def states_of(series: Series, worker: Worker) -> TimeInStates:
 
 
 def owner_here() -> int | tuple[int]:
-    """Return the running task's identity, or the thread's in a tuple where there is none."""
+    """Return the running task's identity; outside a task, the thread's in a tuple."""
     asyncio = sys.modules.get("asyncio")
     if asyncio is not None:
         loop = asyncio._get_running_loop()  # noqa: SLF001 - public in asyncio.events' docs
@@ -239,6 +204,7 @@ def owner_here() -> int | tuple[int]:
 
 
 def add_time(time: TimeInStates, more: TimeInStates) -> None:
+    """Add `more` to `time`."""
     time.busy += more.busy
     time.idle += more.idle
     time.blocked += more.blocked
@@ -246,6 +212,6 @@ def add_time(time: TimeInStates, more: TimeInStates) -> None:
 
 @forking.in_child
 def _forget_parent() -> None:
-    """Let the parent's workers be none of a forked child's, whatever still knows them."""
+    """Mark the workers that exist as the parent's."""
     global _first_number
     _first_number = next(_numbers)

@@ -1,14 +1,14 @@
-"""Many values at once: the one file that knows the SDK's private parts.
+"""Record many values at once in the private aggregations of the SDK.
 
-`Histogram.record` and `Counter.add` take 7 µs a value, most of it spent on cleaning and hashing
-the same attributes again. Here a value is recorded publicly where that lets the SDK make its
-aggregation, and all others are counted into that aggregation just as its `aggregate` would,
-under the lock that its collection takes: views, temporalities, several readers and cardinality
-limits are still the SDK's. It is used only where a comparison with `record` on a provider of our
-own has given the same points; else, and wherever something looks unfamiliar, every value is
-recorded publicly.
+`Histogram.record` and `Counter.add` take 7 µs a value, most of it for cleaning and hashing the
+same attributes again. Here the first value is recorded by the public method, which makes the
+SDK build its aggregation. All others are added to that aggregation just as its `aggregate`
+would, under the lock that its collection takes: views, temporalities, several readers and
+cardinality limits are still the SDK's. It is used only if a comparison with `record` on a
+provider of our own has given the same points (`self_check`). Otherwise, and where a private
+part is unfamiliar, every value is recorded by the public method.
 
-Nobody waits for a collection here. The caller may be the user's thread, or a signal handler
+Recording never waits for a collection. The caller may be the user's thread, or a signal handler
 that interrupts a collection in the same thread; what cannot be recorded now is recorded later.
 """
 
@@ -29,41 +29,44 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram
 
 
+# for values without an exemplar: an empty context would be replaced by the current one
 _NO_SPAN: Final = Context({"opm": "no span"})
-"""For values without an exemplar: an empty context would be replaced by the current one."""
 
 
 class Instrument:
-    """A histogram or a counter, and where in the SDK its values go."""
+    """A histogram or a counter, and its targets in the SDK.
 
-    __slots__ = ("_folds", "_live", "_matches", "_storages", "instrument")
+    Args:
+        instrument: made by the API.
+        bulk: whether bulk recording is supported, or a function that tells it.
+    """
 
-    def __init__(
-        self, instrument: Histogram | Counter, *, folds: bool | Callable[[], bool]
-    ) -> None:
+    __slots__ = ("_bulk", "_live", "_storages", "_targets", "instrument")
+
+    def __init__(self, instrument: Histogram | Counter, *, bulk: bool | Callable[[], bool]) -> None:
         self.instrument: Any = instrument
         self._live = False
-        self._folds = folds
+        self._bulk = bulk
         self._storages: tuple[Any, int] = (None, 0)
-        self._matches: list[Any] = []
+        self._targets: list[Any] = []
 
     @property
     def live(self) -> bool:
-        """Whether values go anywhere by now."""
+        """Whether there is a provider that takes the values."""
         if not self._live:
             self._live = is_live(self.instrument)
         return self._live
 
     @property
     def can_become_live(self) -> bool:
-        """Whether values may go somewhere later: on a proxy, once there is a global provider."""
+        """Whether it is the API's proxy, which follows a later global provider."""
         return hasattr(self.instrument, "_real_instrument")
 
     def sdk_targets(self) -> list[Any]:
-        """Return the matches of readers and views that take its values; empty for "unknown"."""
-        if not isinstance(self._folds, bool):
-            self._folds = self._folds()
-        if not self._folds:
+        """Return the view matches of all readers that take its values; empty if unknown."""
+        if not isinstance(self._bulk, bool):
+            self._bulk = self._bulk()
+        if not self._bulk:
             return []
         try:
             real = getattr(self.instrument, "_real_instrument", None) or self.instrument
@@ -72,116 +75,118 @@ class Instrument:
                 if not _only_traced_exemplars(real._measurement_consumer):
                     return []
                 found = [
-                    match
+                    target
                     for storage in list(storages.values())
-                    for match in storage._get_or_init_view_instrument_match(real)
+                    for target in storage._get_or_init_view_instrument_match(real)
                 ]
-                self._storages, self._matches = (storages, len(storages)), found
-        except Exception as error:  # private parts may be anything; record() is there
-            if errors.from_signal_handler(error):
-                raise
-            errors.warn_once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
-            return []
-        return self._matches
+                self._storages, self._targets = (storages, len(storages)), found
+        except Exception as error:  # private parts may change; record() remains
+            return _unfamiliar(error)
+        return self._targets
+
+
+def _unfamiliar(error: Exception) -> list[Any]:
+    """Warn that private parts of the SDK are unfamiliar; return no targets."""
+    if errors.from_signal_handler(error):
+        raise error
+    errors.warn_once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
+    return []
 
 
 class _Series:
     """One instrument under one set of attributes."""
 
-    __slots__ = ("_attributes", "_full", "_instrument", "_keys", "_matches", "_record")
+    __slots__ = ("_attributes", "_full", "_instrument", "_keys", "_record", "_targets")
 
     def __init__(self, instrument: Instrument, record: Any, attributes: Any) -> None:
         self._instrument = instrument
         self._record = record
         self._attributes = attributes
-        self._matches: list[Any] = []
+        self._targets: list[Any] = []
+        # for each target, the key of our aggregation in it
         self._keys: list[Any] = []
-        """For each match, the key of our aggregation in it."""
+        # aggregations at their cardinality limit, which do not hold ours though it was recorded
         self._full: Any = None
-        """Aggregations among which ours is not, though it was recorded: they are too many."""
 
     def record(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]] = ()) -> bool:
-        """Record `values`, sorted upwards; False, and nothing recorded, for "not now".
+        """Record sorted `values`; during a collection record none and return False.
 
         Args:
-            values: of which none is an exemplar.
+            values: values without an exemplar.
             exemplars: values with the contexts of their sampled spans.
         """
         if not self._instrument.live:
             return True
-        matches = self._instrument.sdk_targets()
-        # the SDK takes nothing below zero, and what is not finite goes its own ways
-        foldable = bool(matches and values) and values[0] >= 0 and math.isfinite(sum(values))
-        if foldable:
-            done = self._fold(matches, values)
+        targets = self._instrument.sdk_targets()
+        # the SDK refuses negative values, and treats values that are not finite in its own way
+        if targets and values and values[0] >= 0 and math.isfinite(sum(values)):
+            done = self.bulk_record(targets, values)
             if done is None:
                 return False
             if not done:
-                # with its first value, the SDK makes the aggregation
+                # the SDK builds the aggregation for its first value
                 self._record(values[0], self._attributes, _NO_SPAN)
                 values = values[1:]
-                done = self._fold(matches, values, recorded=True)
+                done = self.bulk_record(targets, values, recorded=True)
             if done:
                 values = ()
-        elif any(match._lock.locked() for match in matches):
+        elif any(target._lock.locked() for target in targets):
             return False
-        self._one_by_one(values, exemplars)
+        self.record_each(values, exemplars)
         return True
 
-    def _one_by_one(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]]) -> None:
+    def record_each(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]]) -> None:
+        """Record every value by the public method."""
         for value in values:
             self._record(value, self._attributes, _NO_SPAN)
         for value, context in exemplars:
             self._record(value, self._attributes, context)
 
-    def _fold(
-        self, matches: list[Any], values: Sequence[float], *, recorded: bool = False
+    def bulk_record(
+        self, targets: list[Any], values: Sequence[float], *, recorded: bool = False
     ) -> bool | None:
-        """Count values into the SDK's aggregations, all of them or nothing.
+        """Add values to the SDK's aggregations, all of them or none.
 
         Returns:
-            False where an aggregation is missing or of an unknown kind, None where one of them
-            is being collected.
+            False if an aggregation is missing or of an unknown kind, None if one of them is
+            being collected.
         """
         if not values:
             return True
-        # a collection of delta temporality throws the aggregations away that it has read
-        held = _hold(matches)
+        # the locks keep collections away: one of delta temporality drops the aggregations
+        held = _acquire_all([target._lock for target in targets])
         if held is None:
             return None
         try:
-            found = self._aggregations(matches, recorded)
+            found = self._aggregations(targets, recorded)
             for aggregation in found:
-                _FOLDS[type(aggregation).__name__](aggregation, values)
+                _BULK_RECORD[type(aggregation).__name__](aggregation, values)
         finally:
             _release(held)
         return bool(found)
 
-    def _aggregations(self, matches: list[Any], recorded: bool) -> list[Any]:
-        """Return where the public record() would count a value; empty if that is not clear."""
-        if self._matches is not matches:
-            self._matches, self._keys = matches, [None] * len(matches)
+    def _aggregations(self, targets: list[Any], recorded: bool) -> list[Any]:
+        """Return the aggregations that record() would use; empty if that is unclear."""
+        if self._targets is not targets:
+            self._targets, self._keys = targets, [None] * len(targets)
         found = []
         try:
-            for place, match in enumerate(matches):
-                aggregation = self._aggregation_in(place, match, recorded)
-                if type(aggregation).__name__ not in _FOLDS:
+            for place, target in enumerate(targets):
+                aggregation = self._aggregation_in(place, target, recorded)
+                if type(aggregation).__name__ not in _BULK_RECORD:
                     return []
                 found.append(aggregation)
-        except Exception as error:  # as above
-            if errors.from_signal_handler(error):
-                raise
-            errors.warn_once("fold", "metrics are recorded one value at a time: %r", sys.exc_info())
-            return []
+        except Exception as error:  # private parts may change; record() remains
+            return _unfamiliar(error)
         return found
 
-    def _aggregation_in(self, place: int, match: Any, recorded: bool) -> Any:
-        """Return the aggregation that the public record() goes into; None where there is none."""
-        aggregations = match._attributes_aggregation
+    def _aggregation_in(self, place: int, target: Any, recorded: bool) -> Any:
+        """Return the aggregation that record() would use; None if there is none."""
+        aggregations = target._attributes_aggregation
         found = aggregations.get(self._keys[place])
         if found is not None or self._full is aggregations:
             return found
-        kept = match._view._attribute_keys
+        kept = target._view._attribute_keys
         expected = self._attributes
         if kept is not None:
             expected = {k: v for k, v in expected.items() if k in kept}
@@ -211,26 +216,24 @@ class CounterSeries(_Series):
     def __init__(self, counter: Instrument, attributes: dict[str, Any]) -> None:
         super().__init__(counter, counter.instrument.add, attributes)
         # Zero first: a backend that sees the series begin can tell the first increase.
-        self._one_by_one((0,), ())
+        self.record_each((0,), ())
 
 
-def _hold(matches: list[Any]) -> list[Any] | None:
-    """Take the locks that keep collections away; None if there is one."""
-    held: list[Any] = []
-    for match in matches:
-        if not match._lock.acquire(blocking=False):
-            _release(held)
+def _acquire_all(locks: list[Any]) -> list[Any] | None:
+    """Acquire all locks without waiting, or none of them."""
+    for index, lock in enumerate(locks):
+        if not lock.acquire(blocking=False):
+            _release(locks[:index])
             return None
-        held.append(match._lock)
-    return held
+    return locks
 
 
-def _release(held: list[Any]) -> None:
-    for lock in held:
+def _release(locks: list[Any]) -> None:
+    for lock in locks:
         lock.release()
 
 
-def _fold_explicit(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_explicit(aggregation: Any, values: Sequence[float]) -> None:
     with aggregation._lock:
         if aggregation._value is None:
             aggregation._value = aggregation._get_empty_bucket_counts()
@@ -245,7 +248,7 @@ def _fold_explicit(aggregation: Any, values: Sequence[float]) -> None:
             return
         done, last = 0, values[-1]
         for index, bound in enumerate(bounds):
-            # a bucket holds the values up to and with its bound
+            # a bucket holds the values up to its bound, inclusive
             upto = bisect_right(values, bound, done)
             counts[index] += upto - done
             done = upto
@@ -254,8 +257,8 @@ def _fold_explicit(aggregation: Any, values: Sequence[float]) -> None:
         counts[-1] += len(values) - done
 
 
-class _Measured:
-    """All that an aggregation reads of a measurement once exemplars are out of question."""
+class _Measurement:
+    """A measurement as far as an aggregation reads it for a value without an exemplar."""
 
     __slots__ = ("value",)
 
@@ -263,15 +266,15 @@ class _Measured:
         self.value = value
 
 
-def _fold_exponential(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_exponential(aggregation: Any, values: Sequence[float]) -> None:
     zeros = bisect_right(values, 0)
-    if len(values) - zeros <= 2:  # the two ends
+    if len(values) - zeros <= 2:  # only the least and the largest
         for value in values:
-            aggregation.aggregate(_Measured(value), False)
+            aggregation.aggregate(_Measurement(value), False)
         return
-    # the two ends bring about the scale that holds everything between them
-    aggregation.aggregate(_Measured(values[-1]), False)
-    aggregation.aggregate(_Measured(values[zeros]), False)
+    # the least and the largest value set the scale for all values between them
+    aggregation.aggregate(_Measurement(values[-1]), False)
+    aggregation.aggregate(_Measurement(values[zeros]), False)
     with aggregation._lock:
         between = values[zeros + 1 : -1]
         aggregation._sum += sum(between)
@@ -284,37 +287,37 @@ def _fold_exponential(aggregation: Any, values: Sequence[float]) -> None:
             buckets.increment_bucket(index_of(value) - base)
 
 
-def _fold_sum(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_sum(aggregation: Any, values: Sequence[float]) -> None:
     with aggregation._lock:
         aggregation._value = (aggregation._value or 0) + sum(values)
 
 
-def _fold_last_value(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_last_value(aggregation: Any, values: Sequence[float]) -> None:
     with aggregation._lock:
         aggregation._value = values[-1]
 
 
-def _fold_drop(aggregation: Any, values: Sequence[float]) -> None:
-    """A view drops this instrument."""
+def _add_to_dropped(aggregation: Any, values: Sequence[float]) -> None:
+    """Do nothing: a view drops this instrument."""
 
 
-_FOLDS: Final = {
-    "_ExplicitBucketHistogramAggregation": _fold_explicit,
-    "_ExponentialBucketHistogramAggregation": _fold_exponential,
-    "_SumAggregation": _fold_sum,
-    "_LastValueAggregation": _fold_last_value,
-    "_DropAggregation": _fold_drop,
+_BULK_RECORD: Final = {
+    "_ExplicitBucketHistogramAggregation": _add_to_explicit,
+    "_ExponentialBucketHistogramAggregation": _add_to_exponential,
+    "_SumAggregation": _add_to_sum,
+    "_LastValueAggregation": _add_to_last_value,
+    "_DropAggregation": _add_to_dropped,
 }
 
 
 def is_live(instrument: Any) -> bool:
-    """Tell whether records go anywhere: not on the API's proxy while no SDK is there."""
+    """Tell whether there is a provider: not for the API's proxy without an SDK."""
     if hasattr(instrument, "_real_instrument"):
         return instrument._real_instrument is not None
     return not type(instrument).__name__.startswith("NoOp")
 
 
 def _only_traced_exemplars(consumer: Any) -> bool:
-    """Tell whether a value without a sampled span can be no exemplar, as is the default."""
+    """Tell whether only values with a sampled span become exemplars: the default."""
     name = type(consumer._sdk_config.exemplar_filter).__name__
     return name in ("TraceBasedExemplarFilter", "AlwaysOffExemplarFilter")

@@ -1,9 +1,9 @@
-"""What a forked child inherits of the SDK's metrics: the parent's sums, and locks held there.
+"""Reset the sums and locks of the SDK's metrics in a forked child.
 
-The SDK (1.30 to 1.45, as measured) resets neither: a child would export its parent's sums again
-under another instance id, and hang in its first `record()` where another thread was recording at
-the moment of the fork. Both are in private parts; beside `bulk_record` this is the one file that
-knows them. Where they look unfamiliar nothing is changed, and that is said.
+The SDK (1.30 to 1.45, as measured) resets neither. A child would export its parent's sums again
+under another instance id, and hang in its first `record()` if another thread was recording at
+the moment of the fork. Both are private parts of the SDK; if they are unfamiliar, nothing more
+is changed, and a warning is logged.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def reset(provider: Any, ours: Callable[[Any], bool]) -> None:
-    """Give a provider of the SDK new locks, and no sums of the instruments that are `ours`.
+    """Renew the locks of an SDK provider, and drop the sums of `ours`.
 
-    Runs in the child alone, before any other thread of it touches the provider. Instruments stay
-    as they are: the SDK makes their state anew at the next record.
+    Runs in the child alone, before another thread of it uses the provider. Instruments do not
+    change: the SDK rebuilds their state at the next record.
     """
     consumer = getattr(provider, "_measurement_consumer", None)
     if consumer is None:
-        return  # none of the SDK's
+        return  # not a provider of the SDK
     try:
         _new_lock(consumer)
         for lock in ("_lock", "_meter_lock"):
@@ -38,19 +38,19 @@ def reset(provider: Any, ours: Callable[[Any], bool]) -> None:
             if hasattr(reader, "_export_lock"):
                 reader._export_lock = threading.Lock()
             storage._lock = threading.RLock()
-            _forget(storage._instrument_view_instrument_matches, ours)
-        # as after a change of readers: `bulk_record` then looks again for where values go
+            _drop_sums(storage._instrument_view_instrument_matches, ours)
+        # a new dict, as after a change of readers, makes `bulk_record` look up its targets again
         consumer._reader_storages = dict(consumer._reader_storages)
     except AttributeError as error:
         errors.warn_once(
             "inherited metrics",
-            "this OpenTelemetry SDK's metrics cannot be reset after a fork (%s): what a forked "
-            "child exports has its parent's sums in it",
+            "the metrics of this OpenTelemetry SDK cannot be reset after a fork (%s): a forked "
+            "child exports its parent's sums too",
             error,
         )
 
 
-def _forget(matches: dict[Any, Any], ours: Callable[[Any], bool]) -> None:
+def _drop_sums(matches: dict[Any, Any], ours: Callable[[Any], bool]) -> None:
     for instrument in list(matches):
         if ours(instrument):
             del matches[instrument]
@@ -62,5 +62,5 @@ def _forget(matches: dict[Any, Any], ours: Callable[[Any], bool]) -> None:
 
 
 def _new_lock(thing: Any) -> None:
-    thing._lock  # noqa: B018 - AttributeError where it is not as expected
+    thing._lock  # noqa: B018 - an AttributeError tells that it is unfamiliar
     thing._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Check once that bulk recording gives the same points as the SDK's own `record()`."""
+"""Check that bulk recording gives the same points as the SDK's `record()`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
 _INTERNAL: Final = "opentelemetry.sdk.metrics._internal"
 
 
+# the result of the comparison; None before it was made
 _works: bool | None = None
 
 
 def is_supported() -> bool:
-    """Tell whether folding gives what recording gives, on the SDK that is loaded."""
-    global _works  # found out once
+    """Tell whether bulk recording gives the same points on the installed SDK."""
+    global _works
     if os.environ.get(OTEL_PIPELINE_METRICS_FOLD, "").strip().lower() == "false":
         return False
     if _works is None:
         if _INTERNAL not in sys.modules:
             return False
-        _works = False  # for the check itself, and should it fail half-way
+        _works = False  # during the check itself, and if it fails half-way
         try:
             _works = _same_points()
-        except Exception as error:  # an SDK we do not know is no fault
+        except Exception as error:  # an unknown SDK is not an internal error
             if errors.from_signal_handler(error):
                 raise
-            _works = False
         if not _works:
-            errors.logger.info("this OpenTelemetry SDK's metrics are recorded value by value")
+            errors.logger.info("the metrics of this OpenTelemetry SDK are recorded one by one")
     return _works
 
 
@@ -47,16 +47,16 @@ def _same_points() -> bool:
     from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
     from opentelemetry.sdk.metrics.view import Aggregation, ExponentialBucketHistogramAggregation
 
-    # more than an explicit histogram has bounds, as those are counted differently
+    # more values than an explicit histogram has bounds, as those are counted differently
     values = [0.0, *(n / 4 for n in range(80))]
-    attributes = {"check": "fold", "list": ("a", "b")}
+    attributes = {"check": "bulk", "list": ("a", "b")}
     delta: dict[type, AggregationTemporality] = {
         SdkHistogram: AggregationTemporality.DELTA,
         SdkCounter: AggregationTemporality.DELTA,
     }
     exponential: dict[type, Aggregation] = {SdkHistogram: ExponentialBucketHistogramAggregation()}
 
-    def collected(*, fold: bool) -> list[tuple[Any, ...]]:
+    def collected(*, bulk: bool) -> list[tuple[Any, ...]]:
         readers = [
             InMemoryMetricReader(),
             InMemoryMetricReader(preferred_temporality=delta),
@@ -64,19 +64,19 @@ def _same_points() -> bool:
         ]
         provider = MeterProvider(readers, shutdown_on_exit=False)
         meter = provider.get_meter("check")
-        histogram = Instrument(meter.create_histogram("check"), folds=True)
-        counter = Instrument(meter.create_counter("check.sum"), folds=True)
+        histogram = Instrument(meter.create_histogram("check"), bulk=True)
+        counter = Instrument(meter.create_counter("check.sum"), bulk=True)
         points = []
         for series in (HistogramSeries(histogram, attributes), CounterSeries(counter, attributes)):
             for part in (values, values[2:5]):
-                series._one_by_one(part[:1] if fold else part, ())
-                if fold and not series._fold(series._instrument.sdk_targets(), part[1:]):
-                    raise RuntimeError("private parts are not as expected")
+                series.record_each(part[:1] if bulk else part, ())
+                if bulk and not series.bulk_record(series._instrument.sdk_targets(), part[1:]):
+                    raise RuntimeError("private parts are unfamiliar")
                 points += [point for reader in readers for point in _points(reader)]
         provider.shutdown()
         return points
 
-    return collected(fold=True) == collected(fold=False)
+    return collected(bulk=True) == collected(bulk=False)
 
 
 def _points(reader: Any) -> list[tuple[Any, ...]]:
@@ -91,7 +91,7 @@ def _point(point: Any) -> tuple[Any, ...]:
         return (point.count, point.sum, point.min, point.max, *point.bucket_counts)
     counts = list(point.positive.bucket_counts)
     while counts and not counts[-1]:
-        # how many empty buckets follow the last one is a matter of the order of the values
+        # how many empty buckets follow the last one depends on the order of the values
         counts.pop()
     numbers = (point.count, point.sum, point.min, point.max)
     return (*numbers, point.scale, point.zero_count, point.positive.offset, *counts)

@@ -1,4 +1,4 @@
-"""What `opm doctor` says, and its exit code."""
+"""The commands `doctor` and `replay`: findings and exit codes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECRET = "s3cret"  # noqa: S105
 
 @pytest.fixture(autouse=True)
 def configuration() -> Iterator[None]:
-    """Tests may replace it."""
+    """Restore the configuration that a test replaces."""
     before = settings.settings()
     yield
     settings.replace(before)
@@ -53,7 +53,7 @@ def problems(**arguments: Any) -> list[str]:
     return [f.text for f in doctor.diagnose(**arguments) if f.level == "problem"]
 
 
-def test_all_is_well(collector: Received) -> None:
+def test_a_collector_that_works_has_no_problem(collector: Received) -> None:
     result = CliRunner().invoke(command)
 
     assert result.exit_code == 0
@@ -64,13 +64,13 @@ def test_all_is_well(collector: Received) -> None:
     assert result.output.endswith("no problem found\n")
 
 
-def test_the_global_providers_stay(collector: Received) -> None:
+def test_the_global_providers_are_unchanged(collector: Received) -> None:
     doctor.diagnose()
 
     assert isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
-def test_a_sampler_that_takes_nothing_does_not_mislead(
+def test_a_sampler_that_drops_everything_is_not_a_problem(
     collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
@@ -78,7 +78,7 @@ def test_a_sampler_that_takes_nothing_does_not_mislead(
     assert problems() == []
 
 
-def test_looking_sends_nothing(collector: Received) -> None:
+def test_no_send_sends_nothing(collector: Received) -> None:
     result = CliRunner().invoke(command, ["--no-send"])
 
     assert result.exit_code == 0
@@ -86,7 +86,7 @@ def test_looking_sends_nothing(collector: Received) -> None:
     assert "takes connections" in result.output
 
 
-def test_a_refusal_is_told_with_its_status(collector: Received) -> None:
+def test_a_refusal_is_shown_with_its_status(collector: Received) -> None:
     collector.refuse = True
 
     reason = {True: "HTTP 400", False: "UNAUTHENTICATED"}["http" in os.environ[PROTOCOL]]
@@ -96,7 +96,7 @@ def test_a_refusal_is_told_with_its_status(collector: Received) -> None:
     ]
 
 
-def test_a_partial_success_is_no_success(collector: Received) -> None:
+def test_a_partial_success_is_a_problem(collector: Received) -> None:
     collector.rejects = 1
 
     assert problems()[0] == (
@@ -104,7 +104,9 @@ def test_a_partial_success_is_no_success(collector: Received) -> None:
     )
 
 
-def test_nobody_listens(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_port_is_a_problem(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -114,13 +116,13 @@ def test_nobody_listens(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
 
     assert result.exit_code == 1
     assert f"FAIL  {endpoint} cannot be reached: Connection refused" in result.output
-    # the oldest SDK's exporter keeps its reason to itself
+    # the oldest SDK's exporter does not tell the reason
     assert re.search(r"FAIL  one span did not arrive: \S", result.output)
     assert result.output.endswith("4 problems found\n")
     assert caplog.records == []
 
 
-def test_it_takes_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_ends_at_its_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         sock.listen(8)
@@ -133,7 +135,7 @@ def test_it_takes_no_longer_than_told(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
-def test_nothing_is_configured() -> None:
+def test_the_defaults_are_shown() -> None:
     findings = doctor.diagnose()
 
     assert doctor.exit_code(findings) == 0
@@ -148,17 +150,17 @@ def test_nothing_is_configured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "expected"),
     [
         ({"OTEL_SERVICE_NAME": "a"}, "a (OTEL_SERVICE_NAME)"),
         ({"OTEL_RESOURCE_ATTRIBUTES": "x=1,service.name=b"}, "b (OTEL_RESOURCE_ATTRIBUTES)"),
     ],
 )
-def test_where_the_service_name_is_from(env: dict[str, str], said: str) -> None:
-    assert texts("service", env=env) == [said]
+def test_the_source_of_the_service_name_is_shown(env: dict[str, str], expected: str) -> None:
+    assert texts("service", env=env) == [expected]
 
 
-def test_arguments_are_told_from_variables() -> None:
+def test_arguments_are_distinguished_from_variables() -> None:
     settings.replace(
         Config(
             service_name="mine",
@@ -169,12 +171,12 @@ def test_arguments_are_told_from_variables() -> None:
 
     assert texts("service") == ["mine (argument service_name)"]
     assert texts("traces") == [
-        "opentelemetry.sdk.trace.TracerProvider (argument): its exporters are not looked at"
+        "opentelemetry.sdk.trace.TracerProvider (argument): its exporters are not checked"
     ]
     assert texts("metrics") == ["not exported (argument exporter)"]
 
 
-def test_where_each_part_is_from() -> None:
+def test_the_source_of_each_setting_is_shown() -> None:
     env = {
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": f"http://u:{SECRET}@127.0.0.1:1/v1/metrics",
         "OTEL_EXPORTER_OTLP_HEADERS": f"authorization={SECRET},x={SECRET}",
@@ -199,13 +201,13 @@ def test_broken_variables_are_problems() -> None:
     env = {"OTEL_BSP_MAX_QUEUE_SIZE": "many", "OTEL_TRACES_SAMPLER": "always_on"}
 
     (problem,) = problems(env=env)
-    assert problem.startswith("OTEL_BSP_MAX_QUEUE_SIZE is no whole number")
+    assert problem.startswith("OTEL_BSP_MAX_QUEUE_SIZE must be a whole number")
     limits = texts("limits and guards", env=env)
-    assert "spans that may wait: 2048 (default)" in limits
+    assert "spans in the queue: at most 2048 (default)" in limits
     assert "sampler: always_on (OTEL_TRACES_SAMPLER)" in limits
 
 
-def test_guards() -> None:
+def test_the_guards_are_shown() -> None:
     limits = texts("limits and guards", env={})
     always = (
         "forbidden attribute keys: api_key, client_id, email, key, name, password, secret, "
@@ -213,9 +215,9 @@ def test_guards() -> None:
     )
     assert limits[-4:] == [
         always,
-        # without any variable there is the development console
-        "they are errors and not only dropped (strict): true (default)",
-        "values of an attribute on metrics, before they are _OTHER: 200 (default)",
+        # without any variable, the exporter is the development console
+        "forbidden keys are errors, not only dropped (strict): true (default)",
+        "values of an attribute on metrics, before further ones become _OTHER: 200 (default)",
         "messages of exceptions on spans: false (default)",
     ]
     variables = {
@@ -227,21 +229,21 @@ def test_guards() -> None:
     }
     assert texts("limits and guards", env=variables)[-4:] == [
         f"{always}, iban, tenant",
-        "they are errors and not only dropped (strict): false (default)",
+        "forbidden keys are errors, not only dropped (strict): false (default)",
         (
-            "values of an attribute on metrics, before they are _OTHER: 50 "
+            "values of an attribute on metrics, before further ones become _OTHER: 50 "
             "(OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES)"
         ),
         "messages of exceptions on spans: true (OTEL_PIPELINE_METRICS_ERROR_MESSAGES)",
     ]
 
 
-def test_disabled() -> None:
+def test_a_disabled_sdk_is_shown() -> None:
     assert texts("traces", env={"OTEL_SDK_DISABLED": "true"}) == ["off (OTEL_SDK_DISABLED)"]
 
 
 class TestSpool:
-    def test_what_waits_in_it(self, tmp_path: Path) -> None:
+    def test_its_batches_are_counted(self, tmp_path: Path) -> None:
         Spool(tmp_path, 1_000, 1_000).put("traces", b"12345", 1)
         env = {
             "OTEL_PIPELINE_METRICS_SPOOL": str(tmp_path),
@@ -250,10 +252,10 @@ class TestSpool:
 
         assert texts("spool", env=env) == [
             f"{tmp_path} (OTEL_PIPELINE_METRICS_SPOOL), at most 5,000 bytes and 168 h",
-            "1 batch waits in it, 5 bytes",
+            "holds 1 batch, 5 bytes",
         ]
 
-    def test_it_cannot_be_used(self, tmp_path: Path) -> None:
+    def test_an_unusable_one_is_a_problem(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         path = tmp_path / "file"
 
@@ -275,14 +277,14 @@ class TestReplayCommand:
         Spool(tmp_path, 10_000, 1_000).put("traces", line, 1)
         return tmp_path
 
-    def test_it_is_sent(self, kept: Path, collector: Received) -> None:
+    def test_a_batch_is_sent(self, kept: Path, collector: Received) -> None:
         result = CliRunner().invoke(replay_command, [str(kept)])
 
         assert result.exit_code == 0
         assert result.output.startswith("1 span sent to http://127.0.0.1:")
         assert collector.spans == {"late": 1}
 
-    def test_it_is_left(self, kept: Path, collector: Received) -> None:
+    def test_a_batch_that_is_not_taken_stays(self, kept: Path, collector: Received) -> None:
         collector.later = True
         result = CliRunner().invoke(replay_command, [str(kept)])
 
@@ -290,21 +292,22 @@ class TestReplayCommand:
         assert "0 spans sent to" in result.output
         assert "1 batch left (" in result.output
 
-    def test_it_is_refused(self, kept: Path, collector: Received) -> None:
+    def test_a_refused_batch_is_deleted(self, kept: Path, collector: Received) -> None:
         collector.refuse = True
         result = CliRunner().invoke(replay_command, [str(kept)])
 
         assert result.exit_code == 0
-        assert "1 refused for good" in result.output
+        assert "1 refused permanently" in result.output
 
-    def test_nothing_is_there(self, tmp_path: Path) -> None:
+    def test_an_empty_spool_is_shown(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(replay_command, [str(tmp_path)])
-        assert (result.exit_code, result.output) == (0, "nothing is kept there\n")
+        assert (result.exit_code, result.output) == (0, "the spool is empty\n")
 
-    def test_no_directory(self, tmp_path: Path) -> None:
+    def test_a_missing_directory_is_an_error(self, tmp_path: Path) -> None:
         result = CliRunner().invoke(replay_command, [str(tmp_path / "missing")])
         assert result.exit_code == 2
-        assert result.output == f"opm: {tmp_path / 'missing'} is no directory\n"
+        directory = tmp_path / "missing"
+        assert result.output == f"otel-pipeline-metrics: {directory} is not a directory\n"
 
 
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"

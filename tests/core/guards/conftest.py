@@ -1,4 +1,4 @@
-"""Nothing configured, nothing counted, no name known: each test here begins anew."""
+"""Start each test unconfigured, with nothing counted and no names known."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def captured() -> Iterator[Captured]:
-    """A user's own providers, in memory."""
+    """Provide the user's own providers, in memory."""
     providers = Captured()
     yield providers
     providers.close()
@@ -47,6 +47,6 @@ def captured() -> Iterator[Captured]:
 
 @pytest.fixture
 def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """The library's warnings."""
+    """Capture the library's warnings."""
     caplog.set_level(logging.WARNING, "otel_pipeline_metrics")
     return caplog

@@ -1,4 +1,4 @@
-"""Everywhere that a user's key comes in: refused where strict, else dropped and counted."""
+"""Test forbidden keys at every entrance: refused if strict, else dropped and counted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def dropped() -> int:
 
 
 def given(captured: Captured, span: str) -> dict[str, Any]:
-    """Attributes of the span of that name that are not the library's."""
+    """Return the attributes of the span `name` that are not the library's own."""
     (found,) = [one for one in captured.spans() if one.name == span]
     attributes = found.attributes or {}
     return {key: value for key, value in attributes.items() if not key.startswith("pipeline.")}
@@ -74,7 +74,7 @@ async def enter(entrance: Callable[[Any], Any], attributes: Any) -> None:
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
-async def test_dropped_counted_and_said_once(
+async def test_a_forbidden_key_is_dropped_counted_and_logged_once(
     entrance: Any, captured: Captured, said: pytest.LogCaptureFixture
 ) -> None:
     captured.configure(metric_attributes=("tenant", "user.email"), console=False)
@@ -94,7 +94,7 @@ async def test_dropped_counted_and_said_once(
 
 
 @pytest.mark.parametrize("entrance", ENTRANCES)
-async def test_refused_where_strict(entrance: Any, captured: Captured) -> None:
+async def test_a_forbidden_key_is_refused_if_strict(entrance: Any, captured: Captured) -> None:
     captured.configure(strict=True, console=False)
     with pytest.raises(ValueError, match=r"(set_)?attributes?: the key 'user.email' is forbidden"):
         await enter(entrance, WRONG)
@@ -102,7 +102,7 @@ async def test_refused_where_strict(entrance: Any, captured: Captured) -> None:
     await enter(entrance, {"tenant": "a", "cache_key_count": 1})
 
 
-def test_a_refusal_leaves_nothing_open(captured: Captured) -> None:
+def test_a_refusal_leaves_no_stage_open(captured: Captured) -> None:
     captured.configure(strict=True, console=False)
     with pytest.raises(ValueError, match=r"user\.email"), opm.run("r", resources=False) as run:
         later(WRONG)
@@ -111,20 +111,20 @@ def test_a_refusal_leaves_nothing_open(captured: Captured) -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-def test_outside_a_stage_nothing_is_kept_and_nothing_refused(captured: Captured) -> None:
+def test_outside_a_stage_nothing_is_kept_or_refused(captured: Captured) -> None:
     captured.configure(strict=True, console=False)
     opm.current_stage().set_attribute("user.email", "x")
     assert dropped() == 0
 
 
-# --- when it is strict --------------------------------------------------------------------------
+# --- when the rules are strict -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "env", "strict"),
     [
         ({"exporter": "console"}, {}, True),
-        ({}, {}, True),  # the development console, since nothing else is asked for
+        ({}, {}, True),  # the development console, since no exporter is asked for
         ({"exporter": "none"}, {}, False),
         ({"exporter": "console", "strict": False}, {}, False),
         ({"exporter": "none", "strict": True}, {}, True),
@@ -136,7 +136,7 @@ def test_outside_a_stage_nothing_is_kept_and_nothing_refused(captured: Captured)
         ({}, {"OTEL_SDK_DISABLED": "true"}, False),
     ],
 )
-def test_strict_where_the_development_console_is_on_unless_told(
+def test_the_development_console_is_strict_by_default(
     arguments: Any, env: dict[str, str], strict: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in env.items():
@@ -146,7 +146,7 @@ def test_strict_where_the_development_console_is_on_unless_told(
     opm.shutdown()
 
 
-def test_not_with_providers_of_the_users_own(captured: Captured) -> None:
+def test_the_users_own_providers_are_not_strict(captured: Captured) -> None:
     captured.configure()
     assert not privacy.rules().strict
     opm.shutdown()
@@ -155,7 +155,7 @@ def test_not_with_providers_of_the_users_own(captured: Captured) -> None:
     assert not privacy.rules().strict
 
 
-def test_shutdown_ends_it() -> None:
+def test_shutdown_ends_strictness() -> None:
     opm.configure(exporter="none", strict=True, forbidden_keys=["tenant"])
     opm.shutdown()
     opm.stage("s", attributes=WRONG)
@@ -177,7 +177,7 @@ def test_shutdown_ends_it() -> None:
         ("max_attribute_values", 0, ValueError),
     ],
 )
-def test_wrong_arguments_name_themselves(argument: str, wrong: Any, error: Any) -> None:
+def test_wrong_arguments_are_named(argument: str, wrong: Any, error: Any) -> None:
     with pytest.raises(error, match=argument):
         opm.configure(exporter="none", **{argument: wrong})
 
@@ -194,11 +194,13 @@ def test_wrong_arguments_name_themselves(argument: str, wrong: Any, error: Any) 
         ("metric_attributes", ["tenant", "user_id"]),
     ],
 )
-def test_arguments_of_configure(argument: str, value: Any, captured: Captured) -> None:
+def test_forbidden_keys_in_arguments_of_configure(
+    argument: str, value: Any, captured: Captured
+) -> None:
     captured.configure(console=False)
     with pytest.raises(ValueError, match=f"{argument}: the key "):
         captured.configure(strict=True, console=False, **{argument: value})
-    # what was configured before stays in force
+    # the configuration from before stays in force
     function_({"tenant": "a"})
     assert captured.span_names() == ["s"]
     assert not privacy.rules().strict
@@ -206,7 +208,7 @@ def test_arguments_of_configure(argument: str, value: Any, captured: Captured) -
     assert dropped() == 1
 
 
-def test_a_refused_configure_leaves_the_exporters_at_work(
+def test_a_refused_configure_keeps_the_exporters(
     http_collector: Received, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
@@ -222,8 +224,8 @@ def test_a_refused_configure_leaves_the_exporters_at_work(
 @pytest.mark.parametrize(
     "key", ["service.name", "host.name", "k8s.pod.name", "deployment.environment.name", "os.name"]
 )
-def test_names_of_the_conventions_for_resources_stay(key: str) -> None:
-    """They describe a process, and the conventions call them so."""
+def test_resource_names_of_the_conventions_are_kept(key: str) -> None:
+    """They describe a process, and the semantic conventions define them."""
     opm.configure(exporter="console", console=False, resource_attributes={key: "x"})
     assert privacy.rules().strict
     assert trace.get_tracer_provider().resource.attributes[key] == "x"  # type: ignore[attr-defined]
@@ -231,7 +233,7 @@ def test_names_of_the_conventions_for_resources_stay(key: str) -> None:
         opm.stage("s", attributes={key: "x"})
 
 
-def test_the_environment_never_raises(
+def test_forbidden_keys_in_the_environment_raise_no_error(
     captured: Captured, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, user.email")
@@ -243,7 +245,7 @@ def test_the_environment_never_raises(
 
 
 @pytest.mark.parametrize("way", ["argument", "environment"])
-def test_more_keys_by_configuration(
+def test_configure_adds_forbidden_keys(
     way: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     more = ["tenant", "personNumber"]
@@ -257,10 +259,10 @@ def test_more_keys_by_configuration(
     assert dropped() == 3
 
 
-# --- stages that were defined before ------------------------------------------------------------
+# --- stages that were defined before configure() ------------------------------------------------
 
 
-def test_configure_strict_names_a_stage_that_lost_an_attribute_before(captured: Captured) -> None:
+def test_strict_configure_names_a_stage_that_lost_an_attribute(captured: Captured) -> None:
     @opm.stage("early", attributes=WRONG)
     def early() -> None: ...
 
@@ -268,20 +270,20 @@ def test_configure_strict_names_a_stage_that_lost_an_attribute_before(captured: 
         captured.configure(strict=True, console=False)
     early()
     assert captured.spans() == []
-    captured.configure(strict=True, console=False)  # said once is enough
+    captured.configure(strict=True, console=False)  # logged once
     early()
     assert given(captured, "early") == {"tenant": "a"}
 
 
-def test_the_implied_one_only_has_warned(said: pytest.LogCaptureFixture) -> None:
+def test_implied_strictness_only_warns(said: pytest.LogCaptureFixture) -> None:
     opm.stage("early", attributes=WRONG)(lambda: None)
     opm.configure(exporter="console", console=False)
     assert privacy.rules().strict
     assert [m for m in said.messages if "'user.email' of stage 'early' is dropped" in m]
 
 
-def test_keys_forbidden_later_are_taken_off_stages_that_ran_before(captured: Captured) -> None:
-    """From spans and metrics; the span's attributes of a stage are worked out only once."""
+def test_keys_forbidden_later_are_removed_from_stages_that_ran(captured: Captured) -> None:
+    """From spans and metrics: a stage's span attributes are computed only once."""
     captured.configure(console=False, metric_attributes=("tenant",))
     early = opm.stage("early", attributes={"tenant": "a", "shard": 1})(lambda: None)
     early()
@@ -290,16 +292,16 @@ def test_keys_forbidden_later_are_taken_off_stages_that_ran_before(captured: Cap
     captured.configure(console=False, metric_attributes=("tenant",), forbidden_keys=["tenant"])
     early()
     assert given(captured, "early") == {"shard": 1}
-    assert dropped() == 2  # the stage's, and that named for metrics
+    assert dropped() == 2  # of the stage, and the one named for metrics
     with pytest.raises(ValueError, match=r"stage 'early'.* 'shard'"):
         captured.configure(strict=True, forbidden_keys=["shard"])
     captured.exporter.clear()
-    early()  # nothing has changed
+    early()  # no change
     assert given(captured, "early") == {"shard": 1}
 
 
-def test_a_block_defined_before_is_judged_when_it_is_entered(captured: Captured) -> None:
-    """And is not refused then: that would be in the midst of the user's work."""
+def test_a_block_defined_before_loses_the_key_when_it_is_entered(captured: Captured) -> None:
+    """It is not refused then, in the middle of the user's work."""
     early = opm.stage("early", attributes=WRONG)
     captured.configure(strict=True, console=False)
     with early:
@@ -307,7 +309,7 @@ def test_a_block_defined_before_is_judged_when_it_is_entered(captured: Captured)
     assert given(captured, "early") == {"tenant": "a"}
 
 
-def test_the_environment_counts_from_the_import_on() -> None:
+def test_the_environment_applies_from_import_on() -> None:
     program = (
         "import otel_pipeline_metrics as opm\nopm.stage('s', attributes={'tenant': 1})(print)\n"
     )
@@ -327,13 +329,13 @@ def test_keys_made_from_data_keep_memory_and_log_small(
         for number in range(5000):
             stage.set_attribute(f"row{number}.name", "x")
     assert dropped() == 5000
-    assert len(privacy._judged) <= 1000
+    assert len(privacy._known_keys) <= 1000
     assert len(said.messages) <= 1001
     assert "no more follow" in said.messages[-1]
 
 
-def test_a_stage_in_another_process_keeps_its_attributes() -> None:
-    """The identity is interned by what is left of them."""
+def test_a_stage_keeps_its_attributes_in_another_process() -> None:
+    """The attributes that are left are part of its identity."""
     stage = opm.stage("s", attributes=WRONG)(len)
     assert stage([]) == 0
     (identity,) = stage_id._described.values()

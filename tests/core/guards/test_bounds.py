@@ -1,4 +1,4 @@
-"""Bounds of what may go out: the last one that is let through, and the first that is not."""
+"""Test the limits of attributes, messages and names: the last allowed one and one more."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def as_before(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing judged, dropped or limited is left for other tests."""
+def restore_guards(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Leave no known key, dropped attribute or limit to other tests."""
     caplog.set_level(logging.WARNING)
     yield
     privacy.activate(Rules())
@@ -30,7 +30,7 @@ def as_before(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     errors.reset()
 
 
-def test_a_message_of_1000_characters_is_whole_and_of_1001_is_cut() -> None:
+def test_a_message_is_cut_above_1000_characters() -> None:
     before = privacy.cut_messages.value()
     assert MAX_MESSAGE == 1000
     assert privacy.sanitized_message(ValueError("x" * 1000)) == "x" * 1000
@@ -39,39 +39,39 @@ def test_a_message_of_1000_characters_is_whole_and_of_1001_is_cut() -> None:
     assert privacy.cut_messages.value() == before + 1
 
 
-def test_a_message_is_cut_for_its_own_length_though_what_is_left_of_it_is_short() -> None:
-    """Credentials of 1,500 characters are taken out, and it is said that there was more."""
+def test_a_message_is_marked_as_cut_though_little_of_it_is_left() -> None:
+    """Credentials of 1,500 characters are removed, and the message still shows that it was cut."""
     before = privacy.cut_messages.value()
     assert privacy.sanitized_message(ValueError(f"http://{'u' * 1500}@host x")) == "http://host x…"
     assert privacy.cut_messages.value() == before + 1
 
 
-def test_what_is_beyond_twice_the_length_is_not_read() -> None:
-    """At 2,000 characters the message is looked at whole, and no @ is put at its end."""
+def test_a_message_is_read_up_to_twice_the_limit() -> None:
+    """A message of 2,000 characters is read whole, and gets no @ at its end."""
     short = "http://" + "h" * 1993
     assert privacy.sanitized_message(ValueError(short)) == short[:999] + "…"
     assert privacy.sanitized_message(ValueError(short + "h")) == "http://…"
 
 
-def test_1000_keys_are_remembered_with_their_judgement() -> None:
+def test_1000_keys_are_remembered() -> None:
     privacy.activate(Rules())
     for n in range(1000):
         assert privacy.is_allowed(f"key{n}")
-    assert len(privacy._judged) == 1000
+    assert len(privacy._known_keys) == 1000
     assert privacy.is_allowed("key0")
-    assert len(privacy._judged) == 1000
+    assert len(privacy._known_keys) == 1000
     assert not privacy.is_allowed("email")
-    assert privacy._judged == {"email": "email"}
+    assert privacy._known_keys == {"email": "email"}
     assert not privacy.is_allowed("email")
 
 
-def test_new_rules_judge_anew() -> None:
+def test_new_rules_apply_to_known_keys() -> None:
     assert privacy.is_allowed("colour")
     privacy.activate(Rules(frozenset({"colour"})))
     assert not privacy.is_allowed("colour")
 
 
-def test_100_dropped_definitions_are_remembered() -> None:
+def test_100_dropped_attributes_of_definitions_are_remembered() -> None:
     for n in range(101):
         kept = privacy.drop_forbidden_at_definition({f"a{n}.email": 1, "fine": 2}, "stage 's'")
         assert kept == {"fine": 2}
@@ -79,7 +79,7 @@ def test_100_dropped_definitions_are_remembered() -> None:
     assert privacy.dropped_before() == []
 
 
-def test_spared_words_are_those_after_a_dot_alone() -> None:
+def test_spared_words_are_allowed_after_a_dot_only() -> None:
     spared = frozenset({"name"})
     given = {"host.name": 1, "name": 2, "host.email": 3}
     assert privacy.drop_forbidden(given, "resource", spared) == {"host.name": 1}
@@ -94,34 +94,34 @@ def test_a_name_has_1_to_128_characters() -> None:
 
 
 @pytest.mark.parametrize("value", ["", True, 0, 0.0, [], [1, 2], ("a",), [1.5]])
-def test_what_is_an_attribute(value: object) -> None:
+def test_values_that_are_attributes(value: object) -> None:
     check_attribute("k", value, "attributes")
 
 
 @pytest.mark.parametrize("value", [None, {}, {"a"}, b"x", [None], [1, None], [[1]], 1j])
-def test_what_is_none(value: object) -> None:
+def test_values_that_are_no_attributes(value: object) -> None:
     with pytest.raises(TypeError):
         check_attribute("k", value, "attributes")
 
 
-def test_200_values_of_a_key_and_then_the_other() -> None:
+def test_the_201st_value_of_a_key_becomes_other() -> None:
     distinct, before = Distinct(), cardinality.others.value()
     assert [distinct.limit("k", n) for n in range(201)] == [*range(200), "_OTHER"]
     assert cardinality.others.value() == before + 1
-    # those that were there stay; `_OTHER` itself takes no room and counts for nothing
+    # known values stay; `_OTHER` itself takes no room and is not counted
     assert (distinct.limit("k", 199), distinct.limit("k", "_OTHER")) == (199, "_OTHER")
     assert distinct.limit("k", 200, again=True) == "_OTHER"
     assert distinct.limit("another", 200) == 200
     assert cardinality.others.value() == before + 1
 
 
-def test_the_other_takes_no_room() -> None:
+def test_other_takes_no_room() -> None:
     distinct = Distinct(2)
     found = [distinct.limit("k", value) for value in ("_OTHER", "a", "b", "c")]
     assert found == ["_OTHER", "a", "b", "_OTHER"]
 
 
-def test_its_own_limit_wins_over_the_common_one() -> None:
+def test_a_limit_of_its_own_wins_over_the_common_one() -> None:
     cardinality.limit(1)
     own, common = Distinct(2), Distinct()
     assert [own.limit("k", n) for n in range(3)] == [0, 1, "_OTHER"]
@@ -129,7 +129,7 @@ def test_its_own_limit_wins_over_the_common_one() -> None:
     assert cardinality.instrument_names._most == 2000
 
 
-def test_the_limits_of_a_program_that_says_nothing(tmp_path: Path) -> None:
+def test_the_default_limits(tmp_path: Path) -> None:
     text = (
         "from otel_pipeline_metrics._core import cardinality as c\n"
         "print(c.instrument_names._most, c.max_values)"
@@ -137,7 +137,7 @@ def test_the_limits_of_a_program_that_says_nothing(tmp_path: Path) -> None:
     assert run_script(text, tmp_path / "program.py").stdout == "2000 200\n"
 
 
-def test_a_key_that_is_there_needs_no_room() -> None:
+def test_a_known_key_needs_no_room() -> None:
     cardinality.limit(2)
     found = {"a": 1, "b": 2}
     assert [cardinality.key_in(found, key, "things") for key in "abc"] == ["a", "b", "_OTHER"]
@@ -145,7 +145,7 @@ def test_a_key_that_is_there_needs_no_room() -> None:
     assert cardinality.key_in(found, "c", "things") == "c"
 
 
-def test_a_tally_is_not_raised_by_looking() -> None:
+def test_reading_a_counter_does_not_raise_it() -> None:
     tally = Counter()
     tally.add()
     assert [tally.value() for _ in range(3)] == [1, 1, 1]
@@ -156,11 +156,11 @@ def test_a_tally_is_not_raised_by_looking() -> None:
     assert tally.value() == 0
 
 
-def test_1000_different_warnings_and_then_one_last(caplog: pytest.LogCaptureFixture) -> None:
+def test_1000_different_warnings_are_logged_and_one_last(caplog: pytest.LogCaptureFixture) -> None:
     errors.reset()
     for n in range(1003):
         errors.warn_once(f"key {n}", "warning %d", n)
         errors.warn_once(f"key {n}", "again")
     said = [record.getMessage() for record in caplog.records]
     assert said[:1000] == [f"warning {n}" for n in range(1000)]
-    assert said[1000:] == ["1000 different warnings were given; no more follow"]
+    assert said[1000:] == ["1000 different warnings were logged; no more follow"]

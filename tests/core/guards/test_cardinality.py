@@ -1,4 +1,4 @@
-"""At most so many values of a key, then `_OTHER`; said once, counted, and memory is flat."""
+"""Test the limit of values of a key: further ones become `_OTHER`, and memory stays flat."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def only(said: pytest.LogCaptureFixture) -> str:
     return message
 
 
-def test_10000_values_of_an_attribute_are_201_series(
+def test_10000_values_of_an_attribute_make_201_series(
     captured: Captured, said: pytest.LogCaptureFixture
 ) -> None:
     captured.configure(console=False, metric_attributes=("file",))
@@ -68,20 +68,20 @@ def test_10000_values_of_an_attribute_are_201_series(
     assert series.key.stage == "parse"
 
 
-def test_each_key_has_its_own_bound_and_together_they_have_one(captured: Captured) -> None:
+def test_keys_have_limits_of_their_own_and_a_common_one(captured: Captured) -> None:
     captured.configure(console=False, metric_attributes=("row", "column"))
     for row in range(60):
         for column in range(60):
             with opm.stage("cell", attributes={"row": row, "column": column}):
                 pass
     counts = captured.values("pipeline.stage.duration", "row", "column")
-    assert len(counts) == MAX_NAMES  # one set is the stage's own, without attributes
+    assert len(counts) == MAX_NAMES  # one attribute set is the stage's own, without attributes
     assert counts[OTHER, OTHER] == 3600 - (MAX_NAMES - 1)
     assert sum(counts.values()) == 3600
 
 
 @pytest.mark.parametrize("way", ["argument", "environment"])
-def test_the_limit_by_configuration(
+def test_configure_sets_the_limit(
     way: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "environment":
@@ -96,7 +96,7 @@ def test_the_limit_by_configuration(
 
 
 @pytest.mark.parametrize("wrong", ["0", "-1", "many", "2.5"])
-def test_a_broken_variable_is_said_and_left_out(
+def test_a_malformed_variable_is_logged_and_ignored(
     wrong: str, captured: Captured, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES", wrong)
@@ -104,8 +104,8 @@ def test_a_broken_variable_is_said_and_left_out(
     assert "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES must be a whole number" in only(said)
 
 
-def test_fixed_attributes_of_functions_made_from_data(captured: Captured) -> None:
-    """What is too many goes without attributes, under its name."""
+def test_functions_made_from_data_lose_their_attributes(captured: Captured) -> None:
+    """Above the limit a stage is measured under its name, without attributes."""
     captured.configure(console=False)
     for number in range(MAX_NAMES + 100):
         opm.process("s", attributes={"file": number})(lambda: None)()
@@ -118,7 +118,9 @@ def test_fixed_attributes_of_functions_made_from_data(captured: Captured) -> Non
     assert others() == 100
 
 
-def test_stage_names_made_from_data(captured: Captured, said: pytest.LogCaptureFixture) -> None:
+def test_stage_names_made_from_data_become_other(
+    captured: Captured, said: pytest.LogCaptureFixture
+) -> None:
     captured.configure(console=False)
     with opm.run("r", resources=False) as run:
         for number in range(N):
@@ -133,7 +135,7 @@ def test_stage_names_made_from_data(captured: Captured, said: pytest.LogCaptureF
     assert run.report.telemetry["guards"]["other_values"] == N - MAX_NAMES
 
 
-def test_a_stage_that_was_there_before_stays(captured: Captured) -> None:
+def test_a_known_stage_stays(captured: Captured) -> None:
     captured.configure(console=False)
     early = opm.stage("early")(lambda: None)
     for number in range(MAX_NAMES + 5):
@@ -144,9 +146,7 @@ def test_a_stage_that_was_there_before_stays(captured: Captured) -> None:
     assert captured.values("pipeline.stage.duration", "pipeline.stage.name") == {"early": 2}
 
 
-def test_a_thousand_stages_are_no_concern(
-    captured: Captured, said: pytest.LogCaptureFixture
-) -> None:
+def test_a_thousand_stages_are_allowed(captured: Captured, said: pytest.LogCaptureFixture) -> None:
     captured.configure(console=False)
     with opm.run("r", resources=False) as run:
         for number in range(1000):
@@ -156,7 +156,9 @@ def test_a_thousand_stages_are_no_concern(
     assert said.messages == []
 
 
-def test_error_types_made_from_data(captured: Captured, said: pytest.LogCaptureFixture) -> None:
+def test_error_types_made_from_data_become_other(
+    captured: Captured, said: pytest.LogCaptureFixture
+) -> None:
     captured.configure(console=False)
     with opm.run("r", resources=False) as run:
         for number in range(300):
@@ -174,10 +176,10 @@ def test_error_types_made_from_data(captured: Captured, said: pytest.LogCaptureF
     assert (len(by_type), by_type[OTHER], sum(by_type.values())) == (201, 100, 300)
     spans = [span for span in captured.spans() if span.name == "s"]
     assert len({(span.attributes or {})["error.type"] for span in spans}) == 300
-    assert len(said.messages) == 2  # on metrics, and in the report
+    assert len(said.messages) == 2  # on metrics and in the report
 
 
-def test_a_retrys_name_is_no_place_for_a_message(captured: Captured) -> None:
+def test_a_retrys_name_is_shortened(captured: Captured) -> None:
     captured.configure(console=False)
     with opm.stage("s") as stage:
         stage.retry("x" * 5000)
@@ -186,7 +188,9 @@ def test_a_retrys_name_is_no_place_for_a_message(captured: Captured) -> None:
     assert (event.attributes or {})["error.type"] == "x" * 128
 
 
-def test_pipelines_made_from_data(captured: Captured, said: pytest.LogCaptureFixture) -> None:
+def test_pipelines_made_from_data_become_other(
+    captured: Captured, said: pytest.LogCaptureFixture
+) -> None:
     captured.configure(console=False)
     for number in range(300):
         with opm.run(f"day {number}", resources=False) as run, opm.stage("s"):
@@ -206,7 +210,7 @@ def test_pipelines_made_from_data(captured: Captured, said: pytest.LogCaptureFix
     assert others() == 100
 
 
-def test_queues_made_from_data(said: pytest.LogCaptureFixture) -> None:
+def test_queues_made_from_data_become_other(said: pytest.LogCaptureFixture) -> None:
     before = set(queues_registry.known_sizes())
     alive = []
     for number in range(MAX_NAMES + 3):
@@ -221,7 +225,7 @@ def test_queues_made_from_data(said: pytest.LogCaptureFixture) -> None:
     assert others() == 3
 
 
-def test_caches_made_from_data(said: pytest.LogCaptureFixture) -> None:
+def test_caches_made_from_data_become_other(said: pytest.LogCaptureFixture) -> None:
     @functools.lru_cache
     def cached(key: str) -> str:
         return key
@@ -237,7 +241,7 @@ def test_caches_made_from_data(said: pytest.LogCaptureFixture) -> None:
     assert "different cache names" in only(said)
 
 
-def test_stages_recorded_by_hand_under_names_made_from_data() -> None:
+def test_manual_stages_made_from_data_become_other() -> None:
     collector = opm.MetricsCollector()
     for number in range(MAX_NAMES + 3):
         collector.record_stage(f"stage {number}", 0.5)
@@ -254,7 +258,7 @@ values = st.one_of(
 
 @given(st.lists(values, max_size=80), st.integers(1, 10))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_first_ones_stay_and_never_more(found: list[Any], most: int) -> None:
+def test_the_first_values_stay_and_no_more_come(found: list[Any], most: int) -> None:
     distinct = Distinct(most)
     bound = [distinct.limit("key", value) for value in found]
     kept: list[Any] = []
@@ -297,8 +301,8 @@ print((after - before) / 2**20)
 
 
 @pytest.mark.slow
-def test_memory_is_flat() -> None:
-    """40,000 more of each: kept, 40,000 strings of 60 characters alone would be 4 MiB."""
+def test_memory_stays_flat() -> None:
+    """Keeping 40,000 strings of 60 characters alone would take 4 MiB."""
     done = run_python(PROGRAM)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 2.5, done.stdout

@@ -1,4 +1,4 @@
-"""Credentials of an endpoint: in no log line at any level, no report, no file, no doctor."""
+"""Test that credentials of an endpoint appear in no log, report, file or doctor output."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with opm.run("r", report="report.json", resources=False) as run:
 opm.shutdown()
 print(opm.stats())
 print(run.report.render("html"))
-print(doctor.main(timeout_s=1)[0])
+print(doctor.render(doctor.diagnose(timeout_s=1)))
 print(replay("spool"))
 """
 
@@ -42,8 +42,10 @@ print(replay("spool"))
     [("none", "true"), ("refused", "false"), ("refused", "true"), ("5xx", "true"), ("4xx", "true")],
 )
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_nothing_quotes_them(protocol: Protocol, fault: Fault, logs: str, tmp_path: Path) -> None:
-    """All loggers of all libraries speak, down to DEBUG."""
+def test_credentials_appear_nowhere(
+    protocol: Protocol, fault: Fault, logs: str, tmp_path: Path
+) -> None:
+    """With the loggers of all libraries at DEBUG."""
     with collector(fault, protocol) as server:
         place = f"127.0.0.1:{server.port}"
         env: dict[str, Any] = {
@@ -65,7 +67,7 @@ def test_nothing_quotes_them(protocol: Protocol, fault: Fault, logs: str, tmp_pa
     assert logs == "true" or "opentelemetry.exporter" not in done.stderr
 
 
-def test_what_is_looked_for() -> None:
+def test_the_search_finds_credentials() -> None:
     env = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://ann:pass%40word@host:4318/x?token=abcd&v=1",
         "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "bob:longer@host:4317",

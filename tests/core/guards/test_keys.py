@@ -1,4 +1,4 @@
-"""Which keys are forbidden: the rule, whatever the spelling."""
+"""Test which keys are forbidden, in every spelling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline_metrics._core import metric_definitions
-from otel_pipeline_metrics._core.privacy import _OWN, SECRETS, WORDS, Rules, snake
+from otel_pipeline_metrics._core.privacy import OWN_KEYS, SECRETS, WORDS, Rules, snake
 
 RULES: Final = Rules()
 
@@ -19,7 +19,7 @@ def forbidden(key: str) -> bool:
     return RULES.forbidden_word(key) is not None
 
 
-def test_the_words() -> None:
+def test_the_forbidden_words() -> None:
     assert {
         "email", "name", "username", "password", "token", "key", "secret", "api_key",
         "user_id", "client_id", "session_id",
@@ -38,7 +38,7 @@ def test_the_words() -> None:
         "_token", ".key", "été.name", "motDePasse.TOKEN", "\u212aey", "api_\u212aey",
     ],
 )  # fmt: skip
-def test_forbidden(key: str) -> None:
+def test_a_forbidden_key(key: str) -> None:
     assert forbidden(key)
 
 
@@ -52,12 +52,12 @@ def test_forbidden(key: str) -> None:
         "pipeline.name", "pipeline.stage.name", "pipeline.queue.name",
     ],
 )  # fmt: skip
-def test_not_forbidden(key: str) -> None:
-    """By the letter: after an underscore only what is a secret."""
+def test_an_allowed_key(key: str) -> None:
+    """After an underscore, only secrets are forbidden."""
     assert not forbidden(key)
 
 
-def test_only_the_librarys_own_pipeline_names_are_exempt() -> None:
+def test_only_pipeline_names_of_the_library_are_exempt() -> None:
     own = [
         v
         for v in vars(metric_definitions).values()
@@ -84,13 +84,13 @@ def test_only_the_librarys_own_pipeline_names_are_exempt() -> None:
         ("already_snake", "already_snake"),
     ],
 )
-def test_snake(key: str, expected: str) -> None:
+def test_snake_case(key: str, expected: str) -> None:
     assert snake(key) == expected
 
 
-# --- whatever the spelling ------------------------------------------------------------------------
+# --- in every spelling ----------------------------------------------------------------------------
 
-# of two letters at least: "aB" and "AB" leave open where a word of one ends
+# of two letters at least: in "aB" and "AB" a word of one letter has no clear end
 parts = st.lists(st.from_regex(r"[a-z]{2,6}", fullmatch=True), min_size=1, max_size=4)
 
 
@@ -99,7 +99,7 @@ def camel(words: list[str]) -> str:
 
 
 def acronym(words: list[str]) -> str:
-    """The first word in capitals: `APIKey`."""
+    """Write the first word in capitals: `APIKey`."""
     return words[0].upper() + "".join(word.capitalize() for word in words[1:])
 
 
@@ -115,12 +115,12 @@ SPELLINGS: Final = {
 
 
 @given(parts, st.sampled_from(sorted(SPELLINGS)))
-def test_every_spelling_of_a_key_is_one_key(words: list[str], spelling: str) -> None:
+def test_every_spelling_of_a_key_gives_one_snake_case(words: list[str], spelling: str) -> None:
     assert snake(SPELLINGS[spelling](words)) == "_".join(words)
 
 
 def by_the_letter(plain: str) -> bool:
-    """The rule for a key in snake_case, written once more as a pattern."""
+    """State the rule for a key in snake_case again, as a pattern."""
     words = "|".join(sorted(WORDS))
     secrets = "|".join(sorted(SECRETS))
     return bool(re.search(rf"(?:^|\.)(?:{words})\Z|_(?:{secrets})\Z", plain, re.DOTALL))
@@ -130,30 +130,30 @@ def by_the_letter(plain: str) -> bool:
     st.lists(parts | st.sampled_from([word.split("_") for word in sorted(WORDS)]), min_size=1),
     st.sampled_from(sorted(SPELLINGS)),
 )
-def test_the_rule(segments: list[list[str]], spelling: str) -> None:
-    """Segments between dots, each spelt in any way."""
+def test_the_rule_in_every_spelling(segments: list[list[str]], spelling: str) -> None:
+    """Segments between dots, each in any spelling."""
     plain = ".".join("_".join(words) for words in segments)
     key = ".".join(SPELLINGS[spelling](words) for words in segments)
     assert forbidden(key) == by_the_letter(plain)
 
 
-@given(st.text(st.characters() | st.sampled_from("._-AZaz")).filter(lambda key: key not in _OWN))
-def test_any_text_is_judged_by_its_snake_case(key: str) -> None:
-    """But for the library's own keys, which hypothesis finds among the constants of its source."""
+@given(st.text(st.characters() | st.sampled_from("._-AZaz")).filter(lambda k: k not in OWN_KEYS))
+def test_the_rule_for_any_text(key: str) -> None:
+    """Except the library's own keys, which hypothesis finds among the constants of its source."""
     assert forbidden(key) == by_the_letter(snake(key))
     assert snake(key) == snake(key.replace("-", "_"))
 
 
 @given(st.text(), st.sampled_from(sorted(WORDS)), st.booleans())
-def test_nothing_hides_a_word_behind_a_dot(before: str, word: str, shout: bool) -> None:
+def test_a_word_after_a_dot_is_found(before: str, word: str, shout: bool) -> None:
     assert forbidden(f"{before}.{word.upper() if shout else word}")
 
 
 @given(parts, st.sampled_from(sorted(SPELLINGS)), st.sampled_from(sorted(SPELLINGS)), parts)
-def test_more_words_by_configuration(
+def test_configured_words_are_forbidden_in_every_spelling(
     word: list[str], written: str, used: str, before: list[str]
 ) -> None:
-    """However the word is written in the configuration and in the key."""
+    """In every spelling, in the configuration and in the key."""
     rules = Rules(WORDS | {snake(SPELLINGS[written](word))})
     assert rules.forbidden_word(SPELLINGS[used](word)) is not None
     assert rules.forbidden_word(f"{'_'.join(before)}.{SPELLINGS[used](word)}") is not None

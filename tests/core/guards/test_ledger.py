@@ -1,4 +1,4 @@
-"""The ledger in a run's report: that of the process, exact as of the run's end."""
+"""Test the ledger in a run's report: the process's, exact at the end of the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COUNTS = ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
 
 
 def run(stages: int = 3) -> dict[str, Any]:
-    """A run with that many spans and its own."""
+    """Run with so many spans, and the run's own."""
     with opm.run("r", resources=False) as made:
         for _ in range(stages):
             with opm.stage("s"):
@@ -39,7 +39,9 @@ def flush() -> None:
     configure._export.flush(10)
 
 
-def test_exact_at_each_runs_end(http_collector: Received, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_is_exact_at_each_runs_end(
+    http_collector: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
@@ -47,7 +49,7 @@ def test_exact_at_each_runs_end(http_collector: Received, monkeypatch: pytest.Mo
     first = run()
     assert first["spans"] == dict.fromkeys(COUNTS, 0) | {"created": 4, "pending": 4}
     assert first["metric_points"] == dict.fromkeys(COUNTS, 0)
-    # nothing was sent yet: whether the collector is there is not known
+    # nothing was sent yet, so it is unknown whether the collector works
     assert (first["collector"], first["flush_s"]) == (None, None)
     flush()
     second = run()
@@ -79,8 +81,8 @@ def test_exact_at_each_runs_end(http_collector: Received, monkeypatch: pytest.Mo
     assert opm.stats() == report
 
 
-def test_the_same_names_and_numbers_as_stats(captured: Captured) -> None:
-    """For providers of the user's own they are not known, but the run's own are."""
+def test_the_ledger_equals_stats(captured: Captured) -> None:
+    """With the user's own providers only the run's own numbers are known."""
     captured.configure(console=False)
     with opm.run("r", resources=False) as made, opm.stage("s"):
         pass
@@ -92,7 +94,7 @@ def test_the_same_names_and_numbers_as_stats(captured: Captured) -> None:
 
 
 def test_a_loss_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every form, and only where there is one."""
+    """In every format, and only if there is one."""
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "2")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "2")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")

@@ -1,4 +1,4 @@
-"""Messages of exceptions: nowhere unless asked for, then cut, and without credentials."""
+"""Test exceptions' messages: off by default, shortened, and without credentials."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def descriptions(captured: Captured) -> dict[str, str | None]:
     return {span.name: span.status.description for span in captured.spans()}
 
 
-def test_no_message_anywhere_by_default(
+def test_messages_are_off_by_default(
     captured: Captured, said: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captured.configure(console=True)
@@ -48,7 +48,7 @@ def test_no_message_anywhere_by_default(
     assert descriptions(captured) == {"s": None, "run r": None}
 
 
-def test_false_in_the_program_wins_over_the_environment(
+def test_an_argument_wins_over_the_environment(
     captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_ERROR_MESSAGES", "true")
@@ -58,7 +58,7 @@ def test_false_in_the_program_wins_over_the_environment(
 
 
 @pytest.mark.parametrize("way", ["argument", "environment"])
-def test_asked_for_it_is_the_description_of_the_spans_status(
+def test_a_message_becomes_the_description_of_the_span_status(
     way: str, captured: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if way == "environment":
@@ -66,11 +66,11 @@ def test_asked_for_it_is_the_description_of_the_spans_status(
     captured.configure(console=False, error_messages=True if way == "argument" else None)
     report = fail(ValueError("no such row"))
     assert descriptions(captured) == {"s": "no such row", "run r": "no such row"}
-    assert "no such row" not in report.to_json()  # spans only
+    assert "no such row" not in report.to_json()  # on spans only
     assert "no such row" not in str(captured.points())
 
 
-def test_only_errors_have_one(captured: Captured) -> None:
+def test_only_errors_have_a_message(captured: Captured) -> None:
     captured.configure(console=False, error_messages=True)
     with contextlib.suppress(KeyboardInterrupt), opm.stage("s"):
         raise KeyboardInterrupt(SECRET)
@@ -79,7 +79,7 @@ def test_only_errors_have_one(captured: Captured) -> None:
     assert SECRET not in span.to_json()
 
 
-def test_a_sink_gets_it_only_of_errors(results: Results) -> None:
+def test_a_sink_gets_messages_of_errors_only(results: Results) -> None:
     privacy.activate(privacy.Rules(error_messages=True))
     for error in (ValueError("v"), KeyboardInterrupt("k"), GeneratorExit("g")):
         with contextlib.suppress(BaseException), opm.stage("s") as stage:
@@ -88,7 +88,7 @@ def test_a_sink_gets_it_only_of_errors(results: Results) -> None:
     assert [result.error_message for result in results.of("s")] == ["v", None, None]
 
 
-def test_a_span_made_after_the_fact_has_it_too(captured: Captured) -> None:
+def test_a_late_span_has_the_message(captured: Captured) -> None:
     captured.configure(console=False, error_messages=True, spans_per_second=0.001)
     stage = opm.stage("s")
     for _ in range(1000):
@@ -100,7 +100,7 @@ def test_a_span_made_after_the_fact_has_it_too(captured: Captured) -> None:
     assert descriptions(captured) == {"s": "late"}
 
 
-def test_cut_at_a_thousand_characters_and_counted(captured: Captured) -> None:
+def test_a_message_is_cut_at_a_thousand_characters_and_counted(captured: Captured) -> None:
     captured.configure(console=False, error_messages=True)
     fail(ValueError("x" * 1000))
     assert opm.stats()["guards"]["cut_messages"] == 0
@@ -116,7 +116,7 @@ class Unspeakable(Exception):  # noqa: N818
         raise RuntimeError("no")
 
 
-def test_an_error_that_cannot_be_told_is_the_users_all_the_same(captured: Captured) -> None:
+def test_an_error_whose_str_fails_reaches_the_user(captured: Captured) -> None:
     captured.configure(console=False, error_messages=True)
     with pytest.raises(Unspeakable), opm.stage("s"):
         raise Unspeakable
@@ -136,13 +136,13 @@ def test_an_error_that_cannot_be_told_is_the_users_all_the_same(captured: Captur
         ("a?b=c&d", "a?b=c&d"),
     ],
 )
-def test_what_a_url_keeps_secret_is_left_out(message: str, expected: str) -> None:
+def test_secrets_in_urls_are_removed(message: str, expected: str) -> None:
     assert privacy.sanitized_message(ValueError(message)) == expected
 
 
 @given(st.text(max_size=3000), st.from_regex(r"[a-z0-9]{1,20}", fullmatch=True))
-def test_credentials_never_come_through(around: str, secret: str) -> None:
-    """Wherever in a message a URL stands, also across the cut."""
+def test_credentials_are_removed_from_any_message(around: str, secret: str) -> None:
+    """Wherever the URL is in the message, also across the cut."""
     hidden = f"\u2620{secret}\u2620"
     message = f"{around} https://ann:{hidden}@host/x?auth_token={hidden} {around}"
     told = privacy.sanitized_message(ValueError(message))
@@ -152,7 +152,7 @@ def test_credentials_never_come_through(around: str, secret: str) -> None:
 
 
 @pytest.mark.parametrize("before", range(960, 1004))
-def test_nor_where_the_cut_goes_through_them(before: int) -> None:
+def test_credentials_across_the_cut_are_removed(before: int) -> None:
     told = privacy.sanitized_message(
         ValueError(f"{'x' * before} db://ann:{SECRET}@host {'y' * 999}")
     )
@@ -160,12 +160,12 @@ def test_nor_where_the_cut_goes_through_them(before: int) -> None:
     assert "ann" not in told
 
 
-def test_nor_where_they_are_longer_than_any_cut() -> None:
+def test_credentials_longer_than_the_cut_are_removed() -> None:
     for message in (f"git clone https://oauth2:{'j' * 5000}@host/x", f"/x?auth-token={'j' * 5000}"):
         assert "jj" not in privacy.sanitized_message(ValueError(message))
 
 
-def test_what_a_users_own_function_says_in_the_log_is_cut(
+def test_the_error_of_a_users_function_is_cut_in_the_log(
     captured: Captured, said: pytest.LogCaptureFixture
 ) -> None:
     captured.configure(console=False)

@@ -1,4 +1,4 @@
-"""Each test here begins with nothing configured and leaves nothing behind."""
+"""Configure nothing before and after each test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def slate() -> Iterator[None]:
 
 @pytest.fixture
 def captured() -> Iterator[Captured]:
-    """A user's providers; the test says whether they are given or installed."""
+    """Return providers of a user's, which the test passes or installs."""
     providers = Captured()
     yield providers
     providers.close()
@@ -28,7 +28,7 @@ def captured() -> Iterator[Captured]:
 
 @pytest.fixture
 def other() -> Iterator[Captured]:
-    """A second pair."""
+    """Return a second pair of providers."""
     providers = Captured()
     yield providers
     providers.close()

@@ -1,4 +1,4 @@
-"""Providers that keep what they are given, and a clean slate around each test."""
+"""Keep what providers get, and reset all state around each test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Attributes = tuple[tuple[str, Any], ...]
 
 
 class Captured:
-    """A user's pair of providers."""
+    """A user's pair of providers, with everything they got."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
@@ -49,7 +49,7 @@ class Captured:
         )
 
     def install(self) -> None:
-        """Make them the globals."""
+        """Make them the global providers."""
         trace.set_tracer_provider(self.tracer_provider)
         metrics.set_meter_provider(self.meter_provider)
 
@@ -60,7 +60,7 @@ class Captured:
         return [span.name for span in self.spans()]
 
     def points(self) -> dict[str, list[Any]]:
-        """Collect once: every point by the name of its metric."""
+        """Collect, and return all points by the name of their metric."""
         data = self.reader.get_metrics_data()
         found: dict[str, list[Any]] = {}
         for resource in data.resource_metrics if data else ():
@@ -70,7 +70,7 @@ class Captured:
         return found
 
     def values(self, name: str, *labels: str) -> dict[Any, Any]:
-        """Collect once: the values of a metric, counts for histograms, by their labels."""
+        """Collect, and return the values of a metric, or counts of a histogram, by labels."""
         return {
             tuple((point.attributes or {}).get(label) for label in labels)
             if len(labels) != 1
@@ -87,7 +87,7 @@ class Captured:
 
 @contextmanager
 def clean_slate() -> Iterator[None]:
-    """No global providers, nothing configured, before and after."""
+    """Remove global providers and the configuration, before and after."""
     kept = (
         (trace, "_TRACER_PROVIDER", None),
         (trace, "_TRACER_PROVIDER_SET_ONCE", Once()),
@@ -104,8 +104,8 @@ def clean_slate() -> Iterator[None]:
         setattr(module, name, value)
     registry.reset()
     privacy.activate(privacy.Rules())
-    # as after the import, on whatever the globals are or will be; what finished before is
-    # nobody's
+    # the state after the import, on present and later global providers; pending results are
+    # dropped
     sink.install(sink.silent())
     sink.install(sink.OtelSink())
     try:
@@ -126,7 +126,7 @@ def clean_slate() -> Iterator[None]:
 def run_python(
     program: str | Path, *arguments: object, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program, or a text as one, with no OTEL_* but those given."""
+    """Run a file or a program's text, with the given OTEL_* variables only."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     command = ["-c", program] if isinstance(program, str) else [str(program)]
     return subprocess.run(

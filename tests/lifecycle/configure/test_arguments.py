@@ -1,9 +1,11 @@
-"""Bad arguments and bad variables of ours: an error that names the argument, or one warning."""
+"""Test that bad arguments raise errors and bad variables cause one warning."""
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,14 +45,34 @@ if TYPE_CHECKING:
     # an address would make another id of it in each worker
     ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
 )
-def test_a_bad_argument_is_named(
+def test_an_error_names_the_bad_argument(
     arguments: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
         opm.configure(**arguments)
 
 
-def test_arguments_are_keywords() -> None:
+def test_the_signature_and_the_table_of_options_agree() -> None:
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(opm.configure).parameters.items()
+    }
+    assert defaults == {option.name: option.default for option in settings.OPTIONS if option.name}
+
+
+def test_a_default_resolves_to_the_default_setting() -> None:
+    resolved = settings.resolve({o.name: o.default for o in settings.OPTIONS if o.name})
+    assert vars(resolved) == vars(settings.Config())
+
+
+def test_every_variable_in_the_code_is_an_option() -> None:
+    package = Path(opm.__file__).parent
+    text = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    variables = {option.variable for option in settings.OPTIONS if option.variable}
+    assert set(re.findall(r"OTEL_PIPELINE_METRICS_[A-Z_]+", text)) == variables
+
+
+def test_arguments_are_keyword_only() -> None:
     with pytest.raises(TypeError):
         opm.configure("my-service")  # type: ignore[misc]
 
@@ -64,7 +86,7 @@ def test_a_bad_argument_leaves_the_configuration_in_force(captured: Captured) ->
     assert captured.span_names() == ["still here"]
 
 
-def test_a_provider_of_the_wrong_signal_is_named(captured: Captured) -> None:
+def test_an_error_names_a_provider_of_the_wrong_signal(captured: Captured) -> None:
     with pytest.raises(TypeError, match=r"tracer_provider must be .* not MeterProvider"):
         opm.configure(tracer_provider=captured.meter_provider)  # type: ignore[arg-type]
 
@@ -89,7 +111,7 @@ def test_a_no_op_tracer_provider_means_metrics_only(captured: Captured) -> None:
         ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "inf", "must be a positive number of seconds"),
     ],
 )
-def test_a_broken_variable_of_ours_is_one_warning(  # noqa: PLR0917 - fixtures
+def test_a_broken_variable_causes_one_warning(  # noqa: PLR0917 - fixtures
     captured: Captured,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -106,7 +128,9 @@ def test_a_broken_variable_of_ours_is_one_warning(  # noqa: PLR0917 - fixtures
     assert settings.settings().flush_timeout_s == 5.0
 
 
-def test_our_variables_are_read(captured: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_of_the_library_are_read(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "False")
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "1.5")
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, region,")
@@ -139,8 +163,9 @@ def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:
     assert dict(point.attributes) == {"pipeline.stage.name": "work", "tenant": "a"}
 
 
-def test_service_name_and_resource_attributes(capsys: pytest.CaptureFixture[str]) -> None:
-    """They describe everything that our own providers export."""
+def test_service_name_and_resource_attributes_are_on_built_providers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     opm.configure(
         service_name="nightly", exporter="console", resource_attributes={"deployment": "test"}
     )

@@ -1,4 +1,4 @@
-"""What finishes before `configure()`: the first provider that comes gets it."""
+"""Test that the first provider gets the calls from before `configure()`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def counts(captured: Captured) -> dict[str, float]:
 
 @pytest.mark.parametrize("calls", [1, 1023, 1024, 5000])
 @pytest.mark.parametrize("how", ["given", "installed", "installed and configured"])
-def test_everything_arrives(captured: Captured, how: str, calls: int) -> None:
+def test_calls_before_configure_arrive_once(captured: Captured, how: str, calls: int) -> None:
     for _ in range(calls):
         work()
     for _ in range(2):
@@ -58,33 +58,37 @@ def test_everything_arrives(captured: Captured, how: str, calls: int) -> None:
     work()
     expected = {"ok": calls + 1, "failed": 2, "items": 3 * (calls + 1)}
     assert counts(captured) == expected
-    assert counts(captured) == expected  # and once
+    assert counts(captured) == expected
 
 
-def test_queues_too(captured: Captured) -> None:
-    async def hand_on() -> None:
+def test_waits_at_queues_before_configure_arrive(captured: Captured) -> None:
+    async def pass_through() -> None:
         queue = opm.wrap_queue(asyncio.Queue[int](), name="early")
         for n in range(1500):
             queue.put_nowait(n)
             queue.get_nowait()
 
-    asyncio.run(hand_on())
+    asyncio.run(pass_through())
     captured.configure()
     assert captured.values("pipeline.queue.item.duration", "pipeline.queue.name") == {"early": 1500}
 
 
-def test_what_is_too_much_is_said(captured: Captured, caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_beyond_the_bound_cause_a_warning(
+    captured: Captured, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.WARNING, "otel_pipeline_metrics")
     for _ in range(backlog.BOUND + 3000):
         work()
     captured.configure()
     arrived = counts(captured)["ok"]
     assert arrived <= backlog.BOUND + 1024
-    (said,) = [r.getMessage() for r in caplog.records if "before configure()" in r.getMessage()]
-    assert said.startswith(f"{backlog.BOUND + 3000 - arrived} invocations")
+    (warning,) = [r.getMessage() for r in caplog.records if "before configure()" in r.getMessage()]
+    assert warning.startswith(f"{backlog.BOUND + 3000 - arrived} calls")
 
 
-def test_what_was_shut_down_stays_so(captured: Captured, other: Captured) -> None:
+def test_calls_after_shutdown_do_not_reach_a_later_provider(
+    captured: Captured, other: Captured
+) -> None:
     captured.configure()
     opm.shutdown()
     work()

@@ -1,4 +1,4 @@
-"""What only a process of its own can show: imports, and the flush at its end."""
+"""Test imports and the flush at the end in processes of their own."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from tests.lifecycle.configure.support import run_python
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 LOADED = """
 import json, sys
@@ -66,8 +68,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_our_console_is_flushed_at_exit(ending: str) -> None:
-    """Nobody calls shutdown(): the metrics' table is there all the same."""
+def test_the_development_console_is_flushed_at_exit_without_shutdown(ending: str) -> None:
     last, code = ENDINGS[ending]
     done = run_python(
         "import sys, otel_pipeline_metrics as opm\n"
@@ -84,10 +85,9 @@ def test_our_console_is_flushed_at_exit(ending: str) -> None:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("how", ["installed", "given", "unconfigured"])
-def test_the_users_providers_find_everything_at_their_own_end(
+def test_the_last_collection_of_the_users_providers_has_everything(
     tmp_path: Path, how: str, ending: str
 ) -> None:
-    """They end by themselves; what finished just before is in their last collection."""
     setting = {
         "installed": (
             "from opentelemetry import metrics, trace\n"
@@ -120,7 +120,7 @@ def test_the_users_providers_find_everything_at_their_own_end(
 
 
 def documents(text: str) -> Iterator[dict[str, Any]]:
-    """The JSON documents that the SDK's console exporters write one after the other."""
+    """Yield the JSON documents that the SDK's console exporters write in a row."""
     decoder = json.JSONDecoder()
     while text := text.lstrip():
         document, end = decoder.raw_decode(text)
@@ -128,8 +128,7 @@ def documents(text: str) -> Iterator[dict[str, Any]]:
         text = text[end:]
 
 
-def test_warnings_reach_a_program_without_logging(tmp_path: Path) -> None:
-    """The path of a report that went elsewhere is said even where logging is not set up."""
+def test_warnings_reach_a_program_that_does_not_set_up_logging(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run_python(
         "import sys, otel_pipeline_metrics as opm\n"
@@ -142,6 +141,6 @@ def test_warnings_reach_a_program_without_logging(tmp_path: Path) -> None:
     assert str(written) in done.stderr
 
 
-def test_the_version_is_there() -> None:
+def test_the_version_has_three_parts() -> None:
     done = run_python("import otel_pipeline_metrics as opm; print(opm.__version__)")
     assert done.stdout.strip().count(".") == 2

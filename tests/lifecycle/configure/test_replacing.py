@@ -1,4 +1,4 @@
-"""configure() again, shutdown(), providers that come late: always one owner, nothing twice."""
+"""Test repeated `configure()`, `shutdown()` and late providers: no value twice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def work() -> list[int]:
 
 @pytest.fixture
 def cache(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A registered cache with one hit and one miss; its name is new, as totals never fall."""
+    """Register a cache with one hit and one miss, under a new name."""
 
     @functools.lru_cache
     def look_up(key: int) -> int:
@@ -44,11 +44,11 @@ def cache(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture
 def no_log_noise(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing is said by anybody, OpenTelemetry's "already created" warnings included."""
+    """Fail a test that logs a warning, also OpenTelemetry's "already created"."""
     caplog.set_level(logging.WARNING)
     yield
-    said = [f"{record.name}: {record.getMessage()}" for record in caplog.records]
-    assert said == []
+    warnings = [f"{record.name}: {record.getMessage()}" for record in caplog.records]
+    assert warnings == []
 
 
 pytestmark = pytest.mark.usefixtures("no_log_noise")
@@ -79,13 +79,12 @@ def test_installed_providers_get_everything_and_stay_installed(
     opm.shutdown()
     assert trace.get_tracer_provider() is captured.tracer_provider
     assert metrics.get_meter_provider() is captured.meter_provider
-    # still open: shutdown() flushed them and no more
+    # still open, since shutdown() only flushed them
     captured.tracer_provider.get_tracer("theirs").start_span("theirs").end()
     assert captured.span_names() == ["work", "theirs"]
 
 
-def test_what_is_collected_while_stages_run_is_there_at_once(captured: Captured) -> None:
-    """A periodic reader collects by itself; nobody flushes for it."""
+def test_a_collection_has_the_calls_finished_before_it(captured: Captured) -> None:
     captured.configure()
     for calls in (1, 2, 3):
         work()
@@ -111,7 +110,7 @@ def test_the_same_providers_again_double_nothing(
 
 
 def test_the_same_providers_again_go_on_counting(captured: Captured) -> None:
-    """What was recorded before a second configure() stays; totals go on from it."""
+    """Totals continue over a second `configure()`."""
     captured.configure()
     work()
     captured.configure()
@@ -120,8 +119,10 @@ def test_the_same_providers_again_go_on_counting(captured: Captured) -> None:
     assert captured.values("pipeline.stage.items", STAGE) == {"work": 6}
 
 
-def test_other_providers_take_over(captured: Captured, other: Captured, cache: str) -> None:
-    """The first get what finished before, and nothing more."""
+def test_new_providers_get_calls_from_then_on(
+    captured: Captured, other: Captured, cache: str
+) -> None:
+    """The first providers keep the calls from before, and get no more."""
     captured.configure()
     work()
     other.configure()
@@ -148,7 +149,7 @@ def test_back_and_forth_between_two_pairs(captured: Captured, other: Captured) -
     assert "pipeline.stage.active" not in other.points()
 
 
-def test_after_shutdown_stages_work_and_report_to_nobody(captured: Captured) -> None:
+def test_after_shutdown_stages_work_and_report_nothing(captured: Captured) -> None:
     captured.configure()
     work()
     opm.shutdown()
@@ -189,7 +190,7 @@ def test_shutdown_is_safe_at_any_time(captured: Captured) -> None:
     assert work() == [1, 2, 3]
 
 
-def test_shutdown_hands_over_what_is_pending(captured: Captured) -> None:
+def test_shutdown_flushes_pending_results(captured: Captured) -> None:
     captured.configure()
     work()
     opm.shutdown()
@@ -199,7 +200,7 @@ def test_shutdown_hands_over_what_is_pending(captured: Captured) -> None:
 def test_global_providers_set_late_are_picked_up_without_configure(
     captured: Captured, cache: str
 ) -> None:
-    assert work() == [1, 2, 3]  # before: nobody takes it
+    assert work() == [1, 2, 3]  # before any provider
     captured.install()
     work()
     assert captured.span_names() == ["work"]
@@ -208,7 +209,7 @@ def test_global_providers_set_late_are_picked_up_without_configure(
     assert captured.values("pipeline.cache.hit.ratio", "cache.name") == {cache: 0.5}
 
 
-def test_a_run_spans_late_providers_too(captured: Captured) -> None:
+def test_a_run_has_a_span_on_late_providers(captured: Captured) -> None:
     captured.install()
     with opm.run("late", resources=False) as run:
         work()
@@ -218,8 +219,7 @@ def test_a_run_spans_late_providers_too(captured: Captured) -> None:
     assert captured.values("pipeline.run.duration", "pipeline.run.result") == {"success": 1}
 
 
-def test_configure_inside_a_run(captured: Captured) -> None:
-    """Not a good place, but nothing breaks: what comes after it goes to the new providers."""
+def test_configure_inside_a_run_sends_later_calls_to_the_new_providers(captured: Captured) -> None:
     with opm.run("early", resources=False) as run:
         work()
         captured.configure()
@@ -228,8 +228,8 @@ def test_configure_inside_a_run(captured: Captured) -> None:
     assert [(stage["name"], stage["count"]) for stage in run.report.stages] == [("work", 2)]
 
 
-def test_our_own_providers_replace_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    """The second console is the only one that speaks, and the global is its provider."""
+def test_built_providers_replace_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only the second console writes, and its provider is the global one."""
     opm.configure(exporter="console", console=False)
     first = trace.get_tracer_provider()
     assert isinstance(first, TracerProvider)
@@ -250,8 +250,10 @@ def test_our_own_providers_replace_each_other(capsys: pytest.CaptureFixture[str]
     assert "count 2 " in duration
 
 
-def test_our_own_after_the_users(captured: Captured, capsys: pytest.CaptureFixture[str]) -> None:
-    """Given providers are not the globals, so a later configure() builds its own."""
+def test_built_providers_follow_given_ones(
+    captured: Captured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given providers are not global, so a later `configure()` builds its own."""
     captured.configure()
     work()
     opm.configure(exporter="console", console=False)

@@ -1,4 +1,4 @@
-"""Each test here begins with nothing configured and leaves nothing behind."""
+"""Configure nothing before and after each test."""
 
 from __future__ import annotations
 

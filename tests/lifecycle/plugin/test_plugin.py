@@ -1,4 +1,4 @@
-"""The plugin: found by its entry points, clean on and off, and it never raises."""
+"""Test the plugin: entry points, instrument, uninstrument, and no exception."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def work() -> int:
 
 @pytest.fixture
 def instrumentor() -> Iterator[PipelineMetricsInstrumentor]:
-    """The one there is, off before and after."""
+    """Return the only instrumentor, uninstrumented before and after."""
     only = PipelineMetricsInstrumentor()
     yield only
     if only.is_instrumented_by_opentelemetry:
@@ -74,7 +74,7 @@ def test_it_takes_every_argument_of_configure(
         tracer_provider=captured.tracer_provider,
         meter_provider=captured.meter_provider,
         forbidden_keys=["tenant"],
-        skip_dep_check=True,  # what the base class is told is none
+        skip_dep_check=True,  # an option of the base class
     )
     with opm.stage("s", attributes={"tenant": "a", "shard": 1}):
         pass
@@ -82,13 +82,12 @@ def test_it_takes_every_argument_of_configure(
     assert dict(span.attributes or {}) == {"pipeline.stage.name": "s", "shard": 1}
 
 
-def test_no_distro_and_no_configurator_are_ours() -> None:
-    """Those belong to the user: a second one would only warn and be left out."""
+def test_the_package_has_no_distro_and_no_configurator() -> None:
     for group in ("opentelemetry_distro", "opentelemetry_configurator"):
         assert not [entry for entry in entry_points(group=group) if "pipeline" in entry.value]
 
 
-def test_opentelemetry_instrument_offers_our_variables_as_options() -> None:
+def test_opentelemetry_instrument_offers_the_variables_as_options() -> None:
     done = subprocess.run(
         [str(Path(sys.executable).with_name("opentelemetry-instrument")), "--help"],
         capture_output=True,
@@ -124,7 +123,7 @@ def test_an_option_reaches_the_program(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     (line,) = (x for x in done.stderr.splitlines() if x.startswith("pipeline.stage.duration"))
     assert "tenant=a" in line
-    assert "run nightly: success" not in done.stderr  # no summary was asked for
+    assert "run nightly: success" not in done.stderr  # there is no summary
 
 
 def test_instrumented_on_the_providers_there_are(
@@ -155,8 +154,10 @@ def test_it_takes_the_arguments_of_configure(
     assert captured.span_names() == ["block"]
 
 
-def test_on_off_on(instrumentor: PipelineMetricsInstrumentor, captured: Captured) -> None:
-    """Off, functions run and nobody hears of them; on again, everything is as before."""
+def test_instrument_again_after_uninstrument(
+    instrumentor: PipelineMetricsInstrumentor, captured: Captured
+) -> None:
+    """Uninstrumented functions run without telemetry."""
     given: dict[str, Any] = {
         "tracer_provider": captured.tracer_provider,
         "meter_provider": captured.meter_provider,
@@ -176,7 +177,6 @@ def test_on_off_on(instrumentor: PipelineMetricsInstrumentor, captured: Captured
 def test_twice_changes_nothing(
     instrumentor: PipelineMetricsInstrumentor, captured: Captured
 ) -> None:
-    """The base class says so and leaves it at that."""
     captured.install()
     instrumentor.instrument()
     instrumentor.instrument()
@@ -229,12 +229,12 @@ def test_bad_options_are_logged_and_never_raised(
     assert work() == 1
 
 
-def test_unknown_options_are_left_to_others(
+def test_unknown_options_are_ignored(
     instrumentor: PipelineMetricsInstrumentor,
     captured: Captured,
     quiet_faults: pytest.LogCaptureFixture,
 ) -> None:
-    """The loader passes options of its own, such as skip_dep_check."""
+    """The loader passes its own options, such as skip_dep_check."""
     captured.install()
     instrumentor.instrument(
         skip_dep_check=True, raise_exception_on_conflict=True, whatever=object()
@@ -306,8 +306,7 @@ def test_a_failing_shutdown_is_never_raised(
     assert [record.levelname for record in quiet_faults.records] == ["ERROR"]
 
 
-def test_a_fault_of_ours_does_not_stop_the_other_instrumentations(tmp_path: Path) -> None:
-    """An exception would keep every later instrumentation from loading; a program shows it."""
+def test_an_internal_error_does_not_stop_the_other_instrumentations(tmp_path: Path) -> None:
     done = run_python(
         "import logging, sys\n"
         "logging.basicConfig(stream=sys.stdout, format='%(levelname)s %(message)s')\n"
@@ -326,7 +325,7 @@ def test_a_fault_of_ours_does_not_stop_the_other_instrumentations(tmp_path: Path
 
 
 def test_opentelemetry_instrument_on_a_decorated_program(tmp_path: Path) -> None:
-    """No configure() in the program, nothing set: the development console says what it did."""
+    """Without `configure()` and variables, the development console shows the calls."""
     script = tmp_path / "app.py"
     script.write_text(
         "import otel_pipeline_metrics as opm\n"

@@ -1,4 +1,4 @@
-"""The numbers of a report: its keys, its statistics, and what is not known."""
+"""Test the numbers of a report: keys, statistics and unknown values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FACTS = json.loads("""
 
 
 def keys(data: Mapping[str, Any], above: str = "") -> set[str]:
-    """Every key of nested data, of lists that of the first element."""
+    """Return every key of nested data; of lists, those of the first element."""
     found = set()
     for key, value in data.items():
         path = f"{above}.{key}" if above else key
@@ -61,8 +61,7 @@ def stage_of(report: opm.RunReport, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("resources", [True, False])
-def test_the_keys_are_those_of_the_format(*, resources: bool) -> None:
-    """None is missing, whether known or not; one that is not known is null."""
+def test_a_report_has_every_key_of_the_format(*, resources: bool) -> None:
     opm.register_cache("keys", lambda: {"hits": 1, "misses": 1})
     try:
         with opm.run("r", resources=resources) as run, opm.stage("s"):
@@ -73,7 +72,7 @@ def test_the_keys_are_those_of_the_format(*, resources: bool) -> None:
     assert keys(FACTS) - found == set()
 
 
-def test_what_is_not_known_is_null_and_never_zero() -> None:
+def test_an_unknown_value_is_null_and_never_zero() -> None:
     with opm.run("r", resources=False) as run, opm.stage("s"):
         pass
     data = json.loads(run.report.to_json())
@@ -88,7 +87,7 @@ def test_what_is_not_known_is_null_and_never_zero() -> None:
         assert set(resources[part].values()) == {None}
 
 
-def test_what_is_known_to_be_zero_is_zero() -> None:
+def test_a_known_zero_is_zero() -> None:
     with opm.run("r", resources=False) as run, opm.stage("s") as stage:
         stage.add_items(0)
         stage.add_bytes(0, "in")
@@ -98,8 +97,7 @@ def test_what_is_known_to_be_zero_is_zero() -> None:
     assert (known["errors"], known["retries"]) == ({"total": 0, "by_type": {}}, 0)
 
 
-def test_exact_numbers(clock: Clock, captured: Captured) -> None:
-    """With the clock moved by hand every number is known."""
+def test_the_numbers_are_exact_with_a_manual_clock(clock: Clock, captured: Captured) -> None:
     captured.configure(console=False)
     before = clock.unix()
     with opm.run("nightly", resources=False) as run:
@@ -150,7 +148,7 @@ def test_exact_numbers(clock: Clock, captured: Captured) -> None:
     }.items() <= stage.items()
 
 
-def test_a_stage_that_never_ran_is_not_there() -> None:
+def test_a_stage_without_calls_is_not_in_the_report() -> None:
     @opm.fetch
     def never() -> None: ...
 
@@ -176,7 +174,7 @@ def test_the_report_before_during_and_after(clock: Clock) -> None:
     assert run.report.run["partial"] is False
     clock.advance(5)
     assert run.report.run["wall_s"] == 3.0
-    assert during.run["wall_s"] == 2.0  # a report is a picture, not a window
+    assert during.run["wall_s"] == 2.0  # an earlier report does not change
 
 
 def exact_quantile(values: list[float], q: float) -> float:
@@ -192,15 +190,16 @@ durations = st.lists(
 
 @given(values=durations)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_statistics_against_exact_ones(clock: Clock, values: list[float]) -> None:
-    """Quantiles within the stated error; the rest is exact."""
+def test_statistics_are_exact_and_quantiles_within_the_stated_error(
+    clock: Clock, values: list[float]
+) -> None:
     taken = []
     with opm.run("r", resources=False) as run:
         for value in values:
             before = clock.time
             with opm.stage("s"):
                 clock.advance(value)
-            taken.append(clock.time - before)  # what the clock's own precision left of it
+            taken.append(clock.time - before)  # the clock rounds
     stage = stage_of(run.report, "s")
     found = stage["duration_s"]
     assert stage["count"] == len(values)
@@ -216,8 +215,8 @@ def test_statistics_against_exact_ones(clock: Clock, values: list[float]) -> Non
 
 @given(values=durations)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-def test_results_with_more_to_say_count_the_same(clock: Clock, values: list[float]) -> None:
-    """A duration that comes with items takes another way through the library."""
+def test_calls_with_items_have_the_same_statistics(clock: Clock, values: list[float]) -> None:
+    """Their durations take another path through the library."""
     taken = []
     with opm.run("r", resources=False) as run:
         for value in values:
@@ -233,8 +232,7 @@ def test_results_with_more_to_say_count_the_same(clock: Clock, values: list[floa
     assert duration["p95"] == pytest.approx(exact_quantile(taken, 0.95), rel=0.010001, abs=1e-9)
 
 
-def test_many_invocations(clock: Clock) -> None:
-    """More than any buffer holds."""
+def test_more_calls_than_a_buffer_holds_are_counted(clock: Clock) -> None:
     with opm.run("r", resources=False) as run:
         for number in range(5000):
             with opm.stage("s"):
@@ -245,7 +243,7 @@ def test_many_invocations(clock: Clock) -> None:
     assert stage["duration_s"]["p95"] == pytest.approx(1.0, rel=0.01)
 
 
-def test_a_cache_tells_what_it_did_during_the_run() -> None:
+def test_a_cache_reports_its_counts_during_the_run() -> None:
     @functools.lru_cache(maxsize=2)
     def look_up(key: int) -> int:
         return key
@@ -257,7 +255,7 @@ def test_a_cache_tells_what_it_did_during_the_run() -> None:
         with opm.run("r", resources=False) as run:
             for key in (1, 2, 2, 9):
                 look_up(key)
-        look_up(9)  # after it: not the run's
+        look_up(9)  # after the run
     finally:
         opm.unregister_cache("during the run")
     (cache,) = (c for c in run.report.caches if c["name"] == "during the run")
@@ -317,8 +315,8 @@ def test_data_is_a_copy(tmp_path: Path) -> None:
     assert len(run.report.stages) == 1
 
 
-def test_a_duration_of_next_to_nothing_does_not_cost_the_report(tmp_path: Path) -> None:
-    """Items over such a time are more than JSON can say: then the rate is not known."""
+def test_a_rate_over_a_tiny_duration_is_unknown(tmp_path: Path) -> None:
+    """The rate would be infinite, which JSON does not have."""
     with opm.run("r", resources=False, report=tmp_path / "report.json"):
         opm.get_metrics_collector().record_stage("s", 5e-324)
     (stage,) = opm.RunReport.load(tmp_path / "report.json").stages

@@ -1,4 +1,4 @@
-"""The report's file: whole or not there, on failure too, and never the reason of one."""
+"""Test that a report's file is complete, also after failures, or missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def work() -> str:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary files go in this test."""
+    """Return the folder for temporary files of this test."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -59,7 +59,9 @@ def test_a_string_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ],
     ids=repr,
 )
-def test_it_is_written_on_failure_too(tmp_path: Path, error: BaseException, result: str) -> None:
+def test_the_report_is_written_after_a_failure(
+    tmp_path: Path, error: BaseException, result: str
+) -> None:
     path = tmp_path / "report.json"
     with pytest.raises(type(error)), opm.run("r", report=path, resources=False):  # noqa: PT012
         work()
@@ -107,10 +109,10 @@ def unwritable(folder: Path) -> Iterator[tuple[str, Path]]:
 
 @pytest.mark.parametrize("number", range(5))
 @pytest.mark.parametrize("fails", [False, True])
-def test_where_it_cannot_be_written_it_goes_elsewhere(
+def test_a_report_that_cannot_be_written_goes_to_a_temporary_file(
     tmp_path: Path, elsewhere: Path, caplog: pytest.LogCaptureFixture, number: int, *, fails: bool
 ) -> None:
-    """The run's own result stands, and the log says where the report is."""
+    """The run's result stays, and the log names the file."""
     _, path = list(unwritable(tmp_path))[number]
     error = ValueError("the run's own")
     raised = None
@@ -127,7 +129,7 @@ def test_where_it_cannot_be_written_it_goes_elsewhere(
     (record,) = [r for r in caplog.records if r.levelno >= logging.WARNING]
     message = record.getMessage()
     assert message.startswith("the report could not be written to ")
-    assert message.endswith(f"; it is in {written}")
+    assert message.endswith(f"; it was written to {written}")
     assert re.search(r" \(\S.*\)", message)
     assert (tmp_path / "file").read_text() == "a file, not a folder"
     assert list((tmp_path / "folder").iterdir()) == []
@@ -161,7 +163,7 @@ def test_a_full_disk_leaves_the_old_report_whole(
     assert "No space left on device" in caplog.text
 
 
-def test_nowhere_at_all_costs_the_file_and_nothing_else(
+def test_a_run_without_any_place_for_its_file_only_lacks_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from otel_pipeline_metrics._core import errors
@@ -176,8 +178,7 @@ def test_nowhere_at_all_costs_the_file_and_nothing_else(
     assert any(record.levelno >= logging.WARNING for record in caplog.records)
 
 
-def test_save_says_what_is_wrong(tmp_path: Path) -> None:
-    """Saving by hand raises, since there the file is the whole point."""
+def test_save_raises_an_error_that_names_the_problem(tmp_path: Path) -> None:
     with opm.run("r", resources=False) as run:
         pass
     assert run.report.save(tmp_path / "x" / "report.json") == tmp_path / "x" / "report.json"

@@ -1,4 +1,4 @@
-"""A report from a file: all of it, or an error that says what is wrong with which file."""
+"""Test that loading a file gives the whole report or an error with its name."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
 @pytest.mark.parametrize(
     ("change", "says"), [each[1:] for each in CHANGES], ids=[each[0] for each in CHANGES]
 )
-def test_another_file_is_refused(
+def test_a_file_of_another_format_is_refused(
     report: opm.RunReport,
     tmp_path: Path,
     change: Callable[[dict[str, Any]], object],
@@ -94,9 +94,7 @@ def test_another_file_is_refused(
 
 
 @pytest.mark.parametrize("kept", [0, 1, 10, 200])
-def test_a_file_that_is_cut_off_is_refused(
-    report: opm.RunReport, tmp_path: Path, kept: int
-) -> None:
+def test_a_truncated_file_is_refused(report: opm.RunReport, tmp_path: Path, kept: int) -> None:
     path = tmp_path / "cut.json"
     path.write_text(report.to_json()[:kept])
     with pytest.raises(ValueError, match="is not JSON, or is cut off") as raised:
@@ -109,16 +107,16 @@ def test_a_file_that_is_cut_off_is_refused(
     [b"\xff\xfe\x00binary", b"[]", b"null", b"7", b'"text"', b"{}", b"<html></html>"],
     ids=repr,
 )
-def test_what_is_no_report_is_refused(tmp_path: Path, content: bytes) -> None:
-    """Binary too: the error is a ValueError that names the file."""
+def test_data_that_is_not_a_report_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Binary data too, with a ValueError that names the file."""
     path = tmp_path / "other.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"other\.json"):
         opm.RunReport.load(path)
 
 
-def test_what_it_does_not_know_is_kept(report: opm.RunReport, tmp_path: Path) -> None:
-    """A newer version of the library may add to the format."""
+def test_unknown_fields_are_kept(report: opm.RunReport, tmp_path: Path) -> None:
+    """A newer version of the library may add fields."""
     data = {**report.to_dict(), "added": {"later": 1}}
     data["stages"][0]["new"] = True
     path = opm.RunReport(data).save(tmp_path / "report.json")

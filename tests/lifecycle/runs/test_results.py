@@ -1,4 +1,4 @@
-"""How a run ends, and that it changes nothing about how the program ends."""
+"""Test the results of runs, and that a run does not change a program's end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class OwnError(Exception):
-    """With a module of its own."""
+    """An exception whose name has a module."""
 
 
 ENDINGS: dict[str, tuple[BaseException | None, str, str | None]] = {
@@ -48,7 +48,7 @@ def async_run(run: opm.Run, error: BaseException | None) -> None:
             if error is not None:
                 raise error
 
-    # Driven by hand: a loop would have its own opinion of KeyboardInterrupt and cancellation.
+    # Without a loop, which would handle KeyboardInterrupt and cancellation itself.
     coroutine = program()
     try:
         coroutine.send(None)
@@ -71,7 +71,7 @@ def test_the_result_and_the_exception(
     raised: BaseException | None = None
     try:
         way(run, error)
-    except BaseException as caught:  # the very exception is compared
+    except BaseException as caught:  # the same object
         raised = caught
     assert raised is error
     if raised is not None:
@@ -145,8 +145,8 @@ async def test_a_run_that_is_cancelled_from_outside() -> None:
     assert (stage["name"], stage["count"], stage["cancelled"]) == ("endless", 1, 1)
 
 
-def test_it_is_the_same_in_a_real_interpreter(tmp_path: Any) -> None:
-    """sys.exit and an uncaught error keep their exit codes; the report is there."""
+def test_exit_codes_stay_in_a_real_interpreter(tmp_path: Any) -> None:
+    """`sys.exit` and an uncaught error end the program as before, with a report."""
     from tests.lifecycle.configure.support import run_python
 
     for ending, code, result in (
@@ -193,7 +193,7 @@ def test_each_run_has_an_id_of_its_own() -> None:
     assert all(len(id_) == 32 and int(id_, 16) >= 0 for id_ in ids)
 
 
-def test_what_it_looks_like() -> None:
+def test_the_repr_names_the_run_and_its_result() -> None:
     run = opm.run("nightly", resources=False)
     assert repr(run) == "<Run 'nightly' in progress>"
     with run:
@@ -213,7 +213,9 @@ def test_what_it_looks_like() -> None:
     ],
     ids=repr,
 )
-def test_a_bad_name(arguments: tuple[Any, ...], error: type[Exception], says: str) -> None:
+def test_a_bad_name_is_refused(
+    arguments: tuple[Any, ...], error: type[Exception], says: str
+) -> None:
     with pytest.raises(error, match=says):
         opm.run(*arguments)
 
@@ -231,20 +233,20 @@ def test_a_bad_name(arguments: tuple[Any, ...], error: type[Exception], says: st
     ],
     ids=repr,
 )
-def test_a_bad_argument_is_named(arguments: dict[str, Any], says: str) -> None:
+def test_an_error_names_the_bad_argument(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(TypeError, match=says):
         opm.run("r", **arguments)
 
 
-def test_options_are_keywords() -> None:
+def test_options_are_keyword_only() -> None:
     with pytest.raises(TypeError):
         opm.run("r", "report.json")  # type: ignore[misc]
 
 
-def test_a_library_that_raises_in_telemetry_does_not_reach_the_program(
+def test_an_error_of_a_tracer_does_not_reach_the_program(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A tracer of somebody else's that breaks costs the span, never the run or its report."""
+    """A tracer that raises costs the span, and neither the run nor its report."""
     from opentelemetry import trace
 
     from otel_pipeline_metrics._core import errors

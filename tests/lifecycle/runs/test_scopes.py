@@ -1,4 +1,4 @@
-"""Whose stage is it? Nested and concurrent runs, tasks, threads with and without context."""
+"""Test which run a stage belongs to: nested and concurrent runs, tasks, threads."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def counts(run: opm.Run) -> dict[str, int]:
 
 
 def in_thread(function: Callable[[], Any]) -> None:
-    """Run in a bare thread, which has no context of ours."""
+    """Run in a thread that has no context of a run."""
     thread = threading.Thread(target=function)
     thread.start()
     thread.join()
 
 
-def test_nested_runs_keep_their_own() -> None:
+def test_nested_runs_keep_their_own_stages() -> None:
     with opm.run("outer", resources=False) as outer:
         work()
         with opm.run("inner", resources=False) as inner:
@@ -119,7 +119,7 @@ def test_threads_without_context_belong_to_the_only_run() -> None:
     assert counts(run) == {"work": 6}
 
 
-def test_a_pool_started_before_the_run_belongs_to_it_meanwhile() -> None:
+def test_a_pool_started_before_the_run_belongs_to_it_during_the_run() -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(work).result()
         with opm.run("only", resources=False) as run:
@@ -128,8 +128,8 @@ def test_a_pool_started_before_the_run_belongs_to_it_meanwhile() -> None:
     assert counts(run) == {"work": 1}
 
 
-def test_with_two_runs_nobody_guesses(captured: Captured) -> None:
-    """What has no context then is the process's; with one run left it is that one's again."""
+def test_with_two_runs_a_thread_without_context_belongs_to_neither(captured: Captured) -> None:
+    """Its stages are outside runs; with one run left, they belong to that run again."""
     captured.configure(console=False)
     with opm.run("one", resources=False) as one:
         with opm.run("two", resources=False) as two:
@@ -140,7 +140,7 @@ def test_with_two_runs_nobody_guesses(captured: Captured) -> None:
     assert values == {None: 1, "one": 1}
 
 
-def test_a_copied_context_is_better_than_a_guess() -> None:
+def test_a_copied_context_decides_between_two_runs() -> None:
     with opm.run("one", resources=False) as one:
         context = contextvars.copy_context()
         with opm.run("two", resources=False) as two:
@@ -159,12 +159,12 @@ def test_outside_any_run_a_stage_has_no_pipeline(captured: Captured) -> None:
 
 
 def in_a_context_of_its_own(function: Callable[[], None]) -> None:
-    """So that what it leaves current is nobody else's."""
+    """Run in a copied context, so that it changes no other test's."""
     contextvars.copy_context().run(function)
 
 
-def test_a_stage_that_outlives_its_run_is_not_lost_to_metrics(captured: Captured) -> None:
-    """The report is closed by then; the metrics still get it, and what comes after it."""
+def test_metrics_have_a_stage_that_outlives_its_run(captured: Captured) -> None:
+    """The report is final by then; the metrics also get later calls."""
     captured.configure(console=False)
     durations = ("pipeline.stage.duration", "pipeline.stage.name")
 
@@ -181,8 +181,8 @@ def test_a_stage_that_outlives_its_run_is_not_lost_to_metrics(captured: Captured
     in_a_context_of_its_own(program)
 
 
-async def test_a_task_that_outlives_its_run_is_not_lost_to_metrics(captured: Captured) -> None:
-    """Its context still names the run; the report is closed, the metrics are not."""
+async def test_metrics_have_a_task_that_outlives_its_run(captured: Captured) -> None:
+    """Its context still has the run, whose report is final."""
     captured.configure(console=False)
     durations = ("pipeline.stage.duration", "pipeline.stage.name")
     over = asyncio.Event()
@@ -195,15 +195,15 @@ async def test_a_task_that_outlives_its_run_is_not_lost_to_metrics(captured: Cap
     async with opm.run("short", resources=False) as run:
         task = asyncio.create_task(background())
         await asyncio.sleep(0)
-    captured.points()  # a collection, after which the run is forgotten
+    captured.points()  # a collection, after which the run is dropped
     over.set()
     await task
     assert counts(run) == {}
     assert captured.values(*durations) == {"work": 1, "work_and_wait": 1}
 
 
-def test_a_stage_in_progress_is_active_and_then_is_not(captured: Captured) -> None:
-    """The last value that a backend sees of a run that is over is 0, not what it was in it."""
+def test_a_stage_is_active_only_during_a_call(captured: Captured) -> None:
+    """The last value of a run that has ended is 0."""
     captured.configure(console=False)
     name = "pipeline.stage.active"
     with opm.run("r", resources=False), opm.stage("s"):
@@ -227,8 +227,8 @@ async def test_generators_of_a_run_belong_to_it() -> None:
     assert counts(run) == {"numbers": 1, "letters": 1}
 
 
-async def test_a_run_may_end_in_another_task_than_it_began() -> None:
-    """Frameworks do so in fixtures and lifespans; nothing is said and nothing is left open."""
+async def test_a_run_may_end_in_another_task_than_the_one_of_its_begin() -> None:
+    """Frameworks do so in fixtures and lifespans, without a warning or an open span."""
     run = opm.run("r", resources=False)
     await asyncio.create_task(run.__aenter__())
     in_thread(work)

@@ -1,4 +1,4 @@
-"""The sketch of durations: bounded, and never a value lost."""
+"""Test the sketch of durations: bounded, without losing a value."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GAMMA = 1.01 / 0.99
 
 
 def values(*buckets: int) -> list[float]:
-    """A value from the middle of each bucket, sorted."""
+    """Return a value from the middle of each bucket, sorted."""
     return [GAMMA ** (index - 0.5) for index in sorted(buckets)]
 
 
@@ -30,20 +30,19 @@ def buckets(of: Sketch) -> object:
 
 @pytest.fixture
 def four(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more than four buckets."""
+    """Allow at most four buckets."""
     monkeypatch.setattr(quantile_sketch, "MAX_BUCKETS", 4)
 
 
-def test_as_many_buckets_as_there_may_be(four: None) -> None:
+def test_the_maximum_number_of_buckets_is_kept(four: None) -> None:
     assert buckets(sketch(-1, 0, 3, 7)) == {"-1": 1, "0": 1, "3": 1, "7": 1}
 
 
-def test_past_that_the_lowest_are_one(four: None) -> None:
-    """With all of their counts: none is lost."""
+def test_beyond_the_maximum_the_lowest_buckets_become_one(four: None) -> None:
     assert buckets(sketch(-1, -1, -1, 0, 0, 3, 3, 7, 8, 9)) == {"3": 7, "7": 1, "8": 1, "9": 1}
 
 
-def test_merged_ones_too(four: None) -> None:
+def test_merged_sketches_are_bounded_too(four: None) -> None:
     made = sketch(1, 1, 2, 3)
     made.merge(sketch(1, 4))
     assert buckets(made) == {"1": 3, "2": 1, "3": 1, "4": 1}
@@ -53,8 +52,8 @@ def test_merged_ones_too(four: None) -> None:
     assert made.quantile(1) == pytest.approx(GAMMA**5, rel=quantile_sketch.REL_ERROR)
 
 
-def test_from_a_nanosecond_to_thirty_years() -> None:
-    """Every power of gamma in between has its own bucket; with one more, the two lowest share."""
+def test_the_buckets_span_a_nanosecond_to_thirty_years() -> None:
+    """Every power of gamma between has a bucket; with one more, the lowest two share."""
     from_to = range(-1035, 1013)
     assert GAMMA ** from_to[0] == pytest.approx(1e-9, rel=0.05)
     assert GAMMA ** from_to[-1] > 18 * 365 * 86400
@@ -73,7 +72,7 @@ def test_counts_add_up() -> None:
 
 
 class Looked(list[float]):
-    """Values that may be looked at a thousand times."""
+    """Values that may be read a thousand times."""
 
     looks = 0
 
@@ -83,8 +82,8 @@ class Looked(list[float]):
         return super().__getitem__(index)
 
 
-def test_a_value_that_is_rounded_out_of_its_bucket_is_counted_all_the_same() -> None:
-    """The logarithm puts some into a bucket whose bound, the power, is a last digit below."""
+def test_a_value_that_rounding_puts_beside_its_bucket_is_counted() -> None:
+    """The logarithm chooses a bucket whose bound, a power, is one last digit too low."""
     edges = [math.nextafter(GAMMA**index, math.inf) for index in range(1, 200)]
     made = Sketch()
     for edge in edges:
@@ -92,8 +91,7 @@ def test_a_value_that_is_rounded_out_of_its_bucket_is_counted_all_the_same() -> 
     assert sum(buckets(made).values()) == len(edges)  # type: ignore[attr-defined]
 
 
-def test_zeros_are_no_bucket(four: None) -> None:
-    """A nanosecond and less, which no clock can tell from nothing."""
+def test_a_nanosecond_or_less_counts_as_zero(four: None) -> None:
     made = Sketch()
     made.add_sorted([0.0, 1e-9, 1.0000001e-9])
     made.add_sorted([0.0])
@@ -105,7 +103,7 @@ def test_zeros_are_no_bucket(four: None) -> None:
 
 
 def test_quantiles_take_the_rank_below() -> None:
-    """Floor of q (n - 1): of two values the median is the lower one."""
+    """The rank is floor(q (n - 1)): of two values the median is the lower one."""
     made = Sketch()
     assert made.quantile(0.5) is None
     made.add_sorted([0.0, 1.0, 2.0, 4.0])
@@ -113,8 +111,8 @@ def test_quantiles_take_the_rank_below() -> None:
     assert found == [0.0, 0.0, *[pytest.approx(v, rel=0.01) for v in (1, 1, 2, 2, 4)]]
 
 
-def test_the_error_of_a_quantile_is_one_per_cent_either_way() -> None:
-    """At the two ends of a bucket it is all of it; more would be more than is stated."""
+def test_the_error_of_a_quantile_is_at_most_one_per_cent() -> None:
+    """At both ends of a bucket it is one per cent."""
     for value in (GAMMA**10 * 1.0000001, GAMMA**11 * 0.9999999):
         made = Sketch()
         made.add_sorted([value])
@@ -123,7 +121,7 @@ def test_the_error_of_a_quantile_is_one_per_cent_either_way() -> None:
         assert abs(found / value - 1) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_there_and_back() -> None:
+def test_a_sketch_survives_plain_data() -> None:
     made = sketch(-3, 2, 2, 40)
     made.add_sorted([0.0, 0.0])
     assert Sketch.from_dict(made.to_dict()).to_dict() == made.to_dict()
@@ -139,6 +137,6 @@ def test_there_and_back() -> None:
         {"buckets": [], "zeros": 0, "rel_error": 0.01},
     ],
 )
-def test_what_is_no_sketch(data: dict[str, object]) -> None:
+def test_data_that_is_not_a_sketch_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Sketch.from_dict(data)

@@ -1,4 +1,4 @@
-"""The summary: shown once, where it is wanted, and never in the way."""
+"""Test the summary: shown once, where configured, and without side effects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == LOGGER]
 
 
-def test_console_true_is_stderr(
+def test_console_true_prints_to_stderr(
     captured: Captured,
     info: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
@@ -48,12 +48,12 @@ def test_console_true_is_stderr(
         "",
         f"{run.report.render()}\n\nreport: {tmp_path / 'report.json'}\n",
     )
-    # the log has it in a line, so that it is not there twice
+    # the log has only its first line
     (message,) = messages(info)
     assert message == run.report.render().splitlines()[0]
 
 
-def test_console_false_is_the_log_alone(
+def test_console_false_only_logs(
     captured: Captured,
     info: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
@@ -66,7 +66,7 @@ def test_console_false_is_the_log_alone(
     assert message == f"{run.report.render()}\n\nreport: {tmp_path / 'report.json'}"
 
 
-def test_a_stream(
+def test_a_stream_gets_the_summary(
     captured: Captured, info: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stream = io.StringIO()
@@ -78,13 +78,13 @@ def test_a_stream(
 
 
 class Terminal(io.StringIO):
-    """Says that it is one."""
+    """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
-def test_by_default_a_terminal_gets_it(
+def test_by_default_a_terminal_gets_the_summary(
     info: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
@@ -94,7 +94,7 @@ def test_by_default_a_terminal_gets_it(
     assert len(messages(info)) == 1
 
 
-def test_by_default_a_file_does_not(
+def test_by_default_a_file_does_not_get_it(
     info: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = finish()
@@ -102,7 +102,7 @@ def test_by_default_a_file_does_not(
     assert messages(info) == [run.report.render()]
 
 
-def test_with_the_development_console_it_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_development_console_shows_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
     opm.configure()
     finish()
     assert capsys.readouterr().err.count("run nightly: success in ") == 1
@@ -119,14 +119,14 @@ def test_below_info_nothing_is_logged(
 
 
 class Broken(io.StringIO):
-    """A terminal that has gone away."""
+    """A terminal that is gone."""
 
     def write(self, text: str, /) -> int:
         raise BrokenPipeError(32, "Broken pipe")
 
 
-class NotMuchOfAStream:
-    """Only what `configure` asks for."""
+class MinimalStream:
+    """A stream that only writes."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -142,10 +142,10 @@ def closed() -> io.StringIO:
 
 
 @pytest.mark.parametrize("make", [Broken, closed])
-def test_a_broken_stream_costs_nothing(
+def test_a_broken_stream_leaves_the_summary_to_the_log(
     captured: Captured, info: pytest.LogCaptureFixture, make: Any, tmp_path: Path
 ) -> None:
-    """The report is written, the run's result stands, and the log has the summary instead."""
+    """The report is written and the run's result stays."""
     captured.configure(console=make())
     run = finish(tmp_path / "report.json")
     assert run.report.run["result"] == "success"
@@ -154,25 +154,27 @@ def test_a_broken_stream_costs_nothing(
     assert message.startswith(run.report.render())
 
 
-def test_a_stream_that_can_only_write(captured: Captured, info: pytest.LogCaptureFixture) -> None:
-    stream = NotMuchOfAStream()
+def test_a_stream_that_can_only_write_gets_the_summary(
+    captured: Captured, info: pytest.LogCaptureFixture
+) -> None:
+    stream = MinimalStream()
     captured.configure(console=stream)
     run = finish()
     assert stream.text == f"{run.report.render()}\n"
     assert len(messages(info)) == 1
 
 
-def test_no_stderr_at_all(
+def test_a_program_without_stderr_runs(
     captured: Captured, info: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As under pythonw and some daemons."""
+    """There is none under pythonw and in some daemons."""
     captured.configure(console=True)
     monkeypatch.setattr(sys, "stderr", None)
     run = finish()
     assert messages(info) == [run.report.render()]
 
 
-def test_a_failed_run_is_shown_too(captured: Captured, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_run_has_a_summary(captured: Captured, capsys: pytest.CaptureFixture[str]) -> None:
     captured.configure(console=True)
     with pytest.raises(KeyError), opm.run("nightly", resources=False):
         raise KeyError("x")

@@ -1,4 +1,4 @@
-"""SIGTERM while a run is in progress, with real processes."""
+"""Test SIGTERM during a run, in real processes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from otel_pipeline_metrics import RunReport
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.processes
 
 PROGRAM = """
 import os, signal, sys, time
@@ -50,7 +52,7 @@ def test_the_report_is_written_and_telemetry_flushed(tmp_path: Path) -> None:
     assert "pipeline.stage.duration" in done.stderr
 
 
-def test_a_handler_of_the_programs_own_is_left_alone(tmp_path: Path) -> None:
+def test_a_handler_of_the_program_stays(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     done = run(path, "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))")
     assert done.returncode == 7
@@ -58,7 +60,7 @@ def test_a_handler_of_the_programs_own_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_it_is_as_before_after_the_run(nested: bool) -> None:
+def test_the_handler_is_removed_after_the_run(nested: bool) -> None:
     import otel_pipeline_metrics as opm
 
     before = signal.getsignal(signal.SIGTERM)
@@ -120,18 +122,18 @@ def terminate_at(patch: str, path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_what_is_being_handed_on_is_in_the_report(tmp_path: Path) -> None:
-    """The signal waits for the batch, and not for the work that comes after it."""
+def test_a_batch_being_flushed_is_in_the_report(tmp_path: Path) -> None:
+    """The signal waits for the batch, and not for later work."""
     path = tmp_path / "report.json"
     done = terminate_at(DRAINING, path)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "", "")
     report = RunReport.load(path)
     assert report.run["result"] == "cancellation"
-    # the bound at which a series is handed on; its last invocation was the one that handed it on
+    # the bound at which a series is flushed; its last call flushed it
     assert (report.stages[0]["count"], report.stages[0]["in_flight"]) == (1024, 0)
 
 
-def test_a_report_that_is_being_written_is_written_as_it_is(tmp_path: Path) -> None:
+def test_a_report_being_written_is_completed(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     done = terminate_at(WRITING, path)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "last\n", "")

@@ -1,4 +1,4 @@
-"""Manual recording: its format, its checks, one for the process, and where its records go."""
+"""Test manual recording: its format, checks, files and the one of the process."""
 
 from __future__ import annotations
 
@@ -23,19 +23,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.conftest import Clock
-    from tests.lifecycle.configure.support import Captured
-
-
-@pytest.fixture
-def collector() -> opm.MetricsCollector:
-    """One of the test's own; the format is the same."""
-    return opm.MetricsCollector()
 
 
 # --- the format --------------------------------------------------------------------------------
 
 
-def test_the_format(clock: Clock) -> None:
+def test_the_format_of_recorded_values(clock: Clock) -> None:
     collector = opm.MetricsCollector()
     started = clock.unix()
     collector.record_stage("fetch", 2.0, count=4)
@@ -92,8 +85,7 @@ def test_the_format(clock: Clock) -> None:
     }
 
 
-def test_nothing_recorded(collector: opm.MetricsCollector) -> None:
-    """The same keys; what is not known is null."""
+def test_without_records_unknown_values_are_null(collector: opm.MetricsCollector) -> None:
     data = collector.export_json()
     assert list(data) == ["start_time", "duration_s", "stages", "resources", "caches"]
     assert (data["stages"], data["caches"]) == ({}, {})
@@ -111,7 +103,7 @@ def test_nothing_recorded(collector: opm.MetricsCollector) -> None:
     assert datetime.fromisoformat(data["start_time"]).tzinfo is not None
 
 
-def test_no_items_and_no_look_ups_make_no_averages(collector: opm.MetricsCollector) -> None:
+def test_without_items_and_look_ups_averages_are_unknown(collector: opm.MetricsCollector) -> None:
     collector.record_stage("empty", 1.5, count=0)
     collector.record_cache("idle", 0, 0)
     assert collector.stages["empty"] == {
@@ -126,7 +118,7 @@ def test_no_items_and_no_look_ups_make_no_averages(collector: opm.MetricsCollect
     assert collector.caches["idle"]["hit_rate_pct"] is None
 
 
-def test_no_time_makes_no_throughput(collector: opm.MetricsCollector) -> None:
+def test_without_time_the_throughput_is_unknown(collector: opm.MetricsCollector) -> None:
     collector.record_stage("instant", 0.0, count=10)
     stage = collector.stages["instant"]
     assert (stage["avg_duration_s"], stage["throughput_per_s"]) == (0.0, None)
@@ -143,8 +135,8 @@ def test_the_views_are_copies(collector: opm.MetricsCollector) -> None:
     assert collector.resources["cpu_samples"] == 0
 
 
-def test_numbers_of_other_kinds(collector: opm.MetricsCollector) -> None:
-    """Whatever is a real number: NumPy's are registered as such, and a Fraction is one."""
+def test_real_numbers_of_other_types_are_taken(collector: opm.MetricsCollector) -> None:
+    """NumPy registers its numbers as real numbers, and a Fraction is one."""
     collector.record_stage("s", Fraction(1, 2), count=2)  # type: ignore[arg-type]
     collector.record_cache("c", hits=2.0, misses=1)  # type: ignore[arg-type]
     assert collector.stages["s"]["total_duration_s"] == 0.5
@@ -185,7 +177,7 @@ NUMBERS: list[tuple[str, dict[str, Any], str]] = [
     ],
     ids=repr,
 )
-def test_a_bad_number_is_named_and_nothing_recorded(  # noqa: PLR0917 - parameters
+def test_an_error_names_the_bad_number_and_nothing_is_recorded(  # noqa: PLR0917 - parameters
     collector: opm.MetricsCollector,
     method: str,
     others: dict[str, Any],
@@ -205,7 +197,7 @@ def test_a_bad_number_is_named_and_nothing_recorded(  # noqa: PLR0917 - paramete
     ("method", "others", "argument"),
     [number for number in NUMBERS if number[2] in {"count", "hits", "misses", "evictions"}],
 )
-def test_counts_are_whole(
+def test_a_count_with_a_fraction_is_refused(
     collector: opm.MetricsCollector, method: str, others: dict[str, Any], argument: str
 ) -> None:
     with pytest.raises(ValueError, match=f"{argument} must be a whole number"):
@@ -223,7 +215,7 @@ def test_counts_are_whole(
     ],
     ids=repr,
 )
-def test_a_bad_name(
+def test_a_bad_name_is_refused(
     collector: opm.MetricsCollector, name: Any, error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
@@ -233,7 +225,7 @@ def test_a_bad_name(
     assert collector.stages == collector.caches == {}
 
 
-def test_error_is_a_keyword(collector: opm.MetricsCollector) -> None:
+def test_error_is_keyword_only(collector: opm.MetricsCollector) -> None:
     with pytest.raises(TypeError):
         collector.record_stage("s", 1.0, 1, True)  # type: ignore[misc]
 
@@ -249,7 +241,7 @@ def test_error_is_a_keyword(collector: opm.MetricsCollector) -> None:
         max_size=50,
     )
 )
-def test_whatever_is_recorded_adds_up(records: list[tuple[float, int, bool]]) -> None:
+def test_random_records_add_up(records: list[tuple[float, int, bool]]) -> None:
     collector = opm.MetricsCollector()
     for seconds, count, error in records:
         collector.record_stage("s", seconds, count, error=error)
@@ -266,7 +258,7 @@ def test_whatever_is_recorded_adds_up(records: list[tuple[float, int, bool]]) ->
 # --- files -------------------------------------------------------------------------------------
 
 
-def test_the_file_is_what_is_returned(collector: opm.MetricsCollector, tmp_path: Path) -> None:
+def test_the_file_has_the_returned_data(collector: opm.MetricsCollector, tmp_path: Path) -> None:
     collector.record_stage("größer", 1.0)
     path = tmp_path / "new" / "export_metrics.json"
     data = collector.export_json(path)
@@ -278,7 +270,7 @@ def test_the_file_is_what_is_returned(collector: opm.MetricsCollector, tmp_path:
     assert json.loads(path.read_text(encoding="utf-8"))["stages"]["größer"]["count"] == 2
 
 
-def test_a_file_is_whole_or_not_there(
+def test_a_file_is_complete_or_missing(
     collector: opm.MetricsCollector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "export_metrics.json"
@@ -294,15 +286,15 @@ def test_a_file_is_whole_or_not_there(
     assert list(tmp_path.iterdir()) == [path]
 
 
-# --- one for the process -----------------------------------------------------------------------
+# --- the one of the process ---------------------------------------------------------------------
 
 
-def test_there_is_one() -> None:
+def test_the_process_has_one_collector() -> None:
     assert opm.get_metrics_collector() is opm.get_metrics_collector()
     assert isinstance(opm.get_metrics_collector(), opm.MetricsCollector)
 
 
-def test_there_is_one_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_race_get_the_same_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manual, "_collectors", {})
     barrier = threading.Barrier(8)
     found: list[opm.MetricsCollector] = []
@@ -319,7 +311,7 @@ def test_there_is_one_whoever_comes_first(monkeypatch: pytest.MonkeyPatch) -> No
     assert len({id(collector) for collector in found}) == 1
 
 
-def test_nothing_is_made_until_it_is_asked_for() -> None:
+def test_no_collector_exists_before_the_first_request() -> None:
     done = run_python(
         "import gc, otel_pipeline_metrics as opm\n"
         "def collectors():\n"
@@ -346,8 +338,8 @@ def test_a_forked_child_has_its_own() -> None:
     assert done.stdout.strip() == "0 ['parent']"
 
 
-def test_eight_threads(collector: opm.MetricsCollector) -> None:
-    """Nothing is lost and nothing counted twice, while somebody reads all the time."""
+def test_eight_threads_record_exactly(collector: opm.MetricsCollector) -> None:
+    """Another thread reads all the time."""
     barrier = threading.Barrier(9)
     times = 2_000
     over = threading.Event()
@@ -382,7 +374,7 @@ def test_eight_threads(collector: opm.MetricsCollector) -> None:
     assert collector.resources["cpu_samples"] == 8 * times
 
 
-async def test_tasks(collector: opm.MetricsCollector) -> None:
+async def test_tasks_record_exactly(collector: opm.MetricsCollector) -> None:
     async def record() -> None:
         for _ in range(10):
             collector.record_stage("s", 1.0)
@@ -390,112 +382,3 @@ async def test_tasks(collector: opm.MetricsCollector) -> None:
 
     await asyncio.gather(*(record() for _ in range(10)))
     assert collector.stages["s"]["count"] == 100
-
-
-# --- the same records in metrics and in the run's report -----------------------------------------
-
-
-def test_stages_reach_metrics_and_the_report(
-    captured: Captured, collector: opm.MetricsCollector
-) -> None:
-    captured.configure(console=False)
-    with opm.run("r", resources=False) as run:
-        collector.record_stage("load", 0.25, count=10)
-        collector.record_stage("load", 0.75, count=5, error=True)
-    (stage,) = run.report.stages
-    assert (stage["name"], stage["kind"], stage["count"]) == ("load", None, 2)
-    assert stage["items"] == {"in": None, "out": 15}
-    assert stage["errors"]["total"] == 1
-    assert (stage["duration_s"]["total"], stage["duration_s"]["max"]) == (1.0, 0.75)
-
-    points = captured.points()
-    durations = {
-        point.attributes.get("error.type"): (point.count, point.sum)
-        for point in points["pipeline.stage.duration"]
-        if point.attributes["pipeline.stage.name"] == "load"
-    }
-    assert durations == {None: (1, 0.25), "_OTHER": (1, 0.75)}
-    items = {
-        point.attributes.get("error.type"): point.value
-        for point in points["pipeline.stage.items"]
-        if point.attributes["pipeline.stage.name"] == "load"
-    }
-    assert items == {None: 10, "_OTHER": 5}
-
-
-def test_outside_a_run_stages_reach_the_metrics(
-    captured: Captured, collector: opm.MetricsCollector
-) -> None:
-    captured.configure(console=False)
-    collector.record_stage("alone", 0.25)
-    counts = captured.values("pipeline.stage.duration", "pipeline.stage.name", "pipeline.name")
-    assert counts["alone", None] == 1
-
-
-def test_caches_reach_metrics_and_the_report(
-    captured: Captured, collector: opm.MetricsCollector, request: pytest.FixtureRequest
-) -> None:
-    name = request.node.name
-    captured.configure(console=False)
-    collector.record_cache(name, 1, 1)
-    with opm.run("r", resources=False) as run:
-        collector.record_cache(name, 6, 2, evictions=1, size_bytes=2048)
-    (cache,) = (c for c in run.report.caches if c["name"] == name)
-    assert (cache["hits"], cache["misses"], cache["hit_ratio"]) == (6, 2, 0.75)
-    assert (cache["evictions"], cache["size_bytes"]) == (1, 2048)
-    assert captured.values("pipeline.cache.hit.ratio", "cache.name")[name] == 0.7
-    requests = captured.values("pipeline.cache.requests", "cache.name", "cache.request.type")
-    assert (requests[name, "hit"], requests[name, "miss"]) == (7, 3)
-    assert captured.values("pipeline.cache.evictions", "cache.name")[name] == 1
-    assert captured.values("pipeline.cache.size", "cache.name")[name] == 2048
-
-
-def test_resources_reach_the_report_of_a_run_that_samples_none(
-    collector: opm.MetricsCollector,
-) -> None:
-    with opm.run("r", resources=False) as run:
-        collector.record_resources(cpu_percent=20, memory_mb=10)
-        collector.record_resources(cpu_percent=60, memory_mb=30)
-    resources = run.report.resources
-    assert resources["samples"] == 2
-    assert resources["cpu_utilization"] == {"avg": 0.4, "peak": 0.6}
-    assert resources["rss_bytes"] == {"avg": 20 * 1024 * 1024, "peak": 30 * 1024 * 1024}
-
-
-def test_where_psutil_samples_the_records_are_left_to_their_own_file(
-    collector: opm.MetricsCollector,
-) -> None:
-    """Mixing two sources would make an average of neither."""
-    with opm.run("r") as run:
-        collector.record_resources(cpu_percent=5, memory_mb=1)
-    assert run.report.resources["rss_bytes"]["peak"] > 5 * 1024 * 1024
-    assert collector.resources["peak_memory_mb"] == 1
-
-
-def test_resources_reach_the_metrics_where_psutil_does_not(tmp_path: Path) -> None:
-    """In a program that never had psutil read, they are the process's gauges."""
-    done = run_python(
-        "import otel_pipeline_metrics as opm\n"
-        "from opentelemetry import metrics\n"
-        "from opentelemetry.sdk.metrics import MeterProvider\n"
-        "from opentelemetry.sdk.metrics.export import InMemoryMetricReader\n"
-        "reader = InMemoryMetricReader()\n"
-        "metrics.set_meter_provider(MeterProvider([reader]))\n"
-        "opm.get_metrics_collector().record_resources(37.5, 64)\n"
-        "for r in reader.get_metrics_data().resource_metrics:\n"
-        "    for s in r.scope_metrics:\n"
-        "        for m in s.metrics:\n"
-        "            for p in m.data.data_points: print(m.name, p.value)\n",
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    values = dict(line.split() for line in done.stdout.splitlines())
-    assert float(values["process.cpu.utilization"]) == 0.375
-    assert int(values["process.memory.usage"]) == 64 * 1024 * 1024
-
-
-def test_spans_are_not_made_up(captured: Captured, collector: opm.MetricsCollector) -> None:
-    """When it began is not known, so a record is no span."""
-    captured.configure(console=False)
-    with opm.run("r", resources=False):
-        collector.record_stage("s", 1.0)
-    assert captured.span_names() == ["run r"]

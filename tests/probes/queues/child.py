@@ -1,4 +1,4 @@
-"""What runs in other processes."""
+"""Run in other processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from otel_pipeline_metrics._core import clock, errors, settings
 
 
 def echo(source: Any, sink: Any) -> None:
-    """Hand on what comes, until None does; say what was seen of it."""
+    """Pass items on until None comes; return the measurements."""
     errors.raise_faults = True
     settings.replace(settings.Config(console=False))
     with opm.run("child", resources=False) as run:
@@ -27,14 +27,14 @@ def _of(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def join(queue: Any) -> None:
-    """Work off a joinable queue."""
+    """Process all items of a joinable queue."""
     while queue.get() is not None:
         queue.task_done()
     queue.task_done()
 
 
 def work_after_fork(began: float, answers: Any) -> None:
-    """Do in a forked child what a worker does, and tell what was seen since."""
+    """Work in a forked child, and return the measurements since the fork."""
     errors.raise_faults = True
     q = opm.wrap_queue(__import__("queue").Queue(), name="child's")
     with opm.run("child", resources=False) as run:

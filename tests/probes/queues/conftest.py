@@ -1,4 +1,4 @@
-"""A run to look into, real SDK providers in memory, and nothing left over."""
+"""Make runs and real SDK providers in memory, and reset all state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["make_otel", "nothing_left_over", "otel"]
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    """No summary on the terminal, and no worker of the test before."""
+    """Print no summary, and drop workers of earlier tests."""
     before = settings.settings()
     settings.replace(settings.Config(console=False))
     token = accounting._worker_of_context.set(None)
@@ -37,11 +37,11 @@ def fresh() -> Iterator[None]:
 
 @pytest.fixture
 def make_run(clock: Clock) -> Callable[[], opm.Run]:
-    """Return what makes a run on the clock that tests move, for a `with`."""
+    """Return a function that makes a run on the manual clock."""
     return lambda: opm.run("test", resources=False)
 
 
 @pytest.fixture
 def clock_of(clock: Clock) -> Callable[[], Clock]:
-    """The clock, for tests that hypothesis runs many times in one."""
+    """Return the clock, for tests that hypothesis runs many times in one."""
     return lambda: clock

@@ -1,4 +1,4 @@
-"""An event loop whose time passes only in timers, and what several of these tests ask of it."""
+"""Run an event loop in virtual time, and read reports."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import asyncio
 import selectors
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import otel_pipeline_metrics as opm
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    import otel_pipeline_metrics as opm
     from tests.conftest import Clock
 
 T = TypeVar("T")
 
 STATES = ("busy", "idle", "blocked")
+NOTHING = (None, None, None)
+sleep = asyncio.sleep
 
 
 class _Selector:
-    """Does not wait for a timer, but moves the clock to it; waits for threads only."""
+    """A selector that moves the clock to the next timer and waits for threads only."""
 
     def __init__(self, clock: Clock) -> None:
         self._real = selectors.DefaultSelector()
@@ -41,7 +44,7 @@ class _Selector:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Has the test's clock; an hour of sleep takes no time."""
+    """An event loop on the manual clock; an hour of sleep takes no time."""
 
     def __init__(self, clock: Clock) -> None:
         selector: Any = _Selector(clock)
@@ -54,7 +57,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def play(clock: Clock, main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` in virtual time; what is still pending then is cancelled."""
+    """Run `main` in virtual time, then cancel pending tasks."""
     loop = VirtualLoop(clock)
     try:
         return loop.run_until_complete(_played(main))
@@ -74,18 +77,30 @@ async def _played(main: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(*left, return_exceptions=True)
 
 
+def queue(size: int = 0, name: str = "q") -> asyncio.Queue[Any]:
+    """Return a wrapped queue."""
+    return opm.wrap_queue(asyncio.Queue(size), name=name)
+
+
+async def feed(q: asyncio.Queue[Any], *pauses: float) -> None:
+    """Put an item after each pause."""
+    for n, pause in enumerate(pauses):
+        await sleep(pause)
+        await q.put(n)
+
+
 def stage_of(run: opm.Run, name: str) -> dict[str, Any]:
-    """What the run's report says of one stage."""
+    """Return the report's part about one stage."""
     (found,) = [stage for stage in run.report.to_dict()["stages"] if stage["name"] == name]
     return dict(found)
 
 
 def queue_of(run: opm.Run, name: str) -> dict[str, Any]:
-    """What the run's report says of one queue."""
+    """Return the report's part about one queue."""
     (found,) = [queue for queue in run.report.to_dict()["queues"] if queue["name"] == name]
     return dict(found)
 
 
 def states(run: opm.Run, name: str) -> tuple[float | None, ...]:
-    """Seconds busy, idle and blocked of a stage's workers."""
+    """Return the seconds busy, idle and blocked of a stage's workers."""
     return tuple(stage_of(run, name)["time_s"][state] for state in STATES)

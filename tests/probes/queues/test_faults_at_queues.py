@@ -1,4 +1,4 @@
-"""A fault of ours neither loses an item nor reaches a put or a get."""
+"""Test that an internal error neither loses an item nor reaches a put or a get."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class BrokenError(Exception):
-    """Our own fault, staged."""
+    """A staged internal error."""
 
 
 def broken(*args: Any, **kwargs: Any) -> Any:
@@ -33,7 +33,7 @@ def broken_clock(patch: pytest.MonkeyPatch) -> None:
 
 
 class _NowAndThen:
-    """A clock that breaks at every third look."""
+    """A clock that fails at every third reading."""
 
     def __init__(self) -> None:
         self.looks = 0
@@ -61,7 +61,7 @@ def broken_at(place: Any, *names: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 class Tracing:
-    """Wants spans, and cannot make them."""
+    """Tracing that fails to make spans."""
 
     def __getattr__(self, name: str) -> Any:
         return broken
@@ -105,7 +105,7 @@ FAULTS = [
 def fault(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, loud_faults: None
 ) -> Callable[[], None]:
-    """Call it and something of ours is broken, quietly, as it is outside of these tests."""
+    """Return a function that breaks a part of the library, with errors only logged."""
 
     def breaks() -> None:
         errors.raise_faults = False
@@ -117,7 +117,7 @@ def fault(
 def work() -> None:
     with opm.waiting():
         pass
-    if clock.now not in {broken, now_and_then.clock}:  # stages have tests of their own for that
+    if clock.now not in {broken, now_and_then.clock}:  # other tests cover stages
         work_in_stage()
 
 
@@ -128,7 +128,7 @@ def work_in_stage() -> None:
 
 
 @pytest.mark.parametrize("kind", [asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue])
-def test_tasks(kind: Any, fault: Callable[[], None]) -> None:
+def test_tasks_get_every_item_despite_errors(kind: Any, fault: Callable[[], None]) -> None:
     async def produce(q: Any) -> None:
         for n in range(10):
             work()
@@ -154,7 +154,7 @@ def test_tasks(kind: Any, fault: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", [thread_queue.Queue, thread_queue.SimpleQueue])
-def test_threads(kind: Any, fault: Callable[[], None]) -> None:
+def test_threads_get_every_item_despite_errors(kind: Any, fault: Callable[[], None]) -> None:
     import threading
 
     q = opm.wrap_queue(kind(), name="q")
@@ -181,7 +181,7 @@ def test_threads(kind: Any, fault: Callable[[], None]) -> None:
     assert list(range(10)) == found
 
 
-def test_processes(fault: Callable[[], None]) -> None:
+def test_processes_get_every_item_despite_errors(fault: Callable[[], None]) -> None:
     q = opm.wrap_queue(multiprocessing.get_context("spawn").Queue(), name="q")
     fault()
     for n in range(5):
@@ -191,7 +191,7 @@ def test_processes(fault: Callable[[], None]) -> None:
     q.join_thread()
 
 
-def test_a_fault_is_said_once(
+def test_an_internal_error_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors.raise_faults = False
@@ -200,12 +200,12 @@ def test_a_fault_is_said_once(
     for n in range(3):
         q.put(n)
     (record,) = caplog.records
-    assert record.getMessage().startswith("internal fault in putting into a queue")
+    assert record.getMessage().startswith("internal error in putting into a queue")
     assert [q.get() for _ in range(3)] == [0, 1, 2]
 
 
-def test_a_fault_of_the_users_items_is_theirs() -> None:
-    """What cannot be compared raises what it raises in the bare queue."""
+def test_an_error_of_the_users_items_is_raised() -> None:
+    """Items that cannot be compared raise the same error as in the bare queue."""
     q = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
     q.put({})
     with pytest.raises(TypeError, match="'<' not supported between instances of 'dict' and 'dict'"):

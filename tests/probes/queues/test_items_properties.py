@@ -1,4 +1,4 @@
-"""Items in = items out + in flight + failed, at any moment, under errors and cancellation."""
+"""Test that items in are items out, in flight or failed, at any moment."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Item(NamedTuple):
-    """What one item does to the stage that gets it."""
+    """An item, and its effect on the stage that gets it."""
 
     seconds: float
     outcome: str
 
 
 class Killer(NamedTuple):
-    """When which worker is cancelled, to be replaced by a new one."""
+    """The moments at which workers are cancelled and replaced."""
 
     at: float
     worker: int
@@ -45,11 +45,11 @@ _killers = st.lists(
 
 
 class FailedError(Exception):
-    """What an item fails with."""
+    """The error of an item."""
 
 
 class Pipeline:
-    """Feeder → first → work → second → write, with three workers of `work`."""
+    """The pipeline feeder → first → work → second → write; `work` has three workers."""
 
     def __init__(self, inside: bool) -> None:
         self.first = opm.wrap_queue(asyncio.Queue(2), name="first")
@@ -116,7 +116,7 @@ class Pipeline:
 
 @given(items=_items, killers=_killers, inside=st.booleans())
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_comes_in(
+def test_every_item_is_out_in_flight_or_failed(
     clock_of: Callable[[], Clock], items: list[Item], killers: list[Killer], inside: bool
 ) -> None:
     pipeline = Pipeline(inside)
@@ -134,7 +134,7 @@ def test_what_comes_in(
     got = queue_of(run, "first")["got"] if items else 0
     assert (work["items"]["in"] or 0) == got
     assert got == (work["items"]["out"] or 0) + pipeline.lost
-    # a worker that was waiting for an item when it was cancelled lost none
+    # a worker that is cancelled while it waits for an item loses none
     waiting = 0 if not inside else work["cancelled"] + work["errors"]["total"] - pipeline.lost
     assert pipeline.lost == work["cancelled"] + work["errors"]["total"] - waiting
     assert work["count"] == got + waiting
@@ -146,7 +146,7 @@ def active(name: str) -> int:
 
 
 def check(run: opm.Run, pipeline: Pipeline) -> None:
-    """Look at the queues' and stages' numbers while everything goes on."""
+    """Compare the numbers of queues and stages while the pipeline runs."""
     data: dict[str, Any] = run.report.to_dict()
     queues = {queue["name"]: queue for queue in data["queues"]}
     stages = {stage["name"]: stage for stage in data["stages"]}

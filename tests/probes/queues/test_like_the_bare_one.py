@@ -1,4 +1,4 @@
-"""A wrapped queue does what the bare one does: results, exceptions, order."""
+"""Test that a wrapped queue behaves like the bare one: results, errors, order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHUTDOWN = sys.version_info >= (3, 13)
 ASYNC = [asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue]
 SYNC = [thread_queue.Queue, thread_queue.LifoQueue, thread_queue.PriorityQueue]
 
-# as they come: None, no order, no hash, no truth, equal ones
+# of all kinds: None, no order, no hash, no truth, equal ones
 items = st.one_of(
     st.integers(-3, 3),
     st.integers(-3, 3),
@@ -54,7 +54,7 @@ def outcome(call: Callable[..., Any], *args: Any) -> tuple[str, Any]:
 
 
 def do(queue: Any, name: str, item: Any) -> Any:
-    """Do one thing that cannot wait forever."""
+    """Perform one operation that cannot wait forever."""
     if name in {"put", "put_wrong", "put_for"}:
         return queue.put(item, *{"put": (False,), "put_for": (True, 0)}.get(name, (True, -1)))
     if name in {"get", "get_wrong", "get_for"}:
@@ -69,7 +69,9 @@ def do(queue: Any, name: str, item: Any) -> Any:
 @pytest.mark.parametrize("kind", SYNC)
 @given(operations=operations(_sync_names), maxsize=st.integers(-1, 3))
 @settings(max_examples=300, deadline=None)
-def test_threads(kind: Any, operations: list[tuple[str, Any]], maxsize: int) -> None:
+def test_thread_queues_behave_like_the_bare_one(
+    kind: Any, operations: list[tuple[str, Any]], maxsize: int
+) -> None:
     bare, wrapped = kind(maxsize), opm.wrap_queue(kind(maxsize), name="q")
     for name, item in operations:
         assert same(outcome(do, bare, name, item), outcome(do, wrapped, name, item)), (name, item)
@@ -79,7 +81,7 @@ def test_threads(kind: Any, operations: list[tuple[str, Any]], maxsize: int) -> 
 
 @given(operations=operations(["put_nowait", "get_nowait", "put", "get", "get_wrong", "get_for"]))
 @settings(max_examples=200, deadline=None)
-def test_simple_queue(operations: list[tuple[str, Any]]) -> None:
+def test_a_simple_queue_behaves_like_the_bare_one(operations: list[tuple[str, Any]]) -> None:
     bare: Any = thread_queue.SimpleQueue()
     wrapped: Any = opm.wrap_queue(thread_queue.SimpleQueue(), name="q")
     for name, item in operations:
@@ -91,7 +93,7 @@ def test_simple_queue(operations: list[tuple[str, Any]]) -> None:
 def same(expected: tuple[str, Any], found: tuple[str, Any]) -> bool:
     how, what = expected
     if how == "returned":
-        # the very item: neither equal nor hashable it need be
+        # the same object, since it may be neither equal to itself nor hashable
         return found[0] == how and (found[1] is what or (type(what) is int and found[1] == what))
     return expected == found
 
@@ -105,8 +107,10 @@ _async_names = [
 @pytest.mark.parametrize("kind", ASYNC)
 @given(operations=operations(_async_names), maxsize=st.integers(0, 3))
 @settings(max_examples=300, deadline=None)
-def test_tasks(kind: Any, operations: list[tuple[str, Any]], maxsize: int) -> None:
-    """Tasks that wait in gets, puts and joins, and are cancelled there, end alike."""
+def test_asyncio_queues_behave_like_the_bare_one(
+    kind: Any, operations: list[tuple[str, Any]], maxsize: int
+) -> None:
+    """Tasks wait in gets, puts and joins, and some are cancelled there."""
 
     def run(queue: Any) -> list[Any]:
         with asyncio.Runner() if sys.version_info >= (3, 11) else _Runner() as runner:
@@ -120,7 +124,7 @@ def test_tasks(kind: Any, operations: list[tuple[str, Any]], maxsize: int) -> No
 
 
 async def story(queue: Any, operations: list[tuple[str, Any]]) -> list[Any]:
-    """What came of each operation, of each task in the end, and what is left."""
+    """Return the result of each operation and task, and the remaining items."""
     told: list[Any] = []
     tasks: list[Any] = []
     for name, item in operations:
@@ -154,7 +158,7 @@ def end_of(task: Any) -> tuple[str, Any]:
 
 
 class _Runner:
-    """What Python 3.10 has not."""
+    """A runner, which Python 3.10 does not have."""
 
     def __enter__(self) -> Any:
         return self
@@ -171,7 +175,7 @@ def kinds() -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_it_is_what_it_wraps(kind: Any) -> None:
+def test_a_wrapped_queue_is_an_instance_of_the_bare_class(kind: Any) -> None:
     raw = kind()
     q = opm.wrap_queue(raw, name="q")
     assert isinstance(q, kind)
@@ -183,7 +187,7 @@ def test_it_is_what_it_wraps(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ASYNC)
-def test_its_coroutine_functions_are_recognised(kind: Any) -> None:
+def test_coroutine_functions_of_a_wrapped_queue_are_recognised(kind: Any) -> None:
     import inspect
 
     q = opm.wrap_queue(kind(), name="q")
@@ -196,7 +200,7 @@ def test_its_coroutine_functions_are_recognised(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_what_is_put_into_the_raw_queue_comes_out_as_it_is(kind: Any) -> None:
+def test_an_item_put_into_the_bare_queue_comes_out_unchanged(kind: Any) -> None:
     raw = kind()
     raw.put_nowait((1, "before"))
     q = opm.wrap_queue(raw, name="q")
@@ -206,7 +210,7 @@ def test_what_is_put_into_the_raw_queue_comes_out_as_it_is(kind: Any) -> None:
     assert sorted(found) == [(1, "before"), (2, "after"), (3, "wrapped")]
 
 
-def test_priorities_hold_among_raw_and_wrapped_items() -> None:
+def test_priorities_hold_between_bare_and_wrapped_items() -> None:
     raw: Any = thread_queue.PriorityQueue()
     q = opm.wrap_queue(raw, name="q")
     for n in (5, 1, 4):
@@ -217,7 +221,7 @@ def test_priorities_hold_among_raw_and_wrapped_items() -> None:
 
 
 class UniqueQueue(asyncio.Queue[Any]):
-    """The well-known recipe: an item that is in already is not put again."""
+    """A queue that does not put an item that it already has."""
 
     def _init(self, maxsize: int) -> None:
         self._queue: Any = set()
@@ -229,7 +233,7 @@ class UniqueQueue(asyncio.Queue[Any]):
         return self._queue.pop()
 
 
-def test_a_subclass_that_hashes_and_compares_items() -> None:
+def test_a_subclass_may_hash_and_compare_items() -> None:
     q = opm.wrap_queue(UniqueQueue(), name="q")
     for item in ("a", "b", "a"):
         q.put_nowait(item)
@@ -248,14 +252,14 @@ def test_a_subclass_that_hashes_and_compares_items() -> None:
         ((thread_queue.Queue(), None), TypeError, "name must be a string, not NoneType"),
     ],
 )
-def test_bad_arguments(arguments: Any, error: type[Exception], match: str) -> None:
+def test_bad_arguments_are_refused(arguments: Any, error: type[Exception], match: str) -> None:
     queue, name = arguments
     with pytest.raises(error, match=match):
         opm.wrap_queue(queue, name=name)
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_it_is_wrapped_once(kind: Any) -> None:
+def test_a_wrapped_queue_cannot_be_wrapped_again(kind: Any) -> None:
     raw = kind()
     q = opm.wrap_queue(raw, name="q")
     for again in (q, raw):
@@ -284,7 +288,7 @@ async def test_async_iteration_lasts_until_shutdown(kind: Any) -> None:
 
 
 @pytest.mark.skipif(not SHUTDOWN, reason="came with Python 3.13")
-async def test_a_shutdown_wakes_those_who_wait() -> None:
+async def test_a_shutdown_wakes_waiting_tasks() -> None:
     q, full = opm.wrap_queue(asyncio.Queue(), name="q"), opm.wrap_queue(asyncio.Queue(1), name="f")
     full.put_nowait(0)
     waiting = [asyncio.ensure_future(c) for c in (q.get(), anext(q, "end"), full.put(1))]
@@ -311,8 +315,8 @@ def test_iteration_lasts_until_shutdown(kind: Any) -> None:
         q.put(1)
 
 
-def test_async_iteration_before_there_was_shutdown(clock: Clock) -> None:
-    """It goes on until somebody leaves it."""
+def test_async_iteration_before_python_3_13(clock: Clock) -> None:
+    """It lasts until the consumer leaves it."""
     q = opm.wrap_queue(asyncio.Queue(), name="q")
 
     async def main() -> list[Any]:
@@ -332,7 +336,7 @@ def test_async_iteration_before_there_was_shutdown(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("timeout", ["1", object(), 1j])
-def test_a_timeout_that_is_none_is_refused_as_the_bare_queue_does(timeout: Any) -> None:
+def test_a_bad_timeout_raises_the_same_error_as_in_the_bare_queue(timeout: Any) -> None:
     bare: Any = thread_queue.Queue(1)
     wrapped = opm.wrap_queue(thread_queue.Queue(1), name="q")
     for queue in (bare, wrapped):
@@ -342,20 +346,20 @@ def test_a_timeout_that_is_none_is_refused_as_the_bare_queue_does(timeout: Any) 
             queue.get(timeout=timeout)
 
 
-def test_full_and_empty_after_a_real_timeout() -> None:
+def test_full_and_empty_are_raised_after_a_real_timeout() -> None:
     q = opm.wrap_queue(thread_queue.Queue(1), name="q")
     with pytest.raises(thread_queue.Empty) as empty:
         q.get(timeout=0.001)
     q.put(1)
     with pytest.raises(thread_queue.Full) as full:
         q.put(2, timeout=0.001)
-    # one exception, as of the bare queue, and not one during the handling of another
+    # one exception, not one during the handling of another
     assert (empty.value.__context__, full.value.__context__) == (None, None)
     assert q.qsize() == 1
 
 
 def test_a_cancelled_get_takes_nothing_and_a_cancelled_put_leaves_nothing(clock: Clock) -> None:
-    """Cancelled at every moment around the one where the item comes."""
+    """The cancellation comes at every moment around the item's arrival."""
 
     async def get_cancelled_after(turns: int) -> tuple[Any, int]:
         q = opm.wrap_queue(asyncio.Queue(1), name="q")

@@ -1,4 +1,4 @@
-"""The span of a consumer links to those of the producers of its items."""
+"""Test that a consumer's span links to the spans of its items' producers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spans_of(otel: Otel, name: str) -> list[Any]:
 
 
 def linked(span: Any) -> list[int]:
-    """The ids of the linked spans."""
+    """Return the ids of the linked spans."""
     return [link.context.span_id for link in span.links]
 
 
@@ -38,7 +38,9 @@ def ids(spans: list[Any]) -> list[int]:
 
 @pytest.mark.parametrize("consuming", ["around", "inside"])
 @pytest.mark.parametrize("producing", ["around", "inside"])
-def test_tasks(producing: str, consuming: str, clock: Clock, otel: Otel) -> None:
+def test_spans_of_tasks_link_to_producers(
+    producing: str, consuming: str, clock: Clock, otel: Otel
+) -> None:
     async def main() -> None:
         q = opm.wrap_queue(asyncio.Queue(2), name="parsed")
 
@@ -79,7 +81,7 @@ def test_tasks(producing: str, consuming: str, clock: Clock, otel: Otel) -> None
 
 @pytest.mark.parametrize("consuming", ["around", "inside"])
 @pytest.mark.parametrize("kind", [thread_queue.Queue, thread_queue.SimpleQueue])
-def test_threads(kind: Any, consuming: str, otel: Otel) -> None:
+def test_spans_of_threads_link_to_producers(kind: Any, consuming: str, otel: Otel) -> None:
     q = opm.wrap_queue(kind(), name="q")
 
     def produce() -> None:
@@ -105,14 +107,16 @@ def test_threads(kind: Any, consuming: str, otel: Otel) -> None:
     for thread in threads:
         thread.join()
     made, used = spans_of(otel, "make"), spans_of(otel, "use")
-    # the sentinel is put after the last stage, so on its behalf
+    # the sentinel is put after the last stage, so it counts as that stage's
     assert [*([i] for i in ids(made)), [made[-1].context.span_id]] == [linked(s) for s in used]
 
 
 @pytest.mark.parametrize("inside", [0, 1, 63, 100, 150, 300])
 @pytest.mark.parametrize(("count", "dropped"), [(127, None), (128, 1), (300, 173)])
-def test_fan_in(count: int, dropped: int | None, inside: int, otel: Otel) -> None:
-    """Wherever the items are got: before the stage, in it, or some here and some there."""
+def test_a_span_links_to_all_producers(
+    count: int, dropped: int | None, inside: int, otel: Otel
+) -> None:
+    """Items are taken before the stage, in it, or both."""
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(count):
         with opm.stage("make"):
@@ -127,14 +131,14 @@ def test_fan_in(count: int, dropped: int | None, inside: int, otel: Otel) -> Non
     (used,) = spans_of(otel, "use")
     if inside in {0, count} or count - inside <= 64:
         assert linked(used) == [*made[:64], *made[64:][-63:]]
-    else:  # what is linked as the stage begins cannot be taken back
+    else:  # links from the begin of a stage stay
         assert linked(used)[:64] == made[:64]
         assert len(used.links) == 127
     assert dropped == used.attributes.get("pipeline.links.dropped")
     assert used.dropped_links == 0
 
 
-def test_links_are_for_the_next_stage_alone(otel: Otel) -> None:
+def test_only_the_next_stage_gets_the_links(otel: Otel) -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     with opm.stage("make"):
         q.put(1)
@@ -146,7 +150,7 @@ def test_links_are_for_the_next_stage_alone(otel: Otel) -> None:
     assert len(otel.span("later").links) == 0
 
 
-def test_a_generator_stage_links_to_as_many(otel: Otel) -> None:
+def test_the_links_of_a_generator_stage_are_bounded(otel: Otel) -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(300):
         with opm.stage("make"):
@@ -159,13 +163,13 @@ def test_a_generator_stage_links_to_as_many(otel: Otel) -> None:
 
     assert len(list(use())) == 30
     used = otel.span("use")
-    # at a pause nobody knows what is still to come
+    # at a pause, later items are unknown
     assert linked(used)[:120] == ids(spans_of(otel, "make"))[:120]
     assert len(used.links) == 127
     assert used.attributes["pipeline.links.dropped"] == 173
 
 
-def test_a_generator_stage_links_to_what_it_gets(otel: Otel) -> None:
+def test_a_generator_stage_links_to_its_items(otel: Otel) -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     with opm.stage("make"):
         q.put(1)
@@ -184,7 +188,7 @@ def test_a_generator_stage_links_to_what_it_gets(otel: Otel) -> None:
 
 
 @pytest.mark.parametrize("how", ["wait_for", "to_thread", "task"])
-def test_a_get_that_somebody_else_makes(how: str, clock: Clock, otel: Otel) -> None:
+def test_a_get_in_another_task_links_to_the_producer(how: str, clock: Clock, otel: Otel) -> None:
     async def main() -> None:
         aq = opm.wrap_queue(asyncio.Queue(), name="q")
         tq = opm.wrap_queue(thread_queue.Queue(), name="q")
@@ -226,10 +230,10 @@ def test_a_get_that_somebody_else_makes(how: str, clock: Clock, otel: Otel) -> N
     assert [[i] for i in made] == [linked(span) for span in spans_of(otel, "use")]
 
 
-def test_children_of_a_stage_put_on_its_behalf(
+def test_puts_of_child_tasks_count_as_the_stages(
     clock: Clock, otel: Otel, make_run: Callable[[], opm.Run]
 ) -> None:
-    """Unless they have stages of their own."""
+    """Unless the children have stages of their own."""
 
     async def main() -> None:
         q = opm.wrap_queue(asyncio.Queue(), name="q")
@@ -254,7 +258,7 @@ def test_children_of_a_stage_put_on_its_behalf(
     assert queue_of(run, "q")["producers"] == ["outer", "inner"]
 
 
-def test_what_no_stage_put_has_no_link(otel: Otel) -> None:
+def test_an_item_put_outside_stages_has_no_link(otel: Otel) -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     q.put(1)
     q.get()
@@ -263,7 +267,7 @@ def test_what_no_stage_put_has_no_link(otel: Otel) -> None:
     assert otel.span("use").links == ()
 
 
-def test_a_raw_item_has_no_link(otel: Otel) -> None:
+def test_an_item_put_into_the_bare_queue_has_no_link(otel: Otel) -> None:
     raw: Any = thread_queue.Queue()
     q = opm.wrap_queue(raw, name="q")
     with opm.stage("make"):
@@ -273,7 +277,7 @@ def test_a_raw_item_has_no_link(otel: Otel) -> None:
     assert otel.span("use").links == ()
 
 
-def test_no_links_without_tracing(make_otel: Callable[..., Otel]) -> None:
+def test_without_tracing_there_are_no_links(make_otel: Callable[..., Otel]) -> None:
     otel = make_otel(tracer_provider=trace.NoOpTracerProvider())
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     with opm.stage("make"):
@@ -285,7 +289,7 @@ def test_no_links_without_tracing(make_otel: Callable[..., Otel]) -> None:
     assert otel.spans() == []
 
 
-def test_unsampled_spans(make_otel: Callable[..., Otel]) -> None:
+def test_unsampled_spans_are_not_linked(make_otel: Callable[..., Otel]) -> None:
     otel = make_otel(tracer_provider=TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False))
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     with opm.stage("make"):
@@ -297,7 +301,7 @@ def test_unsampled_spans(make_otel: Callable[..., Otel]) -> None:
     assert otel.spans() == []
 
 
-def test_what_a_stage_without_a_span_puts_is_not_linked_to_an_earlier_one(otel: Otel) -> None:
+def test_an_item_of_a_call_without_a_span_has_no_link_to_an_earlier_call(otel: Otel) -> None:
     """The budget of spans may be spent."""
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
 

@@ -1,4 +1,4 @@
-"""Queues between processes, and what a forked child knows of its parent."""
+"""Test queues between processes, and the state of a forked child."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 METHODS = [m for m in ("spawn", "fork") if m in multiprocessing.get_all_start_methods()]
 
 # a fork of this process, which has threads, is what users do too
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),
+]
 
 
 @pytest.fixture(params=METHODS)
@@ -58,9 +59,11 @@ def make(context: Any) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.mark.slow
-def test_both_ways(context: Any, make: Callable[..., Any], otel: Otel) -> None:
-    """Items, order, time in the queue and the producer's span all get there."""
-    # a sentinel at one of them; at the other, None counts
+def test_items_arrive_in_both_directions(
+    context: Any, make: Callable[..., Any], otel: Otel
+) -> None:
+    """Items arrive in order, with their time in the queue and the producer's span."""
+    # one queue has a sentinel; in the other one, None counts as an item
     there, back = make("there", 2, sentinel=None), make("back")
     process = context.Process(target=child.echo, args=(there, back))
     process.start()
@@ -86,13 +89,13 @@ def test_both_ways(context: Any, make: Callable[..., Any], otel: Otel) -> None:
     assert queue_of(run, "there")["capacity"] == 2
     assert 0 <= queue_of(run, "back")["wait_s"]["max"] < 60
     assert queue_of(run, "there")["producers"] == ["make"]
-    # a spawned child has no tracer of ours
+    # a spawned child has no tracer
     if context.get_start_method() == "spawn":
         assert otel.span("use").links == ()
 
 
 @pytest.mark.slow
-def test_a_joinable_queue(context: Any, make: Callable[..., Any]) -> None:
+def test_a_joinable_queue_can_be_joined(context: Any, make: Callable[..., Any]) -> None:
     q = make("joinable", kind="JoinableQueue")
     process = context.Process(target=child.join, args=(q,))
     for item in (1, 2, None):
@@ -113,7 +116,7 @@ def close(q: Any) -> None:
     q.join_thread()
 
 
-def test_in_one_process(clock: Clock) -> None:
+def test_a_process_queue_works_in_one_process(clock: Clock) -> None:
     q = local(2)
     with pytest.raises(thread_queue.Empty):
         q.get_nowait()
@@ -139,7 +142,7 @@ def test_in_one_process(clock: Clock) -> None:
     assert registry.sizes()["q"] == 0
 
 
-def test_an_unbounded_one_has_no_capacity() -> None:
+def test_an_unbounded_queue_has_no_capacity() -> None:
     q = local()
     assert "q" not in registry.capacities()
     assert "q" not in registry.known_capacities()
@@ -176,7 +179,7 @@ def test_time_in_the_queue_begins_when_a_blocked_put_gets_it_in(clock: Clock) ->
     close(q)
 
 
-def test_its_producers_span_gets_through(otel: Otel) -> None:
+def test_the_producers_span_arrives(otel: Otel) -> None:
     q = local()
     with opm.stage("make"):
         q.put(1)
@@ -224,7 +227,7 @@ def test_the_default_is_no_sentinel_in_a_copy_either() -> None:
     assert pickle.loads(pickle.dumps(NOTHING)) is NOTHING  # noqa: S301 - our own
 
 
-def test_it_is_wrapped_once() -> None:
+def test_a_wrapped_process_queue_cannot_be_wrapped_again() -> None:
     raw = multiprocessing.get_context("spawn").Queue()
     q = opm.wrap_queue(raw, name="q")
     for again in (q, raw):
@@ -251,7 +254,7 @@ def test_shallow_copies_of_a_wrapper_do_not_recurse() -> None:
 
 
 def in_child(function: Callable[[], Any]) -> Any:
-    """What `function` returns in a fork of this process."""
+    """Return the result of `function` in a fork of this process."""
     read, write = os.pipe()
     pid = os.fork()
     if not pid:
@@ -259,7 +262,7 @@ def in_child(function: Callable[[], Any]) -> Any:
             os.close(read)
             try:
                 answer = (True, function())
-            except BaseException as error:  # told in the parent
+            except BaseException as error:  # flushed in the parent
                 answer = (False, repr(error))
             with os.fdopen(write, "wb") as pipe:
                 pickle.dump(answer, pipe)
@@ -315,14 +318,14 @@ def test_a_forked_child_starts_from_zero(inside: bool, clock: Clock) -> None:
     assert mine["work"]["time_s"] == {"wall": 3.0, "busy": 3.0, "idle": 0.0, "blocked": 0.0}
     assert mine["work"]["workers"] == 1
     assert "around" not in mine
-    # what the parent's run had told before stays; nothing since
+    # only what the parent's run had reported before
     assert "q" not in parents
     assert (entries(run)["q"]["put"], entries(run)["q"]["got"]) == (6, 5)
 
 
 @needs_fork
-def test_a_stage_that_a_fork_ends_twice(clock: Clock) -> None:
-    """In the parent, where it began, and in the child, where its time is not."""
+def test_a_stage_open_at_a_fork_counts_in_the_parent_only(clock: Clock) -> None:
+    """The child's end of the call is not counted."""
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     sums = []
 
@@ -382,7 +385,7 @@ def test_a_fork_while_another_thread_is_at_the_stamps() -> None:
 
 @needs_fork
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_fork_in_a_running_loop(clock: Clock) -> None:
+def test_a_fork_in_a_running_loop_works(clock: Clock) -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
 
     def in_the_child() -> Any:

@@ -1,4 +1,4 @@
-"""What is told of a queue: time in it, time blocked, depth, capacity, who feeds whom."""
+"""Test a queue's numbers: waits, depth, capacity, producers and consumers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ KINDS = [
 
 @pytest.fixture(autouse=True)
 def no_other_queues() -> None:
-    """Those of other tests are gone, wherever they were kept."""
+    """Drop the queues of other tests."""
     gc.collect()
 
 
@@ -44,7 +44,7 @@ def waits(results: Results, name: str = "q") -> list[float]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_time_in_the_queue_whatever_its_order(kind: Any, clock: Clock, results: Results) -> None:
+def test_time_in_the_queue_is_exact_in_any_order(kind: Any, clock: Clock, results: Results) -> None:
     q = opm.wrap_queue(kind(), name="q")
     for item in (3, 1, 2):
         q.put_nowait(item)
@@ -75,7 +75,7 @@ def test_time_in_the_queue_begins_when_a_blocked_put_gets_it_in(
     assert waits(results) == [3.0, 5.0]
 
 
-def test_a_get_that_waits_takes_an_item_that_did_not(clock: Clock, results: Results) -> None:
+def test_an_item_for_a_waiting_get_has_no_wait(clock: Clock, results: Results) -> None:
     async def main() -> None:
         q = opm.wrap_queue(asyncio.Queue(), name="q")
         getter = asyncio.create_task(q.get())
@@ -87,7 +87,7 @@ def test_a_get_that_waits_takes_an_item_that_did_not(clock: Clock, results: Resu
     assert waits(results) == [0.0]
 
 
-def test_the_report_of_a_queue(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_the_report_of_a_queue_is_exact(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     q = opm.wrap_queue(asyncio.Queue(2), name="q")
 
     async def producer() -> None:
@@ -116,7 +116,7 @@ def test_the_report_of_a_queue(clock: Clock, make_run: Callable[[], opm.Run]) ->
     assert (found["producers"], found["consumers"]) == (["make"], ["use"])
 
 
-def test_depth_and_capacity(clock: Clock) -> None:
+def test_depth_and_capacity_are_reported(clock: Clock) -> None:
     bounded = [opm.wrap_queue(asyncio.Queue(n), name="bounded") for n in (3, 4)]
     mixed = [opm.wrap_queue(thread_queue.Queue(n), name="mixed") for n in (0, 5)]
     endless = [
@@ -131,8 +131,8 @@ def test_depth_and_capacity(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_dead_queue_is_gone_at_once(kind: Any) -> None:
-    """Without the help of the garbage collector: neither it nor its items are in a cycle."""
+def test_a_queue_without_references_is_freed_at_once(kind: Any) -> None:
+    """Neither the queue nor its items are in a reference cycle."""
 
     class Item:
         def __lt__(self, other: Any) -> bool:
@@ -152,8 +152,8 @@ def test_a_dead_queue_is_gone_at_once(kind: Any) -> None:
         gc.enable()
 
 
-def test_a_capacity_is_known_when_its_queue_is_gone() -> None:
-    """The report comes at the end, when `main()` and its queues are over."""
+def test_the_capacity_of_a_freed_queue_is_in_the_report() -> None:
+    """The report is made after `main()` and its queues."""
     for sizes, known in (((3, 4), 7), ((5,), 5), ((5, 0), None), ((2,), 2)):
         made = [opm.wrap_queue(asyncio.Queue(n), name="gone") for n in sizes]
         for _ in range(2):
@@ -162,13 +162,13 @@ def test_a_capacity_is_known_when_its_queue_is_gone() -> None:
     assert "gone" not in registry.capacities()
 
 
-def test_not_too_many_are_remembered() -> None:
+def test_remembered_capacities_are_bounded() -> None:
     for n in range(registry.REMEMBERED + 10):
         opm.wrap_queue(asyncio.Queue(1), name=f"job {n}")
     assert len(registry._remembered) == registry.REMEMBERED
 
 
-def test_metrics(clock: Clock, otel: Otel) -> None:
+def test_queue_metrics_are_exported(clock: Clock, otel: Otel) -> None:
     q = opm.wrap_queue(thread_queue.Queue(8), name="q")
     for n in range(4):
         q.put(n)
@@ -199,7 +199,7 @@ def metrics(otel: Otel) -> dict[str, list[Any]]:
 def test_metrics_of_states_equal_the_reports(  # noqa: C901 - a pipeline
     clock: Clock, otel: Otel, make_run: Callable[[], opm.Run]
 ) -> None:
-    """What the last wait was included, which nothing ended but the run."""
+    """This includes the last wait, which the run's end ended."""
     source, sink = (opm.wrap_queue(asyncio.Queue(1), name=name) for name in ("in", "out"))
 
     async def work() -> None:

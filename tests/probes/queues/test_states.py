@@ -1,4 +1,4 @@
-"""Where the time of a worker goes: exact numbers, in virtual time."""
+"""Test how a worker's time is shared out among states, in virtual time."""
 
 from __future__ import annotations
 
@@ -8,32 +8,27 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import hooks
 from otel_pipeline_metrics._stages.workers import snapshot
-from otel_pipeline_metrics._stages.workers import worker as _worker
-from tests.probes.queues.support import play, queue_of, stage_of, states
+from tests.probes.queues.support import (
+    NOTHING,
+    feed,
+    play,
+    queue,
+    queue_of,
+    sleep,
+    stage_of,
+    states,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.conftest import Clock
 
-NOTHING = (None, None, None)
-sleep = asyncio.sleep
 
-
-def queue(size: int = 0, name: str = "q") -> asyncio.Queue[Any]:
-    return opm.wrap_queue(asyncio.Queue(size), name=name)
-
-
-async def feed(q: asyncio.Queue[Any], *pauses: float) -> None:
-    """Put an item after each pause."""
-    for n, pause in enumerate(pauses):
-        await sleep(pause)
-        await q.put(n)
-
-
-def test_get_and_put_around_the_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_get_and_put_around_the_stage_count_for_it(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     async def worker(source: asyncio.Queue[int], sink: asyncio.Queue[int]) -> None:
         for _ in range(3):
             item = await source.get()
@@ -65,7 +60,9 @@ def test_get_and_put_around_the_stage(clock: Clock, make_run: Callable[[], opm.R
 
 
 @pytest.mark.parametrize("form", ["decorator", "block"])
-def test_get_and_put_in_the_stage(form: str, clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_get_and_put_in_the_stage_count_for_it(
+    form: str, clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     source, sink = queue(0, "in"), queue(1, "out")
 
     async def step() -> None:
@@ -103,10 +100,10 @@ def test_get_and_put_in_the_stage(form: str, clock: Clock, make_run: Callable[[]
     ) == (3.0, 2.5)
 
 
-def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
+def test_a_call_around_the_whole_loop_can_be_read_in_progress(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """And at the end of a run that does not wait for it."""
+    """It can also be read at the end of a run that does not wait for it."""
     source = queue()
     seen = []
 
@@ -148,7 +145,7 @@ def test_one_invocation_for_the_whole_loop_can_be_read_while_it_goes_on(
     assert states(run, "loop") == (4.0, 5.0, 0.0)
 
 
-def test_several_workers_of_one_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_several_workers_of_one_stage_add_up(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     source = queue()
 
     async def worker(seconds: float) -> None:
@@ -197,7 +194,7 @@ def test_nested_stages_each_have_the_workers_time(
     assert stage_of(run, "outer")["duration_s"]["total"] == 4.0
 
 
-def test_a_stage_in_itself_passes_its_workers_time_once(
+def test_a_stage_inside_itself_counts_its_time_once(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     source = queue()
@@ -218,8 +215,10 @@ def test_a_stage_in_itself_passes_its_workers_time_once(
     assert states(run, "again") == (3.0, 2.0, 0.0)
 
 
-def test_a_generator_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    """Its consumer's time is the worker's; only what happens in it is its duration."""
+def test_a_generator_stage_has_the_time_inside_it(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """Its worker also has the consumer's time."""
     sink = queue(1)
 
     @opm.stage
@@ -248,7 +247,9 @@ def test_a_generator_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> Non
     assert stage_of(run, "numbers")["duration_s"]["total"] == 3.0
 
 
-def test_an_async_generator_stage_that_gets(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_an_async_generator_stage_has_the_waits_inside_it(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     source = queue()
 
     @opm.stage
@@ -277,9 +278,7 @@ def test_an_async_generator_stage_that_gets(clock: Clock, make_run: Callable[[],
     assert states(run, "store") == (4.0, 0.0, 0.0)
 
 
-def test_cancelled_in_a_get_in_a_put_and_in_a_stage(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
+def test_cancelled_workers_keep_their_time(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     source, sink = queue(0, "in"), queue(1, "out")
 
     @opm.stage
@@ -314,10 +313,10 @@ def test_cancelled_in_a_get_in_a_put_and_in_a_stage(
     assert sink.empty()
 
 
-def test_the_last_wait_is_that_of_the_stage_left_last(
+def test_the_last_wait_belongs_to_the_last_stage(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """Cancelled or ended by a sentinel, or still going on when the run ends."""
+    """The wait is cancelled, ended by a sentinel, or open at the end of the run."""
     source = queue()
 
     async def worker(name: str) -> None:
@@ -342,389 +341,3 @@ def test_the_last_wait_is_that_of_the_stage_left_last(
     assert states(run, "a") == (1.0, 4.0, 0.0)
     assert states(run, "b") == (1.0, 4.0, 0.0)
     assert states(run, "c") == (1.0, 9.0, 0.0)
-
-
-def test_main_feeds_joins_and_does_something_else(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    """Feeding and joining is the time of no stage that main enters afterwards."""
-    q = queue(1)
-
-    async def worker() -> None:
-        while True:
-            await q.get()
-            with opm.stage("work"):
-                await sleep(2)
-            q.task_done()
-
-    async def main() -> None:
-        task = asyncio.create_task(worker())
-        await sleep(1)
-        for n in range(4):
-            await sleep(0.5)
-            await q.put(n)
-        await q.join()
-        with opm.stage("summary"):
-            await sleep(1)
-        task.cancel()
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "summary") == NOTHING
-    assert stage_of(run, "summary")["duration_s"]["total"] == 1.0
-    # fed from 1.5 on: idle until then, and while main is at its summary
-    assert states(run, "work") == (8.0, 2.5, 0.0)
-
-
-def test_main_is_a_stage_feeds_and_joins(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    q = queue(1)
-
-    async def worker() -> None:
-        while True:
-            await q.get()
-            with opm.stage("work"):
-                await sleep(2)
-            q.task_done()
-
-    async def main() -> None:
-        task = asyncio.create_task(worker())
-        for n in range(3):
-            with opm.stage("fetch"):
-                await sleep(0.5)
-            await q.put(n)
-        await q.join()
-        with opm.stage("summary"):
-            await sleep(1)
-        with opm.stage("fetch"):
-            await sleep(0.5)
-        task.cancel()
-
-    with make_run() as run:
-        play(clock, main())
-    # fetched at 0.5, 1.0 and 1.5, when there is room only at 2.5
-    assert states(run, "fetch") == (2.0, 0.0, 1.0)
-    assert states(run, "summary") == NOTHING
-
-
-def test_a_worker_without_any_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    a, b = queue(0, "a"), queue(1, "b")
-
-    async def forward() -> None:
-        while True:
-            await b.put(await a.get())
-
-    async def main() -> None:
-        task = asyncio.create_task(forward())
-        await feed(a, 1, 1, 1)
-        await sleep(5)
-        task.cancel()
-        with opm.stage("unrelated"):
-            await sleep(1)
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "unrelated") == NOTHING
-    assert [s["name"] for s in run.report.to_dict()["stages"]] == ["unrelated"]
-    assert queue_of(run, "b")["put_blocked_s"] == 6.0
-
-
-def test_without_a_queue_of_its_own_a_stages_states_are_null(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    """Also while others have one, and where it is in the same pipeline."""
-    q = queue()
-
-    async def with_queue() -> None:
-        await q.get()
-        with opm.stage("seen"):
-            await sleep(1)
-
-    async def without() -> None:
-        with opm.stage("unseen"):
-            await sleep(1)
-
-    async def main() -> None:
-        await asyncio.gather(with_queue(), without(), feed(q, 1))
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "seen") == (1.0, 1.0, 0.0)
-    assert states(run, "unseen") == NOTHING
-    unseen = stage_of(run, "unseen")
-    assert unseen["workers"] is None
-    assert unseen["share"] == {"busy": None, "idle": None, "blocked": None}
-
-
-def test_a_queue_that_is_wrapped_after_stages_have_run(
-    clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is over is told as durations; what goes on is accounted for from its beginning."""
-    monkeypatch.setattr(hooks, "workers", None)
-
-    @opm.stage
-    async def work() -> None:
-        await sleep(1)
-
-    async def main() -> None:
-        with opm.stage("around"):
-            await work()
-            q = queue()
-            feeder = asyncio.create_task(feed(q, 2))
-            await q.get()
-            await work()
-            await feeder
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "work") == NOTHING  # itself, it has no queue
-    assert stage_of(run, "work")["duration_s"]["total"] == 2.0
-    assert states(run, "around") == (2.0, 2.0, 0.0)
-
-
-def test_a_queue_that_a_child_of_a_stage_wraps(
-    clock: Clock, make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The stage is its parent's, and goes on as if nothing had happened."""
-    monkeypatch.setattr(hooks, "workers", None)
-
-    async def child() -> None:
-        q = queue()
-        feeder = asyncio.create_task(feed(q, 2))
-        await q.get()
-        with opm.stage("inner"):
-            await sleep(1)
-        await feeder
-
-    async def main() -> None:
-        with opm.stage("around"):
-            await asyncio.create_task(child())
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "inner") == (1.0, 2.0, 0.0)
-    assert states(run, "around") == NOTHING
-    assert stage_of(run, "around")["duration_s"]["total"] == 3.0
-
-
-def test_children_of_a_stage_are_workers_of_their_own(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    """Their waits overlap each other and what the stage does; that is not counted as its own."""
-    source = queue()
-
-    async def child() -> None:
-        await source.get()
-        await sleep(1)
-
-    async def child_with_stage() -> None:
-        await source.get()
-        with opm.stage("inner"):
-            await sleep(1)
-
-    async def main() -> None:
-        feeder = asyncio.create_task(feed(source, 1, 1, 1, 1))
-        with opm.stage("outer"):
-            await asyncio.gather(*(child() for _ in range(3)), child_with_stage())
-        await feeder
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "outer") == NOTHING
-    assert stage_of(run, "outer")["duration_s"]["total"] == 5.0
-    assert states(run, "inner") == (1.0, 4.0, 0.0)
-
-
-def test_a_task_for_each_item_is_bounded(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    source = queue()
-
-    async def one() -> None:
-        await source.get()
-        with opm.stage("work"):
-            await sleep(1)
-
-    async def main() -> None:
-        for n in range(1000):
-            source.put_nowait(n)
-        for _ in range(10):
-            await asyncio.gather(*(one() for _ in range(100)))
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "work") == (1000.0, 0.0, 0.0)
-    (series,) = [s for s in run._scope.series.values() if s.key.stage == "work"]
-    assert len(series.states) == _worker.MAX_WORKERS + 1
-    assert len(run._scope.workers) <= _worker.MAX_WORKERS
-    assert stage_of(run, "work")["count"] == 1000
-
-
-def test_workers_that_come_late_are_seen_although_there_were_many(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    source = queue()
-
-    async def one() -> None:
-        with opm.stage("early"):
-            await sleep(1)
-
-    async def late() -> None:
-        while True:
-            await source.get()
-            with opm.stage("late"):
-                await sleep(1)
-
-    async def main() -> None:
-        for _ in range(300):
-            await asyncio.create_task(one())
-        task = asyncio.create_task(late())
-        await source.put(1)
-        await sleep(5)
-        run.__exit__(None, None, None)
-        task.cancel()
-
-    run = make_run()
-    run.__enter__()
-    play(clock, main())
-    assert states(run, "late") == (1.0, 4.0, 0.0)
-
-
-@pytest.mark.parametrize("inside", [True, False])
-@pytest.mark.parametrize("how", ["wait_for", "task", "wait", "gather", "shield"])
-def test_a_get_that_another_task_makes_is_the_wait_of_the_one_that_asked(  # noqa: C901 - ways
-    how: str, inside: bool, clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    """`wait_for` has a task of its own until Python 3.11."""
-    source = queue()
-
-    async def get() -> Any:
-        if how == "wait_for":
-            return await asyncio.wait_for(source.get(), 100)
-        if how == "shield":
-            return await asyncio.shield(source.get())
-        if how == "gather":
-            (item,) = await asyncio.gather(source.get())
-            return item
-        task = asyncio.create_task(source.get())
-        if how == "wait":
-            stop = asyncio.create_task(sleep(100))
-            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-            stop.cancel()
-        return await task
-
-    @opm.stage
-    async def work() -> None:
-        if inside:
-            await get()
-        await sleep(1)
-
-    async def worker() -> None:
-        for _ in range(2):
-            if not inside:
-                await get()
-            await work()
-
-    async def main() -> None:
-        await asyncio.gather(worker(), feed(source, 2, 4))
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "work") == (2.0, 5.0, 0.0)
-    assert stage_of(run, "work")["duration_s"]["total"] == 2.0
-    assert queue_of(run, "q")["consumers"] == ["work"]
-
-
-def test_puts_that_other_tasks_make_block_the_one_that_asked_once(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    sink = queue(1)
-
-    @opm.stage
-    async def work() -> None:
-        await sleep(1)
-        await asyncio.gather(*(sink.put(n) for n in range(4)))
-
-    async def reader() -> None:
-        for _ in range(4):
-            await sleep(2)
-            await sink.get()
-
-    async def main() -> None:
-        await asyncio.gather(work(), reader())
-
-    with make_run() as run:
-        play(clock, main())
-    # three puts wait, until 2, 4 and 6
-    assert states(run, "work") == (1.0, 0.0, 5.0)
-    assert queue_of(run, "q")["put_blocked_s"] == 9.0
-    assert queue_of(run, "q")["producers"] == ["work"]
-
-
-def test_a_get_ahead_is_no_wait_while_the_stage_works(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
-    source = queue()
-
-    async def worker() -> None:
-        ahead = asyncio.create_task(source.get())
-        for _ in range(2):
-            await ahead
-            ahead = asyncio.create_task(source.get())
-            with opm.stage("work"):
-                await sleep(2)
-        ahead.cancel()
-
-    async def main() -> None:
-        await asyncio.gather(worker(), feed(source, 1, 4))
-
-    with make_run() as run:
-        play(clock, main())
-    # idle 0-1, works 1-3, idle 3-5, works 5-7
-    assert states(run, "work") == (4.0, 3.0, 0.0)
-    assert stage_of(run, "work")["duration_s"]["total"] == 4.0
-
-
-def test_a_join_with_a_timeout(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    q = queue()
-
-    async def main() -> None:
-        with opm.stage("fetch"):
-            await sleep(1)
-        await q.put(1)
-        with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(q.join(), 10)
-        with opm.stage("fetch"):
-            await sleep(1)
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "fetch") == (2.0, 0.0, 0.0)
-
-
-def test_stages_in_turn_in_one_worker(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    """Between them with no queue the time is neither's; around the queue it is."""
-    source, sink = queue(0, "in"), queue(1, "out")
-
-    async def worker() -> None:
-        for _ in range(2):
-            item = await source.get()
-            await sleep(0.25)
-            with opm.stage("first"):
-                await sleep(1)
-            await sleep(0.125)
-            with opm.stage("second"):
-                await sleep(2)
-            await sleep(0.5)
-            await sink.put(item)
-
-    async def reader() -> None:
-        await sleep(20)
-        await sink.get()
-        await sink.get()
-
-    async def main() -> None:
-        await asyncio.gather(feed(source, 1, 1), worker(), reader())
-
-    with make_run() as run:
-        play(clock, main())
-    assert states(run, "first") == (2.25, 1.0, 0.0)  # before its first: 0.25 that is its own
-    # put at 4.875; the second item's 0.25 after the get is its, as is what follows it
-    assert states(run, "second") == (5.25, 0.0, 11.25)

@@ -1,4 +1,4 @@
-"""Random workers: their time adds up, state by state, and no item is lost."""
+"""Test that the time of random workers adds up, and that no item is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAGES = ("a", "b")
 
 
 class Op(NamedTuple):
-    """One thing that a worker does."""
+    """One operation of a worker."""
 
     name: str
     seconds: float = 0.0
@@ -31,10 +31,10 @@ class Op(NamedTuple):
 
 
 class PlannedError(Exception):
-    """Raised by a worker's script."""
+    """An error that a worker's script raises."""
 
 
-# eighths add up exactly, in whatever order
+# eighths add up exactly in any order
 _seconds = st.integers(0, 24).map(lambda n: n / 8)
 _simple = st.one_of(
     st.tuples(st.sampled_from(["sleep", "sleep", "waiting", "get for"]), _seconds),
@@ -52,7 +52,7 @@ _ops = st.one_of(_simple, _simple, _stage)
 
 
 class Script(NamedTuple):
-    """A worker: what it does, how often, and when it is cancelled."""
+    """The operations of a worker, how often it repeats them, and its cancellation."""
 
     ops: tuple[Op, ...]
     rounds: int
@@ -71,7 +71,7 @@ scripts = st.lists(
 
 
 class Ledger:
-    """What should be on the account of one worker, told from the outside."""
+    """The expected account of one worker."""
 
     def __init__(self) -> None:
         self.time = {stage: Counter[str]() for stage in STAGES}
@@ -90,7 +90,7 @@ class Ledger:
                 self.time[stage][state] += seconds
             self.wall += seconds * (len(set(self.stack)) - 1)
         elif state == "busy":
-            # whose it is shows when something follows
+            # the next operation decides whose time it is
             self.gap[state] += seconds
         else:
             self._outside(state, seconds)
@@ -134,7 +134,7 @@ class Ledger:
             self.met = False
 
     def over(self) -> None:
-        """What was waited for a stage that never came is that of the one left last."""
+        """A wait before a stage that never came counts for the last one."""
         self.nobodys += self.gap.pop("busy", 0.0)
         if self.last is not None:
             self.time[self.last].update(self.pending)
@@ -144,7 +144,7 @@ class Ledger:
 
 
 class Player:
-    """Runs one script, and keeps its ledger."""
+    """A worker that runs one script and keeps its ledger."""
 
     def __init__(self, clock: Clock, source: Any, sink: Any, number: int) -> None:
         self.clock = clock
@@ -188,7 +188,7 @@ class Player:
         self.got.append(await self.source.get())
 
     async def _get_for(self, seconds: float) -> None:
-        # with no time at all, it would not be asked
+        # without any time, it would not be read
         with contextlib.suppress(asyncio.TimeoutError):
             self.got.append(await asyncio.wait_for(self.source.get(), seconds + 0.125))
 
@@ -214,7 +214,7 @@ class Player:
             raise
 
     async def _children(self, _: float) -> None:
-        """Children are on their own: for this worker it is awaited work."""
+        """Run operations in child tasks, which the worker awaits."""
 
         async def child() -> None:
             await asyncio.sleep(0.5)
@@ -247,12 +247,12 @@ class Player:
             self.ledger.left()
 
     async def _generator(self, op: Op) -> None:
-        """Each operation between two yields, and a nap of the consumer after each."""
+        """Run each operation between two yields, with a pause of the consumer after each."""
         ledger = self.ledger
 
         @opm.stage(op.stage)
         async def steps() -> AsyncIterator[int]:
-            # what it is left with is the business of `finally`, as the wrapper sees it
+            # the wrapper sees an early end in `finally`
             for inner in op.inside:
                 ledger.entered(op.stage)
                 try:
@@ -298,10 +298,10 @@ def test_every_workers_time_adds_up(clock_of: Any, workers: list[Script]) -> Non
 
 
 def check_items(players: list[Player], left: list[Any]) -> None:
-    """What went in came out once, or is still in."""
+    """Check that each item came out once or is still in the queue."""
     out = Counter([item for player in players for item in player.got] + left)
     made = Counter((p.number, n) for p in players for n in range(1, p.made + 1))
-    # a cancelled put may have left a gap in the numbers, never a second one of the same
+    # a cancelled put may leave a gap in the numbers, and never a duplicate
     assert out.total() == made.total()
     assert all(times == 1 for times in out.values())
 

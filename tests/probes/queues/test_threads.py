@@ -1,4 +1,4 @@
-"""Workers that are threads, and tasks that leave their work to threads."""
+"""Test workers that are threads, and tasks that use threads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait for another thread to get where the clock can be moved."""
+    """Wait until another thread reaches the point where the clock can move."""
     for _ in range(10_000):
         if true():
             return
@@ -38,7 +38,9 @@ def waiting(run: opm.Run, state: str, count: int = 1) -> Callable[[], bool]:
     )
 
 
-def test_a_thread_that_gets_works_and_puts(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_a_thread_has_idle_busy_and_blocked_time(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     source = opm.wrap_queue(thread_queue.Queue(), name="in")
     sink = opm.wrap_queue(thread_queue.Queue(1), name="out")
 
@@ -71,7 +73,7 @@ def test_a_thread_that_gets_works_and_puts(clock: Clock, make_run: Callable[[], 
     ) == (8.0, 22.0)
 
 
-def test_several_threads_of_one_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_several_threads_of_one_stage_add_up(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     source = opm.wrap_queue(thread_queue.Queue(), name="in")
 
     @opm.stage
@@ -92,7 +94,7 @@ def test_several_threads_of_one_stage(clock: Clock, make_run: Callable[[], opm.R
     assert states(run, "work") == (0.0, 6.0, 0.0)
 
 
-def test_time_in_the_queue_after_a_blocked_put(
+def test_time_in_the_queue_begins_after_a_blocked_put(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     q = opm.wrap_queue(thread_queue.Queue(1), name="q")
@@ -121,10 +123,10 @@ def test_time_in_the_queue_after_a_blocked_put(
 @pytest.mark.parametrize(
     ("what", "inside"), [("queue", True), ("queue", False), ("stage", False), ("both", False)]
 )
-def test_a_task_that_waits_for_its_threads(  # noqa: C901 - ways
+def test_a_task_and_its_threads_are_one_worker(  # noqa: C901 - ways
     what: str, inside: bool, clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """The thread does the task's work: there is one worker."""
+    """The task waits for the thread, which does its work."""
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     done: list[int] = []
 
@@ -136,7 +138,7 @@ def test_a_task_that_waits_for_its_threads(  # noqa: C901 - ways
         return await (asyncio.to_thread(q.get) if what != "stage" else _direct(q))
 
     async def worker() -> None:
-        with opm.waiting():  # the worker is seen before the first thread is
+        with opm.waiting():  # the worker is seen before its first thread
             pass
         for _ in range(3):
             if inside:
@@ -173,16 +175,16 @@ def test_a_task_that_waits_for_its_threads(  # noqa: C901 - ways
             feeder.start()
             play(clock, worker())
             feeder.join()
-            # the half seconds are the stage's that was left before, as far as something follows
+            # the half seconds belong to the last stage, if another operation follows
             assert states(run, "work") == (4.0, 6.0, 0.0)
         assert stage_of(run, "work")["workers"] == 1
         assert queue_of(run, "q")["consumers"] == ["work"]
 
 
-def test_a_thread_that_its_task_does_not_wait_for(
+def test_a_thread_that_its_task_does_not_await_is_a_worker(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
-    """It began with the task's context, but each goes its own way."""
+    """It begins with the task's context."""
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
 
     def consumer() -> None:
@@ -236,8 +238,10 @@ def test_gets_of_many_threads_in_one_stage_never_make_its_work_negative(
 
 
 @pytest.mark.parametrize("carry", [True, False])
-def test_an_executor(carry: bool, clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    """Its threads are workers, with the caller's context and without."""
+def test_the_threads_of_an_executor_are_workers(
+    carry: bool, clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """With the caller's context and without."""
     sink = opm.wrap_queue(thread_queue.Queue(), name="out")
 
     @opm.stage
@@ -253,8 +257,8 @@ def test_an_executor(carry: bool, clock: Clock, make_run: Callable[[], opm.Run])
     assert [sink.get() for _ in range(3)] == [0, 1, 2]
 
 
-def test_real_threads_on_a_real_clock() -> None:  # noqa: C901 - a pipeline
-    """Three workers on bounded queues: each one's three states add up to its wall time."""
+def test_the_time_of_real_threads_adds_up() -> None:  # noqa: C901 - a pipeline
+    """Each of three workers on bounded queues has three states that fill its time."""
     walls: dict[str, float] = {}
     first, second = (opm.wrap_queue(thread_queue.Queue(2), name=n) for n in ("first", "second"))
 
@@ -290,7 +294,7 @@ def test_real_threads_on_a_real_clock() -> None:  # noqa: C901 - a pipeline
             thread.join()
     for name, wall in walls.items():
         told = stage_of(run, name)["time_s"]
-        # waiting for a processor before the first call is nobody's
+        # the time before the first call belongs to no stage
         assert told["wall"] == pytest.approx(wall, rel=0.02, abs=0.05)
         assert all(told[state] >= 0 for state in STATES)
     assert stage_of(run, "write")["share"]["busy"] > 0.7

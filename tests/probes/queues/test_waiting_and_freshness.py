@@ -1,4 +1,4 @@
-"""`waiting()` and `event_time()`."""
+"""Test `waiting()` and `event_time()`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.stages.conftest import Otel
 
 
-def test_waiting_in_a_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_waiting_in_a_stage_is_blocked_time(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     with make_run() as run, opm.stage("work") as s:
         clock.advance(1)
         with s.waiting() as wait:
@@ -35,7 +35,7 @@ def test_waiting_in_a_stage(clock: Clock, make_run: Callable[[], opm.Run]) -> No
     assert stage_of(run, "work")["duration_s"]["total"] == 5.0
 
 
-async def test_waiting_in_a_coroutine_of_the_stage(
+async def test_waiting_in_a_coroutine_of_the_stage_is_blocked_time(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     @opm.stage
@@ -49,8 +49,10 @@ async def test_waiting_in_a_coroutine_of_the_stage(
     assert states(run, "work") == (1.0, 0.0, 2.0)
 
 
-def test_waiting_between_stages(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    """It is for the stage left last, and before there was one for the one to come."""
+def test_waiting_between_stages_belongs_to_the_last_stage(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """Before the first stage, it belongs to that one."""
     with make_run() as run:
         for name in ("first", "second"):
             with opm.waiting():
@@ -61,7 +63,9 @@ def test_waiting_between_stages(clock: Clock, make_run: Callable[[], opm.Run]) -
     assert states(run, "second") == (1.0, 0.0, 0.0)
 
 
-def test_a_wait_in_a_wait_is_the_inner_ones(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_a_wait_inside_a_wait_has_its_own_state(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
     with make_run() as run, opm.stage("work"), opm.waiting():
         clock.advance(1)
         with opm.waiting("idle"):
@@ -70,7 +74,7 @@ def test_a_wait_in_a_wait_is_the_inner_ones(clock: Clock, make_run: Callable[[],
     assert states(run, "work") == (0.0, 2.0, 5.0)
 
 
-def test_one_object_in_many_tasks(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_many_tasks_may_share_a_wait_object(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     permit = opm.waiting()
 
     async def work(seconds: float) -> None:
@@ -87,7 +91,7 @@ def test_one_object_in_many_tasks(clock: Clock, make_run: Callable[[], opm.Run])
     assert states(run, "work") == (3.0, 0.0, 6.0)
 
 
-def test_an_error_in_a_wait_goes_on_its_way(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_an_error_in_a_wait_is_raised(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     def fail() -> None:
         with opm.stage("work") as s, s.waiting():
             clock.advance(2)
@@ -99,12 +103,12 @@ def test_an_error_in_a_wait_goes_on_its_way(clock: Clock, make_run: Callable[[],
 
 
 @pytest.mark.parametrize("state", ["busy", "", None, 1])
-def test_a_state_that_is_none(state: Any) -> None:
+def test_an_unknown_state_is_refused(state: Any) -> None:
     with pytest.raises(ValueError, match='state must be "idle" or "blocked"'):
         opm.waiting(state)
 
 
-def test_event_times(clock: Clock, otel: Otel) -> None:
+def test_the_age_of_event_times_is_exact(clock: Clock, otel: Otel) -> None:
     """`clock.unix()` is 1_700_001_000 here."""
     now = clock.unix()
     with opm.stage("write", kind="write") as s:
@@ -113,7 +117,7 @@ def test_event_times(clock: Clock, otel: Otel) -> None:
         s.event_time(datetime.fromtimestamp(now - 7, tz=timezone.utc))
         s.event_time(datetime.fromtimestamp(now - 7, tz=timezone(timedelta(hours=5))))
         s.event_time(datetime.fromtimestamp(now - 7, tz=timezone.utc).replace(tzinfo=None))
-        # an item from the future, by another machine's clock, is not older than nothing
+        # an item from the future, by another machine's clock, has no age
         s.event_time(now + 100 - 100)
     clock.advance(10)
     found = metrics(otel)
@@ -153,13 +157,15 @@ def test_the_watermark_is_the_newest_and_only_grows(clock: Clock, otel: Otel) ->
         (float("inf"), ValueError, "timestamp must be finite, not inf"),
     ],
 )
-def test_bad_event_times(given: Any, error: type[Exception], match: str, otel: Otel) -> None:
+def test_bad_event_times_are_refused(
+    given: Any, error: type[Exception], match: str, otel: Otel
+) -> None:
     with opm.stage("write") as s, pytest.raises(error, match=match):
         s.event_time(given)
     assert "pipeline.item.duration" not in metrics(otel)
 
 
-def test_an_event_time_after_the_stage_is_over(otel: Otel) -> None:
+def test_an_event_time_after_the_call_is_ignored(otel: Otel) -> None:
     with opm.stage("write") as s:
         pass
     s.event_time(1.0)
@@ -168,7 +174,7 @@ def test_an_event_time_after_the_stage_is_over(otel: Otel) -> None:
 
 
 def test_waiting_needs_neither_a_run_nor_a_queue(tmp_path: Path) -> None:
-    """In a program that uses nothing but stages and `waiting()`, the wait is `blocked` too."""
+    """The wait is `blocked` in a program of only stages and `waiting()`."""
     found = run_script(
         dedent("""
         from otel_pipeline_metrics._core import clock

@@ -1,4 +1,4 @@
-"""The real servers, started once for all tests here."""
+"""Start the real servers once for all tests here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def built_backends() -> None:
-    """Skip where the servers were not built; fail in CI, which is there to run these tests."""
+    """Skip if the servers are not built; fail in CI, which must run these tests."""
     if missing := missing_binaries():
         reason = f"not built: {', '.join(missing)} (run `make backends`)"
         if os.environ.get("CI") == "true":
@@ -27,6 +27,6 @@ def built_backends() -> None:
 
 @pytest.fixture(scope="session")
 def backends(built_backends: None) -> Iterator[Backends]:
-    """A Collector with development.yaml, and the Jaeger and Prometheus behind it."""
+    """Provide a Collector with development.yaml, and the Jaeger and Prometheus behind it."""
     with start_backends() as running:
         yield running

@@ -1,7 +1,7 @@
-"""Pipelines as users run them, through the real Collector, found in Jaeger and Prometheus.
+"""Test pipelines as users run them, through the real Collector, Jaeger and Prometheus.
 
-Each test runs a program of its own, with standard OTEL_* variables, and asks both backends what
-they have. What the program did is known, so are the numbers.
+Each test runs a program of its own with standard OTEL_* variables, and queries both backends.
+The program's work is known, and so are the numbers.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ ROWS = "".join(f"{number * number}\n" for first in range(3) for number in range(
 SPANS = {"run squares": 1, "numbers": 1, "squares": 3, "save": 3}
 COUNTS = {"numbers": 1, "squares": 3, "save": 3}
 ITEMS = {("numbers", "out"): 12, ("squares", "out"): 12, ("save", "in"): 12}
+# Twelve look-ups of six different numbers.
 HIT_RATIO = 0.5
-"""Twelve look-ups of six different numbers."""
 
 USERS_OWN_PROVIDERS = """
 from opentelemetry import metrics, trace
@@ -101,7 +101,7 @@ with trace.get_tracer("the user's own").start_as_current_span("after shutdown"):
 
 
 def environment(backends: Backends, service: str, protocol: str = "grpc") -> dict[str, str]:
-    """Nothing of OTEL_* but what a user sets to reach a Collector."""
+    """Return an environment with only the OTEL_* variables that a user sets for a Collector."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     endpoint = backends.otlp_grpc_endpoint if protocol == "grpc" else backends.otlp_http_endpoint
     return {
@@ -120,7 +120,7 @@ def run_pipeline(
     end: str = "",
     launcher: tuple[str, ...] = (),
 ) -> RunReport:
-    """Run the program; its own result must be right before anything else is looked at."""
+    """Run the program; check its own result first."""
     script, out = folder / "squares.py", folder / "squares.txt"
     script.write_text(PIPELINE.format(configure=configure, end=end))
     done = subprocess.run(
@@ -144,7 +144,7 @@ def instrument() -> tuple[str, ...]:
 
 
 def assert_one_trace(backends: Backends, service: str, report: RunReport) -> list[JsonObject]:
-    """The run and its three stages, under one trace, each stage a child of the run."""
+    """Check that the run and its three stages are in one trace, as parent and children."""
     (trace,) = backends.jaeger.traces(
         service,
         wait_until=lambda traces: sum(len(t["spans"]) for t in traces) >= sum(SPANS.values()),
@@ -170,7 +170,7 @@ def tags(span: JsonObject) -> dict[str, object]:
 
 
 def series(backends: Backends, promql: str, *labels: str) -> dict[object, float]:
-    """The values of a query by their labels; by one label without its tuple."""
+    """Return the values of a query by their labels; by one label without its tuple."""
     found = backends.prometheus.query(promql)
     return {
         tuple(one["metric"].get(label) for label in labels)
@@ -217,7 +217,7 @@ def assert_resources(backends: Backends, service: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 def test_a_configured_pipeline(backends: Backends, tmp_path: Path, protocol: str) -> None:
-    """configure() and the standard variables are all it takes."""
+    """configure() and the standard variables are enough."""
     service = f"configured-{protocol}"
     env = environment(backends, service, protocol)
     report = run_pipeline(tmp_path, env, configure="opm.configure()")
@@ -237,7 +237,7 @@ def test_the_increase_of_a_short_job(backends: Backends, tmp_path: Path) -> None
     # at the very time of the export there is nothing for Prometheus to extrapolate to
     exact = series(backends, f"increase({items}[5m] @ {at})", *labels)
     assert exact == {key: pytest.approx(count, rel=0.01) for key, count in ITEMS.items()}
-    # later it adds half an interval more, as it does for every series that has ended
+    # later it adds half an interval more, as for every series that has ended
     later = series(backends, f"increase({items}[5m])", *labels)
     assert later.keys() == ITEMS.keys()
     assert all(11.9 <= value <= 18.1 for value in later.values())
@@ -247,11 +247,11 @@ def test_the_increase_of_a_short_job(backends: Backends, tmp_path: Path) -> None
 
 
 def test_opentelemetry_instrument_configures_everything(backends: Backends, tmp_path: Path) -> None:
-    """A decorated program without configure(), where nobody else sets an SDK up."""
+    """A decorated program without configure(), in which nothing else sets up an SDK."""
     service = "instrumented"
     env = {
         **environment(backends, service),
-        # installed for other tests; where it is on, process.* is left to it
+        # installed for other tests; if it is on, process.* is left to it
         "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "system_metrics",
     }
     report = run_pipeline(tmp_path, env, launcher=instrument())
@@ -261,10 +261,9 @@ def test_opentelemetry_instrument_configures_everything(backends: Backends, tmp_
 
 
 def test_opentelemetry_instrument_beside_a_configurator(backends: Backends, tmp_path: Path) -> None:
-    """The SDK's own configurator comes first, as with opentelemetry-distro: its providers serve.
+    """The SDK's own configurator comes first, as with opentelemetry-distro: its providers are used.
 
-    The distro is not installed, so an entry point of our own stands for it; what it does is
-    what the distro does, line by line.
+    The distro is not installed; an entry point of ours does the same, line by line.
     """
     service = "configurator"
     packages = tmp_path / "packages"
@@ -292,7 +291,7 @@ def test_opentelemetry_instrument_beside_a_configurator(backends: Backends, tmp_
         "from opentelemetry import trace\n"
         "from opentelemetry.sdk.trace import TracerProvider\n"
         "resource = trace.get_tracer_provider().resource.attributes\n"
-        # only the configurator says so, so the provider is its own
+        # only the configurator sets this, so the provider is its own
         "assert 'telemetry.auto.version' in resource, resource\n"
     )
     report = run_pipeline(tmp_path, env, launcher=instrument(), end=whose)
@@ -302,7 +301,7 @@ def test_opentelemetry_instrument_beside_a_configurator(backends: Backends, tmp_
 
 
 def test_the_users_own_providers(backends: Backends, tmp_path: Path) -> None:
-    """Set before configure(), they get everything, stay the globals and stay open."""
+    """Set before configure(), they get everything, and stay global and open."""
     service = "own-providers"
     report = run_pipeline(
         tmp_path,
@@ -329,7 +328,7 @@ def test_the_users_own_providers(backends: Backends, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["configure", "instrument"])
 def test_a_disabled_sdk_sends_nothing(backends: Backends, tmp_path: Path, how: str) -> None:
-    """OTEL_SDK_DISABLED=true: the pipeline and its report are as ever, nothing is exported."""
+    """OTEL_SDK_DISABLED=true: the pipeline and its report are unchanged, nothing is exported."""
     silent, heard = f"disabled-{how}", f"enabled-after-{how}"
     ways = {
         "configure": {"configure": "opm.configure()"},

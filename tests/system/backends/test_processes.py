@@ -1,4 +1,4 @@
-"""A program of several processes, through the real Collector: what Prometheus and Jaeger sum up."""
+"""Test a program of several processes, through the real Collector, Prometheus and Jaeger."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tests.support.servers import Backends
 
 pytestmark = [
+    pytest.mark.processes,
     pytest.mark.backends,
     pytest.mark.xdist_group("backends"),  # one worker starts the servers once
     pytest.mark.usefixtures("built_backends"),

@@ -1,4 +1,4 @@
-"""A pipeline with queues, through the real Collector: links in Jaeger, states in Prometheus."""
+"""Test a pipeline with queues, through the real Collector: links and states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Collector configurations that we ship, run by the real Collector, Jaeger and Prometheus."""
+"""Test our Collector configurations with the real Collector, Jaeger and Prometheus."""
 
 from __future__ import annotations
 
@@ -55,20 +55,20 @@ FILE_STORAGE = CONFIG / "production.file-storage.yaml"
 
 @dataclass(frozen=True)
 class Sdk:
-    """A plain OpenTelemetry SDK, with nothing of ours in between."""
+    """An OpenTelemetry SDK without this library."""
 
     tracer_provider: TracerProvider
     meter_provider: MeterProvider
 
     def send_three_spans(self) -> None:
-        """A parent with two children; SimpleSpanProcessor sends each as it ends."""
+        """Make a parent with two children; SimpleSpanProcessor sends each as it ends."""
         tracer = self.tracer_provider.get_tracer("test")
         with tracer.start_as_current_span("run"):
             for name in ("fetch", "write"):
                 tracer.start_span(name).end()
 
     def send_three_metrics(self) -> None:
-        """One of each kind that Prometheus names by a rule of its own, with an exemplar."""
+        """Make one of each kind that Prometheus names by a rule of its own, with an exemplar."""
         meter = self.meter_provider.get_meter("test")
         with self.tracer_provider.get_tracer("test").start_as_current_span("measured"):
             meter.create_histogram("pipeline.stage.duration", "s").record(0.25)
@@ -114,7 +114,7 @@ def has_spans(*names: str) -> Callable[[list[JsonObject]], bool]:
 def collector_beside(
     backends: Backends, config: Path, *overlays: Path, **env: str
 ) -> Iterator[Collector]:
-    """Another Collector in front of the same Jaeger and Prometheus."""
+    """Run another Collector in front of the same Jaeger and Prometheus."""
     environment = {**collector_environment(backends.jaeger, backends.prometheus), **env}
     with Collector(config, extra_configs=overlays, env=environment) as collector:
         yield collector
@@ -123,7 +123,7 @@ def collector_beside(
 @pytest.mark.parametrize("protocol", ["grpc", "http"])
 @pytest.mark.parametrize("config", [DEVELOPMENT, PRODUCTION], ids=lambda path: path.stem)
 def test_spans_and_metrics_arrive(backends: Backends, config: Path, protocol: str) -> None:
-    """What the SDK sends is found in Jaeger and, under the names we document, in Prometheus."""
+    """Jaeger and Prometheus have what the SDK sends, under the names that we document."""
     service = f"arrive-{config.stem}-{protocol}"
     with collector_beside(backends, config) as collector, sdk(collector, service, protocol) as it:
         it.send_three_spans()
@@ -197,7 +197,7 @@ def test_the_collector_accepts(configs: list[Path]) -> None:
 
 
 def test_of_file_storage_only_the_extension_is_missing() -> None:
-    """The one combination we cannot run: this Collector has no file_storage."""
+    """This is the one combination that cannot run: this Collector has no file_storage."""
     complaints = [
         line
         for line in validate_config(PRODUCTION, FILE_STORAGE).splitlines()
@@ -247,8 +247,8 @@ def one_span() -> Sequence[ReadableSpan]:
     return memory.get_finished_spans()
 
 
-def test_production_tells_the_sender_when_its_queue_is_full(backends: Backends) -> None:
-    """Data that has no room is refused, not dropped behind the sender's back."""
+def test_production_refuses_data_when_its_queue_is_full(backends: Backends) -> None:
+    """The sender learns of it; nothing is dropped silently."""
     nobody = f"{process.HOST}:{process.free_ports(1)[0]}"
     small = {
         "JAEGER_OTLP_ENDPOINT": nobody,

@@ -1,4 +1,4 @@
-"""Each example is run as a user runs it, and does what it says it does."""
+"""Run each example as a user runs it, and test that it does what it says."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parents[3]
 STDLIB = Path(sysconfig.get_path("stdlib"))
@@ -70,7 +72,7 @@ def test_the_small_ones_stay_small(name: str) -> None:
 
 
 def test_the_index_of_a_package(tmp_path: Path) -> None:
-    """Rows and numbers are those that parsing the package again gives."""
+    """Rows and numbers equal those that parsing the package again gives."""
     package = STDLIB / "json"
     done = run_example("stdlib_index", "--out", tmp_path, "--root", package)
     assert (done.returncode, done.stdout) == (0, "")
@@ -122,8 +124,8 @@ def test_the_index_of_a_package(tmp_path: Path) -> None:
     assert report["resources"]["rss_bytes"]["peak"] > 1_000_000
 
 
-def test_the_index_says_what_it_did(tmp_path: Path) -> None:
-    """Every stage and the cache are in the summary; spans are one line each, never JSON."""
+def test_the_index_prints_a_summary(tmp_path: Path) -> None:
+    """The summary has every stage and the cache; spans are one line each, never JSON."""
     done = run_example("stdlib_index", "--out", tmp_path, "--limit", "60")
     assert done.returncode == 0
     assert rows_of(tmp_path / "index.db", "SELECT count(*) FROM module") == [(60,)]
@@ -146,7 +148,7 @@ def test_the_index_shows_the_cache_among_the_metrics(tmp_path: Path) -> None:
     assert "pipeline.cache.hit.ratio" in done.stderr
 
 
-def test_files_that_are_no_python_are_counted_and_left_out(tmp_path: Path) -> None:
+def test_files_that_are_not_python_are_counted_and_left_out(tmp_path: Path) -> None:
     sources = tmp_path / "sources"
     sources.mkdir()
     (sources / "good.py").write_text("import json\nimport nothing_of_the_kind\n")
@@ -183,8 +185,8 @@ def test_a_second_index_replaces_the_first(tmp_path: Path) -> None:
     assert stages_of(report_of(tmp_path / "export_metrics.json"))["parse_module"]["count"] == 3
 
 
-def test_the_index_is_made_even_if_no_collector_answers(tmp_path: Path) -> None:
-    """A dead endpoint costs a line that says so and the flush's deadline, never the result."""
+def test_the_index_is_made_without_a_collector(tmp_path: Path) -> None:
+    """A dead endpoint costs a log line and the flush's deadline, never the result."""
     done = run_example(
         "stdlib_index",
         *("--out", tmp_path, "--root", STDLIB / "json"),

@@ -1,6 +1,6 @@
-"""A collector in the process itself, behind the exporters that `configure()` builds.
+"""Stand in for a collector, behind the exporters that `configure()` builds.
 
-It takes the place of the two OTLP exporters only: batching, counting, spool and ending are real.
+It replaces the two OTLP exporters only: batching, counting, spool and shutdown are real.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ class Backend:
         self._let_go = threading.Event()
 
     def install(self) -> None:
-        """Be what every OTLP exporter sends to, from the next `configure()` on."""
+        """Replace every OTLP exporter from the next `configure()` on."""
         exporters.load = self._load  # type: ignore[assignment]
 
     def _load(self, plan: Any, signal: str, name: str) -> tuple[Any, bool]:
         return (_Spans(self) if signal == "traces" else _Metrics(self)), True
 
     def fail(self, fault: Fault) -> None:
-        """Fail in this way from now on; what hangs is let go, and has failed."""
+        """Fail in this way from now on; exports that hang are released, and have failed."""
         self._fault = fault
         self._let_go.set()
         self._let_go = threading.Event()
         self.collector.fault = "partial" if fault == "partial" else "none"
 
     def send(self, own: Any) -> bool:
-        """Take a request, the exporter's own or what stands in its place, or fail."""
+        """Take a request of an exporter, or fail."""
         exchange = responses._here.exchange
         assert exchange is not None
         if self._fault == "raises":

@@ -1,4 +1,4 @@
-"""What is submitted to pools of processes: spawned ones import it from here."""
+"""Define the jobs of process pools, where spawned processes can import them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def configure() -> None:
 
 @opm.stage("parse")
 def parse(number: int) -> tuple[int, str, object, int]:
-    """The number, the trace, the baggage and the process."""
+    """Return the number, the trace, the baggage and the process."""
     span = trace.get_current_span().get_span_context()
     return number, trace.format_trace_id(span.trace_id), baggage.get_baggage("who"), os.getpid()
 

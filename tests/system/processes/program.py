@@ -1,9 +1,9 @@
-"""A pipeline in several processes, run by the tests.
+"""Run a pipeline in several processes.
 
 Usage: python -m tests.system.processes.program HOW [START_METHOD]
 
-The parent calls the stage `work` five times, and each child once. How many children there are is
-printed at the end, as JSON, with how each of them ended.
+The parent calls the stage `work` five times, and each child once. At the end the number of
+children is printed as JSON, with how each of them ended.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def work(number: int) -> int:
 
 
 def child(number: int = 0) -> int:
-    """What a child does; spawned ones configure for themselves."""
+    """Do a child's work; spawned ones configure for themselves."""
     return work(number)
 
 
@@ -44,7 +44,7 @@ def configure() -> None:
 
 
 def by_os_fork(_: Any) -> list[int]:
-    """Two children: one ends as a program does, one by `os._exit` after `shutdown`."""
+    """Fork two children: one ends normally, one by `os._exit` after `shutdown`."""
     pids = []
     for hard in (False, True):
         pid = os.fork()
@@ -68,7 +68,7 @@ def by_process(context: Any) -> list[int]:
 
 
 def alone() -> None:
-    """A spawned child without an initializer."""
+    """Be a spawned child without an initializer."""
     configure()
     child()
 
@@ -93,7 +93,7 @@ def by_executor(context: Any) -> list[int]:
 
 
 def by_prefork(_: Any) -> list[int]:
-    """As gunicorn with `preload_app`: workers are forked, serve, and are told to end by SIGTERM."""
+    """Work like gunicorn with `preload_app`: workers are forked, serve, and get a SIGTERM."""
     listening = multiprocessing.get_context("fork").SimpleQueue()
 
     def serve() -> None:
@@ -133,7 +133,7 @@ HOW: dict[str, Callable[[Any], list[int]]] = {
 
 
 def wait_for(pids: list[int], seconds: float) -> list[int]:
-    """How those ended that did in time; the others are killed."""
+    """Return how the children ended that did so in time; kill the others."""
     codes = []
     deadline = time.monotonic() + seconds
     while pids and time.monotonic() < deadline:
@@ -150,7 +150,7 @@ def wait_for(pids: list[int], seconds: float) -> list[int]:
 
 
 def crowd(children: int) -> list[int]:
-    """Fork again and again while four threads record and a fifth collects; exports go on."""
+    """Fork repeatedly while four threads record and a fifth collects; exports go on."""
     stop = threading.Event()
     counter = metrics.get_meter("program").create_counter("counted")
     tracer = trace.get_tracer("program")

@@ -1,4 +1,4 @@
-"""What the collector was sent, by the process that sent it."""
+"""Read what the collector was sent, by the process that sent it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import contextlib
 import os
 import subprocess
 import sys
+import textwrap
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.process import ROOT
+from tests.system.faults.collector.servers import collector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +32,7 @@ def instance_of(resource: Any) -> str:
 
 
 def points(collector: Collector, metric: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
-    """The latest points of a metric: instance, attributes, point."""
+    """Return the latest points of a metric: instance, attributes, point."""
     latest: dict[Any, tuple[str, dict[str, Any], Any]] = {}
     for request in collector.requests:
         for of in getattr(request, "resource_metrics", ()):
@@ -49,7 +51,7 @@ def points(collector: Collector, metric: str) -> Iterator[tuple[str, dict[str, A
 
 
 def exported(collector: Collector, metric: str) -> list[int]:
-    """The counts, or the values, in all points of a metric that came."""
+    """Return the counts, or the values, of all points of a metric."""
     return [
         point.count if each.WhichOneof("data") == "histogram" else point.as_int
         for request in collector.requests
@@ -61,7 +63,7 @@ def exported(collector: Collector, metric: str) -> list[int]:
 
 
 def invocations(collector: Collector, stage: str = "work") -> dict[str, int]:
-    """How often the stage ran, by instance, as a backend sums it up."""
+    """Return how often the stage ran, by instance, as a backend sums it up."""
     found: Counter[str] = Counter()
     for instance, attributes, point in points(collector, "pipeline.stage.duration"):
         if attributes["pipeline.stage.name"] == stage:
@@ -70,7 +72,7 @@ def invocations(collector: Collector, stage: str = "work") -> dict[str, int]:
 
 
 def spans(collector: Collector, name: str = "work") -> dict[str, list[Any]]:
-    """Spans of this name, by instance."""
+    """Return the spans of this name, by instance."""
     found: defaultdict[str, list[Any]] = defaultdict(list)
     for request in collector.requests:
         for of in getattr(request, "resource_spans", ()):
@@ -80,7 +82,7 @@ def spans(collector: Collector, name: str = "work") -> dict[str, list[Any]]:
 
 
 def sockets() -> list[str]:
-    """The sockets that this process has open."""
+    """Return the sockets that this process has open."""
     found = []
     for number in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):
@@ -121,3 +123,33 @@ def _run(
         timeout=120,
         check=False,
     )
+
+
+START = """
+import json, os, sys, threading, time
+import otel_pipeline_metrics as opm
+
+@opm.stage("work")
+def work(): pass
+
+def forked(function):
+    pid = os.fork()
+    if not pid:
+        try:
+            function()
+        finally:
+            opm.shutdown()
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+"""
+
+
+def run_forking(
+    program: str, *arguments: object, fault: Any = "none", **env: str
+) -> tuple[Any, Any]:
+    """Run a program that forks, against a collector; return the collector and the process."""
+    with collector(fault, "http/protobuf") as there:
+        done = run_text(START + textwrap.dedent(program), *arguments, collector=there, **env)
+    assert done.returncode == 0, done.stderr
+    assert "internal error" not in done.stderr
+    return there, done

@@ -1,68 +1,37 @@
-"""What a forked child knows of its parent, seen from inside the child."""
+"""Test what a forked child keeps of its parent, seen from inside the child."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export.delivery.counting_exporters import PerProcess
+from otel_pipeline_metrics._export.delivery.counting_exporters import CountingExporter
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._telemetry.sdk_private import reset_after_fork
-from tests.system.faults.collector.servers import collector
 from tests.system.processes.support import (
     attributes_of,
     exported,
     invocations,
     points,
-    run_text,
+    run_forking,
     spans,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# a fork of this process, which has threads, is what users do too
+# forking this process, which has threads, is what users do too
 pytestmark = pytest.mark.filterwarnings(
     "ignore:This process .* is multi-threaded:DeprecationWarning"
 )
 
-START = """
-import json, os, sys, threading, time
-import otel_pipeline_metrics as opm
-
-@opm.stage("work")
-def work(): pass
-
-def forked(function):
-    pid = os.fork()
-    if not pid:
-        try:
-            function()
-        finally:
-            opm.shutdown()
-            os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-"""
-
-
-def run(program: str, *arguments: object, fault: Any = "none", **env: str) -> tuple[Any, Any]:
-    with collector(fault, "http/protobuf") as there:
-        done = run_text(START + textwrap.dedent(program), *arguments, collector=there, **env)
-    assert done.returncode == 0, done.stderr
-    assert "fault" not in done.stderr
-    return there, done
-
 
 def test_grandchildren_start_from_zero_too() -> None:
-    there, _ = run("""
+    there, _ = run_forking("""
         opm.configure()
         work(); work(); work()
         def child():
@@ -74,9 +43,9 @@ def test_grandchildren_start_from_zero_too() -> None:
     assert sorted(invocations(there).values()) == [1, 3, 3]
 
 
-def test_what_waits_for_a_collection_is_the_parents() -> None:
-    """Thousands have been handed on, but to no instrument yet."""
-    there, _ = run("""
+def test_a_pending_collection_belongs_to_the_parent() -> None:
+    """Thousands of results have been flushed, but to no instrument yet."""
+    there, _ = run_forking("""
         opm.configure()
         def many():
             for _ in range(3000):
@@ -89,9 +58,9 @@ def test_what_waits_for_a_collection_is_the_parents() -> None:
     assert sorted(invocations(there).values()) == [1, 3000, 3000]
 
 
-def test_what_caches_have_counted_is_the_parents() -> None:
-    """Exactly, for those that are read without a lock; since the last collection, for others."""
-    there, _ = run("""
+def test_counts_of_caches_belong_to_the_parent() -> None:
+    """Exactly, if they are read without a lock; otherwise since the last collection."""
+    there, _ = run_forking("""
         import functools
         opm.configure()
         @functools.lru_cache
@@ -126,9 +95,9 @@ def test_what_caches_have_counted_is_the_parents() -> None:
     }
 
 
-def test_open_spans_are_the_parents() -> None:
-    """The program's own too; and where the provider is the program's, those of stages."""
-    there, _ = run("""
+def test_open_spans_belong_to_the_parent() -> None:
+    """The program's own too; with a provider of the program, those of stages."""
+    there, _ = run_forking("""
         from opentelemetry import trace
         opm.configure()
         with trace.get_tracer("own").start_as_current_span("own"):
@@ -137,7 +106,7 @@ def test_open_spans_are_the_parents() -> None:
             os.waitpid(pid, 0)
     """)
     assert [len(each) for each in spans(there, "own").values()] == [1]
-    there, _ = run("""
+    there, _ = run_forking("""
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -156,8 +125,8 @@ def test_open_spans_are_the_parents() -> None:
     assert sum(len(each) for each in spans(there, "work").values()) == 2
 
 
-def test_locks_that_another_thread_holds() -> None:
-    there, _ = run("""
+def test_locks_that_another_thread_holds_are_replaced() -> None:
+    there, _ = run_forking("""
         from otel_pipeline_metrics._lifecycle import configure
         from otel_pipeline_metrics._core import drain
         from otel_pipeline_metrics._core import series
@@ -182,31 +151,35 @@ def test_locks_that_another_thread_holds() -> None:
     assert sum(len(each) for each in spans(there).values()) == 2
 
 
-def test_an_exporter_is_one_processs_own() -> None:
+def test_an_exporter_belongs_to_one_process() -> None:
     made: list[str] = []
 
     def again() -> str:
         made.append("again")
         return "the child's"
 
-    exporter, shared = PerProcess("the parent's", again), PerProcess("the console", None)
+    ledger = ExportLedger("traces", "console", "stderr", remote=False)
+    exporter = CountingExporter("the parent's", ledger, factory=again)
+    shared = CountingExporter("the console", ledger)
     pid = os.fork()
     if not pid:
-        before = (exporter.made, shared.made, list(made))
-        found = [exporter.get(), exporter.get(), exporter.made, shared.get()]
+        before = (exporter.inner, shared.inner, list(made))
+        found = [
+            exporter.own_exporter(), exporter.own_exporter(), exporter.inner, shared.own_exporter(),
+        ]  # fmt: skip
         os._exit(
             before != (None, "the console", [])
             or found != ["the child's"] * 3 + ["the console"]
             or made != ["again"]
         )
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert (exporter.get(), exporter.made, made) == ("the parent's", "the parent's", [])
+    assert (exporter.own_exporter(), exporter.inner, made) == ("the parent's", "the parent's", [])
 
 
-def test_what_the_parent_began_is_the_parents(tmp_path: Path) -> None:
-    """A run and two stages are left by both processes; they are counted, and reported, once."""
+def test_open_runs_and_stages_belong_to_the_parent(tmp_path: Path) -> None:
+    """Both processes leave a run and two stages, which are counted and reported once."""
     report = tmp_path / "report.json"
-    there, done = run(
+    there, done = run_forking(
         """
         opm.configure()
         with opm.run("nightly", report=sys.argv[1], resources=False):
@@ -249,7 +222,7 @@ def test_what_the_parent_began_is_the_parents(tmp_path: Path) -> None:
 
 
 def test_the_ledger_starts_from_zero() -> None:
-    _, done = run("""
+    _, done = run_forking("""
         opm.configure()
         work(); work(); work()
         def child():
@@ -267,9 +240,9 @@ def test_the_ledger_starts_from_zero() -> None:
     assert (parent["created"], parent["exported"]) == (3, 3)
 
 
-def test_a_child_says_who_it_is() -> None:
-    """A new instance, even where the id was given; the PID too, where it is told."""
-    there, _ = run(
+def test_a_child_has_an_identity_of_its_own() -> None:
+    """A new instance id, even if the id was given; also the PID, if it is reported."""
+    there, _ = run_forking(
         """
         opm.configure()
         work()
@@ -293,7 +266,7 @@ def test_a_child_says_who_it_is() -> None:
 
 
 def test_a_child_that_exports_nothing_opens_no_connection() -> None:
-    _, done = run("""
+    _, done = run_forking("""
         opm.configure()
         work()
         opm._lifecycle.configure._export.flush(5)
@@ -311,7 +284,7 @@ def test_a_child_that_exports_nothing_opens_no_connection() -> None:
 
 
 def test_a_fork_after_shutdown() -> None:
-    there, _ = run("""
+    there, _ = run_forking("""
         opm.configure()
         work()
         opm.shutdown()
@@ -324,7 +297,7 @@ def test_a_fork_after_shutdown() -> None:
 
 
 def test_children_of_a_dead_collector_end_in_time() -> None:
-    _, done = run(
+    _, done = run_forking(
         """
         opm.configure(flush_timeout=1)
         began = time.monotonic()
@@ -341,141 +314,7 @@ def test_children_of_a_dead_collector_end_in_time() -> None:
     assert float(done.stdout) < 1.5
 
 
-GIVEN = """
-        from opentelemetry import metrics, trace
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-        from opentelemetry.sdk.metrics import MeterProvider
-        from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-        from opentelemetry.sdk.resources import Resource
-        def provider():
-            return MeterProvider(
-                [PeriodicExportingMetricReader(OTLPMetricExporter())],
-                resource=Resource.create({"service.instance.id": "theirs"}),
-            )
-        meters = provider()
-        own = meters.get_meter("own").create_counter("own")
-        def child():
-            for _ in range(3000):
-                work()
-            own.add(1)
-            meters.force_flush()
-"""
-
-
-@pytest.mark.parametrize("how", ["given", "global", "unconfigured"])
-def test_providers_of_the_programs(how: str) -> None:
-    """Ours start from zero there as well; its own instruments are left as the SDK leaves them."""
-    install = {
-        "given": "opm.configure(meter_provider=meters, exporter='none')",
-        "global": "metrics.set_meter_provider(meters); opm.configure()",
-        "unconfigured": "metrics.set_meter_provider(meters)",
-    }[how]
-    there, _ = run(f"""
-        {GIVEN.strip()}
-        {install}
-        work(); work(); work(); work(); work()
-        own.add(5)
-        meters.force_flush()
-        forked(child)
-        meters.force_flush()
-    """)
-    counts = exported(there, "pipeline.stage.duration")
-    assert sorted(set(counts)) == [5, 3000]
-    theirs = exported(there, "own")
-    assert sorted(set(theirs)) == [5, 6]
-
-
-@pytest.mark.slow
-def test_given_providers_in_a_child_of_multiprocessing() -> None:
-    """Nobody else flushes them there."""
-    there, _ = run(f"""
-        import multiprocessing
-        {GIVEN.strip()}
-        opm.configure(meter_provider=meters, exporter="none")
-        process = multiprocessing.get_context("fork").Process(target=work)
-        process.start()
-        process.join()
-        assert process.exitcode == 0
-    """)
-    assert [p.count for _, _, p in points(there, "pipeline.stage.duration")] == [1]
-
-
-@pytest.mark.slow
-def test_a_pool_that_is_terminated_flushes_first() -> None:
-    """`with Pool()` ends its workers by SIGTERM, which is answered there as in the parent."""
-    there, _ = run("""
-        import multiprocessing
-        opm.configure()
-        work()
-        def call(n): work()
-        with multiprocessing.get_context("fork").Pool(2) as pool:
-            pool.map(call, range(10))
-    """)
-    assert sum(invocations(there).values()) == 11
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="Linux only")
-def test_a_child_that_is_terminated_before_it_runs_ends() -> None:
-    """On one core a parent goes on after its fork, so the signal is there before the child is."""
-    run("""
-        import signal
-        opm.configure()
-        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-        for _ in range(20):
-            pid = os.fork()
-            if not pid:
-                time.sleep(10)
-                os._exit(0)
-            os.kill(pid, signal.SIGTERM)
-            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
-        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    """)
-
-
-def test_a_signal_that_the_program_blocks_stays_blocked_in_a_child() -> None:
-    _, done = run("""
-        import signal
-        opm.configure()
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
-        def child():
-            print(signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, ()), flush=True)
-        forked(child)
-        child()
-    """)
-    assert done.stdout.split() == ["True", "True"]
-
-
-def test_a_child_of_a_process_that_is_ending_can_be_terminated() -> None:
-    """A pool replaces its workers on a thread, which goes on during the last flush."""
-    program = """
-        import os, signal, time
-        import otel_pipeline_metrics as opm
-        from otel_pipeline_metrics._core.process import signals
-        def fork():
-            pid = os.fork()
-            if not pid:
-                signals.at_end.clear()
-                os.kill(os.getpid(), signal.SIGTERM)
-                time.sleep(10)
-                os._exit(0)
-            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-        with opm.run("ending", resources=False):
-            signals.at_end.append(fork)
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (-signal.SIGTERM, f"{-signal.SIGTERM}\n"), done.stderr
-
-
-def test_an_sdk_that_looks_different_is_left_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unknown_sdk_is_left_unchanged(caplog: pytest.LogCaptureFixture) -> None:
     class Storages:
         _lock = threading.Lock()
 
@@ -483,56 +322,6 @@ def test_an_sdk_that_looks_different_is_left_as_it_is(caplog: pytest.LogCaptureF
         _measurement_consumer = Storages()
 
     reset_after_fork.reset(Provider(), lambda _: True)
-    reset_after_fork.reset(object(), lambda _: True)  # no SDK's
+    reset_after_fork.reset(object(), lambda _: True)  # of no SDK
     (record,) = caplog.records
-    assert "has its parent's sums in it" in record.message
-
-
-def test_a_thread_inside_a_gate_holds_a_fork_up_for_a_moment_only() -> None:
-    gate = forking.Gate()
-    with gate:
-        pid = os.fork()
-        if not pid:
-            with gate:
-                os._exit(0)  # it is open in the child
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    pid = os.fork()
-    if not pid:
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert gate.shut()  # and open again in the parent after a fork that shut it
-    gate.reopen()
-
-
-def test_no_hook_is_left_half_way() -> None:
-    """In a program with `-W error` that forks from several threads at a time."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            textwrap.dedent("""
-                import os, threading, warnings
-                warnings.simplefilter("ignore")  # Python 3.12 warns of forks with threads
-                from otel_pipeline_metrics._core.process import forking
-                gates = [forking.Gate() for _ in range(5)]
-                def fork():
-                    for _ in range(20):
-                        pid = os.fork()
-                        if not pid:
-                            for gate in gates:
-                                with gate: pass
-                            os._exit(0)
-                        os.waitpid(pid, 0)
-                threads = [threading.Thread(target=fork) for _ in range(4)]
-                for thread in threads: thread.start()
-                for thread in threads: thread.join()
-                assert not forking._forks
-                assert all(gate.shut() for gate in gates)
-            """),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert "exports its parent's sums too" in record.message

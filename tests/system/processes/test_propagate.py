@@ -1,4 +1,4 @@
-"""Context across threads, tasks and processes."""
+"""Test the context across threads, tasks and processes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def spans_of(otel: Otel, name: str) -> list[Any]:
 
 
 def in_thread(function: Callable[[], Any]) -> Any:
-    """What a function gives in a thread that knows nothing."""
+    """Return what a function returns in a thread without a context."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(function).result()
 
@@ -51,8 +51,8 @@ def counts(run: opm.Run) -> dict[str, int]:
     return {stage["name"]: stage["count"] for stage in run.report.to_dict()["stages"]}
 
 
-def test_a_thread_of_two_runs_at_a_time(otel: Otel) -> None:
-    """Where more than one run is in progress a bare thread belongs to none of them."""
+def test_a_thread_during_two_runs(otel: Otel) -> None:
+    """While more than one run is in progress, a bare thread belongs to none of them."""
     with opm.run("one", resources=False) as one, opm.run("two", resources=False) as two:
         with opm.stage("outer"):
             in_thread(opm.propagate(work))
@@ -66,14 +66,14 @@ def test_a_thread_of_two_runs_at_a_time(otel: Otel) -> None:
     assert last.parent.span_id == otel.span("run two").context.span_id
 
 
-def test_it_keeps_the_moment_it_was_made_in() -> None:
+def test_the_context_is_the_one_at_the_time_of_propagate() -> None:
     variable.set("then")
     function = opm.propagate(variable.get)
     variable.set("now")
     assert (function(), in_thread(function), variable.get()) == ("then", "then", "now")
 
 
-def test_what_it_sets_is_seen_by_nobody() -> None:
+def test_changes_of_the_context_stay_inside() -> None:
     variable.set("before")
 
     def change() -> str:
@@ -86,8 +86,8 @@ def test_what_it_sets_is_seen_by_nobody() -> None:
     assert variable.get() == "before"
 
 
-def test_many_threads_at_a_time_and_itself() -> None:
-    """A context can be entered by one at a time; this can be called by all, and by itself."""
+def test_many_threads_at_a_time_and_recursion() -> None:
+    """A context can be entered once at a time; a propagated function may be called by many."""
     barrier = threading.Barrier(8, timeout=30)
 
     def meet(again: bool) -> str:
@@ -100,7 +100,7 @@ def test_many_threads_at_a_time_and_itself() -> None:
         assert list(pool.map(function, [True] * 8)) == ["shared"] * 8
 
 
-def test_what_it_looks_like() -> None:
+def test_it_looks_like_the_function() -> None:
     function = opm.propagate(work)
     assert (function.__name__, function.__doc__) == (work.__name__, work.__doc__)
     assert inspect.signature(function) == inspect.signature(work)
@@ -112,7 +112,7 @@ def test_exceptions_pass() -> None:
         opm.propagate(jobs.fails)()
 
 
-def test_what_it_refuses() -> None:
+def test_wrong_arguments_are_refused() -> None:
     def generator() -> Iterator[int]:
         yield 1
 
@@ -127,7 +127,7 @@ def test_what_it_refuses() -> None:
 
 
 async def test_a_coroutine_function(otel: Otel) -> None:
-    """Each of its steps runs there, and what it awaits works: tasks, timeouts, exceptions."""
+    """Each step runs in the context, and what it awaits works: tasks, timeouts, exceptions."""
 
     async def inner() -> str:
         return variable.get()
@@ -211,19 +211,19 @@ async def test_in_run_in_executor() -> None:
     assert counts(two) == {"work": 2}
 
 
-def test_what_it_takes() -> None:
+def test_executors_that_are_refused() -> None:
     with ThreadPoolExecutor(1) as pool:
         opm.wrap_executor(pool)
         with pytest.raises(TypeError, match="wrapped already"):
             opm.wrap_executor(pool)
-        # what no executor can call is its business
+        # an object that is not callable is the executor's problem
         with pytest.raises(TypeError):
             pool.submit(3).result()  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"must be a concurrent.futures.Executor, not list"):
         opm.wrap_executor([])  # type: ignore[type-var]
 
 
-def test_an_executor_of_ones_own() -> None:
+def test_an_executor_of_the_program() -> None:
     class Mine(Executor):
         def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
             future: Future[Any] = Future()
@@ -236,7 +236,7 @@ def test_an_executor_of_ones_own() -> None:
 
 
 def test_threads_keep_their_time_apart(clock: Clock) -> None:
-    """One worker a thread, not one a job, and none is the submitter; waits are its own."""
+    """One worker per thread and not per job, the submitter is none of them; waits are its own."""
     import queue
 
     q = opm.wrap_queue(queue.Queue(), name="q")
@@ -263,8 +263,8 @@ def test_threads_keep_their_time_apart(clock: Clock) -> None:
 # --- processes -------------------------------------------------------------------------------
 
 
-def test_luggage() -> None:
-    """What a pickle carries: headers and the run."""
+def test_what_a_pickle_carries() -> None:
+    """Headers and the run."""
     tracer = trace.NonRecordingSpan(
         trace.SpanContext(0xABC, 0xDEF, is_remote=False, trace_flags=trace.TraceFlags(1))
     )
@@ -283,12 +283,12 @@ def test_luggage() -> None:
 
 
 def test_runs_of_other_processes_are_forgotten() -> None:
-    before = len(_series._visited)
+    before = len(_series._remote_scopes)
     for number in range(100):
         _series.remote_run_scope("nightly", f"run-{number}")
-    assert len(_series._visited) <= _series.VISITED_BOUND
-    assert before <= _series.VISITED_BOUND
-    _series._visited.clear()
+    assert len(_series._remote_scopes) <= _series.MAX_REMOTE_SCOPES
+    assert before <= _series.MAX_REMOTE_SCOPES
+    _series._remote_scopes.clear()
 
 
 POOL = """
@@ -320,7 +320,7 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_a_pool_of_processes(method: str) -> None:
-    """Spans are children of the one that submitted, stages belong to the run, on metrics."""
+    """Spans are children of the one that submitted; metrics count stages for the run."""
     with collector("none", "http/protobuf") as there:
         done = run_text(POOL, method, collector=there)
     assert done.returncode == 0, done.stderr
@@ -345,7 +345,7 @@ def _by_three(lines: list[str]) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_what_does_not_pickle_fails_as_ever() -> None:
+def test_a_function_that_does_not_pickle_fails_as_without_us() -> None:
     with opm.wrap_executor(
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
     ) as pool:

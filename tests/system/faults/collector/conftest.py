@@ -1,4 +1,4 @@
-"""The real Collector, where it was built."""
+"""Provide the real Collector, if it is built."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.servers import missing_binaries
 
 @pytest.fixture(scope="session")
 def built_backends() -> None:
-    """Skip where the servers were not built; fail in CI, which is there to run these tests."""
+    """Skip if the servers are not built; fail in CI, which must run these tests."""
     if missing := missing_binaries():
         reason = f"not built: {', '.join(missing)} (run `make backends`)"
         if os.environ.get("CI") == "true":

@@ -1,4 +1,4 @@
-"""Runs the pipeline's process and reads what it says."""
+"""Run the pipeline's process and read its output."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tests.support.timing import own_time_at_end
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,14 +23,14 @@ class Ended(NamedTuple):
 
     result: int
     stats: dict[str, Any]
+    # From the end of the program's own work to the end of the process.
     exit_s: float
-    """From the end of the program's own work to the end of the process."""
     code: int
     stderr: str
 
 
 class Pipeline:
-    """The process, running."""
+    """The running process."""
 
     def __init__(
         self,
@@ -64,8 +65,8 @@ class Pipeline:
 
     def wait(self, timeout_s: float = 60) -> Ended:
         """Wait for its end."""
-        stdout, stderr = self._process.communicate(timeout=timeout_s)
-        ended = time.time()
+        ended = own_time_at_end(self._process, timeout_s)
+        stdout, stderr = self._process.communicate()
         lines = stdout.splitlines()
         assert len(lines) == 2, stderr
         own, stats = map(json.loads, lines)
@@ -73,7 +74,7 @@ class Pipeline:
 
 
 def check_ledger(stats: dict[str, Any]) -> None:
-    """Everything that was created is somewhere, and once."""
+    """Check that the ledger has everything that was created, once."""
     for name in ("spans", "metric_points"):
         ledger = dict(stats[name])
         created = ledger.pop("created")

@@ -1,4 +1,4 @@
-"""Collectors that misbehave in one way each, by gRPC and by HTTP, on a socket of ours."""
+"""Run collectors that each misbehave in one way, by gRPC and by HTTP."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Fault = Literal["none", "refused", "silent", "slow", "4xx", "5xx", "partial"]
 Protocol = Literal["grpc", "http/protobuf"]
 
+# Slower than batches of spans that would all arrive in time, faster than a timeout.
 SLOW_S = 0.7
-"""Slower than a batch of spans may be if all are to go out in time, faster than a time-out."""
 
 
 class Collector:
@@ -35,15 +35,15 @@ class Collector:
         self.port = 0
         self.spans: Counter[str] = Counter()
         self.points = 0
+        # By stage and by its other attributes: the calls in its duration metric.
         self.counts: dict[str, dict[str, int]] = {}
-        """By stage and by the rest of its attributes: the invocations that its duration tells."""
         self.rejected = Counter[str]()
+        # Everything received, including what was rejected.
         self.requests: list[Any] = []
-        """All that came, whatever became of it."""
         self._lock = threading.Lock()
 
     def take(self, request: Any) -> Any:
-        """Count a request, and return the answer; half is rejected where that is the fault."""
+        """Count a request, and return the answer; one fault rejects half of it."""
         self.requests.append(request)
         if self.fault == "slow":
             time.sleep(SLOW_S)
@@ -85,13 +85,13 @@ class Collector:
                     for point in metric.histogram.data_points:
                         labels = {p.key: p.value.string_value for p in point.attributes}
                         of_stage = self.counts.setdefault(labels.pop("pipeline.stage.name"), {})
-                        # as for any backend, another beginning is another count, from zero
+                        # as in any backend, a new start time is a new count, from zero
                         key = f"{point.start_time_unix_nano} {sorted(labels.items())}"
-                        # what comes late, from a spool, may be older than what is known
+                        # a late batch from a spool may be older than the last one
                         of_stage[key] = max(point.count, of_stage.get(key, 0))
 
     def calls(self, stage: str) -> int:
-        """How many invocations of a stage its metrics tell of, all together."""
+        """Return how many calls of a stage its metrics have, all together."""
         return sum(self.counts.get(stage, {}).values())
 
 

@@ -1,6 +1,6 @@
-"""Each way a collector can fail, with real processes: nothing changes but the telemetry.
+"""Test each way in which a collector can fail, with real processes.
 
-The times are what `docs/reliability.md` gives; there, too, is this table.
+Only the telemetry may suffer. `docs/reliability.md` has the same times and the same table.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .servers import Collector, Fault, Protocol, collector
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
+# More than one batch.
 SPANS = 600
-"""A batch and a bit."""
+# Spans of the pipeline's own stage.
 OF_STAGE = 10
-"""Those of the pipeline's own stage."""
 TIMEOUT_S = 1.5
 PROTOCOLS: tuple[Protocol, ...] = ("grpc", "http/protobuf")
 ATTEMPTS = 3
@@ -37,7 +37,7 @@ def run(
     timeout_s: float = TIMEOUT_S,
     outcome: str = "return",
 ) -> tuple[Ended, Collector]:
-    """Run the pipeline; again where a busy machine, not an exporter, made the exit late."""
+    """Run the pipeline; again if a busy machine made the exit late."""
     for attempt in range(ATTEMPTS):
         directory = None if spool is None else spool / str(attempt)
         env = {} if directory is None else {"OTEL_PIPELINE_METRICS_SPOOL": str(directory)}
@@ -61,14 +61,14 @@ def run(
 
 
 def on_disk(directory: Path, signal: str) -> int:
-    """How many spans or points are kept."""
+    """Return how many spans or points the spool has."""
     if not directory.is_dir():
         return 0
-    return sum(p.items for p in Spool(directory, 1, 1).parcels() if p.signal == signal)
+    return sum(p.items for p in Spool(directory, 1, 1).batches() if p.signal == signal)
 
 
 def check(ended: Ended, server: Collector) -> dict[str, int]:
-    """What holds whatever the fault; returns the ledger of the spans."""
+    """Check what holds for any fault; return the ledger of the spans."""
     assert (ended.result, ended.code) == (285, 0)
     check_ledger(ended.stats)
     spans: dict[str, int] = ended.stats["spans"]
@@ -81,7 +81,7 @@ def check(ended: Ended, server: Collector) -> dict[str, int]:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 class TestMatrix:
-    def test_no_fault(self, protocol: Protocol) -> None:
+    def test_a_collector_without_a_fault(self, protocol: Protocol) -> None:
         ended, server = run("none", protocol, None)
         spans = check(ended, server)
 
@@ -91,7 +91,9 @@ class TestMatrix:
         assert ended.stderr == ""
 
     @pytest.mark.parametrize("fault", ["refused", "silent", "5xx"])
-    def test_it_takes_nothing(self, fault: Fault, protocol: Protocol, tmp_path: Path) -> None:
+    def test_a_collector_that_takes_nothing(
+        self, fault: Fault, protocol: Protocol, tmp_path: Path
+    ) -> None:
         ended, server = run(fault, protocol, None)
         spans = check(ended, server)
         assert spans["dropped"] == SPANS + OF_STAGE
@@ -103,8 +105,8 @@ class TestMatrix:
         assert ended.stats["metric_points"]["dropped"] == 0
         assert ended.stats["metric_points"]["spooled"] > 0
 
-    def test_it_refuses_for_good(self, protocol: Protocol, tmp_path: Path) -> None:
-        """Keeping that would only repeat the refusal."""
+    def test_a_collector_that_refuses_for_good(self, protocol: Protocol, tmp_path: Path) -> None:
+        """Keeping the batch would only repeat the refusal."""
         ended, server = run("4xx", protocol, tmp_path)
         spans = check(ended, server)
 
@@ -112,8 +114,8 @@ class TestMatrix:
         assert ended.stats["metric_points"]["spooled"] == 0
         assert "(HTTP 400)" in ended.stderr or "(INVALID_ARGUMENT)" in ended.stderr
 
-    def test_it_is_slow(self, protocol: Protocol, tmp_path: Path) -> None:
-        """Two batches of 0.7 s each; what is under way at the deadline may still arrive."""
+    def test_a_collector_that_is_slow(self, protocol: Protocol, tmp_path: Path) -> None:
+        """Two batches of 0.7 s each; a batch in progress at the deadline may still arrive."""
         ended, server = run("slow", protocol, None)
         spans = check(ended, server)
         assert spans["exported"] + spans["dropped"] == SPANS + OF_STAGE
@@ -124,7 +126,7 @@ class TestMatrix:
         assert spans["exported"] >= 1
         assert spans["exported"] + spans["spooled"] == SPANS + OF_STAGE
 
-    def test_it_takes_half(self, protocol: Protocol) -> None:
+    def test_a_collector_that_takes_half(self, protocol: Protocol) -> None:
         ended, server = run("partial", protocol, None)
         spans = check(ended, server)
 
@@ -134,7 +136,7 @@ class TestMatrix:
         assert ended.stats["metric_points"]["dropped"] == server.rejected["metrics"]
         assert "partial success" in ended.stderr
 
-    def test_the_pipelines_own_exception(self, protocol: Protocol, tmp_path: Path) -> None:
+    def test_an_exception_of_the_pipeline(self, protocol: Protocol, tmp_path: Path) -> None:
         ended, _ = run("silent", protocol, tmp_path, outcome="raise")
 
         assert ended.code == 1
@@ -143,7 +145,7 @@ class TestMatrix:
         check_ledger(ended.stats)
         assert ended.stats["spans"]["spooled"] == SPANS + OF_STAGE
 
-    def test_a_full_queue_reaches_the_disk(self, protocol: Protocol, tmp_path: Path) -> None:
+    def test_a_full_queue_goes_to_the_spool(self, protocol: Protocol, tmp_path: Path) -> None:
         ended, _ = run("silent", protocol, tmp_path, spans=2_000, timeout_s=5)
 
         check_ledger(ended.stats)

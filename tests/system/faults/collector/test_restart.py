@@ -1,4 +1,4 @@
-"""The real Collector is killed under load and started again: with a spool every span arrives."""
+"""Test that with a spool every span arrives when the real Collector is killed and restarted."""
 
 from __future__ import annotations
 
@@ -12,19 +12,22 @@ import pytest
 
 from otel_pipeline_metrics._export.delivery.spool import Spool
 from otel_pipeline_metrics._export.replay import replay
-from tests.support.servers import Collector
+from tests.support.servers import Collector, poll
 
 from .running import Pipeline, check_ledger
 
 if TYPE_CHECKING:
     from .servers import Protocol
 
-pytestmark = [pytest.mark.slow, pytest.mark.backends, pytest.mark.usefixtures("built_backends")]
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.slow,
+    pytest.mark.backends,
+    pytest.mark.usefixtures("built_backends"),
+]
 
 SPANS = 4_000
 SECONDS = 6.0
-KILLED_AFTER_S = 2.0
-"""About a second is the start of the interpreter."""
 DOWN_S = 1.5
 NAME = re.compile(r"Name\s+: (work-\d{6})")
 
@@ -44,7 +47,7 @@ def test_every_span_arrives(
             timeout_s=5,
             env={"OTEL_PIPELINE_METRICS_SPOOL": str(tmp_path), "OTEL_BSP_SCHEDULE_DELAY": "200"},
         )
-        time.sleep(KILLED_AFTER_S)
+        poll(lambda: arrived(server), timeout=30, what="the first spans")
         server.kill()
         before = arrived(server)
         time.sleep(DOWN_S)
@@ -57,7 +60,7 @@ def test_every_span_arrives(
         assert 0 < before.total() < SPANS
         assert "telemetry cannot be exported" in ended.stderr
         assert spans["dropped"] == 0
-        left = sum(p.items for p in Spool(tmp_path, 1, 1).parcels("traces"))
+        left = sum(p.items for p in Spool(tmp_path, 1, 1).batches("traces"))
         assert left == spans["spooled"]
         if left:
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
@@ -75,5 +78,5 @@ def test_every_span_arrives(
 
 
 def arrived(server: Collector) -> Counter[str]:
-    """The spans that the Collector has printed, by name: each has one of its own."""
+    """Return the names of the spans that the Collector printed: each has its own."""
     return Counter(NAME.findall(server.debug_output()))

@@ -1,4 +1,4 @@
-"""Stands in for the library in the bare program: the same names, and nothing behind them."""
+"""Stand in for the library in the bare program: the same names, which do nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(*_: object, **__: object) -> _Nothing:
 
 
 def shutdown() -> None:
-    """There is nothing to flush."""
+    """Do nothing."""
 
 
 def stats() -> dict[str, Any]:

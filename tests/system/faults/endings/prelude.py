@@ -1,7 +1,7 @@
-"""What every program here begins with: `from tests.system.faults.endings.prelude import *`.
+"""Begin every program here: `from tests.system.faults.endings.prelude import *`.
 
-The same program runs bare, where `opm` is a stand-in that does nothing, and instrumented. It is
-told how by variables: OPM_BARE, and OPM_OUT, a directory for what it has to say.
+The same program runs bare, where `opm` is a stand-in that does nothing, and instrumented. Two
+variables control that: OPM_BARE, and OPM_OUT, a directory for the output.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.support.timing import own_time
 from tests.system.faults.endings import bare
 
 __all__ = [
@@ -31,7 +32,7 @@ opm: Any = bare
 
 
 def say_stats() -> None:
-    """Write down the ledger, as it is after the last flush."""
+    """Write the ledger after the last flush."""
     (OUT / "stats.json").write_text(json.dumps(opm.stats()))
 
 
@@ -39,14 +40,14 @@ if not BARE:
     import otel_pipeline_metrics as opm
     from otel_pipeline_metrics._core.process import signals
 
-    # registered before ours, so it runs after it
+    # registered before ours, so it runs after ours
     atexit.register(say_stats)
     opm.configure(service_name="endings", console=False)
     signals.at_end.append(say_stats)
 
 
 def report(name: str = "report") -> str:
-    """Where a run's report goes."""
+    """Return the path of a run's report."""
     return str(OUT / f"{name}.json")
 
 
@@ -61,7 +62,7 @@ def fails() -> None:
 
 
 def works(calls: int = 100) -> int:
-    """The pipeline's work; every tenth call fails besides."""
+    """Do the pipeline's work; every tenth call fails besides."""
     total = 0
     for number in range(calls):
         total += work(number)
@@ -75,11 +76,11 @@ def works(calls: int = 100) -> int:
 
 @opm.stage("busy")
 def busy() -> None:
-    """One more invocation."""
+    """Make one more call."""
 
 
 def record_meanwhile() -> None:
-    """Let four threads enter a stage again and again, to the very end."""
+    """Let four threads enter a stage again and again until the end."""
 
     def go_on() -> None:
         while True:
@@ -91,19 +92,19 @@ def record_meanwhile() -> None:
 
 
 def moment() -> None:
-    """Note that the program's own work is over: from here on the time to its exit counts."""
-    (OUT / "moment").write_text(str(time.time()))
+    """Record that the program's own work is over: from now on the time to its exit counts."""
+    (OUT / "moment").write_text(str(own_time()))
 
 
 def kill(number: int = signal.SIGTERM) -> None:
-    """Send this process a signal, and wait for what it does."""
+    """Send this process a signal, and wait for its effect."""
     moment()
     os.kill(os.getpid(), number)
     time.sleep(1)
 
 
 def later(seconds: float, number: int) -> None:
-    """Send this process a signal after a while, whatever it does then."""
+    """Send this process a signal after a while."""
 
     def send() -> None:
         time.sleep(seconds)

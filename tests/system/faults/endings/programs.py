@@ -1,4 +1,4 @@
-"""The ways in which a program can end, and what the report is to say of each."""
+"""List the ways in which a program can end, and the expected report of each."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from typing import NamedTuple
 
 
 class Program(NamedTuple):
-    """A program, and what its run's report says."""
+    """A program, and the expected report of its run."""
 
     text: str
+    # `run.result`; None: there is no report.
     result: str | None
-    """`run.result`; None: there is no report."""
+    # Whether telemetry is exported.
     flushed: bool = True
-    """Whether telemetry gets out."""
+    # If it ends sooner than the flush timeout allows.
     within_s: float | None = None
-    """Where it ends sooner than the flush timeout allows."""
+    # Its exit code if a silent collector delays the last flush; None: the bare program's.
     code: int | None = None
-    """Its exit code where a collector that is silent makes the last flush last; None: as bare."""
 
 
 def in_run(inside: str, *, before: str = "", after: str = "") -> str:
@@ -60,7 +60,7 @@ signal.signal(signal.{name}, handler)
 
 
 def handler(action: str = "pass", name: str = "SIGTERM") -> str:
-    """Return the setting of a handler of the program's own."""
+    """Return the code that sets a handler of the program."""
     return HANDLER.format(action=action, name=name)
 
 
@@ -128,7 +128,7 @@ handler.acquire()
 kill()"""
         ),
         "cancellation",
-        # what the exporter has to say hangs there too, so the end comes when the time is up
+        # the exporter's log hangs there too, so the end comes at the time limit
         flushed=False,
     ),
     "SIGTERM while the main thread waits for others": Program(

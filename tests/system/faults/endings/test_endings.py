@@ -1,6 +1,6 @@
-"""Every way to end, with real processes: as the bare program ends, and with all that was measured.
+"""Test every way to end with real processes: they end like the bare program and lose nothing.
 
-Each program runs bare, with a collector that works, and with one that accepts and is silent.
+Each program runs bare, with a collector that works, and with one that accepts but never answers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +19,7 @@ import pytest
 
 from otel_pipeline_metrics import RunReport
 from tests.support.process import ROOT
+from tests.support.timing import own_time_at_end
 from tests.system.faults.collector.running import SLACK_S, check_ledger
 from tests.system.faults.collector.servers import Collector, collector
 from tests.system.faults.endings.programs import PROGRAMS
@@ -27,12 +27,12 @@ from tests.system.faults.endings.programs import PROGRAMS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 TIMEOUT_S = 1.0
 ATTEMPTS = 3
+# Calls of the two stages in `works()`.
 WORK, FAILED = 100, 10
-"""Invocations of the two stages by `works()`."""
 
 
 class Ended(NamedTuple):
@@ -41,8 +41,8 @@ class Ended(NamedTuple):
     code: int
     stdout: str
     stderr: str
+    # From the end of the program's own work.
     exit_s: float
-    """From the end of the program's own work."""
     out: Path
 
     @property
@@ -59,23 +59,23 @@ class Ended(NamedTuple):
 
 
 def run(name: str, out: Path, **env: str) -> Ended:
-    """Run a program, which leaves things in `out`."""
+    """Run a program, which leaves its files in `out`."""
     out.mkdir(parents=True)
     text = f"from tests.system.faults.endings.prelude import *\n{PROGRAMS[name].text}"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-c", text],
         cwd=ROOT,
         env={**clean, **env, "OPM_OUT": str(out)},
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=30,
-        check=False,
     )
-    ended = time.time()
+    ended = own_time_at_end(process, 30)
+    stdout, stderr = process.communicate()
     noted = (out / "moment").read_text()
-    return Ended(done.returncode, done.stdout, done.stderr, ended - float(noted), out)
+    return Ended(process.returncode, stdout, stderr, ended - float(noted), out)
 
 
 def instrumented(name: str, out: Path, endpoint: str) -> Ended:
@@ -101,7 +101,7 @@ def silent() -> Iterator[Collector]:
 
 
 def check_like_bare(name: str, ended: Ended, code: int | None = None) -> None:
-    """The program's own output, exception and exit code are what they are without us."""
+    """Check that output, exception and exit code are the bare program's."""
     alone = bare(name)
     assert ended.code == (alone.code if code is None else code), ended.stderr
     assert ended.stdout == alone.stdout
@@ -118,13 +118,13 @@ def check_report(name: str, ended: Ended) -> None:
     assert (run["result"], run["partial"]) == (program.result, program.result != "success")
     stages: Mapping[str, Any] = {stage["name"]: stage for stage in ended.report().stages}
     assert stages["work"]["count"] == WORK
-    # those that end a program by failing are in its run, or come after it
+    # errors that end the program are inside its run or come after it
     assert stages["fails"]["count"] == stages["fails"]["errors"]["total"]
     assert FAILED <= stages["fails"]["count"] <= failures(name)
 
 
 def failures(name: str) -> int:
-    """Count the invocations of the stage that fails, in the run and after it."""
+    """Count the calls of the stage that fails, in the run and after it."""
     return FAILED + len(re.findall(r"\bfails\(\)", PROGRAMS[name].text))
 
 
@@ -135,7 +135,7 @@ def test_with_a_collector_that_works(name: str, tmp_path: Path) -> None:
     check_like_bare(name, ended)
     check_report(name, ended)
     if name == "os._exit":
-        # documented: nothing runs there, so nothing is written or sent
+        # documented: no code runs there, so nothing is written or sent
         assert server.spans.total() == server.points == 0
         return
     stats = ended.stats()
@@ -143,7 +143,7 @@ def test_with_a_collector_that_works(name: str, tmp_path: Path) -> None:
     assert server.spans["work"] == server.calls("work") == WORK
     assert server.spans["fails"] == server.calls("fails") == failures(name)
     assert stats["spans"]["exported"] == server.spans.total()
-    if "threads" not in name:  # else some come after the end, and are dropped
+    if "threads" not in name:  # otherwise some come after the end, and are dropped
         assert stats["spans"]["created"] == stats["spans"]["exported"]
     assert stats["metric_points"]["exported"] == server.points > 0
 

@@ -1,4 +1,4 @@
-"""Runs a program in a process of its own, so that one that hangs is seen to hang."""
+"""Run a program in a process of its own, so that one that hangs is noticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.process import ROOT
 
-LIMIT_S = 30
+LIMIT_S = 120
 
 PRELUDE = """
 import atexit, gc, json, os, signal, sys, threading, time, weakref
@@ -35,7 +35,7 @@ def say(**what):
 
 
 def run(text: str, *arguments: str, quiet: bool = True, **env: str) -> dict[str, Any]:
-    """Run a program that says one thing, ends well and, if `quiet`, has nothing on stderr."""
+    """Run a program that prints one value, succeeds and, if `quiet`, writes nothing to stderr."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OTEL_")}
     done = subprocess.run(
         [sys.executable, "-c", PRELUDE + text, *arguments],

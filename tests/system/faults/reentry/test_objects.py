@@ -1,4 +1,4 @@
-"""Finalizers, recursion, tracing, threads and sinks: stages entered where nobody expects any."""
+"""Test stages in unusual places: finalizers, deep recursion, tracers, many threads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.system.faults.reentry.running import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 FINALIZERS = """
 from tests.system.faults.backend import Backend
@@ -98,7 +98,7 @@ say(spans=dict(backend.collector.spans), struck=len(struck))
     reason="SDK 1.30 wakes its thread in another way",
 )
 def test_a_span_that_ends_while_its_thread_wakes_the_exporting_one() -> None:
-    """The SDK alone waits for ever for its own lock."""
+    """The SDK alone would wait for its own lock for ever."""
     said = run(WAKING)
     assert said["struck"] >= 1
     assert said["spans"] == {"work": 600, "late": said["struck"]}
@@ -132,8 +132,8 @@ say(reached=reached, same=outcomes, found=found, begun=begun, again=again,
 """
 
 
-def test_a_thousand_deep_and_too_deep() -> None:
-    """What is cut off while it begins is in flight; nobody is handed another exception."""
+def test_recursion_a_thousand_deep_and_too_deep() -> None:
+    """A call that fails while it begins is in flight; the program sees no other exception."""
     said = run(RECURSION, quiet=False)
     assert said["reached"] == 1000
     assert len(said["same"]) == 2
@@ -164,7 +164,7 @@ say(total=total, count=r.report.stages[0]["count"], events=len(events) > 1500)
 
 
 @pytest.mark.parametrize("setter", ["settrace", "setprofile"])
-def test_under_a_tracer(setter: str) -> None:
+def test_stages_under_a_tracer(setter: str) -> None:
     said = run(TRACED.format(setter=setter))
     assert said == {"total": 1125750, "count": 1500, "events": True, "stderr": ""}
 
@@ -204,7 +204,7 @@ say(count=stage["count"], errors=stage["errors"]["total"], flying=stage["in_flig
 """
 
 
-def test_32_threads_while_others_look_and_flush() -> None:
+def test_32_threads_while_others_read_and_flush() -> None:
     said = run(THREADS)
     stats = said["stats"]
     assert (said["count"], said["errors"], said["flying"]) == (64_000, 32 * 285, 0)
@@ -235,8 +235,8 @@ say(results=results, again=works(1), current=series.active_cell.get() is None)
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "RecursionError('deep')"])
-@pytest.mark.parametrize("place", ["_result", "_close", "_put_aside"])
-def test_no_memory_in_the_middle_of_our_work(error: str, place: str) -> None:
+@pytest.mark.parametrize("place", ["_result", "close", "deactivate"])
+def test_a_memory_error_in_our_own_work(error: str, place: str) -> None:
     said = run(MEMORY.format(error=error, place=place), quiet=False)
     assert (said["results"], said["again"]) == ([True] * 3, 1)
-    assert said["stderr"].count("internal fault in") == 1
+    assert said["stderr"].count("internal error in") == 1

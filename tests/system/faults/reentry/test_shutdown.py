@@ -1,4 +1,4 @@
-"""The interpreter ends: stages in exit handlers, finalizers, daemon threads, open generators."""
+"""Test stages at interpreter shutdown: in exit handlers, finalizers, daemon threads, generators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.faults.reentry.running import LIMIT_S, PRELUDE
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 PROGRAM = """
 OUT = sys.argv[1]
@@ -64,7 +64,7 @@ def test_an_exit_handler_that_runs_before_ours(tmp_path: Path) -> None:
 
 
 def test_an_exit_handler_that_runs_after_ours(tmp_path: Path) -> None:
-    """Too late to be exported: its span is dropped and counted, and it works."""
+    """It works, but too late to be exported: its span is dropped and counted."""
     text = "atexit.register(lambda: print(work()))\n" + CONFIGURE + "work()"
     said, done = end(text, tmp_path / "out")
     assert (done.stdout, done.stderr) == ("None\n", "")
@@ -87,7 +87,7 @@ atexit.register(late)
 
 
 def test_threads_that_are_joined_at_the_end_are_counted(tmp_path: Path) -> None:
-    """Python waits for threads that are no daemons before any exit handler runs."""
+    """Python waits for other than daemon threads before any exit handler runs."""
     text = (
         CONFIGURE
         + """
@@ -126,14 +126,14 @@ time.sleep(0.2)
 """
     )
     said, done = end(text, tmp_path / "out")
-    # of the spans that came too late, and, the SDK's, of a full queue
+    # of the spans that came too late, and, from the SDK, of a full queue
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2, done.stderr
     assert said["created"] == said["exported"] + said["dropped"]
 
 
 def test_finalizers_at_the_very_end(tmp_path: Path) -> None:
-    """Objects of the main module die when the interpreter is half gone."""
+    """Objects of the main module are freed when the interpreter is half gone."""
     text = (
         CONFIGURE
         + """
@@ -153,7 +153,7 @@ cycle.itself = cycle
 
 
 @pytest.mark.parametrize("configured", [True, False])
-def test_generators_that_are_left_open(configured: bool, tmp_path: Path) -> None:
+def test_generators_left_open(configured: bool, tmp_path: Path) -> None:
     text = (
         (CONFIGURE if configured else "")
         + """
@@ -193,7 +193,7 @@ other.close()
 
 
 def test_a_stage_that_is_open_at_the_end(tmp_path: Path) -> None:
-    """It is not counted as finished; its span was never ended."""
+    """It is not counted as finished; its span never ends."""
     text = CONFIGURE + "s = opm.stage('open')\ns.__enter__()\nwork()"
     said, done = end(text, tmp_path / "out")
     assert (said["calls"], said["created"], done.stderr) == ({"work": 1}, 1, "")

@@ -1,4 +1,4 @@
-"""Signal handlers strike anywhere: in the middle of a stage's accounting, a draining, a flush."""
+"""Test signal handlers that interrupt a stage's accounting, a drain or a flush."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.system.faults.reentry.running import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 ALARMS = """
 import random
@@ -50,17 +50,17 @@ say(raised=raised, caught=caught, ended=ended, count=stage["count"], flying=stag
 """
 
 
-def test_an_alarm_that_is_an_exception_is_never_kept() -> None:
-    """It strikes mostly inside of us here, and is no fault of ours: the program's own catches it.
+def test_the_exception_of_an_alarm_is_raised_further() -> None:
+    """It interrupts mostly our own code here, and the program's own handler catches it.
 
-    An invocation that it ends before it was measured is in the report as in flight; so is a batch
-    that it keeps from being handed on, and that is said besides.
+    A call that it ends before it was measured is in the report as in flight, and so is a batch
+    whose flush it interrupts; a warning says so.
     """
     said = run(ALARMS, quiet=False)
     assert said["caught"] == said["raised"] == 300
-    assert "internal fault" not in said["stderr"]
-    assert said["stderr"].count("struck while finished calls were being handed on") <= 1
-    # nothing is missing unsaid; each alarm may have ended one more than the loop could count
+    assert "internal error" not in said["stderr"]
+    assert said["stderr"].count("was raised while finished calls were being flushed") <= 1
+    # every missing call is reported; each alarm may have ended one more than the loop could count
     assert said["count"] <= said["ended"] + said["raised"]
     assert said["count"] + said["flying"] >= said["ended"]
 
@@ -103,21 +103,21 @@ ACTIONS = {
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_in_the_middle_of_a_draining(name: str) -> None:
-    """The handler neither waits for the draining that it interrupts, nor takes part in it."""
+def test_a_signal_handler_in_the_middle_of_draining(name: str) -> None:
+    """It neither waits for the draining that it interrupts, nor takes part in it."""
     said = run(DRAINING.format(action=ACTIONS[name]), quiet=False)
-    # where it ends what was configured, the batch in hand is too late for that: so it is said
-    late = "what finished last is not among the metrics: it could not be handed on in time\n"
+    # if it ends the configuration, the batch in progress is too late for it: a warning says so
+    late = "the last calls are not in the metrics: they could not be flushed in time\n"
     assert said["stderr"] == (late if name in ("configure", "shutdown") else "")
     assert (said["work"], said["calls"]) == (3000, 1)
-    assert said["seconds"] < 0.9  # as long a collection would wait for another thread's
+    assert said["seconds"] < 0.9  # as long as a collection would wait for another thread
 
 
-def test_a_run_in_the_middle_of_a_draining_says_what_its_report_lacks() -> None:
+def test_a_run_in_the_middle_of_draining_says_what_its_report_lacks() -> None:
     action = "exec(\"with opm.run('inner', resources=False), opm.stage('handler'): pass\")"
     said = run(DRAINING.format(action=action), quiet=False)
     assert (said["work"], said["calls"]) == (3000, 1)
-    assert said["stderr"].count("what run 'inner' finished last is not in its report") == 1
+    assert said["stderr"].count("the report of run 'inner' lacks its last calls") == 1
 
 
 LOCKED = """
@@ -142,7 +142,7 @@ say(done=len(done), **opm.stats()["spans"])
 @pytest.mark.parametrize(
     "action", ["opm.stats()", "opm.configure(exporter='none')", "opm.shutdown()"]
 )
-def test_while_configure_holds_its_lock(action: str) -> None:
+def test_a_signal_while_configure_holds_its_lock(action: str) -> None:
     assert run(LOCKED.format(action=action))["done"] == 1
 
 
@@ -164,7 +164,7 @@ say(count=collector.stages["manual"]["count"])
 """
 
 
-def test_recording_by_hand_in_the_middle_of_recording_by_hand() -> None:
+def test_manual_recording_in_the_middle_of_manual_recording() -> None:
     assert run(RECORDING)["count"] == 1
 
 
@@ -209,7 +209,7 @@ say(made=made, entered=len(entered),
 
 
 def test_a_storm_of_signals_while_spans_and_metrics_are_exported() -> None:
-    """400 handlers, a millisecond apart, that ask, measure, run and configure anew."""
+    """400 handlers, a millisecond apart, read stats, measure, run and configure."""
     said = run(STORM, quiet=False)
     assert said["worker"] == said["made"]
     assert said["handler"] == said["entered"]

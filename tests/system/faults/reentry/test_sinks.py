@@ -1,4 +1,4 @@
-"""Where telemetry goes fails: the user's own processors and readers, the terminal, the disk."""
+"""Test telemetry that cannot be delivered: a failing processor, reader, terminal or disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from otel_pipeline_metrics._core import clock
 from tests.support.process import ROOT
 from tests.system.faults.reentry.running import LIMIT_S, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.processes, pytest.mark.slow]
 
 PROCESSOR = """
 from opentelemetry.sdk.metrics import MeterProvider
@@ -71,13 +71,15 @@ say(results=results, count=r.report.stages[0]["count"], seconds=seconds, runs=ru
         (False, False, "time.sleep(20)", 0),
     ],
 )
-def test_a_span_processor_of_the_users(start: bool, end: bool, flush: str, faults: int) -> None:
-    """One fault is said for each place: a stage that returns, one that fails, and the run."""
+def test_a_span_processor_of_the_user_that_fails(
+    start: bool, end: bool, flush: str, faults: int
+) -> None:
+    """Each place logs one error: a stage that returns, one that fails, and the run."""
     said = run(PROCESSOR.format(start=start, end=end, flush=flush), quiet=False)
     assert said["results"] == [0, 1, 2, "mine", 4]
     assert said["count"] == 5
     assert said["seconds"] < 5  # and not 20
-    assert said["stderr"].count("internal fault in") == faults
+    assert said["stderr"].count("internal error in") == faults
     assert said["runs"] == 1
 
 
@@ -132,10 +134,10 @@ say(count=r.report.stages[0]["count"], result=r.report.run["result"])
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="a place where root, too, writes nothing")
-def test_a_report_that_can_be_written_nowhere() -> None:
+def test_a_report_that_cannot_be_written_anywhere() -> None:
     said = run(NOWHERE, quiet=False)
     assert (said["count"], said["result"]) == (1, "success")
-    assert said["stderr"].count("internal fault in a run's report") == 1
+    assert said["stderr"].count("internal error in a run's report") == 1
 
 
 def test_a_clock_that_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,27 @@
+"""Sum up durations as they come: count, total, maximum and a quantile sketch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_pipeline_metrics._core.quantile_sketch import Sketch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Distribution:
+    """Running sums of durations in seconds."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total_s = 0.0
+        self.max_s = 0.0
+        self.sketch = Sketch()
+
+    def add_sorted(self, durations: Sequence[float]) -> None:
+        """Add durations, at least one, smallest first."""
+        self.count += len(durations)
+        self.total_s += sum(durations)
+        self.max_s = max(self.max_s, durations[-1])
+        self.sketch.add_sorted(durations)

@@ -1,0 +1,100 @@
+"""Quantities, lists and tables as people read them; the one format of each."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+# what stands where a value is not known
+UNKNOWN: Final = "-"
+
+
+def duration(seconds: float | None) -> str:
+    """Return `1 h 02 min`, `2 min 03 s`, `1.23 s`, `12.3 ms`, `450 µs` or `12 ns`."""
+    if seconds is None or not math.isfinite(seconds):
+        return UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if minutes > 0:
+        return f"{minutes} min {rest:02d} s"
+    # 999.6 µs is 1.00 ms, not 1000 µs
+    seconds = float(f"{seconds:.3g}")
+    for factor, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
+        if abs(seconds) >= factor:
+            return f"{_three_digits(seconds / factor)} {unit}"
+    return f"{seconds * 1e9:.0f} ns" if seconds else "0 s"
+
+
+def size(amount: float | None) -> str:
+    """Return `512 B`, `1.43 MiB`: bytes in the binary unit that suits them."""
+    if amount is None or not math.isfinite(amount):
+        return UNKNOWN
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while round(abs(amount)) >= 1024 and len(units) > 1:
+        amount /= 1024
+        units.pop(0)
+    return f"{round(amount) if units[0] == 'B' else _three_digits(amount)} {units[0]}"
+
+
+def _three_digits(value: float) -> str:
+    decimals = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{decimals}f}"
+
+
+def number(value: float | None) -> str:
+    """Return `1,234` of a count or a rate, and `0.988` of a fraction."""
+    if value is None:
+        return UNKNOWN
+    if isinstance(value, int) or value.is_integer():
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def percent(ratio: float | None) -> str:
+    """Return `12 %`, and `0.4 %` below one per cent."""
+    if ratio is None:
+        return UNKNOWN
+    return f"{ratio * 100:.{int(0 < abs(ratio) < 0.01)}f} %"
+
+
+def signed_percent(ratio: float | None) -> str:
+    """Return `+12.3 %`: by how much something has changed."""
+    return UNKNOWN if ratio is None else f"{ratio * 100:+.1f} %"
+
+
+def counted(amount: float, noun: str) -> str:
+    """Return `1 batch` or `1,200 batches`."""
+    if amount != 1 and noun:
+        if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+            noun = f"{noun[:-1]}ies"
+        else:
+            noun += "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{number(amount)} {noun}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return `a, b and c`."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
+    """Return aligned columns under a head, the first `left` of them aligned to the left."""
+    every = [[printable(cell) for cell in row] for row in (head, *rows)]
+    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in every
+    )
+
+
+def printable(text: str) -> str:
+    """Replace characters that would move a terminal's cursor or colour its text."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)

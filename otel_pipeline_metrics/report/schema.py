@@ -1,0 +1,330 @@
+"""Describe the fields of reports, for validation and for the JSON Schemas.
+
+Unknown values are null. Keys that are not listed are allowed, so later versions can add some.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+# name and version of the report's format; incompatible changes raise the number
+SCHEMA: Final = "otel_pipeline_metrics/report/1"
+
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _of(kind: str, description: str, *, known: bool = False) -> Schema:
+    return {"type": kind if known else [kind, "null"], "description": description}
+
+
+def _number(description: str) -> Schema:
+    return _of("number", description)
+
+
+def _count(description: str) -> Schema:
+    return _of("integer", description) | {"minimum": 0}
+
+
+def _text(description: str) -> Schema:
+    return _of("string", description)
+
+
+def _list(description: str, items: Schema) -> Schema:
+    return _of("array", description, known=True) | {"items": items}
+
+
+def _object(description: str, **fields: Schema) -> Schema:
+    return _of("object", description, known=True) | {"properties": fields}
+
+
+def _optional(schema: Schema) -> Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _map(description: str, values: Schema) -> Schema:
+    return _of("object", description, known=True) | {"additionalProperties": values}
+
+
+def _entries(description: str, name: str, **fields: Schema) -> Schema:
+    entry = _object(description, name={"type": "string", "description": name}, **fields)
+    # of entries, unknown keys hold numbers, so that they can be compared and merged
+    extra = {"additionalProperties": {"$ref": "#/$defs/numbers"}, "required": ["name"]}
+    return _list(description, entry | extra)
+
+
+def _pair(description: str, first: str, second: str) -> Schema:
+    return _object(description, **{first: _number(first), second: _number(second)})
+
+
+def _percentiles(unit: str) -> dict[str, Schema]:
+    return {
+        "avg": _number(f"mean, in {unit}"),
+        "max": _number("the longest, exact"),
+        **{
+            name: _number(f"{name[1:]} % were shorter, within rel_error")
+            for name in ("p50", "p95", "p99")
+        },
+        "rel_error": _number("the relative error of the percentiles"),
+        "sketch": _optional(
+            _object(
+                "a DDSketch: what percentiles are computed and merged from",
+                rel_error=_number("the relative error of its buckets"),
+                zeros=_count("values of 1 ns or less"),
+                buckets=_map("counts by the index of the bucket", {"type": "integer"}),
+            )
+        ),
+    }
+
+
+def _states(description: str, **more: Schema) -> Schema:
+    return _object(
+        description,
+        busy=_number("working, in calls and in the loop around them"),
+        idle=_number("waiting for input"),
+        blocked=_number("waiting for room in a queue, a permit or a rate limit"),
+        **more,
+    )
+
+
+def _ledger(of: str) -> Schema:
+    return _optional(
+        _object(
+            f"{of} of the process: exported + sampled_out + dropped + spooled + pending",
+            **{
+                name: _count(f"{of}: {meaning}")
+                for name, meaning in {
+                    "created": "all",
+                    "exported": "taken by the collector",
+                    "sampled_out": "left out by the sampler",
+                    "dropped": "refused or lost",
+                    "spooled": "kept on disk to be sent later",
+                    "pending": "not sent yet",
+                    "lost": "the former name of dropped",
+                }.items()
+            },
+        )
+    )
+
+
+# what a report consists of beside its `schema`
+PARTS: Final[dict[str, Schema]] = {
+    "run": _object(
+        "the run itself",
+        pipeline=_text("the name given to run()"),
+        id=_text("identifies the run; null in a report of several"),
+        trace_id=_text("the trace of the run, 32 hex digits"),
+        result=_text("success, failure, cancellation or timeout; null while it is in progress"),
+        error_type=_text("the type of the exception that ended it"),
+        started=_text("ISO 8601, UTC"),
+        wall_s=_number("seconds from start to end"),
+        partial={"type": "boolean", "description": "whether the run did not end in success"},
+        total=_count("items expected, as given to run()"),
+        merged_from=_list("ids of the runs in a report of several", {"type": ["string", "null"]}),
+    ),
+    "stages": _entries(
+        "one stage, in the order in which stages first finished a call",
+        "the stage's name; with its kind it is unique",
+        kind=_text("fetch, process, write, or null"),
+        workers=_count("threads or tasks that ran it; null without an instrumented queue"),
+        count=_count("finished calls"),
+        cancelled=_count("calls that were cancelled"),
+        abandoned=_count("generators that were closed early"),
+        errors=_object(
+            "calls that raised",
+            total=_count("all of them"),
+            by_type=_map("by the type of the exception", {"type": "integer"}),
+        ),
+        retries=_count("reported retries"),
+        items=_pair("items taken and produced", "in", "out"),
+        bytes=_pair("bytes read and written", "in", "out"),
+        duration_s=_object(
+            "seconds per call; time in which a generator's consumer works is left out",
+            total=_number("the sum"),
+            min=_number("the shortest, exact"),
+            sum_of_squares=_number("for the variance"),
+            **_percentiles("seconds"),
+        ),
+        throughput=_object(
+            "rates per second",
+            wall_per_s=_number("calls by the run's wall time"),
+            busy_per_s=_number("calls by the time spent in them"),
+            items_per_s=_number("items produced, or else taken, by the run's wall time"),
+        ),
+        time_s=_states("seconds of all workers", wall=_number("the sum of the three states")),
+        share=_states("the states' shares of the workers' time, 0 to 1"),
+        busiest_share=_number("the busy share of the busiest worker"),
+        cpu_s=_number("CPU seconds; not measured yet"),
+        in_flight=_count("calls in progress at the end"),
+    ),
+    "queues": _entries(
+        "one instrumented queue",
+        "the queue's name",
+        capacity=_count("null is unbounded"),
+        depth=_number("items in it at the end"),
+        depth_avg=_number("items in it on average over the run; near capacity: slow consumers"),
+        depth_peak=_number("the most items in it"),
+        put=_count("items put"),
+        got=_count("items got"),
+        wait_s=_object("seconds from put to get", **_percentiles("seconds")),
+        put_span_s=_number("seconds from the first put to the last"),
+        put_blocked_s=_number("seconds that producers waited for room"),
+        get_waited_s=_number("seconds that consumers waited for items"),
+        producers=_list("stages that put into it", {"type": "string"}),
+        consumers=_list("stages that get from it", {"type": "string"}),
+        observed_s=_number("in a report of several: seconds that the averages cover"),
+    ),
+    "caches": _entries(
+        "one registered cache, with its counts during the run",
+        "the cache's name",
+        hits=_count("look-ups that found a value"),
+        misses=_count("look-ups that did not"),
+        evictions=_count("entries removed for room"),
+        expirations=_count("entries removed for their age"),
+        hit_ratio=_number("hits by look-ups, 0 to 1"),
+        entries=_count("entries at the end"),
+        size_bytes=_number("their size at the end"),
+    ),
+    "resources": _object(
+        "what the process used during the run; only `network_io_bytes` is the host's",
+        samples=_count("0 if resources were not sampled"),
+        cpu_utilization=_pair("of the CPUs that it may use, 0 to 1", "avg", "peak"),
+        rss_bytes=_pair("resident memory", "avg", "peak"),
+        disk_io_bytes=_pair("in all", "read", "write"),
+        network_io_bytes=_pair("in all", "receive", "transmit"),
+        limits=_optional(
+            _object(
+                "what the process may use",
+                source=_text("the cgroup's version, or host"),
+                cpus=_number("CPUs"),
+                memory_bytes=_number("memory"),
+            )
+        ),
+        event_loop_delay_s=_optional(
+            _object("how late the event loop ran its callbacks", count=_count("beats"))
+        ),
+        series=_optional(
+            _list(
+                "[seconds since the start, CPU utilization, RSS in bytes] of the latest samples",
+                {"type": "array", "items": {"type": ["number", "null"]}},
+            )
+        ),
+        observed_s=_number("in a report of several: seconds that the averages cover"),
+    ),
+    "bottleneck": _object(
+        "the verdict: what limits the run",
+        kind=_text("stage, source, cpu, event loop, errors, workers, tie or unknown"),
+        stage=_text("the stage to look at first; null if the limit is none of them"),
+        ties=_list("all stages that limit the run equally", {"type": "string"}),
+        busy=_number("that stage's busy share"),
+        confidence=_text("high, medium or low"),
+        why=_text("the reason, with numbers"),
+        advice=_list("what to do, a sentence each", {"type": "string"}),
+        what_if=_optional(
+            _object(
+                "the effect of more workers",
+                more_workers=_count("how many more"),
+                gain=_number("throughput gained, 0.25 is a quarter"),
+                next=_text("what limits the run then; null is the source"),
+            )
+        ),
+        assumptions=_list("what the verdict takes for granted", {"type": "string"}),
+    ),
+    "telemetry": _object(
+        "what became of the process's telemetry until the run's end",
+        spans=_ledger("spans"),
+        metric_points=_ledger("metric points"),
+        replayed=_optional(
+            _object(
+                "sent from the spool",
+                spans=_count("spans"),
+                metric_points=_count("metric points"),
+            )
+        ),
+        guards=_optional(_map("what was kept back, by guard", {"type": ["integer", "null"]})),
+        process=_text("identifies the process"),
+        processes=_list("of a report of several: these counts by process", {"type": "object"}),
+        stage_spans=_optional(
+            _object(
+                "calls of this run with a span and without",
+                made=_count("with"),
+                skipped=_count("without"),
+            )
+        ),
+        flush_s=_number("seconds that the last flush took"),
+        collector=_text("ok, unreachable, off, or null if unknown"),
+    ),
+}
+
+# fields of entries that hold text; all others hold numbers
+TEXT_FIELDS: Final = frozenset(
+    name
+    for part in PARTS.values()
+    for name, field in part.get("items", {}).get("properties", {}).items()
+    if "string" in (*field["type"], field["type"]) or "array" in field["type"]
+)
+
+
+def report_schema() -> Schema:
+    """Return the JSON Schema (draft 2020-12) of `RunReport.to_dict()`."""
+    numbers = {"type": ["number", "boolean", "object", "null"]}
+    numbers["additionalProperties"] = {"$ref": "#/$defs/numbers"}  # type: ignore[assignment]
+    return {
+        "$schema": _DIALECT,
+        "title": SCHEMA,
+        "description": "A report of otel-pipeline-metrics. Seconds, bytes, ratios from 0 to 1.",
+        "type": "object",
+        "properties": {"schema": {"const": SCHEMA}, **PARTS},
+        "required": ["schema", *PARTS],
+        "$defs": {"numbers": numbers},
+    }
+
+
+def collector_schema() -> Schema:
+    """Return the JSON Schema (draft 2020-12) of `MetricsCollector.export_json()`."""
+    stage = _whole_object(
+        count=_count("items"),
+        total_duration_s=_number("seconds of all records"),
+        avg_duration_s=_number("seconds per item"),
+        min_duration_s=_number("seconds per item"),
+        max_duration_s=_number("seconds per item"),
+        throughput_per_s=_number("items per second of the total duration"),
+        errors=_count("records of an error"),
+    )
+    cache = _whole_object(
+        hits=_count("look-ups that found a value"),
+        misses=_count("look-ups that did not"),
+        hit_rate_pct=_number("hits in per cent of look-ups"),
+        evictions=_count("entries removed for room"),
+        size_mb=_number("size now; a MB is 1024 x 1024 bytes"),
+    )
+    resources = _whole_object(
+        **{
+            f"{kind}_{name}": _number(f"{kind} of the samples")
+            for name in ("cpu_percent", "memory_mb")
+            for kind in ("avg", "peak")
+        },
+        avg_disk_io_mb=_number("avg of the samples"),
+        avg_network_io_mb=_number("avg of the samples"),
+        cpu_samples=_count("number of samples"),
+        memory_samples=_count("number of samples"),
+    )
+    fields = _whole_object(
+        start_time={"type": "string", "format": "date-time"},
+        duration_s=_number("seconds since the collector was made"),
+        stages=_map("by name", stage),
+        resources=resources,
+        caches=_map("by name", cache),
+    )
+    title = "otel_pipeline_metrics MetricsCollector.export_json"
+    return {"$schema": _DIALECT, "title": title, **fields}
+
+
+def _whole_object(**fields: Schema) -> Schema:
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": list(fields),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,103 @@
+"""Write tables into the documents from the code.
+
+`python -m tests.docs.generated` writes them between their markers; a test compares.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline_metrics._core import metric_definitions
+from otel_pipeline_metrics._core.metric_definitions import Metric
+from otel_pipeline_metrics._core.settings import OPTIONS
+from tests.docs.markdown import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
+METRICS: Final = ROOT / "docs" / "metrics.md"
+
+_BLOCK: Final = re.compile(
+    r"(?P<begin><!-- generated: (?P<what>[^\n]+) -->\n\n).*?(?P<end>\n<!-- end of generated -->)",
+    re.DOTALL,
+)
+# the names in each table begin with one of these
+_METRICS: Final = {
+    "metrics of runs": ("pipeline.run.",),
+    "metrics of stages": (
+        "pipeline.stage.",
+        "pipeline.item.",
+        "pipeline.watermark.",
+        "pipeline.eventloop.",
+    ),
+    "metrics of queues": ("pipeline.queue.",),
+    "metrics of caches": ("pipeline.cache.",),
+    "metrics of the process and its host": ("process.", "system."),
+}
+
+
+def defined_metrics() -> list[Metric]:
+    """Return every metric that the code defines."""
+    return [value for value in vars(metric_definitions).values() if isinstance(value, Metric)]
+
+
+def updated(text: str) -> str:
+    """Return a document with its generated tables as the code has them now."""
+    return _BLOCK.sub(lambda found: found["begin"] + _table(found["what"]) + found["end"], text)
+
+
+def blocks(text: str) -> list[str]:
+    """Return what the markers of a document name."""
+    return [found["what"] for found in _BLOCK.finditer(text)]
+
+
+def _table(what: str) -> str:
+    if what == "options":
+        lines = [*_options()]
+    elif what == "variables without an argument":
+        lines = [*_variables()]
+    else:
+        lines = [*_metrics(_METRICS[what])]
+    rows = ["|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in lines]
+    rule = "|" + "---|" * (rows[0].count("|") - 1)
+    return "\n".join([rows[0], rule, *rows[1:]]) + "\n"
+
+
+def _options() -> Iterator[tuple[str, ...]]:
+    yield "argument", "default", "variable", "meaning"
+    for option in OPTIONS:
+        if option.name:
+            variables = (option.variable,) if option.variable else option.standard
+            yield _code(option.name), _code(repr(option.default)), _code(*variables), option.help
+
+
+def _variables() -> Iterator[tuple[str, ...]]:
+    yield "variable", "default", "meaning"
+    for option in OPTIONS:
+        if not option.name:
+            yield _code(option.variable), _code(str(option.default).lower()), option.help
+
+
+def _metrics(prefixes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    of_stages = "pipeline.stage." in prefixes
+    yield "metric", "kind", "unit", "more attributes" if of_stages else "attributes", "absent"
+    for metric in defined_metrics():
+        if metric.name.startswith(prefixes):
+            attributes = _code(*metric.attributes)
+            yield _code(metric.name), metric.kind, _code(metric.unit), attributes, metric.absent
+
+
+def _code(*words: str) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def main() -> None:
+    """Write the tables."""
+    for path in (CONFIGURATION, METRICS):
+        path.write_text(updated(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
