@@ -1,7 +1,8 @@
 """Share out the time of each worker among three states: busy, idle, blocked.
 
-A worker is the asyncio task or the thread that runs a stage. All of its time, from its first
-stage or queue on, is shared out, so the three states add up to its wall time:
+A worker is the task of asyncio or trio, the greenlet of gevent, or the thread that runs a stage.
+All of its time, from its first stage or queue on, is shared out, so the three states add up to
+its wall time:
 
 - idle: inside a get of an instrumented queue, waiting for input;
 - blocked: inside a put of one, waiting for room, or in `waiting()`;

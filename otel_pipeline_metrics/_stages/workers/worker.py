@@ -192,14 +192,41 @@ def states_of(series: Series, worker: Worker) -> TimeInStates:
 
 
 def owner_here() -> int | tuple[int]:
-    """Return the running task's identity; outside a task, the thread's in a tuple."""
-    asyncio = sys.modules.get("asyncio")
+    """Return the running task's identity; outside a task, the thread's in a tuple.
+
+    A task is one of asyncio or trio. A greenlet of gevent counts as a thread.
+    """
+    modules = sys.modules
+    asyncio = modules.get("asyncio")
     if asyncio is not None:
         loop = asyncio._get_running_loop()  # noqa: SLF001 - public in asyncio.events' docs
         if loop is not None:
             task = asyncio.current_task(loop)
             if task is not None:
                 return id(task)
+    if "trio" in modules or "gevent" in modules:
+        return _trio_or_gevent_owner()
+    return (threading.get_ident(),)
+
+
+def _trio_or_gevent_owner() -> int | tuple[int]:
+    trio, gevent = sys.modules.get("trio"), sys.modules.get("gevent")
+    # AttributeError: another thread is importing the module
+    if trio is not None:
+        try:
+            return id(trio.lowlevel.current_task())
+        except (AttributeError, RuntimeError):
+            # RuntimeError: this thread runs no trio task
+            pass
+    if gevent is not None:
+        try:
+            greenlet = gevent.getcurrent()
+        except AttributeError:
+            pass
+        else:
+            # a thread's main greenlet has no parent; it keeps the owner it had before the import
+            if greenlet.parent is not None:
+                return (id(greenlet),)
     return (threading.get_ident(),)
 
 
