@@ -15,7 +15,6 @@ from otel_pipeline_metrics._probes.queues.probe import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from otel_pipeline_metrics._core.hooks import Link
     from otel_pipeline_metrics._stages.workers.worker import Worker
@@ -187,12 +186,7 @@ class PutAround:
             errors.log_internal_error("the time of a put")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Count the item, or take back its stamp if it did not get in. Never raises."""
         probe, entry = self._probe, self._entry
         if entry is None:
@@ -226,12 +220,7 @@ class GetAround:
             errors.log_internal_error("getting from a queue")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """End. Never raises."""
         try:
             self._probe.end_get()

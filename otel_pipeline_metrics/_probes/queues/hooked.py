@@ -8,7 +8,6 @@ flush or wait. The next wrapped put or get does what is left to do.
 from __future__ import annotations
 
 import asyncio
-import functools
 import queue as thread_queue
 import weakref
 from threading import get_ident
@@ -16,7 +15,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_pipeline_metrics._core import clock
-from otel_pipeline_metrics._probes.queues.probe import Probe, getting, putting
+from otel_pipeline_metrics._probes.queues.probe import Probe, capacity_of, getting, putting
 from otel_pipeline_metrics._probes.queues.stamps import IdentityStamps, OrderedStamps
 
 if TYPE_CHECKING:
@@ -71,10 +70,8 @@ def attach(queue: Any, name: str, sentinel: object) -> Probe:
     methods = vars(queue)
     for method in ("_put", "_get", "shutdown"):
         _restore(methods, method)
-    here = weakref.ref(queue)
-    probe = Probe(
-        name, sentinel, functools.partial(_depth, here), functools.partial(_capacity, here)
-    )
+    here: Callable[[], Any] = weakref.ref(queue)
+    probe = Probe(name, sentinel, lambda: here().qsize(), lambda: capacity_of(here()))
     size_of = type(queue).qsize if isinstance(queue, asyncio.Queue) else type(queue)._qsize
     stamps = _stamps_for(queue, probe, here, size_of)
     parts, dropping = _Parts(probe, stamps, here, size_of), set[int]()
@@ -181,12 +178,3 @@ def _shutdown_hook(
             dropping.discard(thread)
 
     return shutdown
-
-
-def _depth(here: Callable[[], Any]) -> int | None:
-    queue = here()
-    return None if queue is None else int(queue.qsize())
-
-
-def _capacity(here: Callable[[], Any]) -> int | None:
-    return max(0, int(getattr(here(), "maxsize", 0))) or None

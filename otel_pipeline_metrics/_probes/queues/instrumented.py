@@ -282,6 +282,19 @@ class InstrumentedThreadQueue(Instrumented):
             raise StopIteration from None
 
 
+def get_or_wait(queue: Any, probe: Probe, block: bool, timeout: float | None) -> Any:
+    """Return an item of a thread or process queue; count a wait if the queue is empty."""
+    if not block or not may_block(timeout):
+        return queue.get(block, timeout)
+    try:
+        return queue.get(False)
+    except thread_queue.Empty:
+        # the wait is outside of this block, so that its own error has no context
+        pass
+    with QueueWait(probe, "idle", None):
+        return queue.get(True, timeout)
+
+
 def may_block(timeout: Any) -> bool:
     """Tell whether a get or put with this timeout may wait and raises no error for it."""
     try:

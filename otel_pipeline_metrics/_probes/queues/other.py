@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-import queue as thread_queue
 import weakref
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -13,18 +13,28 @@ from otel_pipeline_metrics._probes.queues.around import AroundProbe
 from otel_pipeline_metrics._probes.queues.instrumented import (
     Instrumented,
     coroutine_function,
-    may_block,
+    get_or_wait,
 )
-from otel_pipeline_metrics._probes.queues.probe import QueueWait, joined, requesting_worker
+from otel_pipeline_metrics._probes.queues.probe import (
+    NOTHING,
+    QueueWait,
+    capacity_of,
+    joined,
+    requesting_worker,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from contextlib import AbstractContextManager
 
+    from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._stages.workers.worker import Worker
 
 
 _FORWARDED = ("__len__", "__bool__", "__contains__", "__enter__", "__exit__", "__getitem__")
 _ITERATION = ("__iter__", "__next__", "__aiter__", "__anext__")
+
+_NO_WAIT: AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class InstrumentedOther(Instrumented):
@@ -32,13 +42,25 @@ class InstrumentedOther(Instrumented):
 
     __slots__ = ()
 
-    def _opm_may_wait(self, method: str) -> bool:
-        """Tell whether a put or get may have to wait, as far as the queue can tell."""
+    def _opm_wait(
+        self, state: WaitState, method: str | None, worker: Worker | None = None
+    ) -> AbstractContextManager[None]:
+        """Return the wait of a put or get, or a `with` block without effect if it cannot wait.
+
+        Args:
+            state: of the worker that waits.
+            method: tells whether the queue is full or empty; None for a put or get that never
+                waits. If the queue does not have it, the put or get may wait.
+            worker: that waits; the current one if None.
+        """
+        if method is None:
+            return _NO_WAIT
         ask = getattr(self._opm_queue, method, None)
         try:
-            return not callable(ask) or inspect.iscoroutinefunction(ask) or bool(ask())
-        except Exception:  # the queue's own, which is not in our way
-            return True
+            may_wait = not callable(ask) or inspect.iscoroutinefunction(ask) or bool(ask())
+        except Exception:  # an error of the queue's own method must not reach a put or a get
+            may_wait = True
+        return QueueWait(self._opm_probe, state, worker) if may_wait else _NO_WAIT
 
 
 class InstrumentedSimpleQueue(InstrumentedOther):
@@ -57,47 +79,32 @@ class InstrumentedSimpleQueue(InstrumentedOther):
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """As the wrapped queue's."""
-        queue, probe = self._opm_queue, self._opm_probe
-        with probe.get_around() as get:
-            if not block or (timeout is not None and not may_block(timeout)):
-                return get.got(queue.get(block, timeout))
-            try:
-                item = queue.get(False)
-            except thread_queue.Empty:
-                pass
-            else:
-                return get.got(item)
-            with QueueWait(probe, "idle", None):
-                item = queue.get(True, timeout)
-            return get.got(item)
+        with self._opm_probe.get_around() as getting:
+            return getting.got(get_or_wait(self._opm_queue, self._opm_probe, block, timeout))
 
     def get_nowait(self) -> Any:
         """As the wrapped queue's."""
         return self.get(False)
 
 
-def _item_of(method: Callable[..., Any], args: Any, kwargs: Any) -> tuple[Any, ...]:
-    """Return the item among the arguments of a put; nothing if it is missing."""
+def _item_of(method: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Return the item among the arguments of a put; `NOTHING` if it is missing."""
     if args:
-        return (args[0],)
+        return args[0]
     try:
-        (name, *_) = inspect.signature(method).parameters
-        return (kwargs[name],)
-    except (TypeError, ValueError, KeyError):
-        return tuple(kwargs.values()) if len(kwargs) == 1 else ()
+        return kwargs[next(iter(inspect.signature(method).parameters))]
+    except (TypeError, ValueError, KeyError, StopIteration):
+        return next(iter(kwargs.values())) if len(kwargs) == 1 else NOTHING
 
 
 def _put(method: str, full: str | None) -> Callable[..., Any]:
     def put(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Any:
         original = getattr(self._opm_queue, method)
-        probe = self._opm_probe
-        for item in _item_of(original, args, kwargs):
-            with probe.put_around(item):
-                if full is None or not self._opm_may_wait(full):
-                    return original(*args, **kwargs)
-                with QueueWait(probe, "blocked", None):
-                    return original(*args, **kwargs)
-        return original(*args, **kwargs)
+        item = _item_of(original, args, kwargs)
+        if item is NOTHING:
+            return original(*args, **kwargs)
+        with self._opm_probe.put_around(item), self._opm_wait("blocked", full):
+            return original(*args, **kwargs)
 
     return put
 
@@ -105,11 +112,8 @@ def _put(method: str, full: str | None) -> Callable[..., Any]:
 def _get(method: str, empty: str | None) -> Callable[..., Any]:
     def get(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Any:
         original = getattr(self._opm_queue, method)
-        probe = self._opm_probe
-        with probe.get_around() as getting:
-            if empty is None or not self._opm_may_wait(empty):
-                return getting.got(original(*args, **kwargs))
-            with QueueWait(probe, "idle", None):
+        with self._opm_probe.get_around() as getting:
+            with self._opm_wait("idle", empty):
                 item = original(*args, **kwargs)
             return getting.got(item)
 
@@ -119,30 +123,24 @@ def _get(method: str, empty: str | None) -> Callable[..., Any]:
 def _async_put(method: str, full: str) -> Callable[..., Any]:
     async def run(self: InstrumentedOther, worker: Worker | None, args: Any, kwargs: Any) -> Any:
         original = getattr(self._opm_queue, method)
-        probe = self._opm_probe
-        for item in _item_of(original, args, kwargs):
-            with probe.put_around(item, worker):
-                if not self._opm_may_wait(full):
-                    return await original(*args, **kwargs)
-                with QueueWait(probe, "blocked", worker):
-                    return await original(*args, **kwargs)
-        return await original(*args, **kwargs)
+        item = _item_of(original, args, kwargs)
+        if item is NOTHING:
+            return await original(*args, **kwargs)
+        with self._opm_probe.put_around(item, worker), self._opm_wait("blocked", full, worker):
+            return await original(*args, **kwargs)
 
-    return _asked(run)
+    return _with_worker(run)
 
 
 def _async_get(method: str, empty: str) -> Callable[..., Any]:
     async def run(self: InstrumentedOther, worker: Worker | None, args: Any, kwargs: Any) -> Any:
         original = getattr(self._opm_queue, method)
-        probe = self._opm_probe
-        with probe.get_around(worker) as getting:
-            if not self._opm_may_wait(empty):
-                return getting.got(await original(*args, **kwargs))
-            with QueueWait(probe, "idle", worker):
+        with self._opm_probe.get_around(worker) as getting:
+            with self._opm_wait("idle", empty, worker):
                 item = await original(*args, **kwargs)
             return getting.got(item)
 
-    return _asked(run)
+    return _with_worker(run)
 
 
 def _join(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Any:
@@ -159,7 +157,7 @@ async def _run_join(self: InstrumentedOther, worker: Worker | None, args: Any, k
         joined(worker)
 
 
-def _asked(run: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
+def _with_worker(run: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
     """Let a coroutine know the worker that asked for it, whichever task runs it."""
 
     @coroutine_function
@@ -221,7 +219,7 @@ def _ways(cls: Any) -> dict[str, Any]:
         if callable(getattr(cls, now, None)):
             made[now] = plain(now, None)
     if callable(getattr(cls, "join", None)):
-        made["join"] = _asked(_run_join) if inspect.iscoroutinefunction(cls.join) else _join
+        made["join"] = _with_worker(_run_join) if inspect.iscoroutinefunction(cls.join) else _join
     return made
 
 
@@ -267,7 +265,7 @@ def around_probe(queue: Any, name: str, sentinel: object) -> AroundProbe:
         name,
         sentinel,
         _size(queue),
-        functools.partial(_capacity, queue),
+        functools.partial(capacity_of, queue),
         never_waits=is_simple(queue),
         shared=_is_from(queue, "multiprocessing.managers"),
     )
@@ -279,15 +277,4 @@ def _size(queue: Any) -> Callable[[], int | None]:
         if callable(found) and not inspect.iscoroutinefunction(found):
             size: Callable[[], int | None] = found
             return size
-    return _unknown
-
-
-def _unknown() -> None:
-    return None
-
-
-def _capacity(queue: Any) -> int | None:
-    try:
-        return max(0, int(getattr(queue, "maxsize", 0) or 0)) or None
-    except (TypeError, ValueError):  # something else by that name
-        return None
+    return lambda: None

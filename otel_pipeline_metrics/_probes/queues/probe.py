@@ -18,7 +18,6 @@ from otel_pipeline_metrics._stages.workers import accounting
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -58,12 +57,7 @@ class Put:
         putting.set(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         putting.set(self._before)
 
 
@@ -84,12 +78,7 @@ class Got:
         getting.set(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         getting.set(self._before)
 
 
@@ -98,13 +87,8 @@ class PutOfOwn(Put):
 
     __slots__ = ()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        super().__exit__(kind, error, traceback)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        super().__exit__(kind)
         probe = self.probe
         try:
             if kind is None and not self.seen and not probe.is_sentinel(self.item):
@@ -298,12 +282,7 @@ class QueueWait:
         except Exception:  # an internal error must not keep anyone waiting
             errors.log_internal_error("beginning to wait at a queue")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop waiting. Never raises."""
         if self._wait is None:
             return
@@ -339,3 +318,12 @@ def joined(worker: Worker | None) -> None:
             accounting.on_join(worker)
     except Exception:  # the queue is joined, whatever we make of it
         errors.log_internal_error("joining a queue")
+
+
+def capacity_of(queue: Any) -> int | None:
+    """Return a queue's positive `maxsize`; None if there is none."""
+    try:
+        return max(0, int(getattr(queue, "maxsize", 0) or 0)) or None
+    except (TypeError, ValueError):
+        # `maxsize` means something else at this class
+        return None

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-import queue as thread_queue
 from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defined]
 from typing import Any
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._probes.queues.instrumented import (
     InstrumentedThreadQueue,
-    may_block,
+    get_or_wait,
     watch,
     wrapped,
 )
-from otel_pipeline_metrics._probes.queues.probe import Probe, QueueWait
+from otel_pipeline_metrics._probes.queues.probe import Probe
 
 
 class Envelope:
@@ -95,21 +94,8 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """As the wrapped queue's."""
-        get = self._opm_queue.get
-        if not block or not may_block(timeout):
-            return self._opm_got(get(block, timeout))
-        try:
-            found = get(False)
-        except thread_queue.Empty:
-            pass
-        else:
-            return self._opm_got(found)
-        with QueueWait(self._opm_probe, "idle", None):
-            found = get(True, timeout)
-        return self._opm_got(found)
-
-    def _opm_got(self, found: Any) -> Any:
         probe = self._opm_probe
+        found = get_or_wait(self._opm_queue, probe, block, timeout)
         stamp, item, link = None, found, None
         if isinstance(found, Envelope):
             item, stamp = found.item, (found.item, found.put_at, found.producer)

@@ -17,7 +17,6 @@ from otel_pipeline_metrics._probes.queues.probe import QueueWait, requesting_wor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from types import TracebackType
 
     from otel_pipeline_metrics._stages.workers.worker import Worker
 
@@ -64,25 +63,15 @@ class _Stream(Instrumented):
         self._opm_queue.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Any:
-        return self._opm_queue.__exit__(kind, error, traceback)
+    def __exit__(self, *details: Any) -> Any:
+        return self._opm_queue.__exit__(*details)
 
     async def __aenter__(self) -> _Stream:
         await self._opm_queue.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> Any:
-        return await self._opm_queue.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *details: Any) -> Any:
+        return await self._opm_queue.__aexit__(*details)
 
 
 class InstrumentedSendStream(_Stream):
