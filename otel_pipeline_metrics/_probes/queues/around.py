@@ -1,7 +1,7 @@
-"""Stamps taken around put and get, for queues whose inside cannot be seen.
+"""Take stamps before and after put and get, for queues whose inside is unknown.
 
-gevent's and C's queues let nothing be replaced on an instance, and of other objects nothing is
-known. What goes through a raw reference to one is not counted.
+The methods of gevent's and C's queues cannot be replaced on an instance, and other objects only
+have a known interface. Items that pass through a raw reference to such a queue are not counted.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 class _Entry:
-    """The stamp of one object, that may be in the queue several times."""
+    """The stamp of one object, which may be in the queue several times."""
 
     __slots__ = ("count", "item", "pair", "producer", "put_at")
 
     def __init__(self, item: Any, producer: Any) -> None:
         self.item = item
         self.producer = producer
+        # None until the time is known
         self.put_at: float | None = None
-        """None until it is known when it got in."""
         self.count = 1
+        # whether it is certain which put and which get belong together
         self.pair = True
-        """Whether it is certain which put and which get belong together."""
 
 
 class AroundProbe(Probe):
-    """Counts at a queue around its put and get; its stamps belong to items by identity."""
+    """The counts at a queue before and after its put and get; stamps go by identity."""
 
     __slots__ = (
         "_entries",
@@ -59,28 +59,28 @@ class AroundProbe(Probe):
         shared: bool = False,
     ) -> None:
         super().__init__(name, sentinel, size, capacity)
-        # An item whose put may wait gets in at some time before the end of the put. Who gets it
-        # before that end gets it without a time.
+        # An item whose put may wait gets in at some time before the put ends. If it is got before
+        # that end, its time in the queue is unknown.
         self._never_waits = never_waits
-        # Other processes put and get unseen, and an object that comes back may be an equal one
-        # of theirs: small numbers are one object everywhere.
+        # Other processes put and get unseen, and an item may be identical to one of theirs: a
+        # small number is the same object in every unpickled copy.
         self._shared = shared
         # A signal handler or a destructor may put while this thread is in here.
         self._lock = threading.RLock()
         forking.watch(self)
         self._entries: dict[int, _Entry] = {}
         self._stamped = 0
+        # puts and gets in progress, whose items may be in the queue or not
         self._in_progress = 0
-        """Puts and gets: their items may be in the queue or not."""
+        # items in the queue without a stamp, as far as its size shows
         self._unknown = 0
-        """Items in the queue without a stamp, as far as its size has told."""
 
     def put_around(self, item: Any, worker: Worker | None = None) -> PutAround:
-        """Return what a put is made within."""
+        """Return a `with` block for a put."""
         return PutAround(self, item, worker)
 
     def get_around(self, worker: Worker | None = None) -> GetAround:
-        """Return what a get is made within."""
+        """Return a `with` block for a get."""
         return GetAround(self, worker)
 
     def enter(self, item: Any, producer: Any) -> _Entry:
@@ -98,34 +98,34 @@ class AroundProbe(Probe):
             return found
 
     def entered(self, entry: _Entry, now: float, size: int | None) -> None:
-        """Note the end of a put, and with it when the item got in if that is not known yet."""
+        """Record the end of a put; it is the time of the item if none is known yet."""
         with self._lock:
             self._in_progress -= 1
             if entry.put_at is None:
                 entry.put_at = now
             self._compare(size)
             if size is not None and size <= 1 and not self._in_progress:
-                # there is nothing in it but this item, if that
+                # the queue holds at most this item
                 self._unknown = 0
 
     def withdraw(self, entry: _Entry) -> bool:
-        """Take back the stamp of an item that did not get in; False if somebody has got it."""
+        """Remove the stamp of an item that did not get in; False if it was got already."""
         with self._lock:
             self._in_progress -= 1
             if not entry.count:
-                # cancelled when it was over: a stream's sender hears of its success later
+                # cancelled after the item got in: a stream's sender resumes only later
                 return False
             if self._entries.get(id(entry.item)) is entry:
                 self._drop_one(entry)
             return True
 
     def begin_get(self) -> None:
-        """Note that an item may be out of the queue and still have its stamp."""
-        # without the lock: there is no call in between, so no thread comes in between
+        """Record that an item may have left the queue and still have its stamp."""
+        # there is no call between reading and writing it, so it needs no lock
         self._in_progress += 1
 
     def end_get(self) -> None:
-        """Note the end of what `begin_get` noted."""
+        """Record the end of a get."""
         self._in_progress -= 1
 
     def take(self, item: Any) -> tuple[Any, float | None, Any] | None:
@@ -148,11 +148,11 @@ class AroundProbe(Probe):
             del self._entries[id(entry.item)]
 
     def _compare(self, size: int | None) -> None:
-        """Compare the stamps with the queue, which raw references may have filled or emptied."""
+        """Compare the stamps with the size, which raw references may have changed."""
         if size is None:
             return
         if self._stamped > size + self._in_progress:
-            # items left without a get of ours, and nobody knows which
+            # unknown items left through a raw reference
             self._entries = {}
             self._stamped = 0
             self._unknown = size + self._in_progress
@@ -160,13 +160,13 @@ class AroundProbe(Probe):
             self._unknown = size - self._stamped
 
     def after_fork(self) -> None:
-        """Go on in a forked child, without the threads that were in here."""
+        """Replace the lock in a forked child: a thread of the parent may have held it."""
         self._lock = threading.RLock()
         self._in_progress = 0
 
 
 class PutAround:
-    """`with`: a put in progress."""
+    """A `with` block of a put."""
 
     __slots__ = ("_entry", "_item", "_probe", "_worker")
 
@@ -177,17 +177,17 @@ class PutAround:
         self._entry: _Entry | None = None
 
     def __enter__(self) -> PutAround:
-        """Keep the stamp before the put, or a get could come first. Never raises."""
+        """Keep the stamp before the put, since a get could come first. Never raises."""
         probe, item = self._probe, self._item
         producer = probe.producer(item, self._worker)
         try:
             self._entry = probe.enter(item, producer)
-        except Exception:  # the item goes its way without its time
+        except Exception:  # the item goes on without its time
             errors.log_internal_error("the time of a put")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Count the item, or take back its stamp if it did not get in. Never raises."""
+        """Count the item, or remove its stamp if it did not get in. Never raises."""
         probe, entry = self._probe, self._entry
         if entry is None:
             return
@@ -199,12 +199,12 @@ class PutAround:
                 probe.entered(entry, now, size)
             if not probe.is_sentinel(self._item):
                 probe.count_put(now, size or 0)
-        except Exception:  # the item is in, whatever we make of it
+        except Exception:  # the item is in the queue all the same
             errors.log_internal_error("after putting into a queue")
 
 
 class GetAround:
-    """`with`: a get in progress."""
+    """A `with` block of a get."""
 
     __slots__ = ("_probe", "_worker")
 
@@ -213,28 +213,28 @@ class GetAround:
         self._worker = worker
 
     def __enter__(self) -> GetAround:
-        """Begin. Never raises."""
+        """Begin the get. Never raises."""
         try:
             self._probe.begin_get()
-        except Exception:  # an internal error must not keep anyone from a queue
+        except Exception:  # the user's call of the queue goes on
             errors.log_internal_error("getting from a queue")
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End. Never raises."""
+        """End the get. Never raises."""
         try:
             self._probe.end_get()
         except Exception:
             errors.log_internal_error("getting from a queue")
 
     def got(self, item: Any) -> Any:
-        """Count the item that came; return it."""
+        """Count the item; return it."""
         probe = self._probe
         link: Link | None = None
         try:
             stamp = probe.take(item)
             if not probe.is_sentinel(item):
                 link = probe.count_got(stamp)
-        except Exception:  # the item is the user's, whatever we make of it
+        except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         return probe.after_get(item, link, self._worker)

@@ -1,8 +1,8 @@
-"""Stamps taken in a queue's own `_put` and `_get`, so that raw references are seen too.
+"""Take stamps in a queue's own `_put` and `_get`, so that raw references are seen too.
 
-asyncio's and queue's queues offer the two methods to subclasses for the moment in which an item
-gets in or out. They run under the queue's lock, or in the loop's thread: nothing in them may log,
-flush or wait. The next wrapped put or get does what is left to do.
+asyncio's and queue's queues call the two methods when an item gets in or out, and offer them to
+subclasses. They run under the queue's lock, or in the loop's thread: nothing in them may log,
+flush or wait. The next wrapped put or get does that.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._probes.queues.stamps import Stamps
 
-# the two methods and the attribute that they work on are the interface for subclasses
+# Subclasses may override the two methods, and use the attribute that these work on.
 # ruff: noqa: SLF001
 
-# After gevent's monkey-patching, these classes of `queue` are gevent's, which have none of this.
+# gevent's monkey-patching replaces these classes of `queue` by its own, without such methods.
 _ASYNCIO = (asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue)
 _THREADS = (thread_queue.Queue, thread_queue.LifoQueue, thread_queue.PriorityQueue)
 
 
-def _ways(cls: Any) -> tuple[Any, Any]:
+def _methods(cls: Any) -> tuple[Any, Any]:
     return getattr(cls, "_put", None), getattr(cls, "_get", None)
 
 
 _FIRST_OUT, _LAST_OUT, _BY_PRIORITY = (
-    {_ways(cls) for cls in pair} for pair in zip(_ASYNCIO, _THREADS, strict=True)
+    {_methods(cls) for cls in pair} for pair in zip(_ASYNCIO, _THREADS, strict=True)
 )
 _SIZES = {asyncio.Queue.qsize, *(getattr(cls, "_qsize", None) for cls in _THREADS)}
 
 
 def can_attach(queue: Any) -> bool:
-    """Tell whether a queue's put and get call methods that can be replaced on the instance."""
+    """Tell whether `_put` and `_get` can be replaced on the instance."""
     bases = (asyncio.Queue, _THREADS[0])
     return (
         any(isinstance(queue, base) and isinstance(base.put, FunctionType) for base in bases)
         and hasattr(queue, "__dict__")
-        and all(_ways(type(queue)))
+        and all(_methods(type(queue)))
     )
 
 
@@ -56,20 +56,19 @@ class _Parts(NamedTuple):
 
     probe: Probe
     stamps: Stamps
+    # returns the queue; the hooks have no other reference to it
     here: Callable[[], Any]
-    """Returns the queue, to which nothing here refers otherwise."""
     size_of: Callable[[Any], int]
 
 
 def attach(queue: Any, name: str, sentinel: object) -> Probe:
-    """Replace a queue's own methods by some that count; return what they count at.
+    """Replace a queue's own methods by counting ones; return their probe.
 
-    They refer to the queue weakly: no cycle shall keep it and its items until the garbage
+    They refer to the queue weakly, since a cycle would keep it and its items until the garbage
     collector runs.
     """
-    methods = vars(queue)
     for method in ("_put", "_get", "shutdown"):
-        _restore(methods, method)
+        _restore(vars(queue), method)
     here: Callable[[], Any] = weakref.ref(queue)
     probe = Probe(name, sentinel, lambda: here().qsize(), lambda: capacity_of(here()))
     size_of = type(queue).qsize if isinstance(queue, asyncio.Queue) else type(queue)._qsize
@@ -91,7 +90,7 @@ def _replace(queue: Any, method: str, make: Callable[[Callable[..., Any]], Any])
 
 
 def _restore(methods: dict[str, Any], method: str) -> None:
-    """Take off the hook of an instrumented queue that is gone, and with it its stamps."""
+    """Remove the hook of an earlier stand-in of this queue, and its stamps."""
     hook: Any = methods.get(method)
     if not hasattr(hook, "replaced"):
         return
@@ -101,20 +100,20 @@ def _restore(methods: dict[str, Any], method: str) -> None:
 
 
 def _without_queue(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let a method that somebody set on the instance be called as the class's is."""
+    """Give an instance's own method the parameters of the class's method."""
     return lambda _, *args, **kwargs: method(*args, **kwargs)
 
 
 def _stamps_for(
     queue: Any, probe: Probe, here: Callable[[], Any], size_of: Callable[[Any], int]
 ) -> Stamps:
-    ways, size = _ways(type(queue)), size_of(queue)
+    methods, size = _methods(type(queue)), size_of(queue)
     if size_of not in _SIZES or not vars(queue).keys().isdisjoint(("_put", "_get")):
         return IdentityStamps(size, probe.chores, None)
-    if ways in _FIRST_OUT or ways in _LAST_OUT:
-        return OrderedStamps(size, probe.chores, fifo=ways in _FIRST_OUT)
+    if methods in _FIRST_OUT or methods in _LAST_OUT:
+        return OrderedStamps(size, probe.chores, fifo=methods in _FIRST_OUT)
     attribute = "_queue" if isinstance(queue, asyncio.Queue) else "queue"
-    content = (lambda: getattr(here(), attribute)) if ways in _BY_PRIORITY else None
+    content = (lambda: getattr(here(), attribute)) if methods in _BY_PRIORITY else None
     return IdentityStamps(size, probe.chores, content)
 
 
@@ -135,7 +134,7 @@ def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None
                 now = clock.now()
                 add((item, now, producer), size)
                 probe.count_put(now, size)
-        except Exception as error:  # the item is in, whatever we make of it
+        except Exception as error:  # the item is in the queue all the same
             probe.failed(error)
 
     return put
@@ -157,7 +156,7 @@ def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Ca
                 link = probe.count_got(stamp)
                 if link is not None and mine:
                     call.link = link  # type: ignore[union-attr]
-        except Exception as error:  # the item is out, whatever we make of it
+        except Exception as error:  # the user gets the item all the same
             probe.failed(error)
         return item
 
@@ -167,7 +166,7 @@ def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Ca
 def _shutdown_hook(
     here: Callable[[], Any], stop: Callable[..., Any], dropping: set[int]
 ) -> Callable[..., Any]:
-    """Let a shutdown, which empties the queue by its own `_get`, drop the items: none is got."""
+    """Return a shutdown whose calls of `_get` count no item as got."""
 
     def shutdown(*args: Any, **kwargs: Any) -> Any:
         thread = get_ident()

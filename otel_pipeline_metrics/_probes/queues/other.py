@@ -1,4 +1,4 @@
-"""Stand-ins for queues of which only the interface is known: gevent's, a subclass's own, any."""
+"""Stand in for queues of which only the interface is known, such as gevent's."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _NO_WAIT: AbstractContextManager[None] = contextlib.nullcontext()
 
 
 class InstrumentedOther(Instrumented):
-    """For what has a put and a get; subclasses have what the wrapped class has besides."""
+    """The stand-in of any object with `put` and `get`; each class has a subclass."""
 
     __slots__ = ()
 
     def _opm_wait(
         self, state: WaitState, method: str | None, worker: Worker | None = None
     ) -> AbstractContextManager[None]:
-        """Return the wait of a put or get, or a `with` block without effect if it cannot wait.
+        """Return the wait of a put or get, or a block without effect if it cannot wait.
 
         Args:
             state: of the worker that waits.
@@ -64,26 +64,26 @@ class InstrumentedOther(Instrumented):
 
 
 class InstrumentedSimpleQueue(InstrumentedOther):
-    """For C's `SimpleQueue`, whose put never waits."""
+    """An instrumented `SimpleQueue` of C, whose put never waits."""
 
     __slots__ = ()
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         with self._opm_probe.put_around(item):
             self._opm_queue.put(item, block, timeout)
 
     def put_nowait(self, item: Any) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         self.put(item, False)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         with self._opm_probe.get_around() as getting:
             return getting.got(get_or_wait(self._opm_queue, self._opm_probe, block, timeout))
 
     def get_nowait(self) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         return self.get(False)
 
 
@@ -158,22 +158,22 @@ async def _run_join(self: InstrumentedOther, worker: Worker | None, args: Any, k
 
 
 def _with_worker(run: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[..., Any]:
-    """Let a coroutine know the worker that asked for it, whichever task runs it."""
+    """Give a coroutine the worker that requested it, whichever task runs it."""
 
     @coroutine_function
-    def ask(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    def call(self: InstrumentedOther, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
         return run(self, requesting_worker(), args, kwargs)
 
-    return ask
+    return call
 
 
 def is_simple(queue: Any) -> bool:
-    """Tell whether this is C's `SimpleQueue`, and not what gevent puts in its place."""
+    """Tell whether this is C's `SimpleQueue`, and not gevent's replacement."""
     return _is_from(queue, "_queue")
 
 
 def _is_from(queue: Any, module: str) -> bool:
-    """Tell whether a class of an object is from a module, which need not be imported for that."""
+    """Tell whether a class of an object is from a module, without importing that."""
     return any(cls.__module__ == module for cls in type(queue).__mro__)
 
 
@@ -183,18 +183,19 @@ def missing(queue: Any) -> list[str]:
 
 
 def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrumented]:
-    """Return the class of a queue's stand-in, with the special methods that the queue has.
+    """Return the class of a queue's stand-in, with the queue's special methods.
 
     Args:
-        queue: that it stands in for.
-        base: a class that fits its put and get; None where they are of unknown ways.
+        queue: the queue that it stands in for.
+        base: a class whose put and get replace the queue's; None if the queue's own put and get
+            do something unknown, and are called.
     """
     cls = type(queue)
     found = _classes.get(cls)
     if found is None:
         made = _special_methods(cls)
         if base is None:
-            found = type("InstrumentedOther", (InstrumentedOther,), {**_ways(cls), **made})
+            found = type("InstrumentedOther", (InstrumentedOther,), {**_put_and_get(cls), **made})
         elif made:
             found = type(base.__name__, (base,), {"__slots__": (), **made})
         else:
@@ -207,7 +208,7 @@ def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrume
 _classes: weakref.WeakKeyDictionary[type, type[Instrumented]] = weakref.WeakKeyDictionary()
 
 
-def _ways(cls: Any) -> dict[str, Any]:
+def _put_and_get(cls: Any) -> dict[str, Any]:
     made: dict[str, Any] = {"__slots__": ()}
     for method, plain, awaited, hint in (
         ("put", _put, _async_put, "full"),
@@ -224,14 +225,14 @@ def _ways(cls: Any) -> dict[str, Any]:
 
 
 def _special_methods(cls: Any) -> dict[str, Any]:
-    """Return what Python looks up on the class alone, so that no `__getattr__` forwards it."""
+    """Return the methods that Python looks up on the class alone, past `__getattr__`."""
     made: dict[str, Any] = {}
     for name in (*_FORWARDED, *_ITERATION):
         method = getattr(cls, name, None)
         if method is None:
             continue
         if name in _ITERATION and isinstance(method, FunctionType):
-            # as the class has it, on the stand-in: it gets by the stand-in's own `get`
+            # the class's function on the stand-in, so that it calls the stand-in's `get`
             made[name] = method
         else:
             made[name] = functools.partialmethod(_forward, name)
@@ -257,9 +258,9 @@ def _until_stop_iteration(self: Any) -> Any:
 
 
 def around_probe(queue: Any, name: str, sentinel: object) -> AroundProbe:
-    """Return what counts at a queue whose inside cannot be seen.
+    """Return the probe of a queue whose inside is unknown.
 
-    It may refer to the queue, which does not refer to it.
+    It may refer to the queue, since the queue does not refer to it.
     """
     return AroundProbe(
         name,

@@ -1,4 +1,4 @@
-"""What is counted at one instrumented queue: items, waits, depth, and who feeds whom.
+"""Count items, waits and depth at one queue, and which stages put and get.
 
 Nothing here runs around the user's call, and nothing here raises: an internal error neither
 loses an item nor reaches a put or a get.
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 class NoSentinel(enum.Enum):
-    """The default of `wrap_queue`'s `sentinel`. Pickles, and stays the only one of its kind."""
+    """The default of `wrap_queue`'s `sentinel`; a pickled copy is the same object."""
 
     NOTHING = enum.auto()
 
 
 NOTHING: Final[Literal[NoSentinel.NOTHING]] = NoSentinel.NOTHING
 
+# Waits kept while only raw references to a queue are used and no reader is attached.
 WAITS_BOUND: Final = 16 * drain.PENDING_BOUND
-"""Waits kept while only raw references to a queue are used and no reader is attached."""
 
 
 class Put:
-    """`with`: a wrapped put in progress, so that the queue's own `_put` knows the producer."""
+    """A `with` block of a wrapped put, which tells `_put` the producer."""
 
     __slots__ = ("_before", "item", "probe", "producer", "seen")
 
@@ -49,8 +49,8 @@ class Put:
         self.probe = probe
         self.item = item
         self.producer = producer
+        # whether the queue's own `_put` was called for this item
         self.seen = False
-        """Whether the queue's own `_put` was called for it."""
 
     def __enter__(self) -> Put:
         self._before = putting.get()
@@ -62,16 +62,16 @@ class Put:
 
 
 class Got:
-    """`with`: a wrapped get in progress, so that the queue's own `_get` can leave the link."""
+    """A `with` block of a wrapped get, in which `_get` leaves the link."""
 
     __slots__ = ("_before", "link", "probe", "seen")
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe
+        # the link to the producer of the item
         self.link: Link | None = None
-        """To the producer of the item."""
+        # whether the queue's own `_get` was called in this block
         self.seen = False
-        """Whether the queue's own `_get` was called for it."""
 
     def __enter__(self) -> Self:
         self._before = getting.get()
@@ -83,7 +83,7 @@ class Got:
 
 
 class PutOfOwn(Put):
-    """`with`: a put of a subclass's own, which may not call the queue's `_put`."""
+    """A `with` block of a put that a subclass defines, and that may not call `_put`."""
 
     __slots__ = ()
 
@@ -93,14 +93,14 @@ class PutOfOwn(Put):
         try:
             if kind is None and not self.seen and not probe.is_sentinel(self.item):
                 probe.count_put(clock.now(), probe.depth() or 0)
-        except Exception:  # the item is in, whatever we make of it
+        except Exception:  # the item is in the queue all the same
             errors.log_internal_error("after putting into a queue")
         if probe.chores:
             probe.do_chores()
 
 
 class GotOfOwn(Got):
-    """`with`: a get of a subclass's own, which may not call the queue's `_get`."""
+    """A `with` block of a get that a subclass defines, and that may not call `_get`."""
 
     __slots__ = ("_worker",)
 
@@ -109,29 +109,29 @@ class GotOfOwn(Got):
         self._worker = worker
 
     def got(self, item: Any) -> Any:
-        """Count the item that came, if nothing has; return it."""
+        """Count the item unless it was counted already; return it."""
         try:
             if not self.seen and not self.probe.is_sentinel(item):
                 self.probe.count_got(None)
-        except Exception:  # the item is the user's, whatever we make of it
+        except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         return self.probe.after_get(item, self.link, self._worker)
 
 
+# The wrapped put that is in progress; each task and each thread has its own.
 putting: ContextVar[Put | None] = ContextVar("opm_putting", default=None)
-"""The wrapped put that the code here is in; tasks and threads each have their own."""
 getting: ContextVar[Got | None] = ContextVar("opm_getting", default=None)
 
 
 class Getting(Protocol):
-    """A get in progress."""
+    """A `with` block of a get."""
 
     def got(self, item: Any) -> Any:
-        """Count the item that came; return it."""
+        """Count the item; return it."""
 
 
 class Probe:
-    """Counts at one queue. The queue's hooks keep it, so it refers to the queue weakly."""
+    """The counts at one queue; its `size` and `capacity` read the queue."""
 
     __slots__ = ("__weakref__", "_capacity", "_size", "chores", "linked", "name", "sentinel")
 
@@ -146,34 +146,34 @@ class Probe:
         self.sentinel = sentinel
         self._size = size
         self._capacity = capacity
+        # whether an item ever had a producer to link to; before that, no get looks for one
         self.linked = False
-        """Whether an item ever had a producer to link to; until then no get looks for one."""
+        # errors to log and stamps to release once the queue's lock is free
         self.chores: list[Any] = []
-        """Errors to log and stamps to release, once the queue's lock is free."""
 
     def depth(self) -> int | None:
-        """Return how many items are in the queue; None where nobody can tell."""
+        """Return the number of items; None if the queue does not tell."""
         try:
             return self._size()
-        except Exception:  # the queue's own: multiprocessing's on macOS, a closed one, any
+        except Exception:  # multiprocessing's on macOS, a closed queue, any queue's own error
             return None
 
     def capacity(self) -> int | None:
-        """Return how many items it holds at most; None if that is unbounded or unknown."""
+        """Return the maximum number of items; None if it is unbounded or unknown."""
         return self._capacity()
 
     def is_sentinel(self, item: Any) -> bool:
-        """Tell whether this is the value that is not counted as an item."""
+        """Tell whether this is the value that does not count as an item."""
         return item is self.sentinel
 
     def series(self) -> QueueSeries:
-        """Return what is counted in the scope here."""
-        # `current_scope()`, written out: asked four times for each item
+        """Return the counts of the current scope."""
+        # `current_scope()` written out, since this is called four times for each item
         found = _series.active_cell.get()
         scope = _series.default_scope if found is None else found[0].scope
         return scope.queues.get(self.name) or scope.add_queue(self.name)
 
-    # what a wrapped put and get do in the caller's place, before and after the queue's own
+    # called before and after the queue's own put and get, by the task or thread that calls them
 
     def producer(self, item: Any, worker: Worker | None = None) -> Any:
         """Account for the worker that is about to put; return its stage's span context."""
@@ -182,7 +182,7 @@ class Probe:
                 accounting.watch()
             counted = None if self.is_sentinel(item) else self.series()
             found = accounting.on_put(counted, clock.now(), worker)
-        except Exception:  # the item goes its way without its producer
+        except Exception:  # the item goes on without its producer
             errors.log_internal_error("putting into a queue")
             return None
         if found is not None:
@@ -201,41 +201,41 @@ class Probe:
                 accounting.on_get(series, link, clock.now(), worker)
                 if len(series.waits) >= drain.PENDING_BOUND:
                     drain.drain_queue(_series.current_scope(), series)
-        except Exception:  # the item is the user's, whatever we make of it
+        except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         if self.chores:
             self.do_chores()
         return item
 
     def put_around(self, item: Any, worker: Worker | None = None) -> AbstractContextManager[Any]:
-        """Return what a put is made within that may do anything, as a subclass's own."""
+        """Return a `with` block for a put of unknown behaviour."""
         return PutOfOwn(self, item, self.producer(item, worker))
 
     def get_around(self, worker: Worker | None = None) -> AbstractContextManager[Getting]:
-        """Return what a get is made within that may do anything, as a subclass's own."""
+        """Return a `with` block for a get of unknown behaviour."""
         return GotOfOwn(self, worker)
 
-    # what the queue's hooks do under its lock: no call here may log or flush
+    # called by the queue's hooks, under its lock: no call here may log or flush
 
     def count_put(self, now: float, size: int) -> None:
-        """Count an item that got in."""
+        """Count an item that was put."""
         series = self.series()
-        # counted without a call in between: queues of one name share these
+        # queues of one name share these, so there is no call between reading and writing them
         series.put += 1
         series.last_put = now
         if series.first_put is None:
             series.first_put = now
-        if size > series.depth_peak:  # noqa: PLR1730 - a call costs as much as all the rest here
+        if size > series.depth_peak:  # noqa: PLR1730 - a call of `max` costs as much as the other lines
             series.depth_peak = size
 
     def count_got(self, stamp: Stamp | None) -> Link | None:
-        """Count an item that got out, and its wait if that is certain; return its link."""
+        """Count an item that was got, and its wait if that is certain; return its link."""
         series = self.series()
         series.got += 1
         if stamp is None or stamp[1] is None:
             return None
         waited, waits, producer = clock.now() - stamp[1], series.waits, stamp[2]
-        if waited < 0.0:  # noqa: PLR1730 - as in `count_put`
+        if waited < 0.0:  # noqa: PLR1730 - a call of `max` costs more
             waited = 0.0
         if len(waits) < WAITS_BOUND:
             waits.append(waited)
@@ -244,25 +244,25 @@ class Probe:
         return producer, self.name, waited
 
     def failed(self, error: Exception) -> None:
-        """Keep an internal error until it can be logged; called while it is handled."""
+        """Keep an internal error, which is being handled, until it can be logged."""
         if errors.from_signal_handler(error):
-            raise  # noqa: PLE0704 - the program's own, which is to interrupt what runs now
+            raise  # noqa: PLE0704 - the program's own error, meant to interrupt it
         if len(self.chores) < FORGOTTEN_BOUND:
             self.chores.append(error)
 
     def do_chores(self) -> None:
-        """Do what had to wait for the queue's lock to be free."""
+        """Log the errors and release the stamps that the queue's lock deferred."""
         while self.chores:
             chore = self.chores.pop()
             if isinstance(chore, Exception):
                 try:
-                    raise chore  # noqa: TRY301 - logged as what is being handled
+                    raise chore  # noqa: TRY301 - the log takes the error that is handled
                 except Exception:
                     errors.log_internal_error("counting the items of a queue")
 
 
 class QueueWait:
-    """`with`: the worker here, or the one that asked, waits at a queue."""
+    """A `with` block in which the given or the current worker waits at a queue."""
 
     __slots__ = ("_began", "_probe", "_series", "_state", "_wait", "_worker")
 
@@ -273,24 +273,24 @@ class QueueWait:
         self._wait: OpenWait | None = None
 
     def __enter__(self) -> None:
-        """Begin to wait. Never raises."""
+        """Begin the wait. Never raises."""
         try:
             self._series = self._probe.series()
             self._began = clock.now()
             worker = self._worker or accounting.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
-        except Exception:  # an internal error must not keep anyone waiting
+        except Exception:  # the user's put or get goes on
             errors.log_internal_error("beginning to wait at a queue")
 
     def __exit__(self, *_: object) -> None:
-        """Stop waiting. Never raises."""
+        """End the wait. Never raises."""
         if self._wait is None:
             return
         try:
             now = clock.now()
             seconds = now - self._began
             accounting.end_wait(self._wait, now)
-            # counted without a call in between: threads share these
+            # threads share these, so there is no call between reading and writing them
             if self._state == "idle":
                 self._series.idle += seconds
             else:
@@ -301,22 +301,22 @@ class QueueWait:
 
 
 def requesting_worker() -> Worker | None:
-    """Return the worker here, for a coroutine that another task may run."""
+    """Return the current worker, for a coroutine that another task may run."""
     try:
         if hooks.workers is None:
             accounting.watch()
         return accounting.worker_at_queue()
-    except Exception:  # an internal error must not keep anyone from a queue
+    except Exception:  # the user's call of the queue goes on
         errors.log_internal_error("asking a queue")
         return None
 
 
 def joined(worker: Worker | None) -> None:
-    """Account for a worker whose join of a queue is over. Never raises."""
+    """Account for a worker whose join of a queue has ended. Never raises."""
     try:
         if hooks.workers is not None:
             accounting.on_join(worker)
-    except Exception:  # the queue is joined, whatever we make of it
+    except Exception:  # the join has ended all the same
         errors.log_internal_error("joining a queue")
 
 

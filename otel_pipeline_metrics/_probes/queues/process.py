@@ -1,4 +1,4 @@
-"""multiprocessing's queues: the stamp travels with the item, in its pickle."""
+"""Stand in for multiprocessing's queues; the stamp travels in the item's pickle."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from otel_pipeline_metrics._probes.queues.probe import Probe
 
 
 class Envelope:
-    """An item on its way between processes, with the time at which it got in."""
+    """An item that moves between processes, with the time of its put."""
 
     __slots__ = ("item", "producer", "put_at")
 
     def __init__(self, item: Any, put_at: float | None = None, producer: Any = None) -> None:
         self.item = item
+        # None until the item is in the queue
         self.put_at = put_at
-        """None while that is not known."""
+        # the span context of the stage that put it, or None
         self.producer = producer
-        """The span context of the stage that put it, or None."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle for another process: the queue's feeder thread does so once the item is in."""
+        """Pickle for another process; the feeder thread does so once the item is in."""
         self.stamp()
         return Envelope, (self.item, self.put_at, self.producer)
 
     def stamp(self) -> None:
-        """Say that it is in the queue, unless that was said before. Never raises."""
+        """Set the time of the put, unless it is set already. Never raises."""
         if self.put_at is None:
             try:
                 self.put_at = clock.now()
-            except Exception:  # the item goes its way without its time
+            except Exception:  # the item goes on without its time
                 errors.log_internal_error("the time of a put")
 
 
 class ProcessProbe(Probe):
-    """Counts at a process queue; its sentinel is a copy in every process but one."""
+    """The counts at a process queue; other processes have copies of the sentinel."""
 
     __slots__ = ()
 
     def is_sentinel(self, item: Any) -> bool:
-        """Tell whether this is the value that is not counted as an item."""
+        """Tell whether this is the value that does not count as an item."""
         sentinel = self.sentinel
         if item is sentinel:
             return True
         try:
             return type(item) is type(sentinel) and bool(item == sentinel)
-        except Exception:  # the items' own comparison fails: then they are not the same
+        except Exception:  # the item's own comparison failed, so they are not equal
             return False
 
 
 class InstrumentedProcessQueue(InstrumentedThreadQueue):
-    """For multiprocessing's `Queue` and `JoinableQueue`.
+    """An instrumented multiprocessing `Queue` or `JoinableQueue`.
 
-    A feeder thread pickles each item once it is in, so that is when its time in the queue
-    begins. `clock.now()` is one clock for all processes of a machine.
+    A feeder thread pickles each item once it is in the queue; an item's time begins then.
+    `clock.now()` is one clock for all processes of a machine.
     """
 
     __slots__ = ()
@@ -73,7 +73,7 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
         return instrument, (self._opm_queue, probe.name, probe.sentinel)
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         probe = self._opm_probe
         producer = probe.producer(obj)
         if probe.is_sentinel(obj):
@@ -85,15 +85,15 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
         try:
             if envelope.put_at is not None:
                 probe.count_put(envelope.put_at, probe.depth() or 0)
-        except Exception:  # the item is in, whatever we make of it
+        except Exception:  # the item is in the queue all the same
             errors.log_internal_error("after putting into a queue")
 
     def put_nowait(self, obj: Any) -> None:
-        """As the wrapped queue's."""
+        """Put an item as the wrapped queue does."""
         self.put(obj, False)
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As the wrapped queue's."""
+        """Get an item as the wrapped queue does."""
         probe = self._opm_probe
         found = get_or_wait(self._opm_queue, probe, block, timeout)
         stamp, item, link = None, found, None
@@ -102,13 +102,13 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
         try:
             if not probe.is_sentinel(item):
                 link = probe.count_got(stamp)
-        except Exception:  # the item is the user's, whatever we make of it
+        except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         return probe.after_get(item, link)
 
 
 def instrument(queue: Any, name: str, sentinel: object) -> InstrumentedProcessQueue:
-    """Return a process queue instrumented, here or in the process that it was sent to."""
+    """Return an instrumented process queue; also unpickles one in another process."""
     probe = ProcessProbe(name, sentinel, queue.qsize, functools.partial(_capacity, queue))
     stand_in = InstrumentedProcessQueue(queue, probe)
     watch(probe)
@@ -117,6 +117,6 @@ def instrument(queue: Any, name: str, sentinel: object) -> InstrumentedProcessQu
 
 
 def _capacity(queue: Any) -> int | None:
-    bound = int(getattr(queue, "_maxsize", SEM_VALUE_MAX))  # no public way to tell
-    # an unbounded one is bounded by the platform's largest semaphore
+    bound = int(getattr(queue, "_maxsize", SEM_VALUE_MAX))  # there is no public attribute
+    # an unbounded queue has the platform's largest semaphore as its bound
     return None if bound == SEM_VALUE_MAX else bound

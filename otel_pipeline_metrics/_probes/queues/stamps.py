@@ -1,9 +1,9 @@
-"""When the items in a queue were put: stamps kept beside the queue, never in it.
+"""Keep the time of each put beside the queue, in stamps.
 
-A stamp is paired with an item only where the pair is certain; elsewhere the item's wait is
-unknown. What keeps a pair certain is the number of items: the stamps and the items without one
-are together as many as the queue holds. Where they are not, somebody changed the queue's content
-behind its methods, and every item in it counts as one without a stamp.
+A stamp is paired with an item only if the pair is certain; otherwise the item's time in the queue
+is unknown. The number of items shows whether pairs are certain: the stamps and the items without
+a stamp are together as many as the queue holds. If they are not, the queue's content was changed
+directly, and from then on all of its items count as items without a stamp.
 
 A stamp holds its item, so no other object can have the item's `id` while the stamp exists.
 """
@@ -17,47 +17,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
+# The item, the time of its put (None if unknown), and the span context of its producer.
 Stamp = tuple[Any, "float | None", Any]
-"""The item, when it was put (None if that is unknown), and the span context of its producer."""
 
+# Sets of stamps kept until they can be released outside of the queue's lock.
 FORGOTTEN_BOUND: Final = 16
-"""Sets of stamps that wait to be released outside of the queue's lock."""
 
 
 class Stamps(Protocol):
     """The stamps of one queue. Callers hold the queue's lock, if it has one."""
 
     def add(self, stamp: Stamp, size: int) -> None:
-        """Keep the stamp of an item that was put; `size` is the queue's since."""
+        """Keep the stamp of an item that was put; `size` is the queue's after the put."""
 
     def take(self, item: Any, size: int) -> Stamp | None:
         """Return the stamp of an item that was got, if it is certain."""
 
 
 class OrderedStamps:
-    """For a queue that is known to be first in, first out, or last in, first out.
+    """The stamps of a queue that is first in, first out, or last in, first out.
 
-    The order alone tells equal and identical items apart. The identity is compared all the same:
-    the queue's content may have been changed behind its methods.
+    The order alone tells equal and identical items apart. The identity is compared as well, since
+    the queue's content may have been changed directly.
     """
 
     __slots__ = ("_first_out", "_forgotten", "_stamps", "_unknown")
 
     def __init__(self, size: int, forgotten: list[Any], *, fifo: bool) -> None:
         self._stamps: deque[Stamp] = deque()
-        # items without a stamp: the oldest, since all that is put later gets one
+        # items without a stamp: they are the oldest, since every later put gets a stamp
         self._unknown = size
         self._first_out = fifo
         self._forgotten = forgotten
 
     def add(self, stamp: Stamp, size: int) -> None:
-        """Keep the stamp of an item that was put; `size` is the queue's since."""
+        """Keep the stamp of an item that was put; `size` is the queue's after the put."""
         if size != self._unknown + len(self._stamps) + 1:
             self._forget(size - 1)
         self._stamps.append(stamp)
 
     def take(self, item: Any, size: int) -> Stamp | None:
-        """Return the stamp of an item that was got; `size` is the queue's since."""
+        """Return the stamp of an item that was got; `size` is the queue's after the get."""
         stamps = self._stamps
         if size + 1 != self._unknown + len(stamps):
             self._forget(size)
@@ -78,10 +78,10 @@ class OrderedStamps:
 
 
 class IdentityStamps:
-    """For a queue in any other order: a stamp belongs to the item with its identity.
+    """The stamps of a queue in any other order, found by the identity of the item.
 
-    Of an object that is in the queue several times nobody can tell which one comes out, so its
-    waits are unknown until none of it is left.
+    If an object is in the queue several times, which of its puts a get belongs to is unknown. So
+    its times in the queue are unknown until it is no longer in the queue.
     """
 
     __slots__ = ("_by_id", "_content", "_forgotten", "_stamped", "_steady", "_unknown")
@@ -89,21 +89,22 @@ class IdentityStamps:
     def __init__(
         self, size: int, forgotten: list[Any], content: Callable[[], Iterable[Any]] | None
     ) -> None:
+        # by identity: the stamp, and how many times the item is in the queue
         self._by_id: dict[int, tuple[Stamp, int]] = {}
-        """By identity: the stamp, and how many of it are in the queue."""
         self._stamped = 0
         self._unknown = size
         self._forgotten = forgotten
-        # A subclass may do anything at a put; one whose content can be read adds an item.
+        # Whether a put adds exactly one item. A subclass may do anything; the content of the
+        # standard priority queues can be read.
         self._steady = content is not None
-        # Read at most once, because that takes as long as the queue is.
+        # Reading takes time in proportion to the queue's length, so it is read at most once.
         self._content = content
 
     def add(self, stamp: Stamp, size: int) -> None:
-        """Keep the stamp of an item that was put; `size` is the queue's since."""
+        """Keep the stamp of an item that was put; `size` is the queue's after the put."""
         if size != self._stamped + self._unknown + 1:
             if not self._steady:
-                # it may have dropped or replaced an item, this one or another
+                # the put may have dropped or replaced this item or another
                 self._forget(size)
                 return
             self._forget(size - 1)
@@ -112,7 +113,7 @@ class IdentityStamps:
         self._stamped += 1
 
     def take(self, item: Any, size: int) -> Stamp | None:
-        """Return the stamp of an item that was got; `size` is the queue's since."""
+        """Return the stamp of an item that was got; `size` is the queue's after the get."""
         if size + 1 != self._stamped + self._unknown:
             self._forget(size)
             return None
@@ -124,7 +125,7 @@ class IdentityStamps:
             if self._unknown:
                 self._unknown -= 1
             else:
-                # a subclass that hands out another object than was put
+                # a subclass returned an object other than the one that was put
                 self._forget(size)
             return None
         self._drop_one(id(item), *found)
@@ -139,13 +140,11 @@ class IdentityStamps:
             self._by_id[key] = stamp, count - 1
 
     def _look_at(self, taken: Any, content: Iterable[Any]) -> None:
-        """Count every item, so that none is without a stamp, be it an empty one."""
+        """Give every item of the queue a stamp; it has no time if that is unknown."""
         seen: dict[int, tuple[Stamp, int]] = {}
         for item in (taken, *content):
             _, count = seen.get(id(item), (None, 0))
             seen[id(item)] = (item, None, None), count + 1
-        if sum(count for _, count in seen.values()) != self._stamped + self._unknown:
-            return
         for key, (_, count) in seen.items():
             stamp, stamped = self._by_id.get(key, (None, 0))
             if stamp is not None and stamped == count:
@@ -158,6 +157,6 @@ class IdentityStamps:
 
 
 def _release_later(forgotten: list[Any], stamps: Any) -> None:
-    """Keep stamps until the queue's lock is free: a destructor of an item may want that lock."""
+    """Keep stamps until the queue's lock is free, which destructors may need."""
     if stamps and len(forgotten) < FORGOTTEN_BOUND:
         forgotten.append(stamps)

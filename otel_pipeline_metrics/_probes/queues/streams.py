@@ -1,7 +1,7 @@
-"""anyio's memory object streams: a pair of stand-ins for the two ends of one buffer.
+"""Stand in for anyio's memory object streams, the two ends of one buffer.
 
-anyio is not imported: a pair of objects with the methods of such streams will do, so that trio's
-memory channels are taken too.
+anyio is not imported: any pair of objects with the methods of such streams is taken, and so are
+trio's memory channels.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def missing(pair: tuple[Any, ...]) -> list[str]:
 
 
 def stream_probe(pair: tuple[Any, Any], name: str, sentinel: object) -> AroundProbe:
-    """Return what counts at a pair of streams, of whose ends and clones it is the only one."""
-    # what both ends share, if it is there: neither end is to live for as long as the other's clones
+    """Return the one probe of a pair of streams and all of their clones."""
+    # The state that both ends share, if there is one: a reference to an end would keep that end
+    # for as long as clones of the other exist.
     statistics = getattr(pair[1], "_state", pair[1]).statistics
     return AroundProbe(
         name,
@@ -51,12 +52,12 @@ def stream_probe(pair: tuple[Any, Any], name: str, sentinel: object) -> AroundPr
 
 
 class _Stream(Instrumented):
-    """One end of the buffer, or a clone of it."""
+    """One end of the buffer, or a clone of one."""
 
     __slots__ = ()
 
     def clone(self) -> _Stream:
-        """As the wrapped stream's; the clone is instrumented too."""
+        """Clone the wrapped stream; the clone is instrumented too."""
         return type(self)(self._opm_queue.clone(), self._opm_probe)
 
     def __enter__(self) -> _Stream:
@@ -81,7 +82,7 @@ class InstrumentedSendStream(_Stream):
 
     @coroutine_function
     def send(self, item: Any) -> Coroutine[Any, Any, None]:
-        """As the wrapped stream's."""
+        """Send an item as the wrapped stream does."""
         return self._opm_send(item, requesting_worker())
 
     async def _opm_send(self, item: Any, worker: Worker | None) -> None:
@@ -91,7 +92,7 @@ class InstrumentedSendStream(_Stream):
             await _noticing_wait(sending, QueueWait(probe, "blocked", worker))
 
     def send_nowait(self, item: Any) -> None:
-        """As the wrapped stream's."""
+        """Send an item as the wrapped stream does."""
         with self._opm_probe.put_around(item):
             self._opm_queue.send_nowait(item)
 
@@ -103,7 +104,7 @@ class InstrumentedReceiveStream(_Stream):
 
     @coroutine_function
     def receive(self) -> Coroutine[Any, Any, Any]:
-        """As the wrapped stream's."""
+        """Receive an item as the wrapped stream does."""
         return self._opm_receive(requesting_worker())
 
     async def _opm_receive(self, worker: Worker | None) -> Any:
@@ -114,7 +115,7 @@ class InstrumentedReceiveStream(_Stream):
             return get.got(item)
 
     def receive_nowait(self) -> Any:
-        """As the wrapped stream's."""
+        """Receive an item as the wrapped stream does."""
         with self._opm_probe.get_around() as get:
             return get.got(self._opm_queue.receive_nowait())
 
@@ -123,17 +124,17 @@ class InstrumentedReceiveStream(_Stream):
 
     @coroutine_function
     def __anext__(self) -> Coroutine[Any, Any, Any]:
-        # The stream's own, on this object: it gets by `receive`, and knows the error of the end.
+        # the class's function on this object: it calls `receive` here and knows its last error
         following: Coroutine[Any, Any, Any] = type(self._opm_queue).__anext__(self)
         return following
 
 
 @types.coroutine
 def _noticing_wait(running: Coroutine[Any, Any, Any], wait: QueueWait) -> Generator[Any, Any, Any]:
-    """Run a send or receive as `await` does, and notice when it begins to wait.
+    """Run a send or receive as `await` does, and measure how long it waits.
 
-    Each has a checkpoint first: the other tasks have their turn, and what it finds afterwards
-    decides whether it waits. So it waits from its second suspension on.
+    A send or receive begins with a checkpoint, at which other tasks run. Only after that does it
+    look at the buffer. So it waits from its second suspension on.
     """
     suspensions = 0
     resume, argument = running.send, None
@@ -160,7 +161,7 @@ def _noticing_wait(running: Coroutine[Any, Any, Any], wait: QueueWait) -> Genera
 
 
 def _depth(statistics: Callable[[], Any]) -> int:
-    """Return how many items are in the buffer; senders that wait for room keep theirs."""
+    """Return the number of items in the buffer, without those of senders that wait."""
     return int(statistics().current_buffer_used)
 
 

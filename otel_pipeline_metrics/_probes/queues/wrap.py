@@ -65,7 +65,7 @@ _METHODS = ("put", "get", "put_nowait", "get_nowait", "full", "empty", "join")
 
 
 def _overrides(queue: Any, stock: Any, names: tuple[str, ...] = _METHODS) -> bool:
-    """Tell whether a subclass or an instance overrides a put or get of the library's class."""
+    """Tell whether a subclass or an instance overrides a put or get."""
     own = getattr(queue, "__dict__", {})
     return any(
         name in own or getattr(type(queue), name) is not getattr(stock, name) for name in names
