@@ -1,4 +1,4 @@
-"""Errors in what runs under the queue's lock: ours, a signal handler's, an interrupt."""
+"""Test errors under the queue's lock: internal ones, a signal handler's, an interrupt."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_an_error_of_a_signal_handler_passes_through(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_cancelled_or_interrupted_in_a_put(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is no `Exception` is nobody's to keep, and what follows is right again."""
+def test_an_interrupt_in_a_put_passes_through(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an `Exception` is kept for the log, and later counts are right."""
     q: Any = opm.wrap_queue(kind(), name="q")
 
     def interrupted(*args: Any) -> None:
@@ -82,7 +82,7 @@ def test_cancelled_or_interrupted_in_a_put(kind: Any, monkeypatch: pytest.Monkey
 
 
 class Chatty:
-    """Uses another queue whenever it is compared."""
+    """An item that uses another queue whenever it is compared."""
 
     def __init__(self, use: Callable[[Any], Any]) -> None:
         self.use = use
@@ -93,8 +93,8 @@ class Chatty:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_put_within_a_put(wrapped: bool, otel: Otel) -> None:
-    """Each has its own producer, and a put by a raw reference has none."""
+def test_a_put_within_a_put_keeps_both_producers(wrapped: bool, otel: Otel) -> None:
+    """Each put has its own producer, and a put by a raw reference has none."""
     raw: Any = thread_queue.Queue()
     other = opm.wrap_queue(raw, name="other")
     q: Any = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
@@ -114,7 +114,7 @@ def test_a_put_within_a_put(wrapped: bool, otel: Otel) -> None:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_a_get_within_a_get(wrapped: bool, otel: Otel) -> None:
+def test_a_get_within_a_get_keeps_both_links(wrapped: bool, otel: Otel) -> None:
     raw: Any = thread_queue.Queue()
     other: Any = opm.wrap_queue(raw, name="other")
     q: Any = opm.wrap_queue(thread_queue.PriorityQueue(), name="q")
@@ -134,7 +134,7 @@ def test_a_get_within_a_get(wrapped: bool, otel: Otel) -> None:
             q.get()
         links = [dict(link.attributes or {}) for link in otel.span(f"use {n}").links]
         names.append([link["pipeline.queue.name"] for link in links])
-    # the item that was put by a raw reference has no link, whoever was got from meanwhile
+    # the item that was put by a raw reference has no link, whatever other gets ran meanwhile
     gone = 9 - raw.qsize()
     assert gone > 1
     expected = ["other"] * (gone if wrapped else 0) + ["q"] * 5
@@ -149,7 +149,7 @@ class Escorted(thread_queue.Queue[Any]):
         super().put(item, block, timeout)
 
 
-def test_what_a_subclass_puts_by_itself_has_no_producer(otel: Otel) -> None:
+def test_an_item_that_a_subclass_puts_itself_has_no_producer(otel: Otel) -> None:
     q = opm.wrap_queue(Escorted(), name="q")
     with opm.stage("make"):
         q.put("item")

@@ -1,4 +1,4 @@
-"""gevent's queues, with its monkey-patching and without: each in a process of its own."""
+"""Test gevent's queues with and without monkey-patching, each in its own process."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ GEVENT = """
                     pass
 
         with opm.run("r", resources=False) as run:
-            # two at 1 and 2, the third waits for room from 3 on, until 7
+            # two puts at 1 and 2; the third waits for room from 3 to 7
             making = gevent.spawn(make)
             gevent.sleep(0)
             time[0] += 4
-            # and the fourth comes at 15, when it is waited for
+            # the fourth put is at 15, and a get waits for it
             gevent.joinall([making, gevent.spawn(use)], raise_error=True)
         assert sorted(got) == [1000, 1001, 1002, 1003], got
         (found,) = run.report.queues
@@ -81,8 +81,9 @@ GEVENT = """
 """
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("patched", [True, False])
-def test_gevent(patched: bool, tmp_path: Path) -> None:
+def test_gevents_queues_count_like_the_standard_ones(patched: bool, tmp_path: Path) -> None:
     patch = "monkey.patch_all()" if patched else ""
     more = "queue.Queue, queue.LifoQueue, queue.PriorityQueue, queue.SimpleQueue" if patched else ""
     found = run_script(dedent(GEVENT).format(patch=patch, more=more), tmp_path / "program.py")

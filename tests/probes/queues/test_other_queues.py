@@ -1,4 +1,4 @@
-"""Queues of other kinds: by what they have, and as they are."""
+"""Test queues of which only the interface is known."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Least:
-    """No more than a put and a get."""
+    """A queue with a put and a get only."""
 
     __slots__ = ("items",)
 
@@ -42,7 +42,7 @@ class Least:
 
 
 class Awaited(Least):
-    """The same with coroutines, and a size."""
+    """A queue whose put and get are coroutines, with a size."""
 
     __slots__ = ("room",)
     maxsize = 1
@@ -82,7 +82,7 @@ def nothing_counted() -> None:
     series.process_scope.queues.clear()
 
 
-def test_the_least(clock: Clock, results: Results) -> None:
+def test_a_put_and_a_get_are_enough(clock: Clock, results: Results) -> None:
     q = opm.wrap_queue(Least(), name="q", sentinel=None)
     assert q.put("a") == "receipt"
     clock.advance(1)
@@ -101,7 +101,9 @@ def test_the_least(clock: Clock, results: Results) -> None:
     assert "q" not in registry.sizes()
 
 
-def test_coroutines(clock: Clock, otel: Otel, make_run: Callable[[], opm.Run]) -> None:
+def test_coroutines_count_for_the_worker_that_requests_them(
+    clock: Clock, otel: Otel, make_run: Callable[[], opm.Run]
+) -> None:
     async def main() -> None:
         q = opm.wrap_queue(Awaited(), name="q")
         assert inspect.iscoroutinefunction(q.put) or sys.version_info < (3, 12)
@@ -134,14 +136,14 @@ def test_coroutines(clock: Clock, otel: Otel, make_run: Callable[[], opm.Run]) -
 
 
 @pytest.mark.parametrize(("missing", "named"), [("put", "has no put$"), ("get", "has no get$")])
-def test_what_is_missing_is_named(missing: str, named: str) -> None:
+def test_the_error_names_what_is_missing(missing: str, named: str) -> None:
     kind = type("Half", (), dict.fromkeys({"put", "get"} - {missing}, print))
     with pytest.raises(TypeError, match=f"queue must have put and get, or .*Half {named}"):
         opm.wrap_queue(kind(), name="q")
 
 
 class Talkative(thread_queue.Queue[Any]):
-    """A subclass with a put and a get of its own, and more."""
+    """A subclass with its own put and get, and more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -170,7 +172,7 @@ class Talkative(thread_queue.Queue[Any]):
             yield self.get()
 
 
-def test_a_subclass_with_its_own_ways(clock: Clock, otel: Otel) -> None:
+def test_a_subclass_with_its_own_put_and_get_is_measured(clock: Clock, otel: Otel) -> None:
     q = opm.wrap_queue(Talkative(), name="q")
     with opm.stage("make"):
         q.put(1, note="first")
@@ -194,7 +196,7 @@ class Sized(asyncio.Queue[Any]):
         return self.qsize()
 
 
-def test_a_subclass_with_a_length() -> None:
+def test_a_length_is_there_if_the_wrapped_class_has_one() -> None:
     q, other = (opm.wrap_queue(Sized(), name="q") for _ in range(2))
     assert (len(q), bool(q)) == (0, False)
     q.put_nowait(1)
@@ -218,7 +220,7 @@ class Elsewhere(thread_queue.Queue[Any]):
         return self.items.pop()
 
 
-def test_a_subclass_that_keeps_its_items_elsewhere(results: Results) -> None:
+def test_a_subclass_that_keeps_its_items_elsewhere_is_counted(results: Results) -> None:
     q = opm.wrap_queue(Elsewhere(), name="q", sentinel=None)
     for item in (1, None, 2):
         q.put(item)
@@ -226,8 +228,8 @@ def test_a_subclass_that_keeps_its_items_elsewhere(results: Results) -> None:
     assert (counted().put, counted().got, waits(results)) == (2, 2, [])
 
 
-def test_an_object_in_the_queue_twice(clock: Clock, results: Results) -> None:
-    """Around put and get nobody sees the order in which they got in."""
+def test_an_object_in_the_queue_twice_has_no_known_wait(clock: Clock, results: Results) -> None:
+    """The order in which its puts got in is unknown."""
     q: Any = opm.wrap_queue(thread_queue.SimpleQueue(), name="q")
     for item in (1, 1, 2):
         q.put(item)
@@ -240,7 +242,7 @@ def test_an_object_in_the_queue_twice(clock: Clock, results: Results) -> None:
     assert waits(results) == [1.0, 5.0]
 
 
-def test_what_was_in_before_or_got_in_by_a_raw_reference(clock: Clock, results: Results) -> None:
+def test_items_without_a_seen_put_have_no_known_wait(clock: Clock, results: Results) -> None:
     raw: Any = thread_queue.SimpleQueue()
     raw.put(1)
     q: Any = opm.wrap_queue(raw, name="q")
@@ -259,7 +261,7 @@ def test_what_was_in_before_or_got_in_by_a_raw_reference(clock: Clock, results: 
     assert waits(results) == [4.0]
 
 
-def test_what_left_by_a_raw_reference_is_released(clock: Clock, results: Results) -> None:
+def test_an_item_that_left_by_a_raw_reference_is_released(clock: Clock, results: Results) -> None:
     raw: Any = thread_queue.SimpleQueue()
     q: Any = opm.wrap_queue(raw, name="q")
     for _ in range(100):
@@ -313,16 +315,18 @@ class Meddling(Least):
         return "receipt"
 
 
-def test_an_item_that_is_got_before_its_put_has_returned(clock: Clock, results: Results) -> None:
-    """Who may have waited until then got it in at a time that nobody knows."""
+def test_an_item_that_is_got_before_its_put_returns_has_no_known_wait(
+    clock: Clock, results: Results
+) -> None:
+    """Its put may have waited, so the time of the item is unknown."""
     raw = Meddling()
     raw.wrapped = q = opm.wrap_queue(raw, name="q")
     q.put("a")
     assert (counted().put, counted().got, waits(results)) == (1, 1, [])
 
 
-def test_a_put_that_fails_after_its_item_was_got() -> None:
-    """As that of a stream's sender that is cancelled too late."""
+def test_a_put_that_fails_after_its_item_was_got_counts() -> None:
+    """A stream's sender that is cancelled too late does that."""
     raw = Meddling(fails=True)
     raw.wrapped = q = opm.wrap_queue(raw, name="q")
     with pytest.raises(RuntimeError):
@@ -345,8 +349,8 @@ def test_a_put_that_never_waits_is_timed_at_its_beginning(clock: Clock, results:
 
 
 @pytest.mark.slow
-def test_a_managers_queue_is_timed_by_nobody() -> None:
-    """Every process puts into it, and small numbers are one object everywhere."""
+def test_a_managers_queue_is_counted_without_times() -> None:
+    """Every process puts into it, and small numbers are the same object everywhere."""
     with multiprocessing.get_context("spawn").Manager() as manager:
         q: Any = opm.wrap_queue(manager.Queue(2), name="q")
         q.put(1)

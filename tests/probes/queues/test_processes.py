@@ -191,7 +191,7 @@ def test_the_producers_span_arrives(otel: Otel) -> None:
 
 
 def test_a_sentinel_is_known_by_type_and_equality() -> None:
-    """What comes out is a copy, in the same process too."""
+    """A get returns a copy, in the same process too."""
 
     class Unequal:
         def __eq__(self, other: object) -> bool:
@@ -213,7 +213,7 @@ def test_a_sentinel_is_known_by_type_and_equality() -> None:
     assert same.is_sentinel(same.sentinel)
 
 
-def test_what_was_put_before_counts_without_a_time() -> None:
+def test_an_item_from_before_the_wrapping_counts_without_a_time() -> None:
     raw = multiprocessing.get_context("spawn").Queue()
     raw.put("before")
     q = opm.wrap_queue(raw, name="q")
@@ -223,7 +223,7 @@ def test_what_was_put_before_counts_without_a_time() -> None:
     close(q)
 
 
-def test_the_default_is_no_sentinel_in_a_copy_either() -> None:
+def test_a_pickled_copy_of_the_default_sentinel_is_the_default() -> None:
     assert pickle.loads(pickle.dumps(NOTHING)) is NOTHING  # noqa: S301 - our own
 
 
@@ -358,8 +358,8 @@ def test_a_stage_open_at_a_fork_counts_in_the_parent_only(clock: Clock) -> None:
 
 
 @needs_fork
-def test_a_fork_while_another_thread_is_at_the_stamps() -> None:
-    """C's queue has no lock that a child could find locked, so the wrapped one has none either."""
+def test_a_fork_while_another_thread_holds_the_lock_of_the_stamps_works() -> None:
+    """C's queue has no lock that a child may find locked, so its stand-in must not either."""
     q: Any = opm.wrap_queue(thread_queue.SimpleQueue(), name="q")
     locked, over = threading.Event(), threading.Event()
 

@@ -1,4 +1,4 @@
-"""What goes through a queue and is no item: sentinels, and what a shutdown drops."""
+"""Test what does not count as an item: sentinels, and items that a shutdown drops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def nothing_counted() -> None:
 
 
 class ThreadQueue(thread_queue.Queue[Any]):
-    """With the shutdown of Python 3.13."""
+    """A queue with the shutdown of Python 3.13."""
 
     def shutdown(self, immediate: bool = False) -> None:
         with self.mutex:
@@ -38,7 +38,7 @@ class ThreadQueue(thread_queue.Queue[Any]):
 
 
 class TaskQueue(asyncio.Queue[Any]):
-    """With the shutdown of Python 3.13."""
+    """A queue with the shutdown of Python 3.13."""
 
     def shutdown(self, immediate: bool = False) -> None:
         if immediate:
@@ -48,7 +48,7 @@ class TaskQueue(asyncio.Queue[Any]):
 
 @pytest.mark.parametrize("kind", [ThreadQueue, TaskQueue])
 @pytest.mark.parametrize("through", ["raw", "wrapped"])
-def test_a_shutdown_drops_what_is_in(through: str, kind: Any, results: Results) -> None:
+def test_items_that_a_shutdown_drops_are_not_got(through: str, kind: Any, results: Results) -> None:
     raw = kind()
     q = opm.wrap_queue(raw, name="q")
     for n in range(5):
@@ -66,7 +66,7 @@ def test_a_shutdown_drops_what_is_in(through: str, kind: Any, results: Results) 
 
 
 @pytest.mark.parametrize("kind", [*FIRST_OUT, *LAST_OUT, thread_queue.SimpleQueue])
-def test_a_sentinel_is_no_item(kind: Any, clock: Clock, results: Results) -> None:
+def test_a_sentinel_is_not_counted(kind: Any, clock: Clock, results: Results) -> None:
     q = opm.wrap_queue(kind(), name="q", sentinel=None)
     for item in (1, None):
         q.put_nowait(item)
@@ -76,7 +76,7 @@ def test_a_sentinel_is_no_item(kind: Any, clock: Clock, results: Results) -> Non
     assert (counted().put, counted().got, waits(results)) == (1, 1, [2.0])
 
 
-def test_nobody_produces_or_consumes_a_sentinel(
+def test_a_sentinel_has_no_producer_and_no_consumer(
     otel: Otel, clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q", sentinel=None)
@@ -93,11 +93,11 @@ def test_nobody_produces_or_consumes_a_sentinel(
     assert otel.span("use").links == ()
     found = queue_of(run, "q")
     assert (found["put"], found["producers"], found["consumers"]) == (1, ["feed"], [])
-    # its worker has met a queue all the same
+    # its worker has met a queue
     assert stage_of(run, "use")["share"]["busy"] == 1.0
 
 
-def test_the_wait_for_a_sentinel_is_a_wait(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+def test_the_wait_for_a_sentinel_counts(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     q = opm.wrap_queue(asyncio.Queue(), name="q", sentinel=None)
 
     async def main() -> None:
@@ -111,7 +111,7 @@ def test_the_wait_for_a_sentinel_is_a_wait(clock: Clock, make_run: Callable[[], 
     assert queue_of(run, "q")["get_waited_s"] == 3.0
 
 
-def test_a_sentinel_is_the_very_object_and_none_by_default() -> None:
+def test_a_sentinel_is_known_by_identity_and_there_is_none_by_default() -> None:
     q = opm.wrap_queue(thread_queue.Queue(), name="q", sentinel=[])
     for item in ([], None, [].copy()):
         q.put(item)

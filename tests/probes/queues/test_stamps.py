@@ -1,4 +1,4 @@
-"""The queue holds the user's own items; when they were put is kept beside it."""
+"""Test that the queue holds the user's own items, and that their times are right."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def nothing_counted() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_content_is_the_users_own(kind: Any) -> None:
+def test_the_queue_holds_the_users_own_items(kind: Any) -> None:
     raw = kind()
     q = opm.wrap_queue(raw, name="q")
     items = [(1, object()), (2, object())]
@@ -58,7 +58,7 @@ def test_the_content_is_the_users_own(kind: Any) -> None:
 
 
 class ByUrgency(thread_queue.PriorityQueue[Any]):
-    """Reads what is put."""
+    """A subclass that reads each item."""
 
     def _put(self, item: Any) -> None:
         heapq.heappush(self.queue, (item["urgency"], item["id"], item))
@@ -76,7 +76,7 @@ def test_a_subclass_reads_the_item(clock: Clock, results: Results) -> None:
     assert waits(results) == [1.0, 2.0, 3.0]
 
 
-def test_an_attribute_that_is_set_is_the_queues() -> None:
+def test_an_attribute_is_set_on_the_wrapped_queue() -> None:
     raw: Any = thread_queue.Queue(1)
     q = opm.wrap_queue(raw, name="q")
     q.put(1)
@@ -94,7 +94,7 @@ def test_an_attribute_that_is_set_is_the_queues() -> None:
 
 
 @pytest.mark.parametrize(("kinds", "expected"), [(FIRST_OUT, [3.0] * 3), (LAST_OUT, [1, 3, 5])])
-def test_one_object_several_times(
+def test_the_order_tells_several_puts_of_one_object_apart(
     kinds: list[Any], expected: list[float], clock: Clock, results: Results
 ) -> None:
     """The order tells its puts apart."""
@@ -110,8 +110,10 @@ def test_one_object_several_times(
 
 
 @pytest.mark.parametrize("kind", BY_PRIORITY)
-def test_one_object_several_times_by_priority(kind: Any, clock: Clock, results: Results) -> None:
-    """Nobody knows which of them comes out, until none is left."""
+def test_several_puts_of_one_object_by_priority_have_no_known_wait(
+    kind: Any, clock: Clock, results: Results
+) -> None:
+    """Which of its puts a get belongs to is unknown until none is left."""
     q = opm.wrap_queue(kind(), name="q")
     for item in (1, 1, 2):
         q.put_nowait(item)
@@ -126,7 +128,9 @@ def test_one_object_several_times_by_priority(kind: Any, clock: Clock, results: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_queue_that_was_filled_before(kind: Any, clock: Clock, results: Results) -> None:
+def test_items_from_before_the_wrapping_have_no_known_wait(
+    kind: Any, clock: Clock, results: Results
+) -> None:
     raw = kind()
     for item in (10, 20, 30):
         raw.put_nowait(item)
@@ -140,7 +144,7 @@ def test_a_queue_that_was_filled_before(kind: Any, clock: Clock, results: Result
 
 
 @pytest.mark.parametrize("kind", BY_PRIORITY)
-def test_an_item_that_was_in_before_is_not_its_own_second(
+def test_a_second_put_of_an_item_from_before_has_no_known_wait(
     kind: Any, clock: Clock, results: Results
 ) -> None:
     raw = kind()
@@ -154,8 +158,10 @@ def test_an_item_that_was_in_before_is_not_its_own_second(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_item_that_took_anothers_place(kind: Any, clock: Clock, results: Results) -> None:
-    """The size is as before, the item is not."""
+def test_an_item_that_replaced_another_has_no_known_wait(
+    kind: Any, clock: Clock, results: Results
+) -> None:
+    """The size is the same, the item is another."""
     raw = kind()
     q = opm.wrap_queue(raw, name="q")
     q.put_nowait("a")
@@ -169,7 +175,9 @@ def test_an_item_that_took_anothers_place(kind: Any, clock: Clock, results: Resu
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_item_that_came_in_beside_itself(kind: Any, clock: Clock, results: Results) -> None:
+def test_an_item_that_was_added_directly_has_no_known_wait(
+    kind: Any, clock: Clock, results: Results
+) -> None:
     raw = kind()
     q = opm.wrap_queue(raw, name="q")
     q.put_nowait("a")
@@ -180,7 +188,9 @@ def test_an_item_that_came_in_beside_itself(kind: Any, clock: Clock, results: Re
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_object_that_left_and_came_back(kind: Any, clock: Clock, results: Results) -> None:
+def test_an_object_that_is_put_again_after_a_clear_is_timed_from_then(
+    kind: Any, clock: Clock, results: Results
+) -> None:
     raw = kind()
     q = opm.wrap_queue(raw, name="q")
     q.put_nowait("a")
@@ -200,7 +210,7 @@ class Weightless(asyncio.Queue[Any]):
         return 0
 
 
-def test_a_size_that_tells_nothing(clock: Clock, results: Results) -> None:
+def test_items_have_no_known_wait_if_the_size_is_wrong(clock: Clock, results: Results) -> None:
     q = opm.wrap_queue(Weightless(), name="q")
     for _ in range(2):
         q.put_nowait(1)
@@ -213,7 +223,7 @@ def test_a_size_that_tells_nothing(clock: Clock, results: Results) -> None:
 
 
 class Item:
-    """Can be referred to weakly, and put into any queue."""
+    """An item with weak references and an order."""
 
     def __lt__(self, other: Any) -> bool:
         return id(self) < id(other)
@@ -232,7 +242,7 @@ def test_an_item_lives_no_longer_than_in_the_bare_queue(how: str, kind: Any) -> 
     try:
         if how == "clear":
             content(raw).clear()
-            # the queue is not told: the next put or get is
+            # the next put or get releases it
             q.put_nowait(1)
         else:
             (raw if how == "raw get" else q).get_nowait()
@@ -242,7 +252,7 @@ def test_an_item_lives_no_longer_than_in_the_bare_queue(how: str, kind: Any) -> 
 
 
 class Closing:
-    """Looks at its queue when it goes, as a connection would that gives itself back."""
+    """An item whose destructor reads its queue, like a pooled connection's."""
 
     def __init__(self, queue: Any) -> None:
         self.queue = queue
@@ -256,7 +266,7 @@ class Closing:
 
 @pytest.mark.parametrize("kind", [thread_queue.Queue, thread_queue.PriorityQueue])
 def test_a_destructor_may_use_the_queue(kind: Any) -> None:
-    """Stamps of items that left unseen are released when the queue's lock is free."""
+    """Stamps of items that left unseen are released once the queue's lock is free."""
 
     def work() -> None:
         raw = kind()
@@ -310,8 +320,8 @@ def test_the_wait_of_a_worker_at_a_raw_reference_is_not_seen(
     assert (queue_of(run, "q")["got"], queue_of(run, "q")["get_waited_s"]) == (1, 0.0)
 
 
-def test_the_waits_of_raw_references_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of ours runs outside of the queue's lock that could flush them."""
+def test_pending_waits_of_raw_references_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the library's code there runs under the queue's lock, and cannot flush them."""
     monkeypatch.setattr(probe, "WAITS_BOUND", 5)
     raw: Any = thread_queue.Queue()
     opm.wrap_queue(raw, name="q")
@@ -323,7 +333,7 @@ def test_the_waits_of_raw_references_are_bounded(monkeypatch: pytest.MonkeyPatch
     drain.drain()
 
 
-def test_an_instrumented_queue_that_is_gone_counts_for_the_next(
+def test_a_queue_can_be_wrapped_again_once_its_stand_in_is_gone(
     clock: Clock, results: Results
 ) -> None:
     raw: Any = thread_queue.Queue()
@@ -339,7 +349,7 @@ def test_an_instrumented_queue_that_is_gone_counts_for_the_next(
     assert waits(results, "second") == [3.0]
 
 
-def test_a_method_that_was_set_on_the_instance(clock: Clock, results: Results) -> None:
+def test_a_method_that_was_set_on_the_instance_is_called(clock: Clock, results: Results) -> None:
     raw: Any = thread_queue.Queue()
     seen = []
     insert = raw._put

@@ -1,4 +1,4 @@
-"""Whatever is done to a queue: what is stated of a wait is exact, and the rest is unknown."""
+"""Test that each stated wait is exact, whatever is done to a queue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SENTINEL = 7
 
 
 class OwnPriorities(thread_queue.PriorityQueue[Any]):
-    """A subclass in another order than it seems to have."""
+    """A subclass whose order is not that of its class."""
 
     def _put(self, item: Any) -> None:
         super()._put((-item, item))
@@ -35,7 +35,7 @@ class OwnPriorities(thread_queue.PriorityQueue[Any]):
 
 
 class Latest(asyncio.Queue[Any]):
-    """A subclass that drops the oldest item where there is no room for one more."""
+    """A subclass that drops the oldest item when it is full."""
 
     def _put(self, item: Any) -> None:
         if len(self._queue) == 2:  # type: ignore[attr-defined]
@@ -44,7 +44,7 @@ class Latest(asyncio.Queue[Any]):
 
 
 class Unique(asyncio.Queue[Any]):
-    """A subclass that does not put what is in already."""
+    """A subclass that ignores a put of an item that it holds already."""
 
     def _init(self, maxsize: int) -> None:
         self._queue: Any = set()
@@ -61,22 +61,22 @@ class Entry(NamedTuple):
 
     item: Any
     put_at: float | None
+    # whether the content was never changed directly since the put
     seen: bool = True
-    """Whether nothing was done behind the queue's methods since it was put."""
 
 
 class Model:
-    """What is in the queue, and since when; not in which order it will come out."""
+    """The items in the queue and their times, without the order in which they come out."""
 
     def __init__(self, kind: Any) -> None:
         self.order = "first" if kind in FIRST_OUT else "last" if kind in LAST_OUT else None
         self.entries: list[Entry] = []
         self.put = self.got = 0
+        # whether each item's put was seen, and the content was never changed directly since
         self.known = True
-        """Whether each item's put was seen, and nothing done behind the queue's methods since."""
 
     def waits_of(self, item: Any, now: float) -> tuple[set[float | None], bool]:
-        """Remove an item that came out; what its wait may be, and whether that is certain."""
+        """Remove an item that was got; return its possible waits, and whether it must be known."""
         found = [n for n, entry in enumerate(self.entries) if entry.item is item]
         if self.order is not None:
             found = found[:1] if self.order == "first" else found[-1:]
@@ -168,7 +168,7 @@ def get(queue: Any, model: Model, clock: Clock) -> None:
 
 
 def behind_its_methods(raw: Any, name: str, model: Model) -> bool:
-    """Change the content itself; whether its size is another now."""
+    """Change the content directly; return whether the size changed."""
     if type(raw) is OwnPriorities:
         return False
     content = raw._queue if isinstance(raw, asyncio.Queue) else raw.queue
@@ -204,7 +204,7 @@ def behind_its_methods(raw: Any, name: str, model: Model) -> bool:
 def test_subclasses_that_drop_and_refuse(
     kind: Any, operations: list[tuple[str, int]], clock_of: Callable[[], Clock]
 ) -> None:
-    """The content tells what is in: whatever is stated is the time of one of its puts."""
+    """Each stated wait is the time of one of the puts of that item."""
     clock, raw = clock_of(), kind()
     series.process_scope.queues.pop("q", None)
     q = opm.wrap_queue(raw, name="q")

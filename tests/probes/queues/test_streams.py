@@ -1,4 +1,4 @@
-"""anyio's memory object streams, on both of its backends, and trio's own channels."""
+"""Test anyio's memory object streams on both of its backends, and trio's channels."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def play(request: pytest.FixtureRequest) -> Callable[[Callable[[], Awaitable[Any
     return lambda main: anyio.run(main, backend=request.param)
 
 
-def test_they_are_what_they_wrap(play: Any) -> None:
+def test_wrapped_streams_behave_like_the_bare_ones(play: Any) -> None:
     async def main() -> None:
         send, receive = streams()
         assert isinstance(send, MemoryObjectSendStream)
@@ -73,7 +73,7 @@ def test_iteration_ends_with_the_senders(play: Any) -> None:
     assert play(main) == [0, 1, 2]
 
 
-def test_nobody_receives(play: Any) -> None:
+def test_a_send_without_a_receiver_fails_like_the_bare_one(play: Any) -> None:
     async def main() -> None:
         send, receive = streams(1)
         async with send:
@@ -87,7 +87,9 @@ def test_nobody_receives(play: Any) -> None:
     play(main)
 
 
-def test_exact_numbers(clock: Clock, make_run: Callable[[], opm.Run], play: Any) -> None:
+def test_counts_waits_and_states_are_exact(
+    clock: Clock, make_run: Callable[[], opm.Run], play: Any
+) -> None:
     """The second send waits for room, the third receive for an item."""
 
     async def make(send: Any) -> None:
@@ -123,16 +125,18 @@ def test_exact_numbers(clock: Clock, make_run: Callable[[], opm.Run], play: Any)
     found = queue_of(run, "q")
     assert (found["put"], found["got"], found["depth_peak"], found["capacity"]) == (3, 3, 1, 1)
     assert (found["put_blocked_s"], found["get_waited_s"]) == (4.0, 16.0)
-    # a from 1 on, b put at 2, blocked to 6
+    # a is in from 1, b is sent at 2 and blocked until 6
     assert (found["wait_s"]["max"], found["wait_s"]["avg"] * 3) == (5.0, 5.0)
     assert states(run, "make") == (2.0, 0.0, 4.0)
     assert states(run, "use") == (0.0, 16.0, 0.0)
-    # what a task sends that a stage has started is sent on the stage's behalf
+    # a task that a stage started sends on the stage's behalf
     assert (found["producers"], found["consumers"]) == (["make", "use"], ["use"])
 
 
-def test_turns_of_other_tasks_are_no_wait(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    """A send and a receive that need not wait let the others have their turn all the same.
+def test_turns_of_other_tasks_do_not_count_as_waits(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """A send and a receive let other tasks run, even if they need not wait.
 
     Not on trio, which lets chance decide whose turn is first.
     """
@@ -153,15 +157,15 @@ def test_turns_of_other_tasks_are_no_wait(clock: Clock, make_run: Callable[[], o
         anyio.run(main)
     assert states(run, "work") == (16.0, 0.0, 0.0)
     found = queue_of(run, "q")
-    # it got in after the others' turn, and out after the second one
+    # it got in after the first turn of other tasks, and out after the second
     assert (found["put_blocked_s"], found["get_waited_s"]) == (0.0, 0.0)
     assert found["wait_s"]["max"] == 8.0
 
 
-def test_who_comes_second_after_the_turn_waits(
+def test_a_task_that_loses_its_item_at_the_checkpoint_waits(
     clock: Clock, make_run: Callable[[], opm.Run], play: Any
 ) -> None:
-    """There was an item when they asked, and for one of them none when their turn came."""
+    """There was one item when both began, and none when the second one looked."""
 
     async def use(receive: Any) -> None:
         with opm.stage("use"):
@@ -182,7 +186,7 @@ def test_who_comes_second_after_the_turn_waits(
     assert states(run, "use") == (0.0, 8.0, 0.0)
 
 
-def test_cancelled(play: Any) -> None:
+def test_a_cancelled_send_or_receive_loses_no_item(play: Any) -> None:
     async def main() -> None:
         send, receive = streams(1)
         async with send, receive:
@@ -205,8 +209,10 @@ def test_cancelled(play: Any) -> None:
     assert (found["put"], found["got"]) == (2, 2)
 
 
-def test_one_object_in_the_buffer_twice(clock: Clock, results: Results, play: Any) -> None:
-    """A send lets others have their turn, who may come first with the same object."""
+def test_one_object_in_the_buffer_twice_has_no_known_wait(
+    clock: Clock, results: Results, play: Any
+) -> None:
+    """A send lets other tasks run, which may send the same object first."""
 
     async def main() -> None:
         send, receive = streams()
@@ -224,7 +230,7 @@ def test_one_object_in_the_buffer_twice(clock: Clock, results: Results, play: An
     assert waits(results) == [4.0]
 
 
-def test_a_sentinel(play: Any) -> None:
+def test_a_sentinel_of_a_stream_is_not_counted(play: Any) -> None:
     async def main() -> None:
         send, receive = streams(sentinel=None)
         async with send, receive:
@@ -237,7 +243,7 @@ def test_a_sentinel(play: Any) -> None:
     assert (queue_of(run, "q")["put"], queue_of(run, "q")["got"]) == (1, 1)
 
 
-def test_links(otel: Otel, play: Any) -> None:
+def test_spans_link_to_the_sender(otel: Otel, play: Any) -> None:
     async def main() -> None:
         send, receive = streams()
         async with send, receive:
@@ -251,7 +257,7 @@ def test_links(otel: Otel, play: Any) -> None:
     assert otel.span("make").context.span_id == link.context.span_id
 
 
-def test_capacity_and_depth(play: Any) -> None:
+def test_capacity_and_depth_are_the_buffers(play: Any) -> None:
     async def main() -> None:
         for size, capacity in ((0, 0), (3, 3), (math.inf, None)):
             send, receive = streams(size)
@@ -267,8 +273,8 @@ def test_capacity_and_depth(play: Any) -> None:
     play(main)
 
 
-def test_an_end_lives_no_longer_than_it_is_used(play: Any) -> None:
-    """The clones of one end count without it."""
+def test_an_end_is_freed_once_it_is_unused(play: Any) -> None:
+    """A clone of it still counts after that."""
 
     async def main() -> None:
         send, receive = anyio.create_memory_object_stream[int](1)
@@ -288,7 +294,7 @@ def test_an_end_lives_no_longer_than_it_is_used(play: Any) -> None:
     play(main)
 
 
-def test_trios_own_channels() -> None:
+def test_trios_channels_count_like_streams() -> None:
     async def main() -> list[int]:
         send, receive = opm.wrap_queue(trio.open_memory_channel[int](1), name="q")
         got = []
@@ -309,7 +315,7 @@ def test_trios_own_channels() -> None:
     assert (queue_of(run, "q")["put"], queue_of(run, "q")["got"]) == (5, 5)
 
 
-def test_bad_pairs(play: Any) -> None:
+def test_other_pairs_are_refused(play: Any) -> None:
     async def main() -> None:
         send, receive = pair = anyio.create_memory_object_stream[int](1)
         wrapped = opm.wrap_queue(pair, name="q")

@@ -1,4 +1,4 @@
-"""The short way to the worker here gives what the long one does."""
+"""Test that `worker_at_queue` returns what `current_worker` does."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def watched() -> None:
 
 
 def same() -> worker.Worker:
-    """Ask the short way first: the long one would make a worker that both know."""
+    """Return the worker; `worker_at_queue` is first, since `current_worker` may make one."""
     found = worker_at_queue()
     assert found is current_worker(waits=True)
     return found
 
 
-def test_in_and_around_stages() -> None:
+def test_both_agree_in_and_around_stages() -> None:
     outside = same()
     with opm.stage("outer"):
         assert same() is outside
@@ -34,7 +34,7 @@ def test_in_and_around_stages() -> None:
     assert same() is outside
 
 
-def test_in_another_run() -> None:
+def test_both_agree_in_another_run() -> None:
     outside = same()
     with opm.run("run", resources=False):
         first = same()
@@ -44,7 +44,7 @@ def test_in_another_run() -> None:
     assert outside is not first
 
 
-def test_in_a_task_and_its_thread() -> None:
+def test_both_agree_in_a_task_and_its_thread() -> None:
     async def main() -> None:
         mine = same()
         assert await asyncio.to_thread(same) is mine
@@ -58,7 +58,7 @@ def test_in_a_task_and_its_thread() -> None:
     asyncio.run(main())
 
 
-def test_while_another_thread_waits_for_it() -> None:
+def test_both_agree_while_another_thread_waits_for_the_worker() -> None:
     async def main() -> None:
         mine = same()
         waiting, over = threading.Event(), threading.Event()
@@ -78,7 +78,7 @@ def test_while_another_thread_waits_for_it() -> None:
     asyncio.run(main())
 
 
-def test_while_it_is_in_a_stage_elsewhere() -> None:
+def test_both_agree_while_the_worker_is_in_a_stage_elsewhere() -> None:
     found: Any = same()
     with opm.stage("work"):
         pass
@@ -88,7 +88,7 @@ def test_while_it_is_in_a_stage_elsewhere() -> None:
     found.stack.clear()
 
 
-def test_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_agree_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
     parents = same()
     monkeypatch.setattr(worker, "_first_number", next(worker._numbers))
     assert same() is not parents
