@@ -191,7 +191,8 @@ def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrume
             do something unknown, and are called.
     """
     cls = type(queue)
-    found = _classes.get(cls)
+    made_before = _classes.setdefault(cls, {})
+    found = made_before.get(base)
     if found is None:
         made = _special_methods(cls)
         if base is None:
@@ -200,12 +201,14 @@ def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrume
             found = type(base.__name__, (base,), {"__slots__": (), **made})
         else:
             found = base
-        _classes[cls] = found
+        made_before[base] = found
     return found
 
 
-# making a class takes longer than all the rest of wrapping a queue
-_classes: weakref.WeakKeyDictionary[type, type[Instrumented]] = weakref.WeakKeyDictionary()
+# By the class of the queue, and by `base`: one instance may have a put of its own, another not.
+# Making a class takes longer than the rest of wrapping a queue.
+_classes: weakref.WeakKeyDictionary[type, dict[type[Instrumented] | None, type[Instrumented]]]
+_classes = weakref.WeakKeyDictionary()
 
 
 def _put_and_get(cls: Any) -> dict[str, Any]:

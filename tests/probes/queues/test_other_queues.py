@@ -206,6 +206,21 @@ def test_a_length_is_there_if_the_wrapped_class_has_one() -> None:
         len(opm.wrap_queue(asyncio.Queue(), name="q"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("own_first", [True, False])
+def test_an_instance_with_its_own_put_does_not_change_others_of_its_class(own_first: bool) -> None:
+    class Plain(thread_queue.Queue[Any]):
+        """A class without stand-ins yet."""
+
+    own, plain = Plain(), Plain()
+    seen: list[Any] = []
+    own.put = lambda *args: seen.append(args)  # type: ignore[method-assign, assignment]
+    pair = [own, plain] if own_first else [plain, own]
+    for n, raw in enumerate(pair):
+        opm.wrap_queue(raw, name="q").put(n)
+    assert seen == [(0,) if own_first else (1,)]
+    assert plain.queue[0] == (1 if own_first else 0)
+
+
 class Elsewhere(thread_queue.Queue[Any]):
     """A subclass that keeps its items somewhere else."""
 
