@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.signals import deferring_signals
@@ -100,13 +100,13 @@ def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
     """
     global _wanted_until  # a hint only
     here = threading.get_ident()
-    now = time.monotonic()
+    now = clock.monotonic()
     if not wait_s and now < _wanted_until:
         return False
     give_up_at = now + wait_s
     while _drain_lock.locked():
         # a signal handler or finalizer must not wait for the draining that it interrupts
-        if _drainer == here or time.monotonic() >= give_up_at:
+        if _drainer == here or clock.monotonic() >= give_up_at:
             return False
         _wanted_until = give_up_at
         time.sleep(DRAIN_POLL_S)

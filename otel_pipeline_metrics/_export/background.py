@@ -13,10 +13,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.errors import log_internal_error
 from otel_pipeline_metrics._core.process import forking
 
@@ -43,7 +43,7 @@ class BackgroundCall:
 
     def wait(self, deadline: float) -> bool:
         """Wait until `deadline` on the monotonic clock; return whether the call is done."""
-        return self._done.wait(max(0.0, deadline - time.monotonic()))
+        return self._done.wait(max(0.0, deadline - clock.monotonic()))
 
     @property
     def done(self) -> bool:

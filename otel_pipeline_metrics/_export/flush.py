@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -101,7 +100,7 @@ class SignalPipeline:
 
     def flush(self, deadline: float, *, ending: bool) -> object:
         """Flush the provider, or shut it down if it is owned; return False on failure."""
-        left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+        left_ms = max(1, int((deadline - clock.monotonic()) * 1000))
         if not self.owned:
             return self.provider.force_flush(left_ms)
         with exporting():
@@ -182,7 +181,7 @@ class ExportPipeline:
     def _run(self, timeout_s: float, *, ending: bool) -> FlushReport:
         started = clock.now()
         missed_before = self._misses()
-        deadline = time.monotonic() + timeout_s
+        deadline = clock.monotonic() + timeout_s
         until = self._begin_shutdown(timeout_s) if ending else deadline
         calls: list[BackgroundCall] = []
         for pipeline in self._pipelines:
@@ -191,7 +190,7 @@ class ExportPipeline:
                 calls.append(self._threads[pipeline.signal].submit(call))
                 if pipeline.exporters and not any(e.ledger.remote for e in pipeline.exporters):
                     # on the console the last of the spans comes before the table of metrics
-                    calls[-1].wait(min(deadline, time.monotonic() + CONSOLE_S))
+                    calls[-1].wait(min(deadline, clock.monotonic() + CONSOLE_S))
         if not wait_for(calls, until) and ending:
             self._abort(self._keeping)
         in_time = wait_for(calls, deadline)
@@ -220,7 +219,7 @@ class ExportPipeline:
             least_s, each_s = WRITING_S
             waiting = sum(exporter.ledger.pending for exporter in self._keeping)
             reserve_s = min(timeout_s / 2, least_s + each_s * waiting)
-        until = time.monotonic() + timeout_s - reserve_s
+        until = clock.monotonic() + timeout_s - reserve_s
         for exporter in self._keeping:
             exporter.delivery.begin_shutdown(until)
         return until
@@ -236,7 +235,7 @@ class ExportPipeline:
     def _end(self, calls: Sequence[BackgroundCall]) -> None:
         """Abort late exporters, close the ledgers and let the threads end."""
         if not all(call.done for call in calls):
-            grace = time.monotonic() + GRACE_S
+            grace = clock.monotonic() + GRACE_S
             self._abort(self._counting)
             wait_for(calls, grace)
         for exporter in self._counting:

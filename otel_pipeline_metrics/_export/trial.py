@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -13,6 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._export.background import BackgroundThread
 from otel_pipeline_metrics._export.delivery.counting_exporters import COUNTING_EXPORTERS
@@ -46,13 +46,13 @@ def reach(target: str, timeout_s: float = 2.0) -> Outcome | None:
     port = parts.port or _PORTS.get(parts.scheme)
     if parts.hostname is None or port is None:
         return None
-    started = time.monotonic()
+    started = clock.monotonic()
     try:
         socket.create_connection((parts.hostname, port), timeout_s).close()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        return Outcome(ok=False, elapsed_s=time.monotonic() - started, reason=reason)
-    return Outcome(ok=True, elapsed_s=time.monotonic() - started)
+        return Outcome(ok=False, elapsed_s=clock.monotonic() - started, reason=reason)
+    return Outcome(ok=True, elapsed_s=clock.monotonic() - started)
 
 
 def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outcome | None:
@@ -64,12 +64,12 @@ def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outco
     kind, target = exporters.describe(plan, signal, name)
     ledger = ExportLedger(signal, kind, target)
     ledger.mute()
-    started = time.monotonic()
+    started = clock.monotonic()
     try:
         exporter, watched = exporters.load(plan, signal, name)
     except Exception as error:  # its message may quote a key file
         reason = f"the exporter cannot be built: {type(error).__name__}"
-        return Outcome(ok=False, elapsed_s=time.monotonic() - started, reason=reason)
+        return Outcome(ok=False, elapsed_s=clock.monotonic() - started, reason=reason)
     if isinstance(exporter, MetricReader):
         return None
     counting = COUNTING_EXPORTERS[signal](exporter, ledger, watched=watched)
@@ -82,7 +82,7 @@ def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outco
     finally:
         log_filter.remove()
         thread.close()
-    elapsed_s = time.monotonic() - started
+    elapsed_s = clock.monotonic() - started
     if not in_time:
         return Outcome(ok=False, elapsed_s=elapsed_s, reason=f"no answer in {timeout_s:g} s")
     if ledger.exported:

@@ -259,7 +259,8 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None
     result = StageResult(
-        busy_s=execution.elapsed - execution.idle - execution.blocked,
+        # the parts may exceed the whole by a rounding error
+        busy_s=max(0.0, execution.elapsed - execution.idle - execution.blocked),
         idle_s=execution.idle,
         blocked_s=execution.blocked,
         outcome=outcome,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otel_pipeline_metrics import stage
-from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import clock, drain
 from otel_pipeline_metrics._core import series as _series
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Time:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Time:
     fake = Time()
     monkeypatch.setattr(drain, "time", fake)
+    monkeypatch.setattr(clock, "monotonic", fake.monotonic)
     monkeypatch.setattr(drain, "_wanted_until", 0.0)
     return fake
 

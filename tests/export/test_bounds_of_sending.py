@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._export import flush
 from otel_pipeline_metrics._export.background import BackgroundCall, wait_for
-from otel_pipeline_metrics._export.delivery import delivery, spool
+from otel_pipeline_metrics._export.delivery import spool
 from otel_pipeline_metrics._export.delivery.delivery import Delivery
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger, LedgerSnapshot
 from otel_pipeline_metrics._export.delivery.responses import Answer
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 def monotonic(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace the monotonic clock of delivery and flush by a number that a test moves."""
     now = [500.0]
-    for module in (delivery, flush):
-        monkeypatch.setattr(module, "time", type("Time", (), {"monotonic": lambda: now[0]}))
+    monkeypatch.setattr(_clock, "monotonic", lambda: now[0])
     return now
 
 

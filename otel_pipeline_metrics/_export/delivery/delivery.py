@@ -12,7 +12,6 @@ import contextvars
 import math
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
@@ -98,7 +97,7 @@ class Delivery:
         if answer.ok:
             self._pause_s = 0.0
             ledger.note(items, ok=True, rejected=min(items, answer.rejected))
-            self.resend(time.monotonic() + RESEND_S)
+            self.resend(clock.monotonic() + RESEND_S)
         elif not answer.permanent and self._keep(items, to_line):
             ledger.note_spooled(items)
             ledger.warn(answer.reason)
@@ -111,14 +110,14 @@ class Delivery:
         if self.ledger.stopped or self._spool is None:
             return self.ledger.stopped
         hangs = self._call is not None and not self._call.done
-        return hangs or time.monotonic() < self._paused_until
+        return hangs or clock.monotonic() < self._paused_until
 
     def _pause(self) -> None:
-        if self.ledger.until is not None or time.monotonic() < self._paused_until:
+        if self.ledger.until is not None or clock.monotonic() < self._paused_until:
             return
         least, most = PAUSE_S
         self._pause_s = min(most, max(least, 2 * self._pause_s))
-        self._paused_until = time.monotonic() + self._pause_s
+        self._paused_until = clock.monotonic() + self._pause_s
 
     def _keep(self, items: int, to_line: Callable[[], bytes]) -> bool:
         if self._spool is None or not items:
@@ -159,9 +158,9 @@ class Delivery:
                 woken.set()
 
         self._call = self._thread.submit(attempt)
-        give_up_at = time.monotonic() + (self._patience_s if keeps else math.inf)
+        give_up_at = clock.monotonic() + (self._patience_s if keeps else math.inf)
         while not (answers or self._call.done or self.ledger.stopped):
-            left_s = give_up_at - time.monotonic()
+            left_s = give_up_at - clock.monotonic()
             if left_s <= 0:
                 break
             woken.wait(min(left_s, _POLL_S))
@@ -179,7 +178,7 @@ class Delivery:
         with errors.suppress_errors("sending what is on disk"):
             self._spool.expire(self.ledger.signal)
             for batch in self._spool.batches(self.ledger.signal):
-                if self.ledger.stopped or time.monotonic() >= until or self._is_busy():
+                if self.ledger.stopped or clock.monotonic() >= until or self._is_busy():
                     return
                 with self._spool.claim(batch) as path:
                     if path is not None and not self._resend(batch, path.read_bytes()):
