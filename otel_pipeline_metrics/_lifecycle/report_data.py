@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
+from otel_pipeline_metrics._probes.manual import Level
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
@@ -29,24 +31,31 @@ class RecordedResources:
     """CPU and memory that the program recorded itself during a run."""
 
     def __init__(self) -> None:
-        self._samples: list[tuple[float, float]] = []
+        # by thread, CPU and RSS: without a lock, each level is changed by one thread only
+        self._levels: dict[int, tuple[Level, Level]] = {}
 
     def add(self, cpu_utilization: float, rss_bytes: float) -> None:
-        """Take one sample; appending is safe from any thread."""
-        self._samples.append((cpu_utilization, rss_bytes))
+        """Take one sample, in any thread."""
+        thread = threading.get_ident()
+        cpu, rss = self._levels.get(thread) or self._levels.setdefault(thread, (Level(), Level()))
+        cpu.add(cpu_utilization)
+        rss.add(rss_bytes)
 
     def summary(self) -> ResourceSummary:
         """Return the averages over samples, not over time, and the peaks."""
-        samples = self._samples[:]
-        if not samples:
+        levels = list(self._levels.values())
+        if not levels:
             return ResourceSummary()
-        cpu, rss = zip(*samples, strict=True)
+        cpu, rss = Level(), Level()
+        for thread_cpu, thread_rss in levels:
+            cpu.merge(thread_cpu)
+            rss.merge(thread_rss)
         return ResourceSummary(
-            samples=len(samples),
-            cpu_utilization_avg=sum(cpu) / len(samples),
-            cpu_utilization_peak=max(cpu),
-            rss_bytes_avg=sum(rss) / len(samples),
-            rss_bytes_peak=round(max(rss)),
+            samples=cpu.samples,
+            cpu_utilization_avg=cpu.avg,
+            cpu_utilization_peak=cpu.peak,
+            rss_bytes_avg=rss.avg,
+            rss_bytes_peak=round(rss.peak),
         )
 
 

@@ -49,7 +49,7 @@ class _Stage:
 
 
 @dataclass
-class _Level:
+class Level:
     """The average and the peak of a sampled level."""
 
     samples: int = 0
@@ -57,12 +57,20 @@ class _Level:
     peak: float = 0.0
 
     def add(self, value: float) -> None:
+        """Add one sample."""
         self.samples += 1
         self.total += value
         self.peak = max(self.peak, value)
 
+    def merge(self, other: Level) -> None:
+        """Add the samples of another level."""
+        self.samples += other.samples
+        self.total += other.total
+        self.peak = max(self.peak, other.peak)
+
     @property
     def avg(self) -> float | None:
+        """The average; None without a sample."""
         return ratio(self.total, self.samples)
 
 
@@ -98,7 +106,7 @@ class MetricsCollector:
         self._stages: dict[str, _Stage] = {}
         self._caches: dict[str, _Cache] = {}
         self._levels = {
-            name: _Level() for name in ("cpu_percent", "memory_mb", "disk_io_mb", "network_io_mb")
+            name: Level() for name in ("cpu_percent", "memory_mb", "disk_io_mb", "network_io_mb")
         }
 
     def record_stage(
