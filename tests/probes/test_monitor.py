@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._probes.resources import monitor as _monitor
+from otel_pipeline_metrics._probes.resources import ticker as _ticker
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
 
 if TYPE_CHECKING:
@@ -212,7 +213,7 @@ def test_on_reading_may_stop_the_monitor(machine: Machine) -> None:
 def test_a_stuck_on_reading_does_not_hold_up_stop(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_monitor, "_JOIN_S", 0.01)
+    monkeypatch.setattr(_ticker, "JOIN_S", 0.01)
     stuck, release = threading.Event(), threading.Event()
 
     def wait(_: ResourceReading) -> None:

@@ -11,7 +11,8 @@ from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_positive
-from otel_pipeline_metrics._probes.resources import probe
+from otel_pipeline_metrics._probes.resources import probe, ticker
+from otel_pipeline_metrics._probes.resources.ticker import Ticker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 # An hour at the default interval. The summary covers older readings too.
 MAX_READINGS: Final = 720
 
-_JOIN_S: Final = 1.0
+# Monitors that sample in the same round share one reading of the machine.
+_SHARED_AGE_S: Final = 0.05
 
 _Num = TypeVar("_Num", int, float)
 
@@ -106,7 +108,10 @@ class _Totals:
 
 
 class ResourceMonitor(AsyncContextMixin):
-    """A daemon thread that samples CPU, memory, disk and network of this process.
+    """A sampler of CPU, memory, disk and network of this process.
+
+    A daemon thread takes the samples. Monitors with the same interval share it; one with
+    `on_reading` has its own, which a slow function delays for no other.
 
     ```python
     with ResourceMonitor(interval=1.0) as monitor:
@@ -171,33 +176,27 @@ class ResourceMonitor(AsyncContextMixin):
             if self._session is not None:
                 errors.logger.warning("this ResourceMonitor runs already; start() is ignored")
                 return
-            session = self._session = _Session(probe.shared().reader())
+            own = self._on_reading is not None
+            session = self._session = _Session(
+                probe.shared().reader(),
+                Ticker(self._interval) if own else ticker.shared(self._interval),
+            )
             self._totals = None
             self._readings.clear()
         self._take(session)
-        session.thread = threading.Thread(
-            target=self._run, args=(session,), name="otel-pipeline-metrics-resources", daemon=True
-        )
         # without a thread, if the system refuses one, there are a first and a last sample
         with errors.suppress_errors("ResourceMonitor.start"):
-            session.thread.start()
+            session.ticker.add(session, lambda: self._tick(session))
 
     def stop(self) -> None:
         """Take the last sample and end the thread; before a start, do nothing."""
         with self._lock:
             session = self._session
-            if session is None or session.stopping.is_set():
+            if session is None or session.stopping:
                 return
-            session.stopping.set()
-        thread = session.thread
+            session.stopping = True
         try:
-            # on_reading may stop the monitor from the monitor's thread, which cannot join itself
-            if (
-                thread is not None
-                and thread.is_alive()
-                and thread is not threading.current_thread()
-            ):
-                thread.join(_JOIN_S)
+            session.ticker.remove(session)
             self._take(session)
         finally:
             with self._lock:
@@ -209,16 +208,17 @@ class ResourceMonitor(AsyncContextMixin):
         self._lock = threading.RLock()
         self._session = None
 
-    def _run(self, session: _Session) -> None:
-        while not session.stopping.wait(self._interval):
-            self._take(session)
+    def _tick(self, session: _Session) -> None:
+        if not session.stopping:
+            self._take(session, min(_SHARED_AGE_S, self._interval / 10))
 
-    def _take(self, session: _Session) -> None:
+    def _take(self, session: _Session, max_age_s: float = 0.0) -> None:
         with errors.suppress_errors("ResourceMonitor"):
-            sample = session.reader.sample()
+            # held while reading too, so that samples of two threads come in order
             with self._lock:
                 if self._session is not session:  # stopped during a slow on_reading
                     return
+                sample = session.reader.sample(max_age_s)
                 totals = self._totals
                 self._totals = (
                     _Totals(sample, sample, rss_peak=sample.reading.rss_bytes)
@@ -254,10 +254,10 @@ class ResourceMonitor(AsyncContextMixin):
 class _Session:
     """One period from start to stop."""
 
-    def __init__(self, reader: probe.ResourceReader) -> None:
+    def __init__(self, reader: probe.ResourceReader, ticker: Ticker) -> None:
         self.reader = reader
-        self.stopping = threading.Event()
-        self.thread: threading.Thread | None = None
+        self.ticker = ticker
+        self.stopping = False
 
 
 def _larger(one: _Num | None, other: _Num | None) -> _Num | None:
