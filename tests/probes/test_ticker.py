@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import subprocess
 import sys
 import threading
@@ -22,15 +23,17 @@ if TYPE_CHECKING:
 
 def test_overlapping_runs_share_one_thread(machine: Machine) -> None:
     """It begins with the first and ends with the last, in whatever order they end."""
-    runs = [opm.run(f"r{n}") for n in range(20)]
+    # each in a context of its own, as the tasks of a service have
+    runs = [(opm.run(f"r{n}"), contextvars.copy_context()) for n in range(20)]
     assert threads() == []
-    for run in runs:
-        run.__enter__()
+    for run, context in runs:
+        context.run(run.__enter__)
         assert len(threads()) == 1
-    for run in runs[:-1]:
-        run.__exit__(None, None, None)
+    for run, context in runs[:-1]:
+        context.run(run.__exit__, None, None, None)
         assert len(threads()) == 1
-    runs[-1].__exit__(None, None, None)
+    last, context = runs[-1]
+    context.run(last.__exit__, None, None, None)
     assert threads() == []
     with opm.run("again"):
         assert len(threads()) == 1
