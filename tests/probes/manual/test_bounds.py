@@ -14,16 +14,16 @@ def test_samples_of_a_run_take_no_more_memory_than_one() -> None:
         collector.record_resources(1.0, 1.0)
         tracemalloc.start()
         before, _ = tracemalloc.get_traced_memory()
-        for n in range(5000):
+        for n in range(20_000):
             collector.record_resources(100.0 + n, 2.0)
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    assert after - before < 5000  # less than a byte for each
+    assert after - before < 20_000  # less than a byte for each
     resources = run.report.to_dict()["resources"]
-    assert resources["samples"] == 5001
-    assert resources["cpu_utilization"]["peak"] == 50.99
+    assert resources["samples"] == 20_001
+    assert resources["cpu_utilization"]["peak"] == 200.99
     assert resources["rss_bytes"] == {
-        "avg": (1 + 2 * 5000) * 2**20 / 5001,
+        "avg": (1 + 2 * 20_000) * 2**20 / 20_001,
         "peak": 2 * 2**20,
     }
 
