@@ -216,3 +216,8 @@ def test_a_broken_endpoint_is_not_completed() -> None:
     found = plan(env, installed=lambda *_: False)
     assert found.repairs == (("OTEL_EXPORTER_OTLP_ENDPOINT", None),)
     assert len(found.problems) == 1
+
+
+def test_the_time_of_day_has_milliseconds() -> None:
+    assert console_text.clock(1_700_000_001.512).endswith(":21.512")
+    assert console_text.clock(1_700_000_001.0).endswith(":21.000")
