@@ -210,7 +210,12 @@ def test_timeouts_are_in_seconds(env: dict[str, str], traces: float, metrics: fl
             None,
         ),
         ("OTEL_METRIC_EXPORT_INTERVAL", "nan", "must be a number of milliseconds above 0", None),
-        ("OTEL_METRIC_EXPORT_TIMEOUT", "-1", "must be a number of milliseconds above 0", None),
+        (
+            "OTEL_METRIC_EXPORT_TIMEOUT",
+            "-1",
+            "must be a number of milliseconds above 0, not '-1'; 30000 is used",
+            None,
+        ),
         (
             "OTEL_BSP_SCHEDULE_DELAY",
             "5s",
