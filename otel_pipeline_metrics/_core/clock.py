@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # second instance of the module, which are the same functions otherwise, and as fast.
 _spec: ModuleSpec = time.__spec__
 _time: Any = module_from_spec(_spec)
-_spec.loader.exec_module(_time)  # type: ignore[union-attr]  # likewise
+_spec.loader.exec_module(_time)  # type: ignore[union-attr]  # a built-in module has a loader
 
 # Seconds on a monotonic clock; only differences are meaningful.
 now: Callable[[], float] = _time.perf_counter
