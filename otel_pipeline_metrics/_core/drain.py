@@ -71,12 +71,18 @@ def drain(then: Callable[[], None] | None = None) -> bool:
     """
 
     def everything() -> None:
-        for scope in (*list(_series.scopes), *list(_series.ended_scopes)):
+        for scope in list(_series.scopes):
             _drain_scope(scope)
         if then is not None:
             then()
 
     return _with_drain_lock(everything, DRAIN_WAIT_S)
+
+
+def release(scope: RunScope) -> None:
+    """Forget a run whose report is made, once it has no call in progress."""
+    scope.released = True
+    _with_drain_lock(lambda: _drain_scope(scope), 0)
 
 
 def drain_series(series: Series) -> None:
@@ -143,9 +149,13 @@ def _drain_scope(scope: RunScope) -> None:
     for queue in list(scope.queues.values()):
         if queue.waits:
             _flush_queue(scope, queue)
-    if scope.ended and not any(s.active or s.pending for s in scope.series.values()):
+    series_left = list(scope.series.values())
+    if scope.released and not any(series.active or series.pending for series in series_left):
         _series.scopes.pop(scope, None)
-        _series.ended_scopes.add(scope)
+        # they refer to the scope: kept, they would be a reference cycle
+        scope.series.clear()
+        scope.queues.clear()
+        scope.workers.clear()
 
 
 def _flush_series(series: Series, most: int | None = None) -> None:

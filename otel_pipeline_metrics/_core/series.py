@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakSet
 
 from otel_pipeline_metrics._core import span_budget
 from otel_pipeline_metrics._core.process import forking, gc_safety
@@ -100,8 +99,8 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "__weakref__", "ended", "on_resources", "pipeline", "queues", "run_id", "scope", "series",
-        "sinks", "workers",
+        "ended", "on_resources", "pipeline", "queues", "released", "run_id", "series", "sinks",
+        "workers",
     )  # fmt: skip
 
     def __init__(
@@ -115,18 +114,33 @@ class RunScope:
         # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}
         self.ended = False
+        # whether its report is made: then it is forgotten while no call is in progress
+        self.released = False
         # takes (CPU utilisation, RSS in bytes) that the program measured itself
         self.on_resources: Callable[[float, float], None] | None = None
-        # a cell begins with a series or a scope: `cell[0].scope` works for both
-        self.scope = self
 
     def add(self, stage: StageId) -> Series:
         """Return the series of `stage`, made if need be."""
+        # a task or thread goes on with a run that was forgotten
+        scopes.setdefault(self)
         return self.series.get(stage) or self.series.setdefault(stage, Series(self, stage))
 
     def add_queue(self, name: str) -> QueueSeries:
         """Return the series of a queue, made if need be."""
+        scopes.setdefault(self)
         return self.queues.get(name) or self.queues.setdefault(name, QueueSeries(name))
+
+
+class ScopeRef:
+    """What a run's cell begins with: `cell[0].scope` works as it does for a series.
+
+    A scope that referred to itself would be a reference cycle.
+    """
+
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: RunScope) -> None:
+        self.scope = scope
 
 
 process_scope = RunScope()
@@ -134,8 +148,8 @@ process_scope = RunScope()
 # The scope of work without a context: the run in progress if there is exactly one.
 default_scope = process_scope
 
-# What is current: [scope] of a run, or [series, token, started, execution] of a call, followed by
-# its open span, the context with that span and the token of that context, if there is one.
+# What is current: [ScopeRef] of a run, or [series, token, started, execution] of a call, followed
+# by its open span, the context with that span and that context's token, if there is one.
 # The token is None once the call is over. The execution is None until the call has more to report
 # than its duration. A list of four is made at an eighth of an object's cost, and, unlike a value
 # in the context, it is shared with the tasks that the call starts.
@@ -145,10 +159,8 @@ CELL_WITHOUT_SPAN: Final = 4  # the length of a call's cell
 
 active_cell: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
+# The process, runs in progress, and runs that are over with calls in progress or pending.
 scopes: dict[RunScope, None] = {process_scope: None}
-
-# Runs that are over, while a task or thread that began in them may still go on.
-ended_scopes: WeakSet[RunScope] = WeakSet()
 
 # By run id: the scopes of runs in other processes whose work is done here.
 _remote_scopes: dict[str, RunScope] = {}
@@ -185,7 +197,7 @@ def open_scope(scope: RunScope) -> Token[Cell | None] | None:
     """
     scopes[scope] = None
     _update_default_scope()
-    return None if gc_safety.running_in and gc_safety.here() else active_cell.set([scope])
+    return None if gc_safety.running_in and gc_safety.here() else active_cell.set([ScopeRef(scope)])
 
 
 def close_scope(scope: RunScope, token: Token[Cell | None] | None) -> bool:
@@ -219,10 +231,10 @@ def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
         found = RunScope(pipeline, run_id)
         found.ended = True
         found = _remote_scopes.setdefault(run_id, found)
-        ended_scopes.add(found)
         while len(_remote_scopes) > MAX_REMOTE_SCOPES:
-            # calls in progress keep it in `ended_scopes`, so their results are still flushed
-            _remote_scopes.pop(next(iter(_remote_scopes)), None)
+            oldest = _remote_scopes.pop(next(iter(_remote_scopes)), None)
+            if oldest is not None:
+                oldest.released = True
     return found
 
 
@@ -234,14 +246,14 @@ def _update_default_scope() -> None:
 
 def all_series() -> Iterator[Series]:
     """Yield every series of every scope that is still known."""
-    for scope in (*list(scopes), *list(ended_scopes)):
+    for scope in list(scopes):
         yield from list(scope.series.values())
 
 
 @forking.in_child
 def reset_after_fork() -> None:
     """Start a child from zero: the parent reports what it measured or began."""
-    for scope in (*list(scopes), *list(ended_scopes)):
+    for scope in list(scopes):
         scope.queues.clear()
         scope.workers.clear()
         # a call that began in the parent and ends here goes to a series that is never flushed

@@ -20,8 +20,6 @@ from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from otel_pipeline_metrics._core.records import StageKey, TimeInStates
     from otel_pipeline_metrics._core.series import RunScope
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
@@ -62,13 +60,11 @@ class RecordedResources:
 class RunDataCollector:
     """Everything that is counted during one run."""
 
-    def __init__(
-        self, sample_interval_s: float | None, on_loop_delay: Callable[[float], None]
-    ) -> None:
+    def __init__(self, sample_interval_s: float | None) -> None:
         self.stats = RunStats()
         self.monitor = None if sample_interval_s is None else ResourceMonitor(sample_interval_s)
         self.recorded = RecordedResources()
-        self.heartbeat = Heartbeat(on_loop_delay)
+        self.heartbeat = Heartbeat()
         self._caches_before: dict[str, CacheReading] = {}
 
     def begin(self) -> None:

@@ -103,7 +103,7 @@ class Run(AsyncContextMixin):
         privacy.rules().check(given, "attributes")
         self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
         interval = SAMPLE_INTERVAL_S if check_flag(resources, "resources") else None
-        self._collector = RunDataCollector(interval, self._note_loop_delay)
+        self._collector = RunDataCollector(interval)
         self._scope = series.RunScope(self.name, self.id, (self._collector.stats,))
         self._scope.on_resources = self._collector.recorded.add
         self._total = None if total is None else check_count(total, "total")
@@ -151,7 +151,7 @@ class Run(AsyncContextMixin):
             if self._collector.monitor is not None:
                 sink.add_probe("resources", install_resources)
                 self._collector.monitor.start()
-                self._collector.heartbeat.start()
+                self._collector.heartbeat.start(self._note_loop_delay)
         with errors.suppress_errors("a run's caches"):
             self._collector.begin()
         self._token = series.open_scope(self._scope)
@@ -183,7 +183,9 @@ class Run(AsyncContextMixin):
         here = series.close_scope(self._scope, self._token)
         with errors.suppress_errors("the live view"):
             if self._view is not None:
-                self._view.stop()
+                # it refers to the run, which would be a reference cycle
+                view, self._view = self._view, None
+                view.stop()
         with errors.suppress_errors("a run's resources"):
             if self._collector.monitor is not None:
                 self._collector.heartbeat.stop()
@@ -194,6 +196,8 @@ class Run(AsyncContextMixin):
             _show(*deferring_signals(self._finish))
         with errors.suppress_errors("watching for SIGTERM"):
             signals.forget(self)
+        with errors.suppress_errors("releasing a run"):
+            drain.release(self._scope)
 
     def _finish(self) -> tuple[RunReport, Path | None]:
         self._drain()
@@ -213,6 +217,7 @@ class Run(AsyncContextMixin):
             here = self._token is not None and series.close_scope(self._scope, self._token)
             if here and self._span is not None:
                 self._span.leave()
+            drain.release(self._scope)
 
     def on_sigterm(self) -> None:
         """Write a partial report, since SIGTERM is about to end the process."""

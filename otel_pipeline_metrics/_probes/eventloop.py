@@ -22,25 +22,25 @@ INTERVAL_S: Final = 0.05
 class Heartbeat:
     """A repeated callback on the event loop that runs in the starting thread."""
 
-    def __init__(self, on_delay: Callable[[float], None]) -> None:
-        """Make a heartbeat that does not run yet.
-
-        Args:
-            on_delay: called with each delay in seconds.
-        """
-        self._on_delay = on_delay
+    def __init__(self) -> None:
+        self._on_delay: Callable[[float], None] = _ignore
         self._loop: Any = None
         self._handle: Any = None
         self._due = 0.0
         self._delays = Distribution()
 
-    def start(self) -> None:
-        """Begin, if an asyncio loop runs in this thread."""
+    def start(self, on_delay: Callable[[float], None]) -> None:
+        """Begin, if an asyncio loop runs in this thread.
+
+        Args:
+            on_delay: called with each delay in seconds, until the end.
+        """
         asyncio = sys.modules.get("asyncio")
         if asyncio is None:
             return
         self._loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for such use
         if self._loop is not None:
+            self._on_delay = on_delay
             self._schedule()
 
     def stop(self) -> None:
@@ -50,6 +50,7 @@ class Heartbeat:
             # a loop that is held up right now is late already, and that counts too
             self._note_delay()
         self._handle = self._loop = None
+        self._on_delay = _ignore
 
     def _schedule(self) -> None:
         self._due = clock.now() + INTERVAL_S
@@ -79,3 +80,7 @@ class Heartbeat:
             **delays.sketch.percentiles(None, delays.max_s),
             "max": delays.max_s,
         }
+
+
+def _ignore(_: float) -> None:
+    """Take a delay before the start or after the end."""

@@ -236,10 +236,10 @@ def test_the_workers_of_a_task_for_each_item_are_bounded(
 
     with make_run() as run:
         play(clock, main())
+        (series,) = [s for s in run._scope.series.values() if s.key.stage == "work"]
+        assert len(run._scope.workers) <= _worker.MAX_WORKERS
     assert states(run, "work") == (1000.0, 0.0, 0.0)
-    (series,) = [s for s in run._scope.series.values() if s.key.stage == "work"]
     assert len(series.states) == _worker.MAX_WORKERS + 1
-    assert len(run._scope.workers) <= _worker.MAX_WORKERS
     assert stage_of(run, "work")["count"] == 1000
 
 

@@ -16,6 +16,7 @@ from tests.probes.queues.support import STATES, play
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from otel_pipeline_metrics._core.series import Series
     from tests.conftest import Clock
 
 STAGES = ("a", "b")
@@ -292,9 +293,10 @@ def test_every_workers_time_adds_up(clock_of: Any, workers: list[Script]) -> Non
 
     with opm.run("test", resources=False) as run:
         play(clock, main())
+        found = list(run._scope.series.values())
     for player in players:
         player.ledger.over()
-    check_time(run, players)
+    check_time(run, found, players)
 
 
 def check_items(players: list[Player], left: list[Any]) -> None:
@@ -306,9 +308,9 @@ def check_items(players: list[Player], left: list[Any]) -> None:
     assert all(times == 1 for times in out.values())
 
 
-def check_time(run: opm.Run, players: list[Player]) -> None:
+def check_time(run: opm.Run, found: list[Series], players: list[Player]) -> None:
     told: dict[str, Counter[str]] = {}
-    for series in run._scope.series.values():
+    for series in found:
         sums = told.setdefault(series.key.stage, Counter())
         for time_ in series.states.values():
             for state in STATES:

@@ -328,9 +328,9 @@ def test_many_threads_lose_no_count() -> None:
             thread.start()
         for thread in threads:
             thread.join()
+        assert all(not w.stack and not w.waits for w in run._scope.workers.values())
+        assert 0 < len(run._scope.workers) < _worker.MAX_WORKERS
     assert list(range(count * each)) == sorted(item for items in got for item in items)
     found = queue_of(run, "q")
     assert (count * each, count * each) == (found["put"], found["got"])
     assert (count, count) == (stage_of(run, "make")["workers"], stage_of(run, "use")["workers"])
-    assert all(not w.stack and not w.waits for w in run._scope.workers.values())
-    assert len(run._scope.workers) < _worker.MAX_WORKERS
