@@ -14,7 +14,6 @@ from otel_pipeline_metrics._core.records import StageKey, TimeInStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from contextvars import Token
 
     from otel_pipeline_metrics._core.records import Sink, StageResult
     from otel_pipeline_metrics._core.stage_id import StageId
@@ -99,8 +98,8 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "ended", "on_resources", "pipeline", "queues", "released", "run_id", "series", "sinks",
-        "workers",
+        "ended", "on_resources", "pipeline", "queues", "released", "remote", "run_id", "series",
+        "sinks", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -113,6 +112,8 @@ class RunScope:
         self.queues: dict[str, QueueSeries] = {}
         # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}
+        # whether another process began it
+        self.remote = False
         self.ended = False
         # whether its report is made: then it is forgotten while no call is in progress
         self.released = False
@@ -137,10 +138,12 @@ class ScopeRef:
     A scope that referred to itself would be a reference cycle.
     """
 
-    __slots__ = ("scope",)
+    __slots__ = ("outer", "scope")
 
-    def __init__(self, scope: RunScope) -> None:
+    def __init__(self, scope: RunScope, outer: Cell | None = None) -> None:
         self.scope = scope
+        # what is current again when the run has ended
+        self.outer = outer
 
 
 process_scope = RunScope()
@@ -188,33 +191,39 @@ def current_scope() -> RunScope:
     return scope
 
 
-def open_scope(scope: RunScope) -> Token[Cell | None] | None:
+def open_scope(scope: RunScope) -> None:
     """Make a run's scope current, and the default one while it is the only run.
 
-    Returns:
-        What `close_scope` takes; None if the garbage collector runs this code: then the scope
-        cannot be made current.
+    It is not made current if the garbage collector runs this code.
     """
     scopes[scope] = None
     _update_default_scope()
-    return None if gc_safety.running_in and gc_safety.here() else active_cell.set([ScopeRef(scope)])
+    if not (gc_safety.running_in and gc_safety.here()):
+        active_cell.set([ScopeRef(scope, _outside_ended(active_cell.get()))])
 
 
-def close_scope(scope: RunScope, token: Token[Cell | None] | None) -> bool:
-    """End a run's scope; return False if it was opened in another context.
+def close_scope(scope: RunScope) -> None:
+    """End a run's scope, in any context.
 
-    Calls in progress are flushed when they end.
+    Calls in progress are flushed when they end. A run that began in this one stays current. When
+    it ends, the innermost run that still goes on becomes current, so no token is kept: resetting
+    one would bring back what was current when the run began.
     """
     scope.ended = True
     _update_default_scope()
-    if token is None or (gc_safety.running_in and gc_safety.here()):
-        return False
-    try:
-        active_cell.reset(token)
-    except ValueError:
-        # an async generator or a fixture that is closed in another context
-        return False
-    return True
+    if gc_safety.running_in and gc_safety.here():
+        return
+    found = active_cell.get()
+    going_on = _outside_ended(found)
+    if going_on is not found:
+        active_cell.set(going_on)
+
+
+def _outside_ended(cell: Cell | None) -> Cell | None:
+    """Return the first cell, from `cell` outwards, that is not of an ended run."""
+    while cell is not None and isinstance(cell[0], ScopeRef) and cell[0].scope.ended:
+        cell = cell[0].outer
+    return cell
 
 
 def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
@@ -229,7 +238,7 @@ def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
     found = _remote_scopes.get(run_id)
     if found is None:
         found = RunScope(pipeline, run_id)
-        found.ended = True
+        found.remote = True
         found = _remote_scopes.setdefault(run_id, found)
         while len(_remote_scopes) > MAX_REMOTE_SCOPES:
             oldest = _remote_scopes.pop(next(iter(_remote_scopes)), None)
@@ -240,7 +249,8 @@ def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
 
 def _update_default_scope() -> None:
     global default_scope  # read on the hot path, written here only
-    running = [s for s in list(scopes) if s is not process_scope and not s.ended]
+    ours = [s for s in list(scopes) if s is not process_scope and not s.remote]
+    running = [s for s in ours if not s.ended]
     default_scope = running[0] if len(running) == 1 else process_scope
 
 

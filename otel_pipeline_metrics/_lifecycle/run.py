@@ -30,7 +30,6 @@ from otel_pipeline_metrics.report.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from contextvars import Token
     from types import TracebackType
 
 
@@ -109,7 +108,6 @@ class Run(AsyncContextMixin):
         self._total = None if total is None else check_count(total, "total")
         self._live = live
         self._view: Any = None
-        self._token: Token[Any] | None = None
         self._span: sink.OpenRun | None = None
         self._runs: Any = None
         self._started_at = 0.0
@@ -119,6 +117,7 @@ class Run(AsyncContextMixin):
         self._error_type: str | None = None
         self._message: str | None = None
         self._entered = False
+        self._left = False
         self._final: RunReport | None = None
 
     def __repr__(self) -> str:
@@ -154,7 +153,7 @@ class Run(AsyncContextMixin):
                 self._collector.heartbeat.start(self._note_loop_delay)
         with errors.suppress_errors("a run's caches"):
             self._collector.begin()
-        self._token = series.open_scope(self._scope)
+        series.open_scope(self._scope)
         self._started_unix = clock.unix()
         self._started_at = clock.now()
         with errors.suppress_errors("watching for SIGTERM"):
@@ -171,7 +170,14 @@ class Run(AsyncContextMixin):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the run: close its span, write the report, show the summary."""
+        """End the run: close its span, write the report, show the summary.
+
+        Runs may end in any order and in any thread. Ending one again, or one that was not
+        entered, changes nothing.
+        """
+        if not self._entered or self._left:
+            return
+        self._left = True
         if os.getpid() != self._pid:
             self._leave_to_parent()
             return
@@ -180,7 +186,7 @@ class Run(AsyncContextMixin):
         if error is not None and self._result != "success":
             self._error_type = qualified_name(type(error))
             self._message = privacy.message_of(error)
-        here = series.close_scope(self._scope, self._token)
+        series.close_scope(self._scope)
         with errors.suppress_errors("the live view"):
             if self._view is not None:
                 # it refers to the run, which would be a reference cycle
@@ -191,7 +197,7 @@ class Run(AsyncContextMixin):
                 self._collector.heartbeat.stop()
                 self._collector.monitor.stop()
         with errors.suppress_errors("closing a run"):
-            self._end_telemetry(here)
+            self._end_telemetry()
         with errors.suppress_errors("a run's report"):
             _show(*deferring_signals(self._finish))
         with errors.suppress_errors("watching for SIGTERM"):
@@ -214,8 +220,8 @@ class Run(AsyncContextMixin):
     def _leave_to_parent(self) -> None:
         """Leave the block in a child that was forked inside; the run is the parent's."""
         with errors.suppress_errors("leaving the parent's run"):
-            here = self._token is not None and series.close_scope(self._scope, self._token)
-            if here and self._span is not None:
+            series.close_scope(self._scope)
+            if self._span is not None:
                 self._span.leave()
             drain.release(self._scope)
 
@@ -233,7 +239,7 @@ class Run(AsyncContextMixin):
         if self._runs is not None:
             self._runs.loop_delay(self.name, seconds)
 
-    def _end_telemetry(self, here: bool) -> None:
+    def _end_telemetry(self) -> None:
         context = None
         result = self._result or "success"
         wall_s = (self._ended_at or clock.now()) - self._started_at
@@ -241,7 +247,7 @@ class Run(AsyncContextMixin):
         error_type = self._error_type if result == "failure" else None
         with errors.suppress_errors("ending a run's span"):
             if self._span is not None:
-                context = self._span.end(result, error_type, self._message, detach=here)
+                context = self._span.end(result, error_type, self._message)
         if self._runs is not None:
             self._runs.ended(self.name, self.id, wall_s, result, error_type, clock.unix(), context)
 

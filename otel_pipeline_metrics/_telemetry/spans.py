@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # the key of the span in a context; `set_span_in_context` would copy the context twice
 (_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
+# the key of the innermost run's `OpenRun` in a context
+_RUN_KEY = context_api.create_key("otel_pipeline_metrics.run")
 
 
 class Spans:
@@ -123,8 +125,10 @@ class Spans:
         tracer = self._current_tracer()
         if tracer is None:
             return None
+        around = _outside_ended(get_current())
         span = tracer.start_span(
             f"run {scope.pipeline}",
+            around,
             attributes={
                 **attributes,
                 defs.PIPELINE_NAME: scope.pipeline or "",
@@ -133,7 +137,7 @@ class Spans:
             record_exception=False,
             set_status_on_exception=False,
         )
-        return OpenRun(span)
+        return OpenRun(span, around)
 
 
 class StageSpan:
@@ -192,12 +196,20 @@ class StageSpan:
 class OpenRun:
     """The span of a run in progress."""
 
-    __slots__ = ("_attached", "span")
+    __slots__ = ("around", "ended", "span")
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, around: Context) -> None:
+        """Make the span current.
+
+        Args:
+            span: the run's.
+            around: what is current again when the run has ended.
+        """
         self.span = span
-        in_gc = bool(gc_safety.running_in) and gc_safety.here()
-        self._attached = None if in_gc else attach(set_span_in_context(span))
+        self.around = around
+        self.ended = False
+        if not (gc_safety.running_in and gc_safety.here()):
+            attach(Context({**around, _SPAN_KEY: span, _RUN_KEY: self}))
 
     @property
     def trace_id(self) -> str | None:
@@ -206,29 +218,40 @@ class OpenRun:
         return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
     def leave(self) -> None:
-        """Make the span no longer current; the caller ends it elsewhere."""
-        if self._attached is not None:
-            context_api.detach(self._attached)
+        """Make the span no longer current; the caller ends it elsewhere.
 
-    def end(
-        self, result: str, error_type: str | None, message: str | None = None, *, detach: bool
-    ) -> Any:
+        A run that began in this one stays current; see `series.close_scope`.
+        """
+        self.ended = True
+        if gc_safety.running_in and gc_safety.here():
+            return
+        found = get_current()
+        going_on = _outside_ended(found)
+        if going_on is not found:
+            attach(going_on)
+
+    def end(self, result: str, error_type: str | None, message: str | None = None) -> Any:
         """End the span with the run's result; return its context for exemplars.
 
         Args:
             result: `pipeline.run.result`.
             error_type: `error.type` of a failure.
             message: its message, if messages are wanted.
-            detach: whether this is the context in which the span was made current.
         """
         self.span.set_attribute(defs.RUN_RESULT, result)
         if error_type is not None:
             self.span.set_attribute(defs.ERROR_TYPE, error_type)
             self.span.set_status(trace.StatusCode.ERROR, message)
-        if detach:
-            self.leave()
+        self.leave()
         self.span.end()
         return set_span_in_context(self.span) if _is_sampled(self.span) else None
+
+
+def _outside_ended(context: Context) -> Context:
+    """Return the first context, from `context` outwards, that is not of an ended run."""
+    while isinstance(run := context.get(_RUN_KEY), OpenRun) and run.ended:
+        context = run.around
+    return context
 
 
 def _tracer_of(provider: TracerProvider) -> Tracer | None:

@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
 import queue
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import context as context_api
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import drain, series
@@ -143,3 +146,100 @@ def test_the_run_of_another_process_keeps_its_stages_while_it_is_remembered() ->
         assert (remote.ended_before, scope.released) == (2, False)
     finally:
         series._remote_scopes.clear()
+
+
+def entered(name: str) -> opm.Run:
+    run = opm.run(name, resources=False)
+    run.__enter__()
+    return run
+
+
+def end(run: opm.Run) -> None:
+    run.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_work_belongs_to_the_innermost_run_that_goes_on(
+    order: tuple[int, ...], captured: Captured
+) -> None:
+    """Three runs begin in one order and end in any other; nothing is left of them."""
+    captured.configure(console=False)
+    before = series.active_cell.get(), context_api.get_current()
+    names = ("A", "B", "C")
+    runs = [entered(name) for name in names]
+    open_runs = [0, 1, 2]
+    for which in order:
+        end(runs[which])
+        open_runs.remove(which)
+        assert series.current_scope().pipeline == (names[open_runs[-1]] if open_runs else None)
+        work()
+    work()
+    assert (series.active_cell.get(), context_api.get_current()) == before
+
+    spans = captured.spans()
+    run_of = {span.context.span_id: span.name for span in spans if span.name.startswith("run ")}
+    parents = [span.parent and run_of[span.parent.span_id] for span in spans if span.name == "work"]
+    expected: list[str | None] = []
+    open_runs = [0, 1, 2]
+    for which in order:
+        open_runs.remove(which)
+        expected.append(f"run {names[open_runs[-1]]}" if open_runs else None)
+    assert parents == [*expected, None]
+
+
+@pytest.mark.parametrize("ended_elsewhere", [0, 1])
+def test_runs_may_end_in_another_thread(ended_elsewhere: int, captured: Captured) -> None:
+    """The context of the thread that they began in is right again with the last of them."""
+    captured.configure(console=False)
+    before = series.active_cell.get(), context_api.get_current()
+    runs = [entered("A"), entered("B")]
+    thread = threading.Thread(target=end, args=(runs.pop(ended_elsewhere),))
+    thread.start()
+    thread.join()
+    end(runs.pop())
+    assert (series.active_cell.get(), context_api.get_current()) == before
+
+
+def test_a_run_after_one_that_ended_in_another_thread_is_not_inside_it(
+    captured: Captured,
+) -> None:
+    """Also many of them make no chain."""
+    captured.configure(console=False)
+
+    def program() -> None:
+        for _ in range(3):
+            thread = threading.Thread(target=end, args=(entered("A"),))
+            thread.start()
+            thread.join()
+        with opm.run("B", resources=False):
+            found = series.active_cell.get()
+            assert found is not None
+            assert found[0].outer is None
+        assert series.active_cell.get() is None
+
+    contextvars.Context().run(program)
+    spans = captured.spans()
+    assert [span.parent for span in spans if span.name == "run B"] == [None]
+
+
+def test_ending_a_run_again_changes_nothing(captured: Captured) -> None:
+    captured.configure(console=False)
+    run = plain()
+    report = run.report
+    with opm.run("other", resources=False) as other:
+        run.__exit__(KeyError, KeyError(), None)
+        work()
+    assert run.report is report
+    assert report.run["result"] == "success"
+    assert [stage["count"] for stage in other.report.stages] == [1]
+    assert captured.values("pipeline.run.duration", "pipeline.name") == {"plain": 1, "other": 1}
+
+
+def test_ending_a_run_that_was_not_entered_changes_nothing(captured: Captured) -> None:
+    captured.configure(console=False)
+    run = opm.run("never", resources=False)
+    end(run)
+    assert captured.values("pipeline.run.duration", "pipeline.name") == {}
+    with run:
+        work()
+    assert [stage["count"] for stage in run.report.stages] == [1]
