@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from itertools import count
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks, privacy
@@ -25,21 +27,36 @@ if TYPE_CHECKING:
 
 
 class Details:
-    """What an execution reports beyond its duration; made when there is something."""
+    """What an execution reports beyond its duration; made when there is something.
 
-    __slots__ = (
-        "attributes", "bytes_in", "bytes_out", "event_times", "items_in", "items_out", "retries",
-    )  # fmt: skip
+    Helper threads with a copy of the context may report at the same time, so each step of a
+    change is atomic by itself: there is no lock that a signal handler could find held.
+    """
+
+    __slots__ = ("attempts", "attributes", "counts", "event_times", "retries")
 
     def __init__(self) -> None:
-        self.items_in: int | None = None
-        self.items_out: int | None = None
-        self.bytes_in: int | None = None
-        self.bytes_out: int | None = None
-        self.retries: dict[str, int] | None = None
-        self.attributes: dict[str, AttributeValue] | None = None
+        # by name, as "items_in", and by thread, which alone changes its count
+        self.counts: dict[tuple[str, int], int] = {}
+        # by error type; `next` is atomic, adding to a number is not
+        self.retries: dict[str, count[int]] = {}
+        # the first attempt is no retry, so the first retry is attempt 2
+        self.attempts: count[int] = count(2)
+        self.attributes: dict[str, AttributeValue] = {}
         # (event time, time of finishing) of items, Unix seconds
-        self.event_times: list[tuple[float, float]] | None = None
+        self.event_times: list[tuple[float, float]] = []
+
+    def totals(self) -> dict[str, int]:
+        """Return the sums over all threads, of those that were counted."""
+        totals: dict[str, int] = {}
+        for (name, _), counted in list(self.counts.items()):
+            totals[name] = totals.get(name, 0) + counted
+        return totals
+
+    def add(self, name: str, n: int, thread: int) -> None:
+        """Count `n` more for a thread."""
+        key = name, thread
+        self.counts[key] = self.counts.get(key, 0) + n
 
 
 class Execution:
@@ -84,9 +101,11 @@ class Execution:
     def ensure_details(self) -> Details:
         """Return the details, made if need be; not for users."""
         if self.details is None:
-            self.details = Details()
+            # atomic: of two threads that make them, both get the same
+            vars(self).setdefault("details", Details())
             self.duration_only = False
-        return self.details
+        details: Details = vars(self)["details"]
+        return details
 
     def add_items(self, n: int, direction: Direction = "out") -> None:
         """Count `n` more items that went `in` or came `out`.
@@ -107,13 +126,12 @@ class Execution:
         self._add("bytes", n, direction)
 
     def _add(self, what: str, n: int, direction: Direction) -> None:
-        count = check_count(n, "n")
+        more = check_count(n, "n")
         if direction not in ("in", "out"):
             raise ValueError(f'direction must be "in" or "out", not {direction!r}')
         if self.series is None:
             return
-        details, counted = self.ensure_details(), f"{what}_{direction}"
-        setattr(details, counted, (getattr(details, counted) or 0) + count)
+        self.ensure_details().add(f"{what}_{direction}", more, get_ident())
 
     def retry(self, error: BaseException | type[BaseException] | str | None = None) -> None:
         """Count one more attempt, after `error` if there was one.
@@ -126,13 +144,11 @@ class Execution:
         if self.series is None:
             return
         details = self.ensure_details()
-        if details.retries is None:
-            details.retries = {}
-        details.retries[error_type] = details.retries.get(error_type, 0) + 1
+        next(details.retries.setdefault(error_type, count()))
+        attempt = next(details.attempts)
         if self.span is not None:
             with errors.suppress_errors("a retry's span event"):
-                # the first attempt is no retry, so the first retry is attempt 2
-                self.span.retry(sum(details.retries.values()) + 1, error_type)
+                self.span.retry(attempt, error_type)
 
     def waiting(self) -> waiting:
         """Wait for a permit, a rate limit or a slow receiver: `with s.waiting():`.
@@ -156,10 +172,7 @@ class Execution:
         seconds = _unix_seconds(timestamp)
         if self.series is None:
             return
-        details = self.ensure_details()
-        if details.event_times is None:
-            details.event_times = []
-        details.event_times.append((seconds, clock.unix()))
+        self.ensure_details().event_times.append((seconds, clock.unix()))
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Set an attribute of the span; of metrics if `metric_attributes` has it.
@@ -184,10 +197,7 @@ class Execution:
             privacy.rules().check({key: value}, "set_attribute")
             privacy.drop(key, f"stage {self.series.key.stage!r}")
             return
-        details = self.ensure_details()
-        if details.attributes is None:
-            details.attributes = {}
-        details.attributes[key] = value
+        self.ensure_details().attributes[key] = value
 
 
 # What `current_stage()` returns outside a stage: it takes every call and keeps nothing.
@@ -220,6 +230,26 @@ def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
     raise TypeError(
         f"error must be an exception, its class, a string or None, not {type(error).__name__}"
     )
+
+
+# By the id of its cell: an execution that is being made.
+_making: dict[int, Execution] = {}
+
+
+def execution_of(cell: Cell) -> Execution:
+    """Return the execution of a call in progress, made if need be.
+
+    Threads that share the call may do this at the same time. `setdefault` is atomic, and its entry
+    is removed only once the cell has the execution.
+    """
+    found: Execution | None = cell[3]
+    if found is None:
+        made = _making.setdefault(id(cell), Execution(cell))
+        if cell[3] is None:
+            cell[3] = made
+        _making.pop(id(cell), None)
+        found = cell[3]
+    return found or NOOP_EXECUTION  # None: the call has ended meanwhile
 
 
 def executing() -> Execution | None:

@@ -92,8 +92,8 @@ def yielded(execution: Execution, count: Callable[[Any], int] | None, value: Any
     if count is not None:
         count_items(execution, count, value)
         return
-    details = execution.ensure_details()
-    details.items_out = (details.items_out or 0) + 1
+    # no thread has the number 0: whoever iterates a generator does so alone
+    execution.ensure_details().add("items_out", 1, 0)
 
 
 def generator_wrapper(

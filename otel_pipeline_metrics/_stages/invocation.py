@@ -16,7 +16,7 @@ from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, outcome_of, qualified_name
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, Cell, active_cell
 from otel_pipeline_metrics._core.validation import check_count
-from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Details, Execution
+from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Details, Execution, execution_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -139,10 +139,7 @@ def ensure_execution(cell: Cell | None) -> Execution | None:
     """Return the execution of a current call, made if need be; None without one."""
     if cell is None or len(cell) == 1 or cell[1] is None:
         return None
-    execution: Execution | None = cell[3]
-    if execution is None:
-        execution = cell[3] = Execution(cell)
-    return execution
+    return execution_of(cell)
 
 
 def current_execution() -> Execution:
@@ -256,6 +253,7 @@ def close(execution: Execution, error: BaseException | None) -> None:
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
     details = execution.details or Details()
+    totals = details.totals()
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None
     result = StageResult(
@@ -265,12 +263,13 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
         blocked_s=execution.blocked,
         outcome=outcome,
         error_type=None if failure is None else qualified_name(type(failure)),
-        items_in=details.items_in,
-        items_out=details.items_out,
-        bytes_in=details.bytes_in,
-        bytes_out=details.bytes_out,
-        retries=tuple(details.retries.items()) if details.retries else (),
-        attributes=details.attributes,
+        items_in=totals.get("items_in"),
+        items_out=totals.get("items_out"),
+        bytes_in=totals.get("bytes_in"),
+        bytes_out=totals.get("bytes_out"),
+        # the next number of a count is how often it was advanced
+        retries=tuple((kind, next(retried)) for kind, retried in list(details.retries.items())),
+        attributes=details.attributes or None,
         event_times=details.event_times or (),
         error_message=None if failure is None else privacy.message_of(failure),
     )

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._core import clock, errors, hooks, series
 from otel_pipeline_metrics._core.records import TimeInStates, WaitState
 from otel_pipeline_metrics._stages import execution as _execution
-from otel_pipeline_metrics._stages.execution import Execution
 from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
 from otel_pipeline_metrics._stages.workers.worker import MAX_WORKERS, OpenWait, Worker, owner_here
 
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from otel_pipeline_metrics._core.series import Cell, QueueSeries, RunScope
+    from otel_pipeline_metrics._stages.execution import Execution
 
 
 class Accounting:
@@ -225,9 +225,7 @@ def _entered_before() -> list[Cell]:
 
 def _catch_up(cell: Cell) -> None:
     """Account for a call from its beginning, which was before the accounting began."""
-    if cell[3] is None:
-        cell[3] = Execution(cell)
-    execution: Execution = cell[3]
+    execution = _execution.execution_of(cell)
     worker = current_worker(execution.scope)
     if worker.stack:
         worker.account_until(cell[2])
