@@ -19,7 +19,7 @@ from otel_pipeline_metrics._core.records import Batch, QueueBatch, TimeInStates
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._core.records import Sink, StageResult
+    from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
     from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
     from otel_pipeline_metrics._core.stage_id import StageId
 
@@ -163,11 +163,11 @@ def _flush_series(series: Series, most: int | None = None) -> None:
     del series.begun[:begun]
     series.begun_before += begun
     durations, results = _pop_front(series.durations, most), _pop_front(series.results, most)
-    sizes = _pop_front(series.sizes, most)
+    sizes, event_times = _pop_front(series.sizes, most), _pop_front(series.event_times, most)
     ended = len(durations) + len(results)
     series.ended_before += ended
     try:
-        _build_batch(series, durations, results, sizes)
+        _build_batch(series, durations, results, sizes, event_times)
     except BaseException:
         # Raised by a signal handler: any of the sinks may have them. Reports show them in flight.
         series.ended_before -= ended
@@ -175,19 +175,25 @@ def _flush_series(series: Series, most: int | None = None) -> None:
 
 
 def _build_batch(
-    series: Series, durations: list[float], results: list[StageResult], sizes: list[int]
+    series: Series,
+    durations: list[float],
+    results: list[StageResult],
+    sizes: list[int],
+    event_times: list[EventTime],
 ) -> None:
     durations.sort()
     if not series.queued and series.states:
         # reported as the calls' own times, in case the workers' times become known later
         series.reported.busy += sum(durations) + sum(result.busy_s for result in results)
     time = _time_since_reported(series)
-    if not (durations or results or sizes or time):
+    if not (durations or results or sizes or event_times or time):
         return
     series.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
     samples = tuple(exemplars.values())
-    batch = Batch(series.key, series.attributes, durations, results, time, samples, sizes)
+    batch = Batch(
+        series.key, series.attributes, durations, results, time, samples, sizes, event_times
+    )
     _send_to_sinks(series.scope, lambda sink: sink.accept(batch))
 
 

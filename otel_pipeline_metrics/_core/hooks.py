@@ -54,6 +54,9 @@ class OpenSpan(Protocol):
     def identity(self) -> Any:
         """Return the span context that links to this span need."""
 
+    def context(self) -> Any:
+        """Return the span's context if sampled, for exemplars."""
+
     def close(self, elapsed: float) -> None:
         """End the span of a call with only a duration."""
 

@@ -65,10 +65,17 @@ class StageResult(NamedTuple):
     bytes_out: int | None = None
     retries: tuple[tuple[str, int], ...] = ()  # (`error.type` or "", how often)
     attributes: Mapping[str, AttributeValue] | None = None
-    # (event time, time of finishing) of items, Unix seconds
-    event_times: Sequence[tuple[float, float]] = ()
     context: Any = None  # the OpenTelemetry context of the call's span, for exemplars
     error_message: str | None = None  # None without `configure(error_messages=True)`
+
+
+class EventTime(NamedTuple):
+    """The origin of an item and its end, in Unix seconds."""
+
+    originated: float
+    finished: float
+    attributes: Mapping[str, AttributeValue]  # of the call, as far as it has set them
+    context: Any = None  # the OpenTelemetry context of the call's span, for exemplars
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,8 @@ class Batch:
     exemplars: Sequence[tuple[float, Any]] = ()
     # items that came out of the calls in `durations`, if the stage has `items`; in no order
     sizes: Sequence[int] = ()
+    # of items that calls have finished, also calls in progress
+    event_times: Sequence[EventTime] = ()
 
 
 @dataclass

@@ -15,7 +15,7 @@ from otel_pipeline_metrics._core.records import StageKey, TimeInStates
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from otel_pipeline_metrics._core.records import Sink, StageResult
+    from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
     from otel_pipeline_metrics._core.stage_id import StageId
 
 
@@ -27,8 +27,8 @@ class Series(span_budget.SpanBudget):
     """The results of one stage in one scope that are not flushed yet."""
 
     __slots__ = (
-        "attributes", "begun", "begun_before", "cache", "durations", "ended_before", "exemplars",
-        "key", "queued", "reported", "results", "scope", "sizes", "states",
+        "attributes", "begun", "begun_before", "cache", "durations", "ended_before", "event_times",
+        "exemplars", "key", "queued", "reported", "results", "scope", "sizes", "states",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId) -> None:
@@ -41,6 +41,8 @@ class Series(span_budget.SpanBudget):
         # of those calls: the items that came out, see `Batch.sizes`
         self.sizes: list[int] = []
         self.results: list[StageResult] = []
+        # of calls in progress too, so that a call without end keeps a bounded number
+        self.event_times: list[EventTime] = []
         # one entry for each call since the last batch: appending is atomic, counting up is not
         self.begun: list[None] = []
         self.begun_before = 0
@@ -59,7 +61,7 @@ class Series(span_budget.SpanBudget):
     @property
     def pending(self) -> bool:
         """Whether results wait for the next flush."""
-        return bool(self.durations or self.results or self.sizes)
+        return bool(self.durations or self.results or self.sizes or self.event_times)
 
     @property
     def active(self) -> int:

@@ -7,8 +7,9 @@ from itertools import count
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, errors, hooks, privacy
-from otel_pipeline_metrics._core.records import qualified_name
+from otel_pipeline_metrics._core import cardinality, clock, errors, hooks, privacy
+from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
+from otel_pipeline_metrics._core.records import EventTime, qualified_name
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, active_cell
 from otel_pipeline_metrics._core.validation import (
     MAX_NAME_LENGTH,
@@ -33,7 +34,7 @@ class Details:
     change is atomic by itself: there is no lock that a signal handler could find held.
     """
 
-    __slots__ = ("attempts", "attributes", "counts", "event_times", "retries")
+    __slots__ = ("attempts", "attributes", "counts", "retries")
 
     def __init__(self) -> None:
         # by name, as "items_in", and by thread, which alone changes its count
@@ -43,8 +44,6 @@ class Details:
         # the first attempt is no retry, so the first retry is attempt 2
         self.attempts: count[int] = count(2)
         self.attributes: dict[str, AttributeValue] = {}
-        # (event time, time of finishing) of items, Unix seconds
-        self.event_times: list[tuple[float, float]] = []
 
     def totals(self) -> dict[str, int]:
         """Return the sums over all threads, of those that were counted."""
@@ -144,6 +143,7 @@ class Execution:
         if self.series is None:
             return
         details = self.ensure_details()
+        error_type = cardinality.key_in(details.retries, error_type, "errors of a call's retries")
         next(details.retries.setdefault(error_type, count()))
         attempt = next(details.attempts)
         if self.span is not None:
@@ -170,9 +170,16 @@ class Execution:
             ValueError: it is not finite.
         """
         seconds = _unix_seconds(timestamp)
-        if self.series is None:
+        series = self.series
+        if series is None:
             return
-        self.ensure_details().event_times.append((seconds, clock.unix()))
+        attributes, context = self.ensure_details().attributes, None
+        if self.span is not None:
+            with errors.suppress_errors("an event time's span"):
+                context = self.span.context()
+        series.event_times.append(EventTime(seconds, clock.unix(), attributes, context))
+        if len(series.event_times) >= PENDING_BOUND:
+            drain_series(series)
 
     def set_attribute(self, key: str, value: AttributeValue) -> None:
         """Set an attribute of the span; of metrics if `metric_attributes` has it.

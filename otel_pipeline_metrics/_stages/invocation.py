@@ -270,7 +270,6 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
         # the next number of a count is how often it was advanced
         retries=tuple((kind, next(retried)) for kind, retried in list(details.retries.items())),
         attributes=details.attributes or None,
-        event_times=details.event_times or (),
         error_message=None if failure is None else privacy.message_of(failure),
     )
     context, tracing = None, hooks.tracing

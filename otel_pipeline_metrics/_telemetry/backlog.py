@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     AnyBatch = Batch | QueueBatch
 
 
-# calls and items kept; a program without a provider keeps no more than these
+# calls, items and event times kept; a program without a provider keeps no more than these
 BOUND: Final = 16_384
 
 
@@ -33,7 +33,7 @@ class PreConfigureBacklog:
         if isinstance(batch, QueueBatch):
             size = len(batch.waits)
         else:
-            size = len(batch.durations) + len(batch.results)
+            size = len(batch.durations) + len(batch.results) + len(batch.event_times)
         if self._kept + size > BOUND:
             self._missed += size
         else:

@@ -180,6 +180,10 @@ class StageSpan:
         """Return its span context, for links to it."""
         return self._span.get_span_context()
 
+    def context(self) -> Any:
+        """Return its context if it is sampled, for exemplars."""
+        return self._cell[5] if _is_sampled(self._span) else None
+
     def close(self, elapsed: float) -> None:
         """End it with only a duration."""
         self._cell[6] = None  # it was made current in another context
@@ -190,7 +194,7 @@ class StageSpan:
         if self._span.is_recording():
             _describe(self._span, self._cell[0], result)
         self._span.end()
-        return self._cell[5] if _is_sampled(self._span) else None
+        return self.context()
 
 
 class OpenRun:

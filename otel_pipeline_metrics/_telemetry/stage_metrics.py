@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import (
         AttributeValue,
         Batch,
+        EventTime,
         Point,
         StageKey,
         StageResult,
@@ -225,13 +226,16 @@ class StageMetrics:
             self._values(totals, defs.STAGE_BATCH_SIZE).add_many(batch.sizes)
         touched = {id(totals): totals}
         for result in batch.results:
-            if self._named:
-                totals = self._totals_of(stage, {**batch.attributes, **(result.attributes or {})})
-                touched[id(totals)] = totals
+            own = self._totals_of_call(stage, totals, batch, result.attributes)
+            touched[id(own)] = own
             if batch.time is None:
                 spent = TimeInStates(result.busy_s, result.idle_s, result.blocked_s)
-                self._count_time(totals, spent)
-            self._add(stage, totals, result)
+                self._count_time(own, spent)
+            self._add(own, result)
+        for event in batch.event_times:
+            own = self._totals_of_call(stage, totals, batch, event.attributes)
+            touched[id(own)] = own
+            self._add_event(stage, own, event)
         for totals in touched.values():
             totals.flush_if_full()
 
@@ -286,6 +290,18 @@ class StageMetrics:
             totals = self._totals[key] = _Totals({**chosen, **stage_attributes(stage)})
         return totals
 
+    def _totals_of_call(
+        self,
+        stage: StageKey,
+        totals: _Totals,
+        batch: Batch,
+        given: Mapping[str, AttributeValue] | None,
+    ) -> _Totals:
+        """Return those for the attributes that a call has set; `totals` without any."""
+        if not (self._named and given):
+            return totals
+        return self._totals_of(stage, {**batch.attributes, **given})
+
     def _count(  # noqa: PLR0917 - a call is a row of a table
         self,
         totals: _Totals,
@@ -311,7 +327,7 @@ class StageMetrics:
         self._count(totals, defs.STAGE_TIME, time.idle or None, state, "idle")
         self._count(totals, defs.STAGE_TIME, time.blocked or None, state, "blocked")
 
-    def _add(self, key: StageKey, totals: _Totals, result: StageResult) -> None:
+    def _add(self, totals: _Totals, result: StageResult) -> None:
         direction, failed = defs.IO_DIRECTION, self._error_type(result.error_type)
         self._count(totals, defs.STAGE_ITEMS, result.items_in, direction, "in", failed)
         self._count(totals, defs.STAGE_ITEMS, result.items_out, direction, "out", failed)
@@ -326,11 +342,13 @@ class StageMetrics:
         if size is not None:
             sizes = self._values(totals, defs.STAGE_BATCH_SIZE)
             sizes.add(size, result.context, defs.SIZE_BUCKETS)
-        for event_time, finished in result.event_times:
-            ages = self._values(totals, defs.ITEM_DURATION)
-            ages.add(max(0.0, finished - event_time), result.context, defs.DURATION_BUCKETS)
-            newest = self._watermarks.get(key)
-            self._watermarks[key] = event_time if newest is None else max(newest, event_time)
+
+    def _add_event(self, key: StageKey, totals: _Totals, event: EventTime) -> None:
+        ages = self._values(totals, defs.ITEM_DURATION)
+        age = max(0.0, event.finished - event.originated)
+        ages.add(age, event.context, defs.DURATION_BUCKETS)
+        newest = self._watermarks.get(key, event.originated)
+        self._watermarks[key] = max(newest, event.originated)
 
     def _values(self, totals: _Totals, metric: defs.Metric, error_type: str = "") -> _Values:
         values = totals.values.get((metric.name, error_type))

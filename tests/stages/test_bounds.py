@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics import current_stage, stage
-from otel_pipeline_metrics._core import drain, stage_id
+from otel_pipeline_metrics._core import cardinality, drain, stage_id
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.records import (
     Batch,
+    EventTime,
     QueueBatch,
     StageKey,
     StageResult,
@@ -223,7 +224,8 @@ def test_details_after_the_end_change_nothing(results: Results, clock: Clock) ->
     assert result == StageResult(0.0, items_out=1)
     details = s.ensure_details()
     assert details.totals() == {"items_out": 1}
-    assert (details.attributes, details.retries, details.event_times) == ({}, {}, [])
+    assert (details.attributes, details.retries) == ({}, {})
+    assert not any(batch.event_times for batch in results.batches)
 
 
 def contexts_in(kind: str) -> list[contextvars.Context]:
@@ -314,8 +316,8 @@ def test_a_naive_event_time_is_utc_in_any_time_zone(
     finally:
         monkeypatch.undo()
         time.tzset()
-    (result,) = results.of("naive")
-    assert [event for event, _ in result.event_times] == [86400.0]
+    drain.drain()
+    assert [e.originated for b in results.batches for e in b.event_times] == [86400.0]
 
 
 def test_a_function_says_more_in_its_own_stage(results: Results) -> None:
@@ -350,3 +352,38 @@ def test_a_long_object_is_quoted_in_80_characters() -> None:
     assert str(caught.value) == (
         f"a stage decorates a function or a method, not '{'y' * 79}; a name is given as a string"
     )
+
+
+def test_a_call_without_end_keeps_a_bounded_number_of_event_times(results: Results) -> None:
+    """They are flushed while it goes on."""
+    with stage("stream") as s:
+        for n in range(3 * PENDING_BOUND + 1):
+            s.event_time(float(n))
+        (series,) = [x for x in _series.all_series() if x.key.stage == "stream"]
+        assert len(series.event_times) == 1
+        assert sum(len(batch.event_times) for batch in results.batches) == 3 * PENDING_BOUND
+        assert results.of("stream") == []
+    drain.drain()
+    found = [event.originated for batch in results.batches for event in batch.event_times]
+    assert found == [float(n) for n in range(3 * PENDING_BOUND + 1)]
+
+
+def test_a_call_has_a_bounded_number_of_names_for_retries(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All further ones are counted together."""
+    monkeypatch.setattr(cardinality, "max_values", 3)
+    with stage("retries") as s:
+        for n in range(10):
+            s.retry(f"error {n}")
+        s.retry("error 1")
+    (result,) = results.of("retries")
+    assert dict(result.retries) == {"error 0": 1, "error 1": 2, "error 2": 1, "_OTHER": 7}
+
+
+def test_early_event_times_are_bounded() -> None:
+    backlog = PreConfigureBacklog()
+    event = EventTime(1.0, 2.0, {})
+    for _ in range(EARLY_BOUND + 10):
+        backlog.keep(Batch(StageKey(None, "s", None), {}, [], [], event_times=[event]))
+    assert len(backlog.take()) == EARLY_BOUND

@@ -202,3 +202,12 @@ def test_waiting_needs_neither_a_run_nor_a_queue(tmp_path: Path) -> None:
         tmp_path / "program.py",
     )
     assert (found.stdout, found.stderr) == ("1.0 4.0 2.0\n", "")
+
+
+def test_the_watermark_moves_while_a_stage_goes_on(clock: Clock, otel: Otel) -> None:
+    """A stream may never end."""
+    with opm.stage("stream") as s:
+        s.event_time(clock.unix() - 4)
+        assert [point.value for point in metrics(otel)["pipeline.watermark.lag"]] == [4.0]
+        s.event_time(clock.unix() - 1)
+        assert [point.value for point in metrics(otel)["pipeline.watermark.lag"]] == [1.0]
