@@ -32,8 +32,14 @@ PENDING_BOUND: Final = 1024
 # How long a collection waits for another thread that drains before it reports without it.
 DRAIN_WAIT_S: Final = 1.0
 
+# Forgotten runs whose series are looked at again, whether in use or not.
+PARTED_BOUND: Final = 16
+
 # How often a collection checks whether the lock is free.
 DRAIN_POLL_S: Final = 0.001
+
+# The series of runs that were forgotten: the last ones, and those with a call in progress since.
+_parted: list[list[Series]] = []
 
 _sinks: tuple[Sink, ...] = ()
 _drain_lock = threading.Lock()
@@ -73,6 +79,7 @@ def drain(then: Callable[[], None] | None = None) -> bool:
     def everything() -> None:
         for scope in list(_series.scopes):
             _drain_scope(scope)
+        _drain_parted()
         if then is not None:
             then()
 
@@ -150,12 +157,29 @@ def _drain_scope(scope: RunScope) -> None:
         if queue.waits:
             _flush_queue(scope, queue)
     series_left = list(scope.series.values())
-    if scope.released and not any(series.active or series.pending for series in series_left):
+    if scope.released and not _in_use(series_left):
         _series.scopes.pop(scope, None)
+        # A task that outlives its run may have looked up a series without having begun its call.
+        in_use = [left for left in _parted[:-PARTED_BOUND] if _in_use(left)]
+        _parted[:] = [*in_use, *_parted[-PARTED_BOUND:], series_left]
+        # the run's report is made, so it takes nothing any more
+        scope.sinks = ()
         # they refer to the scope: kept, they would be a reference cycle
         scope.series.clear()
         scope.queues.clear()
         scope.workers.clear()
+
+
+def _in_use(some: list[Series]) -> bool:
+    return any(series.active or series.pending for series in some)
+
+
+def _drain_parted() -> None:
+    """Flush what calls that began as their run was forgotten have added since."""
+    for series_left in _parted:
+        for series in series_left:
+            if series.pending:
+                _flush_series(series)
 
 
 def _flush_series(series: Series, most: int | None = None) -> None:
@@ -238,3 +262,4 @@ def _reset_after_fork() -> None:
     global _drain_lock, _drainer  # a thread that the child lacks may hold the lock
     _drain_lock = threading.Lock()
     _drainer = 0
+    _parted.clear()

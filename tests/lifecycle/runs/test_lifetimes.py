@@ -243,3 +243,20 @@ def test_ending_a_run_that_was_not_entered_changes_nothing(captured: Captured) -
     with run:
         work()
     assert [stage["count"] for stage in run.report.stages] == [1]
+
+
+@pytest.mark.parametrize("runs_later", [0, 1, 40])
+def test_a_call_that_looked_up_its_series_before_the_run_was_forgotten_is_counted(
+    runs_later: int, captured: Captured
+) -> None:
+    with opm.run("over", resources=False) as run:
+        work()
+        (found,) = run._scope.series.values()
+    assert not run._scope.series  # forgotten
+    # the late call begins, other runs come and go, and it ends
+    found.begun.append(None)
+    for _ in range(runs_later):
+        plain()
+    found.durations.append(0.25)
+    drain.drain()
+    assert (found.active, found.pending) == (0, False)
