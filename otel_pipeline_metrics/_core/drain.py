@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock, errors, stage_time
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.signals import deferring_signals
-from otel_pipeline_metrics._core.records import Batch, QueueBatch, TimeInStates
+from otel_pipeline_metrics._core.records import Batch, QueueBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,8 +60,8 @@ def set_sinks(sinks: tuple[Sink, ...]) -> None:
 def submit(stage: StageId, result: StageResult) -> None:
     """Add a result that the program measured itself."""
     series = _series.current_scope().add(stage)
-    series.begun.append(None)
-    series.results.append(result)
+    series.begun.append(_series.OVER)
+    series.results.append((result, None))
     if len(series.results) >= PENDING_BOUND:
         drain_series(series)
 
@@ -151,7 +151,7 @@ def _locked(work: Callable[[], None], here: int) -> None:
 
 def _drain_scope(scope: RunScope) -> None:
     for series in list(scope.series.values()):
-        if series.pending or series.queued:
+        if series.pending or series.begun or series.open or series.queued:
             _flush_series(series)
     for queue in list(scope.queues.values()):
         if queue.waits:
@@ -164,10 +164,7 @@ def _drain_scope(scope: RunScope) -> None:
         _parted[:] = [*in_use, *_parted[-PARTED_BOUND:], series_left]
         # the run's report is made, so it takes nothing any more
         scope.sinks = ()
-        # they refer to the scope: kept, they would be a reference cycle
-        scope.series.clear()
-        scope.queues.clear()
-        scope.workers.clear()
+        scope.forget()
 
 
 def _in_use(some: list[Series]) -> bool:
@@ -183,55 +180,46 @@ def _drain_parted() -> None:
 
 
 def _flush_series(series: Series, most: int | None = None) -> None:
-    begun = len(series.begun)
-    del series.begun[:begun]
-    series.begun_before += begun
     durations, results = _pop_front(series.durations, most), _pop_front(series.results, most)
     sizes, event_times = _pop_front(series.sizes, most), _pop_front(series.event_times, most)
-    ended = len(durations) + len(results)
-    series.ended_before += ended
-    try:
-        _build_batch(series, durations, results, sizes, event_times)
-    except BaseException:
-        # Raised by a signal handler: any of the sinks may have them. Reports show them in flight.
-        series.ended_before -= ended
-        raise
+    begun = _pop_front(series.begun)
+    series.open = [cell for cell in (*series.open, *begun) if _series.in_progress(cell)]
+    series.left_over = len(series.durations) + len(series.results)
+    series.lost += len(durations) + len(results)
+    _build_batch(series, durations, results, sizes, event_times)
+    # not reached if a signal handler raised: any of the sinks may have them
+    series.lost -= len(durations) + len(results)
 
 
 def _build_batch(
     series: Series,
     durations: list[float],
-    results: list[StageResult],
+    finished: list[tuple[StageResult, Any]],
     sizes: list[int],
     event_times: list[EventTime],
 ) -> None:
     durations.sort()
-    if not series.queued and series.states:
-        # reported as the calls' own times, in case the workers' times become known later
-        series.reported.busy += sum(durations) + sum(result.busy_s for result in results)
-    time = _time_since_reported(series)
-    if not (durations or results or sizes or event_times or time):
+    results, progress = stage_time.take(series, durations, finished)
+    time = stage_time.since_reported(series)
+    cpu_s = stage_time.cpu_since_reported(series)
+    if not (durations or results or sizes or event_times or progress or cpu_s or any(time)):
         return
     series.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
     samples = tuple(exemplars.values())
     batch = Batch(
-        series.key, series.attributes, durations, results, time, samples, sizes, event_times
+        series.key,
+        series.attributes,
+        durations,
+        results,
+        time,
+        cpu_s,
+        samples,
+        sizes,
+        event_times,
+        progress,
     )
     _send_to_sinks(series.scope, lambda sink: sink.accept(batch))
-
-
-def _time_since_reported(series: Series) -> TimeInStates | None:
-    """Return the workers' time since the last batch; None if waits are not known."""
-    if not series.queued:
-        return None
-    now = TimeInStates()
-    for spent in list(series.states.values()):
-        now.busy += spent.busy
-        now.idle += spent.idle
-        now.blocked += spent.blocked
-    last, series.reported = series.reported, now
-    return TimeInStates(now.busy - last.busy, now.idle - last.idle, now.blocked - last.blocked)
 
 
 def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:

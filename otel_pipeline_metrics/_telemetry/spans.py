@@ -83,15 +83,15 @@ class Spans:
 
     def close(self, cell: Cell, elapsed: float) -> None:
         """End the span of a call that has only a duration."""
-        attached, cell[6] = cell[6], None
+        attached, cell[9] = cell[9], None
         if attached is not None:
             detach(attached)
-        cell[4].end()
+        cell[7].end()
         # a histogram's reservoir keeps only one exemplar for each bucket
         exemplars = cell[0].exemplars
         bucket = bisect_left(DURATION_BUCKETS, elapsed)
-        if bucket not in exemplars and _is_sampled(cell[4]):
-            exemplars[bucket] = (elapsed, cell[5])
+        if bucket not in exemplars and _is_sampled(cell[7]):
+            exemplars[bucket] = (elapsed, cell[8])
 
     def span_of(self, cell: Cell) -> StageSpan:
         """Return the open span of a cell, to add details to it."""
@@ -148,15 +148,15 @@ class StageSpan:
     def __init__(self, spans: Spans, cell: Cell) -> None:
         self._spans = spans
         self._cell = cell
-        self._span: Span = cell[4]
+        self._span: Span = cell[7]
 
     def resume(self) -> None:
         """Make it current."""
-        self._cell[6] = attach(self._cell[5])
+        self._cell[9] = attach(self._cell[8])
 
     def suspend(self) -> None:
         """Make it no longer current; it stays open."""
-        attached, self._cell[6] = self._cell[6], None
+        attached, self._cell[9] = self._cell[9], None
         if attached is not None:
             detach(attached)
 
@@ -182,11 +182,11 @@ class StageSpan:
 
     def context(self) -> Any:
         """Return its context if it is sampled, for exemplars."""
-        return self._cell[5] if _is_sampled(self._span) else None
+        return self._cell[8] if _is_sampled(self._span) else None
 
     def close(self, elapsed: float) -> None:
         """End it with only a duration."""
-        self._cell[6] = None  # it was made current in another context
+        self._cell[9] = None  # it was made current in another context
         self._spans.close(self._cell, elapsed)
 
     def end(self, result: StageResult) -> Any:
@@ -295,12 +295,13 @@ def _link(link: Link) -> trace.Link:
 
 
 def _result_attributes(result: StageResult) -> dict[str, AttributeValue]:
-    size = result.items_in if result.items_in is not None else result.items_out
+    counts = result.counts
+    size = counts.items_in if counts.items_in is not None else counts.items_out
     given: dict[str, AttributeValue | None] = {
-        defs.STAGE_ITEMS_IN: result.items_in,
-        defs.STAGE_ITEMS_OUT: result.items_out,
-        defs.STAGE_IO_IN: result.bytes_in,
-        defs.STAGE_IO_OUT: result.bytes_out,
+        defs.STAGE_ITEMS_IN: counts.items_in,
+        defs.STAGE_ITEMS_OUT: counts.items_out,
+        defs.STAGE_IO_IN: counts.bytes_in,
+        defs.STAGE_IO_OUT: counts.bytes_out,
         defs.BATCH_SIZE: size,
         defs.ERROR_TYPE: result.error_type,
         defs.STAGE_OUTCOME: None if result.outcome == "ok" else result.outcome,

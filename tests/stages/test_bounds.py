@@ -18,6 +18,7 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.records import (
     Batch,
+    Counts,
     EventTime,
     QueueBatch,
     StageKey,
@@ -125,7 +126,7 @@ def test_one_call_flushes_no_more_than_the_bound(results: Results) -> None:
     work()
     (series,) = [s for s in _series.all_series() if s.key.stage == "bound"]
     series.durations.extend([0.0] * (PENDING_BOUND + 10))
-    series.begun.extend([None] * (PENDING_BOUND + 10))
+    series.begun.extend([_series.OVER] * (PENDING_BOUND + 10))
     work()
     assert [len(batch.durations) for batch in results.batches] == [PENDING_BOUND]
     assert (len(series.durations), series.active) == (12, 0)
@@ -223,7 +224,7 @@ def test_details_after_the_end_change_nothing(results: Results, clock: Clock) ->
     (result,) = results.of("over")
     assert result == StageResult(0.0, items_out=1)
     details = s.ensure_details()
-    assert details.totals() == {"items_out": 1}
+    assert details.totals() == Counts(items_out=1)
     assert (details.attributes, details.retries) == ({}, {})
     assert not any(batch.event_times for batch in results.batches)
 

@@ -211,7 +211,7 @@ def _entered_before() -> list[Cell]:
     found: list[Cell] = []
     cell = series.active_cell.get()
     try:
-        while cell is not None and len(cell) > 1 and cell[1] is not None:
+        while cell is not None and cell[4] is not None and cell[1] is not None:
             series.active_cell.reset(cell[1])
             found.append(cell)
             cell = series.active_cell.get()
@@ -288,7 +288,7 @@ def worker_at_queue() -> Worker:
     """
     owner = owner_here()
     cell = series.active_cell.get()
-    if cell is None or len(cell) == 1 or cell[1] is None or cell[3] is None:
+    if cell is None or cell[4] is None or cell[1] is None or cell[3] is None:
         found = _worker_of_context.get()
         scope = series.default_scope if cell is None else cell[0].scope
         if (

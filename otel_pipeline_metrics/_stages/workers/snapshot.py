@@ -44,7 +44,7 @@ def _open_time(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
     if stack or state != "busy":
         setattr(more, state, max(0.0, now - worker.mark))
     if stack:
-        return [(series, more) for series in {e.series for e in stack} if series is not None]
+        return [(series, more) for series in {e.series.main for e in stack if e.series is not None}]
     if last is None:
         return []
     add_time(more, worker.pending)

@@ -101,9 +101,9 @@ class Worker:
             elif state == "blocked":
                 execution.blocked += seconds
                 execution.duration_only = False
-            series = execution.series
+            series = execution.series and execution.series.main
             # a stage inside itself: its worker's time counts once
-            if series is None or (depth and series in [e.series for e in self.stack[:depth]]):
+            if series is None or (depth and series in _mains(self.stack[:depth])):
                 continue
             _count(states_of(series, self), state, seconds)
 
@@ -135,7 +135,7 @@ class Worker:
         self.met_queue = self.queue_since = True
         for execution in self.stack:
             if execution.series is not None:
-                execution.series.queued = True
+                execution.series.main.queued = True
         if leaving and not self.stack and self.stage is not None:
             self.stage.queued = True
 
@@ -150,6 +150,7 @@ class Worker:
 
     def entered(self, series: Series, now: float) -> None:
         """Enter a stage, and count the time for it that was spent before."""
+        series = series.main
         if self.stage is None or self.stage is series or self.queue_since:
             self.account_until(now)
         self.mark = now
@@ -169,6 +170,10 @@ class Worker:
         time, pending = states_of(self.stage, self), self.pending
         add_time(time, pending)
         pending.busy = pending.idle = pending.blocked = 0.0
+
+
+def _mains(stack: list[Execution]) -> list[Series]:
+    return [each.series.main for each in stack if each.series is not None]
 
 
 def _count(time: TimeInStates, state: State, seconds: float) -> None:
@@ -209,6 +214,11 @@ def owner_here() -> int | tuple[int]:
     return (threading.get_ident(),)
 
 
+def in_task() -> bool:
+    """Tell whether a task runs this code, and not a thread or greenlet of its own."""
+    return isinstance(owner_here(), int)
+
+
 def _trio_or_gevent_owner() -> int | tuple[int]:
     trio, gevent = sys.modules.get("trio"), sys.modules.get("gevent")
     # AttributeError: another thread is importing the module
@@ -235,6 +245,8 @@ def add_time(time: TimeInStates, more: TimeInStates) -> None:
     time.busy += more.busy
     time.idle += more.idle
     time.blocked += more.blocked
+    time.between += more.between
+    time.is_task = time.is_task or more.is_task
 
 
 @forking.in_child

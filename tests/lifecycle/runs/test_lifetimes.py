@@ -254,7 +254,7 @@ def test_a_call_that_looked_up_its_series_before_the_run_was_forgotten_is_counte
         (found,) = run._scope.series.values()
     assert not run._scope.series  # forgotten
     # the late call begins, other runs come and go, and it ends
-    found.begun.append(None)
+    found.begun.append(series.OVER)
     for _ in range(runs_later):
         plain()
     found.durations.append(0.25)
