@@ -204,7 +204,7 @@ def _build_batch(
     cpu_s = stage_time.cpu_since_reported(series)
     if not (durations or results or sizes or event_times or progress or cpu_s or any(time)):
         return
-    series.update_slow_threshold(durations)
+    series.budget.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
     samples = tuple(exemplars.values())
     batch = Batch(

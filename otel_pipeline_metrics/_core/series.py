@@ -13,6 +13,7 @@ from otel_pipeline_metrics._core.account import Account, Sample
 from otel_pipeline_metrics._core.instants import Instants
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
+from otel_pipeline_metrics._core.span_budget import SpanBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -28,7 +29,7 @@ MAX_REMOTE_SCOPES: Final = 16
 MAX_PAIRS: Final = 4000
 
 
-class Series(span_budget.SpanBudget):
+class Series:
     """The calls of one stage from one caller in one scope.
 
     The caller is the stage inside of which they were called, or none. So the time of all calls
@@ -36,16 +37,19 @@ class Series(span_budget.SpanBudget):
     """
 
     __slots__ = (
-        "account", "attributes", "begun", "cache", "called", "caller", "correction", "durations",
-        "event_times", "exemplars", "key", "left_over", "lost", "mean_s", "open", "queued",
-        "reported", "reported_cpu_s", "results", "sampled", "samples", "scope", "sizes", "stage",
-        "states", "until_sample",
+        "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
+        "durations", "event_times", "exemplars", "key", "left_over", "lost", "mean_s", "open",
+        "queued", "reported", "reported_cpu_s", "results", "sampled", "samples", "scope", "sizes",
+        "stage", "states", "until_sample",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
-        super().__init__()
         self.scope = scope
         self.stage = stage
+        # shared by the stage's series
+        self.budget = scope.budgets.get(stage.identity) or scope.budgets.setdefault(
+            stage.identity, SpanBudget()
+        )
         self.caller = caller
         self.key = StageKey(scope.pipeline, stage.name, stage.kind)
         self.attributes = stage.attributes
@@ -145,8 +149,8 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "called", "correction", "ended", "generators", "instants", "on_resources", "pipeline",
-        "queues", "released", "remote", "run_id", "series", "sinks", "variants", "workers",
+        "budgets", "called", "correction", "ended", "generators", "instants", "on_resources",
+        "pipeline", "queues", "released", "remote", "run_id", "series", "sinks", "variants", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -157,7 +161,8 @@ class RunScope:
         self.sinks = sinks
         # by caller, None outside of stages, and stage
         self.series: dict[tuple[StageId | None, StageId], Series] = {}
-        # by the stage's identity: its series, of every form and caller
+        # by the stage's identity: its budget of spans, and its series of every form and caller
+        self.budgets: dict[Hashable, SpanBudget] = {}
         self.variants: dict[Hashable, list[Series]] = {}
         # the series of generators
         self.generators: list[Series] = []
@@ -205,7 +210,9 @@ class RunScope:
             series.called.clear()
             series.account.pulled_by.clear()
             series.account.open_pulls.clear()
-        for kept in (self.series, self.called, self.variants, self.queues, self.workers):
+        for kept in (
+            self.series, self.called, self.variants, self.budgets, self.queues, self.workers,
+        ):  # fmt: skip
             kept.clear()
         self.generators.clear()
 
@@ -303,7 +310,7 @@ def limit_spans(per_second: float | None) -> None:
     """Give every stage a new budget of spans; None: no limit."""
     span_budget.spans_per_second = per_second
     for series in all_series():
-        series.reset_budget()
+        series.budget.reset_budget()
 
 
 def current_scope() -> RunScope:

@@ -128,7 +128,7 @@ class RunDataCollector:
         """Return the numbers of calls with and without a span of their own."""
         if not traced:
             return {"made": None, "skipped": None}
-        made = sum(series.spans_made for series in list(scope.series.values()))
+        made = sum(budget.spans_made for budget in list(scope.budgets.values()))
         count = sum(stats.count for stats in list(self.stats.stages.values()))
         return {"made": made, "skipped": max(0, count - made)}
 

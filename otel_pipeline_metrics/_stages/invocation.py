@@ -139,7 +139,7 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
         cell[1] = None
         if cell[6] is not None:
             sampling.end(cell, elapsed)
-        if elapsed > series.slow_s:
+        if elapsed > series.budget.slow_s:
             add_late_span(series, elapsed, size)
         if len(series.durations) >= PENDING_BOUND:
             drain_series(series)
@@ -188,9 +188,7 @@ def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> 
 def add_late_span(series: Series, elapsed: float, items_out: int | None = None) -> None:
     """Make the span of a slow call after it has ended."""
     if hooks.tracing is not None:
-        hooks.tracing.record_late_span(
-            series, StageResult(elapsed, items_out=items_out)
-        )
+        hooks.tracing.record_late_span(series, StageResult(elapsed, items_out=items_out))
 
 
 def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -> None:
@@ -254,7 +252,7 @@ def close(execution: Execution, error: BaseException | None) -> None:
         if execution.span is not None:
             with errors.suppress_errors("ending a span"):
                 execution.span.close(execution.elapsed)
-        elif execution.elapsed > series.slow_s:
+        elif execution.elapsed > series.budget.slow_s:
             add_late_span(series, execution.elapsed)
         series.durations.append(execution.elapsed)
     else:
@@ -286,7 +284,7 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
     try:
         if execution.span is not None:
             context = execution.span.end(result)
-        elif tracing is not None and (outcome == "error" or result.busy_s > series.slow_s):
+        elif tracing is not None and (outcome == "error" or result.busy_s > series.budget.slow_s):
             context = tracing.record_late_span(series, result)
     except Exception:  # the numbers stand without the span
         errors.log_internal_error("ending a span")

@@ -117,8 +117,11 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
             awaited = step(given)
         except StopIteration as over:
             return over.value
+        except BaseException:
+            # avoids a cycle: the error's traceback holds this frame, and they hold the error
+            coroutine = step = given = None
+            raise
         finally:
-            given = None  # avoids a cycle: the error's traceback holds this frame
             watch.running += now() - began
             if reads_cpu:
                 watch.cpu += cpu() - began_cpu  # type: ignore[operator]

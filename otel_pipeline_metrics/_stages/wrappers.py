@@ -124,7 +124,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
-                elif elapsed > series.slow_s:
+                elif elapsed > series.budget.slow_s:
                     add_late_span(series, elapsed)
             if len(durations) >= PENDING_BOUND:
                 drain_series(series)
@@ -204,7 +204,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
-                elif elapsed > series.slow_s:
+                elif elapsed > series.budget.slow_s:
                     add_late_span(series, elapsed)
             if len(durations) >= PENDING_BOUND:
                 drain_series(series)

@@ -65,10 +65,11 @@ class Spans:
         """Open a span under the current one and make it current, if the budget allows."""
         tracer = self._tracer if self._fixed else self._current_tracer()
         series: Series = cell[0]
-        if tracer is None or (series.spans_left < 1 and series.skip_span()):
+        budget = series.budget
+        if tracer is None or (budget.spans_left < 1 and budget.skip_span()):
             return
-        series.spans_left -= 1
-        series.spans_made += 1
+        budget.spans_left -= 1
+        budget.spans_made += 1
         around = get_current()  # passed on, as each of the callees would look it up again
         span = tracer.start_span(
             series.key.stage,
@@ -100,10 +101,10 @@ class Spans:
     def record_late_span(self, series: Series, result: StageResult) -> Any:
         """Make the span of a call that has ended; return its context if it is sampled."""
         tracer = self._tracer if self._fixed else self._current_tracer()
-        if tracer is None or series.late_left < 1:
+        if tracer is None or series.budget.late_left < 1:
             return None
-        series.late_left -= 1
-        series.spans_made += 1
+        series.budget.late_left -= 1
+        series.budget.spans_made += 1
         now = time.time_ns()
         took = result.busy_s + result.idle_s + result.blocked_s
         span = tracer.start_span(

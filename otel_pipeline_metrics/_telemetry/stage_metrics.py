@@ -224,7 +224,9 @@ class StageMetrics:
         totals = self._totals_of(stage, batch.attributes)
         for state, seconds in zip(StageTime._fields, batch.time, strict=True):
             # a state that was never seen may be unknown, which is not zero
-            self._count(totals, defs.STAGE_TIME, seconds or None, defs.STAGE_STATE, state)
+            known = seconds or (state == "running" and (batch.durations or batch.results))
+            amount = seconds if known else None
+            self._count(totals, defs.STAGE_TIME, amount, defs.STAGE_STATE, state)
         self._count(totals, defs.STAGE_CPU_TIME, batch.cpu_s or None)
         if batch.durations:
             self._values(totals, defs.STAGE_DURATION).add_many(batch.durations, batch.exemplars)

@@ -143,7 +143,7 @@ def test_the_run_of_another_process_keeps_its_stages_while_it_is_remembered() ->
             drain.drain()
         scope = series._remote_scopes["ab"]
         (remote,) = scope.series.values()
-        assert (remote.ended_before, scope.released) == (2, False)
+        assert (remote.account.count, scope.released) == (2, False)
     finally:
         series._remote_scopes.clear()
 
