@@ -150,7 +150,8 @@ class RunScope:
 
     __slots__ = (
         "budgets", "called", "correction", "ended", "generators", "instants", "on_resources",
-        "pipeline", "queues", "released", "remote", "run_id", "series", "sinks", "variants", "workers",
+        "pipeline", "queues", "released", "remote", "run_id", "series", "sinks", "variants",
+        "workers",
     )  # fmt: skip
 
     def __init__(

@@ -8,7 +8,7 @@ from opentelemetry import trace
 
 from otel_pipeline_metrics import stage
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.records import Batch, StageKey
+from otel_pipeline_metrics._core.records import Batch, StageKey, StageTime
 
 if TYPE_CHECKING:
     from tests.stages.conftest import Otel
@@ -23,7 +23,9 @@ def sampled(number: int) -> Any:
 
 
 def accept(otel: Otel, values: list[float], *shown: tuple[float, Any]) -> None:
-    otel.telemetry.stages.accept(Batch(KEY, {}, values, [], StageTime(sum(values)), exemplars=shown))
+    otel.telemetry.stages.accept(
+        Batch(KEY, {}, values, [], StageTime(sum(values)), exemplars=shown)
+    )
 
 
 def test_an_exemplar_without_its_value_is_left_out(otel: Otel) -> None:

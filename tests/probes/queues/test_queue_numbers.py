@@ -244,9 +244,7 @@ def test_metrics_of_states_equal_the_reports(  # noqa: C901 - a pipeline
     assert sum(told["work"].values()) > 20
     for name, states in reported.items():
         busy = sum(told[name].get(state, 0.0) for state in ("running", "awaiting", "busy"))
-        assert states == {
-            "busy": busy, **{s: told[name].get(s, 0.0) for s in ("idle", "blocked")}
-        }
+        assert states == {"busy": busy, **{s: told[name].get(s, 0.0) for s in ("idle", "blocked")}}
 
 
 def test_the_duration_metric_leaves_queue_waits_out(clock: Clock, otel: Otel) -> None:
