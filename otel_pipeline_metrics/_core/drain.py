@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.signals import deferring_signals
@@ -84,12 +84,50 @@ def drain_series(series: Series) -> None:
 
     The call that does this pays for `PENDING_BOUND` results at most.
     """
-    _with_drain_lock(lambda: _flush_series(series, PENDING_BOUND), 0)
+
+    def one() -> None:
+        _replay_workers(series.scope)
+        _flush_series(series, PENDING_BOUND)
+
+    _with_drain_lock(one, 0)
 
 
 def drain_queue(scope: RunScope, queue: QueueSeries) -> None:
     """Flush one queue, unless another thread is draining."""
-    _with_drain_lock(lambda: _flush_queue(scope, queue), 0)
+
+    def one() -> None:
+        _replay_workers(scope)
+        _flush_queue(scope, queue)
+
+    _with_drain_lock(one, 0)
+
+
+def drain_workers(scope: RunScope, then: Callable[[], None] | None = None) -> bool:
+    """Replay the logs of a scope's workers, as far as no other thread is draining.
+
+    Args:
+        scope: whose workers.
+        then: called afterwards, while the lock is still held; with it, this waits for the lock.
+
+    Returns:
+        False if another thread was draining for as long as this one could wait.
+    """
+
+    def logs() -> None:
+        _replay_workers(scope)
+        if then is not None:
+            then()
+
+    return _with_drain_lock(logs, 0 if then is None else DRAIN_WAIT_S)
+
+
+def _replay_workers(scope: RunScope) -> None:
+    """Derive the time of a scope's workers from their logs; the lock is held."""
+    if scope.workers and hooks.workers is not None:
+        try:
+            hooks.workers.replay(scope)
+        except Exception:  # the calls' own numbers stand
+            errors.log_internal_error("replaying the logs of workers")
 
 
 def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
@@ -137,6 +175,7 @@ def _locked(work: Callable[[], None], here: int) -> None:
 
 
 def _drain_scope(scope: RunScope) -> None:
+    _replay_workers(scope)
     for series in list(scope.series.values()):
         if series.pending or series.queued:
             _flush_series(series)
@@ -152,8 +191,8 @@ def _flush_series(series: Series, most: int | None = None) -> None:
     begun = len(series.begun)
     del series.begun[:begun]
     series.begun_before += begun
-    durations, results = _pop_front(series.durations, most), _pop_front(series.results, most)
-    sizes = _pop_front(series.sizes, most)
+    durations, results = pop_front(series.durations, most), pop_front(series.results, most)
+    sizes = pop_front(series.sizes, most)
     ended = len(durations) + len(results)
     series.ended_before += ended
     try:
@@ -187,15 +226,13 @@ def _time_since_reported(series: Series) -> TimeInStates | None:
         return None
     now = TimeInStates()
     for spent in list(series.states.values()):
-        now.busy += spent.busy
-        now.idle += spent.idle
-        now.blocked += spent.blocked
+        now.add(spent)
     last, series.reported = series.reported, now
-    return TimeInStates(now.busy - last.busy, now.idle - last.idle, now.blocked - last.blocked)
+    return now.minus(last)
 
 
 def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
-    waits = _pop_front(queue.waits)
+    waits = pop_front(queue.waits)
     waits.sort()
     batch = QueueBatch(queue.name, waits)
     _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))
@@ -209,8 +246,11 @@ def _send_to_sinks(scope: RunScope, send: Callable[[Sink], None]) -> None:
             errors.log_internal_error(f"sink {type(sink).__name__}")
 
 
-def _pop_front(waiting: list[T], most: int | None = None) -> list[T]:
-    # loses nothing: others append at the end, and only the holder of the lock deletes
+def pop_front(waiting: list[T], most: int | None = None) -> list[T]:
+    """Remove what a list holds, or the first `most` of it; return that.
+
+    Nothing is lost: others append at the end, and only the holder of the lock deletes.
+    """
     count = len(waiting) if most is None else min(most, len(waiting))
     taken = waiting[:count]
     del waiting[:count]

@@ -92,16 +92,38 @@ class Batch:
     sizes: Sequence[int] = ()
 
 
-@dataclass
+@dataclass(slots=True)
 class TimeInStates:
     """Seconds of one worker at one stage, which add up to its wall time there."""
 
     busy: float = 0.0
     idle: float = 0.0
     blocked: float = 0.0
+    # the part of `busy` that lies outside of calls: the worker's own code around them
+    between: float = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.busy or self.idle or self.blocked)
+
+    def add(self, more: TimeInStates) -> None:
+        """Add another time to this one."""
+        self.busy += more.busy
+        self.idle += more.idle
+        self.blocked += more.blocked
+        self.between += more.between
+
+    def minus(self, less: TimeInStates) -> TimeInStates:
+        """Return the difference of two times."""
+        return TimeInStates(
+            self.busy - less.busy,
+            self.idle - less.idle,
+            self.blocked - less.blocked,
+            self.between - less.between,
+        )
+
+    def clear(self) -> None:
+        """Set every time to zero."""
+        self.busy = self.idle = self.blocked = self.between = 0.0
 
 
 @dataclass(frozen=True)

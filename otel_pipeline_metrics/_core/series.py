@@ -134,14 +134,14 @@ process_scope = RunScope()
 # The scope of work without a context: the run in progress if there is exactly one.
 default_scope = process_scope
 
-# What is current: [scope] of a run, or [series, token, started, execution] of a call, followed by
-# its open span, the context with that span and the token of that context, if there is one.
-# The token is None once the call is over. The execution is None until the call has more to report
-# than its duration. A list of four is made at an eighth of an object's cost, and, unlike a value
+# What is current: [scope] of a run, or [series, token, started, execution, worker] of a call,
+# followed by its open span, the context with that span and the token of that context, if there is
+# one. The token is None once the call is over; the worker is None before the first queue. The execution is None until the call has more to report
+# than its duration. A list of five is made at an eighth of an object's cost, and, unlike a value
 # in the context, it is shared with the tasks that the call starts.
 Cell = list[Any]
 
-CELL_WITHOUT_SPAN: Final = 4  # the length of a call's cell
+CELL_WITHOUT_SPAN: Final = 5  # the length of a call's cell
 
 active_cell: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
@@ -243,6 +243,8 @@ def reset_after_fork() -> None:
     """Start a child from zero: the parent reports what it measured or began."""
     for scope in (*list(scopes), *list(ended_scopes)):
         scope.queues.clear()
+        for worker in scope.workers.values():
+            worker.plain = False
         scope.workers.clear()
         # a call that began in the parent and ends here goes to a series that is never flushed
         scope.series.clear()

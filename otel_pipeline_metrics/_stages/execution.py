@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks, privacy
 from otel_pipeline_metrics._core.records import qualified_name
-from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, active_cell
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._core.validation import (
     MAX_NAME_LENGTH,
     check_attribute,
@@ -50,7 +50,7 @@ class Execution:
     """
 
     # Class attributes, not slots: an instance then stores only what differs from the default.
-    cell: Cell  # [series, token, started, self] and its span, see `series.Cell`
+    cell: Cell  # [series, token, started, self, worker] and its span, see `series.Cell`
     series: Series | None  # None once it is closed
     elapsed: float = 0.0  # seconds before the last resumption, waits included
     idle: float = 0.0
@@ -59,8 +59,7 @@ class Execution:
     details: Details | None = None
     span: OpenSpan | None = None
     # the rest is used only if a queue is instrumented
-    worker: Any = None
-    opener: object = None  # the task or thread that runs it
+    opener: object = None  # the task or thread that runs it, if its worker is another
     links: Sequence[Any] = ()  # to the producers of what the worker got before
     links_dropped: int = 0
 
@@ -191,7 +190,7 @@ class Execution:
 
 
 # What `current_stage()` returns outside a stage: it takes every call and keeps nothing.
-NOOP_EXECUTION: Final = Execution([None, None, 0.0, None])
+NOOP_EXECUTION: Final = Execution([None, None, 0.0, None, None])
 NOOP_EXECUTION.cell[3] = NOOP_EXECUTION
 
 
@@ -220,12 +219,3 @@ def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
     raise TypeError(
         f"error must be an exception, its class, a string or None, not {type(error).__name__}"
     )
-
-
-def executing() -> Execution | None:
-    """Return the innermost execution; None outside a stage, or if none was made yet."""
-    found = active_cell.get()
-    if found is None or len(found) == 1 or found[1] is None:
-        return None
-    execution: Execution | None = found[3]
-    return execution

@@ -34,7 +34,7 @@ def begin_suspended(stage: StageId) -> Execution:
         scope = _series.default_scope if parent is None else parent[0].scope
         series = scope.add(stage)
         series.begun.append(None)
-        execution = Execution([series, None, 0.0, None])
+        execution = Execution([series, None, 0.0, None, None])
         execution.cell[3] = execution
         if not (gc_safety.running_in and gc_safety.here()):
             if hooks.workers is not None:
@@ -58,7 +58,7 @@ def resume(execution: Execution) -> None:
         else:
             step_span(execution, "resume")
             if hooks.workers is not None:
-                hooks.workers.resuming(execution)
+                hooks.workers.entered(cell)
             cell[1] = active_cell.set(cell)
         cell[2] = clock.now()
     except Exception:

@@ -41,12 +41,12 @@ def begin_block(stage: StageId) -> Execution:
         if series is None:
             series = scope.add(stage)
         series.begun.append(None)
-        cell: Cell = [series, None, 0.0, None]
+        cell: Cell = [series, None, 0.0, None, None]
         if gc_safety.running_in and gc_safety.here():
             detached(cell)
         else:
             if hooks.workers is not None:
-                attach_worker(cell)
+                hooks.workers.entered(cell)
             elif hooks.tracing is not None:
                 open_span(cell)
             cell[1] = active_cell.set(cell)
@@ -118,6 +118,8 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
     """End a call that reports its duration and its items only."""
     try:
         series, elapsed = cell[0], clock.now() - cell[2]
+        if hooks.workers is not None:
+            hooks.workers.left(cell, cell[2] + elapsed)
         active_cell.reset(cell[1])
         cell[1] = None
         size: int | None = None
@@ -148,17 +150,6 @@ def ensure_execution(cell: Cell | None) -> Execution | None:
 def current_execution() -> Execution:
     """Return the innermost execution; outside a stage, one that keeps nothing."""
     return ensure_execution(active_cell.get()) or NOOP_EXECUTION
-
-
-def attach_worker(cell: Cell) -> None:
-    """Give a call that begins to its worker, and open its span if the budget allows."""
-    workers = hooks.workers
-    if workers is None:
-        return
-    execution = cell[3] = Execution(cell)
-    workers.opened(execution)
-    start_span(execution)
-    workers.resuming(execution)
 
 
 def start_span(execution: Execution) -> None:
@@ -218,10 +209,7 @@ def step_span(execution: Execution, step: Literal["suspend", "resume"]) -> None:
 def deactivate(execution: Execution, now: float) -> None:
     """Make an execution no longer current, and stop its worker's time."""
     if hooks.workers is not None:
-        try:
-            hooks.workers.paused(execution, now)
-        except Exception:  # the call's own numbers stand
-            errors.log_internal_error("a worker's time")
+        hooks.workers.left(execution.cell, now)
     token, execution.cell[1] = execution.cell[1], None
     if token is None or token is DETACHED or (gc_safety.running_in and gc_safety.here()):
         return

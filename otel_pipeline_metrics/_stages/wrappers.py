@@ -21,7 +21,6 @@ from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._stages.generators import async_generator_wrapper, generator_wrapper
 from otel_pipeline_metrics._stages.invocation import (
     add_late_span,
-    attach_worker,
     detached,
     end,
     end_in_other_context,
@@ -72,13 +71,13 @@ def _function(  # noqa: C901 - the hot path
             except KeyError:
                 series = scope.add(stage)
             series.begun.append(None)
-            cell: Cell = [series, None, 0.0, None]
-            tracing = hooks.tracing
+            cell: Cell = [series, None, 0.0, None, None]
+            tracing, workers = hooks.tracing, hooks.workers
             if gc_safety.running_in and gc_safety.here():
                 token = detached(cell)
             else:
-                if hooks.workers is not None:
-                    attach_worker(cell)
+                if workers is not None:
+                    workers.entered(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
@@ -100,6 +99,8 @@ def _function(  # noqa: C901 - the hot path
             return returned
         try:
             elapsed = now() - began
+            if workers is not None:
+                workers.left(cell, began + elapsed)
             current.reset(token)
             cell[1] = None
             durations = series.durations
@@ -133,13 +134,13 @@ def _coroutine(  # noqa: C901 - the hot path
             except KeyError:
                 series = scope.add(stage)
             series.begun.append(None)
-            cell: Cell = [series, None, 0.0, None]
-            tracing = hooks.tracing
+            cell: Cell = [series, None, 0.0, None, None]
+            tracing, workers = hooks.tracing, hooks.workers
             if gc_safety.running_in and gc_safety.here():
                 token = detached(cell)
             else:
-                if hooks.workers is not None:
-                    attach_worker(cell)
+                if workers is not None:
+                    workers.entered(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
@@ -161,6 +162,8 @@ def _coroutine(  # noqa: C901 - the hot path
             return returned
         try:
             elapsed = now() - began
+            if workers is not None:
+                workers.left(cell, began + elapsed)
             current.reset(token)
             cell[1] = None
             durations = series.durations

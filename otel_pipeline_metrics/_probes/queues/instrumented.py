@@ -12,7 +12,7 @@ import queue as thread_queue
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import errors, hooks
 from otel_pipeline_metrics._probes.queues import registry
 from otel_pipeline_metrics._probes.queues.probe import (
     Got,
@@ -140,16 +140,22 @@ class InstrumentedAsyncQueue(Instrumented):
 
     async def _opm_put(self, item: Any, worker: Worker | None) -> None:
         queue, probe = self._opm_queue, self._opm_probe
-        producer = probe.producer(item, worker)
-        if not queue.full():
-            if producer is not None:
+        if hooks.tracing is not None:
+            producer = probe.producer(item, worker)
+            if not queue.full():
                 self._opm_put_nowait(item, producer)
                 return
-            # `_opm_put_nowait` written out, which saves a call
-            queue.put_nowait(item)
-            if probe.chores:
-                probe.do_chores()
-            return
+        else:
+            producer = None
+            probe.put_by(item, worker)
+            try:
+                queue.put_nowait(item)
+            except asyncio.QueueFull:
+                pass
+            else:
+                if probe.chores:
+                    probe.do_chores()
+                return
         with QueueWait(probe, "blocked", worker), Put(probe, item, producer):
             await queue.put(item)
         if probe.chores:
@@ -166,7 +172,14 @@ class InstrumentedAsyncQueue(Instrumented):
 
     async def _opm_get(self, worker: Worker | None) -> Any:
         queue, probe = self._opm_queue, self._opm_probe
-        if not queue.empty():
+        if not probe.linked:
+            try:
+                item = queue.get_nowait()
+            except asyncio.QueueEmpty:
+                pass
+            else:
+                return probe.after_get(item, None, worker)
+        elif not queue.empty():
             return self._opm_get_nowait(worker)
         with QueueWait(probe, "idle", worker), Got(probe) as got:
             item = await queue.get()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.series import QueueSeries
 from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND
 from otel_pipeline_metrics._stages.workers import accounting
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.hooks import Link
     from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._core.series import QueueSeries
     from otel_pipeline_metrics._probes.queues.stamps import Stamp
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
@@ -175,13 +175,21 @@ class Probe:
 
     # called before and after the queue's own put and get, by the task or thread that calls them
 
+    def put_by(self, item: Any, worker: Worker | None = None) -> Worker | None:
+        """Account for the worker that is about to put; return it."""
+        try:
+            return accounting.note_put(None if self.is_sentinel(item) else self.name, worker)
+        except Exception:  # the item goes on without its producer
+            errors.log_internal_error("putting into a queue")
+            return worker
+
     def producer(self, item: Any, worker: Worker | None = None) -> Any:
         """Account for the worker that is about to put; return its stage's span context."""
+        worker = self.put_by(item, worker)
+        if hooks.tracing is None or worker is None or self.is_sentinel(item):
+            return None
         try:
-            if hooks.workers is None:
-                accounting.watch()
-            counted = None if self.is_sentinel(item) else self.series()
-            found = accounting.on_put(counted, clock.now(), worker)
+            found = accounting.producer_of(worker)
         except Exception:  # the item goes on without its producer
             errors.log_internal_error("putting into a queue")
             return None
@@ -192,15 +200,7 @@ class Probe:
     def after_get(self, item: Any, link: Link | None, worker: Worker | None = None) -> Any:
         """Account for the worker that has got an item; return the item."""
         try:
-            if hooks.workers is None:
-                accounting.watch()
-            if self.is_sentinel(item):
-                accounting.on_get(None, None, clock.now(), worker)
-            else:
-                series = self.series()
-                accounting.on_get(series, link, clock.now(), worker)
-                if len(series.waits) >= drain.PENDING_BOUND:
-                    drain.drain_queue(_series.current_scope(), series)
+            accounting.note_got(None if self.is_sentinel(item) else self.name, link, worker)
         except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         if self.chores:
@@ -222,6 +222,8 @@ class Probe:
         series = self.series()
         # queues of one name share these, so there is no call between reading and writing them
         series.put += 1
+        if not series.put % drain.PENDING_BOUND:
+            self._flush_later(series)
         series.last_put = now
         if series.first_put is None:
             series.first_put = now
@@ -232,6 +234,8 @@ class Probe:
         """Count an item that was got, and its wait if that is certain; return its link."""
         series = self.series()
         series.got += 1
+        if not series.got % drain.PENDING_BOUND:
+            self._flush_later(series)
         if stamp is None or stamp[1] is None:
             return None
         waited, waits, producer = clock.now() - stamp[1], series.waits, stamp[2]
@@ -243,6 +247,11 @@ class Probe:
             return None
         return producer, self.name, waited
 
+    def _flush_later(self, series: QueueSeries) -> None:
+        """Have the waits, and what the workers logged, flushed once the queue's lock is free."""
+        if len(self.chores) < FORGOTTEN_BOUND:
+            self.chores.append(series)
+
     def failed(self, error: Exception) -> None:
         """Keep an internal error, which is being handled, until it can be logged."""
         if errors.from_signal_handler(error):
@@ -251,10 +260,15 @@ class Probe:
             self.chores.append(error)
 
     def do_chores(self) -> None:
-        """Log the errors and release the stamps that the queue's lock deferred."""
+        """Do what the queue's lock deferred: log errors, release stamps, flush."""
         while self.chores:
             chore = self.chores.pop()
-            if isinstance(chore, Exception):
+            if isinstance(chore, QueueSeries):
+                try:
+                    drain.drain_queue(_series.current_scope(), chore)
+                except Exception:
+                    errors.log_internal_error("flushing a queue")
+            elif isinstance(chore, Exception):
                 try:
                     raise chore  # noqa: TRY301 - the log takes the error that is handled
                 except Exception:
@@ -303,8 +317,6 @@ class QueueWait:
 def requesting_worker() -> Worker | None:
     """Return the current worker, for a coroutine that another task may run."""
     try:
-        if hooks.workers is None:
-            accounting.watch()
         return accounting.worker_at_queue()
     except Exception:  # the user's call of the queue goes on
         errors.log_internal_error("asking a queue")

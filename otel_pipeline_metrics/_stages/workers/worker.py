@@ -1,32 +1,60 @@
-"""`Worker`: a task or thread that runs stages, and its time in three states."""
+"""`Worker`: a task or thread that runs stages, and the log of what it did."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.records import TimeInStates, WaitState
-from otel_pipeline_metrics._stages import execution as _execution
+from otel_pipeline_metrics._stages.execution import Execution
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
-    from otel_pipeline_metrics._stages.execution import Execution
+    from collections.abc import Callable
+
+    from otel_pipeline_metrics._core.series import Cell, RunScope, Series
     from otel_pipeline_metrics._stages.workers.links import LateLinks, Links
 
 
 State = Literal["busy", "idle", "blocked"]
 
+# What happened, as the log has it: (`clock.now()`, one of these, and what its comment names).
+Event = tuple[float, int, Any, Any]
+ENTER: Final = 0  # series; None
+EXIT: Final = 1  # series; None
+# the queue's name, None for a sentinel; the series of the call that it happened in
+GOT: Final = 2
+PUT: Final = 3
+PUT_FOR: Final = 4  # the same, in the call of another worker
+WAIT: Final = 5  # the state that begins or None; the state that the worker is in now
+WAITED_TO_PUT: Final = 6  # None; None
+JOINED: Final = 7  # None; None
+TICK: Final = 8  # None; None
+
 # Workers counted separately at one stage: a task for each item would make an endless number.
 MAX_WORKERS: Final = 256
+
+# The `context` of a worker that has not left a stage yet.
+NO_STAGE: Final = object()
 
 _numbers = itertools.count()
 
 # The first number of this process; lower ones belong to the process it was forked from.
 _first_number = 0
+
+_running_loop = asyncio._get_running_loop  # noqa: SLF001 - public in asyncio.events' docs
+
+# The task of each loop that runs one now, in any thread.
+_tasks: Any = getattr(asyncio.tasks, "_current_tasks", {None: None})
+
+# Before 3.12 the public function is written in Python, at three times the cost.
+task_of: Callable[[Any], object] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else _tasks.get
+)
 
 
 class OpenWait:
@@ -37,44 +65,70 @@ class OpenWait:
     def __init__(self, worker: Worker, state: WaitState) -> None:
         self.worker = worker
         self.state: WaitState = state
-        # the stage that waits: the worker waits only while this is its innermost stage
+        # the call that waits: the worker waits only while this is its innermost call
         self.level = worker.inside()
         # the task or thread that the wait happens in
         self.by = owner_here()
+
+
+class Account:
+    """What the events of a worker's log so far have led to; see `replay`."""
+
+    __slots__ = (
+        "got_from", "mark", "met_queue", "opened", "pending", "queue_since", "stage", "state",
+        "times",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        # its time is shared out until then; None before its first event
+        self.mark: float | None = None
+        # the stages of its calls in progress, the innermost last
+        self.opened: list[Series] = []
+        # the outermost stage it is in, or the one it left last
+        self.stage: Series | None = None
+        self.state: State = "busy"
+        self.times: dict[Series, TimeInStates] = {}
+        # time of the stage that it enters next: waits for input; before the first one, all
+        self.pending = TimeInStates()
+        # the queues it got from since it last entered a stage
+        self.got_from: dict[str, None] = {}
+        # whether its waits are known, and so the shares of its stages
+        self.met_queue = False
+        # the same since it last left a stage
+        self.queue_since = False
 
 
 class Worker:
     """One task or thread at work in one scope, with the threads that work for it."""
 
     __slots__ = (
-        "context", "got_from", "late", "lendable", "links", "mark", "met_queue", "number", "owner",
-        "pending", "queue_since", "scope", "stack", "stage", "waits",
+        "account", "context", "late", "lendable", "links", "log", "loop", "number", "owner",
+        "plain", "scope", "stack", "thread", "wait_mark", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: object, scope: RunScope) -> None:
         self.owner = owner
-        self.scope = scope
+        self.thread = threading.get_ident()
+        # of the asyncio task that it is
+        self.loop = _running_loop() if isinstance(owner, int) else None
+        self.scope: RunScope | None = scope
         self.number = next(_numbers)
-        # its time is shared out until then
-        self.mark = clock.now()
-        # the stages in progress, the innermost last
-        self.stack: list[Execution] = []
+        # what happened since the last flush; others append at the end, see `drain`
+        self.log: list[Event] = []
+        self.account = Account()
+        # the calls in progress, the innermost last
+        self.stack: list[Cell] = []
         # the waits in progress, seldom more than one
         self.waits: list[OpenWait] = []
-        # the outermost stage it is in, or the one it left last
-        self.stage: Series | None = None
-        # time of the stage that it enters next: waits for input; before the first one, all
-        self.pending = TimeInStates()
-        # the queues it got from since it last entered a stage
-        self.got_from: dict[str, QueueSeries] = {}
+        # the time of waits is added to the calls until then
+        self.wait_mark = 0.0
+        # Whether an event only has to be appended to the log: there is no wait in progress, its
+        # own task or thread made its calls, and the scope knows it.
+        self.plain = False
         self.links: Links | None = None
         self.late: LateLinks = {}
         # the span context of the stage it left last, for items that it puts afterwards
-        self.context: Any = None
-        # whether its waits are known, and so the shares of its stages
-        self.met_queue = False
-        # the same since it last left a stage
-        self.queue_since = False
+        self.context: Any = NO_STAGE
         # whether a thread that its task waits for counts as this worker
         self.lendable = True
 
@@ -83,29 +137,37 @@ class Worker:
         """Whether it belongs to the process that this one was forked from."""
         return self.number < _first_number
 
-    def account_until(self, now: float) -> None:
-        """Share out the time until `now`."""
-        seconds = now - self.mark
-        if seconds <= 0.0:
+    @property
+    def is_task(self) -> bool:
+        """Whether it is a task of asyncio or trio, and not a thread or a greenlet."""
+        return isinstance(self.owner, int)
+
+    def note(self, at: float, kind: int, what: Any = None, more: Any = None) -> None:
+        """Append an event to the log, whatever state this worker is in."""
+        scope = self.scope
+        if scope is None or self.is_parents:
             return
-        self.mark = now
-        state = self.state() if self.waits else "busy"
-        if not self.stack:
-            if self.stage is not None or self.queue_since:
-                _count(self._outside(state), state, seconds)
-            return
-        for depth, execution in enumerate(self.stack):
-            if state == "idle":
-                execution.idle += seconds
-                execution.duration_only = False
-            elif state == "blocked":
-                execution.blocked += seconds
-                execution.duration_only = False
-            series = execution.series
-            # a stage inside itself: its worker's time counts once
-            if series is None or (depth and series in [e.series for e in self.stack[:depth]]):
-                continue
-            _count(states_of(series, self), state, seconds)
+        self.log.append((at, kind, what, more))
+        if self.number not in scope.workers:
+            self._enlist(scope)
+        if len(self.log) >= drain.PENDING_BOUND:
+            drain.drain_workers(scope)
+
+    def _enlist(self, scope: RunScope) -> None:
+        scope.workers[self.number] = self
+        # seldom, so that many workers at a time are not looked at again for each new one
+        if len(scope.workers) % MAX_WORKERS == 0:
+            drain.drain_workers(scope)
+
+    def settle(self) -> None:
+        """Tell whether later events only have to be appended."""
+        self.plain = (
+            not self.waits
+            and self.scope is not None
+            and not self.is_parents
+            and self.number in self.scope.workers
+            and all(opener_of(cell) == self.owner for cell in self.stack)
+        )
 
     def state(self) -> State:
         """Return the state it is in."""
@@ -115,80 +177,39 @@ class Worker:
                 return wait.state
         return "busy"
 
-    def _outside(self, state: State) -> TimeInStates:
-        """Return the time in states that time outside of stages is added to."""
-        if state == "idle" or self.stage is None:
-            return self.pending
-        return states_of(self.stage, self)
-
-    def inside(self) -> Execution | None:
-        """Return the innermost execution if this worker runs it."""
-        execution = _execution.executing()
-        return execution if execution is not None and execution.worker is self else None
-
-    def mark_waits_seen(self, *, leaving: bool) -> None:
-        """Record that this worker's waits, and so the shares of its stages, are known.
-
-        Args:
-            leaving: whether it still works for the stage it left last, and not for the next one.
-        """
-        self.met_queue = self.queue_since = True
-        for execution in self.stack:
-            if execution.series is not None:
-                execution.series.queued = True
-        if leaving and not self.stack and self.stage is not None:
-            self.stage.queued = True
-
-    def discard_time(self, now: float) -> None:
-        """Count the time outside of stages until `now` for no stage."""
-        if self.stack:
+    def count_wait(self, now: float) -> None:
+        """Add the time of waits until `now` to the calls in progress."""
+        seconds, self.wait_mark = now - self.wait_mark, max(now, self.wait_mark)
+        state = self.state()
+        if seconds <= 0.0 or state == "busy":
             return
-        self.mark = now
-        if self.stage is None:
-            self.pending = TimeInStates()
-            self.met_queue = self.queue_since = False
+        for cell in self.stack:
+            execution: Execution = cell[3] or Execution(cell)
+            cell[3] = execution
+            execution.duration_only = False
+            if state == "idle":
+                execution.idle += seconds
+            else:
+                execution.blocked += seconds
 
-    def entered(self, series: Series, now: float) -> None:
-        """Enter a stage, and count the time for it that was spent before."""
-        if self.stage is None or self.stage is series or self.queue_since:
-            self.account_until(now)
-        self.mark = now
-        self.queue_since = False
-        series.queued = series.queued or self.met_queue
-        self.stage = series
-        self.give_pending()
-        if self.got_from:
-            for queue in self.got_from.values():
-                queue.consumers[series.key.stage] = None
-            self.got_from.clear()
-
-    def give_pending(self) -> None:
-        """Add the pending time to the stage that it is in or left last."""
-        if self.stage is None:
-            return
-        time, pending = states_of(self.stage, self), self.pending
-        add_time(time, pending)
-        pending.busy = pending.idle = pending.blocked = 0.0
+    def inside(self) -> Cell | None:
+        """Return the innermost call if this worker runs it."""
+        cell = current_call()
+        return cell if cell is not None and cell[4] is self else None
 
 
-def _count(time: TimeInStates, state: State, seconds: float) -> None:
-    # written out: a call could let another thread run in between
-    if state == "busy":
-        time.busy += seconds
-    elif state == "idle":
-        time.idle += seconds
-    else:
-        time.blocked += seconds
+def current_call() -> Cell | None:
+    """Return the call in progress that this code belongs to."""
+    cell = series.active_cell.get()
+    return None if cell is None or len(cell) == 1 or cell[1] is None else cell
 
 
-def states_of(series: Series, worker: Worker) -> TimeInStates:
-    """Return the time in states of a worker at a stage, made if need be."""
-    states = series.states
-    time = states.get(worker.number)
-    if time is None:
-        number = worker.number if len(states) < MAX_WORKERS else None
-        time = states.setdefault(number, TimeInStates())
-    return time
+def opener_of(cell: Cell) -> object:
+    """Return the task or thread that runs a call of a worker."""
+    execution: Execution | None = cell[3]
+    if execution is not None and execution.opener is not None:
+        return execution.opener
+    return cell[4].owner
 
 
 def owner_here() -> int | tuple[int]:
@@ -196,14 +217,14 @@ def owner_here() -> int | tuple[int]:
 
     A task is one of asyncio or trio. A greenlet of gevent counts as a thread.
     """
-    modules = sys.modules
-    asyncio = modules.get("asyncio")
-    if asyncio is not None:
-        loop = asyncio._get_running_loop()  # noqa: SLF001 - public in asyncio.events' docs
+    # asking for the loop costs more than the rest
+    if _tasks:
+        loop = _running_loop()
         if loop is not None:
-            task = asyncio.current_task(loop)
+            task = task_of(loop)
             if task is not None:
                 return id(task)
+    modules = sys.modules
     if "trio" in modules or "gevent" in modules:
         return _trio_or_gevent_owner()
     return (threading.get_ident(),)
@@ -228,13 +249,6 @@ def _trio_or_gevent_owner() -> int | tuple[int]:
             if greenlet.parent is not None:
                 return (id(greenlet),)
     return (threading.get_ident(),)
-
-
-def add_time(time: TimeInStates, more: TimeInStates) -> None:
-    """Add `more` to `time`."""
-    time.busy += more.busy
-    time.idle += more.idle
-    time.blocked += more.blocked
 
 
 @forking.in_child
