@@ -233,6 +233,8 @@ def _time_since_reported(series: Series) -> TimeInStates | None:
 
 def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
     waits = pop_front(queue.waits)
+    if not waits:
+        return
     waits.sort()
     batch = QueueBatch(queue.name, waits)
     _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))

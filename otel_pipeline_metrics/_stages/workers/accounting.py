@@ -39,17 +39,18 @@ from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._stages.execution import Execution
 from otel_pipeline_metrics._stages.invocation import ensure_execution, open_span, start_span
 from otel_pipeline_metrics._stages.workers import replay
-from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
-from otel_pipeline_metrics._stages.workers.worker import (
-    ENTER,
+from otel_pipeline_metrics._stages.workers.account import (
     EXIT,
     GOT,
     JOINED,
-    NO_STAGE,
     PUT,
     PUT_FOR,
     WAIT,
     WAITED_TO_PUT,
+)
+from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
+from otel_pipeline_metrics._stages.workers.worker import (
+    NO_STAGE,
     OpenWait,
     Worker,
     current_call,
@@ -84,8 +85,13 @@ class Accounting:
     def entered(self, cell: Cell) -> None:
         """Count time for a call that begins, with its span, or resumes. Never raises."""
         try:
-            stage, worker, before = cell[0], _worker_of_context.get(), cell[3]
-            if hooks.tracing is not None and before is None:
+            stage, worker = cell[0], _worker_of_context.get()
+            if cell[3] is not None:
+                # a generator resumes: it has not begun again yet
+                cell[2] = 0.0
+                if worker is not None:
+                    worker.told = None
+            elif hooks.tracing is not None:
                 _open_span(cell, worker)
             if (
                 worker is not None
@@ -95,12 +101,10 @@ class Accounting:
                 and worker.owner
                 == (owner_here() if worker.loop is None else id(task_of(worker.loop)))
             ):
+                if worker.stack:
+                    worker.tell_begins()
                 cell[4] = worker
                 worker.stack.append(cell)
-                worker.log.append((clock.now(), ENTER, stage, None))
-                # a generator goes on and off many times before its result is flushed
-                if before is not None and len(worker.log) >= PENDING_BOUND:
-                    drain.drain_workers(stage.scope)
             else:
                 _enter(cell, clock.now())
         except Exception:
@@ -116,7 +120,10 @@ class Accounting:
             stack = worker.stack
             if worker.plain and stack[-1] is cell:
                 stack.pop()
-                worker.log.append((now, EXIT, cell[0], None))
+                worker.log.append((now, EXIT, cell[0], id(cell), cell[2]))
+                # a generator goes on and off many times before its result is flushed
+                if cell[3] is not None and len(worker.log) >= PENDING_BOUND:
+                    drain.drain_workers(worker.scope)
             else:
                 _leave(worker, cell, now)
             if hooks.tracing is not None and not worker.is_parents:
@@ -156,13 +163,13 @@ def _enter(cell: Cell, now: float) -> None:
     worker = current_worker(cell[0].scope, owner=owner)
     if worker.waits:
         worker.count_wait(now)
-    cell[4] = worker
+    cell[4], worker.told = worker, None
     if owner != worker.owner:
         if cell[3] is None:
             cell[3] = Execution(cell)
         cell[3].opener = owner
     worker.stack.append(cell)
-    worker.note(now, ENTER, cell[0])
+    worker.enlist()
     _note_state(worker, now)
 
 
@@ -174,7 +181,7 @@ def _leave(worker: Worker, cell: Cell, now: float) -> None:
         worker.count_wait(now)
     # cells are lists: `remove` would compare what is in them
     worker.stack[:] = [each for each in worker.stack if each is not cell]
-    worker.note(now, EXIT, cell[0])
+    worker.note(now, EXIT, cell[0], id(cell), cell[2])
     _note_state(worker, now)
 
 
@@ -227,7 +234,9 @@ def note_put(name: str | None, asked: Worker | None = None) -> Worker:
     else:
         kind, stage = PUT if cell[4] is worker else PUT_FOR, cell[0]
     if worker.plain and name is not None:
-        worker.log.append((clock.now(), kind, name, stage))
+        if worker.stack:
+            worker.tell_begins()
+        worker.log.append((clock.now(), kind, name, stage, 0.0))
     else:
         worker.note(clock.now(), kind, name, stage)
         worker.settle()
@@ -247,7 +256,9 @@ def note_got(name: str | None, link: Any, asked: Worker | None = None) -> None:
     if cell is not None and len(cell) > 1 and cell[4] is worker and cell[1] is not None:
         stage = cell[0]
     if worker.plain and name is not None:
-        worker.log.append((clock.now(), GOT, name, stage))
+        if worker.stack:
+            worker.tell_begins()
+        worker.log.append((clock.now(), GOT, name, stage, 0.0))
     else:
         worker.note(clock.now(), GOT, name, stage)
         worker.settle()
@@ -294,7 +305,7 @@ def watch() -> None:
     if hooks.workers is None:
         hooks.workers = Accounting()
         for cell in _entered_before():
-            _catch_up(cell)
+            _enter(cell, cell[2])
 
 
 def _entered_before() -> list[Cell]:
@@ -315,11 +326,6 @@ def _entered_before() -> list[Cell]:
     for cell in found:
         cell[1] = series.active_cell.set(cell)
     return found
-
-
-def _catch_up(cell: Cell) -> None:
-    """Account for a call from its beginning, which was before the accounting began."""
-    _enter(cell, cell[2])
 
 
 hooks.watch = watch

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core import drain
 from otel_pipeline_metrics._core.records import TimeInStates
-from otel_pipeline_metrics._stages.workers.replay import count_until, give_pending
+from otel_pipeline_metrics._stages.workers.replay import catch_up
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import RunScope, Series
@@ -37,14 +37,15 @@ def snapshot(scope: RunScope, now: float) -> States:
 
 
 def _share_out(scope: RunScope, now: float) -> None:
-    """Share out the time of all workers until `now`, and let go of those that are done."""
+    """Share out the time of all workers until `now`."""
     for worker in list(scope.workers.values()):
-        if worker.account.opened or worker.account.state != "busy":
-            count_until(worker, now)
-        give_pending(worker)
+        catch_up(worker, now)
+        worker.account.give_pending()
 
 
 def _read(scope: RunScope, now: float) -> States:
+    for worker in list(scope.workers.values()):
+        catch_up(worker)
     states = {
         series: {number: replace(time) for number, time in list(series.states.items())}
         for series in list(scope.series.values())
@@ -61,12 +62,13 @@ def _read(scope: RunScope, now: float) -> States:
 def _open_time(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
     """Return a worker's time that is not shared out yet, by stage."""
     account = worker.account
-    opened, last, state, mark = list(account.opened), account.stage, account.state, account.mark
+    opened = set(account.opened.values())
+    last, state, mark = account.stage, account.state, account.mark
     more = TimeInStates()
     if (opened or state != "busy") and mark is not None:
         setattr(more, state, max(0.0, now - mark))
     if opened:
-        return [(series, more) for series in set(opened)]
+        return [(series, more) for series in opened]
     if last is None:
         return []
     more.add(account.pending)

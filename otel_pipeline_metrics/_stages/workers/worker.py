@@ -6,37 +6,21 @@ import asyncio
 import itertools
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.records import TimeInStates, WaitState
+from otel_pipeline_metrics._core.records import WaitState
 from otel_pipeline_metrics._stages.execution import Execution
+from otel_pipeline_metrics._stages.workers.account import ENTER, MAX_WORKERS, Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._core.series import Cell, RunScope, Series
+    from otel_pipeline_metrics._core.series import Cell, RunScope
+    from otel_pipeline_metrics._stages.workers.account import Event, State
     from otel_pipeline_metrics._stages.workers.links import LateLinks, Links
 
-
-State = Literal["busy", "idle", "blocked"]
-
-# What happened, as the log has it: (`clock.now()`, one of these, and what its comment names).
-Event = tuple[float, int, Any, Any]
-ENTER: Final = 0  # series; None
-EXIT: Final = 1  # series; None
-# the queue's name, None for a sentinel; the series of the call that it happened in
-GOT: Final = 2
-PUT: Final = 3
-PUT_FOR: Final = 4  # the same, in the call of another worker
-WAIT: Final = 5  # the state that begins or None; the state that the worker is in now
-WAITED_TO_PUT: Final = 6  # None; None
-JOINED: Final = 7  # None; None
-TICK: Final = 8  # None; None
-
-# Workers counted separately at one stage: a task for each item would make an endless number.
-MAX_WORKERS: Final = 256
 
 # The `context` of a worker that has not left a stage yet.
 NO_STAGE: Final = object()
@@ -71,39 +55,12 @@ class OpenWait:
         self.by = owner_here()
 
 
-class Account:
-    """What the events of a worker's log so far have led to; see `replay`."""
-
-    __slots__ = (
-        "got_from", "mark", "met_queue", "opened", "pending", "queue_since", "stage", "state",
-        "times",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        # its time is shared out until then; None before its first event
-        self.mark: float | None = None
-        # the stages of its calls in progress, the innermost last
-        self.opened: list[Series] = []
-        # the outermost stage it is in, or the one it left last
-        self.stage: Series | None = None
-        self.state: State = "busy"
-        self.times: dict[Series, TimeInStates] = {}
-        # time of the stage that it enters next: waits for input; before the first one, all
-        self.pending = TimeInStates()
-        # the queues it got from since it last entered a stage
-        self.got_from: dict[str, None] = {}
-        # whether its waits are known, and so the shares of its stages
-        self.met_queue = False
-        # the same since it last left a stage
-        self.queue_since = False
-
-
 class Worker:
     """One task or thread at work in one scope, with the threads that work for it."""
 
     __slots__ = (
         "account", "context", "late", "lendable", "links", "log", "loop", "number", "owner",
-        "plain", "scope", "stack", "thread", "wait_mark", "waits",
+        "plain", "scope", "stack", "thread", "told", "wait_mark", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: object, scope: RunScope) -> None:
@@ -111,13 +68,15 @@ class Worker:
         self.thread = threading.get_ident()
         # of the asyncio task that it is
         self.loop = _running_loop() if isinstance(owner, int) else None
-        self.scope: RunScope | None = scope
+        self.scope = scope
         self.number = next(_numbers)
         # what happened since the last flush; others append at the end, see `drain`
         self.log: list[Event] = []
-        self.account = Account()
+        self.account = Account(scope, self.number)
         # the calls in progress, the innermost last
         self.stack: list[Cell] = []
+        # the last call whose begin is logged: it is if anything happens before its end
+        self.told: Cell | None = None
         # the waits in progress, seldom more than one
         self.waits: list[OpenWait] = []
         # the time of waits is added to the calls until then
@@ -142,28 +101,44 @@ class Worker:
         """Whether it is a task of asyncio or trio, and not a thread or a greenlet."""
         return isinstance(self.owner, int)
 
-    def note(self, at: float, kind: int, what: Any = None, more: Any = None) -> None:
+    def note(
+        self, at: float, kind: int, what: Any = None, call: Any = None, began: float = 0.0
+    ) -> None:
         """Append an event to the log, whatever state this worker is in."""
-        scope = self.scope
-        if scope is None or self.is_parents:
+        if self.is_parents:
             return
-        self.log.append((at, kind, what, more))
-        if self.number not in scope.workers:
-            self._enlist(scope)
+        self.tell_begins()
+        self.log.append((at, kind, what, call, began))
+        self.enlist()
         if len(self.log) >= drain.PENDING_BOUND:
-            drain.drain_workers(scope)
+            drain.drain_workers(self.scope)
 
-    def _enlist(self, scope: RunScope) -> None:
-        scope.workers[self.number] = self
-        # seldom, so that many workers at a time are not looked at again for each new one
-        if len(scope.workers) % MAX_WORKERS == 0:
-            drain.drain_workers(scope)
+    def enlist(self) -> None:
+        """Have the log flushed with those of the scope's other workers."""
+        workers = self.scope.workers
+        if self.number not in workers:
+            workers[self.number] = self
+            # not for each new worker, since this looks at all of them
+            if len(workers) % MAX_WORKERS == 0:
+                drain.drain_workers(self.scope)
+
+    def tell_begins(self) -> None:
+        """Log the begin of the calls in progress, before something happens in them."""
+        if not self.stack or self.stack[-1] is self.told:
+            return
+        self.told = self.stack[-1]
+        for cell in self.stack:
+            # a begin that is logged twice counts once
+            if cell[2]:
+                self.log.append((cell[2], ENTER, cell[0], id(cell), 0.0))
+            else:
+                # it is just about to begin: a signal handler or a destructor does this
+                self.told = None
 
     def settle(self) -> None:
         """Tell whether later events only have to be appended."""
         self.plain = (
             not self.waits
-            and self.scope is not None
             and not self.is_parents
             and self.number in self.scope.workers
             and all(opener_of(cell) == self.owner for cell in self.stack)
