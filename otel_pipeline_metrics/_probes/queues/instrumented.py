@@ -140,22 +140,18 @@ class InstrumentedAsyncQueue(Instrumented):
 
     async def _opm_put(self, item: Any, worker: Worker | None) -> None:
         queue, probe = self._opm_queue, self._opm_probe
-        if hooks.tracing is not None:
-            producer = probe.producer(item, worker)
-            if not queue.full():
-                self._opm_put_nowait(item, producer)
-                return
-        else:
-            producer = None
-            probe.put_by(item, worker)
+        if hooks.tracing is None and worker is not None:
             try:
                 queue.put_nowait(item)
             except asyncio.QueueFull:
                 pass
             else:
-                if probe.chores:
-                    probe.do_chores()
+                probe.has_put(item, worker)
                 return
+        producer = probe.producer(item, worker)
+        if not queue.full():
+            self._opm_put_nowait(item, producer)
+            return
         with QueueWait(probe, "blocked", worker), Put(probe, item, producer):
             await queue.put(item)
         if probe.chores:
@@ -172,13 +168,14 @@ class InstrumentedAsyncQueue(Instrumented):
 
     async def _opm_get(self, worker: Worker | None) -> Any:
         queue, probe = self._opm_queue, self._opm_probe
-        if not probe.linked:
+        if not probe.linked and worker is not None:
             try:
                 item = queue.get_nowait()
             except asyncio.QueueEmpty:
                 pass
             else:
-                return probe.after_get(item, None, worker)
+                probe.has_got(item, worker)
+                return item
         elif not queue.empty():
             return self._opm_get_nowait(worker)
         with QueueWait(probe, "idle", worker), Got(probe) as got:

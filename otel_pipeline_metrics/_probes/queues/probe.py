@@ -15,6 +15,7 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.series import QueueSeries
 from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND
 from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers.account import GOT, PUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,10 @@ NOTHING: Final[Literal[NoSentinel.NOTHING]] = NoSentinel.NOTHING
 WAITS_BOUND: Final = 16 * drain.PENDING_BOUND
 
 
+# Every so many items, what waits for the flush is flushed; a power of two less one.
+FLUSH_MASK: Final = drain.PENDING_BOUND - 1
+
+
 class Put:
     """A `with` block of a wrapped put, which tells `_put` the producer."""
 
@@ -53,6 +58,7 @@ class Put:
         self.seen = False
 
     def __enter__(self) -> Put:
+        self.probe.asks = True
         self._before = putting.get()
         putting.set(self)
         return self
@@ -74,6 +80,7 @@ class Got:
         self.seen = False
 
     def __enter__(self) -> Self:
+        self.probe.asks = True
         self._before = getting.get()
         getting.set(self)
         return self
@@ -133,7 +140,9 @@ class Getting(Protocol):
 class Probe:
     """The counts at one queue; its `size` and `capacity` read the queue."""
 
-    __slots__ = ("__weakref__", "_capacity", "_size", "chores", "linked", "name", "sentinel")
+    __slots__ = (
+        "__weakref__", "_capacity", "_size", "asks", "at", "chores", "linked", "name", "sentinel",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -148,6 +157,10 @@ class Probe:
         self._capacity = capacity
         # whether an item ever had a producer to link to; before that, no get looks for one
         self.linked = False
+        # whether a wrapped put or get ever told or asked the queue's own method something
+        self.asks = False
+        # `clock.now()` of the last item that got in or out
+        self.at = 0.0
         # errors to log and stamps to release once the queue's lock is free
         self.chores: list[Any] = []
 
@@ -207,6 +220,30 @@ class Probe:
             self.do_chores()
         return item
 
+    def has_put(self, item: Any, worker: Worker) -> None:
+        """Account for a worker that has put: the quick way, if there was no wait."""
+        cell = _series.active_cell.get()
+        if (
+            worker.plain
+            and not worker.stack
+            and (cell is None or len(cell) == 1)
+            and item is not self.sentinel
+        ):
+            worker.log.append((self.at, PUT, self.name, None, 0.0))
+        else:
+            self.put_by(item, worker)
+        if self.chores:
+            self.do_chores()
+
+    def has_got(self, item: Any, worker: Worker) -> None:
+        """Account for a worker that has got an item: the quick way, if there was no wait."""
+        if worker.plain and not worker.stack and item is not self.sentinel:
+            worker.log.append((self.at, GOT, self.name, None, 0.0))
+            if self.chores:
+                self.do_chores()
+        else:
+            self.after_get(item, None, worker)
+
     def put_around(self, item: Any, worker: Worker | None = None) -> AbstractContextManager[Any]:
         """Return a `with` block for a put of unknown behaviour."""
         return PutOfOwn(self, item, self.producer(item, worker))
@@ -222,8 +259,8 @@ class Probe:
         series = self.series()
         # queues of one name share these, so there is no call between reading and writing them
         series.put += 1
-        if not series.put % drain.PENDING_BOUND:
-            self._flush_later(series)
+        if not series.put & FLUSH_MASK:
+            self.flush_later(series)
         series.last_put = now
         if series.first_put is None:
             series.first_put = now
@@ -234,8 +271,8 @@ class Probe:
         """Count an item that was got, and its wait if that is certain; return its link."""
         series = self.series()
         series.got += 1
-        if not series.got % drain.PENDING_BOUND:
-            self._flush_later(series)
+        if not series.got & FLUSH_MASK:
+            self.flush_later(series)
         if stamp is None or stamp[1] is None:
             return None
         waited, waits, producer = clock.now() - stamp[1], series.waits, stamp[2]
@@ -247,7 +284,7 @@ class Probe:
             return None
         return producer, self.name, waited
 
-    def _flush_later(self, series: QueueSeries) -> None:
+    def flush_later(self, series: QueueSeries) -> None:
         """Have the waits, and what the workers logged, flushed once the queue's lock is free."""
         if len(self.chores) < FORGOTTEN_BOUND:
             self.chores.append(series)
