@@ -84,13 +84,15 @@ class Account:
     ) -> None:
         """Take over what `replay` found out about the stage that the worker left last."""
         self.mark, self.queue_since = mark, since
+        if self.stage is None:
+            self.met_queue, time = since, self.pending
+        else:
+            time = self.time_at(self.stage)
+            self.quick = got is None
+        time.busy += inside + between
+        time.between += between
         if got is not None:
             self.got_from[got] = None
-            self.quick = False
-        if self.stage is not None and (inside or between):
-            time = self.time_at(self.stage)
-            time.busy += inside + between
-            time.between += between
 
     def take(self, event: Event) -> None:
         """Share out the time until an event, and record what happened."""
@@ -113,10 +115,12 @@ class Account:
         stage = self.stage
         self.quick = (
             self.state == "busy"
-            and self.met_queue
-            and stage is not None
-            and stage.queued
-            and not (self.opened or self.got_from or self.pending)
+            and self.mark is not None
+            and not self.opened
+            and (
+                stage is None
+                or (self.met_queue and stage.queued and not (self.got_from or self.pending))
+            )
         )
 
     def _happened(self, kind: int, what: Any, call: Any) -> None:

@@ -83,19 +83,29 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901 - o
             elif kind == GOT:
                 if call is None and what is not None and (got is None or got is what):
                     if at > mark:
-                        between += at - mark
+                        if since or stage is not None:
+                            between += at - mark
                         mark = at
                     since, got = True, what
                     continue
-            elif kind == PUT and call is None and what is not None and stage is not None:
-                if at > mark:
-                    between += at - mark
-                    mark = at
-                since = True
-                if what is not produced:
-                    produced = what
-                    account.produces(what, stage)
-                continue
+            elif kind == PUT and call is None:
+                if stage is None:
+                    # it only fills the queue
+                    between, since = 0.0, False
+                    if at > mark:
+                        mark = at
+                    if account.pending:
+                        account.pending.clear()
+                    continue
+                if what is not None:
+                    if at > mark:
+                        between += at - mark
+                        mark = at
+                    since = True
+                    if what is not produced:
+                        produced = what
+                        account.produces(what, stage)
+                    continue
             account.put_back(mark, inside, between, since=since, got=got)
             inside, between, got = 0.0, 0.0, None
         account.take(event)
