@@ -199,7 +199,11 @@ class Probe:
     def producer(self, item: Any, worker: Worker | None = None) -> Any:
         """Account for the worker that is about to put; return its stage's span context."""
         worker = self.put_by(item, worker)
-        if hooks.tracing is None or worker is None or self.is_sentinel(item):
+        return None if hooks.tracing is None else self.producer_for(item, worker)
+
+    def producer_for(self, item: Any, worker: Worker | None) -> Any:
+        """Return the span context of the stage that a worker puts for; None for a sentinel."""
+        if worker is None or self.is_sentinel(item):
             return None
         try:
             found = accounting.producer_of(worker)
@@ -352,7 +356,7 @@ class QueueWait:
 
 
 def requesting_worker() -> Worker | None:
-    """Return the current worker, for a coroutine that another task may run."""
+    """Return the current worker, for a put or get that another task may run."""
     try:
         return accounting.worker_at_queue()
     except Exception:  # the user's call of the queue goes on

@@ -126,8 +126,10 @@ class Accounting:
                     drain.drain_workers(worker.scope)
             else:
                 _leave(worker, cell, now)
-            if hooks.tracing is not None and not worker.is_parents:
+            if len(cell) > CELL_WITHOUT_SPAN or worker.late:
                 _span_left(worker, cell)
+            elif not stack:
+                worker.context = None
         except Exception:
             errors.log_internal_error("counting the time of a stage's worker")
 
@@ -433,6 +435,8 @@ def _take_links(execution: Execution, worker: Worker) -> None:
 
 def _span_left(worker: Worker, cell: Cell) -> None:
     """Link the span of a call that ends or pauses; keep its context for later puts."""
+    if worker.is_parents:
+        return
     if worker.late and cell[3] is not None:
         link_late(worker.late, cell[3])
     if not worker.stack and hooks.tracing is not None:
