@@ -136,9 +136,10 @@ default_scope = process_scope
 
 # What is current: [scope] of a run, or [series, token, started, execution, worker] of a call,
 # followed by its open span, the context with that span and the token of that context, if there is
-# one. The token is None once the call is over; the worker is None before the first queue. The execution is None until the call has more to report
-# than its duration. A list of five is made at an eighth of an object's cost, and, unlike a value
-# in the context, it is shared with the tasks that the call starts.
+# one. The token is None once the call is over; the worker is None before the first queue. The
+# execution is None until the call has more to report than its duration. A list of five is made at
+# an eighth of an object's cost, and, unlike a value in the context, it is shared with the tasks
+# that the call starts.
 Cell = list[Any]
 
 CELL_WITHOUT_SPAN: Final = 5  # the length of a call's cell

@@ -204,8 +204,7 @@ def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Ca
                 series = probe.series()
             series.got += 1
             if stamp[1] is not None and len(series.waits) < WAITS_BOUND:
-                waited = now - stamp[1]
-                series.waits.append(waited if waited > 0.0 else 0.0)
+                series.waits.append(max(0.0, now - stamp[1]))
             if not series.got & FLUSH_MASK:
                 probe.flush_later(series)
         except Exception as error:  # the user gets the item all the same

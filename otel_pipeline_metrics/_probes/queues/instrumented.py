@@ -226,9 +226,7 @@ def _put_now(
         probe.has_put(item, worker)
 
 
-def _get_now(
-    get: Callable[..., Any], probe: Probe, worker: Worker | None, *args: Any
-) -> Any:
+def _get_now(get: Callable[..., Any], probe: Probe, worker: Worker | None, *args: Any) -> Any:
     """Get an item without waiting."""
     if not probe.linked:
         item = get(*args)

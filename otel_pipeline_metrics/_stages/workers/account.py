@@ -124,7 +124,9 @@ class Account:
         )
 
     def _happened(self, kind: int, what: Any, call: Any) -> None:
-        if kind == WAIT:
+        if kind in (PUT, PUT_FOR):
+            self._put(what, call, inside=kind == PUT)
+        elif kind == WAIT:
             if what is not None:
                 self._mark_waits_seen(leaving=what == "blocked")
             self.state = call
@@ -134,17 +136,18 @@ class Account:
                 self.consumes(what, call)
             elif what is not None:
                 self.got_from[what] = None
-        elif kind in (PUT, PUT_FOR):
-            self._mark_waits_seen(leaving=True)
-            if self.stage is None:
-                # it only fills the queue, or it works for the stage that started its task
-                self._skip(self.mark)
-            elif call is None or kind == PUT_FOR:
-                call = self.stage
-            if what is not None and call is not None:
-                self.produces(what, call)
         elif kind == WAITED_TO_PUT and self.stage is None:
             self._skip(self.mark)
+
+    def _put(self, name: str | None, series: Series | None, *, inside: bool) -> None:
+        self._mark_waits_seen(leaving=True)
+        if self.stage is None:
+            # it only fills the queue, or it works for the stage that started its task
+            self._skip(self.mark)
+        elif series is None or not inside:
+            series = self.stage
+        if name is not None and series is not None:
+            self.produces(name, series)
 
     def _count_until(self, now: float) -> None:
         seconds = 0.0 if self.mark is None else now - self.mark

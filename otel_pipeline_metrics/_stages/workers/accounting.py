@@ -34,7 +34,6 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._core import clock, drain, errors, hooks, series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.process import gc_safety
-from otel_pipeline_metrics._core.records import WaitState
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._stages.execution import Execution
 from otel_pipeline_metrics._stages.invocation import ensure_execution, open_span, start_span
@@ -62,6 +61,7 @@ from otel_pipeline_metrics._stages.workers.worker import (
 if TYPE_CHECKING:
     from contextvars import Context
 
+    from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._core.series import Cell, RunScope
 
 

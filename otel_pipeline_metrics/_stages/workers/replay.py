@@ -51,7 +51,7 @@ def catch_up(worker: Worker, now: float | None = None) -> None:
         account.take((now, TICK, None, None, 0.0))
 
 
-def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901 - one tight loop
+def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PLR0912, PLR0915 - one tight loop
     """Share out a worker's time between the events of its log.
 
     The most frequent events are those of a worker that gets, calls one stage and puts. They are
@@ -66,7 +66,7 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901 - o
         at, kind, what, call, began = event
         if quick:
             if kind == EXIT:
-                if what is stage:
+                if what is stage and stage is not None:
                     if began > mark:
                         between += began - mark
                         mark = began
@@ -77,7 +77,7 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901 - o
                     if got is not None:
                         if got is not consumed:
                             consumed = got
-                            account.consumes(got, what)
+                            account.consumes(got, stage)
                         got = None
                     continue
             elif kind == GOT:
@@ -92,8 +92,7 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901 - o
                 if stage is None:
                     # it only fills the queue
                     between, since = 0.0, False
-                    if at > mark:
-                        mark = at
+                    mark = max(mark, at)
                     if account.pending:
                         account.pending.clear()
                     continue

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.records import WaitState
 from otel_pipeline_metrics._stages.execution import Execution
 from otel_pipeline_metrics._stages.workers.account import ENTER, MAX_WORKERS, Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._core.series import Cell, RunScope
     from otel_pipeline_metrics._stages.workers.account import Event, State
     from otel_pipeline_metrics._stages.workers.links import LateLinks, Links
