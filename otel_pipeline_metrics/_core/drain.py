@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_pipeline_metrics._core import clock, errors, stage_time
+from otel_pipeline_metrics._core import clock, errors, hooks, stage_time
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.signals import deferring_signals
@@ -97,12 +97,50 @@ def drain_series(series: Series) -> None:
 
     The call that does this pays for `PENDING_BOUND` results at most.
     """
-    _with_drain_lock(lambda: _flush_series(series, PENDING_BOUND), 0)
+
+    def one() -> None:
+        _replay_workers(series.scope)
+        _flush_series(series, PENDING_BOUND)
+
+    _with_drain_lock(one, 0)
 
 
 def drain_queue(scope: RunScope, queue: QueueSeries) -> None:
     """Flush one queue, unless another thread is draining."""
-    _with_drain_lock(lambda: _flush_queue(scope, queue), 0)
+
+    def one() -> None:
+        _replay_workers(scope)
+        _flush_queue(scope, queue)
+
+    _with_drain_lock(one, 0)
+
+
+def drain_workers(scope: RunScope, then: Callable[[], None] | None = None) -> bool:
+    """Replay the logs of a scope's workers, as far as no other thread is draining.
+
+    Args:
+        scope: whose workers.
+        then: called afterwards, while the lock is still held; with it, this waits for the lock.
+
+    Returns:
+        False if another thread was draining for as long as this one could wait.
+    """
+
+    def logs() -> None:
+        _replay_workers(scope)
+        if then is not None:
+            then()
+
+    return _with_drain_lock(logs, 0 if then is None else DRAIN_WAIT_S)
+
+
+def _replay_workers(scope: RunScope) -> None:
+    """Derive the time of a scope's workers from their logs; the lock is held."""
+    if scope.workers and hooks.workers is not None:
+        try:
+            hooks.workers.replay(scope)
+        except Exception:  # the calls' own numbers stand
+            errors.log_internal_error("replaying the logs of workers")
 
 
 def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
@@ -150,8 +188,9 @@ def _locked(work: Callable[[], None], here: int) -> None:
 
 
 def _drain_scope(scope: RunScope) -> None:
+    _replay_workers(scope)
     for series in list(scope.series.values()):
-        if series.pending or series.begun or series.open or series.queued:
+        if series.pending or series.begun or series.open or series.times.queued:
             _flush_series(series)
     for queue in list(scope.queues.values()):
         if queue.waits:
@@ -180,9 +219,9 @@ def _drain_parted() -> None:
 
 
 def _flush_series(series: Series, most: int | None = None) -> None:
-    durations, results = _pop_front(series.durations, most), _pop_front(series.results, most)
-    sizes, event_times = _pop_front(series.sizes, most), _pop_front(series.event_times, most)
-    begun = _pop_front(series.begun)
+    durations, results = pop_front(series.durations, most), pop_front(series.results, most)
+    sizes, event_times = pop_front(series.sizes, most), pop_front(series.event_times, most)
+    begun = pop_front(series.begun)
     series.open = [cell for cell in (*series.open, *begun) if _series.in_progress(cell)]
     series.left_over = len(series.durations) + len(series.results)
     series.lost += len(durations) + len(results)
@@ -223,7 +262,9 @@ def _build_batch(
 
 
 def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
-    waits = _pop_front(queue.waits)
+    waits = pop_front(queue.waits)
+    if not waits:
+        return
     waits.sort()
     batch = QueueBatch(queue.name, waits)
     _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))
@@ -237,8 +278,11 @@ def _send_to_sinks(scope: RunScope, send: Callable[[Sink], None]) -> None:
             errors.log_internal_error(f"sink {type(sink).__name__}")
 
 
-def _pop_front(waiting: list[T], most: int | None = None) -> list[T]:
-    # loses nothing: others append at the end, and only the holder of the lock deletes
+def pop_front(waiting: list[T], most: int | None = None) -> list[T]:
+    """Remove what a list holds, or the first `most` of it; return that.
+
+    Nothing is lost: others append at the end, and only the holder of the lock deletes.
+    """
     count = len(waiting) if most is None else min(most, len(waiting))
     taken = waiting[:count]
     del waiting[:count]

@@ -149,7 +149,7 @@ class Batch:
     progress: Sequence[Progress] = ()
 
 
-@dataclass
+@dataclass(slots=True)
 class TimeInStates:
     """Seconds of one worker at one stage, which add up to its wall time there."""
 
@@ -161,6 +161,18 @@ class TimeInStates:
 
     def __bool__(self) -> bool:
         return bool(self.busy or self.idle or self.blocked)
+
+    def add(self, more: TimeInStates) -> None:
+        """Add another time to this one."""
+        self.busy += more.busy
+        self.idle += more.idle
+        self.blocked += more.blocked
+        self.between += more.between
+        self.is_task = self.is_task or more.is_task
+
+    def clear(self) -> None:
+        """Set every time to zero."""
+        self.busy = self.idle = self.blocked = self.between = 0.0
 
 
 @dataclass(frozen=True)

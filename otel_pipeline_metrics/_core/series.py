@@ -39,8 +39,7 @@ class Series:
     __slots__ = (
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
         "durations", "event_times", "exemplars", "key", "left_over", "lost", "mean_s", "open",
-        "queued", "reported", "reported_cpu_s", "results", "sampled", "samples", "scope", "sizes",
-        "stage", "states", "until_sample",
+        "results", "sampled", "samples", "scope", "sizes", "stage", "times", "until_sample",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
@@ -50,8 +49,11 @@ class Series:
         self.budget = scope.budgets.get(stage.identity) or scope.budgets.setdefault(
             stage.identity, SpanBudget()
         )
+        self.times = scope.times.get(stage.identity) or scope.times.setdefault(
+            stage.identity, WorkerTimes(StageKey(scope.pipeline, stage.name, stage.kind))
+        )
         self.caller = caller
-        self.key = StageKey(scope.pipeline, stage.name, stage.kind)
+        self.key = self.times.key
         self.attributes = stage.attributes
         # the stages called inside of this one
         self.called: dict[StageId, Series] = {}
@@ -80,13 +82,6 @@ class Series:
         self.correction = 0.0
         # sums that only the holder of the drain lock changes
         self.account = Account()
-        # by worker: its time in each state since the scope began; empty without queues
-        self.states: dict[int | None, TimeInStates] = {}
-        # whether one of its workers has used an instrumented queue: then its waits are known
-        self.queued = False
-        # the time in states that the sinks have, of the stage's first series
-        self.reported = StageTime()
-        self.reported_cpu_s = 0.0
         # for the tracer: span attributes that are the same for every call
         self.cache: Any = None
         # by bucket: one of `durations` with a sampled span, and its context
@@ -96,11 +91,6 @@ class Series:
         """Return the series of a stage called inside of this one, made if need be."""
         found = self.called[stage] = self.scope.add(stage, self.stage)
         return found
-
-    @property
-    def main(self) -> Series:
-        """The series of this stage that has the time of its workers."""
-        return self.variants[0]
 
     @property
     def variants(self) -> list[Series]:
@@ -117,6 +107,22 @@ class Series:
         """The number of calls in progress."""
         ended = len(self.durations) + len(self.results) - self.left_over
         return max(0, len(self.open) + len(self.begun) - ended) + self.lost
+
+
+class WorkerTimes:
+    """The time of one stage's workers in one scope; all series of the stage share it."""
+
+    __slots__ = ("key", "queued", "reported", "reported_cpu_s", "states")
+
+    def __init__(self, key: StageKey) -> None:
+        self.key = key
+        # by worker: its time in each state since the scope began; empty without queues
+        self.states: dict[int | None, TimeInStates] = {}
+        # whether one of its workers has used an instrumented queue: then its waits are known
+        self.queued = False
+        # the time in states that the sinks have
+        self.reported = StageTime()
+        self.reported_cpu_s = 0.0
 
 
 class QueueSeries:
@@ -150,8 +156,8 @@ class RunScope:
 
     __slots__ = (
         "budgets", "called", "correction", "ended", "generators", "instants", "on_resources",
-        "pipeline", "queues", "released", "remote", "run_id", "series", "sinks", "variants",
-        "workers",
+        "pipeline", "queues", "released", "remote", "run_id", "series", "sinks", "times",
+        "variants", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -162,8 +168,10 @@ class RunScope:
         self.sinks = sinks
         # by caller, None outside of stages, and stage
         self.series: dict[tuple[StageId | None, StageId], Series] = {}
-        # by the stage's identity: its budget of spans, and its series of every form and caller
+        # by the stage's identity: its budget of spans, the time of its workers, and its series of
+        # every form and caller
         self.budgets: dict[Hashable, SpanBudget] = {}
+        self.times: dict[Hashable, WorkerTimes] = {}
         self.variants: dict[Hashable, list[Series]] = {}
         # the series of generators
         self.generators: list[Series] = []
@@ -207,12 +215,15 @@ class RunScope:
 
     def forget(self) -> None:
         """Forget all series; they refer to each other and to this, so they would stay."""
+        for worker in self.workers.values():
+            worker.plain = False
         for series in self.series.values():
             series.called.clear()
             series.account.pulled_by.clear()
             series.account.open_pulls.clear()
         for kept in (
-            self.series, self.called, self.variants, self.budgets, self.queues, self.workers,
+            self.series, self.called, self.variants, self.budgets, self.times, self.queues,
+            self.workers,
         ):  # fmt: skip
             kept.clear()
         self.generators.clear()
@@ -252,12 +263,13 @@ class ScopeRef:
 #   4 the cell around it; None of a run
 #   5 the call that is open inside of it, if any, or an `Overlap`
 #   6 the sample that it is
-#   7, 8, 9 its open span, the context with that span and the token of that context, if any
+#   7 its worker, if waits are known
+#   8, 9, 10 its open span, the context with that span and the token of that context, if any
 # A list is made at an eighth of an object's cost, and, unlike a value in the context, it is shared
 # with the tasks that the call starts.
 Cell = list[Any]
 
-CELL_WITHOUT_SPAN: Final = 7  # the length of a call's cell
+CELL_WITHOUT_SPAN: Final = 8  # the length of a call's cell
 
 
 def in_progress(cell: Cell) -> bool:
@@ -272,7 +284,7 @@ OVER: Final[Cell] = [None] * CELL_WITHOUT_SPAN
 
 def root_cell(scope: RunScope, outer: Cell | None = None) -> Cell:
     """Return what is current in a run outside of stages."""
-    return [ScopeRef(scope, outer), True, 0.0, None, None, None, None]
+    return [ScopeRef(scope, outer), True, 0.0, None, None, None, None, None]
 
 
 active_cell: ContextVar[Cell | None] = ContextVar("opm_current", default=None)

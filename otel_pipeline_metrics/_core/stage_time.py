@@ -153,9 +153,9 @@ def since_reported(series: Series) -> StageTime:
     Estimates may change, but what was added to a counter cannot be taken back. So what was added
     to the whole is shared out to bring the states as close as possible to the estimates.
     """
-    main = series.main
-    before = main.reported
-    now = of_stage(series, list(main.states.values()) if main.queued else ())
+    times = series.times
+    before = times.reported
+    now = of_stage(series, list(times.states.values()) if times.queued else ())
     wanted = [max(0.0, new - old) for new, old in zip(now, before, strict=True)]
     added = max(0.0, sum(now[:3]) - sum(before[:3]))
     split = sum(wanted[:3])
@@ -163,15 +163,15 @@ def since_reported(series: Series) -> StageTime:
     if added and not split:
         shares[2] = added
     delta = StageTime(*shares, *wanted[3:])
-    main.reported = StageTime(*(old + more for old, more in zip(before, delta, strict=True)))
+    times.reported = StageTime(*(old + more for old, more in zip(before, delta, strict=True)))
     return delta
 
 
 def cpu_since_reported(series: Series) -> float:
     """Return the CPU seconds that were added to the stage's since the last batch."""
-    main, now = series.main, own_cpu(series)
-    added = 0.0 if now is None else max(0.0, now - main.reported_cpu_s)
-    main.reported_cpu_s += added
+    times, now = series.times, own_cpu(series)
+    added = 0.0 if now is None else max(0.0, now - times.reported_cpu_s)
+    times.reported_cpu_s += added
     return added
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.records import TimeInStates
 from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
@@ -19,12 +18,11 @@ from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stages.workers import snapshot
-from otel_pipeline_metrics._stages.workers.worker import add_time
 from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import RunScope, Series
+    from otel_pipeline_metrics._core.series import RunScope
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
 
@@ -104,11 +102,7 @@ class RunDataCollector:
         self, run: dict[str, Any], scope: RunScope, wall_s: float, now: float
     ) -> list[dict[str, Any]]:
         """Return the stages' rows, and add to the run's what lies outside of them."""
-        states: dict[Series, dict[int | None, TimeInStates]] = {}
-        for series, workers in snapshot.snapshot(scope, now).items():
-            merged = states.setdefault(series.main, {})
-            for number, spent in workers.items():
-                add_time(merged.setdefault(number, TimeInStates()), spent)
+        states = snapshot.snapshot(scope, now)
         root = _series.scopes.get(scope) or _series.root_cell(scope)
         times = StageTimes(scope, root, wall_s, now, states)
         run["outside_s"] = times.outside_s

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
-    from otel_pipeline_metrics._core.series import Cell, RunScope, Series
+    from otel_pipeline_metrics._core.series import Cell, RunScope, Series, WorkerTimes
 
 
 # The part of the busy time that nobody could split at which the split is left out.
@@ -29,8 +29,7 @@ class StageTimes:
         root: the scope's cell.
         wall_s: the duration of the run.
         now: `clock.now()` at its end, or during it.
-        states: the time of each worker at each stage whose waits are known, by the stage's first
-            series.
+        states: the time of each worker at each stage whose waits are known.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class StageTimes:
         root: Cell,
         wall_s: float,
         now: float,
-        states: Mapping[Series, Mapping[int | None, TimeInStates]],
+        states: Mapping[WorkerTimes, Mapping[int | None, TimeInStates]],
     ) -> None:
         self._wall_s = wall_s
         self._overlaps = stage_time.overlaps(scope, root)
@@ -57,7 +56,7 @@ class StageTimes:
         variants = [each for main in mains for each in main.variants]
         by_hand = any(each.stage.form == "by hand" for each in variants)
         cpu = [stage_time.own_cpu(main) for main in mains]
-        workers = [dict(self._states.get(main, {})) for main in mains]
+        workers = [dict(self._states.get(main.times, {})) for main in mains]
         wall_s = sum(_wall(each) for each in variants)
         self_s = None if by_hand else sum(stage_time.self_time(main) for main in mains)
         share, error = self._run_share(mains, self_s)

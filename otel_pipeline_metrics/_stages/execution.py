@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import cardinality, clock, errors, hooks, privacy
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.records import Counts, EventTime, qualified_name
-from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, active_cell
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._core.validation import (
     MAX_NAME_LENGTH,
     check_attribute,
@@ -82,8 +82,7 @@ class Execution:
     details: Details | None = None
     span: OpenSpan | None = None
     # the rest is used only if a queue is instrumented
-    worker: Any = None
-    opener: object = None  # the task or thread that runs it
+    opener: object = None  # the task or thread that runs it, if its worker is another
     links: Sequence[Any] = ()  # to the producers of what the worker got before
     links_dropped: int = 0
 
@@ -264,12 +263,3 @@ def execution_of(cell: Cell) -> Execution:
         _making.pop(id(cell), None)
         found = cell[3]
     return found or NOOP_EXECUTION  # None: the call has ended meanwhile
-
-
-def executing() -> Execution | None:
-    """Return the innermost execution; None outside a stage, or if none was made yet."""
-    found = active_cell.get()
-    if found is None or found[4] is None or found[1] is None:
-        return None
-    execution: Execution | None = found[3]
-    return execution

@@ -35,7 +35,7 @@ def begin_suspended(stage: StageId) -> Execution:
         parent = _series.goes_on(active_cell.get())
         # who pulls its items may change, so it has no caller
         series = parent[0].scope.add(stage)
-        cell: Cell = [series, None, 0.0, None, parent, None, None]
+        cell: Cell = [series, None, 0.0, None, parent, None, None, None]
         execution = cell[3] = Execution(cell)
         execution.ensure_details()
         series.begun.append(cell)
@@ -68,7 +68,7 @@ def resume(execution: Execution) -> None:
             if execution.span is not None:
                 step_span(execution, "resume")
             if hooks.workers is not None:
-                hooks.workers.resuming(execution)
+                hooks.workers.entered(cell)
             cell[1] = active_cell.set(cell)
         to_sample = series.until_sample = series.until_sample - 1
         if to_sample < 0:

@@ -40,12 +40,12 @@ def begin_block(stage: StageId) -> Execution:
         if parent is None or parent[1] is None:
             parent = _series.goes_on(parent)
         series = parent[0].called.get(stage) or parent[0].add(stage)
-        cell: Cell = [series, None, 0.0, None, parent, None, None]
+        cell: Cell = [series, None, 0.0, None, parent, None, None, None]
         if gc_safety.running_in and gc_safety.here():
             detached(cell)
         else:
             if hooks.workers is not None:
-                attach_worker(cell)
+                hooks.workers.entered(cell)
             elif hooks.tracing is not None:
                 open_span(cell)
             cell[1] = active_cell.set(cell)
@@ -128,6 +128,8 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
         series, now = cell[0], clock.now()
         nesting.close(cell, now)
         elapsed = now - cell[2]
+        if hooks.workers is not None:
+            hooks.workers.left(cell, now)
         active_cell.reset(cell[1])
         size: int | None = None
         try:
@@ -157,17 +159,6 @@ def ensure_execution(cell: Cell | None) -> Execution | None:
 def current_execution() -> Execution:
     """Return the innermost execution; outside a stage, one that keeps nothing."""
     return ensure_execution(active_cell.get()) or NOOP_EXECUTION
-
-
-def attach_worker(cell: Cell) -> None:
-    """Give a call that begins to its worker, and open its span if the budget allows."""
-    workers = hooks.workers
-    if workers is None:
-        return
-    execution = cell[3] = Execution(cell)
-    workers.opened(execution)
-    start_span(execution)
-    workers.resuming(execution)
 
 
 def start_span(execution: Execution) -> None:
@@ -227,10 +218,7 @@ def step_span(execution: Execution, step: Literal["suspend", "resume"]) -> None:
 def deactivate(execution: Execution, now: float) -> None:
     """Make an execution no longer current, and stop its worker's time."""
     if hooks.workers is not None:
-        try:
-            hooks.workers.paused(execution, now)
-        except Exception:  # the call's own numbers stand
-            errors.log_internal_error("a worker's time")
+        hooks.workers.left(execution.cell, now)
     token, execution.cell[1] = execution.cell[1], None
     if token is None or token is DETACHED or (gc_safety.running_in and gc_safety.here()):
         return

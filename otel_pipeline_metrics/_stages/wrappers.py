@@ -22,7 +22,6 @@ from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.generators import async_generator_wrapper, generator_wrapper
 from otel_pipeline_metrics._stages.invocation import (
     add_late_span,
-    attach_worker,
     detached,
     end,
     end_in_other_context,
@@ -73,13 +72,13 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 series = parent[0].called[stage]
             except KeyError:
                 series = parent[0].add(stage)
-            cell: Cell = [series, None, 0.0, None, parent, None, None]
-            tracing = hooks.tracing
+            cell: Cell = [series, None, 0.0, None, parent, None, None, None]
+            tracing, workers = hooks.tracing, hooks.workers
             if gc_safety.running_in and gc_safety.here():
                 token = detached(cell)
             else:
-                if hooks.workers is not None:
-                    attach_worker(cell)
+                if workers is not None:
+                    workers.entered(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
@@ -115,6 +114,8 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             else:
                 nesting.close(cell, ended)
             elapsed = ended - began
+            if workers is not None:
+                workers.left(cell, ended)
             current.reset(token)
             durations = series.durations
             durations.append(elapsed)
@@ -150,13 +151,13 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                 series = parent[0].called[stage]
             except KeyError:
                 series = parent[0].add(stage)
-            cell: Cell = [series, None, 0.0, None, parent, None, None]
-            tracing = hooks.tracing
+            cell: Cell = [series, None, 0.0, None, parent, None, None, None]
+            tracing, workers = hooks.tracing, hooks.workers
             if gc_safety.running_in and gc_safety.here():
                 token = detached(cell)
             else:
-                if hooks.workers is not None:
-                    attach_worker(cell)
+                if workers is not None:
+                    workers.entered(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
@@ -195,6 +196,8 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             else:
                 nesting.close(cell, ended)
             elapsed = ended - began
+            if workers is not None:
+                workers.left(cell, ended)
             current.reset(token)
             durations = series.durations
             durations.append(elapsed)

@@ -84,15 +84,15 @@ class Spans:
 
     def close(self, cell: Cell, elapsed: float) -> None:
         """End the span of a call that has only a duration."""
-        attached, cell[9] = cell[9], None
+        attached, cell[-1] = cell[-1], None
         if attached is not None:
             detach(attached)
-        cell[7].end()
+        cell[-3].end()
         # a histogram's reservoir keeps only one exemplar for each bucket
         exemplars = cell[0].exemplars
         bucket = bisect_left(DURATION_BUCKETS, elapsed)
-        if bucket not in exemplars and _is_sampled(cell[7]):
-            exemplars[bucket] = (elapsed, cell[8])
+        if bucket not in exemplars and _is_sampled(cell[-3]):
+            exemplars[bucket] = (elapsed, cell[-2])
 
     def span_of(self, cell: Cell) -> StageSpan:
         """Return the open span of a cell, to add details to it."""
@@ -149,15 +149,15 @@ class StageSpan:
     def __init__(self, spans: Spans, cell: Cell) -> None:
         self._spans = spans
         self._cell = cell
-        self._span: Span = cell[7]
+        self._span: Span = cell[-3]
 
     def resume(self) -> None:
         """Make it current."""
-        self._cell[9] = attach(self._cell[8])
+        self._cell[-1] = attach(self._cell[-2])
 
     def suspend(self) -> None:
         """Make it no longer current; it stays open."""
-        attached, self._cell[9] = self._cell[9], None
+        attached, self._cell[-1] = self._cell[-1], None
         if attached is not None:
             detach(attached)
 
@@ -183,11 +183,11 @@ class StageSpan:
 
     def context(self) -> Any:
         """Return its context if it is sampled, for exemplars."""
-        return self._cell[8] if _is_sampled(self._span) else None
+        return self._cell[-2] if _is_sampled(self._span) else None
 
     def close(self, elapsed: float) -> None:
         """End it with only a duration."""
-        self._cell[9] = None  # it was made current in another context
+        self._cell[-1] = None  # it was made current in another context
         self._spans.close(self._cell, elapsed)
 
     def end(self, result: StageResult) -> Any:

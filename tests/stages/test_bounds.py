@@ -25,7 +25,8 @@ from otel_pipeline_metrics._core.records import (
     StageResult,
     TimeInStates,
 )
-from otel_pipeline_metrics._stages import execution
+from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION
+from otel_pipeline_metrics._stages.workers.worker import current_call
 from otel_pipeline_metrics._telemetry.backlog import BOUND as EARLY_BOUND
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.stage_metrics import WAITING_BOUND
@@ -273,8 +274,8 @@ def contexts_in(kind: str) -> list[contextvars.Context]:
 def test_a_task_that_outlives_its_stage_is_outside_it(kind: str, results: Results) -> None:
     """Its copy of the context still has the call, which is over."""
     (context,) = contexts_in(kind)
-    assert context.run(current_stage) is execution.NOOP_EXECUTION
-    assert context.run(execution.executing) is None
+    assert context.run(current_stage) is NOOP_EXECUTION
+    assert context.run(current_call) is None
 
 
 def test_a_task_of_a_suspended_generator_is_outside_it(results: Results) -> None:
@@ -289,8 +290,8 @@ def test_a_task_of_a_suspended_generator_is_outside_it(results: Results) -> None
 
     source = work()
     next(source)
-    assert found[0].run(execution.executing) is None
-    assert found[0].run(current_stage) is execution.NOOP_EXECUTION
+    assert found[0].run(current_call) is None
+    assert found[0].run(current_stage) is NOOP_EXECUTION
     next(source)
     source.close()
     assert results.sizes("paused") == [3]

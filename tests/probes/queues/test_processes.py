@@ -15,7 +15,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
-from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._probes.queues import registry
 from otel_pipeline_metrics._probes.queues.probe import NOTHING
 from otel_pipeline_metrics._probes.queues.process import ProcessProbe
@@ -333,6 +333,7 @@ def test_a_stage_open_at_a_fork_counts_in_the_parent_only(clock: Clock) -> None:
     sums = []
 
     def times() -> list[tuple[float, float, float]]:
+        drain.drain()
         return [
             (t.busy, t.idle, t.blocked)
             for s in series.all_series()

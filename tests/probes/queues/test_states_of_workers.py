@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import hooks
-from otel_pipeline_metrics._stages.workers import worker as _worker
+from otel_pipeline_metrics._stages.workers import account as _worker
 from tests.probes.queues.support import (
     NOTHING,
     feed,

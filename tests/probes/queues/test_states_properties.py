@@ -169,14 +169,14 @@ class Player:
         ledger, began = self.ledger, self.clock.now()
         at_queue, puts = op.name not in {"sleep", "children"}, op.name.startswith("put")
         if at_queue:
-            ledger.mark_waits_seen(puts=puts)
+            ledger.at_queue(puts=puts)
         try:
             await getattr(self, f"_{op.name.replace(' ', '_')}")(op.seconds)
         finally:
             state = {"get": "idle", "put": "blocked", "waiting": "blocked"}.get(op.name.split()[0])
             ledger.spent(state or "busy", self.clock.now() - began)
             if puts:
-                ledger.mark_waits_seen(puts=True)
+                ledger.at_queue(puts=True)
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
