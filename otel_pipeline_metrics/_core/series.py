@@ -155,7 +155,7 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "budgets", "called", "correction", "ended", "generators", "instants", "on_resources",
+        "account", "budgets", "called", "correction", "ended", "instants", "on_resources",
         "pipeline", "queues", "released", "remote", "run_id", "series", "sinks", "times",
         "variants", "workers",
     )  # fmt: skip
@@ -173,8 +173,8 @@ class RunScope:
         self.budgets: dict[Hashable, SpanBudget] = {}
         self.times: dict[Hashable, WorkerTimes] = {}
         self.variants: dict[Hashable, list[Series]] = {}
-        # the series of generators
-        self.generators: list[Series] = []
+        # of the run outside of stages: what it pulled of generators
+        self.account = Account()
         # like those of a series, for the calls outside of stages
         self.called: dict[StageId, Series] = {}
         self.correction = 0.0
@@ -209,8 +209,6 @@ class RunScope:
         variants = self.variants.setdefault(stage.identity, [])
         if made not in variants:
             variants.append(made)
-            if stage.form in ("generator", "async generator"):
-                self.generators.append(made)
         return made
 
     def forget(self) -> None:
@@ -219,14 +217,13 @@ class RunScope:
             worker.plain = False
         for series in self.series.values():
             series.called.clear()
-            series.account.pulled_by.clear()
-            series.account.open_pulls.clear()
+            series.account = Account()
         for kept in (
             self.series, self.called, self.variants, self.budgets, self.times, self.queues,
             self.workers,
         ):  # fmt: skip
             kept.clear()
-        self.generators.clear()
+        self.account = Account()
 
     def add_queue(self, name: str) -> QueueSeries:
         """Return the series of a queue, made if need be."""
@@ -248,6 +245,11 @@ class ScopeRef:
         self.called = scope.called
         # what is current again when the run has ended
         self.outer = outer
+
+    @property
+    def account(self) -> Account:
+        """The sums of the run outside of stages."""
+        return self.scope.account
 
     def add(self, stage: StageId) -> Series:
         """Return the series of a stage called outside of stages, made if need be."""
