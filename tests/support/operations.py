@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +33,15 @@ def steps_of(work: Callable[[], object]) -> int:
         return count
 
     before = sys.gettrace()
+    # finalizers of what earlier tests left behind are not part of the work
+    gc.collect()
+    gc.disable()
     sys.settrace(enter)
     try:
         work()
     finally:
         sys.settrace(before)
+        gc.enable()
     return steps
 
 
