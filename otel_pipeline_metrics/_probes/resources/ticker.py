@@ -1,13 +1,18 @@
-"""Make calls at a fixed interval, in one thread for all that share it."""
+"""Make calls at a fixed interval, in one thread for all that share it.
+
+The same thread wakes at random moments in between, and sees what it had to wait for.
+"""
 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._probes.resources.contention import ContentionSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +39,7 @@ class Ticker:
         self._calls: dict[object, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
+        self.contention = ContentionSampler()
 
     def add(self, key: object, call: Callable[[], None]) -> None:
         """Make a call at each interval until `remove(key)`.
@@ -77,8 +83,19 @@ class Ticker:
                 call()
 
     def _run(self, stopping: threading.Event) -> None:
-        while not stopping.wait(self.interval):
+        due = clock.monotonic() + self.interval
+        while True:
+            left = max(0.0, due - clock.monotonic())
+            # to draw again after each round keeps the moments random: the pauses have no memory
+            pause = self.contention.pause()
+            if pause < left:
+                if self.contention.sample(partial(stopping.wait, pause)):
+                    return
+                continue
+            if stopping.wait(left):
+                return
             self.tick()
+            due = clock.monotonic() + self.interval
 
 
 _shared: WeakValueDictionary[float, Ticker] = WeakValueDictionary()
