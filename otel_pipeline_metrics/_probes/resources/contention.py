@@ -10,28 +10,27 @@ share of the time (Wolff 1982, "Poisson arrivals see time averages").
 - The machine: the second number of `/proc/thread-self/schedstat` is the time in nanoseconds that
   the thread was ready to run and had no CPU.
 
-Both are facts about this thread. On Linux they are read from the thread alone, never from others.
+Both are read of the sampling thread alone.
 """
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from otel_pipeline_metrics._core import errors
+from time import thread_time
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# A moment costs 0.05 to 0.1 ms of CPU time: this is under a thousandth of a core.
 MEAN_PAUSE_S: Final = 0.1
 
-# Reading schedstat is half of that, so it is read at every second moment.
+# The share of a core that the moments may take. One costs 0.05 to 0.15 ms of CPU time, depending on
+# what the machine's caches lost during the sleep; if that is too much, there are fewer of them.
+BUDGET: Final = 0.0008
+
+# Reading schedstat costs more than the rest of a moment.
 _SCHEDSTAT_EVERY: Final = 2
 
 # A share of fewer moments is unknown: its standard error may be more than 0.07.
@@ -40,11 +39,10 @@ MINIMUM_SAMPLES: Final = 50
 # A thread that finds a free CPU waits for a few microseconds; one that does not, for milliseconds.
 _WAITED_NS: Final = 100_000
 
-_SCHEDSTAT: Final = Path("/proc/thread-self/schedstat")
+_SCHEDSTAT: Final = "/proc/thread-self/schedstat"
 
 
-@dataclass(frozen=True)
-class Contention:
+class Contention(NamedTuple):
     """Counts of moments; they only rise."""
 
     gil_samples: int = 0
@@ -54,12 +52,7 @@ class Contention:
 
     def since(self, before: Contention) -> Contention:
         """Return the counts since earlier ones of the same sampler."""
-        return Contention(
-            self.gil_samples - before.gil_samples,
-            self.gil_held - before.gil_held,
-            self.cpu_samples - before.cpu_samples,
-            self.cpu_waited - before.cpu_waited,
-        )
+        return Contention(*(now - then for now, then in zip(self, before, strict=True)))
 
     @property
     def gil_held_share(self) -> float | None:
@@ -72,20 +65,28 @@ class Contention:
         return _share(self.cpu_waited, self.cpu_samples)
 
 
+def _share(part: int, of: int) -> float | None:
+    return part / of if of >= MINIMUM_SAMPLES else None
+
+
 class ContentionSampler:
-    """The moments of one thread, and what it found at them."""
+    """The random moments of one thread, and what it found at them."""
 
     def __init__(self) -> None:
+        from random import Random
+
         # replaced as a whole, so that other threads read counts that belong together
         self.counts = Contention()
+        # not the module's own generator, whose sequence is the program's
+        self._random = Random()  # noqa: S311 - keeps no secrets
         self._moments = 0
+        # CPU seconds of this thread for its moments
+        self._spent_s = 0.0
 
-    @staticmethod
-    def pause() -> float:
+    def pause(self) -> float:
         """Return how many seconds to sleep before the next moment."""
-        # not from `random`, whose import takes milliseconds and whose sequence is the program's
-        uniform = int.from_bytes(os.urandom(6), "big") / 2**48
-        return -MEAN_PAUSE_S * math.log(1 - uniform)
+        each_s = self._spent_s / self._moments if self._moments else 0.0
+        return self._random.expovariate(1 / max(MEAN_PAUSE_S, each_s / BUDGET))
 
     def sample(self, sleep: Callable[[], bool]) -> bool:
         """Sleep until a moment, and count what the calling thread finds when it wakes.
@@ -97,31 +98,30 @@ class ContentionSampler:
         Returns:
             What `sleep` returned.
         """
+        began = thread_time()
         self._moments += 1
-        delay = switches = None
-        with errors.suppress_errors("sampling the GIL and the machine"):
-            delay = run_delay_ns() if self._moments % _SCHEDSTAT_EVERY == 0 else None
-            # last, since reading a file releases the GIL too
-            switches = voluntary_switches() if gil_enabled() else None
+        delay = None if self._moments % _SCHEDSTAT_EVERY else run_delay_ns()
+        # last before the sleep and first after it, since reading a file releases the GIL too
+        switches = voluntary_switches() if gil_enabled() else None
         if sleep():
             return True
-        with errors.suppress_errors("sampling the GIL and the machine"):
-            # first, for the same reason
-            slept = None if switches is None else _since(switches, voluntary_switches())
-            waited = None if delay is None else _since(delay, run_delay_ns())
-            self._count(slept, waited)
-        return False
-
-    def _count(self, switches: int | None, waited_ns: int | None) -> None:
+        held = gil_samples = waited = cpu_samples = 0
+        if switches is not None and (now := voluntary_switches()) is not None:
+            # a kernel that does not count switches has none for the sleep either
+            gil_samples = now > switches
+            held = now > switches + 1
+        if delay is not None and (now := run_delay_ns()) is not None:
+            cpu_samples = 1
+            waited = now - delay > _WAITED_NS
         before = self.counts
-        # a kernel that does not count switches tells of none, not even of the sleep
-        known, waits = bool(switches), waited_ns is not None
         self.counts = Contention(
-            before.gil_samples + known,
-            before.gil_held + (known and (switches or 0) > 1),
-            before.cpu_samples + waits,
-            before.cpu_waited + (waits and (waited_ns or 0) > _WAITED_NS),
+            before.gil_samples + gil_samples,
+            before.gil_held + held,
+            before.cpu_samples + cpu_samples,
+            before.cpu_waited + waited,
         )
+        self._spent_s += thread_time() - began
+        return False
 
 
 def gil_enabled() -> bool:
@@ -131,31 +131,25 @@ def gil_enabled() -> bool:
 
 
 def voluntary_switches() -> int | None:
-    """Return how often the calling thread blocked so far; None where it is not counted."""
+    """Return how often the calling thread blocked so far; None where that is not counted."""
     try:
-        import resource
-
-        # not on macOS, nor on Windows, which has no such module
-        which = resource.RUSAGE_THREAD
-    except (ImportError, AttributeError):
+        from resource import RUSAGE_THREAD, getrusage
+    except ImportError:  # macOS counts only whole processes, and Windows nothing
         return None
-    return resource.getrusage(which).ru_nvcsw
+    return getrusage(RUSAGE_THREAD).ru_nvcsw
 
 
 def run_delay_ns() -> int | None:
     """Return how long the calling thread was ready without a CPU; None where that is unknown."""
     try:
-        with _SCHEDSTAT.open("rb", buffering=0) as file:
-            ran, waited = file.read().split()[:2]
-    except OSError:  # not Linux, or its /proc is hidden
+        # Opened each time: a kept descriptor would show a forked child its parent, and another
+        # file in a program that closes all of them. `open()` costs twice as much.
+        file = os.open(_SCHEDSTAT, os.O_RDONLY)
+        try:
+            ran, waited = map(int, os.read(file, 100).split()[:2])
+        finally:
+            os.close(file)
+    except (OSError, ValueError):  # not Linux, or its /proc is hidden
         return None
-    # a kernel without these counts shows zeros
-    return int(waited) if int(ran) else None
-
-
-def _since(before: int, now: int | None) -> int | None:
-    return None if now is None else now - before
-
-
-def _share(part: int, of: int) -> float | None:
-    return part / of if of >= MINIMUM_SAMPLES else None
+    # a kernel that does not count them shows zeros
+    return waited if ran else None
