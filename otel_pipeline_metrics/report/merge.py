@@ -252,10 +252,11 @@ def _resources(parts: list[Data]) -> Data:
 
 def _share_of_moments(parts: list[Data], key: str) -> Data:
     """Return a share of random moments, and their number: of the reports that know it."""
-    known = [part for part in parts if number(part, key) is not None]
-    count = sum_known(known or parts, f"{key}_samples")
-    held = [product(number(part, key), number(part, f"{key}_samples")) for part in known]
-    return {key: ratio(add(held), count) if known else None, f"{key}_samples": count}
+    samples = f"{key}_samples"
+    known = [part for part in parts if None not in (number(part, key), number(part, samples))]
+    count = sum_known(known or parts, samples)
+    held = add([product(number(part, key), number(part, samples)) for part in known])
+    return {key: ratio(held, count) if known else None, samples: count}
 
 
 def _telemetry(parts: list[Data]) -> Data:
