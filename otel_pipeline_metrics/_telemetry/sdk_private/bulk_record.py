@@ -268,19 +268,13 @@ def _add_to_explicit(aggregation: Any, values: Sequence[float]) -> None:
             aggregation._min = min(aggregation._min, values[0])
             aggregation._max = max(aggregation._max, values[-1])
         counts, bounds = aggregation._value, aggregation._boundaries
-        if len(values) <= len(bounds):
-            for value in values:
-                counts[bisect_left(bounds, value)] += 1
-            return
-        done, last = 0, values[-1]
-        for index, bound in enumerate(bounds):
+        done, count = 0, len(values)
+        while done < count:
             # a bucket holds the values up to its bound, inclusive
-            upto = bisect_right(values, bound, done)
+            index = bisect_left(bounds, values[done])
+            upto = bisect_right(values, bounds[index], done) if index < len(bounds) else count
             counts[index] += upto - done
             done = upto
-            if last <= bound:
-                return
-        counts[-1] += len(values) - done
 
 
 class _Measurement:
