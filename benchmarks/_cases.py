@@ -266,8 +266,8 @@ def _generators(before: Callable[[], None], after: Callable[[], None]) -> Iterat
             pass
 
     name = "bare generator, an item"
-    yield Case(name, partial(consume, bare), False, before, 500, after, ITEMS)
-    yield Case(name, partial(consume_async, bare_async), True, before, 500, after, ITEMS)
+    yield Case(name, partial(consume, bare), False, before, 500, units=ITEMS)
+    yield Case(name, partial(consume_async, bare_async), True, before, 500, units=ITEMS)
     name = "ours, metrics only, generator, an item"
     ours, ours_async = opm.stage(name)(bare), opm.stage(name + " ")(bare_async)
     yield Case(name, partial(consume, ours), False, before, 20, after, ITEMS)
