@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMet
 from opentelemetry.trace import NoOpTracerProvider
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import series
 from tests.support.operations import growth, steps_of
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ LINEAR = 4.6
 DELTA = {Counter: AggregationTemporality.DELTA, Histogram: AggregationTemporality.DELTA}
 
 
-@pytest.fixture(autouse=True)
-def _shut_down() -> Iterator[None]:
-    yield
+@pytest.fixture
+def runs() -> Iterator[contextlib.ExitStack]:
+    """Runs that are open until the test ends, so that only a flush reports their calls."""
+    with contextlib.ExitStack() as opened:
+        yield opened
     opm.shutdown()
 
 
@@ -90,14 +92,14 @@ def test_rendering_is_linear(shape: Callable[[Any], None], written: Any) -> None
 
 
 @pytest.mark.parametrize("temporality", [None, DELTA])
-def test_the_last_flush_is_linear(temporality: Any) -> None:
+def test_the_last_flush_is_linear(temporality: Any, runs: contextlib.ExitStack) -> None:
     """With values of every stage that came before the first collection, and after it."""
 
     def flush(count: int, *, collected: bool) -> Callable[[], object]:
         reader = InMemoryMetricReader(preferred_temporality=temporality)
         provider = MeterProvider([reader], shutdown_on_exit=False)
         opm.configure(tracer_provider=NoOpTracerProvider(), meter_provider=provider)
-        series.process_scope.series.clear()
+        runs.enter_context(opm.run("many", resources=False))
         made = stages(count)
         no_queue(made)
         if collected:
@@ -110,7 +112,7 @@ def test_the_last_flush_is_linear(temporality: Any) -> None:
     assert 2 < growth(lambda count: flush(count, collected=True), 100) < LINEAR
 
 
-def test_a_second_configuration_of_one_provider_is_linear() -> None:
+def test_a_second_configuration_of_one_provider_is_linear(runs: contextlib.ExitStack) -> None:
     """Its values go to aggregations that exist already, in whatever order they come."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
@@ -118,7 +120,7 @@ def test_a_second_configuration_of_one_provider_is_linear() -> None:
     def flush(count: int) -> Callable[[], object]:
         for _ in range(2):
             opm.configure(tracer_provider=NoOpTracerProvider(), meter_provider=provider)
-            series.process_scope.series.clear()
+            runs.enter_context(opm.run("many", resources=False))
             no_queue(stages(count))
         return opm.shutdown
 
