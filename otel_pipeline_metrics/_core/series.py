@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
-from otel_pipeline_metrics._core.instants import Instants
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
+from otel_pipeline_metrics._core.shares import Shares
 from otel_pipeline_metrics._core.span_budget import SpanBudget
 
 if TYPE_CHECKING:
@@ -155,8 +155,8 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "account", "budgets", "called", "correction", "ended", "instants", "on_resources",
-        "pipeline", "queues", "released", "remote", "run_id", "series", "sinks", "times",
+        "account", "budgets", "called", "correction", "ended", "on_resources",
+        "pipeline", "queues", "released", "remote", "run_id", "series", "shares", "sinks", "times",
         "variants", "workers",
     )  # fmt: skip
 
@@ -178,7 +178,7 @@ class RunScope:
         # like those of a series, for the calls outside of stages
         self.called: dict[StageId, Series] = {}
         self.correction = 0.0
-        self.instants = Instants()
+        self.shares = Shares()
         self.queues: dict[str, QueueSeries] = {}
         # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}

@@ -228,13 +228,6 @@ def open_time(scope: RunScope, root: Cell, now: float) -> float:
     return inside + pulled - scope.correction - nesting.excess_so_far(root, now)
 
 
-def overlaps(scope: RunScope, root: Cell) -> bool:
-    """Tell whether stages were ever open at the same time without one being inside the other."""
-    if scope.correction or isinstance(root[5], nesting.Overlap):
-        return True
-    return any(s.correction or s.account.excess for s in list(scope.series.values()))
-
-
 def _called(series: Series) -> list[Series]:
     """Return the series of the stages called inside of a stage."""
     found = {id(each): each for own in series.variants for each in list(own.called.values())}

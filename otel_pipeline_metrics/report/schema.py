@@ -166,7 +166,6 @@ PARTS: Final[dict[str, Schema]] = {
         run_share=_number(
             "the run's part in which it was the innermost stage open, shared equally with others"
         ),
-        run_share_standard_error=_number("0 if exact; null with run_share"),
         wall_s=_number("seconds of calls from begin to end, waits included"),
         in_flight_avg=_number("calls in progress on average over the run"),
         cpu_s=_number("CPU seconds without those of stages inside, estimated from samples"),
