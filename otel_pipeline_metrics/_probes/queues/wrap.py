@@ -66,9 +66,10 @@ _METHODS = ("put", "get", "put_nowait", "get_nowait", "full", "empty", "join")
 
 def _overrides(queue: Any, stock: Any, names: tuple[str, ...] = _METHODS) -> bool:
     """Tell whether a subclass or an instance overrides a put or get."""
-    own = getattr(queue, "__dict__", {})
     return any(
-        name in own or getattr(type(queue), name) is not getattr(stock, name) for name in names
+        getattr(type(queue), name) is not getattr(stock, name)
+        or (type(queue).__dictoffset__ and hooked.own_method(queue, name) is not None)
+        for name in names
     )
 
 
