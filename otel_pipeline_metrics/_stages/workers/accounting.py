@@ -87,8 +87,7 @@ class Accounting:
         try:
             stage, worker = cell[0], _worker_of_context.get()
             if cell[3] is not None:
-                # a generator resumes: it has not begun again yet
-                cell[2] = 0.0
+                # a generator resumes, which is another begin
                 if worker is not None:
                     worker.told = None
             elif hooks.tracing is not None:

@@ -86,7 +86,7 @@ def test_both_agree_while_the_worker_is_in_a_stage_elsewhere() -> None:
     with opm.stage("elsewhere") as call:
         pass
     call.opener = "another"
-    found.stack.append([None, None, 0.0, call, found])
+    found.stack.append([None, None, 0.0, call, None, None, None, found])
     found.settle()
     same()
     found.stack.clear()
