@@ -45,7 +45,7 @@ def catch_up(worker: Worker, now: float | None = None) -> None:
     account = worker.account
     for cell in list(worker.stack):
         # if it ends now, its end is in the log and tells the same begin
-        if cell[7] is worker and cell[2]:
+        if cell[7] is worker and cell[1] is not None and (cell[2] or account.mark is not None):
             account.take((cell[2], ENTER, cell[0].times, id(cell), 0.0))
     if now is not None and (account.opened or account.state != "busy"):
         account.take((now, TICK, None, None, 0.0))

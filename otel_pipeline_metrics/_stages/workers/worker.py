@@ -131,7 +131,7 @@ class Worker:
         self.told = self.stack[-1]
         for cell in self.stack:
             # a begin that is logged twice counts once
-            if cell[2]:
+            if cell[1] is not None:
                 self.log.append((cell[2], ENTER, cell[0].times, id(cell), 0.0))
             else:
                 # it is just about to begin: a signal handler or a destructor does this

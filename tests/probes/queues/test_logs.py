@@ -161,3 +161,18 @@ def test_an_ended_run_keeps_no_worker(make_run: Callable[[], opm.Run]) -> None:
         assert len(scope.workers) == 1
     assert run.report is not None
     assert not scope.workers
+
+
+def test_a_call_that_began_at_zero_on_the_clock_has_its_time(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """A program in virtual time may begin there."""
+    clock.time = 0.0
+    with make_run() as run:
+        q = opm.wrap_queue(thread_queue.Queue(), name="q")
+        with opm.stage("loop"):
+            clock.advance(2)
+            q.put(1)
+            clock.advance(1)
+            q.get()
+    assert states(run, "loop") == (3.0, 0.0, 0.0)
