@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         register_cache,
         unregister_cache,
     )
+    from otel_pipeline_metrics._probes.limits.wrap import wrap_limit
     from otel_pipeline_metrics._probes.manual import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._probes.queues.wrap import wrap_queue
     from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
@@ -76,6 +77,7 @@ __all__ = [
     "unregister_cache",
     "waiting",
     "wrap_executor",
+    "wrap_limit",
     "wrap_queue",
     "write",
 ]
@@ -107,6 +109,7 @@ _LAZY = {
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
         "_probes.manual": ("MetricsCollector", "get_metrics_collector"),
         "_probes.queues.wrap": ("wrap_queue",),
+        "_probes.limits.wrap": ("wrap_limit",),
         "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
         "_stages.propagate": ("propagate", "wrap_executor"),

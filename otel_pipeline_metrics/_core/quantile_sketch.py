@@ -56,6 +56,10 @@ class Sketch:
         if len(buckets) > MAX_BUCKETS:
             self._collapse()
 
+    def add_zeros(self, count: int) -> None:
+        """Count values of zero."""
+        self._zeros += count
+
     def merge(self, other: Sketch) -> None:
         """Add another sketch's counts, with the same result as adding its values."""
         self._zeros += other._zeros

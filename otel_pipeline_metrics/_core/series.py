@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import span_budget
+from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageKey, TimeInStates
 
@@ -28,7 +29,7 @@ class Series(span_budget.SpanBudget):
 
     __slots__ = (
         "attributes", "begun", "begun_before", "cache", "durations", "ended_before", "event_times",
-        "exemplars", "key", "queued", "reported", "results", "scope", "sizes", "states",
+        "exemplars", "key", "limits", "queued", "reported", "results", "scope", "sizes", "states",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId) -> None:
@@ -57,6 +58,16 @@ class Series(span_budget.SpanBudget):
         self.cache: Any = None
         # by bucket: one of `durations` with a sampled span, and its context
         self.exemplars: dict[int, tuple[float, Any]] = {}
+        # by name: what it did at the limits that it waited for
+        self.limits: dict[str, LimitUse] = {}
+
+    def add_limit(self, name: str) -> LimitUse:
+        """Return what this stage did at a limit, made if need be."""
+        outside = self.scope.limits.get(name) or self.scope.add_limit(name)
+        found = self.limits.get(name)
+        if found is None:
+            found = self.limits.setdefault(name, LimitUse(outside.limit, self.key.stage))
+        return found
 
     @property
     def pending(self) -> bool:
@@ -100,7 +111,7 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "ended", "on_resources", "pipeline", "queues", "released", "remote", "run_id", "series",
+        "ended", "limits", "on_resources", "pipeline", "queues", "released", "remote", "run_id", "series",
         "sinks", "workers",
     )  # fmt: skip
 
@@ -112,6 +123,8 @@ class RunScope:
         self.sinks = sinks
         self.series: dict[StageId, Series] = {}
         self.queues: dict[str, QueueSeries] = {}
+        # by name: what happened at limits outside of stages, with a reference to all the rest
+        self.limits: dict[str, LimitUse] = {}
         # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}
         # whether another process began it
@@ -133,6 +146,14 @@ class RunScope:
         scopes.setdefault(self)
         return self.queues.get(name) or self.queues.setdefault(name, QueueSeries(name))
 
+    def add_limit(self, name: str) -> LimitUse:
+        """Return what happened at a limit outside of stages, made if need be."""
+        scopes.setdefault(self)
+        found = self.limits.get(name)
+        if found is None:
+            found = self.limits.setdefault(name, LimitUse(LimitSeries(name), None))
+        return found
+
 
 class ScopeRef:
     """What a run's cell begins with: `cell[0].scope` works as it does for a series.
@@ -140,12 +161,17 @@ class ScopeRef:
     A scope that referred to itself would be a reference cycle.
     """
 
-    __slots__ = ("outer", "scope")
+    __slots__ = ("limits", "outer", "scope")
 
     def __init__(self, scope: RunScope, outer: Cell | None = None) -> None:
         self.scope = scope
+        self.limits = scope.limits
         # what is current again when the run has ended
         self.outer = outer
+
+    def add_limit(self, name: str) -> LimitUse:
+        """Return what happened at a limit outside of stages, made if need be."""
+        return self.scope.add_limit(name)
 
 
 process_scope = RunScope()
@@ -267,6 +293,7 @@ def reset_after_fork() -> None:
     """Start a child from zero: the parent reports what it measured or began."""
     for scope in list(scopes):
         scope.queues.clear()
+        scope.limits.clear()
         scope.workers.clear()
         # a call that began in the parent and ends here goes to a series that is never flushed
         scope.series.clear()

@@ -1,0 +1,145 @@
+"""Stand in for threading's locks, semaphores and conditions, with permits that are counted.
+
+The wrapped object's own methods never run inside a guard. A permit is acquired without waiting
+first if it is free, so only waits that really happen are measured.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._probes.limits.instrumented import Limited
+from otel_pipeline_metrics._probes.limits.probe import LimitProbe, PermitWait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class LimitedLock(Limited):
+    """An instrumented `Lock` of threading; base of what else threading has."""
+
+    # bound methods of the wrapped object, which are looked up for each permit otherwise
+    __slots__ = ("_opm_acquire", "_opm_release")
+
+    _opm_acquire: Callable[..., bool]
+    _opm_release: Callable[..., None]
+
+    def __init__(self, lock: Any, probe: LimitProbe) -> None:
+        super().__init__(lock, probe)
+        object.__setattr__(self, "_opm_acquire", lock.acquire)
+        object.__setattr__(self, "_opm_release", lock.release)
+
+    def acquire(self, *args: Any, **kwargs: Any) -> bool:
+        """Acquire as the wrapped object does."""
+        if args or kwargs:
+            if not _may_wait(self._opm_queue, *args, **kwargs):
+                got = self._opm_acquire(*args, **kwargs)
+                if got:
+                    self._opm_probe.acquired()
+                return got
+        if self._opm_acquire(False):
+            self._opm_probe.acquired()
+            return True
+        return self._opm_wait(*args, **kwargs)
+
+    def _opm_wait(self, *args: Any, **kwargs: Any) -> bool:
+        with PermitWait(self._opm_probe) as wait:
+            got = self._opm_acquire(*args, **kwargs)
+        if got:
+            self._opm_probe.acquired(wait.seconds)
+        return got
+
+    def __enter__(self) -> bool:
+        if self._opm_acquire(False):
+            self._opm_probe.acquired()
+            return True
+        return self._opm_wait()
+
+    def release(self) -> None:
+        """Release as the wrapped object does."""
+        self._opm_probe.released()
+        self._opm_release()
+
+    def __exit__(self, *_: object) -> None:
+        self._opm_probe.released()
+        self._opm_release()
+
+
+class LimitedSemaphore(LimitedLock):
+    """An instrumented `Semaphore` or `BoundedSemaphore` of threading."""
+
+    __slots__ = ()
+
+    def release(self, n: int = 1) -> None:
+        """Release as the wrapped semaphore does."""
+        for _ in range(n if isinstance(n, int) else 0):
+            self._opm_probe.released()
+        self._opm_release(n)
+
+
+class LimitedRLock(LimitedLock):
+    """An instrumented `RLock`, also as the lock of a `Condition`."""
+
+    __slots__ = ()
+
+    def release(self) -> None:
+        """Release as the wrapped lock does."""
+        if self._opm_queue._is_owned():  # noqa: SLF001 - what `Condition` calls too
+            self._opm_probe.released()
+        self._opm_release()
+
+    def _release_save(self) -> Any:
+        """Release the lock completely, for `Condition.wait`."""
+        saved = self._opm_probe.suspend()
+        return self._opm_queue._release_save(), saved  # noqa: SLF001
+
+    def _acquire_restore(self, saved: Any) -> None:
+        """Acquire the lock as often as before, for `Condition.wait`."""
+        state, held = saved
+        self._opm_queue._acquire_restore(state)  # noqa: SLF001
+        self._opm_probe.resume(held)
+
+
+class LimitedCondition(LimitedLock):
+    """An instrumented `Condition` of threading: its lock, which its `wait` does not hold."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait as the wrapped condition does: its worker is idle."""
+        condition, probe = self._opm_queue, self._opm_probe
+        if not condition._is_owned():  # noqa: SLF001 - what its own `wait` asks first
+            return bool(condition.wait(timeout))
+        held = probe.suspend()
+        try:
+            with PermitWait(probe, state="idle"):
+                return bool(condition.wait(timeout))
+        finally:
+            probe.resume(held)
+
+    # the library's own, which calls `wait`
+    wait_for = threading.Condition.wait_for
+
+    def release(self) -> None:
+        """Release as the wrapped condition does."""
+        if self._opm_queue._is_owned():  # noqa: SLF001 - of an `RLock`, only its holder may
+            self._opm_probe.released()
+        self._opm_release()
+
+
+def _may_wait(lock: Any, *args: Any, **kwargs: Any) -> bool:
+    """Tell whether arguments of `acquire` are valid and let it wait."""
+    if len(args) > 2 or not kwargs.keys() <= {"blocking", "timeout"}:
+        return False
+    given = {**dict(zip(("blocking", "timeout"), args, strict=False)), **kwargs}
+    if len(given) < len(args) + len(kwargs) or not given.get("blocking", True):
+        return False
+    if "timeout" not in given:
+        return True
+    timeout = given["timeout"]
+    if timeout is None:
+        return isinstance(lock, threading.Semaphore)
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        return False
+    return timeout == -1 or 0 < timeout <= threading.TIMEOUT_MAX
