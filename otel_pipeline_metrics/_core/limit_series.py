@@ -6,10 +6,12 @@ from __future__ import annotations
 class LimitSeries:
     """What happened at one limit in one scope. Times are in seconds."""
 
-    __slots__ = ("known", "level", "name", "passed", "peak", "uses", "waited", "waits")
+    __slots__ = ("acquired", "known", "level", "name", "passed", "peak", "uses", "waited", "waits")
 
     def __init__(self, name: str) -> None:
         self.name = name
+        # permits
+        self.acquired = 0
         # permits held now, and the most held at a time
         self.level = 0
         self.peak = 0
@@ -26,8 +28,7 @@ class LimitSeries:
 
     def take_passed(self) -> int:
         """Return how many permits were acquired without waiting since the last call."""
-        passed = sum(use.acquired for use in list(self.uses)) - self.waited
-        new = max(0, passed - self.passed)
+        new = max(0, self.acquired - self.waited - self.passed)
         self.passed += new
         return new
 
@@ -35,13 +36,12 @@ class LimitSeries:
 class LimitUse:
     """What one stage did at one limit in one scope. Times are in seconds."""
 
-    __slots__ = ("acquired", "held", "limit", "stage", "waited")
+    __slots__ = ("held", "limit", "stage", "waited")
 
     def __init__(self, limit: LimitSeries, stage: str | None) -> None:
         self.limit = limit
         # None: outside of stages
         self.stage = stage
-        self.acquired = 0
         # waited for permits; None: it cannot be told
         self.waited: float | None = 0.0
         # by permits that were released

@@ -111,8 +111,8 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "ended", "limits", "on_resources", "pipeline", "queues", "released", "remote", "run_id", "series",
-        "sinks", "workers",
+        "ended", "limits", "on_resources", "pipeline", "queues", "released", "remote", "run_id",
+        "series", "sinks", "workers",
     )  # fmt: skip
 
     def __init__(

@@ -64,8 +64,9 @@ def _entry(
     held = _held_now(limit, now)
     known = limit.known
     stages: dict[str | None, list[LimitUse]] = {}
-    for use in uses:
-        if use.acquired or use.waited != 0.0 or use.held or use in held:
+    for use in sorted(uses, key=lambda use: use.stage is None):
+        # the use outside of stages is there for the sake of the others
+        if use.stage is not None or not stages or use.held or _waited(use) or use in held:
             stages.setdefault(use.stage, []).append(use)
     held_s = {
         stage: sum(use.held + held.get(use, 0.0) for use in some) for stage, some in stages.items()
@@ -76,7 +77,7 @@ def _entry(
         "max": most,
         "usage_avg": ratio(sum(held_s.values()), wall_s) if known else None,
         "usage_peak": limit.peak if known else None,
-        "acquired": sum(use.acquired for use in uses),
+        "acquired": limit.acquired,
         "wait_s": waits.to_dict(),
         "stages": [
             {
@@ -87,6 +88,11 @@ def _entry(
             for stage, some in stages.items()
         ],
     }
+
+
+def _waited(use: LimitUse) -> bool:
+    # what is left of waits that went to a stage is a rounding error
+    return use.waited is None or use.waited > 1e-9
 
 
 def _held_now(limit: LimitSeries, now: float) -> dict[LimitUse, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,11 +24,13 @@ class Sized(Protocol):
         """Return the maximum number of them; None if it is unbounded or unknown."""
 
 
+T = TypeVar("T", bound=Sized)
+
 # Names whose bound is kept after their things are gone.
 REMEMBERED: Final = 1000
 
 
-class _Named:
+class _Named(Generic[T]):
     """The things of one name that exist, and the sum of their bounds.
 
     The sum is updated as things come and go. Reading all bounds for each new thing would make a
@@ -36,11 +38,11 @@ class _Named:
     """
 
     def __init__(self) -> None:
-        self._bounds: dict[weakref.ref[Sized], int | None] = {}
+        self._bounds: dict[weakref.ref[T], int | None] = {}
         self._sum = 0
         self._unbounded = 0
 
-    def add(self, thing: Sized) -> int | None:
+    def add(self, thing: T) -> int | None:
         """Add a thing; return the bound of all of them, or None if one has none."""
         bound = thing.capacity()
         self._bounds[weakref.ref(thing, self._gone)] = bound
@@ -50,23 +52,23 @@ class _Named:
             self._sum += bound
         return None if self._unbounded else self._sum
 
-    def _gone(self, ref: weakref.ref[Sized]) -> None:
+    def _gone(self, ref: weakref.ref[T]) -> None:
         bound = self._bounds.pop(ref)
         if bound is None:
             self._unbounded -= 1
         else:
             self._sum -= bound
 
-    def alive(self) -> list[Sized]:
+    def alive(self) -> list[T]:
         """Return the things that exist."""
         return [thing for ref in list(self._bounds) if (thing := ref()) is not None]
 
 
-class Levels:
+class Levels(Generic[T]):
     """The things of one kind that exist, by name."""
 
     def __init__(self) -> None:
-        self._named: dict[str, _Named] = {}
+        self._named: dict[str, _Named[T]] = {}
         self.remembered: dict[str, int] = {}
 
     def reset(self) -> None:
@@ -74,7 +76,7 @@ class Levels:
         self._named.clear()
         self.remembered.clear()
 
-    def register(self, thing: Sized, name: str) -> None:
+    def register(self, thing: T, name: str) -> None:
         """Report a thing for as long as it exists."""
         # removed and set again, so that the names used last are the last to be forgotten
         self.remembered.pop(name, None)
@@ -84,7 +86,7 @@ class Levels:
             if len(self.remembered) > REMEMBERED:
                 self.remembered.pop(next(iter(self.remembered)), None)
 
-    def alive(self, name: str) -> list[Sized]:
+    def alive(self, name: str) -> list[T]:
         """Return the things of a name that exist."""
         named = self._named.get(name)
         return [] if named is None else named.alive()
@@ -118,7 +120,7 @@ class Levels:
         instruments.observable_up_down_counter(size, points(self.known_sizes))
         instruments.observable_up_down_counter(capacity, points(self.known_capacities))
 
-    def _alive(self) -> list[tuple[str, list[Sized]]]:
+    def _alive(self) -> list[tuple[str, list[T]]]:
         return [(name, named.alive()) for name, named in list(self._named.items())]
 
 

@@ -69,8 +69,9 @@ class LimitedAsyncLock(Limited):
 
     def __init__(self, lock: Any, probe: LimitProbe) -> None:
         super().__init__(lock, probe)
-        of_condition = isinstance(lock, asyncio.Condition)
-        object.__setattr__(self, "_opm_lock", lock._lock if of_condition else lock)
+        if isinstance(lock, asyncio.Condition):
+            lock = lock._lock  # type: ignore[attr-defined]  # noqa: SLF001
+        object.__setattr__(self, "_opm_lock", lock)
 
     @coroutine_function
     def acquire(self) -> Coroutine[Any, Any, Any]:

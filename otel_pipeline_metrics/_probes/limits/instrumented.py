@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._probes.queues.instrumented import Instrumented
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._probes.limits.probe import LimitProbe
 
 
 class Limited(Instrumented):
@@ -14,6 +17,10 @@ class Limited(Instrumented):
 
     # a `LimitProbe`
     _opm_probe: Any
+
+    def __init__(self, limit: Any, probe: LimitProbe) -> None:
+        object.__setattr__(self, "_opm_queue", limit)
+        object.__setattr__(self, "_opm_probe", probe)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with the wrapped object, if that can be pickled; another process counts anew."""

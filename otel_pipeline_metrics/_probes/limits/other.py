@@ -65,7 +65,7 @@ def stand_in(limit: Any, probe: LimitProbe) -> LimitedOther:
         if isinstance(wait_for, FunctionType):
             # the class's function on the stand-in, so that it calls the stand-in's `wait`
             methods["wait_for"] = wait_for
-    made = type("LimitedOther", (LimitedOther,), methods)
+    made: type[LimitedOther] = type("LimitedOther", (LimitedOther,), methods)
     return made(limit, probe)
 
 

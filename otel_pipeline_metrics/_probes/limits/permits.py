@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe, use_here
+from otel_pipeline_metrics._stages.workers import accounting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +31,7 @@ class SinglePermit(LimitProbe):
         reentrant: whether its holder may acquire it again, which counts as one.
     """
 
-    __slots__ = ("_nested", "_reentrant", "_since", "_use", "_waited")
+    __slots__ = ("nested", "reentrant", "since", "use", "waited")
 
     def __init__(
         self,
@@ -41,29 +42,29 @@ class SinglePermit(LimitProbe):
         reentrant: bool = False,
     ) -> None:
         super().__init__(name, kind, maximum)
-        self._reentrant = reentrant
+        self.reentrant = reentrant
         # of who holds it; None if it is free
-        self._use: LimitUse | None = None
-        self._since = 0.0
-        self._waited: float | None = None
+        self.use: LimitUse | None = None
+        self.since = 0.0
+        self.waited: float | None = None
         # how often its holder has acquired it again
-        self._nested = 0
+        self.nested = 0
 
     def held(self) -> list[Hold]:
         """Return the permit if it is held."""
-        use = self._use
-        return [] if use is None else [(use, self._since, self._waited)]
+        use = self.use
+        return [] if use is None else [(use, self.since, self.waited)]
 
     def after_fork(self) -> None:
         """Forget the permit: the parent reports it."""
-        self._use = None
-        self._nested = 0
+        self.use = None
+        self.nested = 0
 
     def acquired(self, waited: float | None = None) -> None:
         """Count the permit as acquired, unless its holder does so again."""
-        if self._use is not None:
-            if self._reentrant:
-                self._nested += 1
+        if self.use is not None:
+            if self.reentrant:
+                self.nested += 1
                 return
             # it was released through a raw reference
             self.released()
@@ -75,30 +76,30 @@ class SinglePermit(LimitProbe):
             limit = use.limit
             if waited is not None:
                 limit.waited += 1
-            use.acquired += 1
-            self._waited = waited
-            self._since = clock.now()
-            self._use = use
+            limit.acquired += 1
+            self.waited = waited
+            self.since = clock.now()
+            self.use = use
             # threads share these, so there is no call between reading and writing them
-            limit.level += 1
-            if limit.level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
-                limit.peak = limit.level
+            limit.level = level = limit.level + 1
+            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
+                limit.peak = level
         except Exception:  # the permit is the user's all the same
             errors.log_internal_error("acquiring a permit")
 
     def released(self) -> None:
         """Count the permit that is about to be released, and cannot be refused."""
         # `take` and `end` written out
-        use = self._use
-        if self._nested or use is None:
-            self._nested = max(0, self._nested - 1)
+        use = self.use
+        if self.nested or use is None:
+            self.nested = max(0, self.nested - 1)
             return
         try:
-            seconds = clock.now() - self._since
-            self._use = None
+            seconds = clock.now() - self.since
+            self.use = None
             use.limit.level -= 1
-            if use.stage is None:
-                use = self.stage_left(use, self._waited)
+            if use.stage is None and (worker := accounting.last_worker()):
+                use = self.stage_of(worker, use, self.waited)
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # it is released all the same
@@ -106,30 +107,30 @@ class SinglePermit(LimitProbe):
 
     def take(self) -> Hold | None:
         """Return the permit that is about to be released; None if it is not known, or nested."""
-        use = self._use
-        if self._nested or use is None:
-            self._nested = max(0, self._nested - 1)
+        use = self.use
+        if self.nested or use is None:
+            self.nested = max(0, self.nested - 1)
             return None
-        self._use = None
+        self.use = None
         use.limit.level -= 1
-        return use, self._since, self._waited
+        return use, self.since, self.waited
 
     def give_back(self, hold: Hold | None) -> None:
         """Count the permit as held still: its release was refused."""
         if hold is not None:
-            self._use, self._since, self._waited = hold
+            self.use, self.since, self.waited = hold
             hold[0].limit.level += 1
-        elif self._reentrant and self._use is not None:
-            self._nested += 1
+        elif self.reentrant and self.use is not None:
+            self.nested += 1
 
     def suspend(self) -> Any:
         """Count the permit as released completely while a condition waits."""
-        nested, self._nested = self._nested, 0
+        nested, self.nested = self.nested, 0
         return nested, super().suspend()
 
     def resume(self, suspended: Any) -> None:
         """Count the permit as held again, as often as before."""
-        self._nested, hold = suspended
+        self.nested, hold = suspended
         super().resume(hold)
 
 
@@ -188,7 +189,7 @@ class Permits(LimitProbe):
         limit = use.limit
         if waited is not None:
             limit.waited += 1
-        use.acquired += 1
+        limit.acquired += 1
         hold = (use, clock.now(), waited)
         if not self.releases:
             limit.known = False
@@ -198,9 +199,9 @@ class Permits(LimitProbe):
         if len(holds) > self._bound:
             self._end_surplus()
         # threads share these, so there is no call between reading and writing them
-        limit.level += 1
-        if limit.level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
-            limit.peak = limit.level
+        limit.level = level = limit.level + 1
+        if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
+            limit.peak = level
         return hold
 
     def drop(self, hold: Hold) -> None:

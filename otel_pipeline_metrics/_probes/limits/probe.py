@@ -119,27 +119,26 @@ class LimitProbe:
             return
         try:
             use, since, waited = hold
-            if use.stage is None and not again:
-                use = self.stage_left(use, waited)
+            if use.stage is None and not again and (worker := accounting.last_worker()):
+                use = self.stage_of(worker, use, waited)
             seconds = clock.now() - since
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # the permit is released all the same
             errors.log_internal_error("releasing a permit")
 
-    def stage_left(self, use: LimitUse, waited: float | None) -> LimitUse:
-        """Return the use of the stage that the worker is in or left last, if it has one.
+    def stage_of(self, worker: Worker, use: LimitUse, waited: float | None) -> LimitUse:
+        """Return the use of the stage that a worker is in or left last, if it has one.
 
         A permit that was acquired outside of stages belongs to it, and the wait for it too: so a
         worker that acquires, calls a stage and releases is reported like a stage that does all.
         """
-        worker = accounting.last_worker()
-        stage = None if worker is None else worker.stage
-        if stage is None or stage.scope.limits.get(self.name) is not use:
+        stage = worker.stage
+        if stage is None:
             return use
         found = stage.limits.get(self.name) or stage.add_limit(self.name)
-        found.acquired += 1
-        use.acquired -= 1
+        if found.limit is not use.limit:  # it is of another run
+            return use
         if waited and found.waited is not None and use.waited is not None:
             found.waited += waited
             use.waited -= waited

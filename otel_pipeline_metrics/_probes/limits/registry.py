@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
-limits: Final = Levels()
+limits: Final[Levels[LimitProbe]] = Levels()
 
 # By name: what kind of limits they are. There are as many as limits may have names.
 kinds: dict[str, str] = {}

@@ -16,6 +16,7 @@ from otel_pipeline_metrics._probes.queues.instrumented import Instrumented, wrap
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline_metrics._probes.limits.instrumented import Limited
     from otel_pipeline_metrics._probes.limits.probe import LimitProbe
 
 L = TypeVar("L")
@@ -24,7 +25,7 @@ _LOCK: Final = type(threading.Lock())
 _RLOCKS: Final = (type(threading.RLock()), threading._PyRLock)  # type: ignore[attr-defined]  # noqa: SLF001 - the one without C
 
 # By the class of the library: the stand-in of an object whose class overrides none of the methods.
-_STOCK: Final[tuple[tuple[type, str, type[Instrumented]], ...]] = (
+_STOCK: Final[tuple[tuple[type, str, type[Limited]], ...]] = (
     (_LOCK, "lock", threads.LimitedLock),
     *((rlock, "rlock", threads.LimitedRLock) for rlock in _RLOCKS),
     (threading.BoundedSemaphore, "semaphore", threads.LimitedSemaphore),
@@ -122,7 +123,7 @@ def _unknown(obj: Any) -> TypeError:
     )
 
 
-def _stock(obj: Any) -> tuple[str, type[Instrumented]] | None:
+def _stock(obj: Any) -> tuple[str, type[Limited]] | None:
     """Return kind and stand-in of an object that behaves as the library's do."""
     for stock, kind, stand_in in _STOCK:
         if isinstance(obj, stock):

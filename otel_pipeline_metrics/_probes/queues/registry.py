@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._probes.levels import Levels
+from otel_pipeline_metrics._probes.levels import Levels, Sized
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
-queues: Final = Levels()
+queues: Final[Levels[Sized]] = Levels()
 
 register = queues.register
 sizes = queues.sizes
