@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe, use_here
+from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe
 from otel_pipeline_metrics._stages.workers import accounting
 
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ class Permits(LimitProbe):
         """
         try:
             hold = self._holds.pop()
-            if self._holds and hold[0] is not use_here(self.name):
-                hold = self._of_current_stage(hold)
+            if self._holds and hold[0] is not (use := self._use_so_far()):
+                hold = self._of(use, hold)
             hold[0].limit.level -= 1
         except IndexError:  # acquired before it was wrapped, or through a raw reference
             return None
@@ -236,8 +236,14 @@ class Permits(LimitProbe):
             self._holds.append(hold)
             hold[0].limit.level += 1
 
-    def _of_current_stage(self, latest: Hold) -> Hold:
-        use, holds = use_here(self.name), self._holds
+    def _use_so_far(self) -> LimitUse | None:
+        found = _series.active_cell.get()
+        here = _series.default_scope if found is None else found[0]
+        use: LimitUse | None = here.limits.get(self.name)
+        return use
+
+    def _of(self, use: LimitUse | None, latest: Hold) -> Hold:
+        holds = self._holds
         holds.append(latest)
         for hold in reversed(list(holds)):
             if hold[0] is use:

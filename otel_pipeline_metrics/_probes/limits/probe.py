@@ -58,6 +58,12 @@ class LimitProbe:
         # the maximum that the user stated
         self.given: int | None = None
 
+    def __del__(self) -> None:
+        # its permits can no longer be released
+        for use, since, _ in self.held():
+            use.limit.level -= 1
+            use.held += max(0.0, clock.now() - since)
+
     def capacity(self) -> int | None:
         """Return the most permits that can be held at a time; None if that is not known."""
         return self._maximum() if callable(self._maximum) else self._maximum

@@ -179,7 +179,8 @@ def _may_wait(lock: Any, *args: Any, **kwargs: Any) -> bool:
     if len(args) > 2 or not kwargs.keys() <= {"blocking", "timeout"}:
         return False
     given = {**dict(zip(("blocking", "timeout"), args, strict=False)), **kwargs}
-    if len(given) < len(args) + len(kwargs) or not given.get("blocking", True):
+    blocking = given.get("blocking", True)
+    if len(given) < len(args) + len(kwargs) or not isinstance(blocking, int) or not blocking:
         return False
     if "timeout" not in given:
         return True
