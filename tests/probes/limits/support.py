@@ -22,9 +22,7 @@ def limit_of(run: opm.Run, name: str = "x") -> dict[str, Any]:
 
 def stages_of(run: opm.Run, name: str = "x") -> dict[str | None, tuple[float | None, float | None]]:
     """Return the seconds waited and held of each stage at a limit."""
-    return {
-        one["stage"]: (one["waited_s"], one["held_s"]) for one in limit_of(run, name)["stages"]
-    }
+    return {one["stage"]: (one["waited_s"], one["held_s"]) for one in limit_of(run, name)["stages"]}
 
 
 def numbers(run: opm.Run, name: str = "x") -> tuple[Any, ...]:

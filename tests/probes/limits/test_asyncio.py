@@ -51,9 +51,7 @@ def test_a_wait_for_a_permit_is_blocked_and_its_holder_is_named(
     assert limit_of(run)["kind"] == kind
 
 
-def test_several_permits_are_held_at_a_time(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
+def test_several_permits_are_held_at_a_time(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     @opm.stage
     async def work(limit: asyncio.Semaphore) -> None:
         await limit.acquire()
@@ -155,9 +153,7 @@ def test_a_permit_may_be_released_by_another_stage(
     assert stages_of(run) == {"first": (0.0, 3.0)}
 
 
-def test_a_cancelled_acquire_holds_nothing(
-    clock: Clock, make_run: Callable[[], opm.Run]
-) -> None:
+def test_a_cancelled_acquire_holds_nothing(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     @opm.stage
     async def work(limit: asyncio.Semaphore) -> None:
         async with limit:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import inspect
 import threading
 import warnings
 from typing import Any
@@ -40,7 +39,8 @@ async def test_its_class_and_attributes_are_those_of_the_wrapped_object(make: An
     assert isinstance(limit, type(bare))
     assert limit.__class__ is type(bare)
     assert dir(limit) == dir(bare)
-    is_coroutine = inspect.iscoroutinefunction
+    # before Python 3.12 only asyncio knows the mark
+    is_coroutine = asyncio.iscoroutinefunction
     for name in dir(bare):
         if not name.startswith("__"):
             one, other = getattr(bare, name), getattr(limit, name)

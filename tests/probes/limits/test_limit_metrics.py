@@ -100,7 +100,9 @@ def test_many_waits_are_flushed_before_a_collection(clock: Clock, results: Resul
     assert [len(batch.waits) for batch in results.limit_batches] == [drain.PENDING_BOUND]
 
 
-def test_names_are_limited(monkeypatch: pytest.MonkeyPatch, make_run: Callable[[], opm.Run]) -> None:
+def test_names_are_limited(
+    monkeypatch: pytest.MonkeyPatch, make_run: Callable[[], opm.Run]
+) -> None:
     monkeypatch.setattr(cardinality, "instrument_names", Distinct(3))
     limits = [opm.wrap_limit(threading.Lock(), name=f"limit {n}") for n in range(6)]
     with make_run() as run:

@@ -75,7 +75,6 @@ class Log:
     def add(self, what: dict[str | None, float], stage: str | None, since: float) -> None:
         what[stage] = what.get(stage, 0.0) + self.clock.time - since
 
-
     def event(self, one: Use, what: str) -> None:
         self.events.append((self.clock.time - self.began, id(one), what))
 
