@@ -140,7 +140,7 @@ class _Task:
             if use.waited is not None:
                 use.waited += seconds
             waits.append(seconds)
-            self._hold = self._probe.hold(use, seconds)
+            self._hold = self._probe.acquired(seconds, use)
             if len(waits) >= drain.PENDING_BOUND:
                 drain.drain_limit(self._scope, use.limit)
         except Exception:  # the task runs all the same

@@ -174,35 +174,57 @@ class Permits(LimitProbe):
         """Forget the permits: the parent reports them."""
         self._holds.clear()
 
-    def acquired(self, waited: float | None = None) -> None:
-        """Count a permit that was acquired."""
+    def acquired(self, waited: float | None = None, use: LimitUse | None = None) -> Hold | None:
+        """Count a permit that was acquired; return it.
+
+        Args:
+            waited: seconds that were waited for it; None if it was free.
+            use: of the stage that has it; by default the current one.
+        """
         try:
-            # `use_here` written out, since this is called for every permit
-            found = _series.active_cell.get()
-            here = _series.default_scope if found is None else found[0]
-            self.hold(here.limits.get(self.name) or here.add_limit(self.name), waited)
+            if use is None:
+                # `use_here` written out, since this is called for every permit
+                found = _series.active_cell.get()
+                here = _series.default_scope if found is None else found[0]
+                use = here.limits.get(self.name) or here.add_limit(self.name)
+            limit = use.limit
+            if waited is not None:
+                limit.waited += 1
+            limit.acquired += 1
+            hold = (use, clock.now(), waited)
+            if not self.releases:
+                limit.known = False
+                return hold
+            holds = self._holds
+            holds.append(hold)
+            if len(holds) > self._bound:
+                self._end_surplus()
+            # threads share these, so there is no call between reading and writing them
+            limit.level = level = limit.level + 1
+            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
+                limit.peak = level
         except Exception:  # the permit is the user's all the same
             errors.log_internal_error("acquiring a permit")
-
-    def hold(self, use: LimitUse, waited: float | None) -> Hold:
-        """Count a permit for a stage; return it."""
-        limit = use.limit
-        if waited is not None:
-            limit.waited += 1
-        limit.acquired += 1
-        hold = (use, clock.now(), waited)
-        if not self.releases:
-            limit.known = False
-            return hold
-        holds = self._holds
-        holds.append(hold)
-        if len(holds) > self._bound:
-            self._end_surplus()
-        # threads share these, so there is no call between reading and writing them
-        limit.level = level = limit.level + 1
-        if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
-            limit.peak = level
+            return None
         return hold
+
+    def released(self) -> None:
+        """Count a permit that is about to be released, and cannot be refused."""
+        # `take` and `end` written out
+        try:
+            use, since, waited = hold = self._holds.pop()
+            if self._holds and use is not (here := self._use_so_far()):
+                use, since, waited = self._of(here, hold)
+            seconds = clock.now() - since
+            use.limit.level -= 1
+            if use.stage is None and (worker := accounting.last_worker()):
+                use = self.stage_of(worker, use, waited)
+            if seconds > 0.0:
+                use.held += seconds
+        except IndexError:  # acquired before it was wrapped, or through a raw reference
+            return
+        except Exception:  # it is released all the same
+            errors.log_internal_error("releasing a permit")
 
     def drop(self, hold: Hold) -> None:
         """Count the permit that `hold` returned as released."""

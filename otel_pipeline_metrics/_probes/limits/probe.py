@@ -80,7 +80,7 @@ class LimitProbe:
         """Forget the permits: the parent reports them."""
         raise NotImplementedError
 
-    def acquired(self, waited: float | None = None) -> None:
+    def acquired(self, waited: float | None = None) -> object:
         """Count a permit that was acquired.
 
         Args:

@@ -7,7 +7,7 @@ first if it is free, so only waits that really happen are measured.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import series as _series
@@ -17,6 +17,10 @@ from otel_pipeline_metrics._stages.workers import accounting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# The default depends on the class.
+_UNSET: Final = object()
 
 
 class LimitedLock(Limited):
@@ -33,21 +37,22 @@ class LimitedLock(Limited):
         object.__setattr__(self, "_opm_acquire", lock.acquire)
         object.__setattr__(self, "_opm_release", lock.release)
 
-    def acquire(self, *args: Any, **kwargs: Any) -> bool:
+    def acquire(self, blocking: bool = True, timeout: Any = _UNSET) -> bool:
         """Acquire as the wrapped object does."""
-        if (args or kwargs) and not _may_wait(self._opm_queue, *args, **kwargs):
-            got = self._opm_acquire(*args, **kwargs)
-            if got:
-                self._opm_probe.acquired()
-            return got
-        if self._opm_acquire(False):
-            self._opm_probe.acquired()
-            return True
-        return self._opm_wait(*args, **kwargs)
+        if blocking is True and timeout is _UNSET:
+            return self.__enter__()
+        given = (blocking,) if timeout is _UNSET else (blocking, timeout)
+        if _may_wait(self._opm_queue, blocking, timeout):
+            if not self._opm_acquire(False):
+                return self._opm_wait(*given)
+        elif not self._opm_acquire(*given):
+            return False
+        self._opm_probe.acquired()
+        return True
 
-    def _opm_wait(self, *args: Any, **kwargs: Any) -> bool:
+    def _opm_wait(self, *given: Any) -> bool:
         with PermitWait(self._opm_probe) as wait:
-            got = self._opm_acquire(*args, **kwargs)
+            got = self._opm_acquire(*given)
         if got:
             self._opm_probe.acquired(wait.seconds)
         return got
@@ -174,17 +179,12 @@ class LimitedCondition(LimitedLock):
         self._opm_release()
 
 
-def _may_wait(lock: Any, *args: Any, **kwargs: Any) -> bool:
+def _may_wait(lock: Any, blocking: object, timeout: object) -> bool:
     """Tell whether arguments of `acquire` are valid and let it wait."""
-    if len(args) > 2 or not kwargs.keys() <= {"blocking", "timeout"}:
+    if not isinstance(blocking, int) or not blocking:
         return False
-    given = {**dict(zip(("blocking", "timeout"), args, strict=False)), **kwargs}
-    blocking = given.get("blocking", True)
-    if len(given) < len(args) + len(kwargs) or not isinstance(blocking, int) or not blocking:
-        return False
-    if "timeout" not in given:
+    if timeout is _UNSET:
         return True
-    timeout = given["timeout"]
     if timeout is None:
         return isinstance(lock, threading.Semaphore)
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from otel_pipeline_metrics._probes.limits import registry
@@ -18,15 +16,11 @@ from tests.probes.queues.conftest import (
     otel,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = ["clock_of", "fresh", "make_otel", "make_run", "nothing_left_over", "otel"]
 
 
 @pytest.fixture(autouse=True)
-def no_limits(fresh: None) -> Iterator[None]:
+def no_limits(fresh: None) -> None:
     """Forget the limits of other tests."""
     registry.limits.reset()
     registry.kinds.clear()
-    yield

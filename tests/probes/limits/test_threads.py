@@ -55,17 +55,20 @@ def enter(limit: Any) -> Callable[[], object]:
 
 def acquire(limit: Any) -> Callable[[], object]:
     assert limit.acquire() is True
-    return lambda: limit.release()
+    release: Callable[[], object] = limit.release
+    return release
 
 
 def acquire_in_time(limit: Any) -> Callable[[], object]:
     assert limit.acquire(timeout=1000) is True
-    return lambda: limit.release()
+    release: Callable[[], object] = limit.release
+    return release
 
 
 def acquire_blocking(limit: Any) -> Callable[[], object]:
     assert limit.acquire(True) is True
-    return lambda: limit.release()
+    release: Callable[[], object] = limit.release
+    return release
 
 
 @pytest.mark.parametrize("how", [enter, acquire, acquire_in_time, acquire_blocking])
@@ -181,7 +184,7 @@ def test_a_bounded_semaphore_refuses_a_permit_too_many(
     assert numbers(run) == (1, 1.0, 1, 1, 0.0)
 
 
-@pytest.mark.parametrize("arguments", [("x",), (True, -2), (True, "1"), (False, 1), (1, 2, 3)])
+@pytest.mark.parametrize("arguments", [("x",), (True, -2), (True, "1"), (False, 1)])
 @pytest.mark.parametrize("make", [threading.Lock, threading.RLock, semaphore])
 def test_bad_arguments_are_the_users_own_error(
     make: Callable[[], Any], arguments: tuple[Any, ...]
