@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,6 +33,10 @@ _ACQUIRE: Final = {
     "acquire_nowait": False,
     "acquire_on_behalf_of_nowait": False,
 }
+# Libraries whose limits tell whether a permit is free, and whose `acquire(False)` does not wait.
+_ASKED: Final = frozenset({"anyio", "trio", "gevent"})
+_TRIED: Final = frozenset({"multiprocessing"})
+
 _RELEASE: Final = ("release", "release_on_behalf_of")
 
 
@@ -40,44 +45,81 @@ class LimitedOther(Limited):
 
     __slots__ = ()
 
+    # whether the limit tells if a permit is free, and whether `acquire(False)` is known to try
+    _opm_asked = False
+    _opm_tried = False
+
 
 def stand_in(limit: Any, probe: LimitProbe) -> LimitedOther:
     """Return the stand-in of a limit."""
-    methods: dict[str, Any] = {"__slots__": (), **special_methods(type(limit))}
-    for name, waits in _ACQUIRE.items():
-        method = getattr(limit, name, None)
-        if callable(method):
-            make = _async_acquire if inspect.iscoroutinefunction(method) else _acquire
-            methods[name] = make(name, waits)
-    for name in _RELEASE:
-        method = getattr(limit, name, None)
-        if callable(method):
-            make_release = _async_release if inspect.iscoroutinefunction(method) else _release
-            methods[name] = make_release(name)
-    if hasattr(type(limit), "__enter__"):
-        methods |= {"__enter__": _enter, "__exit__": _exit}
-    if hasattr(type(limit), "__aenter__"):
-        methods |= {"__aenter__": _aenter, "__aexit__": _aexit}
-    if probe.kind == "condition":
-        waits = inspect.iscoroutinefunction(getattr(limit, "wait", None))
-        methods["wait"] = _async_wait if waits else _wait
-        wait_for = getattr(type(limit), "wait_for", None)
+    found = {
+        name: inspect.iscoroutinefunction(method)
+        for name in (*_ACQUIRE, *_RELEASE, "wait")
+        if callable(method := getattr(limit, name, None))
+    }
+    if probe.kind != "condition":
+        found.pop("wait", None)
+    made_before = _classes.setdefault(type(limit), {})
+    key = tuple(found.items())
+    made = made_before.get(key)
+    if made is None:
+        made = made_before[key] = _class_of(type(limit), found)
+    return made(limit, probe)
+
+
+# By the class of the limit, and by which of its methods are counted, and whether they are coroutine
+# functions: an instance may have some of its own. Making a class takes longer than all the rest.
+_classes: weakref.WeakKeyDictionary[
+    type, dict[tuple[tuple[str, bool], ...], type[LimitedOther]]
+] = weakref.WeakKeyDictionary()
+
+
+def _class_of(cls: Any, found: dict[str, bool]) -> type[LimitedOther]:
+    library = cls.__module__.partition(".")[0]
+    methods: dict[str, Any] = {
+        "__slots__": (),
+        "_opm_asked": library in _ASKED,
+        "_opm_tried": library in _TRIED,
+        **special_methods(cls),
+    }
+    for name, is_async in found.items():
+        if name in _ACQUIRE:
+            make: Any = _async_acquire if is_async else _acquire
+        elif name in _RELEASE:
+            make = _async_release if is_async else _release
+        else:
+            continue
+        methods[name] = make(name)
+    if "wait" in found:
+        methods["wait"] = _async_wait if found["wait"] else _wait
+        wait_for = getattr(cls, "wait_for", None)
         if isinstance(wait_for, FunctionType):
             # the class's function on the stand-in, so that it calls the stand-in's `wait`
             methods["wait_for"] = wait_for
-    made: type[LimitedOther] = type("LimitedOther", (LimitedOther,), methods)
-    return made(limit, probe)
+    if hasattr(cls, "__enter__"):
+        methods |= {"__enter__": _enter, "__exit__": _exit}
+    if hasattr(cls, "__aenter__"):
+        methods |= {"__aenter__": _aenter, "__aexit__": _aexit}
+    return type("LimitedOther", (LimitedOther,), methods)
 
 
 # --- without coroutines -----------------------------------------------------------------------
 
 
-def _acquire(method: str, waits: bool) -> Callable[..., Any]:
+def _acquire(method: str) -> Callable[..., Any]:
+    waits = _ACQUIRE[method]
+
     def acquire(self: LimitedOther, *args: Any, **kwargs: Any) -> Any:
         original, probe = getattr(self._opm_queue, method), self._opm_probe
-        if not waits or kwargs.get("blocking") is False or args[:1] == (False,):
+        if (
+            not waits
+            or False in (kwargs.get("blocking"), kwargs.get("block"), *args[:1])
+            or (self._opm_asked and _is_free(self._opm_queue))
+        ):
             result = original(*args, **kwargs)
             waited = None
+        elif self._opm_tried and not args and not kwargs and original(False):
+            result, waited = True, None
         else:
             with PermitWait(probe) as wait:
                 result = original(*args, **kwargs)
@@ -113,9 +155,16 @@ def _release(method: str) -> Callable[..., Any]:
 
 def _enter(self: LimitedOther) -> Any:
     limit, probe = self._opm_queue, self._opm_probe
-    with PermitWait(probe) as wait:
+    if self._opm_tried and limit.acquire(False):
+        probe.acquired()
+        return True
+    if self._opm_asked and _is_free(limit):
         result = limit.__enter__()
-    probe.acquired(wait.seconds)
+        probe.acquired()
+    else:
+        with PermitWait(probe) as wait:
+            result = limit.__enter__()
+        probe.acquired(wait.seconds)
     return self if result is limit else result
 
 
@@ -136,12 +185,10 @@ def _wait(self: LimitedOther, *args: Any, **kwargs: Any) -> Any:
 # --- with coroutines --------------------------------------------------------------------------
 
 
-def _async_acquire(method: str, waits: bool) -> Callable[..., Any]:
-    del waits  # a coroutine may always wait
-
+def _async_acquire(method: str) -> Callable[..., Any]:
     async def run(self: LimitedOther, worker: Worker | None, args: Any, kwargs: Any) -> Any:
         original = functools.partial(getattr(self._opm_queue, method), *args, **kwargs)
-        return await _acquired(self._opm_probe, self._opm_queue, original, worker)
+        return await _acquired(self, original, worker)
 
     @coroutine_function
     def acquire(self: LimitedOther, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
@@ -151,9 +198,10 @@ def _async_acquire(method: str, waits: bool) -> Callable[..., Any]:
 
 
 async def _acquired(
-    probe: LimitProbe, limit: Any, acquire: Callable[[], Any], worker: Worker | None
+    stand_in: LimitedOther, acquire: Callable[[], Any], worker: Worker | None
 ) -> Any:
-    if _is_free(limit):
+    probe = stand_in._opm_probe  # noqa: SLF001 - a stand-in's attributes hide none of its limit's
+    if stand_in._opm_asked and _is_free(stand_in._opm_queue):  # noqa: SLF001
         # it suspends all the same, to let other tasks run
         result = await acquire()
         if result is not False:
@@ -163,14 +211,14 @@ async def _acquired(
 
 
 def _is_free(limit: Any) -> bool:
-    """Tell whether a permit of anyio or trio is free; False if that is not known."""
+    """Tell whether a permit of anyio, trio or gevent is free; False if that is not known."""
     tokens = getattr(limit, "available_tokens", None)
     if tokens is None:
         tokens = getattr(limit, "value", None)
     if isinstance(tokens, (int, float)):
         return tokens >= 1
     locked = getattr(limit, "locked", None)
-    return callable(locked) and not inspect.iscoroutinefunction(locked) and not locked()
+    return callable(locked) and not locked()
 
 
 def _async_release(method: str) -> Callable[..., Any]:
@@ -192,8 +240,8 @@ def _async_release(method: str) -> Callable[..., Any]:
 
 
 async def _aenter(self: LimitedOther) -> Any:
-    limit, probe = self._opm_queue, self._opm_probe
-    result = await _acquired(probe, limit, lambda: _run(limit.__aenter__()), None)
+    limit = self._opm_queue
+    result = await _acquired(self, lambda: _run(limit.__aenter__()), None)
     return self if result is limit else result
 
 

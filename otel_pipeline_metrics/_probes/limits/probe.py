@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, drain, errors
+from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._stages.workers import accounting
 
@@ -175,6 +175,8 @@ class PermitWait:
     def __enter__(self) -> Self:
         """Begin the wait. Never raises."""
         try:
+            if hooks.workers is None:
+                accounting.watch()
             self._scope = _series.current_scope()
             self._use = use_here(self._probe.name)
             self._began = clock.now()
