@@ -113,7 +113,7 @@ def _acquire(method: str) -> Callable[..., Any]:
         original, probe = getattr(self._opm_queue, method), self._opm_probe
         if (
             not waits
-            or False in (kwargs.get("blocking"), kwargs.get("block"), *args[:1])
+            or any(one is False for one in (kwargs.get("blocking"), kwargs.get("block"), *args[:1]))
             or (self._opm_asked and _is_free(self._opm_queue))
         ):
             result = original(*args, **kwargs)

@@ -139,10 +139,9 @@ def _stock(obj: Any) -> tuple[str, type[Limited]] | None:
 
 def _kind(obj: Any) -> str:
     """Return what kind of limit an object of another library is."""
-    for cls in type(obj).__mro__:
-        for stock, kind, _ in _STOCK:
-            if issubclass(cls, stock):
-                return kind
+    for stock, kind, _ in _STOCK:
+        if isinstance(obj, stock):
+            return kind
     if hasattr(obj, "total_tokens"):
         return "capacity limiter"
     if not hasattr(obj, "acquire"):
@@ -175,4 +174,6 @@ def _whole(number: Any) -> int | None:
 
 
 def _is_reentrant(condition: Any) -> bool:
-    return isinstance(getattr(condition, "_lock", None), _RLOCKS)
+    lock = getattr(condition, "_lock", None)
+    # those of multiprocessing and gevent have the name too
+    return isinstance(lock, _RLOCKS) or "RLock" in type(lock).__name__

@@ -427,8 +427,11 @@ def test_a_lock_of_multiprocessing(clock: Clock, make_run: Callable[[], opm.Run]
     assert limit_of(run)["wait_s"]["max"] == 2.0
 
 
-def test_a_nested_lock_of_multiprocessing(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
-    limit = opm.wrap_limit(multiprocessing.RLock(), name="x")
+@pytest.mark.parametrize("make", [multiprocessing.RLock, multiprocessing.Condition])
+def test_a_nested_lock_of_multiprocessing(
+    clock: Clock, make_run: Callable[[], opm.Run], make: Callable[[], Any]
+) -> None:
+    limit = opm.wrap_limit(make(), name="x")
     with make_run() as run:
         with limit, limit:
             limit.acquire()
