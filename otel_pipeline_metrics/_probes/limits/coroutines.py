@@ -90,8 +90,10 @@ class LimitedAsyncLock(Limited):
 
     def release(self) -> None:
         """Release as the wrapped object does."""
-        self._opm_probe.released()
-        self._opm_queue.release()
+        try:
+            self._opm_probe.released()
+        finally:
+            self._opm_queue.release()
 
     async def __aenter__(self) -> None:
         # `_opm_acquire` written out, which saves a coroutine
@@ -103,8 +105,10 @@ class LimitedAsyncLock(Limited):
         self._opm_probe.acquired()
 
     async def __aexit__(self, *_: object) -> None:
-        self._opm_probe.released()
-        self._opm_queue.release()
+        try:
+            self._opm_probe.released()
+        finally:
+            self._opm_queue.release()
 
 
 class LimitedAsyncCondition(LimitedAsyncLock):

@@ -95,9 +95,9 @@ class SinglePermit(LimitProbe):
             self.nested = max(0, self.nested - 1)
             return
         try:
-            seconds = clock.now() - self.since
             self.use = None
             use.limit.level -= 1
+            seconds = clock.now() - self.since
             if use.stage is None and (worker := accounting.last_worker()):
                 use = self.stage_of(worker, use, self.waited)
             if seconds > 0.0:
@@ -122,6 +122,14 @@ class SinglePermit(LimitProbe):
             hold[0].limit.level += 1
         elif self.reentrant and self.use is not None:
             self.nested += 1
+
+    def interrupted(self) -> None:
+        """Count the permit as not acquired: it is released at once."""
+        if self.nested:
+            self.nested -= 1
+        elif self.use is not None:
+            self.use.limit.level -= 1
+            self.use = None
 
     def suspend(self) -> Any:
         """Count the permit as released completely while a condition waits."""
@@ -215,8 +223,8 @@ class Permits(LimitProbe):
             use, since, waited = hold = self._holds.pop()
             if self._holds and use is not (here := self._use_so_far()):
                 use, since, waited = self._of(here, hold)
-            seconds = clock.now() - since
             use.limit.level -= 1
+            seconds = clock.now() - since
             if use.stage is None and (worker := accounting.last_worker()):
                 use = self.stage_of(worker, use, waited)
             if seconds > 0.0:

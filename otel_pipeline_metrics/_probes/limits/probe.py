@@ -88,6 +88,9 @@ class LimitProbe:
         """
         raise NotImplementedError
 
+    def interrupted(self) -> None:
+        """Count a permit as not acquired: it is released at once."""
+
     def take(self) -> Hold | None:
         """Return the permit that is about to be released; None if none is known."""
         raise NotImplementedError

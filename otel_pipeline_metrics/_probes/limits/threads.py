@@ -47,25 +47,45 @@ class LimitedLock(Limited):
                 return self._opm_wait(*given)
         elif not self._opm_acquire(*given):
             return False
-        self._opm_probe.acquired()
+        self._opm_count()
         return True
 
     def _opm_wait(self, *given: Any) -> bool:
-        with PermitWait(self._opm_probe) as wait:
-            got = self._opm_acquire(*given)
-        if got:
-            self._opm_probe.acquired(wait.seconds)
+        got = False
+        try:
+            with PermitWait(self._opm_probe) as wait:
+                got = self._opm_acquire(*given)
+            if got:
+                self._opm_probe.acquired(wait.seconds)
+        except BaseException:
+            if got:
+                self._opm_interrupted()
+            raise
         return got
+
+    def _opm_count(self) -> None:
+        try:
+            self._opm_probe.acquired()
+        except BaseException:
+            self._opm_interrupted()
+            raise
+
+    def _opm_interrupted(self) -> None:
+        """Release it: who gets a signal handler's exception instead of the lock holds nothing."""
+        try:
+            self._opm_probe.interrupted()
+        finally:
+            self._opm_release()
 
     def __enter__(self) -> bool:
         if not self._opm_acquire(False):
             return self._opm_wait()
-        probe = self._opm_probe
-        if probe.use is not None:
-            probe.acquired()
-            return True
         # `acquired` of `SinglePermit` written out: the calls are a fifth of the cost of a lock
         try:
+            probe = self._opm_probe
+            if probe.use is not None:
+                probe.acquired()
+                return True
             found = _series.active_cell.get()
             here = _series.default_scope if found is None else found[0]
             use = here.limits.get(probe.name) or here.add_limit(probe.name)
@@ -77,34 +97,47 @@ class LimitedLock(Limited):
             limit.level = level = limit.level + 1
             if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
                 limit.peak = level
-        except Exception:  # the lock is the user's all the same
-            errors.log_internal_error("acquiring a permit")
+        except BaseException as error:  # the lock is the user's all the same
+            self._opm_failed(error)
         return True
+
+    def _opm_failed(self, error: BaseException) -> None:
+        """Log an internal error, which is being handled; raise one of a signal handler."""
+        if not isinstance(error, Exception):
+            self._opm_interrupted()
+            raise error
+        try:
+            errors.log_internal_error("acquiring a permit")
+        except BaseException:
+            self._opm_interrupted()
+            raise
 
     def release(self) -> None:
         """Release as the wrapped object does."""
-        self._opm_probe.released()
-        self._opm_release()
+        try:
+            self._opm_probe.released()
+        finally:
+            self._opm_release()
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         probe = self._opm_probe
         use = probe.use
         if use is None or probe.nested:
-            probe.released()
-            self._opm_release()
+            self.release()
             return
         # `released` of `SinglePermit` written out
         try:
-            seconds = clock.now() - probe.since
             probe.use = None
             use.limit.level -= 1
+            seconds = clock.now() - probe.since
             if use.stage is None and (worker := accounting.last_worker()):
                 use = probe.stage_of(worker, use, probe.waited)
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # it is released all the same
             errors.log_internal_error("releasing a permit")
-        self._opm_release()
+        finally:
+            self._opm_release()
 
 
 class LimitedSemaphore(LimitedLock):
@@ -114,19 +147,20 @@ class LimitedSemaphore(LimitedLock):
 
     def __enter__(self) -> bool:
         if self._opm_acquire(False):
-            self._opm_probe.acquired()
+            self._opm_count()
             return True
         return self._opm_wait()
 
     def __exit__(self, *_: object) -> None:
-        self._opm_probe.released()
-        self._opm_release()
+        self.release()
 
     def release(self, n: int = 1) -> None:
         """Release as the wrapped semaphore does."""
-        for _ in range(n if isinstance(n, int) else 0):
-            self._opm_probe.released()
-        self._opm_release(n)
+        try:
+            for _ in range(n if isinstance(n, int) else 0):
+                self._opm_probe.released()
+        finally:
+            self._opm_release(n)
 
 
 class LimitedRLock(LimitedLock):
@@ -137,8 +171,9 @@ class LimitedRLock(LimitedLock):
     def release(self) -> None:
         """Release as the wrapped lock does."""
         if self._opm_queue._is_owned():  # noqa: SLF001 - what `Condition` calls too
-            self._opm_probe.released()
-        self._opm_release()
+            super().release()
+        else:
+            self._opm_release()
 
     def _release_save(self) -> Any:
         """Release the lock completely, for `Condition.wait`."""
@@ -175,8 +210,9 @@ class LimitedCondition(LimitedLock):
     def release(self) -> None:
         """Release as the wrapped condition does."""
         if self._opm_queue._is_owned():  # noqa: SLF001 - of an `RLock`, only its holder may
-            self._opm_probe.released()
-        self._opm_release()
+            super().release()
+        else:
+            self._opm_release()
 
 
 def _may_wait(lock: Any, blocking: object, timeout: object) -> bool:

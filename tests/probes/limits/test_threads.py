@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import clock as _clock
+from otel_pipeline_metrics._probes.limits import registry
 from tests.probes.limits.support import (
     in_thread,
     limit_of,
@@ -315,3 +318,70 @@ def test_threads_that_contend_lose_no_count() -> None:
     ((waited_s, held_s),) = stages_of(run).values()
     assert waited_s == pytest.approx(waited)
     assert held_s == pytest.approx(average * run.report.run["wall_s"])
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+class Interrupting:
+    """A clock whose reading is interrupted once."""
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def now(self) -> float:
+        self.left -= 1
+        if self.left == 0:
+            raise Interruption
+        return 1000.0
+
+
+def block(limit: Any) -> None:
+    with limit:
+        pass
+
+
+def nested(limit: Any) -> None:
+    with limit, limit:
+        pass
+
+
+def wait_and_leave(limit: Any) -> None:
+    with limit:
+        limit.wait(0.001)
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+@pytest.mark.parametrize(("make", "kind"), LIMITS)
+def test_who_is_interrupted_while_it_is_counted_holds_nothing(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any], kind: str, at: int
+) -> None:
+    """As by a signal handler that raises: nothing stays locked, and later counts are right."""
+    limit = opm.wrap_limit(make(), name="x")
+    uses = [block]
+    if make in {threading.RLock, threading._PyRLock, threading.Condition}:  # type: ignore[attr-defined]
+        uses.append(nested)
+    if kind == "condition":
+        uses.append(wait_and_leave)
+    for use in uses:
+        with monkeypatch.context() as patch, contextlib.suppress(Interruption):
+            patch.setattr(_clock, "now", Interrupting(at).now)
+            use(limit)
+        assert taken_elsewhere(limit)
+        with limit:
+            assert registry.limits.sizes() == {"x": 1}
+        assert registry.limits.sizes() == {"x": 0}
+
+
+def taken_elsewhere(limit: Any) -> bool:
+    """Tell whether another thread gets it; it releases it again."""
+    got: list[bool] = []
+
+    def try_it() -> None:
+        got.append(limit.acquire(False))
+        if got[0]:
+            limit.release()
+
+    in_thread(try_it).join()
+    return got[0]
