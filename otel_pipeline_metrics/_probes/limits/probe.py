@@ -109,7 +109,7 @@ class LimitProbe:
         """Count no permit as held while a condition waits; return what `resume` takes."""
         hold = self.take()
         if hold is not None:
-            self.end(hold, again=True)
+            self.end(hold)
         return hold
 
     def resume(self, suspended: Any) -> None:
@@ -117,18 +117,13 @@ class LimitProbe:
         if suspended is not None:
             self.give_back((suspended[0], clock.now(), None))
 
-    def end(self, hold: Hold | None, *, again: bool = False) -> None:
-        """Count the time for which a permit was held.
-
-        Args:
-            hold: the permit.
-            again: whether its holder is about to hold it again.
-        """
+    def end(self, hold: Hold | None) -> None:
+        """Count the time for which a permit was held."""
         if hold is None:
             return
         try:
             use, since, waited = hold
-            if use.stage is None and not again and (worker := accounting.last_worker()):
+            if use.stage is None and (worker := accounting.last_worker()):
                 use = self.stage_of(worker, use, waited)
             seconds = clock.now() - since
             if seconds > 0.0:

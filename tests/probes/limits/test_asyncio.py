@@ -153,6 +153,48 @@ def test_a_permit_may_be_released_by_another_stage(
     assert stages_of(run) == {"first": (0.0, 3.0)}
 
 
+def test_another_stage_releases_what_is_held_longest(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    permits: Any = opm.wrap_limit(asyncio.Semaphore(2), name="x")
+
+    async def main() -> None:
+        for name in ("first", "second"):
+            async with opm.stage(name):
+                await permits.acquire()
+            await sleep(1)
+        async with opm.stage("last"):
+            permits.release()
+        await sleep(3)
+        async with opm.stage("second"):
+            permits.release()
+
+    with make_run() as run:
+        play(clock, main())
+    assert stages_of(run) == {"first": (0.0, 2.0), "second": (0.0, 4.0)}
+
+
+def test_a_stage_releases_its_own_permit(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
+    permits: Any = opm.wrap_limit(asyncio.Semaphore(2), name="x")
+
+    @opm.stage
+    async def short() -> None:
+        async with permits:
+            await sleep(1)
+
+    @opm.stage
+    async def long() -> None:
+        async with permits:
+            await sleep(5)
+
+    async def main() -> None:
+        await asyncio.gather(short(), long())
+
+    with make_run() as run:
+        play(clock, main())
+    assert stages_of(run) == {"short": (0.0, 1.0), "long": (0.0, 5.0)}
+
+
 def test_a_cancelled_acquire_holds_nothing(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     @opm.stage
     async def work(limit: asyncio.Semaphore) -> None:

@@ -443,6 +443,27 @@ def test_a_nested_lock_of_multiprocessing(
     assert numbers(run)[:4] == (1, 0.5, 1, 1)
 
 
+def test_who_does_not_hold_a_nested_lock_of_multiprocessing_cannot_release_it(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    limit = opm.wrap_limit(multiprocessing.RLock(), name="x")
+
+    def elsewhere() -> None:
+        with pytest.raises(AssertionError):
+            limit.release()
+
+    with make_run() as run:
+        with limit, limit:
+            in_thread(elsewhere).join()
+        # once more would be too early: it was entered twice
+        with limit:
+            with limit:
+                in_thread(elsewhere).join()
+            clock.advance(1)
+        clock.advance(1)
+    assert numbers(run) == (1, 0.5, 1, 2, 0.0)
+
+
 def test_a_semaphore_of_gevent(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     gevent_lock = pytest.importorskip("gevent.lock")
     limit = opm.wrap_limit(gevent_lock.BoundedSemaphore(2), name="x")

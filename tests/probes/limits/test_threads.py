@@ -243,16 +243,21 @@ def test_a_condition_that_is_entered_twice_releases_all_while_it_waits(
 
     def takes() -> None:
         with condition, condition:
-            assert condition.wait(0.001) is False
+            assert condition.wait() is True
             clock.advance(1)
         clock.advance(1)
 
     with make_run() as run:
-        in_thread(takes).join()
+        thread = in_thread(takes)
+        until(waiting)
+        clock.advance(5)
+        until(lambda: condition._waiters)  # type: ignore[attr-defined]
         with condition:
             clock.advance(1)
-        clock.advance(1)
-    assert numbers(run) == (1, 0.5, 1, 2, 0.0)
+            condition.notify()
+        thread.join()
+    # held for one second by each of them, of eight
+    assert numbers(run) == (1, 0.25, 1, 2, 0.0)
 
 
 def test_a_condition_without_its_lock_cannot_wait() -> None:
