@@ -140,8 +140,13 @@ class LimitProbe:
         stage = worker.stage
         if stage is None:
             return use
-        found = stage.limits.get(self.name) or stage.add_limit(self.name)
-        if found.limit is not use.limit:  # it is of another run
+        found = stage.limits.get(self.name)
+        if found is None:
+            outside = stage.scope.limits.get(self.name)
+            if outside is None or outside.limit is not use.limit:  # it is of another run
+                return use
+            found = stage.add_limit(self.name)
+        elif found.limit is not use.limit:
             return use
         if waited and found.waited is not None and use.waited is not None:
             found.waited += waited

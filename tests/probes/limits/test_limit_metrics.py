@@ -15,7 +15,7 @@ import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import cardinality, drain, errors, series
 from otel_pipeline_metrics._core.cardinality import OTHER, Distinct
 from otel_pipeline_metrics._probes.limits import permits, registry
-from tests.probes.limits.support import limit_of, numbers
+from tests.probes.limits.support import limit_of, numbers, stages_of
 from tests.probes.queues.support import play, sleep
 from tests.stages.support import run_script
 
@@ -148,6 +148,23 @@ def test_an_ended_run_is_not_kept() -> None:
     drain.drain()
     gc.collect()
     assert gone() is None
+
+
+def test_a_stage_of_an_ended_run_gets_no_permits_of_a_later_one(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    known, new = (opm.wrap_limit(threading.Semaphore(1), name=name) for name in ("known", "new"))
+    with make_run() as first, opm.stage("work"), known:
+        clock.advance(1)
+    drain.drain()
+    assert first._scope not in series.scopes
+    with make_run() as second:
+        # this thread left its last stage in the first run
+        for limit in (known, new):
+            with limit:
+                clock.advance(2)
+    assert stages_of(second, "known") == stages_of(second, "new") == {None: (0.0, 2.0)}
+    assert first._scope not in series.scopes
 
 
 def test_a_limit_is_freed_with_its_object(make_run: Callable[[], opm.Run]) -> None:
