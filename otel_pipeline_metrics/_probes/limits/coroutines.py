@@ -123,8 +123,6 @@ class LimitedAsyncCondition(LimitedAsyncLock):
 
     async def _opm_wait(self, worker: Worker | None) -> Any:
         condition, probe = self._opm_queue, self._opm_probe
-        if not condition.locked():
-            return await condition.wait()
         held = probe.suspend()
         try:
             with PermitWait(probe, worker, "idle"):

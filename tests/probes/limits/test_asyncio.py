@@ -331,6 +331,14 @@ def test_a_cancelled_condition_holds_its_lock_again(
     assert states(run, "taker") == (1.0, 2.0, 0.0)
 
 
+async def test_a_condition_without_its_lock_cannot_wait() -> None:
+    condition = opm.wrap_limit(asyncio.Condition(), name="x")
+    with pytest.raises(RuntimeError, match="un-acquired lock"):
+        await condition.wait()
+    async with condition:
+        pass
+
+
 def test_a_wrapped_lock_serves_a_condition(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
     @opm.stage
     async def taker(condition: asyncio.Condition) -> None:

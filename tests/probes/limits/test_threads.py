@@ -379,6 +379,35 @@ def test_who_is_interrupted_while_it_is_counted_holds_nothing(
         assert registry.limits.sizes() == {"x": 0}
 
 
+@pytest.mark.parametrize(("make", "kind"), LIMITS)
+def test_who_is_interrupted_at_the_end_of_a_wait_holds_nothing(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], Any], kind: str
+) -> None:
+    limit = opm.wrap_limit(make(), name="x")
+    raised: list[BaseException] = []
+
+    def now() -> float:
+        if ended and not raised and threading.current_thread() is not threading.main_thread():
+            raise Interruption
+        return 1000.0
+
+    def waits() -> None:
+        try:
+            limit.acquire()
+        except Interruption as error:
+            raised.append(error)
+
+    ended = False
+    monkeypatch.setattr(_clock, "now", now)
+    with limit:
+        thread = in_thread(waits)
+        until(waiting)
+        ended = True
+    thread.join()
+    assert len(raised) == 1
+    assert taken_elsewhere(limit)
+
+
 def taken_elsewhere(limit: Any) -> bool:
     """Tell whether another thread gets it; it releases it again."""
     got: list[bool] = []
