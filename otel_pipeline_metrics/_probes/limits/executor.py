@@ -17,9 +17,8 @@ from otel_pipeline_metrics._core import cardinality, clock, drain, errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_name
-from otel_pipeline_metrics._probes.limits import registry
 from otel_pipeline_metrics._probes.limits.permits import Permits
-from otel_pipeline_metrics._probes.limits.probe import PermitWait, use_here
+from otel_pipeline_metrics._probes.limits.probe import PermitWait, use_here, watch
 from otel_pipeline_metrics._stages.propagate import FromOtherProcess, Propagated
 from otel_pipeline_metrics._stages.workers import accounting
 
@@ -59,7 +58,7 @@ def wrap_executor(executor: E, *, name: str | None = None) -> E:
     most: Any = getattr(executor, "_max_workers", None)
     probe = Permits(distinct, _kind(executor), most if isinstance(most, int) else None)
     workers = _Processes(most) if isinstance(executor, ProcessPoolExecutor) else None
-    registry.watch(probe)
+    watch(probe)
     executor.submit = _Submit(submit, probe, workers)  # type: ignore[method-assign]  # of this instance only
     return executor
 

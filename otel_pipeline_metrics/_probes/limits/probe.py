@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._probes.limits import registry
 from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -213,3 +215,11 @@ class PermitWait:
         waits.append(self.seconds)
         if len(waits) >= drain.PENDING_BOUND:
             drain.drain_limit(self._scope, use.limit)
+
+
+def watch(probe: LimitProbe) -> None:
+    """Account for workers from now on, and report the limit for as long as it exists."""
+    with errors.suppress_errors("wrapping a limit"):
+        accounting.watch()
+        sink.add_probe("limits", registry.install_limits)
+    registry.register(probe)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core.validation import check_name, check_positive
-from otel_pipeline_metrics._probes.limits import coroutines, other, registry, threads
+from otel_pipeline_metrics._probes.limits import coroutines, other, threads
 from otel_pipeline_metrics._probes.limits.permits import Permits, SinglePermit
+from otel_pipeline_metrics._probes.limits.probe import watch
 from otel_pipeline_metrics._probes.queues.instrumented import Instrumented, wrapped
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def instrument(obj: Any, name: str, limit: int | None) -> Any:
         probe = Permits(name, kind, maximum, releases=releases)
     probe.given = limit
     found = other.stand_in(obj, probe) if stand_in is None else stand_in(obj, probe)
-    registry.watch(probe)
+    watch(probe)
     wrapped[id(obj)] = found
     return found
 
