@@ -108,7 +108,9 @@ class _Task:
     """A function that was submitted to an executor, which calls it once."""
 
     def __init__(self, function: Any, probe: Permits) -> None:
-        functools.update_wrapper(self, function)
+        # its names alone: it must not keep the function once that is done
+        functools.update_wrapper(self, function, updated=())
+        del self.__wrapped__  # type: ignore[attr-defined]
         self._function = function
         self._probe = probe
         self._scope = _series.current_scope()

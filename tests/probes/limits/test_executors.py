@@ -250,3 +250,26 @@ def test_a_future_keeps_neither_the_function_nor_the_run() -> None:
     gc.collect()
     assert gone() is None
     assert future.result() == 7
+
+
+@pytest.mark.parametrize("how", ["done", "cancelled"])
+def test_a_future_of_a_process_keeps_neither(how: str) -> None:
+    class Argument:
+        def __call__(self) -> int:
+            return 7
+
+    with opm.wrap_executor(ProcessPoolExecutor(1), name="x") as pool:
+        results = Results()
+        pool.submit._submit = results  # type: ignore[attr-defined]
+        pool.submit(abs, -1)
+        function = Argument()
+        future = pool.submit(function)
+        results.futures[0].set_result(None)
+        if how == "done":
+            future.set_result(7)
+        else:
+            assert future.cancel()
+    gone = weakref.ref(function)
+    del function
+    gc.collect()
+    assert gone() is None

@@ -162,7 +162,10 @@ def test_usage_never_exceeds_the_maximum_and_accounts_add_up(
         return
     found, stages = limit_of(run), stages_of(run)
     assert found["max"] == program.most
-    assert found["usage_peak"] == log.peak <= program.most
+    assert log.peak <= found["usage_peak"] <= program.most
+    # before Python 3.12 `wait_for` has the permit in another task a moment before its caller
+    if not any(one.how == "timeout" for uses in program.workers for one in uses):
+        assert found["usage_peak"] == log.peak
     assert found["acquired"] == log.acquired
     assert found["usage_avg"] <= program.most
     wall_s = run.report.run["wall_s"]

@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._probes.limits import coroutines
 from tests.probes.limits.support import (
     in_thread,
     limit_of,
@@ -70,6 +71,30 @@ def test_anyio_on_asyncio(
     assert numbers(run) == (1, 7 / 8, 1, 2, 2.0)
     assert stages_of(run) == {"work": (2.0, 7.0)}
     assert limit_of(run)["kind"] == kind
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    "make", [lambda: anyio.CapacityLimiter(1), lambda: anyio.Semaphore(1), anyio.Lock]
+)
+def test_a_free_permit_is_no_wait_although_acquiring_suspends(
+    monkeypatch: pytest.MonkeyPatch, make_run: Callable[[], opm.Run], make: Any, backend: str
+) -> None:
+    def waits(*_: object) -> Any:
+        pytest.fail("it waits")
+
+    monkeypatch.setattr(coroutines, "PermitWait", waits)
+
+    async def main() -> None:
+        limit = opm.wrap_limit(make(), name="x")
+        async with limit:
+            pass
+        await limit.acquire()
+        limit.release()
+
+    with make_run() as run:
+        anyio.run(main, backend=backend)
+    assert limit_of(run)["acquired"] == 2
 
 
 @pytest.mark.parametrize(
@@ -320,6 +345,7 @@ def test_what_acquire_returns_may_be_awaited_or_entered(
     with make_run() as run:
         play(clock, main())
     assert numbers(run) == (None, 5 / 7, 1, 2, 2.0)
+    assert limit_of(run)["wait_s"]["avg"] == 1.0
     assert stages_of(run) == {"work": (2.0, 5.0)}
     assert states(run, "work") == (5.0, 0.0, 2.0)
 

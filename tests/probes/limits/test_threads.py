@@ -125,6 +125,24 @@ def test_what_does_not_get_a_permit_holds_nothing(
     assert limit_of(run)["wait_s"]["total"] == 0.0
 
 
+@pytest.mark.parametrize("how", [enter, acquire])
+@pytest.mark.parametrize(("make", "kind"), LIMITS)
+def test_a_permit_around_a_stage_belongs_to_it(
+    clock: Clock,
+    make_run: Callable[[], opm.Run],
+    make: Callable[[], Any],
+    kind: str,
+    how: Callable[[Any], Callable[[], object]],
+) -> None:
+    limit = opm.wrap_limit(make(), name="x")
+    with make_run() as run:
+        leave = how(limit)
+        with opm.stage("work"):
+            clock.advance(2)
+        leave()
+    assert stages_of(run) == {"work": (0.0, 2.0)}
+
+
 @pytest.mark.parametrize("make", [threading.RLock, threading.Condition])
 def test_who_acquires_again_holds_one_permit(
     clock: Clock, make_run: Callable[[], opm.Run], make: Callable[[], Any]
