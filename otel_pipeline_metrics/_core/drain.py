@@ -175,7 +175,6 @@ def _drain_scope(scope: RunScope) -> None:
         # they refer to the scope: kept, they would be a reference cycle
         scope.series.clear()
         scope.queues.clear()
-        scope.limits.clear()
         scope.workers.clear()
 
 

@@ -167,6 +167,19 @@ def test_a_stage_of_an_ended_run_gets_no_permits_of_a_later_one(
     assert first._scope not in series.scopes
 
 
+def test_a_permit_that_was_acquired_before_the_run_is_not_of_the_run(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    limit = opm.wrap_limit(threading.Semaphore(3), name="x")
+    limit.acquire()
+    with make_run() as run:
+        with limit:
+            clock.advance(1)
+        clock.advance(1)
+    assert numbers(run) == (3, 0.5, 1, 1, 0.0)
+    limit.release()
+
+
 def test_a_limit_is_freed_with_its_object(make_run: Callable[[], opm.Run]) -> None:
     raw = threading.Semaphore(1)
     gone = weakref.ref(raw)
@@ -233,6 +246,7 @@ def test_a_forked_child_counts_from_zero(tmp_path: Path) -> None:
             child = os.fork()
             if child == 0:
                 assert registry.limits.sizes() == {"lock": 0, "rlock": 0, "semaphore": 0}
+                assert run.report.limits == []  # they are the parent's
                 rlock.release()
                 rlock.release()
                 lock.release()
