@@ -62,12 +62,17 @@ class Clock:
 
     def __init__(self) -> None:
         self.time = 1000.0
+        # of every thread
+        self.cpu_time = 0.0
 
     def now(self) -> float:
         return self.time
 
     def unix(self) -> float:
         return 1_700_000_000.0 + self.time
+
+    def cpu(self) -> float:
+        return self.cpu_time
 
     def advance(self, seconds: float) -> None:
         self.time += seconds
@@ -79,6 +84,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     fake = Clock()
     monkeypatch.setattr(_clock, "now", fake.now)
     monkeypatch.setattr(_clock, "unix", fake.unix)
+    monkeypatch.setattr(_clock, "cpu", fake.cpu)
     return fake
 
 

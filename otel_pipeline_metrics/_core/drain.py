@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock, errors, hooks, stage_time
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.signals import deferring_signals
-from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch, TimeInStates
+from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +61,8 @@ def set_sinks(sinks: tuple[Sink, ...]) -> None:
 def submit(stage: StageId, result: StageResult) -> None:
     """Add a result that the program measured itself."""
     series = _series.current_scope().add(stage)
-    series.begun.append(None)
-    series.results.append(result)
+    series.begun.append(_series.OVER)
+    series.results.append((result, None))
     if len(series.results) >= PENDING_BOUND:
         drain_series(series)
 
@@ -98,12 +98,50 @@ def drain_series(series: Series) -> None:
 
     The call that does this pays for `PENDING_BOUND` results at most.
     """
-    _with_drain_lock(lambda: _flush_series(series, PENDING_BOUND), 0)
+
+    def one() -> None:
+        _replay_workers(series.scope)
+        _flush_series(series, PENDING_BOUND)
+
+    _with_drain_lock(one, 0)
 
 
 def drain_queue(scope: RunScope, queue: QueueSeries) -> None:
     """Flush one queue, unless another thread is draining."""
-    _with_drain_lock(lambda: _flush_queue(scope, queue), 0)
+
+    def one() -> None:
+        _replay_workers(scope)
+        _flush_queue(scope, queue)
+
+    _with_drain_lock(one, 0)
+
+
+def drain_workers(scope: RunScope, then: Callable[[], None] | None = None) -> bool:
+    """Replay the logs of a scope's workers, as far as no other thread is draining.
+
+    Args:
+        scope: whose workers.
+        then: called afterwards, while the lock is still held; with it, this waits for the lock.
+
+    Returns:
+        False if another thread was draining for as long as this one could wait.
+    """
+
+    def logs() -> None:
+        _replay_workers(scope)
+        if then is not None:
+            then()
+
+    return _with_drain_lock(logs, 0 if then is None else DRAIN_WAIT_S)
+
+
+def _replay_workers(scope: RunScope) -> None:
+    """Derive the time of a scope's workers from their logs; the lock is held."""
+    if scope.workers and hooks.workers is not None:
+        try:
+            hooks.workers.replay(scope)
+        except Exception:  # the calls' own numbers stand
+            errors.log_internal_error("replaying the logs of workers")
 
 
 def drain_limit(scope: RunScope, limit: LimitSeries) -> None:
@@ -156,8 +194,9 @@ def _locked(work: Callable[[], None], here: int) -> None:
 
 
 def _drain_scope(scope: RunScope) -> None:
+    _replay_workers(scope)
     for series in list(scope.series.values()):
-        if series.pending or series.queued:
+        if series.pending or series.begun or series.open or series.times.queued:
             _flush_series(series)
     for queue in list(scope.queues.values()):
         if queue.waits:
@@ -172,10 +211,7 @@ def _drain_scope(scope: RunScope) -> None:
         _parted[:] = [*in_use, *_parted[-PARTED_BOUND:], series_left]
         # the run's report is made, so it takes nothing any more
         scope.sinks = ()
-        # they refer to the scope: kept, they would be a reference cycle
-        scope.series.clear()
-        scope.queues.clear()
-        scope.workers.clear()
+        scope.forget()
 
 
 def _in_use(some: list[Series]) -> bool:
@@ -191,66 +227,59 @@ def _drain_parted() -> None:
 
 
 def _flush_series(series: Series, most: int | None = None) -> None:
-    begun = len(series.begun)
-    del series.begun[:begun]
-    series.begun_before += begun
-    durations, results = _pop_front(series.durations, most), _pop_front(series.results, most)
-    sizes, event_times = _pop_front(series.sizes, most), _pop_front(series.event_times, most)
-    ended = len(durations) + len(results)
-    series.ended_before += ended
-    try:
-        _build_batch(series, durations, results, sizes, event_times)
-    except BaseException:
-        # Raised by a signal handler: any of the sinks may have them. Reports show them in flight.
-        series.ended_before -= ended
-        raise
+    durations, results = pop_front(series.durations, most), pop_front(series.results, most)
+    sizes, event_times = pop_front(series.sizes, most), pop_front(series.event_times, most)
+    begun = pop_front(series.begun)
+    series.open = [cell for cell in (*series.open, *begun) if _series.in_progress(cell)]
+    series.left_over = len(series.durations) + len(series.results)
+    series.lost += len(durations) + len(results)
+    _build_batch(series, durations, results, sizes, event_times)
+    # not reached if a signal handler raised: any of the sinks may have them
+    series.lost -= len(durations) + len(results)
 
 
 def _build_batch(
     series: Series,
     durations: list[float],
-    results: list[StageResult],
+    finished: list[tuple[StageResult, Any]],
     sizes: list[int],
     event_times: list[EventTime],
 ) -> None:
     durations.sort()
-    if not series.queued and series.states:
-        # reported as the calls' own times, in case the workers' times become known later
-        series.reported.busy += sum(durations) + sum(result.busy_s for result in results)
-    time = _time_since_reported(series)
-    if not (durations or results or sizes or event_times or time):
+    results, progress = stage_time.take(series, durations, finished)
+    time = stage_time.since_reported(series)
+    cpu_s = stage_time.cpu_since_reported(series)
+    if not (durations or results or sizes or event_times or progress or cpu_s or any(time)):
         return
-    series.update_slow_threshold(durations)
+    series.budget.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
     samples = tuple(exemplars.values())
     batch = Batch(
-        series.key, series.attributes, durations, results, time, samples, sizes, event_times
+        series.key,
+        series.attributes,
+        durations,
+        results,
+        time,
+        cpu_s,
+        samples,
+        sizes,
+        event_times,
+        progress,
     )
     _send_to_sinks(series.scope, lambda sink: sink.accept(batch))
 
 
-def _time_since_reported(series: Series) -> TimeInStates | None:
-    """Return the workers' time since the last batch; None if waits are not known."""
-    if not series.queued:
-        return None
-    now = TimeInStates()
-    for spent in list(series.states.values()):
-        now.busy += spent.busy
-        now.idle += spent.idle
-        now.blocked += spent.blocked
-    last, series.reported = series.reported, now
-    return TimeInStates(now.busy - last.busy, now.idle - last.idle, now.blocked - last.blocked)
-
-
 def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
-    waits = _pop_front(queue.waits)
+    waits = pop_front(queue.waits)
+    if not waits:
+        return
     waits.sort()
     batch = QueueBatch(queue.name, waits)
     _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))
 
 
 def _flush_limit(scope: RunScope, limit: LimitSeries) -> None:
-    passed, waits = limit.take_passed(), _pop_front(limit.waits)
+    passed, waits = limit.take_passed(), pop_front(limit.waits)
     if passed or waits:
         waits.sort()
         batch = LimitBatch(limit.name, waits, passed)
@@ -265,8 +294,11 @@ def _send_to_sinks(scope: RunScope, send: Callable[[Sink], None]) -> None:
             errors.log_internal_error(f"sink {type(sink).__name__}")
 
 
-def _pop_front(waiting: list[T], most: int | None = None) -> list[T]:
-    # loses nothing: others append at the end, and only the holder of the lock deletes
+def pop_front(waiting: list[T], most: int | None = None) -> list[T]:
+    """Remove what a list holds, or the first `most` of it; return that.
+
+    Nothing is lost: others append at the end, and only the holder of the lock deletes.
+    """
     count = len(waiting) if most is None else min(most, len(waiting))
     taken = waiting[:count]
     del waiting[:count]

@@ -68,19 +68,22 @@ class WorkerAccounting(Protocol):
     """Shares out the time of workers; `_stages.workers.accounting.Accounting`."""
 
     def opened(self, execution: Any) -> None:
-        """Give an execution the links to the producers of its input."""
+        """Give an execution the links to the producers of its input. Never raises."""
 
-    def resuming(self, execution: Any) -> None:
-        """Count time for an execution that begins or resumes."""
+    def entered(self, cell: Any) -> None:
+        """Count time for a call that begins, with its span, or resumes. Never raises."""
 
-    def paused(self, execution: Any, now: float) -> None:
-        """Stop counting time for an execution that ends or pauses."""
+    def left(self, cell: Any, now: float) -> None:
+        """Count the time of a call that ends or pauses. Never raises."""
 
     def wait_begins(self, state: WaitState, now: float) -> Any:
         """Begin a wait of the current worker; return what `wait_ends` takes."""
 
     def wait_ends(self, wait: Any, now: float) -> None:
         """End a wait."""
+
+    def replay(self, scope: Any) -> None:
+        """Derive the time of a scope's workers from their logs; the drain lock is held."""
 
 
 # Set by `_telemetry`; None: no spans.

@@ -110,12 +110,20 @@ STAGE_TIME: Final = Metric(
     "pipeline.stage.time",
     "counter",
     "s",
-    "Worker-seconds that a stage spent busy, idle and blocked.",
+    "Worker-seconds that a stage spent running, awaiting, idle and blocked.",
     attributes=(STAGE_STATE,),
     absent=(
-        "`idle` and `blocked` until a worker was in that state; always, if no queue is wrapped and "
-        "`waiting()` is not used"
+        "each state until a worker was in it; `idle` and `blocked` always, if no queue or limit is "
+        "wrapped and `waiting()` is not used; where nobody can tell `running` from `awaiting`, the "
+        "state is `busy`"
     ),
+)
+STAGE_CPU_TIME: Final = Metric(
+    "pipeline.stage.cpu.time",
+    "counter",
+    "s",
+    "CPU seconds of a stage, without those of the stages inside; estimated from samples.",
+    absent="for blocks in a task, whose steps nobody sees",
 )
 STAGE_ACTIVE: Final = Metric(
     "pipeline.stage.active",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,6 +47,23 @@ class StageKey(NamedTuple):
     kind: str | None
 
 
+class Counts(NamedTuple):
+    """Items and bytes; an unknown count is None, never 0."""
+
+    items_in: int | None = None
+    items_out: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+
+    def since(self, before: Counts) -> Counts:
+        """Return what was counted since `before`."""
+        pairs = zip(self, before, strict=True)
+        return Counts(*(None if new is None else new - (old or 0) for new, old in pairs))
+
+
+NOTHING: Final = Counts()
+
+
 class StageResult(NamedTuple):
     """The result of one call of a stage. Times are in seconds.
 
@@ -67,6 +84,20 @@ class StageResult(NamedTuple):
     attributes: Mapping[str, AttributeValue] | None = None
     context: Any = None  # the OpenTelemetry context of the call's span, for exemplars
     error_message: str | None = None  # None without `configure(error_messages=True)`
+    # the part of its counts that was reported while the call was in progress
+    reported: Counts = NOTHING
+
+    @property
+    def counts(self) -> Counts:
+        """Its items and bytes."""
+        return Counts(self.items_in, self.items_out, self.bytes_in, self.bytes_out)
+
+
+class Progress(NamedTuple):
+    """What a call in progress has counted since the last batch."""
+
+    counts: Counts
+    attributes: Mapping[str, AttributeValue]  # of the call, as far as it has set them
 
 
 class EventTime(NamedTuple):
@@ -76,6 +107,19 @@ class EventTime(NamedTuple):
     finished: float
     attributes: Mapping[str, AttributeValue]  # of the call, as far as it has set them
     context: Any = None  # the OpenTelemetry context of the call's span, for exemplars
+
+
+class StageTime(NamedTuple):
+    """Seconds of all workers at a stage, by state."""
+
+    running: float = 0.0  # on the event loop, or in its thread
+    awaiting: float = 0.0  # suspended on something else than input, room or a permit
+    busy: float = 0.0  # running or awaiting: nobody can tell which
+    idle: float = 0.0  # waiting for input
+    blocked: float = 0.0  # waiting for room, a permit, a lock or a pool
+
+
+NO_TIME: Final = StageTime()
 
 
 @dataclass(frozen=True)
@@ -90,27 +134,45 @@ class Batch:
     durations: Sequence[float]
     # the results of all other calls
     results: Sequence[StageResult]
-    # The workers' time since the last batch, including waits outside the stage. None if no queue
-    # is instrumented: then only the times of the calls are known.
-    time: TimeInStates | None = None
+    # the workers' time since the last batch, of calls in progress too, and with the waits outside
+    # of the stage if those are known
+    time: StageTime = NO_TIME
+    # CPU seconds since the last batch
+    cpu_s: float = 0.0
     # some of `durations` with a sampled span, and its OpenTelemetry context
     exemplars: Sequence[tuple[float, Any]] = ()
     # items that came out of the calls in `durations`, if the stage has `items`; in no order
     sizes: Sequence[int] = ()
     # of items that calls have finished, also calls in progress
     event_times: Sequence[EventTime] = ()
+    # of calls in progress
+    progress: Sequence[Progress] = ()
 
 
-@dataclass
+@dataclass(slots=True)
 class TimeInStates:
     """Seconds of one worker at one stage, which add up to its wall time there."""
 
     busy: float = 0.0
     idle: float = 0.0
     blocked: float = 0.0
+    between: float = 0.0  # the part of `busy` outside of calls: the worker's own code
+    is_task: bool = False  # whether the worker is a task, whose own code may await
 
     def __bool__(self) -> bool:
         return bool(self.busy or self.idle or self.blocked)
+
+    def add(self, more: TimeInStates) -> None:
+        """Add another time to this one."""
+        self.busy += more.busy
+        self.idle += more.idle
+        self.blocked += more.blocked
+        self.between += more.between
+        self.is_task = self.is_task or more.is_task
+
+    def clear(self) -> None:
+        """Set every time to zero."""
+        self.busy = self.idle = self.blocked = self.between = 0.0
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,15 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import span_budget
+from otel_pipeline_metrics._core.account import Account, Sample
+from otel_pipeline_metrics._core.instants import Instants
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.process import forking, gc_safety
-from otel_pipeline_metrics._core.records import StageKey, TimeInStates
+from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
+from otel_pipeline_metrics._core.span_budget import SpanBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
     from otel_pipeline_metrics._core.stage_id import StageId
@@ -23,51 +26,82 @@ if TYPE_CHECKING:
 # Runs of other processes that are remembered at a time.
 MAX_REMOTE_SCOPES: Final = 16
 
+# Pairs of caller and stage that a run distinguishes.
+MAX_PAIRS: Final = 4000
 
-class Series(span_budget.SpanBudget):
-    """The results of one stage in one scope that are not flushed yet."""
+
+class Series:
+    """The calls of one stage from one caller in one scope.
+
+    The caller is the stage inside of which they were called, or none. So the time of all calls
+    inside a stage is known without a look at each of them.
+    """
 
     __slots__ = (
-        "attributes", "begun", "begun_before", "cache", "durations", "ended_before", "event_times",
-        "exemplars", "key", "limits", "queued", "reported", "results", "scope", "sizes", "states",
+        "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
+        "durations", "event_times", "exemplars", "key", "left_over", "limits", "lost", "mean_s",
+        "open", "results", "sampled", "samples", "scope", "sizes", "stage", "times", "until_sample",
     )  # fmt: skip
 
-    def __init__(self, scope: RunScope, stage: StageId) -> None:
-        super().__init__()
+    def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
         self.scope = scope
-        self.key = StageKey(scope.pipeline, stage.name, stage.kind)
+        self.stage = stage
+        # shared by the stage's series
+        self.budget = scope.budgets.get(stage.identity) or scope.budgets.setdefault(
+            stage.identity, SpanBudget()
+        )
+        self.times = scope.times.get(stage.identity) or scope.times.setdefault(
+            stage.identity, WorkerTimes(StageKey(scope.pipeline, stage.name, stage.kind))
+        )
+        self.caller = caller
+        self.key = self.times.key
         self.attributes = stage.attributes
-        # of calls with only a duration: their busy seconds, see `Batch.durations`
+        # the stages called inside of this one
+        self.called: dict[StageId, Series] = {}
+        # of calls with only a duration: their seconds, see `Batch.durations`
         self.durations: list[float] = []
         # of those calls: the items that came out, see `Batch.sizes`
         self.sizes: list[int] = []
-        self.results: list[StageResult] = []
+        # with the details of each, None of one that the program measured
+        self.results: list[tuple[StageResult, Any]] = []
         # of calls in progress too, so that a call without end keeps a bounded number
         self.event_times: list[EventTime] = []
-        # one entry for each call since the last batch: appending is atomic, counting up is not
-        self.begun: list[None] = []
-        self.begun_before = 0
-        self.ended_before = 0
-        # by worker: its time in each state since the scope began; empty without queues
-        self.states: dict[int | None, TimeInStates] = {}
-        # whether one of its workers has used an instrumented queue: then its waits are known
-        self.queued = False
-        # the time in states that the sinks have
-        self.reported = TimeInStates()
+        # one cell for each call since the last batch: appending is atomic, counting up is not
+        self.begun: list[Cell] = []
+        # of earlier calls: those in progress at the last batch
+        self.open: list[Cell] = []
+        # finished calls that are in `durations` or `results` and not in `open`
+        self.left_over = 0
+        # finished calls whose batch was interrupted
+        self.lost = 0
+        # calls until the next sample, samples so far, and about the mean of their durations
+        self.until_sample = 0
+        self.sampled = 0
+        self.mean_s = 0.0
+        self.samples: list[Sample] = []
+        # seconds to add to the time not spent in other stages, see `nesting`
+        self.correction = 0.0
+        # sums that only the holder of the drain lock changes
+        self.account = Account()
         # for the tracer: span attributes that are the same for every call
         self.cache: Any = None
         # by bucket: one of `durations` with a sampled span, and its context
         self.exemplars: dict[int, tuple[float, Any]] = {}
-        # by name: what it did at the limits that it waited for
-        self.limits: dict[str, LimitUse] = {}
+        self.limits = self.times.limits
 
     def add_limit(self, name: str) -> LimitUse:
         """Return what this stage did at a limit, made if need be."""
-        outside = self.scope.limits.get(name) or self.scope.add_limit(name)
-        found = self.limits.get(name)
-        if found is None:
-            found = self.limits.setdefault(name, LimitUse(outside.limit, self.key.stage))
+        return self.times.add_limit(name, self.scope)
+
+    def add(self, stage: StageId) -> Series:
+        """Return the series of a stage called inside of this one, made if need be."""
+        found = self.called[stage] = self.scope.add(stage, self.stage)
         return found
+
+    @property
+    def variants(self) -> list[Series]:
+        """The series of this stage, of every form and caller."""
+        return self.scope.variants.get(self.stage.identity) or [self]
 
     @property
     def pending(self) -> bool:
@@ -77,8 +111,34 @@ class Series(span_budget.SpanBudget):
     @property
     def active(self) -> int:
         """The number of calls in progress."""
-        ended = self.ended_before + len(self.durations) + len(self.results)
-        return max(0, self.begun_before + len(self.begun) - ended)
+        ended = len(self.durations) + len(self.results) - self.left_over
+        return max(0, len(self.open) + len(self.begun) - ended) + self.lost
+
+
+class WorkerTimes:
+    """The time of one stage's workers in one scope; all series of the stage share it."""
+
+    __slots__ = ("key", "limits", "queued", "reported", "reported_cpu_s", "states")
+
+    def __init__(self, key: StageKey) -> None:
+        self.key = key
+        # by worker: its time in each state since the scope began; empty without queues
+        self.states: dict[int | None, TimeInStates] = {}
+        # whether one of its workers has used an instrumented queue: then its waits are known
+        self.queued = False
+        # the time in states that the sinks have
+        self.reported = StageTime()
+        self.reported_cpu_s = 0.0
+        # by name: what the stage did at the limits that it acquired
+        self.limits: dict[str, LimitUse] = {}
+
+    def add_limit(self, name: str, scope: RunScope) -> LimitUse:
+        """Return what this stage did at a limit, made if need be."""
+        outside = scope.limits.get(name) or scope.add_limit(name)
+        found = self.limits.get(name)
+        if found is None:
+            found = self.limits.setdefault(name, LimitUse(outside.limit, self.key.stage))
+        return found
 
 
 class QueueSeries:
@@ -111,8 +171,9 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "ended", "limits", "on_resources", "pipeline", "queues", "released", "remote", "run_id",
-        "series", "sinks", "workers",
+        "budgets", "called", "correction", "ended", "generators", "instants", "limits",
+        "on_resources", "pipeline", "queues", "released", "remote", "run_id", "series", "sinks",
+        "times", "variants", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -121,7 +182,19 @@ class RunScope:
         self.pipeline = pipeline
         self.run_id = run_id
         self.sinks = sinks
-        self.series: dict[StageId, Series] = {}
+        # by caller, None outside of stages, and stage
+        self.series: dict[tuple[StageId | None, StageId], Series] = {}
+        # by the stage's identity: its budget of spans, the time of its workers, and its series of
+        # every form and caller
+        self.budgets: dict[Hashable, SpanBudget] = {}
+        self.times: dict[Hashable, WorkerTimes] = {}
+        self.variants: dict[Hashable, list[Series]] = {}
+        # the series of generators
+        self.generators: list[Series] = []
+        # like those of a series, for the calls outside of stages
+        self.called: dict[StageId, Series] = {}
+        self.correction = 0.0
+        self.instants = Instants()
         self.queues: dict[str, QueueSeries] = {}
         # by name: what happened at limits outside of stages, with a reference to all the rest
         self.limits: dict[str, LimitUse] = {}
@@ -135,20 +208,54 @@ class RunScope:
         # takes (CPU utilisation, RSS in bytes) that the program measured itself
         self.on_resources: Callable[[float, float], None] | None = None
 
-    def add(self, stage: StageId) -> Series:
-        """Return the series of `stage`, made if need be."""
+    def add(self, stage: StageId, caller: StageId | None = None) -> Series:
+        """Return the series of `stage`, made if need be.
+
+        Args:
+            stage: the one that is called.
+            caller: the stage that it is called in; None outside of stages.
+        """
         # a task or thread goes on with a run that was forgotten
-        scopes.setdefault(self)
-        return self.series.get(stage) or self.series.setdefault(stage, Series(self, stage))
+        if self not in scopes:
+            scopes.setdefault(self, root_cell(self))
+        found = self.series.get((caller, stage))
+        if found is not None:
+            return found
+        if len(self.series) >= MAX_PAIRS:
+            caller = None
+        made = self.series.setdefault((caller, stage), Series(self, stage, caller))
+        variants = self.variants.setdefault(stage.identity, [])
+        if made not in variants:
+            variants.append(made)
+            if stage.form in ("generator", "async generator"):
+                self.generators.append(made)
+        return made
+
+    def forget(self) -> None:
+        """Forget all series; they refer to each other and to this, so they would stay."""
+        for worker in self.workers.values():
+            worker.plain = False
+        for series in self.series.values():
+            series.called.clear()
+            series.account.pulled_by.clear()
+            series.account.open_pulls.clear()
+        for kept in (
+            self.series, self.called, self.variants, self.budgets, self.times, self.queues,
+            self.limits, self.workers,
+        ):  # fmt: skip
+            kept.clear()
+        self.generators.clear()
 
     def add_queue(self, name: str) -> QueueSeries:
         """Return the series of a queue, made if need be."""
-        scopes.setdefault(self)
+        if self not in scopes:
+            scopes.setdefault(self, root_cell(self))
         return self.queues.get(name) or self.queues.setdefault(name, QueueSeries(name))
 
     def add_limit(self, name: str) -> LimitUse:
         """Return what happened at a limit outside of stages, made if need be."""
-        scopes.setdefault(self)
+        if self not in scopes:
+            scopes.setdefault(self, root_cell(self))
         found = self.limits.get(name)
         if found is None:
             found = self.limits.setdefault(name, LimitUse(LimitSeries(name), None))
@@ -156,42 +263,81 @@ class RunScope:
 
 
 class ScopeRef:
-    """What a run's cell begins with: `cell[0].scope` works as it does for a series.
+    """What a run's cell begins with, in place of a series.
 
     A scope that referred to itself would be a reference cycle.
     """
 
-    __slots__ = ("limits", "outer", "scope")
+    __slots__ = ("called", "limits", "outer", "scope")
 
     def __init__(self, scope: RunScope, outer: Cell | None = None) -> None:
         self.scope = scope
+        self.called = scope.called
         self.limits = scope.limits
         # what is current again when the run has ended
         self.outer = outer
+
+    def add(self, stage: StageId) -> Series:
+        """Return the series of a stage called outside of stages, made if need be."""
+        found = self.called[stage] = self.scope.add(stage)
+        return found
 
     def add_limit(self, name: str) -> LimitUse:
         """Return what happened at a limit outside of stages, made if need be."""
         return self.scope.add_limit(name)
 
 
-process_scope = RunScope()
-
-# The scope of work without a context: the run in progress if there is exactly one.
-default_scope = process_scope
-
-# What is current: [ScopeRef] of a run, or [series, token, started, execution] of a call, followed
-# by its open span, the context with that span and that context's token, if there is one.
-# The token is None once the call is over. The execution is None until the call has more to report
-# than its duration. A list of four is made at an eighth of an object's cost, and, unlike a value
-# in the context, it is shared with the tasks that the call starts.
+# What is current, a call or a run:
+#   0 the call's series, or the run's ScopeRef
+#   1 the token that makes it current no more; None once the call is over, or while it has yielded
+#   2 when it began or was resumed
+#   3 its execution; None until it has more to report than its duration
+#   4 the cell around it; None of a run
+#   5 the call that is open inside of it, if any, or an `Overlap`
+#   6 the sample that it is
+#   7 its worker, if waits are known
+#   8, 9, 10 its open span, the context with that span and the token of that context, if any
+# A list is made at an eighth of an object's cost, and, unlike a value in the context, it is shared
+# with the tasks that the call starts.
 Cell = list[Any]
 
-CELL_WITHOUT_SPAN: Final = 4  # the length of a call's cell
+CELL_WITHOUT_SPAN: Final = 8  # the length of a call's cell
+
+
+def in_progress(cell: Cell) -> bool:
+    """Tell whether a call goes on."""
+    # a generator that has yielded has an execution and no token
+    return cell[1] is not None or cell[3] is not None
+
+
+# Stands for a call that was over when it was known.
+OVER: Final[Cell] = [None] * CELL_WITHOUT_SPAN
+
+
+def root_cell(scope: RunScope, outer: Cell | None = None) -> Cell:
+    """Return what is current in a run outside of stages."""
+    return [ScopeRef(scope, outer), True, 0.0, None, None, None, None, None]
+
 
 active_cell: ContextVar[Cell | None] = ContextVar("opm_current", default=None)
 
-# The process, runs in progress, and runs that are over with calls in progress or pending.
-scopes: dict[RunScope, None] = {process_scope: None}
+process_scope = RunScope()
+
+# The process, runs in progress, and runs that are over with calls in progress or pending; each
+# with the cell for calls outside of stages.
+scopes: dict[RunScope, Cell] = {process_scope: root_cell(process_scope)}
+
+# The scope of work without a context: the run in progress if there is exactly one.
+default_scope = process_scope
+default_cell = scopes[process_scope]
+
+
+def goes_on(cell: Cell | None) -> Cell:
+    """Return the innermost cell, from `cell` outwards, whose call is not over."""
+    while cell is not None and cell[1] is None:
+        cell = cell[4]
+    return default_cell if cell is None else cell
+
 
 # By run id: the scopes of runs in other processes whose work is done here.
 _remote_scopes: dict[str, RunScope] = {}
@@ -209,7 +355,7 @@ def limit_spans(per_second: float | None) -> None:
     """Give every stage a new budget of spans; None: no limit."""
     span_budget.spans_per_second = per_second
     for series in all_series():
-        series.reset_budget()
+        series.budget.reset_budget()
 
 
 def current_scope() -> RunScope:
@@ -224,10 +370,10 @@ def open_scope(scope: RunScope) -> None:
 
     It is not made current if the garbage collector runs this code.
     """
-    scopes[scope] = None
+    cell = scopes[scope] = root_cell(scope, _outside_ended(active_cell.get()))
     _update_default_scope()
     if not (gc_safety.running_in and gc_safety.here()):
-        active_cell.set([ScopeRef(scope, _outside_ended(active_cell.get()))])
+        active_cell.set(cell)
 
 
 def close_scope(scope: RunScope) -> None:
@@ -276,10 +422,11 @@ def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
 
 
 def _update_default_scope() -> None:
-    global default_scope  # read on the hot path, written here only
+    global default_scope, default_cell  # read on the hot path, written here only
     ours = [s for s in list(scopes) if s is not process_scope and not s.remote]
     running = [s for s in ours if not s.ended]
     default_scope = running[0] if len(running) == 1 else process_scope
+    default_cell = scopes[default_scope]
 
 
 def all_series() -> Iterator[Series]:
@@ -292,8 +439,5 @@ def all_series() -> Iterator[Series]:
 def reset_after_fork() -> None:
     """Start a child from zero: the parent reports what it measured or began."""
     for scope in list(scopes):
-        scope.queues.clear()
-        scope.limits.clear()
-        scope.workers.clear()
         # a call that began in the parent and ends here goes to a series that is never flushed
-        scope.series.clear()
+        scope.forget()

@@ -27,11 +27,7 @@ spans_per_second: float | None = 100.0
 
 
 class SpanBudget:
-    """The spans that one stage may still make.
-
-    A base class of `Series` and not a part of it: the hot path reads `slow_s`, and a part would
-    cost it another attribute look-up.
-    """
+    """The spans that one stage may still make, whoever calls it."""
 
     __slots__ = (
         "calls_without_span", "late_left", "refilled_at", "slow_s", "spans_left", "spans_made",

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.limit_stats import limit_list
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
+from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.manual import Level
@@ -21,7 +23,6 @@ from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.records import StageKey, TimeInStates
     from otel_pipeline_metrics._core.series import RunScope
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
@@ -84,7 +85,7 @@ class RunDataCollector:
         data: dict[str, Any] = {
             "schema": SCHEMA,
             "run": run,
-            "stages": self._stages(scope, wall_s, now),
+            "stages": self._stages(run, scope, wall_s, now),
             "queues": self._queues(scope, wall_s),
             "limits": limit_list(scope, self.stats.limits, wall_s, now),
             "caches": [
@@ -99,14 +100,18 @@ class RunDataCollector:
         data["bottleneck"] = _verdict(data)
         return data
 
-    def _stages(self, scope: RunScope, wall_s: float, now: float) -> list[dict[str, Any]]:
-        states: dict[StageKey, list[TimeInStates]] = {}
-        for series, times in snapshot.snapshot(scope, now).items():
-            states.setdefault(series.key, []).extend(times.values())
-        in_flight: dict[StageKey, int] = {}
-        for series in list(scope.series.values()):
-            in_flight[series.key] = in_flight.get(series.key, 0) + series.active
-        return self.stats.stage_list(wall_s, states, in_flight)
+    def _stages(
+        self, run: dict[str, Any], scope: RunScope, wall_s: float, now: float
+    ) -> list[dict[str, Any]]:
+        """Return the stages' rows, and add to the run's what lies outside of them."""
+        states = snapshot.snapshot(scope, now)
+        root = _series.scopes.get(scope) or _series.root_cell(scope)
+        times = StageTimes(scope, root, wall_s, now, states)
+        run["outside_s"] = times.outside_s
+        for key, series_of_key in list(times.stages.items()):
+            if any(each.active for main in series_of_key for each in main.variants):
+                self.stats.of_stage(key)
+        return self.stats.stage_list(wall_s, times.row)
 
     def _queues(self, scope: RunScope, wall_s: float) -> list[dict[str, Any]]:
         depths = queues_registry.sizes()
@@ -119,7 +124,7 @@ class RunDataCollector:
         """Return the numbers of calls with and without a span of their own."""
         if not traced:
             return {"made": None, "skipped": None}
-        made = sum(series.spans_made for series in list(scope.series.values()))
+        made = sum(budget.spans_made for budget in list(scope.budgets.values()))
         count = sum(stats.count for stats in list(self.stats.stages.values()))
         return {"made": made, "skipped": max(0, count - made)}
 

@@ -11,15 +11,15 @@ from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._lifecycle.limit_stats import LimitStats
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_pipeline_metrics._core.records import (
         Batch,
+        Counts,
         LimitBatch,
         QueueBatch,
         StageKey,
         StageResult,
-        TimeInStates,
     )
     from otel_pipeline_metrics._core.series import QueueSeries
 
@@ -58,23 +58,26 @@ class StageStats(Distribution):
         elif result.outcome == "abandoned":
             self.abandoned += 1
         self.retries += sum(count for _, count in result.retries)
-        self.items_in = _plus(self.items_in, result.items_in)
-        self.items_out = _plus(self.items_out, result.items_out)
-        self.bytes_in = _plus(self.bytes_in, result.bytes_in)
-        self.bytes_out = _plus(self.bytes_out, result.bytes_out)
+        self.add_counts(result.counts.since(result.reported))
 
-    def to_dict(self, wall_s: float, states: Sequence[TimeInStates]) -> dict[str, Any]:
+    def add_counts(self, counts: Counts) -> None:
+        """Add items and bytes."""
+        self.items_in = _plus(self.items_in, counts.items_in)
+        self.items_out = _plus(self.items_out, counts.items_out)
+        self.bytes_in = _plus(self.bytes_in, counts.bytes_in)
+        self.bytes_out = _plus(self.bytes_out, counts.bytes_out)
+
+    def to_dict(self, wall_s: float, times: Mapping[str, Any]) -> dict[str, Any]:
         """Return the stage's part of the report; unknown is None, never 0.
 
         Args:
             wall_s: the duration of the run.
-            states: the time in states of each worker; empty without an instrumented queue.
+            times: the part that is about its time.
         """
         items = self.items_out if self.items_out is not None else self.items_in
         return {
             "name": self.key.stage,
             "kind": self.key.kind,
-            "workers": len(states) or None,
             "count": self.count,
             "cancelled": self.cancelled,
             "abandoned": self.abandoned,
@@ -98,8 +101,7 @@ class StageStats(Distribution):
                 "busy_per_s": ratio(self.count, self.total_s),
                 "items_per_s": ratio(items, wall_s),
             },
-            **_time_in_states(states),
-            "cpu_s": None,
+            **times,
         }
 
 
@@ -144,11 +146,9 @@ class RunStats:
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
-        if not (batch.durations or batch.results or batch.sizes):
+        if not (batch.durations or batch.results or batch.sizes or batch.progress):
             return
-        stats = self.stages.get(batch.key)
-        if stats is None:
-            stats = self.stages[batch.key] = StageStats(batch.key)
+        stats = self.of_stage(batch.key)
         if batch.durations:
             stats.add_sorted(batch.durations)
         if batch.sizes:
@@ -157,6 +157,8 @@ class RunStats:
             stats.add_sorted(sorted(result.busy_s for result in batch.results))
         for result in batch.results:
             stats.add(result)
+        for more in batch.progress:
+            stats.add_counts(more.counts)
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Add a batch to its queue."""
@@ -166,17 +168,15 @@ class RunStats:
         """Add a batch to its limit."""
         self.limits.setdefault(batch.name, LimitStats()).add(batch)
 
+    def of_stage(self, key: StageKey) -> StageStats:
+        """Return the statistics of a stage, made if need be."""
+        return self.stages.get(key) or self.stages.setdefault(key, StageStats(key))
+
     def stage_list(
-        self,
-        wall_s: float,
-        states: Mapping[StageKey, Sequence[TimeInStates]],
-        in_flight: Mapping[StageKey, int],
+        self, wall_s: float, times: Callable[[StageKey], Mapping[str, Any]]
     ) -> list[dict[str, Any]]:
         """Return the stages' part of the report."""
-        return [
-            {**stats.to_dict(wall_s, states.get(key, ())), "in_flight": in_flight.get(key, 0)}
-            for key, stats in list(self.stages.items())
-        ]
+        return [s.to_dict(wall_s, times(key)) for key, s in list(self.stages.items())]
 
     def queue_list(
         self, wall_s: float, series: Sequence[QueueSeries], capacities: Mapping[str, int]
@@ -188,28 +188,6 @@ class RunStats:
             )
             for queue in series
         ]
-
-
-def _time_in_states(states: Sequence[TimeInStates]) -> dict[str, Any]:
-    """Return the time of all workers in each state, in seconds and as shares."""
-    if not states:
-        nothing = {"busy": None, "idle": None, "blocked": None}
-        return {
-            "time_s": {"wall": None, **nothing},
-            "share": dict(nothing),
-            "busiest_share": None,
-        }
-    total = {
-        state: sum(getattr(time, state) for time in states) for state in ("busy", "idle", "blocked")
-    }
-    wall = sum(total.values())
-    walls = [time.busy + time.idle + time.blocked for time in states]
-    shares = [time.busy / w for time, w in zip(states, walls, strict=True) if w]
-    return {
-        "time_s": {"wall": wall, **total},
-        "share": {state: ratio(seconds, wall) for state, seconds in total.items()},
-        "busiest_share": max(shares, default=None),
-    }
 
 
 def _plus(total: int | None, more: int | None) -> int | None:

@@ -136,7 +136,7 @@ class MetricsCollector:
                 stage.min_s = min(stage.min_s, duration / items)
                 stage.max_s = max(stage.max_s, duration / items)
         drain.submit(
-            stage_id.stage_id(name, None),
+            stage_id.stage_id(name, None, form="by hand"),
             StageResult(
                 busy_s=duration,
                 outcome="error" if failed else "ok",

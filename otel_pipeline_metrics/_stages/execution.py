@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, errors, hooks, privacy
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
-from otel_pipeline_metrics._core.records import EventTime, qualified_name
-from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, active_cell
+from otel_pipeline_metrics._core.records import Counts, EventTime, qualified_name
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._core.validation import (
     MAX_NAME_LENGTH,
     check_attribute,
@@ -34,7 +34,7 @@ class Details:
     change is atomic by itself: there is no lock that a signal handler could find held.
     """
 
-    __slots__ = ("attempts", "attributes", "counts", "retries")
+    __slots__ = ("attempts", "attributes", "counts", "pulls", "retries", "yielded")
 
     def __init__(self) -> None:
         # by name, as "items_in", and by thread, which alone changes its count
@@ -44,13 +44,16 @@ class Details:
         # the first attempt is no retry, so the first retry is attempt 2
         self.attempts: count[int] = count(2)
         self.attributes: dict[str, AttributeValue] = {}
+        # of a generator: its items, and who pulled them, and waited for how many seconds
+        self.yielded = 0
+        self.pulls: dict[Any, float] = {}
 
-    def totals(self) -> dict[str, int]:
-        """Return the sums over all threads, of those that were counted."""
-        totals: dict[str, int] = {}
+    def totals(self) -> Counts:
+        """Return items and bytes so far, of all threads."""
+        totals: dict[str, int] = {"items_out": self.yielded} if self.yielded else {}
         for (name, _), counted in list(self.counts.items()):
             totals[name] = totals.get(name, 0) + counted
-        return totals
+        return Counts(**totals)
 
     def add(self, name: str, n: int, thread: int) -> None:
         """Count `n` more for a thread."""
@@ -66,17 +69,20 @@ class Execution:
     """
 
     # Class attributes, not slots: an instance then stores only what differs from the default.
-    cell: Cell  # [series, token, started, self] and its span, see `series.Cell`
+    cell: Cell  # see `series.Cell`
     series: Series | None  # None once it is closed
     elapsed: float = 0.0  # seconds before the last resumption, waits included
     idle: float = 0.0
     blocked: float = 0.0
     duration_only: bool = True  # whether there is only the duration to report so far
+    # of a generator: who pulls its items, a series or a run, and the part of `idle` and `blocked`
+    # that is not in `Details.pulls`
+    puller: Any = None
+    waited: float = 0.0
     details: Details | None = None
     span: OpenSpan | None = None
     # the rest is used only if a queue is instrumented
-    worker: Any = None
-    opener: object = None  # the task or thread that runs it
+    opener: object = None  # the task or thread that runs it, if its worker is another
     links: Sequence[Any] = ()  # to the producers of what the worker got before
     links_dropped: int = 0
 
@@ -208,7 +214,7 @@ class Execution:
 
 
 # What `current_stage()` returns outside a stage: it takes every call and keeps nothing.
-NOOP_EXECUTION: Final = Execution([None, None, 0.0, None])
+NOOP_EXECUTION: Final = Execution([None] * CELL_WITHOUT_SPAN)
 NOOP_EXECUTION.cell[3] = NOOP_EXECUTION
 
 
@@ -257,12 +263,3 @@ def execution_of(cell: Cell) -> Execution:
         _making.pop(id(cell), None)
         found = cell[3]
     return found or NOOP_EXECUTION  # None: the call has ended meanwhile
-
-
-def executing() -> Execution | None:
-    """Return the innermost execution; None outside a stage, or if none was made yet."""
-    found = active_cell.get()
-    if found is None or len(found) == 1 or found[1] is None:
-        return None
-    execution: Execution | None = found[3]
-    return execution

@@ -6,10 +6,11 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, errors, hooks
+from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import active_cell
+from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution
 from otel_pipeline_metrics._stages.invocation import (
     DETACHED,
@@ -23,6 +24,7 @@ from otel_pipeline_metrics._stages.invocation import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 
+    from otel_pipeline_metrics._core.series import Cell
     from otel_pipeline_metrics._core.stage_id import StageId
     from otel_pipeline_metrics._stages.wrappers import ItemCounter
 
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
 def begin_suspended(stage: StageId) -> Execution:
     """Begin an execution that is not current until it is resumed. Never raises."""
     try:
-        parent = active_cell.get()
-        scope = _series.default_scope if parent is None else parent[0].scope
-        series = scope.add(stage)
-        series.begun.append(None)
-        execution = Execution([series, None, 0.0, None])
-        execution.cell[3] = execution
+        parent = _series.goes_on(active_cell.get())
+        # who pulls its items may change, so it has no caller
+        series = parent[0].scope.add(stage)
+        cell: Cell = [series, None, 0.0, None, parent, None, None, None]
+        execution = cell[3] = Execution(cell)
+        execution.ensure_details()
+        series.begun.append(cell)
         if not (gc_safety.running_in and gc_safety.here()):
             if hooks.workers is not None:
                 hooks.workers.opened(execution)
@@ -49,18 +52,32 @@ def begin_suspended(stage: StageId) -> Execution:
 
 def resume(execution: Execution) -> None:
     """Make a suspended execution current and count its time. Never raises."""
-    if execution.series is None:
+    series = execution.series
+    if series is None:
         return
     try:
         cell = execution.cell
+        parent = active_cell.get()
+        if parent is None or parent[1] is None:
+            parent = _series.goes_on(parent)
+        execution.puller = parent[0]
+        cell[4] = parent
         if gc_safety.running_in and gc_safety.here():
             cell[1] = DETACHED
         else:
-            step_span(execution, "resume")
+            if execution.span is not None:
+                step_span(execution, "resume")
             if hooks.workers is not None:
-                hooks.workers.resuming(execution)
+                hooks.workers.entered(cell)
             cell[1] = active_cell.set(cell)
-        cell[2] = clock.now()
+        to_sample = series.until_sample = series.until_sample - 1
+        if to_sample < 0:
+            sampling.begin(cell)
+        began = cell[2] = clock.now()
+        if parent[5] is None:
+            parent[5] = cell
+        else:
+            nesting.enter(parent, cell, began)
     except Exception:
         errors.log_internal_error("resuming a generator stage")
 
@@ -70,9 +87,23 @@ def pause(execution: Execution) -> None:
     if execution.series is None:
         return
     try:
-        now = clock.now()
-        execution.elapsed += now - execution.cell[2]
+        cell, now = execution.cell, clock.now()
+        parent = cell[4]
+        if parent[5] is cell and cell[5] is None:
+            parent[5] = None
+        else:
+            nesting.pause(cell, now)
+        elapsed = now - cell[2]
+        execution.elapsed += elapsed
+        waited = execution.idle + execution.blocked
+        if waited != execution.waited:
+            elapsed -= waited - execution.waited
+            execution.waited = waited
+        pulls, puller = execution.ensure_details().pulls, execution.puller
+        pulls[puller] = pulls.get(puller, 0.0) + elapsed
         deactivate(execution, now)
+        if cell[6] is not None:
+            sampling.end(cell, elapsed)
     except Exception:
         errors.log_internal_error("pausing a generator stage")
 
@@ -87,13 +118,8 @@ def finish(execution: Execution, error: BaseException | None = None) -> None:
 
 def yielded(execution: Execution, count: Callable[[Any], int] | None, value: Any) -> None:
     """Count a yielded value as one item, or with `count`. Never raises."""
-    if execution.series is None:
-        return
-    if count is not None:
+    if execution.series is not None and count is not None:
         count_items(execution, count, value)
-        return
-    # no thread has the number 0: whoever iterates a generator does so alone
-    execution.ensure_details().add("items_out", 1, 0)
 
 
 def generator_wrapper(
@@ -104,6 +130,7 @@ def generator_wrapper(
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         execution = begin_suspended(stage)
+        details = execution.ensure_details()
         # `close()` throws GeneratorExit into the source, so this does the same. `left` keeps the
         # exception, since the source may answer it by returning.
         given = left = None
@@ -121,7 +148,10 @@ def generator_wrapper(
                     break
                 finally:
                     pause(execution)
-                yielded(execution, items, held[0])
+                if items is None:
+                    details.yielded += 1
+                else:
+                    yielded(execution, items, held[0])
                 try:
                     given = left = None
                     step, given = source.send, (yield held.pop())
@@ -147,6 +177,7 @@ def async_generator_wrapper(
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         execution = begin_suspended(stage)
+        details = execution.ensure_details()
         step: Awaitable[Any] | None = None
         left: BaseException | None = None
         held: list[Any] = []
@@ -157,12 +188,16 @@ def async_generator_wrapper(
             while True:
                 resume(execution)
                 try:
-                    held.append(await step)
+                    watch = execution.cell[6]
+                    held.append(await (step if watch is None else sampling.driven(watch, step)))
                 except StopAsyncIteration:
                     break
                 finally:
                     pause(execution)
-                yielded(execution, items, held[0])
+                if items is None:
+                    details.yielded += 1
+                else:
+                    yielded(execution, items, held[0])
                 try:
                     step = left = None
                     step = source.asend((yield held.pop()))

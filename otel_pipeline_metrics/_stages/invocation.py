@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics._core import clock, errors, hooks, privacy
+from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, outcome_of, qualified_name
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, Cell, active_cell
 from otel_pipeline_metrics._core.validation import check_count
+from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Details, Execution, execution_of
 
 if TYPE_CHECKING:
@@ -36,21 +37,25 @@ def begin_block(stage: StageId) -> Execution:
     """Begin a call of `stage`, make it current and return its execution. Never raises."""
     try:
         parent = active_cell.get()
-        scope = _series.default_scope if parent is None else parent[0].scope
-        series = scope.series.get(stage)
-        if series is None:
-            series = scope.add(stage)
-        series.begun.append(None)
-        cell: Cell = [series, None, 0.0, None]
+        if parent is None or parent[1] is None:
+            parent = _series.goes_on(parent)
+        series = parent[0].called.get(stage) or parent[0].add(stage)
+        cell: Cell = [series, None, 0.0, None, parent, None, None, None]
         if gc_safety.running_in and gc_safety.here():
             detached(cell)
         else:
             if hooks.workers is not None:
-                attach_worker(cell)
+                hooks.workers.entered(cell)
             elif hooks.tracing is not None:
                 open_span(cell)
             cell[1] = active_cell.set(cell)
-        cell[2] = clock.now()
+        series.begun.append(cell)
+        if stage.form == "block":
+            series.until_sample -= 1
+            if series.until_sample < 0:
+                sampling.begin(cell)
+        began = cell[2] = clock.now()
+        nesting.enter(parent, cell, began)
     except Exception:  # an internal error must not stop the stage
         cell = unmeasured("beginning a stage")
     return ensure_execution(cell) or NOOP_EXECUTION
@@ -105,8 +110,11 @@ def end(
         return
     try:
         now = clock.now()
+        nesting.close(cell, now)
         execution.elapsed += now - cell[2]
         deactivate(execution, now)
+        if cell[6] is not None:
+            sampling.end(cell, execution.elapsed - execution.idle - execution.blocked)
         if count is not None:
             count_items(execution, count, returned)
         close(execution, error)
@@ -117,9 +125,12 @@ def end(
 def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None:
     """End a call that reports its duration and its items only."""
     try:
-        series, elapsed = cell[0], clock.now() - cell[2]
+        series, now = cell[0], clock.now()
+        nesting.close(cell, now)
+        elapsed = now - cell[2]
+        if hooks.workers is not None:
+            hooks.workers.left(cell, now)
         active_cell.reset(cell[1])
-        cell[1] = None
         size: int | None = None
         try:
             size = check_count(count(returned), "n")
@@ -127,7 +138,10 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
         except Exception as error:  # the call's result must not be lost with its count
             _log_not_counted(series, error)
         series.durations.append(elapsed)
-        if elapsed > series.slow_s:
+        cell[1] = None
+        if cell[6] is not None:
+            sampling.end(cell, elapsed)
+        if elapsed > series.budget.slow_s:
             add_late_span(series, elapsed, size)
         if len(series.durations) >= PENDING_BOUND:
             drain_series(series)
@@ -137,7 +151,7 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
 
 def ensure_execution(cell: Cell | None) -> Execution | None:
     """Return the execution of a current call, made if need be; None without one."""
-    if cell is None or len(cell) == 1 or cell[1] is None:
+    if cell is None or cell[4] is None or cell[1] is None:
         return None
     return execution_of(cell)
 
@@ -145,17 +159,6 @@ def ensure_execution(cell: Cell | None) -> Execution | None:
 def current_execution() -> Execution:
     """Return the innermost execution; outside a stage, one that keeps nothing."""
     return ensure_execution(active_cell.get()) or NOOP_EXECUTION
-
-
-def attach_worker(cell: Cell) -> None:
-    """Give a call that begins to its worker, and open its span if the budget allows."""
-    workers = hooks.workers
-    if workers is None:
-        return
-    execution = cell[3] = Execution(cell)
-    workers.opened(execution)
-    start_span(execution)
-    workers.resuming(execution)
 
 
 def start_span(execution: Execution) -> None:
@@ -215,10 +218,7 @@ def step_span(execution: Execution, step: Literal["suspend", "resume"]) -> None:
 def deactivate(execution: Execution, now: float) -> None:
     """Make an execution no longer current, and stop its worker's time."""
     if hooks.workers is not None:
-        try:
-            hooks.workers.paused(execution, now)
-        except Exception:  # the call's own numbers stand
-            errors.log_internal_error("a worker's time")
+        hooks.workers.left(execution.cell, now)
     token, execution.cell[1] = execution.cell[1], None
     if token is None or token is DETACHED or (gc_safety.running_in and gc_safety.here()):
         return
@@ -236,15 +236,15 @@ def close(execution: Execution, error: BaseException | None) -> None:
     series = execution.series
     if series is None:
         return
-    if execution.duration_only and error is None:
+    if execution.duration_only and error is None and execution.puller is None:
         if execution.span is not None:
             with errors.suppress_errors("ending a span"):
                 execution.span.close(execution.elapsed)
-        elif execution.elapsed > series.slow_s:
+        elif execution.elapsed > series.budget.slow_s:
             add_late_span(series, execution.elapsed)
         series.durations.append(execution.elapsed)
     else:
-        series.results.append(_result(execution, series, error))
+        series.results.append((_result(execution, series, error), execution.details))
     execution.series = None  # closed: ending it again or adding details changes nothing
     execution.cell[3] = None  # leaves no cycle to the garbage collector
     if len(series.durations) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
@@ -253,7 +253,6 @@ def close(execution: Execution, error: BaseException | None) -> None:
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
     details = execution.details or Details()
-    totals = details.totals()
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None
     result = StageResult(
@@ -263,10 +262,7 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
         blocked_s=execution.blocked,
         outcome=outcome,
         error_type=None if failure is None else qualified_name(type(failure)),
-        items_in=totals.get("items_in"),
-        items_out=totals.get("items_out"),
-        bytes_in=totals.get("bytes_in"),
-        bytes_out=totals.get("bytes_out"),
+        **details.totals()._asdict(),
         # the next number of a count is how often it was advanced
         retries=tuple((kind, next(retried)) for kind, retried in list(details.retries.items())),
         attributes=details.attributes or None,
@@ -276,7 +272,7 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
     try:
         if execution.span is not None:
             context = execution.span.end(result)
-        elif tracing is not None and (outcome == "error" or result.busy_s > series.slow_s):
+        elif tracing is not None and (outcome == "error" or result.busy_s > series.budget.slow_s):
             context = tracing.record_late_span(series, result)
     except Exception:  # the numbers stand without the span
         errors.log_internal_error("ending a span")
@@ -287,9 +283,8 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
 def _leave_to_parent() -> None:
     """Close the calls that a forked child is inside of: the parent reports them."""
     cell = active_cell.get()
-    while cell is not None and len(cell) > 1:
+    while cell is not None and cell[4] is not None:
         execution = ensure_execution(cell)
         if execution is not None:
             execution.series = None
-        outer = getattr(cell[1], "old_value", None)
-        cell = outer if isinstance(outer, list) else None
+        cell = cell[4]

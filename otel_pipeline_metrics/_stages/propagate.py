@@ -105,7 +105,8 @@ def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) 
     with errors.suppress_errors("propagating from another process"):
         context_api.attach(carried.extract(headers))
     if pipeline is not None and run_id is not None:
-        series.active_cell.set([series.ScopeRef(series.remote_run_scope(pipeline, run_id))])
+        scope = series.remote_run_scope(pipeline, run_id)
+        series.active_cell.set(series.scopes.get(scope) or series.root_cell(scope))
 
 
 def _run_in(

@@ -9,6 +9,7 @@ from otel_pipeline_metrics._core import privacy, stage_id
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._stages import invocation
+from otel_pipeline_metrics._stages.workers.worker import in_task
 from otel_pipeline_metrics._stages.wrappers import wrap
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ class Stage(AsyncContextMixin):
         self._items = items
         self._attributes = check_attributes(attributes)
         privacy.rules().check(self._attributes, "attributes")
-        self._id: StageId | None = None
+        # in a thread, and in a task
+        self._id: tuple[StageId, StageId] | None = None
         self._open: dict[Execution, None] = {}
 
     def __call__(self, function: F) -> F:
@@ -106,8 +108,9 @@ class Stage(AsyncContextMixin):
                 raise TypeError("name is missing: a stage used with `with` has no function's name")
             if self._items is not None:
                 raise TypeError("items is for decorators: in a `with` block call add_items()")
-            self._id = stage_id.stage_id(name, self._kind)
-        return self._id
+            block = stage_id.stage_id(name, self._kind, form="block")
+            self._id = block, block.of("task block")
+        return self._id[in_task()]
 
     def _decorate(self, function: Any) -> Any:
         if isinstance(function, (classmethod, staticmethod)):

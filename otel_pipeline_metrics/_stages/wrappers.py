@@ -13,15 +13,15 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, errors, hooks
+from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
+from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.generators import async_generator_wrapper, generator_wrapper
 from otel_pipeline_metrics._stages.invocation import (
     add_late_span,
-    attach_worker,
     detached,
     end,
     end_in_other_context,
@@ -49,43 +49,52 @@ def wrap(
         # an instance: its __call__ decides
         called = type(called).__call__
     if inspect.isasyncgenfunction(called):
-        return async_generator_wrapper(function, stage, items)
+        return async_generator_wrapper(function, stage.of("async generator"), items)
     if inspect.isgeneratorfunction(called):
-        return generator_wrapper(function, stage, items)
+        return generator_wrapper(function, stage.of("generator"), items)
     if inspect.iscoroutinefunction(called):
-        return with_signature_of(_coroutine, function, stage, items)
+        return with_signature_of(_coroutine, function, stage.of("coroutine"), items)
     return with_signature_of(_function, function, stage, items)
 
 
-def _function(  # noqa: C901 - the hot path
+def _function(  # noqa: C901, PLR0915 - the hot path
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     @functools.wraps(function)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
         # --- it begins
         try:
             current, now = _series.active_cell, clock.now
-            parent = current.get()
-            scope = _series.default_scope if parent is None else parent[0].scope
+            parent: Any = current.get()
+            if parent is None or parent[1] is None:
+                parent = _series.goes_on(parent)
             try:
-                series = scope.series[stage]
+                series = parent[0].called[stage]
             except KeyError:
-                series = scope.add(stage)
-            series.begun.append(None)
-            cell: Cell = [series, None, 0.0, None]
-            tracing = hooks.tracing
+                series = parent[0].add(stage)
+            cell: Cell = [series, None, 0.0, None, parent, None, None, None]
+            tracing, workers = hooks.tracing, hooks.workers
             if gc_safety.running_in and gc_safety.here():
                 token = detached(cell)
             else:
-                if hooks.workers is not None:
-                    attach_worker(cell)
+                if workers is not None:
+                    workers.entered(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
                     except Exception:  # the call is measured without a span
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
+            series.begun.append(cell)
+            to_sample = series.until_sample = series.until_sample - 1
+            if to_sample < 0:
+                sampling.begin(cell)
             began = cell[2] = now()
+            # last, since nothing may come between that and the end
+            if parent[5] is None:
+                parent[5] = cell
+            else:
+                nesting.enter(parent, cell, began)
         except Exception:  # an internal error must not stop the stage
             cell = unmeasured("beginning a stage")
         # --- the user's
@@ -99,15 +108,24 @@ def _function(  # noqa: C901 - the hot path
             end(cell, None, items, returned)
             return returned
         try:
-            elapsed = now() - began
+            ended = now()
+            if parent[5] is cell and cell[5] is None:
+                parent[5] = None
+            else:
+                nesting.close(cell, ended)
+            elapsed = ended - began
+            if workers is not None:
+                workers.left(cell, ended)
             current.reset(token)
-            cell[1] = None
             durations = series.durations
             durations.append(elapsed)
+            cell[1] = None
+            if cell[6] is not None:
+                sampling.end(cell, elapsed)
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
-                elif elapsed > series.slow_s:
+                elif elapsed > series.budget.slow_s:
                     add_late_span(series, elapsed)
             if len(durations) >= PENDING_BOUND:
                 drain_series(series)
@@ -118,40 +136,52 @@ def _function(  # noqa: C901 - the hot path
     return wrapper
 
 
-def _coroutine(  # noqa: C901 - the hot path
+def _coroutine(  # noqa: C901, PLR0915 - the hot path
     function: Callable[..., Awaitable[Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(function)
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
         # --- it begins
         try:
             current, now = _series.active_cell, clock.now
-            parent = current.get()
-            scope = _series.default_scope if parent is None else parent[0].scope
+            parent: Any = current.get()
+            if parent is None or parent[1] is None:
+                parent = _series.goes_on(parent)
             try:
-                series = scope.series[stage]
+                series = parent[0].called[stage]
             except KeyError:
-                series = scope.add(stage)
-            series.begun.append(None)
-            cell: Cell = [series, None, 0.0, None]
-            tracing = hooks.tracing
+                series = parent[0].add(stage)
+            cell: Cell = [series, None, 0.0, None, parent, None, None, None]
+            tracing, workers = hooks.tracing, hooks.workers
             if gc_safety.running_in and gc_safety.here():
                 token = detached(cell)
             else:
-                if hooks.workers is not None:
-                    attach_worker(cell)
+                if workers is not None:
+                    workers.entered(cell)
                 elif tracing is not None:
                     try:
                         tracing.open(cell)
                     except Exception:  # the call is measured without a span
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
+            series.begun.append(cell)
+            to_sample = series.until_sample = series.until_sample - 1
+            if to_sample < 0:
+                sampling.begin(cell)
             began = cell[2] = now()
+            # last, since nothing may come between that and the end
+            if parent[5] is None:
+                parent[5] = cell
+            else:
+                nesting.enter(parent, cell, began)
         except Exception:  # an internal error must not stop the stage
             cell = unmeasured("beginning a stage")
         # --- the user's
         try:
-            returned = await function(*args, **kwargs)
+            awaited = function(*args, **kwargs)
+            if cell[6] is not None:
+                awaited = sampling.driven(cell[6], awaited)
+            returned = await awaited
         except BaseException as error:
             end(cell, error)
             raise
@@ -160,15 +190,24 @@ def _coroutine(  # noqa: C901 - the hot path
             end(cell, None, items, returned)
             return returned
         try:
-            elapsed = now() - began
+            ended = now()
+            if parent[5] is cell and cell[5] is None:
+                parent[5] = None
+            else:
+                nesting.close(cell, ended)
+            elapsed = ended - began
+            if workers is not None:
+                workers.left(cell, ended)
             current.reset(token)
-            cell[1] = None
             durations = series.durations
             durations.append(elapsed)
+            cell[1] = None
+            if cell[6] is not None:
+                sampling.end(cell, elapsed)
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
-                elif elapsed > series.slow_s:
+                elif elapsed > series.budget.slow_s:
                     add_late_span(series, elapsed)
             if len(durations) >= PENDING_BOUND:
                 drain_series(series)

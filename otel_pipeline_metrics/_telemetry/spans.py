@@ -65,10 +65,11 @@ class Spans:
         """Open a span under the current one and make it current, if the budget allows."""
         tracer = self._tracer if self._fixed else self._current_tracer()
         series: Series = cell[0]
-        if tracer is None or (series.spans_left < 1 and series.skip_span()):
+        budget = series.budget
+        if tracer is None or (budget.spans_left < 1 and budget.skip_span()):
             return
-        series.spans_left -= 1
-        series.spans_made += 1
+        budget.spans_left -= 1
+        budget.spans_made += 1
         around = get_current()  # passed on, as each of the callees would look it up again
         span = tracer.start_span(
             series.key.stage,
@@ -83,15 +84,15 @@ class Spans:
 
     def close(self, cell: Cell, elapsed: float) -> None:
         """End the span of a call that has only a duration."""
-        attached, cell[6] = cell[6], None
+        attached, cell[-1] = cell[-1], None
         if attached is not None:
             detach(attached)
-        cell[4].end()
+        cell[-3].end()
         # a histogram's reservoir keeps only one exemplar for each bucket
         exemplars = cell[0].exemplars
         bucket = bisect_left(DURATION_BUCKETS, elapsed)
-        if bucket not in exemplars and _is_sampled(cell[4]):
-            exemplars[bucket] = (elapsed, cell[5])
+        if bucket not in exemplars and _is_sampled(cell[-3]):
+            exemplars[bucket] = (elapsed, cell[-2])
 
     def span_of(self, cell: Cell) -> StageSpan:
         """Return the open span of a cell, to add details to it."""
@@ -100,10 +101,10 @@ class Spans:
     def record_late_span(self, series: Series, result: StageResult) -> Any:
         """Make the span of a call that has ended; return its context if it is sampled."""
         tracer = self._tracer if self._fixed else self._current_tracer()
-        if tracer is None or series.late_left < 1:
+        if tracer is None or series.budget.late_left < 1:
             return None
-        series.late_left -= 1
-        series.spans_made += 1
+        series.budget.late_left -= 1
+        series.budget.spans_made += 1
         now = time.time_ns()
         took = result.busy_s + result.idle_s + result.blocked_s
         span = tracer.start_span(
@@ -148,15 +149,15 @@ class StageSpan:
     def __init__(self, spans: Spans, cell: Cell) -> None:
         self._spans = spans
         self._cell = cell
-        self._span: Span = cell[4]
+        self._span: Span = cell[-3]
 
     def resume(self) -> None:
         """Make it current."""
-        self._cell[6] = attach(self._cell[5])
+        self._cell[-1] = attach(self._cell[-2])
 
     def suspend(self) -> None:
         """Make it no longer current; it stays open."""
-        attached, self._cell[6] = self._cell[6], None
+        attached, self._cell[-1] = self._cell[-1], None
         if attached is not None:
             detach(attached)
 
@@ -182,11 +183,11 @@ class StageSpan:
 
     def context(self) -> Any:
         """Return its context if it is sampled, for exemplars."""
-        return self._cell[5] if _is_sampled(self._span) else None
+        return self._cell[-2] if _is_sampled(self._span) else None
 
     def close(self, elapsed: float) -> None:
         """End it with only a duration."""
-        self._cell[6] = None  # it was made current in another context
+        self._cell[-1] = None  # it was made current in another context
         self._spans.close(self._cell, elapsed)
 
     def end(self, result: StageResult) -> Any:
@@ -295,12 +296,13 @@ def _link(link: Link) -> trace.Link:
 
 
 def _result_attributes(result: StageResult) -> dict[str, AttributeValue]:
-    size = result.items_in if result.items_in is not None else result.items_out
+    counts = result.counts
+    size = counts.items_in if counts.items_in is not None else counts.items_out
     given: dict[str, AttributeValue | None] = {
-        defs.STAGE_ITEMS_IN: result.items_in,
-        defs.STAGE_ITEMS_OUT: result.items_out,
-        defs.STAGE_IO_IN: result.bytes_in,
-        defs.STAGE_IO_OUT: result.bytes_out,
+        defs.STAGE_ITEMS_IN: counts.items_in,
+        defs.STAGE_ITEMS_OUT: counts.items_out,
+        defs.STAGE_IO_IN: counts.bytes_in,
+        defs.STAGE_IO_OUT: counts.bytes_out,
         defs.BATCH_SIZE: size,
         defs.ERROR_TYPE: result.error_type,
         defs.STAGE_OUTCOME: None if result.outcome == "ok" else result.outcome,

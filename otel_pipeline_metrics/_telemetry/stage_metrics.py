@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, drain, series
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.records import LimitBatch, QueueBatch, TimeInStates
+from otel_pipeline_metrics._core.records import LimitBatch, QueueBatch, StageTime
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import (
         AttributeValue,
         Batch,
+        Counts,
         EventTime,
         Point,
         StageKey,
@@ -151,7 +152,13 @@ _HISTOGRAMS: Final = (
     defs.LIMIT_WAIT_DURATION,
     defs.ITEM_DURATION,
 )
-_COUNTERS: Final = (defs.STAGE_TIME, defs.STAGE_ITEMS, defs.STAGE_IO, defs.STAGE_RETRIES)
+_COUNTERS: Final = (
+    defs.STAGE_TIME,
+    defs.STAGE_CPU_TIME,
+    defs.STAGE_ITEMS,
+    defs.STAGE_IO,
+    defs.STAGE_RETRIES,
+)
 
 
 class StageMetrics:
@@ -219,11 +226,13 @@ class StageMetrics:
             return
         stage = self._limit_pipeline_name(batch.key)
         totals = self._totals_of(stage, batch.attributes)
-        if batch.time is not None:
-            self._count_time(totals, batch.time)
+        for state, seconds in zip(StageTime._fields, batch.time, strict=True):
+            # a state that was never seen may be unknown, which is not zero
+            known = seconds or (state == "running" and (batch.durations or batch.results))
+            amount = seconds if known else None
+            self._count(totals, defs.STAGE_TIME, amount, defs.STAGE_STATE, state)
+        self._count(totals, defs.STAGE_CPU_TIME, batch.cpu_s or None)
         if batch.durations:
-            if batch.time is None:
-                self._count_time(totals, TimeInStates(busy=sum(batch.durations)))
             self._values(totals, defs.STAGE_DURATION).add_many(batch.durations, batch.exemplars)
         if batch.sizes:
             self._count(totals, defs.STAGE_ITEMS, sum(batch.sizes), defs.IO_DIRECTION, "out")
@@ -232,10 +241,11 @@ class StageMetrics:
         for result in batch.results:
             own = self._totals_of_call(stage, totals, batch, result.attributes)
             touched[id(own)] = own
-            if batch.time is None:
-                spent = TimeInStates(result.busy_s, result.idle_s, result.blocked_s)
-                self._count_time(own, spent)
             self._add(own, result)
+        for more in batch.progress:
+            own = self._totals_of_call(stage, totals, batch, more.attributes)
+            touched[id(own)] = own
+            self._count_items(own, more.counts)
         for event in batch.event_times:
             own = self._totals_of_call(stage, totals, batch, event.attributes)
             touched[id(own)] = own
@@ -341,25 +351,22 @@ class StageMetrics:
             total = totals.sums[identity] = _Sum(self._instruments[metric.name], attributes)
         total.add(amount)
 
-    def _count_time(self, totals: _Totals, time: TimeInStates) -> None:
-        state = defs.STAGE_STATE
-        self._count(totals, defs.STAGE_TIME, time.busy, state, "busy")
-        # without an instrumented queue, idle and blocked time is unknown, not zero
-        self._count(totals, defs.STAGE_TIME, time.idle or None, state, "idle")
-        self._count(totals, defs.STAGE_TIME, time.blocked or None, state, "blocked")
+    def _count_items(self, totals: _Totals, counts: Counts, failed: str = "") -> None:
+        direction = defs.IO_DIRECTION
+        self._count(totals, defs.STAGE_ITEMS, counts.items_in, direction, "in", failed)
+        self._count(totals, defs.STAGE_ITEMS, counts.items_out, direction, "out", failed)
+        self._count(totals, defs.STAGE_IO, counts.bytes_in, direction, "in")
+        self._count(totals, defs.STAGE_IO, counts.bytes_out, direction, "out")
 
     def _add(self, totals: _Totals, result: StageResult) -> None:
-        direction, failed = defs.IO_DIRECTION, self._error_type(result.error_type)
-        self._count(totals, defs.STAGE_ITEMS, result.items_in, direction, "in", failed)
-        self._count(totals, defs.STAGE_ITEMS, result.items_out, direction, "out", failed)
-        self._count(totals, defs.STAGE_IO, result.bytes_in, direction, "in")
-        self._count(totals, defs.STAGE_IO, result.bytes_out, direction, "out")
+        failed, counts = self._error_type(result.error_type), result.counts
+        self._count_items(totals, counts.since(result.reported), failed)
         for retried_for, count in result.retries:
             error_type = self._error_type(retried_for)
             self._count(totals, defs.STAGE_RETRIES, count, error_type=error_type)
         durations = self._values(totals, defs.STAGE_DURATION, failed)
         durations.add(result.busy_s, result.context, defs.DURATION_BUCKETS)
-        size = result.items_in if result.items_in is not None else result.items_out
+        size = counts.items_in if counts.items_in is not None else counts.items_out
         if size is not None:
             sizes = self._values(totals, defs.STAGE_BATCH_SIZE)
             sizes.add(size, result.context, defs.SIZE_BUCKETS)

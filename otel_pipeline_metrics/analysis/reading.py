@@ -43,7 +43,10 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     for stage in stages:
         group = _read_group(stage, queues, wall_s, permits)
         if group is None:
-            unseen[str(stage.get("name"))] = number(stage, "duration_s", "total") or 0.0
+            own = number(stage, "self_s")
+            unseen[str(stage.get("name"))] = (
+                own if own is not None else number(stage, "duration_s", "total") or 0.0
+            )
         else:
             groups.append(group)
     single, groups = groups, _join_neighbours(groups, queues, wall_s)

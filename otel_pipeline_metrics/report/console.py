@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics.report.run_report import RunReport
 
 
-STATES: Final = ("busy", "idle", "blocked")
+SPLIT: Final = ("running", "awaiting", "idle", "blocked")
+UNSPLIT: Final = ("busy", "idle", "blocked")
 
 _RESOURCES: Final = (
     ("cpu", "cpu_utilization", ("avg", "peak"), text.percent),
@@ -88,17 +89,31 @@ def _verdict(report: RunReport) -> str:
     return "\n  ".join(text.printable(line) for line in lines if line)
 
 
+def states_of(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the states worth a column each: none if all stages only ran."""
+    working = [s for s in stages if number(s, "share", "busy") is not None]
+    split = all(number(stage, "share", "running") is not None for stage in working)
+    states = SPLIT if split else UNSPLIT
+    seen = [s for s in states if any(number(stage, "share", s) for stage in working)]
+    return () if seen in ([], ["running"], ["busy"]) else tuple(seen)
+
+
+def own_of(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the column of self times, if the report has any."""
+    return ("self",) if any(number(stage, "self_s") is not None for stage in stages) else ()
+
+
 def _stage_table(stages: list[dict[str, Any]]) -> Table:
-    known = any(number(stage, "share", "busy") is not None for stage in stages)
-    states = STATES if known else ()
+    states = states_of(stages)
+    own = own_of(stages)
     head = (
-        "stage", "kind", "duration", "count", "items", "avg/item", "p50", "p95", "p99",
+        "stage", "kind", "duration", *own, "count", "items", "avg/item", "p50", "p95", "p99",
         *states, "errors",
     )  # fmt: skip
-    return Table(head, [_stage_row(stage, states) for stage in stages], left=2)
+    return Table(head, [_stage_row(stage, own, states) for stage in stages], left=2)
 
 
-def _stage_row(stage: dict[str, Any], states: Sequence[str]) -> tuple[str, ...]:
+def _stage_row(stage: dict[str, Any], own: Sequence[str], states: Sequence[str]) -> tuple[str, ...]:
     total = number(stage, "duration_s", "total")
     items = stage_items(stage)
     per = items or whole(stage, "count")
@@ -106,6 +121,7 @@ def _stage_row(stage: dict[str, Any], states: Sequence[str]) -> tuple[str, ...]:
         stage["name"],
         stage.get("kind") or text.UNKNOWN,
         text.duration(total),
+        *(text.duration(number(stage, "self_s")) for _ in own),
         text.number(whole(stage, "count")),
         text.number(items),
         text.duration(total / per if per and total is not None else None),

@@ -157,7 +157,9 @@ def _stage_step(stage: dict[str, Any], marked: bool) -> dict[str, Any]:
     workers = whole(stage, "workers")
     per_s, unit = _rate(stage)
     errors = whole(stage, "errors", "total") or 0
-    shares = [(state, number(stage, "share", state)) for state in console.STATES]
+    split = number(stage, "share", "running") is not None
+    states = console.SPLIT if split else console.UNSPLIT
+    shares = [(state, number(stage, "share", state)) for state in states]
     figures = [
         (text.number(per_s), f"{unit} per second"),
         (text.duration(number(stage, "duration_s", "p50")), "median duration"),

@@ -254,8 +254,10 @@ def _table(*head: str) -> Table:
 def _stages(report: RunReport, history: History, marked: list[str]) -> RenderableType:
     from rich.text import Text
 
-    table = _table("stage", "done", "per s", "in flight", "p50", *console.STATES, "errors")
-    for stage in stages_in_flow_order(report):
+    stages = stages_in_flow_order(report)
+    states = console.states_of(stages)
+    table = _table("stage", "done", "per s", "in flight", "p50", *states, "errors")
+    for stage in stages:
         name = stage["name"]
         shown = text.printable(name)
         done, unit = _count(stage)
@@ -265,7 +267,7 @@ def _stages(report: RunReport, history: History, marked: list[str]) -> Renderabl
             text.number(history.rate(name)),
             text.number(whole(stage, "in_flight")),
             text.duration(number(stage, "duration_s", "p50")),
-            *(text.percent(number(stage, "share", s)) for s in console.STATES),
+            *(text.percent(number(stage, "share", s)) for s in states),
             text.number(whole(stage, "errors", "total")),
         )
     return table

@@ -14,7 +14,7 @@ from otel_pipeline_metrics.report.flow import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics.report.run_report import RunReport
 
@@ -72,15 +72,19 @@ def _verdict(report: RunReport) -> str:
 
 
 def _stage_table(report: RunReport) -> console.Table:
-    marked = verdict(report).stages
+    marked, stages = verdict(report).stages, stages_in_flow_order(report)
+    states = console.states_of(stages)
+    own = console.own_of(stages)
     head = (
-        "stage", "kind", "count", "items", "p50", "p95", "p99", "total", *console.STATES, "errors",
+        "stage", "kind", "count", "items", "p50", "p95", "p99", "total", *own, *states, "errors",
     )  # fmt: skip
-    rows = [_stage_row(stage, stage["name"] in marked) for stage in stages_in_flow_order(report)]
+    rows = [_stage_row(stage, own, states, stage["name"] in marked) for stage in stages]
     return console.Table(head, rows, left=2)
 
 
-def _stage_row(stage: dict[str, Any], marked: bool) -> tuple[str, ...]:
+def _stage_row(
+    stage: dict[str, Any], own: Sequence[str], states: Sequence[str], marked: bool
+) -> tuple[str, ...]:
     name = escaped(stage["name"])
     return (
         f"**{name}** (bottleneck)" if marked else name,
@@ -88,7 +92,8 @@ def _stage_row(stage: dict[str, Any], marked: bool) -> tuple[str, ...]:
         text.number(whole(stage, "count")),
         text.number(console.stage_items(stage)),
         *(text.duration(number(stage, "duration_s", p)) for p in ("p50", "p95", "p99", "total")),
-        *(text.percent(number(stage, "share", state)) for state in console.STATES),
+        *(text.duration(number(stage, "self_s")) for _ in own),
+        *(text.percent(number(stage, "share", state)) for state in states),
         escaped(console.stage_errors(stage)),
     )
 

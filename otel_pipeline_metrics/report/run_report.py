@@ -181,6 +181,8 @@ def _validate(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("not a report: a JSON object is expected")
     _check_schema(data.get("schema"))
+    # version 1 lacks keys of version 2; what it has means the same
+    data = {**data, "schema": SCHEMA}
     for name, part in PARTS.items():
         if name in OPTIONAL_PARTS and name not in data:
             continue
@@ -211,6 +213,8 @@ def _check_schema(schema: object) -> None:
     found, _, version = str(schema).rpartition("/")
     if found != family:
         raise ValueError(f"not a report: its schema is {schema!r}, expected {SCHEMA!r}")
+    if version == "1":
+        return
     newer = version.isdecimal() and int(version) > int(ours)
     hint = "; a later otel-pipeline-metrics wrote it, upgrade this one" if newer else ""
     raise ValueError(f"the report has schema {schema!r}, this version reads {SCHEMA!r}{hint}")

@@ -10,7 +10,7 @@ from typing import Any, Final
 Schema = dict[str, Any]
 
 # name and version of the report's format; incompatible changes raise the number
-SCHEMA: Final = "otel_pipeline_metrics/report/1"
+SCHEMA: Final = "otel_pipeline_metrics/report/2"
 
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -81,9 +81,11 @@ def _percentiles(unit: str) -> dict[str, Schema]:
 def _states(description: str, **more: Schema) -> Schema:
     return _object(
         description,
-        busy=_number("working, in calls and in the loop around them"),
+        running=_number("on the event loop or in its thread; null where nobody can tell"),
+        awaiting=_number("suspended on something unknown; null where nobody can tell"),
+        busy=_number("running + awaiting, derived"),
         idle=_number("waiting for input"),
-        blocked=_number("waiting for room in a queue, a permit or a rate limit"),
+        blocked=_number("waiting for room in a queue, a permit, a lock or a pool"),
         **more,
     )
 
@@ -119,6 +121,7 @@ PARTS: Final[dict[str, Schema]] = {
         error_type=_text("the type of the exception that ended it"),
         started=_text("ISO 8601, UTC"),
         wall_s=_number("seconds from start to end"),
+        outside_s=_number("seconds of these in which no stage was open"),
         partial={"type": "boolean", "description": "whether the run did not end in success"},
         total=_count("items expected, as given to run()"),
         merged_from=_list("ids of the runs in a report of several", {"type": ["string", "null"]}),
@@ -127,7 +130,7 @@ PARTS: Final[dict[str, Schema]] = {
         "one stage, in the order in which stages first finished a call",
         "the stage's name; with its kind it is unique",
         kind=_text("fetch, process, write, or null"),
-        workers=_count("threads or tasks that ran it; null without an instrumented queue"),
+        workers=_count("threads or tasks that ran it; null without a wrapped queue or limit"),
         count=_count("finished calls"),
         cancelled=_count("calls that were cancelled"),
         abandoned=_count("generators that were closed early"),
@@ -152,10 +155,30 @@ PARTS: Final[dict[str, Schema]] = {
             busy_per_s=_number("calls by the time spent in them"),
             items_per_s=_number("items produced, or else taken, by the run's wall time"),
         ),
-        time_s=_states("seconds of all workers", wall=_number("the sum of the three states")),
+        time_s=_states(
+            "seconds of all workers",
+            wall=_number("busy + idle + blocked"),
+            split_standard_error=_number("of running and awaiting; 0 if they were not estimated"),
+        ),
         share=_states("the states' shares of the workers' time, 0 to 1"),
         busiest_share=_number("the busy share of the busiest worker"),
-        cpu_s=_number("CPU seconds; not measured yet"),
+        self_s=_number("seconds in which calls were open, and no stage inside of them was"),
+        run_share=_number(
+            "the run's part in which it was the innermost stage open, shared equally with others"
+        ),
+        run_share_standard_error=_number("0 if exact; null with run_share"),
+        wall_s=_number("seconds of calls from begin to end, waits included"),
+        in_flight_avg=_number("calls in progress on average over the run"),
+        cpu_s=_number("CPU seconds without those of stages inside, estimated from samples"),
+        service_by_in_flight=_list(
+            "mean duration of sampled calls by the calls in flight when they began",
+            _object(
+                "one number in flight; the last one, 16, is for more",
+                in_flight=_count("calls in progress, this one included"),
+                count=_count("samples"),
+                avg_s=_number("their mean duration"),
+            ),
+        ),
         in_flight=_count("calls in progress at the end"),
     ),
     "queues": _entries(

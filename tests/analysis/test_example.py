@@ -72,9 +72,12 @@ def test_times_are_exact_in_virtual_time() -> None:
     assert pytest.approx(report.run["wall_s"]) == 2.007
     assert pytest.approx(found["write"]["time_s"]) == {
         "wall": 2.007,
+        "running": 0.0,
+        "awaiting": 2.0,
         "busy": 2.0,
         "idle": 0.007,
         "blocked": 0.0,
+        "split_standard_error": 0.0,
     }
     assert pytest.approx(found["process"]["time_s"]["busy"]) == 0.5
     assert pytest.approx(found["process"]["time_s"]["idle"]) == 0.002

@@ -118,7 +118,7 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
     inner = samples.full_data()
     inner["stages"][0]["duration_s"] = {"total": [1], "sketch": {"buckets": 3}}
     inner["stages"][0]["errors"] = {"total": 1, "by_type": 7}
-    later = {**samples.full_data(), "schema": "otel_pipeline_metrics/report/2"}
+    later = {**samples.full_data(), "schema": "otel_pipeline_metrics/report/3"}
     nested: list[Any] = []
     for _ in range(600):
         nested = [nested]

@@ -181,5 +181,5 @@ def test_nothing_is_too_wide_and_nothing_runs(
     measured = json.loads(found[1])
     assert measured["needed"] <= measured["inner"] <= width
     assert measured["stages"] == (0 if name == "bare" else 3)
-    assert measured["data"] == "otel_pipeline_metrics/report/1"
+    assert measured["data"] == "otel_pipeline_metrics/report/2"
     assert ":CONSOLE" not in log

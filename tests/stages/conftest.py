@@ -102,7 +102,7 @@ def nothing_left_over() -> Iterator[None]:
     _series.active_cell.set(None)
     context.attach(context.Context())
     for scope in list(_series.scopes):
-        scope.series.clear()
+        scope.forget()
     assert not left
     assert not flying
 

@@ -18,13 +18,15 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.records import (
     Batch,
+    Counts,
     EventTime,
     QueueBatch,
     StageKey,
     StageResult,
     TimeInStates,
 )
-from otel_pipeline_metrics._stages import execution
+from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION
+from otel_pipeline_metrics._stages.workers.worker import current_call
 from otel_pipeline_metrics._telemetry.backlog import BOUND as EARLY_BOUND
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.stage_metrics import WAITING_BOUND
@@ -125,7 +127,7 @@ def test_one_call_flushes_no_more_than_the_bound(results: Results) -> None:
     work()
     (series,) = [s for s in _series.all_series() if s.key.stage == "bound"]
     series.durations.extend([0.0] * (PENDING_BOUND + 10))
-    series.begun.extend([None] * (PENDING_BOUND + 10))
+    series.begun.extend([_series.OVER] * (PENDING_BOUND + 10))
     work()
     assert [len(batch.durations) for batch in results.batches] == [PENDING_BOUND]
     assert (len(series.durations), series.active) == (12, 0)
@@ -223,7 +225,7 @@ def test_details_after_the_end_change_nothing(results: Results, clock: Clock) ->
     (result,) = results.of("over")
     assert result == StageResult(0.0, items_out=1)
     details = s.ensure_details()
-    assert details.totals() == {"items_out": 1}
+    assert details.totals() == Counts(items_out=1)
     assert (details.attributes, details.retries) == ({}, {})
     assert not any(batch.event_times for batch in results.batches)
 
@@ -272,8 +274,8 @@ def contexts_in(kind: str) -> list[contextvars.Context]:
 def test_a_task_that_outlives_its_stage_is_outside_it(kind: str, results: Results) -> None:
     """Its copy of the context still has the call, which is over."""
     (context,) = contexts_in(kind)
-    assert context.run(current_stage) is execution.NOOP_EXECUTION
-    assert context.run(execution.executing) is None
+    assert context.run(current_stage) is NOOP_EXECUTION
+    assert context.run(current_call) is None
 
 
 def test_a_task_of_a_suspended_generator_is_outside_it(results: Results) -> None:
@@ -288,8 +290,8 @@ def test_a_task_of_a_suspended_generator_is_outside_it(results: Results) -> None
 
     source = work()
     next(source)
-    assert found[0].run(execution.executing) is None
-    assert found[0].run(current_stage) is execution.NOOP_EXECUTION
+    assert found[0].run(current_call) is None
+    assert found[0].run(current_stage) is NOOP_EXECUTION
     next(source)
     source.close()
     assert results.sizes("paused") == [3]

@@ -120,7 +120,7 @@ class Racy(list[int]):
 
 def test_results_added_while_others_are_taken_stay() -> None:
     waiting = Racy([1, 2])
-    assert _drain._pop_front(waiting) == [1, 2]
+    assert _drain.pop_front(waiting) == [1, 2]
     assert list(waiting) == [99]
 
 

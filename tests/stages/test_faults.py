@@ -174,7 +174,7 @@ def test_internal_errors_are_raised_in_our_own_tests(
 def forget() -> None:
     """Remove the call that was interrupted, so that the next test does not see it in flight."""
     for scope in list(series.scopes):
-        scope.series.clear()
+        scope.forget()
 
 
 class BrokenSink:

@@ -8,7 +8,7 @@ from opentelemetry import trace
 
 from otel_pipeline_metrics import stage
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.records import Batch, StageKey
+from otel_pipeline_metrics._core.records import Batch, StageKey, StageTime
 
 if TYPE_CHECKING:
     from tests.stages.conftest import Otel
@@ -23,7 +23,9 @@ def sampled(number: int) -> Any:
 
 
 def accept(otel: Otel, values: list[float], *shown: tuple[float, Any]) -> None:
-    otel.telemetry.stages.accept(Batch(KEY, {}, values, [], exemplars=shown))
+    otel.telemetry.stages.accept(
+        Batch(KEY, {}, values, [], StageTime(sum(values)), exemplars=shown)
+    )
 
 
 def test_an_exemplar_without_its_value_is_left_out(otel: Otel) -> None:
@@ -61,7 +63,7 @@ def test_an_input_of_zero_is_a_batch_size(otel: Otel) -> None:
 
 
 def test_every_span_is_counted_in_its_series(otel: Otel) -> None:
-    """Late ones too: the ratio of spans to calls comes from `Series.spans_made`."""
+    """Late ones too: the ratio of spans to calls comes from `SpanBudget.spans_made`."""
     _series.limit_spans(2**-30)
     fails = stage("edges")(lambda: 1 / 0)
     for _ in range(1001):
@@ -70,14 +72,14 @@ def test_every_span_is_counted_in_its_series(otel: Otel) -> None:
         except ZeroDivisionError:
             continue
     (series,) = [s for s in _series.all_series() if s.key.stage == "edges"]
-    assert (series.spans_made, len(otel.spans())) == (1001, 1001)
+    assert (series.budget.spans_made, len(otel.spans())) == (1001, 1001)
 
 
 def test_a_stage_without_series_is_reported_as_zero(otel: Otel) -> None:
     """A backend would keep the last level if the points stopped."""
     with stage("edges"):
         assert otel.values("pipeline.stage.active", "edges") == {(): 1}
-    _series.process_scope.series.clear()
+    _series.process_scope.forget()
     assert otel.values("pipeline.stage.active", "edges") == {(): 0}
     assert otel.values("pipeline.stage.active", "edges") == {(): 0}
 
@@ -101,4 +103,4 @@ def test_values_during_a_collection_are_recorded_later(otel: Otel) -> None:
         lock.release()
     (point,) = otel.points("pipeline.stage.duration")
     assert (point.count, point.sum) == (1025, 513.0)
-    assert otel.values("pipeline.stage.time", "edges") == {("busy",): 513.0}
+    assert otel.values("pipeline.stage.time", "edges") == {("running",): 513.0}

@@ -103,7 +103,7 @@ def a_sampled_span_is_current() -> Iterator[None]:
     """Make another span current during collections; it must not become an exemplar."""
     # what a run of an earlier test ended with is among the points of the next collection
     for scope in list(_series.scopes):
-        scope.series.clear()
+        scope.forget()
     context = trace.SpanContext(9, 9, is_remote=False, trace_flags=trace.TraceFlags(1))
     with trace.use_span(trace.NonRecordingSpan(context)):
         yield

@@ -31,6 +31,7 @@ SECONDS = (
 TABLE = [
     ("pipeline.stage.duration", "s", HistogramData),
     ("pipeline.stage.time", "s", Sum),
+    ("pipeline.stage.cpu.time", "s", Sum),
     ("pipeline.stage.active", "{invocation}", Sum),
     ("pipeline.stage.items", "{item}", Sum),
     ("pipeline.stage.io", "By", Sum),
@@ -107,10 +108,11 @@ def test_durations_of_errors_have_their_own_series(clock: Clock, otel: Otel) -> 
 
 
 def test_time_is_counted_by_state(otel: Otel) -> None:
-    identity = stage_id.stage_id("states", None)
+    identity = stage_id.stage_id("states", None, form="by hand")
     for _ in range(2):
         drain.submit(identity, StageResult(busy_s=4.0, idle_s=2.0, blocked_s=1.0))
     assert otel.values("pipeline.stage.time", "states") == {
+        ("running",): 0,
         ("busy",): 8,
         ("idle",): 4,
         ("blocked",): 2,
@@ -119,12 +121,12 @@ def test_time_is_counted_by_state(otel: Otel) -> None:
     assert (point.count, point.sum) == (2, 8)
 
 
-def test_time_without_a_wait_is_busy(clock: Clock, otel: Otel) -> None:
+def test_time_of_a_block_in_a_thread_is_running(clock: Clock, otel: Otel) -> None:
     for _ in range(3):
         with stage("busy"):
             clock.advance(2)
     (point,) = otel.points("pipeline.stage.time")
-    assert point.attributes == {"pipeline.stage.name": "busy", "pipeline.stage.state": "busy"}
+    assert point.attributes == {"pipeline.stage.name": "busy", "pipeline.stage.state": "running"}
     assert point.value == 6
 
 
@@ -188,9 +190,8 @@ def test_retries_are_counted_by_error(otel: Otel) -> None:
 def test_unknown_values_have_no_series(otel: Otel) -> None:
     with stage("silent"):
         pass
-    assert {"pipeline.stage.duration", "pipeline.stage.time", "pipeline.stage.active"} == set(
-        otel.collect()
-    )
+    known = {f"pipeline.stage.{name}" for name in ("duration", "time", "active", "cpu.time")}
+    assert known == set(otel.collect())
 
 
 def test_zero_has_a_series(otel: Otel) -> None:

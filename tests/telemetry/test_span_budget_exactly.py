@@ -214,19 +214,19 @@ def test_while_each_call_has_a_span_none_is_slow(otel: Otel, clock: Clock) -> No
         call(ticks)
     drain.drain()
     (series,) = [s for s in _series.all_series() if s.key.stage == "budget"]
-    assert (series.spans_made, series.slow_s) == (200, float("inf"))
+    assert (series.budget.spans_made, series.budget.slow_s) == (200, float("inf"))
 
 
 def test_with_the_late_budget_spent_no_call_is_slow(otel: Otel, clock: Clock) -> None:
     learn_durations(otel, clock, 200)
     (series,) = [s for s in _series.all_series() if s.key.stage == "budget"]
-    series.late_left = 1.0
+    series.budget.late_left = 1.0
     call = function(clock)
     assert take(otel, call, 3, 1000) == 1
     for ticks in range(200):
         call(ticks)
     drain.drain()
-    assert series.slow_s == float("inf")
+    assert series.budget.slow_s == float("inf")
 
 
 def test_a_late_span_is_as_long_as_its_call_with_waits(otel: Otel, clock: Clock) -> None:

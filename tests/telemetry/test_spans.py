@@ -301,6 +301,6 @@ def test_providers_that_are_set_later_get_everything(tmp_path: Path) -> None:
     assert done.stderr == ""
     assert done.stdout.splitlines() == [
         "['early']",
-        "['pipeline.stage.active', 'pipeline.stage.duration', 'pipeline.stage.time']",
+        str([f"pipeline.stage.{name}" for name in ("active", "cpu.time", "duration", "time")]),
         "True",
     ]

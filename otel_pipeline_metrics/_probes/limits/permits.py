@@ -98,8 +98,8 @@ class SinglePermit(LimitProbe):
             self.use = None
             use.limit.level -= 1
             seconds = clock.now() - self.since
-            if use.stage is None and (worker := accounting.last_worker()):
-                use = self.stage_of(worker, use, self.waited)
+            if use.stage is None and (left := accounting.stage_left()):
+                use = self.stage_of(left, use, self.waited)
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # it is released all the same
@@ -225,8 +225,8 @@ class Permits(LimitProbe):
                 use, since, waited = self._of(here, hold)
             use.limit.level -= 1
             seconds = clock.now() - since
-            if use.stage is None and (worker := accounting.last_worker()):
-                use = self.stage_of(worker, use, waited)
+            if use.stage is None and (left := accounting.stage_left()):
+                use = self.stage_of(left, use, waited)
             if seconds > 0.0:
                 use.held += seconds
         except IndexError:  # acquired before it was wrapped, or through a raw reference

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.limit_series import LimitUse
     from otel_pipeline_metrics._core.records import WaitState
+    from otel_pipeline_metrics._core.series import RunScope, WorkerTimes
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
 
@@ -125,29 +126,29 @@ class LimitProbe:
             return
         try:
             use, since, waited = hold
-            if use.stage is None and (worker := accounting.last_worker()):
-                use = self.stage_of(worker, use, waited)
+            if use.stage is None and (left := accounting.stage_left()):
+                use = self.stage_of(left, use, waited)
             seconds = clock.now() - since
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # the permit is released all the same
             errors.log_internal_error("releasing a permit")
 
-    def stage_of(self, worker: Worker, use: LimitUse, waited: float | None) -> LimitUse:
-        """Return the use of the stage that a worker is in or left last, if it has one.
+    def stage_of(
+        self, left: tuple[RunScope, WorkerTimes], use: LimitUse, waited: float | None
+    ) -> LimitUse:
+        """Return the use of the stage that a worker is in or left last.
 
         A permit that was acquired outside of stages belongs to it, and the wait for it too: so a
         worker that acquires, calls a stage and releases is reported like a stage that does all.
         """
-        stage = worker.stage
-        if stage is None:
-            return use
+        scope, stage = left
         found = stage.limits.get(self.name)
         if found is None:
-            outside = stage.scope.limits.get(self.name)
+            outside = scope.limits.get(self.name)
             if outside is None or outside.limit is not use.limit:  # it is of another run
                 return use
-            found = stage.add_limit(self.name)
+            found = stage.add_limit(self.name, scope)
         elif found.limit is not use.limit:
             return use
         if waited and found.waited is not None and use.waited is not None:

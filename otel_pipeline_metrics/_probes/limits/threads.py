@@ -130,8 +130,8 @@ class LimitedLock(Limited):
             probe.use = None
             use.limit.level -= 1
             seconds = clock.now() - probe.since
-            if use.stage is None and (worker := accounting.last_worker()):
-                use = probe.stage_of(worker, use, probe.waited)
+            if use.stage is None and (left := accounting.stage_left()):
+                use = probe.stage_of(left, use, probe.waited)
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # it is released all the same

@@ -201,6 +201,8 @@ class PutAround:
                 probe.count_put(now, size or 0)
         except Exception:  # the item is in the queue all the same
             errors.log_internal_error("after putting into a queue")
+        if probe.chores:
+            probe.do_chores()
 
 
 class GetAround:

@@ -15,13 +15,21 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_pipeline_metrics._core import clock
-from otel_pipeline_metrics._probes.queues.probe import Probe, capacity_of, getting, putting
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._probes.queues.probe import (
+    FLUSH_MASK,
+    WAITS_BOUND,
+    Probe,
+    capacity_of,
+    getting,
+    putting,
+)
 from otel_pipeline_metrics._probes.queues.stamps import IdentityStamps, OrderedStamps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._probes.queues.stamps import Stamps
+    from otel_pipeline_metrics._probes.queues.stamps import Stamp, Stamps
 
 # Subclasses may override the two methods, and use the attribute that these work on.
 # ruff: noqa: SLF001
@@ -119,48 +127,103 @@ def _stamps_for(
 
 def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None]:
     probe, stamps, here, size_of = parts
-    sentinel, add = probe.sentinel, stamps.add
+    sentinel, name, current = probe.sentinel, probe.name, _series.active_cell.get
+    ordered = stamps if isinstance(stamps, OrderedStamps) else None
 
     def put(item: Any) -> None:
         queue = here()
         insert(queue, item)
         try:
-            size, producer, call = size_of(queue), None, putting.get()
-            if call is not None and call.item is item and call.probe is probe:
-                producer, call.seen = call.producer, True
+            size = size_of(queue)
+            now = probe.at = clock.now()
             if item is sentinel:
-                add((item, None, None), size)
+                stamps.add((item, None, None), size)
+                return
+            producer = _producer(probe, item) if probe.asks else None
+            if ordered is not None and size == ordered.unknown + len(ordered.held) + 1:
+                # `add` written out, as `count_put` is below: every item goes through here
+                ordered.held.append((item, now, producer))
             else:
-                now = clock.now()
-                add((item, now, producer), size)
-                probe.count_put(now, size)
+                stamps.add((item, now, producer), size)
+            found = current()
+            try:
+                series = (_series.default_scope if found is None else found[0].scope).queues[name]
+            except KeyError:
+                series = probe.series()
+            series.put += 1
+            series.last_put = now
+            if series.first_put is None:
+                series.first_put = now
+            if size > series.depth_peak:  # noqa: PLR1730 - a call of `max` costs as much as the other lines
+                series.depth_peak = size
+            if not series.put & FLUSH_MASK:
+                probe.flush_later(series)
         except Exception as error:  # the item is in the queue all the same
             probe.failed(error)
 
     return put
 
 
+def _producer(probe: Probe, item: Any) -> Any:
+    """Return the producer that the wrapped put told, if it is putting this item."""
+    call = putting.get()
+    if call is None or call.item is not item or call.probe is not probe:
+        return None
+    call.seen = True
+    return call.producer
+
+
 def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Callable[[], Any]:
     probe, stamps, here, size_of = parts
-    sentinel, take_stamp = probe.sentinel, stamps.take
+    sentinel, name, current = probe.sentinel, probe.name, _series.active_cell.get
+    ordered = stamps if isinstance(stamps, OrderedStamps) and stamps.first_out else None
 
     def get() -> Any:
         queue = here()
         item = take(queue)
         try:
-            stamp, call = take_stamp(item, size_of(queue)), getting.get()
-            mine = call is not None and call.probe is probe
-            if mine:
-                call.seen = True  # type: ignore[union-attr]
-            if item is not sentinel and not (dropping and get_ident() in dropping):
-                link = probe.count_got(stamp)
-                if link is not None and mine:
-                    call.link = link  # type: ignore[union-attr]
+            size = size_of(queue)
+            if (
+                ordered is not None
+                and not ordered.unknown
+                and size + 1 == len(ordered.held)
+                and ordered.held[0][0] is item
+            ):
+                # `take` written out, as `count_got` is below
+                stamp: Stamp | None = ordered.held.popleft()
+            else:
+                stamp = stamps.take(item, size)
+            now = probe.at = clock.now()
+            if probe.asks or dropping or item is sentinel or stamp is None or stamp[2] is not None:
+                _got_slowly(probe, item, stamp, dropping)
+                return item
+            found = current()
+            try:
+                series = (_series.default_scope if found is None else found[0].scope).queues[name]
+            except KeyError:
+                series = probe.series()
+            series.got += 1
+            if stamp[1] is not None and len(series.waits) < WAITS_BOUND:
+                series.waits.append(max(0.0, now - stamp[1]))
+            if not series.got & FLUSH_MASK:
+                probe.flush_later(series)
         except Exception as error:  # the user gets the item all the same
             probe.failed(error)
         return item
 
     return get
+
+
+def _got_slowly(probe: Probe, item: Any, stamp: Stamp | None, dropping: set[int]) -> None:
+    """Count an item that may be no item, may be dropped by a shutdown, or may have a link."""
+    call = getting.get()
+    mine = call is not None and call.probe is probe
+    if mine:
+        call.seen = True  # type: ignore[union-attr]
+    if item is not probe.sentinel and not (dropping and get_ident() in dropping):
+        link = probe.count_got(stamp)
+        if link is not None and mine:
+            call.link = link  # type: ignore[union-attr]
 
 
 def _shutdown_hook(

@@ -12,7 +12,7 @@ import queue as thread_queue
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import errors, hooks
 from otel_pipeline_metrics._probes.queues import registry
 from otel_pipeline_metrics._probes.queues.probe import (
     Got,
@@ -113,72 +113,30 @@ class InstrumentedAsyncQueue(Instrumented):
     tasks. Without a wait they do what asyncio's do, without a second coroutine.
     """
 
-    __slots__ = ()
+    # functions instead of methods: `__getattr__` makes it slow to look up anything in here
+    __slots__ = ("get", "put")
 
-    @coroutine_function
-    def put(self, item: Any) -> Coroutine[Any, Any, None]:
-        """Put an item as the wrapped queue does."""
-        return self._opm_put(item, requesting_worker())
+    put: Callable[[Any], Coroutine[Any, Any, None]]
+    get: Callable[[], Coroutine[Any, Any, Any]]
 
-    @coroutine_function
-    def get(self) -> Coroutine[Any, Any, Any]:
-        """Get an item as the wrapped queue does."""
-        return self._opm_get(requesting_worker())
+    def __init__(self, queue: Any, probe: Probe) -> None:
+        super().__init__(queue, probe)
+        object.__setattr__(self, "put", _async_put(queue, probe))
+        object.__setattr__(self, "get", _async_get(queue, probe))
 
     def put_nowait(self, item: Any) -> None:
         """Put an item as the wrapped queue does."""
-        self._opm_put_nowait(item, self._opm_probe.producer(item))
+        worker = requesting_worker()
+        _put_now(self._opm_queue.put_nowait, self._opm_probe, item, worker)
 
     def get_nowait(self) -> Any:
         """Get an item as the wrapped queue does."""
-        return self._opm_get_nowait(None)
+        return _get_now(self._opm_queue.get_nowait, self._opm_probe, requesting_worker())
 
     @coroutine_function
     def join(self) -> Coroutine[Any, Any, None]:
         """Wait as the wrapped queue does; the time belongs to no stage."""
         return self._opm_join(requesting_worker())
-
-    async def _opm_put(self, item: Any, worker: Worker | None) -> None:
-        queue, probe = self._opm_queue, self._opm_probe
-        producer = probe.producer(item, worker)
-        if not queue.full():
-            if producer is not None:
-                self._opm_put_nowait(item, producer)
-                return
-            # `_opm_put_nowait` written out, which saves a call
-            queue.put_nowait(item)
-            if probe.chores:
-                probe.do_chores()
-            return
-        with QueueWait(probe, "blocked", worker), Put(probe, item, producer):
-            await queue.put(item)
-        if probe.chores:
-            probe.do_chores()
-
-    def _opm_put_nowait(self, item: Any, producer: Any) -> None:
-        if producer is None:
-            self._opm_queue.put_nowait(item)
-        else:
-            with Put(self._opm_probe, item, producer):
-                self._opm_queue.put_nowait(item)
-        if self._opm_probe.chores:
-            self._opm_probe.do_chores()
-
-    async def _opm_get(self, worker: Worker | None) -> Any:
-        queue, probe = self._opm_queue, self._opm_probe
-        if not queue.empty():
-            return self._opm_get_nowait(worker)
-        with QueueWait(probe, "idle", worker), Got(probe) as got:
-            item = await queue.get()
-        return probe.after_get(item, got.link, worker)
-
-    def _opm_get_nowait(self, worker: Worker | None) -> Any:
-        probe = self._opm_probe
-        if not probe.linked:
-            return probe.after_get(self._opm_queue.get_nowait(), None, worker)
-        with Got(probe) as got:
-            item = self._opm_queue.get_nowait()
-        return probe.after_get(item, got.link, worker)
 
     async def _opm_join(self, worker: Worker | None) -> None:
         try:
@@ -189,15 +147,98 @@ class InstrumentedAsyncQueue(Instrumented):
     def __aiter__(self) -> AsyncIterator[Any]:
         return self
 
-    @coroutine_function
-    def __anext__(self) -> Coroutine[Any, Any, Any]:
-        return self._opm_next(requesting_worker())
-
-    async def _opm_next(self, worker: Worker | None) -> Any:
+    async def __anext__(self) -> Any:
         try:
-            return await self._opm_get(worker)
+            return await self.get()
         except SHUT_DOWN:
             raise StopAsyncIteration from None
+
+
+def _async_put(queue: Any, probe: Probe) -> Callable[[Any], Coroutine[Any, Any, None]]:
+    """Return the `put` of a stand-in for an asyncio queue."""
+
+    async def run(item: Any, worker: Worker | None) -> None:
+        if worker is not None and hooks.tracing is None:
+            try:
+                queue.put_nowait(item)
+            except asyncio.QueueFull:
+                # the wait is outside of this block, so that its own error has no context
+                pass
+            else:
+                probe.has_put(item, worker)
+                return
+        producer = probe.producer(item, worker)
+        if queue.full():
+            with QueueWait(probe, "blocked", worker), Put(probe, item, producer):
+                await queue.put(item)
+        else:
+            with Put(probe, item, producer):
+                queue.put_nowait(item)
+        if probe.chores:
+            probe.do_chores()
+
+    @coroutine_function
+    def put(item: Any) -> Coroutine[Any, Any, None]:
+        """Put an item as the wrapped queue does."""
+        return run(item, requesting_worker())
+
+    return put
+
+
+def _async_get(queue: Any, probe: Probe) -> Callable[[], Coroutine[Any, Any, Any]]:
+    """Return the `get` of a stand-in for an asyncio queue."""
+
+    async def run(worker: Worker | None) -> Any:
+        if probe.linked or worker is None:
+            if not queue.empty():
+                return _get_now(queue.get_nowait, probe, worker)
+        else:
+            try:
+                item = queue.get_nowait()
+            except asyncio.QueueEmpty:
+                pass
+            else:
+                probe.has_got(item, worker)
+                return item
+        with QueueWait(probe, "idle", worker), Got(probe) as got:
+            item = await queue.get()
+        return probe.after_get(item, got.link, worker)
+
+    @coroutine_function
+    def get() -> Coroutine[Any, Any, Any]:
+        """Get an item as the wrapped queue does."""
+        return run(requesting_worker())
+
+    return get
+
+
+def _put_now(
+    put: Callable[..., None], probe: Probe, item: Any, worker: Worker | None, *args: Any
+) -> None:
+    """Put an item without waiting."""
+    producer = None if hooks.tracing is None else probe.producer_for(item, worker)
+    if producer is None:
+        put(item, *args)
+    else:
+        with Put(probe, item, producer):
+            put(item, *args)
+    if worker is not None:
+        probe.has_put(item, worker)
+
+
+def _get_now(get: Callable[..., Any], probe: Probe, worker: Worker | None, *args: Any) -> Any:
+    """Get an item without waiting."""
+    if not probe.linked:
+        item = get(*args)
+        link = None
+    else:
+        with Got(probe) as got:
+            item = get(*args)
+        link = got.link
+    if link is None and worker is not None:
+        probe.has_got(item, worker)
+        return item
+    return probe.after_get(item, link, worker)
 
 
 class InstrumentedThreadQueue(Instrumented):
@@ -210,13 +251,20 @@ class InstrumentedThreadQueue(Instrumented):
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Put an item as the wrapped queue does."""
-        probe = self._opm_probe
-        producer = probe.producer(item)
-        if producer is None:
-            self._opm_put(item, block, timeout)
+        put, probe, worker = self._opm_queue.put, self._opm_probe, requesting_worker()
+        if not block or (timeout is not None and not may_block(timeout)):
+            # it does not wait, or raises its own error for a bad timeout
+            _put_now(put, probe, item, worker, block, timeout)
+            return
+        try:
+            _put_now(put, probe, item, worker, False)
+        except thread_queue.Full:
+            # the wait is outside of this block, so that its own error has no context
+            pass
         else:
-            with Put(probe, item, producer):
-                self._opm_put(item, block, timeout)
+            return
+        with QueueWait(probe, "blocked", worker), Put(probe, item, probe.producer(item, worker)):
+            put(item, True, timeout)
         if probe.chores:
             probe.do_chores()
 
@@ -224,42 +272,18 @@ class InstrumentedThreadQueue(Instrumented):
         """Put an item as the wrapped queue does."""
         self.put(item, False)
 
-    def _opm_put(self, item: Any, block: bool, timeout: float | None) -> None:
-        put = self._opm_queue.put
-        if not block or (timeout is not None and not may_block(timeout)):
-            # it does not wait, or raises its own error for a bad timeout
-            put(item, block, timeout)
-            return
-        try:
-            put(item, False)
-        except thread_queue.Full:
-            pass
-        else:
-            return
-        with QueueWait(self._opm_probe, "blocked", None):
-            put(item, True, timeout)
-
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """Get an item as the wrapped queue does."""
-        probe, get = self._opm_probe, self._opm_queue.get
+        get, probe, worker = self._opm_queue.get, self._opm_probe, requesting_worker()
         if not block or (timeout is not None and not may_block(timeout)):
-            with Got(probe) as got:
-                item = get(block, timeout)
-            return probe.after_get(item, got.link)
+            return _get_now(get, probe, worker, block, timeout)
         try:
-            if probe.linked:
-                with Got(probe) as got:
-                    item = get(False)
-                link = got.link
-            else:
-                item, link = get(False), None
+            return _get_now(get, probe, worker, False)
         except thread_queue.Empty:
             pass
-        else:
-            return probe.after_get(item, link)
-        with QueueWait(probe, "idle", None), Got(probe) as got:
+        with QueueWait(probe, "idle", worker), Got(probe) as got:
             item = get(True, timeout)
-        return probe.after_get(item, got.link)
+        return probe.after_get(item, got.link, worker)
 
     def get_nowait(self) -> Any:
         """Get an item as the wrapped queue does."""
@@ -280,6 +304,21 @@ class InstrumentedThreadQueue(Instrumented):
             return self.get()
         except SHUT_DOWN:
             raise StopIteration from None
+
+
+def put_or_wait(queue: Any, probe: Probe, item: Any, block: bool, timeout: float | None) -> None:
+    """Put an item into a process queue; count a wait if the queue is full."""
+    if not block or not may_block(timeout):
+        queue.put(item, block, timeout)
+        return
+    try:
+        queue.put(item, False)
+    except thread_queue.Full:
+        pass
+    else:
+        return
+    with QueueWait(probe, "blocked", None):
+        queue.put(item, True, timeout)
 
 
 def get_or_wait(queue: Any, probe: Probe, block: bool, timeout: float | None) -> Any:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.series import QueueSeries
 from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND
 from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers.account import GOT, PUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.hooks import Link
     from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._core.series import QueueSeries
     from otel_pipeline_metrics._probes.queues.stamps import Stamp
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
@@ -40,6 +41,10 @@ NOTHING: Final[Literal[NoSentinel.NOTHING]] = NoSentinel.NOTHING
 WAITS_BOUND: Final = 16 * drain.PENDING_BOUND
 
 
+# Every so many items, what waits for the flush is flushed; a power of two less one.
+FLUSH_MASK: Final = drain.PENDING_BOUND - 1
+
+
 class Put:
     """A `with` block of a wrapped put, which tells `_put` the producer."""
 
@@ -53,6 +58,7 @@ class Put:
         self.seen = False
 
     def __enter__(self) -> Put:
+        self.probe.asks = True
         self._before = putting.get()
         putting.set(self)
         return self
@@ -74,6 +80,7 @@ class Got:
         self.seen = False
 
     def __enter__(self) -> Self:
+        self.probe.asks = True
         self._before = getting.get()
         getting.set(self)
         return self
@@ -133,7 +140,9 @@ class Getting(Protocol):
 class Probe:
     """The counts at one queue; its `size` and `capacity` read the queue."""
 
-    __slots__ = ("__weakref__", "_capacity", "_size", "chores", "linked", "name", "sentinel")
+    __slots__ = (
+        "__weakref__", "_capacity", "_size", "asks", "at", "chores", "linked", "name", "sentinel",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -148,6 +157,10 @@ class Probe:
         self._capacity = capacity
         # whether an item ever had a producer to link to; before that, no get looks for one
         self.linked = False
+        # whether a wrapped put or get ever told or asked the queue's own method something
+        self.asks = False
+        # `clock.now()` of the last item that got in or out
+        self.at = 0.0
         # errors to log and stamps to release once the queue's lock is free
         self.chores: list[Any] = []
 
@@ -175,13 +188,25 @@ class Probe:
 
     # called before and after the queue's own put and get, by the task or thread that calls them
 
+    def put_by(self, item: Any, worker: Worker | None = None) -> Worker | None:
+        """Account for the worker that is about to put; return it."""
+        try:
+            return accounting.note_put(None if self.is_sentinel(item) else self.name, worker)
+        except Exception:  # the item goes on without its producer
+            errors.log_internal_error("putting into a queue")
+            return worker
+
     def producer(self, item: Any, worker: Worker | None = None) -> Any:
         """Account for the worker that is about to put; return its stage's span context."""
+        worker = self.put_by(item, worker)
+        return None if hooks.tracing is None else self.producer_for(item, worker)
+
+    def producer_for(self, item: Any, worker: Worker | None) -> Any:
+        """Return the span context of the stage that a worker puts for; None for a sentinel."""
+        if worker is None or self.is_sentinel(item):
+            return None
         try:
-            if hooks.workers is None:
-                accounting.watch()
-            counted = None if self.is_sentinel(item) else self.series()
-            found = accounting.on_put(counted, clock.now(), worker)
+            found = accounting.producer_of(worker)
         except Exception:  # the item goes on without its producer
             errors.log_internal_error("putting into a queue")
             return None
@@ -192,20 +217,36 @@ class Probe:
     def after_get(self, item: Any, link: Link | None, worker: Worker | None = None) -> Any:
         """Account for the worker that has got an item; return the item."""
         try:
-            if hooks.workers is None:
-                accounting.watch()
-            if self.is_sentinel(item):
-                accounting.on_get(None, None, clock.now(), worker)
-            else:
-                series = self.series()
-                accounting.on_get(series, link, clock.now(), worker)
-                if len(series.waits) >= drain.PENDING_BOUND:
-                    drain.drain_queue(_series.current_scope(), series)
+            accounting.note_got(None if self.is_sentinel(item) else self.name, link, worker)
         except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         if self.chores:
             self.do_chores()
         return item
+
+    def has_put(self, item: Any, worker: Worker) -> None:
+        """Account for a worker that has put: the quick way, if there was no wait."""
+        cell = _series.active_cell.get()
+        if (
+            worker.plain
+            and not worker.stack
+            and (cell is None or cell[4] is None)
+            and item is not self.sentinel
+        ):
+            worker.log.append((self.at, PUT, self.name, None, 0.0))
+        else:
+            self.put_by(item, worker)
+        if self.chores:
+            self.do_chores()
+
+    def has_got(self, item: Any, worker: Worker) -> None:
+        """Account for a worker that has got an item: the quick way, if there was no wait."""
+        if worker.plain and not worker.stack and item is not self.sentinel:
+            worker.log.append((self.at, GOT, self.name, None, 0.0))
+            if self.chores:
+                self.do_chores()
+        else:
+            self.after_get(item, None, worker)
 
     def put_around(self, item: Any, worker: Worker | None = None) -> AbstractContextManager[Any]:
         """Return a `with` block for a put of unknown behaviour."""
@@ -222,6 +263,8 @@ class Probe:
         series = self.series()
         # queues of one name share these, so there is no call between reading and writing them
         series.put += 1
+        if not series.put & FLUSH_MASK:
+            self.flush_later(series)
         series.last_put = now
         if series.first_put is None:
             series.first_put = now
@@ -232,6 +275,8 @@ class Probe:
         """Count an item that was got, and its wait if that is certain; return its link."""
         series = self.series()
         series.got += 1
+        if not series.got & FLUSH_MASK:
+            self.flush_later(series)
         if stamp is None or stamp[1] is None:
             return None
         waited, waits, producer = clock.now() - stamp[1], series.waits, stamp[2]
@@ -243,6 +288,11 @@ class Probe:
             return None
         return producer, self.name, waited
 
+    def flush_later(self, series: QueueSeries) -> None:
+        """Have the waits, and what the workers logged, flushed once the queue's lock is free."""
+        if len(self.chores) < FORGOTTEN_BOUND:
+            self.chores.append(series)
+
     def failed(self, error: Exception) -> None:
         """Keep an internal error, which is being handled, until it can be logged."""
         if errors.from_signal_handler(error):
@@ -251,10 +301,15 @@ class Probe:
             self.chores.append(error)
 
     def do_chores(self) -> None:
-        """Log the errors and release the stamps that the queue's lock deferred."""
+        """Do what the queue's lock deferred: log errors, release stamps, flush."""
         while self.chores:
             chore = self.chores.pop()
-            if isinstance(chore, Exception):
+            if isinstance(chore, QueueSeries):
+                try:
+                    drain.drain_queue(_series.current_scope(), chore)
+                except Exception:
+                    errors.log_internal_error("flushing a queue")
+            elif isinstance(chore, Exception):
                 try:
                     raise chore  # noqa: TRY301 - the log takes the error that is handled
                 except Exception:
@@ -301,10 +356,8 @@ class QueueWait:
 
 
 def requesting_worker() -> Worker | None:
-    """Return the current worker, for a coroutine that another task may run."""
+    """Return the current worker, for a put or get that another task may run."""
     try:
-        if hooks.workers is None:
-            accounting.watch()
         return accounting.worker_at_queue()
     except Exception:  # the user's call of the queue goes on
         errors.log_internal_error("asking a queue")

@@ -10,6 +10,7 @@ from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._probes.queues.instrumented import (
     InstrumentedThreadQueue,
     get_or_wait,
+    put_or_wait,
     watch,
     wrapped,
 )
@@ -77,16 +78,18 @@ class InstrumentedProcessQueue(InstrumentedThreadQueue):
         probe = self._opm_probe
         producer = probe.producer(obj)
         if probe.is_sentinel(obj):
-            self._opm_put(obj, block, timeout)
+            put_or_wait(self._opm_queue, probe, obj, block, timeout)
             return
         envelope = Envelope(obj, None, producer)
-        self._opm_put(envelope, block, timeout)
+        put_or_wait(self._opm_queue, probe, envelope, block, timeout)
         envelope.stamp()
         try:
             if envelope.put_at is not None:
                 probe.count_put(envelope.put_at, probe.depth() or 0)
         except Exception:  # the item is in the queue all the same
             errors.log_internal_error("after putting into a queue")
+        if probe.chores:
+            probe.do_chores()
 
     def put_nowait(self, obj: Any) -> None:
         """Put an item as the wrapped queue does."""

@@ -41,40 +41,40 @@ class OrderedStamps:
     the queue's content may have been changed directly.
     """
 
-    __slots__ = ("_first_out", "_forgotten", "_stamps", "_unknown")
+    __slots__ = ("_forgotten", "first_out", "held", "unknown")
 
     def __init__(self, size: int, forgotten: list[Any], *, fifo: bool) -> None:
-        self._stamps: deque[Stamp] = deque()
+        self.held: deque[Stamp] = deque()
         # items without a stamp: they are the oldest, since every later put gets a stamp
-        self._unknown = size
-        self._first_out = fifo
+        self.unknown = size
+        self.first_out = fifo
         self._forgotten = forgotten
 
     def add(self, stamp: Stamp, size: int) -> None:
         """Keep the stamp of an item that was put; `size` is the queue's after the put."""
-        if size != self._unknown + len(self._stamps) + 1:
+        if size != self.unknown + len(self.held) + 1:
             self._forget(size - 1)
-        self._stamps.append(stamp)
+        self.held.append(stamp)
 
     def take(self, item: Any, size: int) -> Stamp | None:
         """Return the stamp of an item that was got; `size` is the queue's after the get."""
-        stamps = self._stamps
-        if size + 1 != self._unknown + len(stamps):
+        stamps = self.held
+        if size + 1 != self.unknown + len(stamps):
             self._forget(size)
             return None
-        if self._unknown and (self._first_out or not stamps):
-            self._unknown -= 1
+        if self.unknown and (self.first_out or not stamps):
+            self.unknown -= 1
             return None
-        stamp = stamps.popleft() if self._first_out else stamps.pop()
+        stamp = stamps.popleft() if self.first_out else stamps.pop()
         if stamp[0] is item:
             return stamp
         self._forget(size)
         return None
 
     def _forget(self, size: int) -> None:
-        _release_later(self._forgotten, self._stamps)
-        self._stamps = deque()
-        self._unknown = max(0, size)
+        _release_later(self._forgotten, self.held)
+        self.held = deque()
+        self.unknown = max(0, size)
 
 
 class IdentityStamps:

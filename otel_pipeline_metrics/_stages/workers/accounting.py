@@ -19,24 +19,50 @@ before the first queue is instrumented.
 A wait may happen in another task than the one it is for: `asyncio.wait_for(queue.get(), 1)` runs
 in a task of its own before Python 3.12, `asyncio.to_thread(queue.get)` in a thread. It counts for
 the worker that asked for it.
+
+A call, a put or a get only appends what happened to the log of its worker; `replay` derives the
+above from it when the log is flushed. Found out at once are: which worker it is, the seconds that
+a call waited, since they are part of its result, and the links between spans.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, errors, hooks, series
-from otel_pipeline_metrics._core.records import TimeInStates, WaitState
-from otel_pipeline_metrics._stages import execution as _execution
+from otel_pipeline_metrics._core import clock, drain, errors, hooks, series
+from otel_pipeline_metrics._core.drain import PENDING_BOUND
+from otel_pipeline_metrics._core.process import gc_safety
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
+from otel_pipeline_metrics._stages.execution import Execution, execution_of
+from otel_pipeline_metrics._stages.invocation import ensure_execution, open_span, start_span
+from otel_pipeline_metrics._stages.workers import replay
+from otel_pipeline_metrics._stages.workers.account import (
+    EXIT,
+    GOT,
+    JOINED,
+    PUT,
+    PUT_FOR,
+    WAIT,
+    WAITED_TO_PUT,
+)
 from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
-from otel_pipeline_metrics._stages.workers.worker import MAX_WORKERS, OpenWait, Worker, owner_here
+from otel_pipeline_metrics._stages.workers.worker import (
+    NO_STAGE,
+    OpenWait,
+    Worker,
+    current_call,
+    opener_of,
+    owner_here,
+    task_of,
+)
 
 if TYPE_CHECKING:
     from contextvars import Context
 
-    from otel_pipeline_metrics._core.series import Cell, QueueSeries, RunScope
-    from otel_pipeline_metrics._stages.execution import Execution
+    from otel_pipeline_metrics._core.records import WaitState
+    from otel_pipeline_metrics._core.series import Cell, RunScope, WorkerTimes
 
 
 class Accounting:
@@ -45,53 +71,67 @@ class Accounting:
     An internal error here loses a worker's time, but not the stage's own numbers.
     """
 
+    __slots__ = ()
+
     def opened(self, execution: Execution) -> None:
         """Give an execution the links to the producers of its input. Never raises."""
         try:
-            mine = last_worker()
-            if mine is None or mine.links is None:
-                return
-            worker = current_worker(execution.scope)
-            links, worker.links = worker.links, None
-            if links is not None:
-                execution.links = (*links.first, *links.last)
-                execution.links_dropped = links.dropped
+            mine = _worker_of_context.get()
+            if mine is not None and mine.links is not None:
+                _take_links(execution, current_worker(execution.scope))
         except Exception:
             errors.log_internal_error("linking a stage to the producers of its input")
 
-    def resuming(self, execution: Execution) -> None:
-        """Count time for an execution that begins or resumes. Never raises."""
+    def entered(self, cell: Cell) -> None:
+        """Count time for a call that begins, with its span, or resumes. Never raises."""
         try:
-            now = clock.now()
-            execution.opener = owner = owner_here()
-            worker = current_worker(execution.scope, owner=owner)
-            if worker.stack:
-                worker.account_until(now)
-            elif execution.series is not None:
-                worker.entered(execution.series, now)
-            worker.stack.append(execution)
-            execution.worker = worker
+            stage, worker = cell[0], _worker_of_context.get()
+            if cell[3] is not None:
+                # a generator resumes: it has not begun again yet
+                cell[2] = 0.0
+                if worker is not None:
+                    worker.told = None
+            elif hooks.tracing is not None:
+                _open_span(cell, worker)
+            if (
+                worker is not None
+                and worker.plain
+                and worker.scope is stage.scope
+                and worker.thread == get_ident()
+                and worker.owner
+                == (owner_here() if worker.loop is None else id(task_of(worker.loop)))
+            ):
+                if worker.stack:
+                    worker.tell_begins()
+                cell[7] = worker
+                worker.stack.append(cell)
+            else:
+                _enter(cell, clock.now())
         except Exception:
             errors.log_internal_error("counting the time of a stage's worker")
 
-    def paused(self, execution: Execution, now: float) -> None:
-        """Count the time of an execution that ends or pauses."""
-        worker: Worker | None = execution.worker
+    def left(self, cell: Cell, now: float) -> None:
+        """Count the time of a call that ends or pauses. Never raises."""
+        worker: Worker | None = cell[7]
         if worker is None:
             return
-        execution.worker = None
-        if worker.is_parents:
-            return
+        cell[7] = None
         try:
-            worker.account_until(now)
-        finally:
-            worker.stack.remove(execution)
-        if worker.late:
-            link_late(worker.late, execution)
-        if not worker.stack:
-            worker.queue_since = False
-            span = execution.span
-            worker.context = None if span is None else span.identity()
+            stack = worker.stack
+            if worker.plain and stack[-1] is cell:
+                stack.pop()
+                worker.log.append((now, EXIT, cell[0].times, id(cell), cell[2]))
+                # a generator goes on and off many times before its result is flushed
+                if cell[3] is not None and len(worker.log) >= PENDING_BOUND:
+                    drain.drain_workers(worker.scope)
+            else:
+                _leave(worker, cell, now)
+            if len(cell) > CELL_WITHOUT_SPAN or worker.late:
+                _span_left(worker, cell)
+            elif not stack:
+                worker.context = None
+        except Exception:
+            errors.log_internal_error("counting the time of a stage's worker")
 
     def wait_begins(self, state: WaitState, now: float) -> OpenWait:
         """Begin a wait of the current worker; return what `wait_ends` takes."""
@@ -104,13 +144,70 @@ class Accounting:
         own = [each for each in current_worker(waits=True).waits if each.by == owner]
         end_wait(own[-1] if own else wait, now)
 
+    def replay(self, scope: RunScope) -> None:
+        """Derive the time of a scope's workers from their logs; the drain lock is held."""
+        replay.replay_logs(scope)
+
+
+def _open_span(cell: Cell, worker: Worker | None) -> None:
+    """Open the span of a call that begins, with links to the producers of its input."""
+    if worker is None or worker.links is None:
+        open_span(cell)
+        return
+    execution = cell[3] = Execution(cell)
+    _take_links(execution, current_worker(execution.scope))
+    start_span(execution)
+
+
+def _enter(cell: Cell, now: float) -> None:
+    """Begin a call of a worker that is new, waits, or has another thread work for it."""
+    owner = owner_here()
+    worker = current_worker(cell[0].scope, owner=owner)
+    if worker.waits:
+        worker.count_wait(now)
+    cell[7], worker.told = worker, None
+    if owner != worker.owner:
+        if cell[3] is None:
+            execution_of(cell)
+        cell[3].opener = owner
+    worker.stack.append(cell)
+    worker.enlist()
+    _note_state(worker, now)
+
+
+def _leave(worker: Worker, cell: Cell, now: float) -> None:
+    """End a call of a worker that waits, or not the one that it began last."""
+    if worker.is_parents:
+        return
+    if worker.waits:
+        worker.count_wait(now)
+    # cells are lists: `remove` would compare what is in them
+    worker.stack[:] = [each for each in worker.stack if each is not cell]
+    worker.note(now, EXIT, cell[0].times, id(cell), cell[2])
+    _note_state(worker, now)
+
+
+def _note_state(worker: Worker, now: float) -> None:
+    """Log the state of a worker, which a wait may have changed; tell whether it is plain now."""
+    if worker.waits:
+        worker.note(now, WAIT, None, worker.state())
+        worker.rest(now)
+    worker.settle()
+
 
 def begin_wait(worker: Worker, state: WaitState, now: float) -> OpenWait:
     """Begin a wait of a worker, in the current task or thread."""
-    worker.account_until(now)
+    worker.plain = False
+    if worker.waits:
+        worker.count_wait(now)
+    for cell in worker.stack:
+        # it has more to report than its duration, whenever the wait ends
+        execution_of(cell)
     wait = OpenWait(worker, state)
     worker.waits.append(wait)
-    worker.mark_waits_seen(leaving=state == "blocked")
+    worker.wait_mark = now
+    worker.note(now, WAIT, state, worker.state())
+    worker.rest(now)
     return wait
 
 
@@ -119,80 +216,93 @@ def end_wait(wait: OpenWait, now: float) -> None:
     worker = wait.worker
     try:
         if not worker.is_parents:
-            worker.account_until(now)
+            worker.count_wait(now)
     finally:
         if wait in worker.waits:
             worker.waits.remove(wait)
+        worker.note(now, WAIT, None, worker.state())
+        worker.rest(now)
+        worker.settle()
 
 
-def on_put(queue: QueueSeries | None, now: float, asked: Worker | None = None) -> Any:
-    """Record which stage puts; return the context of its span.
+def note_put(name: str | None, asked: Worker | None = None) -> Worker:
+    """Record that a worker puts; return it.
 
     Args:
-        queue: the queue that it puts into; None if it puts a sentinel, which has no producer.
-        now: `clock.now()`.
+        name: of the queue that it puts into; None if it puts a sentinel, which has no producer.
         asked: the worker that puts, if another task or thread does it on its behalf.
     """
     worker = asked or worker_at_queue()
-    worker.account_until(now)
-    worker.mark_waits_seen(leaving=True)
-    execution = worker.inside() if worker.stack else None
-    if execution is None and worker.stage is not None:
-        if queue is None:
-            return None
-        queue.producers[worker.stage.key.stage] = None
-        return worker.context
-    if execution is None:
-        # it only fills the queue, or it works for the stage that started its task
-        worker.discard_time(now)
-        execution = _execution.executing()
-    if queue is None or execution is None or execution.series is None:
-        return None
-    queue.producers[execution.series.key.stage] = None
-    return None if execution.span is None else execution.span.identity()
+    cell = series.active_cell.get()
+    if cell is None or cell[4] is None or cell[1] is None:
+        kind, stage = PUT, None
+    else:
+        kind, stage = PUT if cell[7] is worker else PUT_FOR, cell[0].times
+    if worker.plain and name is not None:
+        if worker.stack:
+            worker.tell_begins()
+        worker.log.append((clock.now(), kind, name, stage, 0.0))
+    else:
+        worker.note(clock.now(), kind, name, stage)
+        worker.settle()
+    return worker
 
 
-def on_get(queue: QueueSeries | None, link: Any, now: float, asked: Worker | None = None) -> None:
-    """Record which stage gets: the current one, or the one entered next.
+def note_got(name: str | None, link: Any, asked: Worker | None = None) -> None:
+    """Record that a worker got an item: its stage did, or the one it enters next.
 
     Args:
-        queue: the queue that it got from; None if it got a sentinel, which has no consumer.
+        name: of the queue that it got from; None if it got a sentinel, which has no consumer.
         link: to the producer, if its span is known.
-        now: `clock.now()`.
         asked: the worker that gets, if another task or thread does it on its behalf.
     """
     worker = asked or worker_at_queue()
-    worker.account_until(now)
-    worker.mark_waits_seen(leaving=False)
-    if queue is None:
-        return
-    execution = worker.inside() if worker.stack else None
-    if execution is None:
-        worker.got_from[queue.name] = queue
-        if link is not None:
-            if worker.links is None:
-                worker.links = Links()
-            worker.links.add(link)
-        return
-    if execution.series is not None:
-        queue.consumers[execution.series.key.stage] = None
+    cell, stage = series.active_cell.get(), None
+    if cell is not None and cell[4] is not None and cell[7] is worker and cell[1] is not None:
+        stage = cell[0].times
+    if worker.plain and name is not None:
+        if worker.stack:
+            worker.tell_begins()
+        worker.log.append((clock.now(), GOT, name, stage, 0.0))
+    else:
+        worker.note(clock.now(), GOT, name, stage)
+        worker.settle()
     if link is not None:
+        _link(worker, link)
+
+
+def producer_of(worker: Worker) -> Any:
+    """Return the span context of the stage that a worker puts an item for."""
+    cell = current_call()
+    if cell is not None and cell[7] is not worker and worker.context is not NO_STAGE:
+        cell = None
+    if cell is None:
+        return None if worker.context is NO_STAGE else worker.context
+    execution = ensure_execution(cell)
+    return None if execution is None or execution.span is None else execution.span.identity()
+
+
+def _link(worker: Worker, link: Any) -> None:
+    """Link the stage that got an item, or the one entered next, to the producer."""
+    execution = ensure_execution(worker.inside())
+    if execution is not None:
         link_in_progress(worker.late, execution, link)
+    else:
+        if worker.links is None:
+            worker.links = Links()
+        worker.links.add(link)
 
 
 def after_put(worker: Worker) -> None:
     """Count the time that a worker without a stage spent on putting for no stage."""
-    if worker.stage is None:
-        worker.discard_time(clock.now())
+    worker.note(clock.now(), WAITED_TO_PUT)
 
 
 def on_join(asked: Worker | None = None) -> None:
     """Count the time since the current worker left its stage for no stage."""
     worker = asked or current_worker(waits=True)
-    worker.discard_time(clock.now())
-    if not worker.stack:
-        # its work from now on is unrelated to the queues before
-        worker.met_queue = worker.queue_since = False
+    worker.note(clock.now(), JOINED)
+    worker.settle()
 
 
 def watch() -> None:
@@ -200,7 +310,7 @@ def watch() -> None:
     if hooks.workers is None:
         hooks.workers = Accounting()
         for cell in _entered_before():
-            _catch_up(cell)
+            _enter(cell, cell[2])
 
 
 def _entered_before() -> list[Cell]:
@@ -211,7 +321,7 @@ def _entered_before() -> list[Cell]:
     found: list[Cell] = []
     cell = series.active_cell.get()
     try:
-        while cell is not None and len(cell) > 1 and cell[1] is not None:
+        while cell is not None and cell[4] is not None and cell[1] is not None:
             series.active_cell.reset(cell[1])
             found.append(cell)
             cell = series.active_cell.get()
@@ -223,28 +333,24 @@ def _entered_before() -> list[Cell]:
     return found
 
 
-def _catch_up(cell: Cell) -> None:
-    """Account for a call from its beginning, which was before the accounting began."""
-    execution = _execution.execution_of(cell)
-    worker = current_worker(execution.scope)
-    if worker.stack:
-        worker.account_until(cell[2])
-    elif execution.series is not None:
-        worker.entered(execution.series, cell[2])
-    worker.stack.append(execution)
-    execution.worker = worker
-    execution.opener = worker.owner
-
-
 hooks.watch = watch
 
 
 _worker_of_context: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
 
 
-def last_worker() -> Worker | None:
-    """Return the last worker of this context."""
-    return _worker_of_context.get()
+def stage_left() -> tuple[RunScope, WorkerTimes] | None:
+    """Return the stage that the worker of this context is in or left last, and its scope."""
+    worker = _worker_of_context.get()
+    if worker is None:
+        return None
+    if worker.stack:
+        return worker.scope, worker.stack[0][0].times
+    for event in reversed(worker.log):
+        if event[1] == EXIT:
+            return worker.scope, event[2]
+    stage = worker.account.stage
+    return None if stage is None else (worker.scope, stage)
 
 
 def current_worker(
@@ -258,12 +364,11 @@ def current_worker(
         owner: the task or thread that runs this code, if it is known.
     """
     owner = owner or owner_here()
-    found = _execution.executing()
-    if found is not None and found.worker is not None:
-        inside: Worker = found.worker
-        if not inside.is_parents and (
-            found.opener == owner or (waits and _waits_for(inside, found, owner))
-        ):
+    cell = current_call()
+    inside: Worker | None = None if cell is None else cell[7]
+    if cell is not None and inside is not None and not inside.is_parents:
+        opener = opener_of(cell)
+        if opener == owner or (waits and _waits_for(inside, cell, opener, owner)):
             return inside
     scope = scope or series.current_scope()
     before = _worker_of_context.get()
@@ -274,37 +379,28 @@ def current_worker(
     worker = Worker(owner, scope)
     if before is not None and before.owner == owner:
         # the worker before now works for a thread that this task does not wait for
-        worker.stage, worker.context, worker.lendable = before.stage, before.context, False
-    _worker_of_context.set(worker)
-    _enlist(worker)
+        drain.drain_workers(scope)
+        worker.account.stage, worker.context = before.account.stage, before.context
+        worker.lendable = False
+    if not (gc_safety.running_in and gc_safety.here()):
+        _worker_of_context.set(worker)
     return worker
 
 
 def worker_at_queue() -> Worker:
     """Return the worker that runs this code and is about to wait, or may have waited, at a queue.
 
-    The same as `current_worker(waits=True)`, with the two most frequent answers first: this is
-    asked at every put and get.
+    The same as `current_worker(waits=True)`, with the most frequent answer first: this is asked at
+    every put and get.
     """
-    owner = owner_here()
-    cell = series.active_cell.get()
-    if cell is None or len(cell) == 1 or cell[1] is None or cell[3] is None:
-        found = _worker_of_context.get()
-        scope = series.default_scope if cell is None else cell[0].scope
-        if (
-            found is not None
-            and found.owner == owner
-            and found.scope is scope
-            and not found.stack
-            and not found.waits
-            and not found.is_parents
+    found = _worker_of_context.get()
+    if found is not None and found.plain and found.thread == get_ident():
+        cell = series.active_cell.get()
+        if found.scope is (series.default_scope if cell is None else cell[0].scope) and (
+            found.owner == (owner_here() if found.loop is None else id(task_of(found.loop)))
         ):
             return found
-    else:
-        inside: Worker | None = cell[3].worker
-        if inside is not None and cell[3].opener == owner and not inside.is_parents:
-            return inside
-    return current_worker(waits=True, owner=owner)
+    return current_worker(waits=True)
 
 
 def carry_into(context: Context) -> None:
@@ -321,17 +417,6 @@ def carry_back(context: Context) -> None:
         _worker_of_context.set(then)
 
 
-def _enlist(worker: Worker) -> None:
-    """Make a worker visible to snapshots, if there is room or one to replace."""
-    workers = worker.scope.workers
-    if len(workers) >= MAX_WORKERS:
-        for other in list(workers.values()):
-            if not other.stack and not other.waits and other.pending == TimeInStates():
-                workers.pop(other.number, None)
-    if len(workers) < MAX_WORKERS:
-        workers[worker.number] = worker
-
-
 def _is_of(worker: Worker, owner: object) -> bool:
     """Tell whether a task or thread counts as the worker of its copied context.
 
@@ -339,22 +424,38 @@ def _is_of(worker: Worker, owner: object) -> bool:
     thread does the task's work. Of two threads at a time, the second is a worker of its own.
     """
     if worker.stack:
-        return worker.owner == owner and worker.stack[-1].opener == owner
+        return worker.owner == owner == opener_of(worker.stack[-1])
     if worker.owner != owner and (
         not worker.lendable or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
     ):
         return False
-    # asked at every put and get, and mostly there is no wait to look at
-    return not worker.waits or not any(
-        isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits
-    )
+    return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)
 
 
-def _waits_for(worker: Worker, execution: Execution, owner: object) -> bool:
+def _waits_for(worker: Worker, cell: Cell, opener: object, owner: object) -> bool:
     """Tell whether a thread works for the task whose context it has a copy of."""
     return (
         isinstance(owner, tuple)
-        and not isinstance(execution.opener, tuple)
-        and worker.stack[-1:] == [execution]
+        and not isinstance(opener, tuple)
+        and bool(worker.stack)
+        and worker.stack[-1] is cell
         and not worker.waits
     )
+
+
+def _take_links(execution: Execution, worker: Worker) -> None:
+    links, worker.links = worker.links, None
+    if links is not None:
+        execution.links = (*links.first, *links.last)
+        execution.links_dropped = links.dropped
+
+
+def _span_left(worker: Worker, cell: Cell) -> None:
+    """Link the span of a call that ends or pauses; keep its context for later puts."""
+    if worker.is_parents:
+        return
+    if worker.late and cell[3] is not None:
+        link_late(worker.late, cell[3])
+    if not worker.stack and hooks.tracing is not None:
+        with_span = len(cell) > CELL_WITHOUT_SPAN
+        worker.context = hooks.tracing.span_of(cell).identity() if with_span else None

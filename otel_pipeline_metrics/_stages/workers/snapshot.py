@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core import drain
 from otel_pipeline_metrics._core.records import TimeInStates
-from otel_pipeline_metrics._stages.workers.worker import Worker, add_time
+from otel_pipeline_metrics._stages.workers.replay import catch_up
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import RunScope, Series
+    from otel_pipeline_metrics._core.series import RunScope, WorkerTimes
+    from otel_pipeline_metrics._stages.workers.worker import Worker
 
 
-def snapshot(scope: RunScope, now: float) -> dict[Series, dict[int | None, TimeInStates]]:
+States = dict["WorkerTimes", dict["int | None", TimeInStates]]
+
+
+def snapshot(scope: RunScope, now: float) -> States:
     """Return the time in states until `now` by stage and worker, if waits are known.
 
     Time that is not shared out yet is added: of the stage or the wait that a worker is in, and of
@@ -20,43 +25,51 @@ def snapshot(scope: RunScope, now: float) -> dict[Series, dict[int | None, TimeI
     has ended, that time is shared out for good and flushed, so that metrics show the same.
     """
     if scope.ended:
-        _flush_workers(scope, now)
+        drain.drain_workers(scope, lambda: _share_out(scope, now))
+        for series in list(scope.series.values()):
+            if series.times.queued:
+                drain.drain_series(series)
+    found: States = {}
+    if not drain.drain_workers(scope, lambda: found.update(_read(scope, now))):
+        # another thread has been draining for long: what it shared out so far is better than none
+        found = _read(scope, now)
+    return found
+
+
+def _share_out(scope: RunScope, now: float) -> None:
+    """Share out the time of all workers until `now`."""
+    for worker in list(scope.workers.values()):
+        catch_up(worker, now)
+        worker.account.give_pending()
+
+
+def _read(scope: RunScope, now: float) -> States:
+    for worker in list(scope.workers.values()):
+        catch_up(worker)
     states = {
-        series: {
-            number: TimeInStates(time.busy, time.idle, time.blocked)
-            for number, time in list(series.states.items())
-        }
-        for series in list(scope.series.values())
-        if series.queued
+        times: {number: replace(time) for number, time in list(times.states.items())}
+        for times in list(scope.times.values())
+        if times.queued
     }
     for worker in list(scope.workers.values()):
-        for series, more in _open_time(worker, now):
-            if series in states:
-                number = worker.number if worker.number in states[series] else None
-                add_time(states[series].setdefault(number, TimeInStates()), more)
+        for times, more in _open_time(worker, now):
+            if times in states:
+                number = worker.number if worker.number in states[times] else None
+                states[times].setdefault(number, TimeInStates()).add(more)
     return states
 
 
-def _open_time(worker: Worker, now: float) -> list[tuple[Series, TimeInStates]]:
+def _open_time(worker: Worker, now: float) -> list[tuple[WorkerTimes, TimeInStates]]:
     """Return a worker's time that is not shared out yet, by stage."""
-    stack, last, state = list(worker.stack), worker.stage, worker.state()
-    more = TimeInStates()
-    if stack or state != "busy":
-        setattr(more, state, max(0.0, now - worker.mark))
-    if stack:
-        return [(series, more) for series in {e.series for e in stack} if series is not None]
+    account = worker.account
+    opened = set(account.opened.values())
+    last, state, mark = account.stage, account.state, account.mark
+    more = TimeInStates(is_task=account.is_task)
+    if (opened or state != "busy") and mark is not None:
+        setattr(more, state, max(0.0, now - mark))
+    if opened:
+        return [(times, more) for times in opened]
     if last is None:
         return []
-    add_time(more, worker.pending)
+    more.add(account.pending)
     return [(last, more)]
-
-
-def _flush_workers(scope: RunScope, now: float) -> None:
-    """Share out the time of all workers until `now`, and flush it."""
-    for worker in list(scope.workers.values()):
-        if worker.stack or worker.waits:
-            worker.account_until(now)
-        worker.give_pending()
-    for series in list(scope.series.values()):
-        if series.queued:
-            drain.drain_series(series)

@@ -1,32 +1,44 @@
-"""`Worker`: a task or thread that runs stages, and its time in three states."""
+"""`Worker`: a task or thread that runs stages, and the log of what it did."""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import drain, nesting, series
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.records import TimeInStates, WaitState
-from otel_pipeline_metrics._stages import execution as _execution
+from otel_pipeline_metrics._stages.execution import execution_of
+from otel_pipeline_metrics._stages.workers.account import ENTER, MAX_WORKERS, Account
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
-    from otel_pipeline_metrics._stages.execution import Execution
+    from collections.abc import Callable
+
+    from otel_pipeline_metrics._core.records import WaitState
+    from otel_pipeline_metrics._core.series import Cell, RunScope
+    from otel_pipeline_metrics._stages.workers.account import Event, State
     from otel_pipeline_metrics._stages.workers.links import LateLinks, Links
 
 
-State = Literal["busy", "idle", "blocked"]
-
-# Workers counted separately at one stage: a task for each item would make an endless number.
-MAX_WORKERS: Final = 256
+# The `context` of a worker that has not left a stage yet.
+NO_STAGE: Final = object()
 
 _numbers = itertools.count()
 
 # The first number of this process; lower ones belong to the process it was forked from.
 _first_number = 0
+
+_running_loop = asyncio._get_running_loop  # noqa: SLF001 - public in asyncio.events' docs
+
+# The task of each loop that runs one now, in any thread.
+_tasks: Any = getattr(asyncio.tasks, "_current_tasks", {None: None})
+
+# Before 3.12 the public function is written in Python, at three times the cost.
+task_of: Callable[[Any], object] = (
+    asyncio.current_task if sys.version_info >= (3, 12) else _tasks.get
+)
 
 
 class OpenWait:
@@ -37,7 +49,7 @@ class OpenWait:
     def __init__(self, worker: Worker, state: WaitState) -> None:
         self.worker = worker
         self.state: WaitState = state
-        # the stage that waits: the worker waits only while this is its innermost stage
+        # the call that waits: the worker waits only while this is its innermost call
         self.level = worker.inside()
         # the task or thread that the wait happens in
         self.by = owner_here()
@@ -47,34 +59,37 @@ class Worker:
     """One task or thread at work in one scope, with the threads that work for it."""
 
     __slots__ = (
-        "context", "got_from", "late", "lendable", "links", "mark", "met_queue", "number", "owner",
-        "pending", "queue_since", "scope", "stack", "stage", "waits",
+        "account", "context", "late", "lendable", "links", "log", "loop", "number", "owner",
+        "plain", "resting", "scope", "stack", "thread", "told", "wait_mark", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: object, scope: RunScope) -> None:
         self.owner = owner
+        self.thread = threading.get_ident()
+        # of the asyncio task that it is
+        self.loop = _running_loop() if isinstance(owner, int) else None
         self.scope = scope
         self.number = next(_numbers)
-        # its time is shared out until then
-        self.mark = clock.now()
-        # the stages in progress, the innermost last
-        self.stack: list[Execution] = []
+        # what happened since the last flush; others append at the end, see `drain`
+        self.log: list[Event] = []
+        self.account = Account(scope, self.number, is_task=self.is_task)
+        # the calls in progress, the innermost last
+        self.stack: list[Cell] = []
+        # the last call whose begin is logged: it is if anything happens before its end
+        self.told: Cell | None = None
         # the waits in progress, seldom more than one
         self.waits: list[OpenWait] = []
-        # the outermost stage it is in, or the one it left last
-        self.stage: Series | None = None
-        # time of the stage that it enters next: waits for input; before the first one, all
-        self.pending = TimeInStates()
-        # the queues it got from since it last entered a stage
-        self.got_from: dict[str, QueueSeries] = {}
+        # the calls that are not open because of a wait
+        self.resting: list[Cell] = []
+        # the time of waits is added to the calls until then
+        self.wait_mark = 0.0
+        # Whether an event only has to be appended to the log: there is no wait in progress, its
+        # own task or thread made its calls, and the scope knows it.
+        self.plain = False
         self.links: Links | None = None
         self.late: LateLinks = {}
         # the span context of the stage it left last, for items that it puts afterwards
-        self.context: Any = None
-        # whether its waits are known, and so the shares of its stages
-        self.met_queue = False
-        # the same since it last left a stage
-        self.queue_since = False
+        self.context: Any = NO_STAGE
         # whether a thread that its task waits for counts as this worker
         self.lendable = True
 
@@ -83,29 +98,53 @@ class Worker:
         """Whether it belongs to the process that this one was forked from."""
         return self.number < _first_number
 
-    def account_until(self, now: float) -> None:
-        """Share out the time until `now`."""
-        seconds = now - self.mark
-        if seconds <= 0.0:
+    @property
+    def is_task(self) -> bool:
+        """Whether it is a task of asyncio or trio, and not a thread or a greenlet."""
+        return isinstance(self.owner, int)
+
+    def note(
+        self, at: float, kind: int, what: Any = None, call: Any = None, began: float = 0.0
+    ) -> None:
+        """Append an event to the log, whatever state this worker is in."""
+        if self.is_parents:
             return
-        self.mark = now
-        state = self.state() if self.waits else "busy"
-        if not self.stack:
-            if self.stage is not None or self.queue_since:
-                _count(self._outside(state), state, seconds)
+        self.tell_begins()
+        self.log.append((at, kind, what, call, began))
+        self.enlist()
+        if len(self.log) >= drain.PENDING_BOUND:
+            drain.drain_workers(self.scope)
+
+    def enlist(self) -> None:
+        """Have the log flushed with those of the scope's other workers."""
+        workers = self.scope.workers
+        if self.number not in workers:
+            workers[self.number] = self
+            # not for each new worker, since this looks at all of them
+            if len(workers) % MAX_WORKERS == 0:
+                drain.drain_workers(self.scope)
+
+    def tell_begins(self) -> None:
+        """Log the begin of the calls in progress, before something happens in them."""
+        if not self.stack or self.stack[-1] is self.told:
             return
-        for depth, execution in enumerate(self.stack):
-            if state == "idle":
-                execution.idle += seconds
-                execution.duration_only = False
-            elif state == "blocked":
-                execution.blocked += seconds
-                execution.duration_only = False
-            series = execution.series
-            # a stage inside itself: its worker's time counts once
-            if series is None or (depth and series in [e.series for e in self.stack[:depth]]):
-                continue
-            _count(states_of(series, self), state, seconds)
+        self.told = self.stack[-1]
+        for cell in self.stack:
+            # a begin that is logged twice counts once
+            if cell[2]:
+                self.log.append((cell[2], ENTER, cell[0].times, id(cell), 0.0))
+            else:
+                # it is just about to begin: a signal handler or a destructor does this
+                self.told = None
+
+    def settle(self) -> None:
+        """Tell whether later events only have to be appended."""
+        self.plain = (
+            not self.waits
+            and not self.is_parents
+            and self.number in self.scope.workers
+            and all(opener_of(cell) == self.owner for cell in self.stack)
+        )
 
     def state(self) -> State:
         """Return the state it is in."""
@@ -115,80 +154,58 @@ class Worker:
                 return wait.state
         return "busy"
 
-    def _outside(self, state: State) -> TimeInStates:
-        """Return the time in states that time outside of stages is added to."""
-        if state == "idle" or self.stage is None:
-            return self.pending
-        return states_of(self.stage, self)
-
-    def inside(self) -> Execution | None:
-        """Return the innermost execution if this worker runs it."""
-        execution = _execution.executing()
-        return execution if execution is not None and execution.worker is self else None
-
-    def mark_waits_seen(self, *, leaving: bool) -> None:
-        """Record that this worker's waits, and so the shares of its stages, are known.
-
-        Args:
-            leaving: whether it still works for the stage it left last, and not for the next one.
-        """
-        self.met_queue = self.queue_since = True
-        for execution in self.stack:
-            if execution.series is not None:
-                execution.series.queued = True
-        if leaving and not self.stack and self.stage is not None:
-            self.stage.queued = True
-
-    def discard_time(self, now: float) -> None:
-        """Count the time outside of stages until `now` for no stage."""
-        if self.stack:
+    def count_wait(self, now: float) -> None:
+        """Add the time of waits until `now` to the calls in progress."""
+        seconds, self.wait_mark = now - self.wait_mark, max(now, self.wait_mark)
+        state = self.state()
+        if seconds <= 0.0 or state == "busy":
             return
-        self.mark = now
-        if self.stage is None:
-            self.pending = TimeInStates()
-            self.met_queue = self.queue_since = False
+        for cell in self.stack:
+            execution = execution_of(cell)
+            execution.duration_only = False
+            if state == "idle":
+                execution.idle += seconds
+            else:
+                execution.blocked += seconds
 
-    def entered(self, series: Series, now: float) -> None:
-        """Enter a stage, and count the time for it that was spent before."""
-        if self.stage is None or self.stage is series or self.queue_since:
-            self.account_until(now)
-        self.mark = now
-        self.queue_since = False
-        series.queued = series.queued or self.met_queue
-        self.stage = series
-        self.give_pending()
-        if self.got_from:
-            for queue in self.got_from.values():
-                queue.consumers[series.key.stage] = None
-            self.got_from.clear()
-
-    def give_pending(self) -> None:
-        """Add the pending time to the stage that it is in or left last."""
-        if self.stage is None:
+    def rest(self, now: float) -> None:
+        """Close the calls in progress while this worker waits, and open them again."""
+        waits = self.state() != "busy"
+        if waits == bool(self.resting):
             return
-        time, pending = states_of(self.stage, self), self.pending
-        add_time(time, pending)
-        pending.busy = pending.idle = pending.blocked = 0.0
+        if waits:
+            self.resting = self.stack[:]
+            for cell in reversed(self.resting):
+                nesting.pause(cell, now)
+        else:
+            resting, self.resting = self.resting, []
+            for cell in resting:
+                if cell[1] is not None:
+                    nesting.resume(cell, now)
+
+    def inside(self) -> Cell | None:
+        """Return the innermost call if this worker runs it."""
+        cell = current_call()
+        return cell if cell is not None and cell[7] is self else None
 
 
-def _count(time: TimeInStates, state: State, seconds: float) -> None:
-    # written out: a call could let another thread run in between
-    if state == "busy":
-        time.busy += seconds
-    elif state == "idle":
-        time.idle += seconds
-    else:
-        time.blocked += seconds
+def current_call() -> Cell | None:
+    """Return the call in progress that this code belongs to."""
+    cell = series.active_cell.get()
+    return None if cell is None or cell[4] is None or cell[1] is None else cell
 
 
-def states_of(series: Series, worker: Worker) -> TimeInStates:
-    """Return the time in states of a worker at a stage, made if need be."""
-    states = series.states
-    time = states.get(worker.number)
-    if time is None:
-        number = worker.number if len(states) < MAX_WORKERS else None
-        time = states.setdefault(number, TimeInStates())
-    return time
+def opener_of(cell: Cell) -> object:
+    """Return the task or thread that runs a call of a worker."""
+    execution = cell[3]
+    if execution is not None and execution.opener is not None:
+        return execution.opener
+    return cell[7].owner
+
+
+def in_task() -> bool:
+    """Tell whether a task runs this code, and not a thread or greenlet of its own."""
+    return isinstance(owner_here(), int)
 
 
 def owner_here() -> int | tuple[int]:
@@ -196,14 +213,14 @@ def owner_here() -> int | tuple[int]:
 
     A task is one of asyncio or trio. A greenlet of gevent counts as a thread.
     """
-    modules = sys.modules
-    asyncio = modules.get("asyncio")
-    if asyncio is not None:
-        loop = asyncio._get_running_loop()  # noqa: SLF001 - public in asyncio.events' docs
+    # asking for the loop costs more than the rest
+    if _tasks:
+        loop = _running_loop()
         if loop is not None:
-            task = asyncio.current_task(loop)
+            task = task_of(loop)
             if task is not None:
                 return id(task)
+    modules = sys.modules
     if "trio" in modules or "gevent" in modules:
         return _trio_or_gevent_owner()
     return (threading.get_ident(),)
@@ -228,13 +245,6 @@ def _trio_or_gevent_owner() -> int | tuple[int]:
             if greenlet.parent is not None:
                 return (id(greenlet),)
     return (threading.get_ident(),)
-
-
-def add_time(time: TimeInStates, more: TimeInStates) -> None:
-    """Add `more` to `time`."""
-    time.busy += more.busy
-    time.idle += more.idle
-    time.blocked += more.blocked
 
 
 @forking.in_child

@@ -26,15 +26,14 @@ def slate(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             tally.reset()
         monkeypatch.setattr(stage_id, "_stage_ids", {})
         monkeypatch.setattr(stage_id, "_described", {})
+        monkeypatch.setattr(stage_id, "_forms", {})
         monkeypatch.setattr(
             cardinality, "instrument_names", cardinality.Distinct(cardinality.MAX_NAMES)
         )
-        series = dict(_series.process_scope.series)
-        _series.process_scope.series.clear()
+        _series.process_scope.forget()
         errors.reset()
         yield
-        _series.process_scope.series.clear()
-        _series.process_scope.series.update(series)
+        _series.process_scope.forget()
 
 
 @pytest.fixture

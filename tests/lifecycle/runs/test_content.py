@@ -78,7 +78,7 @@ def test_an_unknown_value_is_null_and_never_zero() -> None:
     data = json.loads(run.report.to_json())
     (stage,) = data["stages"]
     assert stage["kind"] is None
-    assert stage["cpu_s"] is None
+    assert stage["workers"] is None
     assert stage["items"] == stage["bytes"] == {"in": None, "out": None}
     assert stage["throughput"]["items_per_s"] is None
     resources = data["resources"]
@@ -121,6 +121,7 @@ def test_the_numbers_are_exact_with_a_manual_clock(clock: Clock, captured: Captu
         "error_type": None,
         "started": datetime.fromtimestamp(before, tz=timezone.utc).isoformat(),
         "wall_s": 10.0,
+        "outside_s": 3.0,
         "partial": False,
     }
     (stage,) = report["stages"]
@@ -144,7 +145,11 @@ def test_the_numbers_are_exact_with_a_manual_clock(clock: Clock, captured: Captu
         "items": {"in": 30, "out": 15},
         "bytes": {"in": None, "out": 300},
         "throughput": {"wall_per_s": 0.3, "busy_per_s": 3 / 7, "items_per_s": 1.5},
-        "cpu_s": None,
+        "cpu_s": 0.0,
+        "self_s": 7.0,
+        "run_share": 0.7,
+        "wall_s": 7.0,
+        "in_flight_avg": 0.7,
     }.items() <= stage.items()
 
 

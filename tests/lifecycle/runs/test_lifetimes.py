@@ -143,7 +143,7 @@ def test_the_run_of_another_process_keeps_its_stages_while_it_is_remembered() ->
             drain.drain()
         scope = series._remote_scopes["ab"]
         (remote,) = scope.series.values()
-        assert (remote.ended_before, scope.released) == (2, False)
+        assert (remote.account.count, scope.released) == (2, False)
     finally:
         series._remote_scopes.clear()
 
@@ -254,7 +254,7 @@ def test_a_call_that_looked_up_its_series_before_the_run_was_forgotten_is_counte
         (found,) = run._scope.series.values()
     assert not run._scope.series  # forgotten
     # the late call begins, other runs come and go, and it ends
-    found.begun.append(None)
+    found.begun.append(series.OVER)
     for _ in range(runs_later):
         plain()
     found.durations.append(0.25)

@@ -61,7 +61,7 @@ def without(key: str) -> Callable[[dict[str, Any]], None]:
 
 
 CHANGES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
-    ("future", lambda d: d.update(schema="otel_pipeline_metrics/report/2"), "report/2.*report/1"),
+    ("future", lambda d: d.update(schema="otel_pipeline_metrics/report/3"), "report/3.*report/2"),
     ("far future", lambda d: d.update(schema="otel_pipeline_metrics/report/10"), "report/10"),
     ("foreign", lambda d: d.update(schema="somebody/else/1"), "not a report.*somebody/else/1"),
     ("no schema", without("schema"), "not a report: its schema is None"),

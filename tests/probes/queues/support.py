@@ -102,5 +102,6 @@ def queue_of(run: opm.Run, name: str) -> dict[str, Any]:
 
 
 def states(run: opm.Run, name: str) -> tuple[float | None, ...]:
-    """Return the seconds busy, idle and blocked of a stage's workers."""
-    return tuple(stage_of(run, name)["time_s"][state] for state in STATES)
+    """Return the seconds busy, idle and blocked of a stage's workers, if those are known."""
+    stage = stage_of(run, name)
+    return NOTHING if stage["workers"] is None else tuple(stage["time_s"][s] for s in STATES)

@@ -12,8 +12,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock, errors, hooks, series
 from otel_pipeline_metrics._probes.queues import around, probe, stamps
-from otel_pipeline_metrics._stages import execution
-from otel_pipeline_metrics._stages.workers import accounting, worker
+from otel_pipeline_metrics._stages.workers import account, accounting, replay, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,18 +76,23 @@ FAULTS = [
     broken_tracing,
     broken_at(accounting, "current_worker"),
     broken_at(accounting, "watch"),
-    broken_at(accounting, "on_put", "on_get"),
+    broken_at(accounting, "note_put", "note_got"),
+    broken_at(accounting, "worker_at_queue"),
     broken_at(accounting, "begin_wait"),
     broken_at(accounting, "end_wait"),
     broken_at(accounting, "on_join"),
-    broken_at(worker.Worker, "account_until"),
-    broken_at(worker.Worker, "entered", "inside", "mark_waits_seen"),
+    broken_at(worker.Worker, "note", "inside"),
+    broken_at(worker.Worker, "tell_begins", "count_wait"),
+    broken_at(worker.Worker, "enlist", "settle"),
+    broken_at(account.Account, "take", "put_back"),
+    broken_at(replay, "replay"),
     broken_at(worker, "owner_here"),
-    broken_at(accounting.Accounting, "paused"),
+    broken_at(accounting.Accounting, "replay"),
+    broken_at(accounting, "_enter", "_leave"),
     broken_at(accounting.Accounting, "wait_begins"),
     broken_at(accounting.Accounting, "wait_ends"),
     broken_at(series, "current_scope"),
-    broken_at(execution, "executing"),
+    broken_at(worker, "current_call"),
     broken_at(series.RunScope, "add_queue"),
     broken_at(probe.Probe, "depth"),
     broken_at(probe.Probe, "count_put", "count_got"),
@@ -195,12 +199,12 @@ def test_an_internal_error_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors.raise_faults = False
-    monkeypatch.setattr(accounting, "on_put", broken)
+    monkeypatch.setattr(accounting, "worker_at_queue", broken)
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(3):
         q.put(n)
     (record,) = caplog.records
-    assert record.getMessage().startswith("internal error in putting into a queue")
+    assert record.getMessage().startswith("internal error in asking a queue")
     assert [q.get() for _ in range(3)] == [0, 1, 2]
 
 

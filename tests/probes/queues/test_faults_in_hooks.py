@@ -35,7 +35,7 @@ def test_an_error_under_the_lock_is_logged_when_the_lock_is_free(
     q: Any = opm.wrap_queue(thread_queue.Queue(), name="q")
     handler = logging.handlers.QueueHandler(q)
     errors.logger.addHandler(handler)
-    monkeypatch.setattr(probe.Probe, "count_put", broken)
+    monkeypatch.setattr(series.RunScope, "add_queue", broken)
     try:
         thread = threading.Thread(target=q.put, args=("item",), daemon=True)
         thread.start()
@@ -73,7 +73,7 @@ def test_an_interrupt_in_a_put_passes_through(kind: Any, monkeypatch: pytest.Mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(probe.Probe, "count_put", interrupted)
+        patch.setattr(series.RunScope, "add_queue", interrupted)
         with pytest.raises(KeyboardInterrupt):
             q.put_nowait(1)
     q.put_nowait(2)

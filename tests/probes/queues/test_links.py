@@ -311,12 +311,12 @@ def test_an_item_of_a_call_without_a_span_has_no_link_to_an_earlier_call(otel: O
 
     make()
     (series,) = [s for s in _series.all_series() if s.key.stage == "make"]
-    series.spans_left = 0
+    series.budget.spans_left = 0
     make()
     q.put(1)
     q.get()
     with opm.stage("use"):
         pass
-    series.reset_budget()
+    series.budget.reset_budget()
     assert len(spans_of(otel, "make")) == 1
     assert otel.span("use").links == ()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._probes.queues import registry
 from tests.probes.queues.support import play, queue_of, states
 from tests.probes.queues.test_queue_numbers import waits
@@ -74,6 +74,7 @@ class Awaited(Least):
 
 
 def counted(name: str = "q") -> series.QueueSeries:
+    drain.drain_workers(series.process_scope)
     return series.process_scope.queues[name]
 
 

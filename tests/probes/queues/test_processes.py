@@ -15,7 +15,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
-from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._probes.queues import registry
 from otel_pipeline_metrics._probes.queues.probe import NOTHING
 from otel_pipeline_metrics._probes.queues.process import ProcessProbe
@@ -315,7 +315,10 @@ def test_a_forked_child_starts_from_zero(inside: bool, clock: Clock) -> None:
         else:
             mine, parents = in_child(in_the_child)
     assert (mine["q"]["put"], mine["q"]["got"]) == (2, 3)
-    assert mine["work"]["time_s"] == {"wall": 3.0, "busy": 3.0, "idle": 0.0, "blocked": 0.0}
+    assert (
+        mine["work"]["time_s"].items()
+        >= {"wall": 3.0, "busy": 3.0, "idle": 0.0, "blocked": 0.0}.items()
+    )
     assert mine["work"]["workers"] == 1
     assert "around" not in mine
     # only what the parent's run had reported before
@@ -330,6 +333,7 @@ def test_a_stage_open_at_a_fork_counts_in_the_parent_only(clock: Clock) -> None:
     sums = []
 
     def times() -> list[tuple[float, float, float]]:
+        drain.drain()
         return [
             (t.busy, t.idle, t.blocked)
             for s in series.all_series()
@@ -407,7 +411,10 @@ def test_a_fork_in_a_running_loop_works(clock: Clock) -> None:
         return in_child(in_the_child)
 
     mine = asyncio.run(main())
-    assert mine["work"]["time_s"] == {"wall": 1.0, "busy": 1.0, "idle": 0.0, "blocked": 0.0}
+    assert (
+        mine["work"]["time_s"].items()
+        >= {"wall": 1.0, "busy": 1.0, "idle": 0.0, "blocked": 0.0}.items()
+    )
 
 
 def test_the_clock_is_the_same_for_all_processes() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import drain, series
-from otel_pipeline_metrics._probes.queues import probe
+from otel_pipeline_metrics._probes.queues import hooked, probe
 from tests.probes.queues.support import play, queue_of, states
 from tests.probes.queues.test_queue_numbers import waits
 
@@ -322,7 +322,8 @@ def test_the_wait_of_a_worker_at_a_raw_reference_is_not_seen(
 
 def test_pending_waits_of_raw_references_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of the library's code there runs under the queue's lock, and cannot flush them."""
-    monkeypatch.setattr(probe, "WAITS_BOUND", 5)
+    for place in (probe, hooked):
+        monkeypatch.setattr(place, "WAITS_BOUND", 5)
     raw: Any = thread_queue.Queue()
     opm.wrap_queue(raw, name="q")
     q = opm.wrap_queue(thread_queue.Queue(), name="other")  # noqa: F841 - of another name

@@ -166,7 +166,7 @@ def test_several_workers_of_one_stage_add_up(clock: Clock, make_run: Callable[[]
     stage = stage_of(run, "work")
     assert stage["workers"] == 2
     assert states(run, "work") == (3.0, 0.0, 0.0)
-    assert stage["share"] == {"busy": 1.0, "idle": 0.0, "blocked": 0.0}
+    assert stage["share"].items() >= {"busy": 1.0, "idle": 0.0, "blocked": 0.0}.items()
 
 
 def test_nested_stages_each_have_the_workers_time(

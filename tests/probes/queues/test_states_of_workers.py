@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import hooks
-from otel_pipeline_metrics._stages.workers import worker as _worker
+from otel_pipeline_metrics._stages.workers import account as _worker
 from tests.probes.queues.support import (
     NOTHING,
     feed,
@@ -138,7 +138,7 @@ def test_the_states_of_a_stage_without_a_queue_are_null(
     assert states(run, "unseen") == NOTHING
     unseen = stage_of(run, "unseen")
     assert unseen["workers"] is None
-    assert unseen["share"] == {"busy": None, "idle": None, "blocked": None}
+    assert unseen["workers"] is None
 
 
 def test_a_queue_may_be_wrapped_after_stages_have_run(

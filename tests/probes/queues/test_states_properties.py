@@ -169,14 +169,14 @@ class Player:
         ledger, began = self.ledger, self.clock.now()
         at_queue, puts = op.name not in {"sleep", "children"}, op.name.startswith("put")
         if at_queue:
-            ledger.mark_waits_seen(puts=puts)
+            ledger.at_queue(puts=puts)
         try:
             await getattr(self, f"_{op.name.replace(' ', '_')}")(op.seconds)
         finally:
             state = {"get": "idle", "put": "blocked", "waiting": "blocked"}.get(op.name.split()[0])
             ledger.spent(state or "busy", self.clock.now() - began)
             if puts:
-                ledger.mark_waits_seen(puts=True)
+                ledger.at_queue(puts=True)
 
     async def _sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -324,11 +324,10 @@ def check_time(run: opm.Run, found: list[Series], players: list[Player]) -> None
     for stage in STAGES:
         assert expected[stage] == told.get(stage, Counter())
     for stage in run.report.to_dict()["stages"]:
-        if stage["time_s"]["wall"] is not None:
-            assert stage["time_s"] == {
-                "wall": told[stage["name"]].total(),
-                **{state: told[stage["name"]][state] for state in STATES},
-            }
+        if stage["workers"] is not None:
+            sums = told[stage["name"]]
+            wanted = {"wall": sums.total(), **{state: sums[state] for state in STATES}}
+            assert stage["time_s"].items() >= wanted.items()
         assert stage["duration_s"]["total"] >= 0
     wall = sum(player.ledger.wall - player.ledger.nobodys for player in players)
     assert wall == sum(sums.total() for sums in told.values())

@@ -14,7 +14,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
-from otel_pipeline_metrics._stages.workers import worker as _worker
+from otel_pipeline_metrics._stages.workers import account as _worker
 from tests.probes.queues.support import STATES, play, queue_of, stage_of, states
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import series
 from otel_pipeline_metrics._stages.workers import accounting, worker
 from otel_pipeline_metrics._stages.workers.accounting import current_worker, worker_at_queue
 
@@ -82,16 +83,24 @@ def test_both_agree_while_the_worker_is_in_a_stage_elsewhere() -> None:
     found: Any = same()
     with opm.stage("work"):
         pass
-    found.stack.append(opm.current_stage())
-    found.stack[-1].opener = "another"
+    with opm.stage("elsewhere") as call:
+        pass
+    call.opener = "another"
+    found.stack.append([None, None, 0.0, call, found])
+    found.settle()
     same()
     found.stack.clear()
 
 
 def test_both_agree_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
     parents = same()
-    monkeypatch.setattr(worker, "_first_number", next(worker._numbers))
+
+    def fork() -> None:
+        monkeypatch.setattr(worker, "_first_number", next(worker._numbers))
+        series.reset_after_fork()
+
+    fork()
     assert same() is not parents
     with opm.stage("work"):
-        monkeypatch.setattr(worker, "_first_number", next(worker._numbers))
+        fork()
         same()

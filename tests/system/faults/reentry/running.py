@@ -25,7 +25,7 @@ def counted():
     drained = drain.drain()
     found = {}
     for one in series.all_series():
-        n = one.ended_before + len(one.durations) + len(one.results)
+        n = one.account.count + len(one.durations) + len(one.results)
         found[one.key.stage] = found.get(one.key.stage, 0) + n
     return found
 

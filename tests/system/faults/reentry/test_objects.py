@@ -124,7 +124,7 @@ for function in (bare, deep):
     except RecursionError as error:
         outcomes.append(str(error))
 found = counted()["deep"]
-begun = sum(s.begun_before + len(s.begun) for s in series.all_series())
+begun = sum(s.account.count + s.active for s in series.all_series())
 # and all is as before
 again = deep(10)
 say(reached=reached, same=outcomes, found=found, begun=begun, again=again,

@@ -1,0 +1,248 @@
+"""Derive the time of a stage in each state from what its series counted.
+
+Only the holder of the drain lock calls `take` and `since_reported`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from otel_pipeline_metrics._core import clock, nesting
+from otel_pipeline_metrics._core.records import NOTHING, Progress, StageTime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from otel_pipeline_metrics._core.records import StageResult, TimeInStates
+    from otel_pipeline_metrics._core.series import Cell, RunScope, Series
+
+
+T = TypeVar("T")
+
+# The first calls of a series are all samples.
+ALL_SAMPLED: Final = 100
+
+
+def take(
+    series: Series, durations: Sequence[float], finished: list[tuple[StageResult, Any]]
+) -> tuple[list[StageResult], list[Progress]]:
+    """Add finished calls, and what was noted beside them, to the series' account.
+
+    Returns:
+        The results, and what calls in progress have counted, which is left out of theirs later.
+    """
+    account = series.account
+    account.count += len(durations) + len(finished)
+    account.ended += sum(durations)
+    results = []
+    for result, details in finished:
+        account.ended += result.busy_s
+        account.idle += result.idle_s
+        account.blocked += result.blocked_s
+        for puller, seconds in details.pulls.items() if details is not None else ():
+            account.pulled_by[puller] = account.pulled_by.get(puller, 0.0) + seconds
+        before = account.seen.pop(details, None) if account.seen else None
+        results.append(result if before is None else result._replace(reported=before))
+    account.take(pop(series.samples))
+    return results, _look_at_open(series) if series.open or account.partial else []
+
+
+def _look_at_open(series: Series) -> list[Progress]:
+    """Add what calls in progress have done so far."""
+    account, now = series.account, clock.now()
+    account.partial = account.partial_idle = account.partial_blocked = account.excess = 0.0
+    account.open_pulls = []
+    progress = []
+    for cell in series.open:
+        account.partial += elapsed_so_far(cell, now)
+        account.excess += nesting.excess_so_far(cell, now)
+        execution = cell[3]
+        if execution is None:
+            continue
+        account.partial_idle += execution.idle
+        account.partial_blocked += execution.blocked
+        details = execution.details
+        if details is None:
+            continue
+        account.open_pulls += list(details.pulls.items())
+        if cell[1] is not None and execution.puller is not None:
+            account.open_pulls.append((execution.puller, now - cell[2]))
+        counts, before = details.totals(), account.seen.get(details, NOTHING)
+        if counts != before:
+            account.seen[details] = counts
+            progress.append(Progress(counts.since(before), details.attributes))
+    return progress
+
+
+def pop(entries: list[T]) -> list[T]:
+    """Remove and return what a list holds, while others may append to it."""
+    taken = entries[:]
+    del entries[: len(taken)]
+    return taken
+
+
+def elapsed_so_far(cell: Cell, now: float) -> float:
+    """Return how long a call has been open, waits left out."""
+    execution, inside = cell[3], cell[5]
+    seconds = 0.0
+    if cell[1] is not None:
+        resting = isinstance(inside, nesting.Overlap) and not inside.is_open
+        seconds = (inside.closed_at if resting else now) - cell[2]
+    if execution is not None:
+        seconds += execution.elapsed - execution.idle - execution.blocked
+    return max(0.0, seconds)
+
+
+def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
+    """Return the time of a stage, of which this is one series, in its scope.
+
+    Args:
+        series: one of the stage's.
+        states: the time of each of its workers, if their waits are known.
+    """
+    variants = series.variants
+    running = awaiting = unknown = 0.0
+    for each in variants:
+        if each.caller is not None and each.caller.identity == each.stage.identity:
+            # a stage inside itself: that time counts once
+            continue
+        whole = each.account.ended + each.account.partial
+        found = running_of(each, whole)
+        if found is None:
+            unknown += whole
+        else:
+            running += found[0]
+            awaiting += whole - found[0]
+    if not states:
+        accounts = [each.account for each in variants]
+        idle = sum(account.idle + account.partial_idle for account in accounts)
+        blocked = sum(account.blocked + account.partial_blocked for account in accounts)
+        return StageTime(running, awaiting, unknown, idle, blocked)
+    inside = between_thread = between_task = idle = blocked = 0.0
+    for spent in states:
+        inside += spent.busy - spent.between
+        if spent.is_task:
+            between_task += spent.between
+        else:
+            between_thread += spent.between
+        idle += spent.idle
+        blocked += spent.blocked
+    calls = running + awaiting + unknown
+    share = inside / calls if calls else 0.0
+    if not calls:
+        unknown, share = inside, 1.0
+    return StageTime(
+        running * share + between_thread, awaiting * share, unknown * share + between_task,
+        idle, blocked,
+    )  # fmt: skip
+
+
+def running_of(series: Series, whole: float) -> tuple[float, float] | None:
+    """Return the seconds of its calls that ran, and their standard error; None if unknown."""
+    form = series.stage.form
+    if form in ("call", "generator", "block"):
+        return whole, 0.0
+    if form in ("task block", "by hand"):
+        return None
+    return series.account.running.estimate(whole)
+
+
+def since_reported(series: Series) -> StageTime:
+    """Return what was added to the stage's time since the last batch.
+
+    Estimates may change, but what was added to a counter cannot be taken back. So what was added
+    to the whole is shared out to bring the states as close as possible to the estimates.
+    """
+    times = series.times
+    before = times.reported
+    now = of_stage(series, list(times.states.values()) if times.queued else ())
+    wanted = [max(0.0, new - old) for new, old in zip(now, before, strict=True)]
+    added = max(0.0, sum(now[:3]) - sum(before[:3]))
+    split = sum(wanted[:3])
+    shares = [each * added / split if split else 0.0 for each in wanted[:3]]
+    if added and not split:
+        shares[2] = added
+    delta = StageTime(*shares, *wanted[3:])
+    times.reported = StageTime(*(old + more for old, more in zip(before, delta, strict=True)))
+    return delta
+
+
+def cpu_since_reported(series: Series) -> float:
+    """Return the CPU seconds that were added to the stage's since the last batch."""
+    times, now = series.times, own_cpu(series)
+    added = 0.0 if now is None else max(0.0, now - times.reported_cpu_s)
+    times.reported_cpu_s += added
+    return added
+
+
+def cpu_of(series: Series, whole: float) -> float | None:
+    """Return the CPU seconds of its calls, with the stages inside; None if unknown."""
+    found = series.account.cpu.estimate(whole)
+    return None if found is None else found[0]
+
+
+def own_cpu(series: Series) -> float | None:
+    """Return the CPU seconds of a stage, less those of the stages inside; None if unknown."""
+    found = [cpu_of(each, each.account.ended + each.account.partial) for each in series.variants]
+    known = [seconds for seconds in found if seconds is not None]
+    if not known:
+        return None
+    inside = 0.0
+    for each in _called(series):
+        if not each.account.is_spawned:
+            inside += cpu_of(each, each.account.ended + each.account.partial) or 0.0
+    for generator, seconds in _pulled(series):
+        inside += seconds * (generator.account.cpu.ratio or 0.0)
+    return max(0.0, sum(known) - inside)
+
+
+def self_time(series: Series) -> float:
+    """Return the seconds in which calls of a stage were open and no stage inside of them was."""
+    own = 0.0
+    for each in series.variants:
+        account = each.account
+        own += account.ended + account.partial + each.correction + account.excess
+    inside = sum(each.account.ended + each.account.partial for each in _called(series))
+    inside += sum(seconds for _, seconds in _pulled(series))
+    return max(0.0, own - inside)
+
+
+def open_time(scope: RunScope, root: Cell, now: float) -> float:
+    """Return the seconds in which at least one stage was open in a run."""
+    inside = sum(
+        each.account.ended + each.account.partial
+        for each in list(scope.called.values())
+        if each.stage.form != "by hand"
+    )
+    pulled = sum(seconds for _, seconds in _pulls(scope, root[:1]))
+    return inside + pulled - scope.correction - nesting.excess_so_far(root, now)
+
+
+def overlaps(scope: RunScope, root: Cell) -> bool:
+    """Tell whether stages were ever open at the same time without one being inside the other."""
+    if scope.correction or isinstance(root[5], nesting.Overlap):
+        return True
+    return any(s.correction or s.account.excess for s in list(scope.series.values()))
+
+
+def _called(series: Series) -> list[Series]:
+    """Return the series of the stages called inside of a stage."""
+    found = {id(each): each for own in series.variants for each in list(own.called.values())}
+    return list(found.values())
+
+
+def _pulled(series: Series) -> list[tuple[Series, float]]:
+    """Return the generators that a stage pulled items of, and the seconds it waited for them."""
+    return _pulls(series.scope, series.variants)
+
+
+def _pulls(scope: RunScope, pullers: Sequence[object]) -> list[tuple[Series, float]]:
+    return [
+        (generator, seconds)
+        for generator in scope.generators
+        for puller, seconds in (
+            *generator.account.pulled_by.items(),
+            *generator.account.open_pulls,
+        )
+        if puller in pullers
+    ]

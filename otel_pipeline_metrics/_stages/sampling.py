@@ -1,0 +1,138 @@
+"""Look closely at some calls: what of their time runs, what awaits, and what uses a CPU.
+
+A coroutine is driven step by step, with a look at the clock before and after each: what lies
+between is the time on the event loop. The thread's CPU clock costs as much as a whole call, so it
+is read in fewer calls. How many calls pass until the next sample is drawn at random, so that no
+pattern of the program's can hide from it.
+"""
+
+from __future__ import annotations
+
+import random
+import types
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core.account import Sample
+from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.stage_time import ALL_SAMPLED
+from otel_pipeline_metrics._stages.workers.worker import owner_here
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from otel_pipeline_metrics._core.series import Cell, Series
+
+
+# One call in so many is driven step by step, and one in so many has its CPU time read.
+STEPPED: Final = 8
+CPU_READ: Final = 64
+
+# Seconds. Of a slower stage every call is a sample: it costs less than a thousandth.
+SLOW_COROUTINE_S: Final = 1e-3
+# Two readings of the CPU clock take 1 to 3 µs, see `facts`: less than a hundredth of that.
+SLOW_FUNCTION_S: Final = 250e-6
+
+_STEPPED_FORMS: Final = ("coroutine", "async generator")
+
+# Not the program's generator, whose sequence may be seeded.
+_random = random.Random()  # noqa: S311 - draws samples, no secrets
+
+
+class Watch:
+    """A call in progress that is a sample."""
+
+    __slots__ = ("all_so_far", "cpu", "cpu_began", "in_flight", "owner", "running", "spawned")
+
+    def __init__(self, in_flight: int, owner: object, *, all_so_far: bool) -> None:
+        self.in_flight = in_flight
+        self.owner = owner
+        self.all_so_far = all_so_far
+        self.running: float | None = None
+        self.cpu: float | None = None
+        self.cpu_began: float | None = None
+        self.spawned: bool | None = None
+
+
+def begin(cell: Cell) -> None:
+    """Make a call that begins a sample, and draw the next one. Never raises."""
+    try:
+        series: Series = cell[0]
+        stepped = series.stage.form in _STEPPED_FORMS
+        slow = series.mean_s > (SLOW_COROUTINE_S if stepped else SLOW_FUNCTION_S)
+        first = series.sampled < ALL_SAMPLED
+        series.sampled += 1
+        series.until_sample = 0 if slow or first else _gap(STEPPED if stepped else CPU_READ)
+        in_flight = sum([each.active for each in series.variants])
+        watch = cell[6] = Watch(in_flight, owner_here(), all_so_far=first)
+        around = cell[4][6]
+        if around is not None:
+            watch.spawned = around.owner != watch.owner
+        if slow or first or not stepped or not _gap(CPU_READ // STEPPED):
+            watch.cpu = 0.0
+            watch.cpu_began = None if stepped else clock.cpu()
+    except Exception:
+        errors.log_internal_error("beginning a sample")
+
+
+def end(cell: Cell, elapsed: float) -> None:
+    """Keep what a sample showed.
+
+    Args:
+        cell: of the call, which is over.
+        elapsed: its duration without waits.
+    """
+    watch: Watch = cell[6]
+    series: Series = cell[0]
+    cell[6] = None
+    if watch.cpu_began is not None:
+        watch.cpu = clock.cpu() - watch.cpu_began
+    series.mean_s += (elapsed - series.mean_s) / min(16, series.sampled)
+    series.samples.append(
+        Sample(elapsed, watch.running, watch.cpu, watch.in_flight, watch.spawned, watch.all_so_far)
+    )
+
+
+def _gap(mean: int) -> int:
+    """Draw how many calls pass until the next sample, one in `mean` on average."""
+    return int(_random.random() * (2 * mean - 1))
+
+
+def driven(watch: Watch, coroutine: Any) -> Any:
+    """Return an awaitable that drives a coroutine and measures its steps."""
+    return _steps(watch, coroutine) if hasattr(coroutine, "send") else coroutine
+
+
+@types.coroutine
+def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
+    now, cpu = clock.now, clock.cpu
+    reads_cpu = watch.cpu is not None
+    watch.running = 0.0
+    step, given, began_cpu = coroutine.send, None, 0.0
+    while True:
+        if reads_cpu:
+            began_cpu = cpu()
+        began = now()
+        try:
+            awaited = step(given)
+        except StopIteration as over:
+            return over.value
+        except BaseException:
+            # avoids a cycle: the error's traceback holds this frame, and they hold the error
+            coroutine = step = given = None
+            raise
+        finally:
+            watch.running += now() - began
+            if reads_cpu:
+                watch.cpu += cpu() - began_cpu  # type: ignore[operator]
+        try:
+            step, given = coroutine.send, (yield awaited)
+        except BaseException as error:  # the coroutine handles it, cancellation too
+            step, given = coroutine.throw, error
+        del awaited
+
+
+@forking.in_child
+def _draw_anew() -> None:
+    """Draw other numbers than the parent."""
+    _random.seed()

@@ -1,0 +1,115 @@
+"""Derive the time of each worker in three states from its log.
+
+All of this runs under the lock of the flush.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_pipeline_metrics._core.drain import pop_front
+from otel_pipeline_metrics._stages.workers.account import ENTER, EXIT, GOT, MAX_WORKERS, PUT, TICK
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_pipeline_metrics._core.series import RunScope
+    from otel_pipeline_metrics._stages.workers.account import Account, Event
+    from otel_pipeline_metrics._stages.workers.worker import Worker
+
+
+def replay_logs(scope: RunScope) -> None:
+    """Replay what the workers of a scope logged; forget idle ones if they are many."""
+    for worker in list(scope.workers.values()):
+        if worker.log:
+            replay(worker.account, pop_front(worker.log))
+    if scope.ended or len(scope.workers) >= MAX_WORKERS:
+        for worker in list(scope.workers.values()):
+            if not worker.stack and not worker.waits:
+                _forget(scope, worker)
+
+
+def _forget(scope: RunScope, worker: Worker) -> None:
+    """Forget a worker until it logs something again."""
+    worker.plain = False
+    scope.workers.pop(worker.number, None)
+    if worker.log:
+        # its thread logged something meanwhile
+        scope.workers[worker.number] = worker
+    else:
+        worker.account.give_pending()
+
+
+def catch_up(worker: Worker, now: float | None = None) -> None:
+    """Take over the begin of calls in progress, and share out the time until `now`."""
+    account = worker.account
+    for cell in list(worker.stack):
+        # if it ends now, its end is in the log and tells the same begin
+        if cell[7] is worker and cell[2]:
+            account.take((cell[2], ENTER, cell[0].times, id(cell), 0.0))
+    if now is not None and (account.opened or account.state != "busy"):
+        account.take((now, TICK, None, None, 0.0))
+
+
+def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PLR0912, PLR0915 - one tight loop
+    """Share out a worker's time between the events of its log.
+
+    The most frequent events are those of a worker that gets, calls one stage and puts. They are
+    handled here, with local variables only, and all others by the account.
+    """
+    stage, mark, quick = account.stage, account.mark or 0.0, account.quick
+    since, got = account.queue_since, None
+    # what was recorded last as put into and as got from by this stage
+    produced = consumed = None
+    inside = between = 0.0
+    for event in events:
+        at, kind, what, call, began = event
+        if quick:
+            if kind == EXIT:
+                if what is stage and stage is not None:
+                    if began > mark:
+                        between += began - mark
+                        mark = began
+                    if at > mark:
+                        inside += at - mark
+                        mark = at
+                    since = False
+                    if got is not None:
+                        if got is not consumed:
+                            consumed = got
+                            account.consumes(got, stage)
+                        got = None
+                    continue
+            elif kind == GOT:
+                if call is None and what is not None and (got is None or got is what):
+                    if at > mark:
+                        if since or stage is not None:
+                            between += at - mark
+                        mark = at
+                    since, got = True, what
+                    continue
+            elif kind == PUT and call is None:
+                if stage is None:
+                    # it only fills the queue
+                    between, since = 0.0, False
+                    mark = max(mark, at)
+                    if account.pending:
+                        account.pending.clear()
+                    continue
+                if what is not None:
+                    if at > mark:
+                        between += at - mark
+                        mark = at
+                    since = True
+                    if what is not produced:
+                        produced = what
+                        account.produces(what, stage)
+                    continue
+            account.put_back(mark, inside, between, since=since, got=got)
+            inside, between, got = 0.0, 0.0, None
+        account.take(event)
+        if account.stage is not stage:
+            stage, produced, consumed = account.stage, None, None
+        mark, quick, since = account.mark or 0.0, account.quick, account.queue_since
+    if quick:
+        account.put_back(mark, inside, between, since=since, got=got)
