@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.limit_series import LimitUse
     from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._core.series import RunScope, WorkerTimes
+    from otel_pipeline_metrics._core.series import WorkerTimes
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
 
@@ -134,22 +134,21 @@ class LimitProbe:
         except Exception:  # the permit is released all the same
             errors.log_internal_error("releasing a permit")
 
-    def stage_of(
-        self, left: tuple[RunScope, WorkerTimes], use: LimitUse, waited: float | None
-    ) -> LimitUse:
+    def stage_of(self, stage: WorkerTimes, use: LimitUse, waited: float | None) -> LimitUse:
         """Return the use of the stage that a worker is in or left last.
 
         A permit that was acquired outside of stages belongs to it, and the wait for it too: so a
         worker that acquires, calls a stage and releases is reported like a stage that does all.
         """
-        scope, stage = left
         found = stage.limits.get(self.name)
         if found is None:
+            scope = _series.current_scope()
             outside = scope.limits.get(self.name)
-            if outside is None or outside.limit is not use.limit:  # it is of another run
+            known = any(stage is one for one in list(scope.times.values()))
+            if not known or outside is None or outside.limit is not use.limit:
                 return use
             found = stage.add_limit(self.name, scope)
-        elif found.limit is not use.limit:
+        elif found.limit is not use.limit:  # it is of another run
             return use
         if waited and found.waited is not None and use.waited is not None:
             found.waited += waited

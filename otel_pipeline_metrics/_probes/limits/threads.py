@@ -131,7 +131,10 @@ class LimitedLock(Limited):
             use.limit.level -= 1
             seconds = clock.now() - probe.since
             if use.stage is None and (left := accounting.stage_left()):
-                use = probe.stage_of(left, use, probe.waited)
+                found = left.limits.get(probe.name)
+                if found is None or found.limit is not use.limit or probe.waited:
+                    found = probe.stage_of(left, use, probe.waited)
+                use = found
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # it is released all the same
