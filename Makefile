@@ -33,6 +33,10 @@ backends:  ## build the real servers once, outside the checkout
 
 bench: $(VENV)-bench/.installed  ## what a call costs, beside its peers
 	$(VENV)-bench/bin/python -m benchmarks
+	$(VENV)-bench/bin/python -m benchmarks.queues
+	$(VENV)-bench/bin/python -m benchmarks.collecting
+	$(VENV)-bench/bin/python -m benchmarks.contention
+	@which valgrind >/dev/null && $(VENV)-bench/bin/python -m benchmarks.instructions || echo "no valgrind: instructions are not counted"
 
 mutants: $(VENV)/.mutable  ## change the code at random places and see whether a test fails
 	$(BIN)/python .ci/mutation/mutants.py $(MUTANTS_ARGS)

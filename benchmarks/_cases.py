@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import queue
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -17,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace import NoOpTracerProvider
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import hooks, series
+from otel_pipeline_metrics._core import series
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
@@ -42,6 +41,10 @@ class Case:
     """Brings about the state that the calls need; not timed."""
     calls: int = 2000
     """In one go: about 2 to 20 ms."""
+    after: Callable[[], Any] = lambda: None
+    """Sends what the calls left behind: part of their mean cost."""
+    units: int = 1
+    """What one call is divided by: the items of a generator."""
 
 
 class NoExporter(SpanExporter):
@@ -147,68 +150,111 @@ def installed(
     telemetry = sink.OtelSink(tracer_provider, meter_provider)
 
     def put_in_force() -> None:
-        hooks.workers = None  # as in a program without queues
         sink.install(telemetry, retire=False)
         series.limit_spans(spans_per_second)
 
     return put_in_force
 
 
+readers: list[InMemoryMetricReader] = []
+"""Those of all providers that ours reports to, to check that every call was recorded."""
+
+
 def _meters() -> MeterProvider:
-    return MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    readers.append(InMemoryMetricReader())
+    return MeterProvider([readers[-1]], shutdown_on_exit=False)
 
 
 def _ours() -> Iterator[Case]:
-    ways = {
-        "ours, unconfigured": installed(None, None),
-        "ours, metrics only": installed(NoOpTracerProvider(), _meters()),
-        "ours, traced": installed(tracers(), _meters()),
-        "ours, unsampled": installed(tracers(ParentBased(ALWAYS_OFF)), _meters()),
-        "ours, traced, past the span budget": installed(tracers(), _meters(), 0.0),
+    ways: dict[str, tuple[Any, Any, float | None]] = {
+        "ours, unconfigured": (None, None, None),
+        "ours, metrics only": (NoOpTracerProvider(), _meters(), None),
+        "ours, traced": (tracers(), _meters(), None),
+        "ours, unsampled": (tracers(ParentBased(ALWAYS_OFF)), _meters(), None),
+        "ours, traced, past the span budget": (tracers(), _meters(), 0.0),
     }
     third = {"source": "bench"}  # as many attributes on a span as by hand
-    for name, before in ways.items():
+    for name, (traces, metrics, spans_per_second) in ways.items():
+        before, after = installed(traces, metrics, spans_per_second), _flush(traces, metrics)
         calls = 300 if "traced" in name or "unsampled" in name else 2000
-        yield Case(name, opm.stage(name, kind="process", attributes=third)(f), False, before, calls)
-        yield Case(
-            name, opm.stage(name + " ", kind="process", attributes=third)(g), True, before, calls
-        )
+        for call, is_async in ((f, False), (g, True)):
+            stage = opm.stage(name + " " * is_async, kind="process", attributes=third)
+            yield Case(name, stage(call), is_async, before, calls, after)
+
+
+def _flush(*providers: Any) -> Callable[[], None]:
+    """Return what collects the metrics and exports the spans that are pending."""
+
+    def flush() -> None:
+        for provider in providers:
+            if hasattr(provider, "force_flush"):
+                provider.force_flush()
+
+    return flush
 
 
 def _ours_otherwise() -> Iterator[Case]:
-    metrics_only = installed(NoOpTracerProvider(), _meters())
+    meters = _meters()
+    metrics_only, after = installed(NoOpTracerProvider(), meters), _flush(meters)
     batch = list(range(10))
+    # a stage has the name of its case, so that the check finds its calls
+    counts, blocks, nests = (
+        f"ours, metrics only, {what}" for what in ("items=len", "with block", "one inside another")
+    )
 
-    @opm.stage("counted", items=len)
+    @opm.stage(counts, items=len)
     def counted() -> list[int]:
         return batch
 
-    @opm.stage("counted ", items=len)
+    @opm.stage(counts + " ", items=len)
     async def counted_async() -> list[int]:
         return batch
 
     def block() -> None:
-        with opm.stage("block"):
+        with opm.stage(blocks):
             pass
 
     async def block_async() -> None:
-        async with opm.stage("block "):
+        async with opm.stage(blocks + " "):
             pass
 
-    yield Case("ours, metrics only, items=len", counted, False, metrics_only, 500)
-    yield Case("ours, metrics only, items=len", counted_async, True, metrics_only, 500)
-    yield Case("ours, metrics only, with block", block, False, metrics_only, 500)
-    yield Case("ours, metrics only, with block", block_async, True, metrics_only, 500)
-    yield from _generators(metrics_only)
-    yield from _queues(metrics_only)
+    @opm.stage("inner")
+    def inner() -> None:
+        """Do nothing, inside of another stage."""
+
+    @opm.stage(nests)
+    def outer() -> None:
+        inner()
+
+    @opm.stage("inner ")
+    async def inner_async() -> None:
+        """Do nothing, awaited inside of another stage."""
+
+    @opm.stage(nests + " ")
+    async def outer_async() -> None:
+        await inner_async()
+
+    for name, call, call_async in (
+        (counts, counted, counted_async),
+        (blocks, block, block_async),
+        (nests, outer, outer_async),
+    ):
+        yield Case(name, call, False, metrics_only, 500, after)
+        yield Case(name, call_async, True, metrics_only, 500, after)
+    yield from _generators(metrics_only, after)
 
 
-def _generators(before: Callable[[], None]) -> Iterator[Case]:
+ITEMS = 100
+"""What each generator yields."""
+
+
+def _generators(before: Callable[[], None], after: Callable[[], None]) -> Iterator[Case]:
     def bare() -> Any:
-        yield from range(100)
+        for number in range(ITEMS):  # noqa: UP028 - `yield from` would pass the loop by
+            yield number
 
     async def bare_async() -> Any:
-        for number in range(100):
+        for number in range(ITEMS):
             yield number
 
     def consume(make: Callable[[], Any]) -> None:
@@ -219,41 +265,10 @@ def _generators(before: Callable[[], None]) -> Iterator[Case]:
         async for _ in make():
             pass
 
-    for name, make, make_async in (
-        ("bare generator, 100 items", bare, bare_async),
-        (
-            "ours, generator, 100 items",
-            opm.stage("generator")(bare),
-            opm.stage("generator ")(bare_async),
-        ),
-    ):
-        calls = 500 if name.startswith("bare") else 20
-        yield Case(name, functools.partial(consume, make), False, before, calls)
-        yield Case(name, functools.partial(consume_async, make_async), True, before, calls)
-
-
-def _queues(before: Callable[[], None]) -> Iterator[Case]:
-    """Put and get without waiting; switch the accounting of queues off afterwards."""
-    from otel_pipeline_metrics._stages.workers import accounting
-
-    async def through_async(waiting: asyncio.Queue[int]) -> None:
-        await waiting.put(1)
-        await waiting.get()
-
-    def through(waiting: queue.Queue[int]) -> None:
-        waiting.put(1)
-        waiting.get()
-
-    def watched() -> None:
-        before()
-        accounting.watch()
-
-    bare, bare_async = queue.Queue[int](10), asyncio.Queue[int](10)
-    ours = opm.wrap_queue(queue.Queue(10), name="bench")
-    ours_async = opm.wrap_queue(asyncio.Queue(10), name="bench async")
-    name = "bare queue hand-off"
-    yield Case(name, functools.partial(through, bare), False, before)
-    yield Case(name, functools.partial(through_async, bare_async), True, before)
-    name = "ours, queue hand-off"
-    yield Case(name, functools.partial(through, ours), False, watched, 500)
-    yield Case(name, functools.partial(through_async, ours_async), True, watched, 500)
+    name = "bare generator, an item"
+    yield Case(name, partial(consume, bare), False, before, 500, units=ITEMS)
+    yield Case(name, partial(consume_async, bare_async), True, before, 500, units=ITEMS)
+    name = "ours, metrics only, generator, an item"
+    ours, ours_async = opm.stage(name)(bare), opm.stage(name + " ")(bare_async)
+    yield Case(name, partial(consume, ours), False, before, 20, after, ITEMS)
+    yield Case(name, partial(consume_async, ours_async), True, before, 20, after, ITEMS)

@@ -43,6 +43,10 @@ CASES = (
     "ours, traced",
     "ours, unsampled",
     "ours, traced, past the span budget",
+    "ours, metrics only, one inside another",
+    "bare generator, an item",
+    "ours, metrics only, generator, an item",
+    "ours, metrics only, with block",
 )
 """Those that bounds speak of; any other of `_cases` by its name."""
 
@@ -140,7 +144,7 @@ def _inside(names: tuple[str, ...], folder: Path) -> dict[str, float]:
                 for _ in range(REPEATS)
             ]
         kind = "async" if case.is_async else "sync"
-        counts[f"{kind}|{case.name}"] = statistics.median(several) / calls
+        counts[f"{kind}|{case.name}"] = statistics.median(several) / calls / case.units
     loop.close()
     return counts
 

@@ -89,8 +89,9 @@ class Account:
     """The sums of one series. Times are in seconds."""
 
     __slots__ = (
-        "blocked", "by_in_flight", "count", "cpu", "ended", "excess", "idle", "open_pulls",
-        "partial", "partial_blocked", "partial_idle", "pulled_by", "running", "seen", "spawned",
+        "blocked", "by_in_flight", "count", "cpu", "ended", "excess", "idle", "partial",
+        "partial_blocked", "partial_idle", "pulled", "pulled_open", "pullers", "running", "seen",
+        "spawned",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -102,14 +103,16 @@ class Account:
         self.partial_idle = 0.0
         self.partial_blocked = 0.0
         self.excess = 0.0
-        # the same of those in progress
-        self.open_pulls: list[tuple[Any, float]] = []
         # by details of a call in progress: the items and bytes that were reported
         self.seen: dict[Any, Counts] = {}
         self.idle = 0.0
         self.blocked = 0.0
-        # of generators: who pulled their items, and the seconds it waited for them
-        self.pulled_by: dict[Any, float] = {}
+        # by series of a generator: the seconds in which this stage waited for its items
+        self.pulled: dict[Any, float] = {}
+        # the same of generators in progress
+        self.pulled_open: dict[Any, float] = {}
+        # of a generator in progress: the accounts of those who pull its items
+        self.pullers: list[Account] = []
         self.running = Ratio()
         self.cpu = Ratio()
         # samples that another task than its caller's began, and samples where that is known

@@ -307,7 +307,6 @@ PROCESS_CPU_UTILIZATION: Final = Metric(
     "1",
     "Difference in process.cpu.time since the last measurement, divided by the elapsed time and "
     "number of CPUs available to the process.",
-    absent="at the first reading",
 )
 PROCESS_MEMORY_USAGE: Final = Metric(
     "process.memory.usage",
@@ -355,7 +354,7 @@ SYSTEM_CPU_UTILIZATION: Final = Metric(
     "gauge",
     "1",
     "Share of the time of all logical CPUs since the last measurement in which they were busy.",
-    absent="at the first reading",
+    absent="in the first 0.1 s",
 )
 SYSTEM_MEMORY_USAGE: Final = Metric(
     "system.memory.usage",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
-from otel_pipeline_metrics._core.instants import Instants
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
+from otel_pipeline_metrics._core.shares import Shares
 from otel_pipeline_metrics._core.span_budget import SpanBudget
 
 if TYPE_CHECKING:
@@ -171,9 +171,9 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "budgets", "called", "correction", "ended", "generators", "instants", "limits",
-        "on_resources", "pipeline", "queues", "released", "remote", "run_id", "series", "sinks",
-        "times", "variants", "workers",
+        "account", "budgets", "called", "correction", "ended", "limits", "on_resources",
+        "pipeline", "queues", "released", "remote", "run_id", "series", "shares", "sinks", "times",
+        "variants", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -189,12 +189,12 @@ class RunScope:
         self.budgets: dict[Hashable, SpanBudget] = {}
         self.times: dict[Hashable, WorkerTimes] = {}
         self.variants: dict[Hashable, list[Series]] = {}
-        # the series of generators
-        self.generators: list[Series] = []
+        # of the run outside of stages: what it pulled of generators
+        self.account = Account()
         # like those of a series, for the calls outside of stages
         self.called: dict[StageId, Series] = {}
         self.correction = 0.0
-        self.instants = Instants()
+        self.shares = Shares()
         self.queues: dict[str, QueueSeries] = {}
         # by name: what happened at limits outside of stages, with a reference to all the rest
         self.limits: dict[str, LimitUse] = {}
@@ -227,8 +227,6 @@ class RunScope:
         variants = self.variants.setdefault(stage.identity, [])
         if made not in variants:
             variants.append(made)
-            if stage.form in ("generator", "async generator"):
-                self.generators.append(made)
         return made
 
     def forget(self) -> None:
@@ -237,14 +235,13 @@ class RunScope:
             worker.plain = False
         for series in self.series.values():
             series.called.clear()
-            series.account.pulled_by.clear()
-            series.account.open_pulls.clear()
+            series.account = Account()
         for kept in (
             self.series, self.called, self.variants, self.budgets, self.times, self.queues,
             self.limits, self.workers,
         ):  # fmt: skip
             kept.clear()
-        self.generators.clear()
+        self.account = Account()
 
     def add_queue(self, name: str) -> QueueSeries:
         """Return the series of a queue, made if need be."""
@@ -276,6 +273,11 @@ class ScopeRef:
         self.limits = scope.limits
         # what is current again when the run has ended
         self.outer = outer
+
+    @property
+    def account(self) -> Account:
+        """The sums of the run outside of stages."""
+        return self.scope.account
 
     def add(self, stage: StageId) -> Series:
         """Return the series of a stage called outside of stages, made if need be."""

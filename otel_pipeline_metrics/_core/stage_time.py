@@ -13,6 +13,7 @@ from otel_pipeline_metrics._core.records import NOTHING, Progress, StageTime
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from otel_pipeline_metrics._core.account import Account
     from otel_pipeline_metrics._core.records import StageResult, TimeInStates
     from otel_pipeline_metrics._core.series import Cell, RunScope, Series
 
@@ -40,7 +41,8 @@ def take(
         account.idle += result.idle_s
         account.blocked += result.blocked_s
         for puller, seconds in details.pulls.items() if details is not None else ():
-            account.pulled_by[puller] = account.pulled_by.get(puller, 0.0) + seconds
+            pulled = puller.account.pulled
+            pulled[series] = pulled.get(series, 0.0) + seconds
         before = account.seen.pop(details, None) if account.seen else None
         results.append(result if before is None else result._replace(reported=before))
     account.take(pop(series.samples))
@@ -51,7 +53,9 @@ def _look_at_open(series: Series) -> list[Progress]:
     """Add what calls in progress have done so far."""
     account, now = series.account, clock.now()
     account.partial = account.partial_idle = account.partial_blocked = account.excess = 0.0
-    account.open_pulls = []
+    for puller in account.pullers:
+        puller.pulled_open.pop(series, None)
+    account.pullers = []
     progress = []
     for cell in series.open:
         account.partial += elapsed_so_far(cell, now)
@@ -64,14 +68,20 @@ def _look_at_open(series: Series) -> list[Progress]:
         details = execution.details
         if details is None:
             continue
-        account.open_pulls += list(details.pulls.items())
+        for puller, seconds in list(details.pulls.items()):
+            _add_open_pull(series, puller.account, seconds)
         if cell[1] is not None and execution.puller is not None:
-            account.open_pulls.append((execution.puller, now - cell[2]))
+            _add_open_pull(series, execution.puller.account, now - cell[2])
         counts, before = details.totals(), account.seen.get(details, NOTHING)
         if counts != before:
             account.seen[details] = counts
             progress.append(Progress(counts.since(before), details.attributes))
     return progress
+
+
+def _add_open_pull(series: Series, puller: Account, seconds: float) -> None:
+    puller.pulled_open[series] = puller.pulled_open.get(series, 0.0) + seconds
+    series.account.pullers.append(puller)
 
 
 def pop(entries: list[T]) -> list[T]:
@@ -214,15 +224,8 @@ def open_time(scope: RunScope, root: Cell, now: float) -> float:
         for each in list(scope.called.values())
         if each.stage.form != "by hand"
     )
-    pulled = sum(seconds for _, seconds in _pulls(scope, root[:1]))
+    pulled = sum(seconds for _, seconds in _pulls([scope.account]))
     return inside + pulled - scope.correction - nesting.excess_so_far(root, now)
-
-
-def overlaps(scope: RunScope, root: Cell) -> bool:
-    """Tell whether stages were ever open at the same time without one being inside the other."""
-    if scope.correction or isinstance(root[5], nesting.Overlap):
-        return True
-    return any(s.correction or s.account.excess for s in list(scope.series.values()))
 
 
 def _called(series: Series) -> list[Series]:
@@ -233,16 +236,13 @@ def _called(series: Series) -> list[Series]:
 
 def _pulled(series: Series) -> list[tuple[Series, float]]:
     """Return the generators that a stage pulled items of, and the seconds it waited for them."""
-    return _pulls(series.scope, series.variants)
+    return _pulls([each.account for each in series.variants])
 
 
-def _pulls(scope: RunScope, pullers: Sequence[object]) -> list[tuple[Series, float]]:
+def _pulls(accounts: list[Account]) -> list[tuple[Series, float]]:
     return [
-        (generator, seconds)
-        for generator in scope.generators
-        for puller, seconds in (
-            *generator.account.pulled_by.items(),
-            *generator.account.open_pulls,
-        )
-        if puller in pullers
+        pair
+        for account in accounts
+        for pulled in (account.pulled, account.pulled_open)
+        for pair in list(pulled.items())
     ]

@@ -152,6 +152,10 @@ class RunDataCollector:
                 "cpus": found.cpus,
                 "memory_bytes": found.memory_bytes,
             },
+            "gil_held": summary.gil_held,
+            "gil_held_samples": summary.gil_held_samples,
+            "run_delay": summary.run_delay,
+            "run_delay_samples": summary.run_delay_samples,
             "event_loop_delay_s": self.heartbeat.summary(),
             # seconds since the start, CPU utilisation and RSS of the latest samples
             "series": None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import stage_time
+from otel_pipeline_metrics._core import nesting, stage_time
 from otel_pipeline_metrics._core.lookup import ratio
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ class StageTimes:
         states: Mapping[WorkerTimes, Mapping[int | None, TimeInStates]],
     ) -> None:
         self._wall_s = wall_s
-        self._overlaps = stage_time.overlaps(scope, root)
+        nesting.settle_shares(scope.shares, now)
         self.outside_s = max(0.0, wall_s - stage_time.open_time(scope, root, now))
-        self._instants = scope.instants
+        self._shares = scope.shares
         self._states = states
         # by key: stages that differ in fixed attributes only are one in a report
         self.stages: dict[StageKey, list[Series]] = {}
@@ -59,30 +59,21 @@ class StageTimes:
         workers = [dict(self._states.get(main.times, {})) for main in mains]
         wall_s = sum(_wall(each) for each in variants)
         self_s = None if by_hand else sum(stage_time.self_time(main) for main in mains)
-        share, error = self._run_share(mains, self_s)
         return {
             "workers": len(set().union(*workers)) or None if workers else None,
             "in_flight": sum(each.active for each in variants),
             **self._states_of(mains, workers),
             "self_s": self_s,
-            "run_share": share,
-            "run_share_standard_error": error,
+            "run_share": None if self_s is None else self._run_share(mains, self_s),
             "wall_s": None if by_hand else wall_s,
             "in_flight_avg": None if by_hand else ratio(wall_s, self._wall_s),
             "cpu_s": None if None in cpu or not cpu else sum(filter(None, cpu)),
             "service_by_in_flight": _by_in_flight(variants),
         }
 
-    def _run_share(
-        self, mains: Sequence[Series], self_s: float | None
-    ) -> tuple[float | None, float | None]:
-        if self_s is None:
-            return None, None
-        if not self._overlaps:
-            return ratio(self_s, self._wall_s), 0.0
-        if len(self.stages) == 1:
-            return ratio(self._wall_s - self.outside_s, self._wall_s), 0.0
-        return self._instants.share({main.stage.identity for main in mains})
+    def _run_share(self, mains: Sequence[Series], self_s: float) -> float | None:
+        corrections = [self._shares.correction(main.stage.identity) for main in mains]
+        return ratio(max(0.0, self_s + sum(corrections)), self._wall_s)
 
     def _states_of(
         self, mains: Sequence[Series], workers: Sequence[Mapping[int | None, TimeInStates]]

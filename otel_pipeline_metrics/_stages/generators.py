@@ -74,10 +74,10 @@ def resume(execution: Execution) -> None:
         if to_sample < 0:
             sampling.begin(cell)
         began = cell[2] = clock.now()
-        if parent[5] is None:
+        if parent[5] is None and cell[5] is None and not nesting.overlapping:
             parent[5] = cell
         else:
-            nesting.enter(parent, cell, began)
+            nesting.resume(cell, began)
     except Exception:
         errors.log_internal_error("resuming a generator stage")
 
@@ -89,10 +89,10 @@ def pause(execution: Execution) -> None:
     try:
         cell, now = execution.cell, clock.now()
         parent = cell[4]
-        if parent[5] is cell and cell[5] is None:
+        if parent[5] is cell and cell[5] is None and not nesting.overlapping:
             parent[5] = None
         else:
-            nesting.pause(cell, now)
+            nesting.close(cell, now)
         elapsed = now - cell[2]
         execution.elapsed += elapsed
         waited = execution.idle + execution.blocked

@@ -10,6 +10,7 @@ from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 
 MANY_WORKERS: Final = 8
@@ -40,8 +41,9 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     stages = entries(data, "stages")
     # without a list of queues, any blocked time may have been a put
     permits = _permit_waits(stages, queues) if isinstance(data.get("queues"), list) else {}
+    consumers = {name for queue in queues for name in get_strings(queue, "consumers")}
     for stage in stages:
-        group = _read_group(stage, queues, wall_s, permits)
+        group = _read_group(stage, consumers, wall_s, permits)
         if group is None:
             own = number(stage, "self_s")
             unseen[str(stage.get("name"))] = (
@@ -68,7 +70,7 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
 
 def _read_group(
     stage: Mapping[str, Any],
-    queues: Sequence[Mapping[str, Any]],
+    consumers: AbstractSet[str],
     wall_s: float,
     permits: Mapping[str, float],
 ) -> StageGroup | None:
@@ -97,7 +99,7 @@ def _read_group(
         inside=number(stage, "duration_s", "total"),
         permit_wait_s=permits.get(name, 0.0),
         noise=_noise(stage, count),
-        gets=any(name in get_strings(queue, "consumers") for queue in queues),
+        gets=name in consumers,
     )
 
 
@@ -196,9 +198,12 @@ def _puts_between(
     if a producer finished early, in a run that took a while to set up.
     """
     known = False
+    walls: dict[str, float] = {}
+    for group in groups:
+        walls[group.name] = walls.get(group.name, 0.0) + group.wall / group.workers
     for queue in queues:
-        span, producers = number(queue, "put_span_s"), get_strings(queue, "producers")
-        own = sum(group.wall / group.workers for group in groups if group.name in producers)
+        span = number(queue, "put_span_s")
+        own = sum(walls.get(name, 0.0) for name in dict.fromkeys(get_strings(queue, "producers")))
         if span is None or not own:
             continue
         known = True

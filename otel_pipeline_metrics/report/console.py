@@ -29,6 +29,11 @@ _RESOURCES: Final = (
     ("network (host)", "network_io_bytes", ("receive", "transmit"), text.size),
 )
 
+_SHARES: Final = (
+    ("GIL", "gil_held", "held"),
+    ("wait for a CPU", "run_delay", "at"),
+)
+
 _GUARDS: Final = (
     ("forbidden_keys", "attribute", "with a forbidden key left out"),
     ("other_values", "value", "replaced by _OTHER"),
@@ -214,6 +219,15 @@ def resource_table(report: RunReport) -> Table:
     rows = [
         (name, *(f"{key} {written(number(found, kind, key))}" for key in keys))
         for name, kind, keys, written in _RESOURCES
+    ]
+    rows += [
+        (
+            name,
+            f"{verb} {text.percent(share)}",
+            text.counted(whole(found, f"{key}_samples") or 0, "sample"),
+        )
+        for name, key, verb in _SHARES
+        if (share := number(found, key)) is not None
     ]
     return Table(("resource", "", ""), rows if found.get("samples") else [], left=3)
 

@@ -5,12 +5,15 @@ A report may come from a file, so any key may be missing.
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import get_path, get_strings, number, whole
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from otel_pipeline_metrics.report.run_report import RunReport
 
 
@@ -37,20 +40,58 @@ def stages_in_flow_order(report: RunReport) -> list[dict[str, Any]]:
         str(stage.get("name")): (_KIND_ORDER.get(str(stage.get("kind")), _OTHER_KIND), index)
         for index, stage in enumerate(stages)
     }
-    before: dict[str, set[str]] = {name: set() for name in position}
-    for queue in report.queues:
-        for consumer in get_strings(queue, "consumers"):
-            if consumer in before:
-                producers = {name for name in get_strings(queue, "producers") if name in position}
-                before[consumer] |= producers - {consumer}
-    done: list[str] = []
+    feeds = _Feeds(report, position)
     left = sorted(position, key=position.__getitem__)
-    while left:
-        # `left[0]` breaks a circle of stages that feed each other
-        ready = next((name for name in left if before[name].issubset(done)), left[0])
-        left.remove(ready)
-        done.append(ready)
-    return sorted(stages, key=lambda stage: done.index(str(stage.get("name"))))
+    remaining = iter(left)
+    ready = [(position[name], name) for name in left if feeds.ready(name)]
+    done: dict[str, int] = {}
+    while len(done) < len(left):
+        # the first one that remains breaks a circle of stages that feed each other
+        name = heappop(ready)[1] if ready else next(n for n in remaining if n not in done)
+        if name not in done:
+            done[name] = len(done)
+            for following in feeds.complete(name):
+                heappush(ready, (position[following], following))
+    return sorted(stages, key=lambda stage: done[str(stage.get("name"))])
+
+
+class _Feeds:
+    """Which stages each stage still waits for, in time linear in the queues' lists of names.
+
+    A stage waits for the other producers of the queues that it consumes.
+    """
+
+    def __init__(self, report: RunReport, names: Collection[str]) -> None:
+        # by queue: its producers that are not complete, and its consumers
+        self._queues: list[tuple[set[str], set[str]]] = []
+        self._produced: dict[str, list[int]] = {name: [] for name in names}
+        self._waits = dict.fromkeys(names, 0)
+        for index, queue in enumerate(report.queues):
+            producers = {name for name in get_strings(queue, "producers") if name in names}
+            consumers = {name for name in get_strings(queue, "consumers") if name in names}
+            self._queues.append((producers, consumers))
+            for name in producers:
+                self._produced[name].append(index)
+            for name in consumers:
+                self._waits[name] += len(producers) > (name in producers)
+
+    def ready(self, name: str) -> bool:
+        """Tell whether a stage waits for no other."""
+        return not self._waits[name]
+
+    def complete(self, name: str) -> Iterator[str]:
+        """Complete a stage; yield those that wait for no other from now on."""
+        for index in self._produced[name]:
+            producers, consumers = self._queues[index]
+            producers.remove(name)
+            if len(producers) > 1:
+                continue
+            # the last producer that is left does not wait for itself
+            freed = producers & consumers if producers else consumers - {name}
+            for following in freed:
+                self._waits[following] -= 1
+                if not self._waits[following]:
+                    yield following
 
 
 def queues_in_order(report: RunReport) -> list[dict[str, Any]]:

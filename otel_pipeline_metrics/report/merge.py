@@ -281,8 +281,19 @@ def _resources(parts: list[Data]) -> Data:
         # one line of several processes would jump between them
         "series": None,
         "limits": same([part.get("limits") for part in sampled]),
+        **_share_of_moments(sampled, "gil_held"),
+        **_share_of_moments(sampled, "run_delay"),
         "observed_s": sum_all(sampled, "observed_s"),
     }
+
+
+def _share_of_moments(parts: list[Data], key: str) -> Data:
+    """Return a share of random moments, and their number: of the reports that know it."""
+    samples = f"{key}_samples"
+    known = [part for part in parts if None not in (number(part, key), number(part, samples))]
+    count = sum_known(known or parts, samples)
+    held = add([product(number(part, key), number(part, samples)) for part in known])
+    return {key: ratio(held, count) if known else None, samples: count}
 
 
 def _telemetry(parts: list[Data]) -> Data:

@@ -166,7 +166,6 @@ PARTS: Final[dict[str, Schema]] = {
         run_share=_number(
             "the run's part in which it was the innermost stage open, shared equally with others"
         ),
-        run_share_standard_error=_number("0 if exact; null with run_share"),
         wall_s=_number("seconds of calls from begin to end, waits included"),
         in_flight_avg=_number("calls in progress on average over the run"),
         cpu_s=_number("CPU seconds without those of stages inside, estimated from samples"),
@@ -248,6 +247,16 @@ PARTS: Final[dict[str, Schema]] = {
                 memory_bytes=_number("memory"),
             )
         ),
+        gil_held=_number(
+            "the share of time in which a thread of the process holds the GIL, 0 to 1; null below "
+            "50 samples, on a build without a GIL, and outside Linux"
+        ),
+        gil_held_samples=_count("random moments at which that was looked at"),
+        run_delay=_number(
+            "the share of moments at which a thread that is ready to run has no CPU, 0 to 1; null "
+            "below 50 samples and without /proc/PID/schedstat"
+        ),
+        run_delay_samples=_count("random moments at which that was looked at"),
         event_loop_delay_s=_optional(
             _object("how late the event loop ran its callbacks", count=_count("beats"))
         ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._probes.caches import registry
-from otel_pipeline_metrics._probes.resources import cgroup, probe
+from otel_pipeline_metrics._probes.resources import cgroup, contention, probe
 from otel_pipeline_metrics._probes.resources.reading import ResourceLimits
 
 if TYPE_CHECKING:
@@ -109,4 +109,6 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setitem(sys.modules, "psutil", fake)
     monkeypatch.setattr(resource, "getrusage", fake.getrusage)
     monkeypatch.setattr(cgroup, "limits", lambda: ResourceLimits("host", 2.0))
+    # no random moment comes while a test runs
+    monkeypatch.setattr(contention, "MEAN_PAUSE_S", 1e9)
     return fake

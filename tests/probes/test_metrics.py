@@ -215,6 +215,18 @@ def test_a_retired_set_does_not_read(exported: Callable[..., Exported]) -> None:
     assert calls == []
 
 
+def test_the_first_export_has_an_exact_utilization_however_soon_it_comes(
+    machine: Machine, clock: Clock, exported: Callable[..., Exported]
+) -> None:
+    export = exported(install_resources)
+    clock.advance(0.002)
+    machine.user_s += 0.001
+
+    points = export.points()
+    assert points["process.cpu.utilization"] == {(): pytest.approx(0.25)}
+    assert "system.cpu.utilization" not in points
+
+
 def test_resource_metrics_are_exported(
     machine: Machine, clock: Clock, exported: Callable[..., Exported]
 ) -> None:

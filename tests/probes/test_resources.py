@@ -324,7 +324,7 @@ def test_a_forked_child_starts_without_a_reading(machine: Machine, clock: Clock)
     thread.join()
 
     probe.after_fork()
-    machine.user_s = 6.0
+    machine.user_s = 0.0
 
     assert probe.read().cpu_utilization is None
     assert reader.read().cpu_utilization is None
@@ -334,6 +334,70 @@ def test_a_forked_child_starts_without_a_reading(machine: Machine, clock: Clock)
     machine.user_s += 1
 
     assert reader.read().cpu_utilization == 0.5
+
+
+def test_the_first_utilization_of_a_forked_child_is_that_since_the_fork(
+    machine: Machine, clock: Clock
+) -> None:
+    """A reader that it makes itself has none at its first reading, as everywhere."""
+    probe = ResourceProbe()
+    reader = probe.reader()
+    machine.user_s = 5.0
+    reader.read()
+    clock.advance(1)
+    probe.after_fork()
+    machine.user_s = 0.0
+    clock.advance(0.02)
+    machine.user_s += 0.01
+
+    assert reader.read().cpu_utilization == pytest.approx(0.25)
+    assert probe.reader().read().cpu_utilization is None
+
+
+def test_the_first_utilization_is_exact_however_soon_it_is_read(
+    machine: Machine, clock: Clock
+) -> None:
+    """A second reading of the same moment is no reading of its own, however fresh it is."""
+    probe = ResourceProbe()
+    reader = probe.reader()
+    assert reader.read().cpu_utilization is None
+
+    clock.advance(0.001)
+    machine.user_s += 0.0005
+    assert reader.read(max_age_s=0.05).cpu_utilization == pytest.approx(0.25)
+
+    clock.advance(0.009)
+    machine.user_s += 0.0015
+    machine.cpu["idle"] += 0.02
+    latest = reader.read()
+    assert latest.cpu_utilization == pytest.approx(0.1)
+    assert latest.system_cpu_utilization is None
+
+    clock.advance(0.09)
+    machine.user_s += 0.098
+    assert reader.read().cpu_utilization == pytest.approx(0.5)
+
+    clock.advance(0.001)
+    machine.user_s += 0.002
+    assert reader.read().cpu_utilization == pytest.approx(0.5)
+
+
+def test_time_and_cpu_time_are_read_together(machine: Machine, clock: Clock) -> None:
+    """The import of psutil takes some ten milliseconds of CPU time, before both."""
+    probe = ResourceProbe()
+    reader = probe.reader()
+    first = machine.Process
+
+    def slow() -> Machine:
+        clock.advance(1)
+        machine.user_s += 1
+        return first()
+
+    machine.Process = slow  # type: ignore[method-assign]
+    reader.read()
+    clock.advance(1)
+
+    assert reader.read().cpu_utilization == 0.0
 
 
 def test_recorded_resources_keep_fields_that_are_not_given(clock: Clock) -> None:

@@ -196,6 +196,10 @@ def full_data(run_id: str = "run-1") -> Data:
         "rss_bytes": {"avg": 60_000_000.0, "peak": 81_000_000},
         "disk_io_bytes": {"read": 17_043_456, "write": 6_828_032},
         "network_io_bytes": {"receive": None, "transmit": None},
+        "gil_held": 0.62,
+        "gil_held_samples": 190,
+        "run_delay": 0.05,
+        "run_delay_samples": 95,
         "limits": {"source": "cgroup2", "cpus": 2.0, "memory_bytes": 268_435_456},
         "series": [
             [float(t), None if t == 0 else 0.3 + 0.12 * math.sin(t), 40_000_000 + 2_000_000 * t]

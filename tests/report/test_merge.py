@@ -79,6 +79,17 @@ def reports(draw: st.DrawFn) -> dict[str, Any]:
             "network_io_bytes": {"receive": 1, "transmit": 1},
             "limits": {"source": "host", "cpus": draw(st.sampled_from([1.0, 2.0]))},
         }
+        made["resources"] |= draw(
+            st.sampled_from(
+                [
+                    {},
+                    {"gil_held": None, "gil_held_samples": 49},
+                    {"gil_held": 0.25, "gil_held_samples": 100},
+                    {"gil_held": 0.75, "gil_held_samples": 300, "run_delay": 0.5},
+                    {"run_delay": 0.5, "run_delay_samples": 50},
+                ]
+            )
+        )
     return made
 
 
@@ -102,6 +113,23 @@ def test_the_grouping_does_not_matter(a: Any, b: Any, c: Any) -> None:
     flat = RunReport.merge(x, y, z).to_dict()
     assert same(flat, RunReport.merge(RunReport.merge(x, y), z).to_dict())
     assert same(flat, RunReport.merge(x, RunReport.merge(y, z)).to_dict())
+
+
+def test_shares_of_random_moments_are_weighted_by_their_number() -> None:
+    """A report that does not know the share has no part in it."""
+
+    def of(name: str, **resources: Any) -> RunReport:
+        made = samples.full_data(name)
+        made["resources"] |= resources
+        return RunReport(made)
+
+    merged = RunReport.merge(
+        of("a", gil_held=0.25, gil_held_samples=100, run_delay=None, run_delay_samples=20),
+        of("b", gil_held=0.75, gil_held_samples=300, run_delay=None, run_delay_samples=30),
+        of("c", gil_held=None, gil_held_samples=49, run_delay=None, run_delay_samples=0),
+    ).resources
+    assert (merged["gil_held"], merged["gil_held_samples"]) == (0.625, 400)
+    assert (merged["run_delay"], merged["run_delay_samples"]) == (None, 50)
 
 
 @given(durations, st.randoms(use_true_random=False), st.integers(1, 5))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_pipeline_metrics._core import errors, privacy
@@ -12,6 +12,7 @@ from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_positive
 from otel_pipeline_metrics._probes.resources import probe, ticker
+from otel_pipeline_metrics._probes.resources.contention import Contention
 from otel_pipeline_metrics._probes.resources.ticker import Ticker
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ class ResourceSummary:
     # of the host or network namespace, both of them
     network_receive_bytes: int | None = None
     network_transmit_bytes: int | None = None
+    # the share of time in which a thread holds the GIL, and the random moments it comes from
+    gil_held: float | None = None
+    gil_held_samples: int = 0
+    # the share of moments at which a thread that is ready has no CPU, and their number
+    run_delay: float | None = None
+    run_delay_samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class _Totals:
     rss_peak: int | None = None
     rss_area: float = 0.0
     rss_s: float = 0.0
+    contention: Contention = field(default_factory=Contention)
 
     def plus(self, sample: probe.Sample) -> _Totals:
         """Return the aggregates with one more sample."""
@@ -98,6 +106,10 @@ class _Totals:
             disk_write_bytes=_rise(first.disk_write_bytes, last.disk_write_bytes),
             network_receive_bytes=_rise(first.network_receive_bytes, last.network_receive_bytes),
             network_transmit_bytes=_rise(first.network_transmit_bytes, last.network_transmit_bytes),
+            gil_held=self.contention.gil_held_share,
+            gil_held_samples=self.contention.gil_samples,
+            run_delay=self.contention.run_delay_share,
+            run_delay_samples=self.contention.cpu_samples,
         )
 
     def _cpu_average(self) -> float | None:
@@ -220,11 +232,12 @@ class ResourceMonitor(AsyncContextMixin):
                     return
                 sample = session.reader.sample(max_age_s)
                 totals = self._totals
-                self._totals = (
+                totals = (
                     _Totals(sample, sample, rss_peak=sample.reading.rss_bytes)
                     if totals is None
                     else totals.plus(sample)
                 )
+                self._totals = replace(totals, contention=session.contention())
                 self._readings.append(sample.reading)
             self._call_back(sample.reading)
 
@@ -258,6 +271,11 @@ class _Session:
         self.reader = reader
         self.ticker = ticker
         self.stopping = False
+        self._before = ticker.contention.counts
+
+    def contention(self) -> Contention:
+        """Return what the ticker's thread found at random moments since the start."""
+        return self.ticker.contention.counts.since(self._before)
 
 
 def _larger(one: _Num | None, other: _Num | None) -> _Num | None:

@@ -33,10 +33,12 @@ class Sample(NamedTuple):
     epoch: int
     # CPU seconds of this process
     cpu_s: float | None
-    # CPU seconds that this process could have used since the probe's first reading
+    # CPU seconds that this process could have used since the probe's first reading or the fork
     capacity_s: float
     system_busy_s: float | None
     system_total_s: float
+    # the time of the fork that this process began with, if it began with one
+    began: float | None = None
 
 
 class ResourceProbe:
@@ -57,7 +59,8 @@ class ResourceProbe:
         self._reading = False
         self._last: Sample | None = None
         self._process: Any = None
-        self._process_window = Window()
+        self._began: float | None = None
+        self._process_window = Window(exact=True)
         self._system_window = Window()
         self._capacity_s = 0.0
         self._cpus = 1.0
@@ -68,6 +71,7 @@ class ResourceProbe:
         """Forget the parent's PID, lock and counters."""
         self._epoch += 1
         self._reset()
+        self._began = clock.now()
 
     def read(self, max_age_s: float = 0.0) -> ResourceReading:
         """Return a reading, or the last one if it is no older than `max_age_s`.
@@ -105,11 +109,12 @@ class ResourceProbe:
         return Sample(ResourceReading(clock.now()), self._epoch, None, 0.0, None, 0.0)
 
     def _take(self) -> Sample:
-        at = clock.now()
-        self._refresh_cpus(at)
         times: tuple[float, float] | None = None
         psutil = read_or_none("psutil", _import_psutil)
         process = read_or_none("the process", self._own_process, psutil)
+        self._refresh_cpus(clock.now())
+        # one after the other: what is done in between would be in only one of them
+        at = clock.now()
         usage: dict[str, Any] = read_or_none("CPU time", _process_usage, process) or {}
         fields = dict(usage)
         if process is not None:
@@ -120,8 +125,9 @@ class ResourceProbe:
             times = read_or_none("the host's CPU time", _system_cpu, psutil)
         system_busy_s, system_total_s = times or (None, 0.0)
         cpu_s = usage["cpu_user_s"] + usage["cpu_system_s"] if usage else None
-        if self._last is not None:
-            self._capacity_s += max(0.0, at - self._last.reading.at) * self._cpus
+        since = self._began if self._last is None else self._last.reading.at
+        if since is not None:
+            self._capacity_s += max(0.0, at - since) * self._cpus
         capacity_s = self._capacity_s
         reading = ResourceReading(
             at=at,
@@ -131,7 +137,9 @@ class ResourceProbe:
             ),
             **fields,
         )
-        return Sample(reading, self._epoch, cpu_s, capacity_s, system_busy_s, system_total_s)
+        return Sample(
+            reading, self._epoch, cpu_s, capacity_s, system_busy_s, system_total_s, self._began
+        )
 
     def _own_process(self, psutil: Any) -> Any:
         if self._process is None and psutil is not None:
@@ -161,16 +169,20 @@ class ResourceReader:
 
     def __init__(self, probe: ResourceProbe) -> None:
         self._probe = probe
-        self._process = Window()
+        self._process = Window(exact=True)
         self._system = Window()
 
     def sample(self, max_age_s: float = 0.0) -> Sample:
         """Return the probe's sample with this reader's utilisations."""
         sample = self._probe.sample(max_age_s)
+        if self._process.needs_later(sample.reading.at):
+            sample = self._probe.sample()
         at, epoch = sample.reading.at, sample.epoch
         reading = replace(
             sample.reading,
-            cpu_utilization=self._process.advance(epoch, at, sample.cpu_s, sample.capacity_s),
+            cpu_utilization=self._process.advance(
+                epoch, at, sample.cpu_s, sample.capacity_s, sample.began
+            ),
             system_cpu_utilization=self._system.advance(
                 epoch, at, sample.system_busy_s, sample.system_total_s
             ),

@@ -1,13 +1,18 @@
-"""Make calls at a fixed interval, in one thread for all that share it."""
+"""Make calls at a fixed interval, in one thread for all that share it.
+
+The same thread wakes at random moments in between, and sees what it had to wait for.
+"""
 
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._probes.resources.contention import ContentionSampler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +38,9 @@ class Ticker:
         self._lock = threading.RLock()
         self._calls: dict[object, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        # held until the thread is to end: to wait for a lock costs half of waiting for an event
+        self._going = threading.Lock()
+        self.contention = ContentionSampler()
 
     def add(self, key: object, call: Callable[[], None]) -> None:
         """Make a call at each interval until `remove(key)`.
@@ -45,10 +52,11 @@ class Ticker:
             self._calls[key] = call
             if self._thread is not None:
                 return
-            self._stopping = threading.Event()
+            self._going = threading.Lock()
+            self._going.acquire()
             self._thread = threading.Thread(
                 target=self._run,
-                args=(self._stopping,),
+                args=(self._going,),
                 name="otel-pipeline-metrics-resources",
                 daemon=True,
             )
@@ -64,8 +72,9 @@ class Ticker:
             self._calls.pop(key, None)
             if self._calls:
                 return
-            self._stopping.set()
             thread, self._thread = self._thread, None
+            if thread is not None:
+                self._going.release()
         # a call may remove itself, and a thread cannot join itself
         if thread is not None and thread is not threading.current_thread():
             thread.join(JOIN_S)
@@ -76,9 +85,28 @@ class Ticker:
             with errors.suppress_errors("a resource sample"):
                 call()
 
-    def _run(self, stopping: threading.Event) -> None:
-        while not stopping.wait(self.interval):
+    def _run(self, going: threading.Lock) -> None:
+        due = clock.monotonic() + self.interval
+        while True:
+            left = min(max(0.0, due - clock.monotonic()), threading.TIMEOUT_MAX)
+            # to draw again after each round keeps the moments random: the pauses have no memory
+            pause = self.contention.pause()
+            if pause < left:
+                if self._sample(partial(going.acquire, True, pause)):
+                    return
+                continue
+            if going.acquire(timeout=left):
+                return
             self.tick()
+            due = clock.monotonic() + self.interval
+
+    def _sample(self, sleep: Callable[[], bool]) -> bool:
+        """Sleep until a random moment; return True if the thread is to end instead."""
+        try:
+            return self.contention.sample(sleep)
+        except Exception:
+            errors.log_internal_error("sampling the GIL and the machine")
+            return sleep()
 
 
 _shared: WeakValueDictionary[float, Ticker] = WeakValueDictionary()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_left, bisect_right
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import Context
@@ -24,7 +25,7 @@ from opentelemetry.context import Context
 from otel_pipeline_metrics._core import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from opentelemetry.metrics import Counter, Histogram
 
@@ -41,7 +42,7 @@ class Instrument:
         bulk: whether bulk recording is supported, or a function that tells it.
     """
 
-    __slots__ = ("_bulk", "_live", "_storages", "_targets", "instrument")
+    __slots__ = ("_bulk", "_live", "_storages", "_targets", "indexes", "instrument")
 
     def __init__(self, instrument: Histogram | Counter, *, bulk: bool | Callable[[], bool]) -> None:
         self.instrument: Any = instrument
@@ -49,6 +50,8 @@ class Instrument:
         self._bulk = bulk
         self._storages: tuple[Any, int] = (None, 0)
         self._targets: list[Any] = []
+        # of each target
+        self.indexes: list[_Index] = []
 
     @property
     def live(self) -> bool:
@@ -80,6 +83,7 @@ class Instrument:
                     for target in storage._get_or_init_view_instrument_match(real)
                 ]
                 self._storages, self._targets = (storages, len(storages)), found
+                self.indexes = [_Index(target) for target in found]
         except Exception as error:  # private parts may change; record() remains
             return _unfamiliar(error)
         return self._targets
@@ -93,10 +97,46 @@ def _unfamiliar(error: Exception) -> list[Any]:
     return []
 
 
+class _Index:
+    """The keys of a target's aggregations by their attributes.
+
+    The SDK only adds aggregations, or replaces all of them. So each is read once, however many
+    series ask for their key.
+    """
+
+    __slots__ = ("_aggregations", "_count", "_keys", "_target")
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+        self._aggregations: dict[Any, Any] = {}
+        # how many of them have been read
+        self._count = 0
+        self._keys: dict[frozenset[Any], Any] = {}
+
+    def key_of(self, attributes: Mapping[str, Any]) -> Any:
+        """Return the key of the aggregation with these attributes; None if there is none."""
+        kept = self._target._view._attribute_keys
+        if kept is not None:
+            attributes = {k: v for k, v in attributes.items() if k in kept}
+        aggregations = self._target._attributes_aggregation
+        if self._aggregations is not aggregations:
+            self._aggregations, self._count, self._keys = aggregations, 0, {}
+        new = len(aggregations) - self._count
+        for key, aggregation in islice(reversed(aggregations.items()), new):
+            self._keys[_typed(aggregation._attributes or {})] = key
+        self._count += new
+        return self._keys.get(_typed(attributes))
+
+
+def _typed(attributes: Mapping[str, Any]) -> frozenset[Any]:
+    """Return attributes as a key; True, 1 and 1.0 are equal, but not the same attribute."""
+    return frozenset((key, type(value), repr(value)) for key, value in attributes.items())
+
+
 class _Series:
     """One instrument under one set of attributes."""
 
-    __slots__ = ("_attributes", "_full", "_instrument", "_keys", "_record", "_targets")
+    __slots__ = ("_attributes", "_instrument", "_keys", "_record", "_targets")
 
     def __init__(self, instrument: Instrument, record: Any, attributes: Any) -> None:
         self._instrument = instrument
@@ -105,8 +145,6 @@ class _Series:
         self._targets: list[Any] = []
         # for each target, the key of our aggregation in it
         self._keys: list[Any] = []
-        # aggregations at their cardinality limit, which do not hold ours though it was recorded
-        self._full: Any = None
 
     def record(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]] = ()) -> bool:
         """Record sorted `values`; during a collection record none and return False.
@@ -127,7 +165,7 @@ class _Series:
                 # the SDK builds the aggregation for its first value
                 self._record(values[0], self._attributes, _NO_SPAN)
                 values = values[1:]
-                done = self.bulk_record(targets, values, recorded=True)
+                done = self.bulk_record(targets, values)
             if done:
                 values = ()
         elif any(target._lock.locked() for target in targets):
@@ -142,9 +180,7 @@ class _Series:
         for value, context in exemplars:
             self._record(value, self._attributes, context)
 
-    def bulk_record(
-        self, targets: list[Any], values: Sequence[float], *, recorded: bool = False
-    ) -> bool | None:
+    def bulk_record(self, targets: list[Any], values: Sequence[float]) -> bool | None:
         """Add values to the SDK's aggregations, all of them or none.
 
         Returns:
@@ -158,21 +194,21 @@ class _Series:
         if held is None:
             return None
         try:
-            found = self._aggregations(targets, recorded)
+            found = self._aggregations(targets)
             for aggregation in found:
                 _BULK_RECORD[type(aggregation).__name__](aggregation, values)
         finally:
             _release(held)
         return bool(found)
 
-    def _aggregations(self, targets: list[Any], recorded: bool) -> list[Any]:
+    def _aggregations(self, targets: list[Any]) -> list[Any]:
         """Return the aggregations that record() would use; empty if that is unclear."""
         if self._targets is not targets:
             self._targets, self._keys = targets, [None] * len(targets)
         found = []
         try:
             for place, target in enumerate(targets):
-                aggregation = self._aggregation_in(place, target, recorded)
+                aggregation = self._aggregation_in(place, target)
                 if type(aggregation).__name__ not in _BULK_RECORD:
                     return []
                 found.append(aggregation)
@@ -180,23 +216,13 @@ class _Series:
             return _unfamiliar(error)
         return found
 
-    def _aggregation_in(self, place: int, target: Any, recorded: bool) -> Any:
+    def _aggregation_in(self, place: int, target: Any) -> Any:
         """Return the aggregation that record() would use; None if there is none."""
-        aggregations = target._attributes_aggregation
-        found = aggregations.get(self._keys[place])
-        if found is not None or self._full is aggregations:
-            return found
-        kept = target._view._attribute_keys
-        expected = self._attributes
-        if kept is not None:
-            expected = {k: v for k, v in expected.items() if k in kept}
-        for candidate, aggregation in reversed(aggregations.items()):
-            if dict(aggregation._attributes or {}) == expected:
-                self._keys[place] = candidate
-                return aggregation
-        if recorded:
-            self._full = aggregations
-        return None
+        key = self._keys[place]
+        if key is None:
+            key = self._keys[place] = self._instrument.indexes[place].key_of(self._attributes)
+        # at the cardinality limit, record() uses another one than that of these attributes
+        return target._attributes_aggregation.get(key)
 
 
 class HistogramSeries(_Series):
@@ -242,19 +268,13 @@ def _add_to_explicit(aggregation: Any, values: Sequence[float]) -> None:
             aggregation._min = min(aggregation._min, values[0])
             aggregation._max = max(aggregation._max, values[-1])
         counts, bounds = aggregation._value, aggregation._boundaries
-        if len(values) <= len(bounds):
-            for value in values:
-                counts[bisect_left(bounds, value)] += 1
-            return
-        done, last = 0, values[-1]
-        for index, bound in enumerate(bounds):
+        done, count = 0, len(values)
+        while done < count:
             # a bucket holds the values up to its bound, inclusive
-            upto = bisect_right(values, bound, done)
+            index = bisect_left(bounds, values[done])
+            upto = bisect_right(values, bounds[index], done) if index < len(bounds) else count
             counts[index] += upto - done
             done = upto
-            if last <= bound:
-                return
-        counts[-1] += len(values) - done
 
 
 class _Measurement:

@@ -239,7 +239,7 @@ def test_the_workers_of_a_task_for_each_item_are_bounded(
         (series,) = [s for s in run._scope.series.values() if s.key.stage == "work"]
         assert len(run._scope.workers) <= _worker.MAX_WORKERS
     assert states(run, "work") == (1000.0, 0.0, 0.0)
-    assert len(series.states) == _worker.MAX_WORKERS + 1
+    assert len(series.times.states) == _worker.MAX_WORKERS + 1
     assert stage_of(run, "work")["count"] == 1000
 
 

@@ -16,7 +16,7 @@ from tests.probes.queues.support import STATES, play
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from otel_pipeline_metrics._core.series import Series
+    from otel_pipeline_metrics._core.series import WorkerTimes
     from tests.conftest import Clock
 
 STAGES = ("a", "b")
@@ -293,7 +293,7 @@ def test_every_workers_time_adds_up(clock_of: Any, workers: list[Script]) -> Non
 
     with opm.run("test", resources=False) as run:
         play(clock, main())
-        found = list(run._scope.series.values())
+        found = list(run._scope.times.values())
     for player in players:
         player.ledger.over()
     check_time(run, found, players)
@@ -308,11 +308,11 @@ def check_items(players: list[Player], left: list[Any]) -> None:
     assert all(times == 1 for times in out.values())
 
 
-def check_time(run: opm.Run, found: list[Series], players: list[Player]) -> None:
+def check_time(run: opm.Run, found: list[WorkerTimes], players: list[Player]) -> None:
     told: dict[str, Counter[str]] = {}
-    for series in found:
-        sums = told.setdefault(series.key.stage, Counter())
-        for time_ in series.states.values():
+    for times in found:
+        sums = told.setdefault(times.key.stage, Counter())
+        for time_ in times.states.values():
             for state in STATES:
                 seconds = getattr(time_, state)
                 assert seconds >= 0
