@@ -41,11 +41,13 @@ if TYPE_CHECKING:
         register_cache,
         unregister_cache,
     )
+    from otel_pipeline_metrics._probes.limits.executor import wrap_executor
+    from otel_pipeline_metrics._probes.limits.wrap import wrap_limit
     from otel_pipeline_metrics._probes.manual import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._probes.queues.wrap import wrap_queue
     from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
     from otel_pipeline_metrics._probes.resources.reading import ResourceReading
-    from otel_pipeline_metrics._stages.propagate import propagate, wrap_executor
+    from otel_pipeline_metrics._stages.propagate import propagate
     from otel_pipeline_metrics.report import RunReport
 
 
@@ -76,6 +78,7 @@ __all__ = [
     "unregister_cache",
     "waiting",
     "wrap_executor",
+    "wrap_limit",
     "wrap_queue",
     "write",
 ]
@@ -107,9 +110,11 @@ _LAZY = {
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
         "_probes.manual": ("MetricsCollector", "get_metrics_collector"),
         "_probes.queues.wrap": ("wrap_queue",),
+        "_probes.limits.wrap": ("wrap_limit",),
         "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
-        "_stages.propagate": ("propagate", "wrap_executor"),
+        "_stages.propagate": ("propagate",),
+        "_probes.limits.executor": ("wrap_executor",),
         "_probes.caches.reading": ("CacheReading",),
         "_probes.resources.reading": ("ResourceReading",),
         "_lifecycle.run": ("Run", "run"),

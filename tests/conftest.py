@@ -16,7 +16,7 @@ from otel_pipeline_metrics._telemetry import sink as _sink
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otel_pipeline_metrics._core.records import Batch, QueueBatch, StageResult
+    from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch, StageResult
 
 
 # How long a test takes depends on the machine's load; its result does not.
@@ -94,12 +94,16 @@ class Results:
     def __init__(self) -> None:
         self.batches: list[Batch] = []
         self.queue_batches: list[QueueBatch] = []
+        self.limit_batches: list[LimitBatch] = []
 
     def accept(self, batch: Batch) -> None:
         self.batches.append(batch)
 
     def accept_queue(self, batch: QueueBatch) -> None:
         self.queue_batches.append(batch)
+
+    def accept_limit(self, batch: LimitBatch) -> None:
+        self.limit_batches.append(batch)
 
     def durations(self, stage: str) -> list[float]:
         """Return the busy seconds of every call of `stage`."""

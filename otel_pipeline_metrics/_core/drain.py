@@ -14,11 +14,12 @@ from otel_pipeline_metrics._core import clock, errors, hooks, stage_time
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.signals import deferring_signals
-from otel_pipeline_metrics._core.records import Batch, QueueBatch
+from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline_metrics._core.limit_series import LimitSeries
     from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
     from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
     from otel_pipeline_metrics._core.stage_id import StageId
@@ -143,6 +144,11 @@ def _replay_workers(scope: RunScope) -> None:
             errors.log_internal_error("replaying the logs of workers")
 
 
+def drain_limit(scope: RunScope, limit: LimitSeries) -> None:
+    """Flush one limit, unless another thread is draining."""
+    _with_drain_lock(lambda: _flush_limit(scope, limit), 0)
+
+
 def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
     """Do `work` under the lock; return False if it was not free within `wait_s`.
 
@@ -195,6 +201,8 @@ def _drain_scope(scope: RunScope) -> None:
     for queue in list(scope.queues.values()):
         if queue.waits:
             _flush_queue(scope, queue)
+    for outside in list(scope.limits.values()):
+        _flush_limit(scope, outside.limit)
     series_left = list(scope.series.values())
     if scope.released and not _in_use(series_left):
         _series.scopes.pop(scope, None)
@@ -268,6 +276,14 @@ def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
     waits.sort()
     batch = QueueBatch(queue.name, waits)
     _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))
+
+
+def _flush_limit(scope: RunScope, limit: LimitSeries) -> None:
+    passed, waits = limit.take_passed(), pop_front(limit.waits)
+    if passed or waits:
+        waits.sort()
+        batch = LimitBatch(limit.name, waits, passed)
+        _send_to_sinks(scope, lambda sink: sink.accept_limit(batch))
 
 
 def _send_to_sinks(scope: RunScope, send: Callable[[Sink], None]) -> None:

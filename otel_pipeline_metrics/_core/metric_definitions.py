@@ -29,6 +29,7 @@ BATCH_SIZE: Final = "pipeline.batch.size"
 RETRY_ATTEMPT: Final = "pipeline.retry.attempt"
 RETRY_EVENT: Final = "retry"
 QUEUE_NAME: Final = "pipeline.queue.name"
+LIMIT_NAME: Final = "pipeline.limit.name"
 QUEUE_WAIT: Final = "pipeline.queue.wait"
 LINKS_DROPPED: Final = "pipeline.links.dropped"
 CACHE_NAME: Final = "cache.name"
@@ -192,6 +193,31 @@ QUEUE_ITEM_DURATION: Final = Metric(
     "Time of an item from put to get.",
     attributes=(QUEUE_NAME,),
     absent="until an item was taken",
+    buckets=DURATION_BUCKETS,
+)
+LIMIT_USAGE: Final = Metric(
+    "pipeline.limit.usage",
+    "up-down counter",
+    "{permit}",
+    "Permits of a limit that are held.",
+    attributes=(LIMIT_NAME,),
+    absent="where releases cannot be seen; 0 once the limit is gone",
+)
+LIMIT_MAX: Final = Metric(
+    "pipeline.limit.max",
+    "up-down counter",
+    "{permit}",
+    "Permits of a limit that can be held at a time.",
+    attributes=(LIMIT_NAME,),
+    absent="where it is not known",
+)
+LIMIT_WAIT_DURATION: Final = Metric(
+    "pipeline.limit.wait.duration",
+    "histogram",
+    "s",
+    "Time that was waited for a permit of a limit, 0 if it was free.",
+    attributes=(LIMIT_NAME,),
+    absent="until a permit was acquired or waited for",
     buckets=DURATION_BUCKETS,
 )
 ITEM_DURATION: Final = Metric(

@@ -56,6 +56,14 @@ class Sketch:
         if len(buckets) > MAX_BUCKETS:
             self._collapse()
 
+    def count(self) -> int:
+        """Return how many values there are."""
+        return self._zeros + sum(self._buckets.values())
+
+    def add_zeros(self, count: int) -> None:
+        """Count values of zero."""
+        self._zeros += count
+
     def merge(self, other: Sketch) -> None:
         """Add another sketch's counts, with the same result as adding its values."""
         self._zeros += other._zeros
@@ -69,7 +77,7 @@ class Sketch:
 
         The rank is floor(q (n - 1)), counted from zero, as in the paper.
         """
-        count = self._zeros + sum(self._buckets.values())
+        count = self.count()
         if not count:
             return None
         rank, seen, value = q * (count - 1), self._zeros, 0.0

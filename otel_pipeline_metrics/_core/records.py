@@ -183,6 +183,15 @@ class QueueBatch:
     waits: Sequence[float]  # seconds from put to get, sorted
 
 
+@dataclass(frozen=True)
+class LimitBatch:
+    """What acquired permits of one limit since the last batch."""
+
+    name: str
+    waits: Sequence[float]  # seconds that were waited for permits, sorted
+    passed: int  # permits that were acquired without waiting
+
+
 class Sink(Protocol):
     """Gets results. An error is logged once and does not affect other sinks."""
 
@@ -191,6 +200,9 @@ class Sink(Protocol):
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Take one batch of a queue; called by one thread at a time."""
+
+    def accept_limit(self, batch: LimitBatch) -> None:
+        """Take one batch of a limit; called by one thread at a time."""
 
 
 # A value of an observable instrument, and its attributes.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
+from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
 from otel_pipeline_metrics._core.shares import Shares
@@ -38,8 +39,8 @@ class Series:
 
     __slots__ = (
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
-        "durations", "event_times", "exemplars", "key", "left_over", "lost", "mean_s", "open",
-        "results", "sampled", "samples", "scope", "sizes", "stage", "times", "until_sample",
+        "durations", "event_times", "exemplars", "key", "left_over", "limits", "lost", "mean_s",
+        "open", "results", "sampled", "samples", "scope", "sizes", "stage", "times", "until_sample",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
@@ -86,6 +87,11 @@ class Series:
         self.cache: Any = None
         # by bucket: one of `durations` with a sampled span, and its context
         self.exemplars: dict[int, tuple[float, Any]] = {}
+        self.limits = self.times.limits
+
+    def add_limit(self, name: str) -> LimitUse:
+        """Return what this stage did at a limit, made if need be."""
+        return self.times.add_limit(name, self.scope)
 
     def add(self, stage: StageId) -> Series:
         """Return the series of a stage called inside of this one, made if need be."""
@@ -112,7 +118,7 @@ class Series:
 class WorkerTimes:
     """The time of one stage's workers in one scope; all series of the stage share it."""
 
-    __slots__ = ("key", "queued", "reported", "reported_cpu_s", "states")
+    __slots__ = ("key", "limits", "queued", "reported", "reported_cpu_s", "states")
 
     def __init__(self, key: StageKey) -> None:
         self.key = key
@@ -123,6 +129,16 @@ class WorkerTimes:
         # the time in states that the sinks have
         self.reported = StageTime()
         self.reported_cpu_s = 0.0
+        # by name: what the stage did at the limits that it acquired
+        self.limits: dict[str, LimitUse] = {}
+
+    def add_limit(self, name: str, scope: RunScope) -> LimitUse:
+        """Return what this stage did at a limit, made if need be."""
+        outside = scope.limits.get(name) or scope.add_limit(name)
+        found = self.limits.get(name)
+        if found is None:
+            found = self.limits.setdefault(name, LimitUse(outside.limit, self.key.stage))
+        return found
 
 
 class QueueSeries:
@@ -155,7 +171,7 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "account", "budgets", "called", "correction", "ended", "on_resources",
+        "account", "budgets", "called", "correction", "ended", "limits", "on_resources",
         "pipeline", "queues", "released", "remote", "run_id", "series", "shares", "sinks", "times",
         "variants", "workers",
     )  # fmt: skip
@@ -180,6 +196,8 @@ class RunScope:
         self.correction = 0.0
         self.shares = Shares()
         self.queues: dict[str, QueueSeries] = {}
+        # by name: what happened at limits outside of stages, with a reference to all the rest
+        self.limits: dict[str, LimitUse] = {}
         # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}
         # whether another process began it
@@ -220,7 +238,7 @@ class RunScope:
             series.account = Account()
         for kept in (
             self.series, self.called, self.variants, self.budgets, self.times, self.queues,
-            self.workers,
+            self.limits, self.workers,
         ):  # fmt: skip
             kept.clear()
         self.account = Account()
@@ -231,6 +249,15 @@ class RunScope:
             scopes.setdefault(self, root_cell(self))
         return self.queues.get(name) or self.queues.setdefault(name, QueueSeries(name))
 
+    def add_limit(self, name: str) -> LimitUse:
+        """Return what happened at a limit outside of stages, made if need be."""
+        if self not in scopes:
+            scopes.setdefault(self, root_cell(self))
+        found = self.limits.get(name)
+        if found is None:
+            found = self.limits.setdefault(name, LimitUse(LimitSeries(name), None))
+        return found
+
 
 class ScopeRef:
     """What a run's cell begins with, in place of a series.
@@ -238,11 +265,12 @@ class ScopeRef:
     A scope that referred to itself would be a reference cycle.
     """
 
-    __slots__ = ("called", "outer", "scope")
+    __slots__ = ("called", "limits", "outer", "scope")
 
     def __init__(self, scope: RunScope, outer: Cell | None = None) -> None:
         self.scope = scope
         self.called = scope.called
+        self.limits = scope.limits
         # what is current again when the run has ended
         self.outer = outer
 
@@ -255,6 +283,10 @@ class ScopeRef:
         """Return the series of a stage called outside of stages, made if need be."""
         found = self.called[stage] = self.scope.add(stage)
         return found
+
+    def add_limit(self, name: str) -> LimitUse:
+        """Return what happened at a limit outside of stages, made if need be."""
+        return self.scope.add_limit(name)
 
 
 # What is current, a call or a run:

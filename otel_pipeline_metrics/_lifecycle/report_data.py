@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._lifecycle import telemetry_stats
+from otel_pipeline_metrics._lifecycle.limit_stats import limit_list
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
@@ -86,6 +87,7 @@ class RunDataCollector:
             "run": run,
             "stages": self._stages(run, scope, wall_s, now),
             "queues": self._queues(scope, wall_s),
+            "limits": limit_list(scope, self.stats.limits, wall_s, now),
             "caches": [
                 delta(reading, self._caches_before.get(reading.name))
                 for reading in caches_registry.read_all()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._core import cardinality, quantile_sketch
 from otel_pipeline_metrics._core.distribution import Distribution
 from otel_pipeline_metrics._core.lookup import ratio
+from otel_pipeline_metrics._lifecycle.limit_stats import LimitStats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import (
         Batch,
         Counts,
+        LimitBatch,
         QueueBatch,
         StageKey,
         StageResult,
@@ -140,6 +142,7 @@ class RunStats:
     def __init__(self) -> None:
         self.stages: dict[StageKey, StageStats] = {}
         self.queues: dict[str, QueueStats] = {}
+        self.limits: dict[str, LimitStats] = {}
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
@@ -160,6 +163,10 @@ class RunStats:
     def accept_queue(self, batch: QueueBatch) -> None:
         """Add a batch to its queue."""
         self.queues.setdefault(batch.name, QueueStats()).add_sorted(batch.waits)
+
+    def accept_limit(self, batch: LimitBatch) -> None:
+        """Add a batch to its limit."""
+        self.limits.setdefault(batch.name, LimitStats()).add(batch)
 
     def of_stage(self, key: StageKey) -> StageStats:
         """Return the statistics of a stage, made if need be."""

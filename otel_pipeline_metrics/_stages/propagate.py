@@ -10,7 +10,6 @@ import contextvars
 import functools
 import inspect
 import types
-from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as context_api
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-E = TypeVar("E", bound=Executor)
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:
@@ -53,39 +51,6 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     return Propagated(function)
 
 
-def wrap_executor(executor: E) -> E:
-    """Let an executor run work in the context of its `submit`; return that executor.
-
-    For `ThreadPoolExecutor`, `ProcessPoolExecutor` and any other whose `map` calls `submit`, as
-    theirs does; also in `loop.run_in_executor`. The executor is otherwise unchanged.
-
-    Raises:
-        TypeError: it is not an executor, or is wrapped already.
-    """
-    if not isinstance(executor, Executor):
-        raise TypeError(
-            f"executor must be a concurrent.futures.Executor, not {type(executor).__name__}"
-        )
-    submit = executor.submit
-    if isinstance(submit, _Submit):
-        raise TypeError("this executor is wrapped already")
-    executor.submit = _Submit(submit)  # type: ignore[method-assign]  # of this instance only
-    return executor
-
-
-class _Submit:
-    """The `submit` of an executor, with context."""
-
-    def __init__(self, submit: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, submit)
-        self._submit = submit
-
-    def __call__(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        if callable(function) and not isinstance(function, (Propagated, _FromOtherProcess)):
-            function = Propagated(function)
-        return self._submit(function, *args, **kwargs)
-
-
 class Propagated(Generic[P, R]):
     """A function and the context that it runs in."""
 
@@ -100,10 +65,10 @@ class Propagated(Generic[P, R]):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle with the part of the context that another process can use."""
-        return _FromOtherProcess, (self._function, *self._context.copy().run(_carried))
+        return FromOtherProcess, (self._function, *self._context.copy().run(_carried))
 
 
-class _FromOtherProcess(Generic[P, R]):
+class FromOtherProcess(Generic[P, R]):
     """A function that another process sent."""
 
     def __init__(
@@ -125,7 +90,7 @@ class _FromOtherProcess(Generic[P, R]):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle for yet another process."""
-        return _FromOtherProcess, (self._function, *self._carried)
+        return FromOtherProcess, (self._function, *self._carried)
 
 
 def _carried() -> tuple[dict[str, str], str | None, str | None]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import errors
-from otel_pipeline_metrics._core.records import Batch, QueueBatch
+from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch
 
 if TYPE_CHECKING:
-    AnyBatch = Batch | QueueBatch
+    AnyBatch = Batch | QueueBatch | LimitBatch
 
 
 # calls, items and event times kept; a program without a provider keeps no more than these
@@ -32,6 +32,8 @@ class PreConfigureBacklog:
         """Keep a batch, or only count its calls if the backlog is full."""
         if isinstance(batch, QueueBatch):
             size = len(batch.waits)
+        elif isinstance(batch, LimitBatch):
+            size = len(batch.waits) + batch.passed
         else:
             size = len(batch.durations) + len(batch.results) + len(batch.event_times)
         if self._kept + size > BOUND:

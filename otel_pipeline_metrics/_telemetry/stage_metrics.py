@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, drain, series
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.records import QueueBatch, StageTime
+from otel_pipeline_metrics._core.records import LimitBatch, QueueBatch, StageTime
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
@@ -149,6 +149,7 @@ _HISTOGRAMS: Final = (
     defs.STAGE_DURATION,
     defs.STAGE_BATCH_SIZE,
     defs.QUEUE_ITEM_DURATION,
+    defs.LIMIT_WAIT_DURATION,
     defs.ITEM_DURATION,
 )
 _COUNTERS: Final = (
@@ -192,7 +193,8 @@ class StageMetrics:
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
         # the number of attribute sets that each stage has on metrics
         self._sets: Counter[StageKey] = Counter()
-        self._queues: dict[str, _Totals] = {}
+        # by the attribute that names it, and its name
+        self._named_totals: dict[tuple[str, str], _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
         self._seen: set[StageKey] = set()
         self._backlog = PreConfigureBacklog()
@@ -202,10 +204,12 @@ class StageMetrics:
         for batch in before._backlog.take():
             if isinstance(batch, QueueBatch):
                 self.accept_queue(batch)
+            elif isinstance(batch, LimitBatch):
+                self.accept_limit(batch)
             else:
                 self.accept(batch)
 
-    def _is_live(self, batch: Batch | QueueBatch | None = None) -> bool:
+    def _is_live(self, batch: Batch | QueueBatch | LimitBatch | None = None) -> bool:
         """Tell whether there is a provider; if it may come later, keep `batch` until then."""
         instrument = self._instruments[defs.STAGE_DURATION.name]
         if instrument.live:
@@ -253,18 +257,35 @@ class StageMetrics:
         """Add the times that items spent in a queue."""
         if not self._is_live(batch):
             return
-        totals = self._queues.get(batch.name)
-        if totals is None:
-            totals = self._queues[batch.name] = _Totals({defs.QUEUE_NAME: batch.name})
+        totals = self._totals_named(defs.QUEUE_NAME, batch.name)
         self._values(totals, defs.QUEUE_ITEM_DURATION).add_many(batch.waits)
         totals.flush_if_full()
+
+    def accept_limit(self, batch: LimitBatch) -> None:
+        """Add the times that were waited for permits of a limit."""
+        if not self._is_live(batch):
+            return
+        totals = self._totals_named(defs.LIMIT_NAME, batch.name)
+        values = self._values(totals, defs.LIMIT_WAIT_DURATION)
+        # a limit may pass millions between two collections
+        for begin in range(0, batch.passed, WAITING_BOUND):
+            values.add_many([0.0] * min(WAITING_BOUND, batch.passed - begin))
+            values.flush_if_full()
+        values.add_many(batch.waits)
+        values.flush_if_full()
+
+    def _totals_named(self, attribute: str, name: str) -> _Totals:
+        found = self._named_totals.get((attribute, name))
+        if found is None:
+            found = self._named_totals[attribute, name] = _Totals({attribute: name})
+        return found
 
     def flush(self) -> bool:
         """Record everything that has finished in the instruments."""
 
         def record() -> None:
             if self._is_live():
-                for totals in [*self._totals.values(), *self._queues.values()]:
+                for totals in [*self._totals.values(), *self._named_totals.values()]:
                     totals.record()
 
         return drain.drain(record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics._core.lookup import get_path, number, whole
+from otel_pipeline_metrics._core.lookup import entries, get_path, number, whole
 from otel_pipeline_metrics.report.flow import (
     error_total,
     queues_in_order,
@@ -60,6 +60,7 @@ def render(report: RunReport) -> str:
         _verdict(report),
         str(_stage_table(stages)) or "no stage ran",
         str(queue_table(report)),
+        str(limit_table(report)),
         str(resource_table(report)) or "resources: not sampled",
         str(cache_table(report)),
         telemetry_losses(report),
@@ -170,6 +171,40 @@ def queue_table(report: RunReport) -> Table:
         for queue in queues_in_order(report)
     ]
     return Table(head, rows, left=1)
+
+
+def limit_table(report: RunReport) -> Table:
+    """Return a row for each limit, with the stages that held it longest."""
+    head = (
+        "limit", "kind", "max", "usage avg", "peak", "acquired", "wait p95", "waited", "held by",
+    )  # fmt: skip
+    rows = [
+        (
+            limit["name"],
+            limit.get("kind") or text.UNKNOWN,
+            text.number(whole(limit, "max")),
+            text.number(number(limit, "usage_avg")),
+            text.number(whole(limit, "usage_peak")),
+            text.number(whole(limit, "acquired")),
+            text.duration(number(limit, "wait_s", "p95")),
+            text.duration(number(limit, "wait_s", "total")),
+            _holders(limit),
+        )
+        for limit in report.limits
+    ]
+    return Table(head, rows, left=2)
+
+
+def _holders(limit: dict[str, Any]) -> str:
+    """Return the stages that held a limit, with their shares of the time it was held."""
+    held = [
+        (seconds, one.get("stage") or "no stage")
+        for one in entries(limit, "stages")
+        if (seconds := number(one, "held_s"))
+    ]
+    total = sum(seconds for seconds, _ in held)
+    held.sort(key=lambda one: -one[0])
+    return ", ".join(f"{name} {text.percent(s / total)}" for s, name in held) or text.UNKNOWN
 
 
 def capacity(queue: dict[str, Any]) -> str:

@@ -97,6 +97,7 @@ def _view(report: RunReport) -> dict[str, Any]:
         "durations": charts.durations(ordered),
         "stages": [_stage_row(stage) for stage in ordered],
         "queues": [_queue_row(queue) for queue in queues_in_order(report)],
+        "limits": console.limit_table(report),
         "resources": charts.resources(report),
         "caches": [
             _cache_row(cache, cells)

@@ -24,13 +24,14 @@ _SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w))")
 
 
 def render(report: RunReport) -> str:
-    """Return the verdict, then tables of stages, queues, resources and caches."""
+    """Return the verdict, then tables of stages, queues, limits, resources and caches."""
     parts = [
         f"### {escaped(report.run.get('pipeline'))}: {_result(report)}",
         _facts(report),
         _verdict(report),
         _table(_stage_table(report), str) or "No stage ran.",
         _table(console.queue_table(report)),
+        _table(console.limit_table(report)),
         _table(console.resource_table(report)) or "Resources were not sampled.",
         _table(console.cache_table(report)),
         escaped(console.telemetry_losses(report)),

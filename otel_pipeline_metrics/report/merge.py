@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from otel_pipeline_metrics._core import lookup
 from otel_pipeline_metrics._core.lookup import get_path, get_strings, number, ratio, whole
 from otel_pipeline_metrics._core.quantile_sketch import REL_ERROR, Sketch
 from otel_pipeline_metrics.analysis import analyze
@@ -59,13 +60,15 @@ def merge(parts: list[Data]) -> Data:
         raise ValueError(f"the report of run {twice!r} is there twice")
     # an average over time is weighted by the time that it covers
     for part in parts:
-        for entry in (*part["queues"], part["resources"]):
+        part.setdefault("limits", [])
+        for entry in (*part["queues"], *part["limits"], part["resources"]):
             entry.setdefault("observed_s", number(part["run"], "wall_s"))
     stages = group_entries(parts, "stages", lambda s: (s.get("name"), s.get("kind")))
     merged = common(parts) | {
         "run": run,
         "stages": [_stage(entries, run["wall_s"]) for entries in stages],
         "queues": [_queue(e) for e in group_entries(parts, "queues", lambda q: q.get("name"))],
+        "limits": [_limit(e) for e in group_entries(parts, "limits", lambda one: one.get("name"))],
         "caches": [_cache(e) for e in group_entries(parts, "caches", lambda c: c.get("name"))],
         "resources": _resources([part["resources"] for part in parts]),
         "telemetry": _telemetry([part["telemetry"] for part in parts]),
@@ -204,6 +207,40 @@ def _queue(entries: list[Data]) -> Data:
         "get_waited_s": sum_all(entries, "get_waited_s"),
         "producers": list(dict.fromkeys(n for e in entries for n in get_strings(e, "producers"))),
         "consumers": list(dict.fromkeys(n for e in entries for n in get_strings(e, "consumers"))),
+        "observed_s": sum_all(entries, "observed_s"),
+    }
+
+
+def _limit(entries: list[Data]) -> Data:
+    waits = [entry.get("wait_s") or {} for entry in entries]
+    total, high = sum_all(waits, "total"), max_known(waits, "max")
+    sketch = _sketch(entries, "wait_s", "acquired")
+    kinds = {entry.get("kind") for entry in entries}
+    most = [whole(entry, "max") for entry in entries]
+    stages: dict[str | None, list[Data]] = {}
+    for one in (one for entry in entries for one in lookup.entries(entry, "stages")):
+        stages.setdefault(one.get("stage"), []).append(one)
+    return common(entries) | {
+        "name": entries[0].get("name"),
+        "kind": kinds.pop() if len(kinds) == 1 else "mixed",
+        "max": None if None in most else max(one for one in most if one is not None),
+        "usage_avg": weighted(entries, "usage_avg"),
+        "usage_peak": max_known(entries, "usage_peak"),
+        "acquired": sum_all(entries, "acquired"),
+        "wait_s": {
+            "total": total,
+            "avg": ratio(total, None if sketch is None else sketch.count()),
+            "max": high,
+            **_quantiles(sketch, None, high),
+        },
+        "stages": [
+            {
+                "stage": stage,
+                "waited_s": sum_all(some, "waited_s"),
+                "held_s": sum_all(some, "held_s"),
+            }
+            for stage, some in stages.items()
+        ],
         "observed_s": sum_all(entries, "observed_s"),
     }
 

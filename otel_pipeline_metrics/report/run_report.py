@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core.files import write_atomically
-from otel_pipeline_metrics.report.schema import PARTS, SCHEMA, TEXT_FIELDS
+from otel_pipeline_metrics.report.schema import OPTIONAL_PARTS, PARTS, SCHEMA, TEXT_FIELDS
 
 if TYPE_CHECKING:
     import os
@@ -62,6 +62,11 @@ class RunReport:
     def queues(self) -> list[dict[str, Any]]:
         """One entry per instrumented queue."""
         return self._list("queues")
+
+    @property
+    def limits(self) -> list[dict[str, Any]]:
+        """One entry per limit that workers waited for or held: locks, semaphores, pools."""
+        return self._list("limits") if "limits" in self._data else []
 
     @property
     def caches(self) -> list[dict[str, Any]]:
@@ -179,6 +184,8 @@ def _validate(data: object) -> dict[str, Any]:
     # version 1 lacks keys of version 2; what it has means the same
     data = {**data, "schema": SCHEMA}
     for name, part in PARTS.items():
+        if name in OPTIONAL_PARTS and name not in data:
+            continue
         if not isinstance(data.get(name), _TYPES[part["type"]]):
             raise ValueError(f"not a whole report: {name!r} is missing or of the wrong kind")
         for entry in data[name] if "items" in part else ():

@@ -197,6 +197,30 @@ PARTS: Final[dict[str, Schema]] = {
         consumers=_list("stages that get from it", {"type": "string"}),
         observed_s=_number("in a report of several: seconds that the averages cover"),
     ),
+    "limits": _entries(
+        "one limit that workers waited for: a lock, a semaphore, a pool",
+        "the limit's name",
+        kind=_text("lock, rlock, condition, semaphore, capacity limiter, thread pool, … or mixed"),
+        max=_count("permits that can be held at a time"),
+        usage_avg=_number("permits held on average over the run; near max: workers wait for them"),
+        usage_peak=_count("the most permits held at a time"),
+        acquired=_count("permits acquired"),
+        wait_s=_object(
+            "seconds waited for a permit, 0 for one that was free",
+            total=_number("the sum"),
+            **_percentiles("seconds"),
+        ),
+        stages=_list(
+            "who waited for permits and held them, null outside of stages",
+            _object(
+                "one stage",
+                stage=_text("its name"),
+                waited_s=_number("seconds that its workers waited for permits"),
+                held_s=_number("seconds of all permits that it held"),
+            ),
+        ),
+        observed_s=_number("in a report of several: seconds that the averages cover"),
+    ),
     "caches": _entries(
         "one registered cache, with its counts during the run",
         "the cache's name",
@@ -289,6 +313,9 @@ PARTS: Final[dict[str, Schema]] = {
     ),
 }
 
+# parts that reports of earlier releases lack
+OPTIONAL_PARTS: Final = frozenset({"limits"})
+
 # fields of entries that hold text; all others hold numbers
 TEXT_FIELDS: Final = frozenset(
     name
@@ -308,7 +335,7 @@ def report_schema() -> Schema:
         "description": "A report of otel-pipeline-metrics. Seconds, bytes, ratios from 0 to 1.",
         "type": "object",
         "properties": {"schema": {"const": SCHEMA}, **PARTS},
-        "required": ["schema", *PARTS],
+        "required": ["schema", *(name for name in PARTS if name not in OPTIONAL_PARTS)],
         "$defs": {"numbers": numbers},
     }
 

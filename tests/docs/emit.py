@@ -46,6 +46,7 @@ def fail() -> None:
 
 async def main() -> None:
     queue = opm.wrap_queue(asyncio.Queue(1), name="q")
+    limit = opm.wrap_limit(asyncio.Semaphore(1), name="limit")
 
     async def source() -> None:
         for _ in range(5):
@@ -56,7 +57,7 @@ async def main() -> None:
         while await queue.get() is not None:
             await write()
 
-    async with opm.run("everything"):
+    async with opm.run("everything"), limit:
         await asyncio.gather(source(), sink())
         reader.get_metrics_data()  # active calls are visible in a run in progress
     try:

@@ -33,6 +33,7 @@ _METRICS: Final = {
         "pipeline.eventloop.",
     ),
     "metrics of queues": ("pipeline.queue.",),
+    "metrics of limits": ("pipeline.limit.",),
     "metrics of caches": ("pipeline.cache.",),
     "metrics of the process and its host": ("process.", "system."),
 }

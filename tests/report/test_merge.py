@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from otel_pipeline_metrics.report import RunReport
 from tests.report import samples
+from tests.report.test_limits import limit
 
 if TYPE_CHECKING:
     import random
@@ -62,6 +63,8 @@ def reports(draw: st.DrawFn) -> dict[str, Any]:
     made["caches"] = [
         {"name": "k", "hits": 3, "misses": 1, "evictions": draw(st.sampled_from([None, 1]))}
     ]
+    if draw(st.booleans()):
+        made["limits"] = [limit("lock", draw(durations), max=draw(st.sampled_from([None, 1, 2])))]
     made["telemetry"] |= {
         "process": draw(st.sampled_from([None, "1-aa", "2-bb"])),
         "spans": {"created": draw(st.sampled_from([None, 0, 3, 9])), "pending": 0},

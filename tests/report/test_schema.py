@@ -6,6 +6,7 @@ import contextlib
 import copy
 import json
 import queue
+import threading
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -24,10 +25,11 @@ COLLECTOR = jsonschema.Draft202012Validator(collector_schema())
 
 
 def real_report() -> RunReport:
-    """A run with stages, a queue, a cache, errors, retries and samples of its resources."""
+    """A run with stages, a queue, a limit, a cache, errors, retries and resources."""
     pages: queue.Queue[int] = opm.wrap_queue(queue.Queue(2), name="pages")
     cache = opm.counted_cache({}, name="schema")
-    with opm.run("schema", total=2) as run:
+    lock = opm.wrap_limit(threading.Lock(), name="lock")
+    with opm.run("schema", total=2) as run, lock:
         with opm.fetch("read") as stage:
             stage.add_items(2)
             stage.add_bytes(10)

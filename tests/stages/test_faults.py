@@ -15,7 +15,7 @@ from tests.stages.support import in_flight, nothing_current
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from otel_pipeline_metrics._core.records import Batch, QueueBatch
+    from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch
     from tests.conftest import Results
     from tests.stages.conftest import Otel
 
@@ -184,6 +184,9 @@ class BrokenSink:
         raise BrokenError
 
     def accept_queue(self, batch: QueueBatch) -> None:
+        raise BrokenError
+
+    def accept_limit(self, batch: LimitBatch) -> None:
         raise BrokenError
 
 

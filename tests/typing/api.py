@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import sys
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -274,6 +275,18 @@ assert_type(
 opm.wrap_queue(queue.Queue[str]())  # type: ignore[call-overload]
 opm.wrap_queue(queue.Queue[str](), "q")  # type: ignore[call-overload]
 opm.wrap_queue(queue.Queue[str](), name=1)  # type: ignore[call-overload]
+
+
+# limits
+
+assert_type(opm.wrap_limit(asyncio.Semaphore(2), name="x"), asyncio.Semaphore)
+assert_type(opm.wrap_limit(threading.Condition(), name="x", limit=1), threading.Condition)
+assert_type(opm.wrap_executor(ThreadPoolExecutor(1), name="x"), ThreadPoolExecutor)
+opm.wrap_limit(asyncio.Lock())  # type: ignore[call-arg]
+opm.wrap_limit(asyncio.Lock(), "x")  # type: ignore[call-arg]
+opm.wrap_limit(asyncio.Lock(), name=1)  # type: ignore[arg-type]
+opm.wrap_limit(asyncio.Lock(), name="x", limit="1")  # type: ignore[arg-type]
+opm.wrap_executor(ThreadPoolExecutor(1), "x")  # type: ignore[call-arg]
 
 
 # reports

@@ -194,7 +194,7 @@ def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrume
     made_before = _classes.setdefault(cls, {})
     found = made_before.get(base)
     if found is None:
-        made = _special_methods(cls)
+        made = special_methods(cls)
         if base is None:
             found = type("InstrumentedOther", (InstrumentedOther,), {**_put_and_get(cls), **made})
         elif made:
@@ -227,7 +227,7 @@ def _put_and_get(cls: Any) -> dict[str, Any]:
     return made
 
 
-def _special_methods(cls: Any) -> dict[str, Any]:
+def special_methods(cls: Any) -> dict[str, Any]:
     """Return the methods that Python looks up on the class alone, past `__getattr__`."""
     made: dict[str, Any] = {}
     for name in (*_FORWARDED, *_ITERATION):

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._core.series import Cell, RunScope
+    from otel_pipeline_metrics._core.series import Cell, RunScope, WorkerTimes
 
 
 class Accounting:
@@ -336,6 +336,24 @@ hooks.watch = watch
 
 
 _worker_of_context: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
+
+
+def stage_left() -> WorkerTimes | None:
+    """Return the stage that the worker of this context is in or left last."""
+    worker = _worker_of_context.get()
+    if worker is None:
+        return None
+    if worker.stack:
+        return worker.stack[0][0].times  # type: ignore[no-any-return]
+    log = worker.log
+    try:
+        # nearly always it is the last event
+        last = log[-1]
+        if last[1] != EXIT:
+            last = next(event for event in reversed(log) if event[1] == EXIT)
+    except (IndexError, StopIteration):  # flushed, maybe just now
+        return worker.account.stage
+    return last[2]  # type: ignore[no-any-return]
 
 
 def current_worker(

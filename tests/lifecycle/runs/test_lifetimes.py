@@ -139,7 +139,7 @@ def test_the_run_of_another_process_keeps_its_stages_while_it_is_remembered() ->
     """A new budget of spans after each drain would be no budget."""
     try:
         for _ in range(2):
-            contextvars.copy_context().run(propagate._FromOtherProcess(work, {}, "p", "ab"))
+            contextvars.copy_context().run(propagate.FromOtherProcess(work, {}, "p", "ab"))
             drain.drain()
         scope = series._remote_scopes["ab"]
         (remote,) = scope.series.values()

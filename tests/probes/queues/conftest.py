@@ -28,8 +28,7 @@ def fresh() -> Iterator[None]:
     before = settings.settings()
     settings.replace(settings.Config(console=False))
     token = accounting._worker_of_context.set(None)
-    registry._queues.clear()
-    registry._remembered.clear()
+    registry.queues.reset()
     yield
     accounting._worker_of_context.reset(token)
     settings.replace(before)

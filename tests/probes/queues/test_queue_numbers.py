@@ -12,6 +12,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._probes import levels
 from otel_pipeline_metrics._probes.queues import registry
 from tests.probes.queues.support import play, queue_of
 
@@ -163,9 +164,9 @@ def test_the_capacity_of_a_freed_queue_is_in_the_report() -> None:
 
 
 def test_remembered_capacities_are_bounded() -> None:
-    for n in range(registry.REMEMBERED + 10):
+    for n in range(levels.REMEMBERED + 10):
         opm.wrap_queue(asyncio.Queue(1), name=f"job {n}")
-    assert len(registry._remembered) == registry.REMEMBERED
+    assert len(registry.queues.remembered) == levels.REMEMBERED
 
 
 def test_queue_metrics_are_exported(clock: Clock, otel: Otel) -> None:

@@ -1,0 +1,49 @@
+"""Keep what happened at the limits of one scope: permits, waits, and which stages held them."""
+
+from __future__ import annotations
+
+
+class LimitSeries:
+    """What happened at one limit in one scope. Times are in seconds."""
+
+    __slots__ = ("acquired", "known", "level", "name", "passed", "peak", "uses", "waited", "waits")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        # permits
+        self.acquired = 0
+        # permits held now, and the most held at a time
+        self.level = 0
+        self.peak = 0
+        # whether every permit's release is seen, and so the level is known
+        self.known = True
+        # by stage, the one without a stage first
+        self.uses: list[LimitUse] = []
+        # waits that are not flushed yet, those that ended without a permit too
+        self.waits: list[float] = []
+        # permits that were waited for
+        self.waited = 0
+        # flushed: permits that were not waited for
+        self.passed = 0
+
+    def take_passed(self) -> int:
+        """Return how many permits were acquired without waiting since the last call."""
+        new = max(0, self.acquired - self.waited - self.passed)
+        self.passed += new
+        return new
+
+
+class LimitUse:
+    """What one stage did at one limit in one scope. Times are in seconds."""
+
+    __slots__ = ("held", "limit", "stage", "waited")
+
+    def __init__(self, limit: LimitSeries, stage: str | None) -> None:
+        self.limit = limit
+        # None: outside of stages
+        self.stage = stage
+        # waited for permits; None: it cannot be told
+        self.waited: float | None = 0.0
+        # by permits that were released
+        self.held = 0.0
+        limit.uses.append(self)

@@ -1,0 +1,110 @@
+"""Sum up the waits at a run's limits, and make the report's part about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._core import quantile_sketch
+from otel_pipeline_metrics._core.distribution import Distribution
+from otel_pipeline_metrics._core.lookup import ratio
+from otel_pipeline_metrics._probes.limits import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
+    from otel_pipeline_metrics._core.records import LimitBatch
+    from otel_pipeline_metrics._core.series import RunScope
+
+
+class LimitStats(Distribution):
+    """The waits for permits of one limit during a run, 0 for permits that were free."""
+
+    def add(self, batch: LimitBatch) -> None:
+        """Add a batch."""
+        self.count += batch.passed
+        self.sketch.add_zeros(batch.passed)
+        if batch.waits:
+            self.add_sorted(batch.waits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report's part about the waits; unknown is None, never 0."""
+        return {
+            "total": self.total_s,
+            "avg": ratio(self.total_s, self.count),
+            **self.sketch.percentiles(None, self.max_s),
+            "max": self.max_s if self.count else None,
+            "rel_error": quantile_sketch.REL_ERROR,
+            "sketch": self.sketch.to_dict(),
+        }
+
+
+def limit_list(
+    scope: RunScope, waits: Mapping[str, LimitStats], wall_s: float, now: float
+) -> list[dict[str, Any]]:
+    """Return the report's part about limits.
+
+    Args:
+        scope: the run's.
+        waits: by limit.
+        wall_s: the duration of the run until now.
+        now: `clock.now()` at the end of the run, or during it.
+    """
+    most = registry.limits.known_capacities()
+    return [
+        _entry(outside.limit, waits.get(name, LimitStats()), most.get(name), wall_s, now)
+        for name, outside in list(scope.limits.items())
+    ]
+
+
+def _entry(
+    limit: LimitSeries, waits: LimitStats, most: int | None, wall_s: float, now: float
+) -> dict[str, Any]:
+    uses = list(limit.uses)
+    held = _held_now(limit, now)
+    known = limit.known
+    stages: dict[str | None, list[LimitUse]] = {}
+    for use in sorted(uses, key=lambda use: use.stage is None):
+        # the use outside of stages is there for the sake of the others
+        if use.stage is not None or not stages or use.held or _waited(use) or use in held:
+            stages.setdefault(use.stage, []).append(use)
+    held_s = {
+        stage: sum(use.held + held.get(use, 0.0) for use in some) for stage, some in stages.items()
+    }
+    return {
+        "name": limit.name,
+        "kind": registry.kinds.get(limit.name),
+        "max": most,
+        "usage_avg": ratio(sum(held_s.values()), wall_s) if known else None,
+        "usage_peak": limit.peak if known else None,
+        "acquired": limit.acquired,
+        "wait_s": waits.to_dict(),
+        "stages": [
+            {
+                "stage": stage,
+                "waited_s": _sum_known([use.waited for use in some]),
+                "held_s": held_s[stage] if known else None,
+            }
+            for stage, some in stages.items()
+        ],
+    }
+
+
+def _waited(use: LimitUse) -> bool:
+    # what is left of waits that went to a stage is a rounding error
+    return use.waited is None or use.waited > 1e-9
+
+
+def _held_now(limit: LimitSeries, now: float) -> dict[LimitUse, float]:
+    """Return for how long the permits that are held now were held so far."""
+    found: dict[LimitUse, float] = {}
+    for probe in registry.limits.alive(limit.name):
+        for use, since, _ in probe.held():
+            if use.limit is limit:
+                found[use] = found.get(use, 0.0) + max(0.0, now - since)
+    return found
+
+
+def _sum_known(seconds: list[float | None]) -> float | None:
+    known = [one for one in seconds if one is not None]
+    return sum(known) if len(known) == len(seconds) else None

@@ -1,0 +1,295 @@
+"""Follow the permits of a limit: of the one of a lock, or of the many of a semaphore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe
+from otel_pipeline_metrics._stages.workers import accounting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_pipeline_metrics._core.limit_series import LimitUse
+
+
+# Permits that are followed at a time, of a limit without a known maximum.
+HOLDS_BOUND: Final = 10_000
+
+
+class SinglePermit(LimitProbe):
+    """The permit of a lock or a condition.
+
+    Who calls this holds the lock, so nothing else changes these attributes meanwhile.
+
+    Args:
+        name: of the limit.
+        kind: what it is: a lock or a condition.
+        maximum: as for `LimitProbe`.
+        reentrant: whether its holder may acquire it again, which counts as one.
+    """
+
+    __slots__ = ("nested", "reentrant", "since", "use", "waited")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        maximum: int | Callable[[], int | None] | None,
+        *,
+        reentrant: bool = False,
+    ) -> None:
+        super().__init__(name, kind, maximum)
+        self.reentrant = reentrant
+        # of who holds it; None if it is free
+        self.use: LimitUse | None = None
+        self.since = 0.0
+        self.waited: float | None = None
+        # how often its holder has acquired it again
+        self.nested = 0
+
+    def held(self) -> list[Hold]:
+        """Return the permit if it is held."""
+        use = self.use
+        return [] if use is None else [(use, self.since, self.waited)]
+
+    def after_fork(self) -> None:
+        """Forget the permit: the parent reports it."""
+        self.use = None
+        self.nested = 0
+
+    def acquired(self, waited: float | None = None) -> None:
+        """Count the permit as acquired, unless its holder does so again."""
+        if self.use is not None:
+            if self.reentrant:
+                self.nested += 1
+                return
+            # it was released through a raw reference
+            self.released()
+        try:
+            # `use_here` written out, since this is called for every permit
+            found = _series.active_cell.get()
+            here = _series.default_scope if found is None else found[0]
+            use = here.limits.get(self.name) or here.add_limit(self.name)
+            limit = use.limit
+            if waited is not None:
+                limit.waited += 1
+            limit.acquired += 1
+            self.waited = waited
+            self.since = clock.now()
+            self.use = use
+            # threads share these, so there is no call between reading and writing them
+            limit.level = level = limit.level + 1
+            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
+                limit.peak = level
+        except Exception:  # the permit is the user's all the same
+            errors.log_internal_error("acquiring a permit")
+
+    def released(self) -> None:
+        """Count the permit that is about to be released, and cannot be refused."""
+        # `take` and `end` written out
+        use = self.use
+        if self.nested or use is None:
+            self.nested = max(0, self.nested - 1)
+            return
+        try:
+            self.use = None
+            use.limit.level -= 1
+            seconds = clock.now() - self.since
+            if use.stage is None and (left := accounting.stage_left()):
+                use = self.stage_of(left, use, self.waited)
+            if seconds > 0.0:
+                use.held += seconds
+        except Exception:  # it is released all the same
+            errors.log_internal_error("releasing a permit")
+
+    def take(self) -> Hold | None:
+        """Return the permit that is about to be released; None if it is not known, or nested."""
+        use = self.use
+        if self.nested or use is None:
+            self.nested = max(0, self.nested - 1)
+            return None
+        self.use = None
+        use.limit.level -= 1
+        return use, self.since, self.waited
+
+    def give_back(self, hold: Hold | None) -> None:
+        """Count the permit as held still: its release was refused."""
+        if hold is not None:
+            self.use, self.since, self.waited = hold
+            hold[0].limit.level += 1
+        elif self.reentrant and self.use is not None:
+            self.nested += 1
+
+    def interrupted(self) -> None:
+        """Count the permit as not acquired: it is released at once."""
+        if self.nested:
+            self.nested -= 1
+        elif self.use is not None:
+            self.use.limit.level -= 1
+            self.use = None
+
+    def suspend(self) -> Any:
+        """Count the permit as released completely while a condition waits."""
+        nested, self.nested = self.nested, 0
+        return nested, super().suspend()
+
+    def resume(self, suspended: Any) -> None:
+        """Count the permit as held again, as often as before."""
+        self.nested, hold = suspended
+        super().resume(hold)
+
+
+class Permits(LimitProbe):
+    """The permits of a semaphore, a pool, or any other limit.
+
+    Args:
+        name: of the limit.
+        kind: what it is: a semaphore, a capacity limiter, …
+        maximum: the most permits that can be held at a time, or a function that returns it; None if
+            that is not known.
+        releases: whether releases can be seen, and so how many permits are held.
+    """
+
+    __slots__ = ("_bound", "_holds", "releases")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str,
+        maximum: int | Callable[[], int | None] | None,
+        *,
+        releases: bool = True,
+    ) -> None:
+        super().__init__(name, kind, maximum)
+        self.releases = releases
+        # the latest last
+        self._holds: list[Hold] = []
+        # the maximum as read last
+        self._bound = 0
+
+    def depth(self) -> int | None:
+        """Return how many permits are held; None if releases cannot be seen."""
+        return len(self._holds) if self.releases else None
+
+    def held(self) -> list[Hold]:
+        """Return the permits that are held."""
+        return list(self._holds)
+
+    def after_fork(self) -> None:
+        """Forget the permits: the parent reports them."""
+        self._holds.clear()
+
+    def acquired(self, waited: float | None = None, use: LimitUse | None = None) -> Hold | None:
+        """Count a permit that was acquired; return it.
+
+        Args:
+            waited: seconds that were waited for it; None if it was free.
+            use: of the stage that has it; by default the current one.
+        """
+        try:
+            if use is None:
+                # `use_here` written out, since this is called for every permit
+                found = _series.active_cell.get()
+                here = _series.default_scope if found is None else found[0]
+                use = here.limits.get(self.name) or here.add_limit(self.name)
+            limit = use.limit
+            if waited is not None:
+                limit.waited += 1
+            limit.acquired += 1
+            hold = (use, clock.now(), waited)
+            if not self.releases:
+                limit.known = False
+                return hold
+            holds = self._holds
+            holds.append(hold)
+            if len(holds) > self._bound:
+                self._end_surplus()
+            # threads share these, so there is no call between reading and writing them
+            limit.level = level = limit.level + 1
+            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
+                limit.peak = level
+        except Exception:  # the permit is the user's all the same
+            errors.log_internal_error("acquiring a permit")
+            return None
+        return hold
+
+    def released(self) -> None:
+        """Count a permit that is about to be released, and cannot be refused."""
+        # `take` and `end` written out
+        try:
+            use, since, waited = hold = self._holds.pop()
+            if self._holds and use is not (here := self._use_so_far()):
+                use, since, waited = self._of(here, hold)
+            use.limit.level -= 1
+            seconds = clock.now() - since
+            if use.stage is None and (left := accounting.stage_left()):
+                use = self.stage_of(left, use, waited)
+            if seconds > 0.0:
+                use.held += seconds
+        except IndexError:  # acquired before it was wrapped, or through a raw reference
+            return
+        except Exception:  # it is released all the same
+            errors.log_internal_error("releasing a permit")
+
+    def drop(self, hold: Hold) -> None:
+        """Count the permit that `hold` returned as released."""
+        try:
+            self._holds.remove(hold)
+        except ValueError:  # it was forgotten, in a forked child or because there are too many
+            return
+        hold[0].limit.level -= 1
+        self.end(hold)
+
+    def take(self) -> Hold | None:
+        """Return the permit that is about to be released; None if none is known.
+
+        It is one that the current stage holds, else the one that is held longest.
+        """
+        try:
+            hold = self._holds.pop()
+            if self._holds and hold[0] is not (use := self._use_so_far()):
+                hold = self._of(use, hold)
+            hold[0].limit.level -= 1
+        except IndexError:  # acquired before it was wrapped, or through a raw reference
+            return None
+        except Exception:
+            errors.log_internal_error("releasing a permit")
+            return None
+        return hold
+
+    def give_back(self, hold: Hold | None) -> None:
+        """Count a permit as held still: its release was refused."""
+        if hold is not None:
+            self._holds.append(hold)
+            hold[0].limit.level += 1
+
+    def _use_so_far(self) -> LimitUse | None:
+        found = _series.active_cell.get()
+        here = _series.default_scope if found is None else found[0]
+        use: LimitUse | None = here.limits.get(self.name)
+        return use
+
+    def _of(self, use: LimitUse | None, latest: Hold) -> Hold:
+        holds = self._holds
+        holds.append(latest)
+        for hold in reversed(list(holds)):
+            if hold[0] is use:
+                try:
+                    holds.remove(hold)
+                except ValueError:  # another thread has just released it
+                    continue
+                return hold
+        return holds.pop(0)
+
+    def _end_surplus(self) -> None:
+        """End permits above the maximum: they were released through a raw reference."""
+        most = self.capacity()
+        # read again each time, since it may change
+        self._bound = HOLDS_BOUND if most is None else most
+        while len(self._holds) > self._bound:
+            hold = self._holds.pop(0)
+            hold[0].limit.level -= 1
+            self.end(hold)

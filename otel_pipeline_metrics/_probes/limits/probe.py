@@ -1,0 +1,225 @@
+"""Count what happens at one limit: who waits for a permit, and how permits become held time.
+
+Nothing here runs around the user's call, and nothing here raises.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otel_pipeline_metrics._core import clock, drain, errors, hooks
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._probes.limits import registry
+from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._telemetry import sink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typing_extensions import Self
+
+    from otel_pipeline_metrics._core.limit_series import LimitUse
+    from otel_pipeline_metrics._core.records import WaitState
+    from otel_pipeline_metrics._core.series import WorkerTimes
+    from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
+
+
+# A permit that is held: what its holder did at the limit, since when, how long it was waited for
+# (None: not at all). The holder is a stage, not a worker: which worker is not needed for sums.
+Hold = tuple["LimitUse", float, "float | None"]
+
+
+def use_here(name: str) -> LimitUse:
+    """Return what the current stage, or the code outside of stages, did at a limit."""
+    found = _series.active_cell.get()
+    here = _series.default_scope if found is None else found[0]
+    use: LimitUse = here.limits.get(name) or here.add_limit(name)
+    return use
+
+
+class LimitProbe:
+    """The counts at one limit; how its permits are followed is up to subclasses.
+
+    A permit is counted after it was acquired and until before it is released, so the count never
+    exceeds what is really held.
+
+    Args:
+        name: of the limit.
+        kind: what it is: a lock, a semaphore, …
+        maximum: the most permits that can be held at a time, or a function that returns it; None if
+            that is not known.
+    """
+
+    __slots__ = ("__weakref__", "_maximum", "given", "kind", "name")
+
+    def __init__(
+        self, name: str, kind: str, maximum: int | Callable[[], int | None] | None
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self._maximum = maximum
+        # the maximum that the user stated
+        self.given: int | None = None
+
+    def __del__(self) -> None:
+        # its permits can no longer be released
+        for use, since, _ in self.held():
+            use.limit.level -= 1
+            use.held += max(0.0, clock.now() - since)
+
+    def capacity(self) -> int | None:
+        """Return the most permits that can be held at a time; None if that is not known."""
+        return self._maximum() if callable(self._maximum) else self._maximum
+
+    def depth(self) -> int | None:
+        """Return how many permits are held; None if releases cannot be seen."""
+        return len(self.held())
+
+    def held(self) -> list[Hold]:
+        """Return the permits that are held."""
+        raise NotImplementedError
+
+    def after_fork(self) -> None:
+        """Forget the permits: the parent reports them."""
+        raise NotImplementedError
+
+    def acquired(self, waited: float | None = None) -> object:
+        """Count a permit that was acquired.
+
+        Args:
+            waited: seconds that were waited for it; None if it was free.
+        """
+        raise NotImplementedError
+
+    def interrupted(self) -> None:
+        """Count a permit as not acquired: it is released at once."""
+
+    def take(self) -> Hold | None:
+        """Return the permit that is about to be released; None if none is known."""
+        raise NotImplementedError
+
+    def give_back(self, hold: Hold | None) -> None:
+        """Count a permit as held still: its release was refused."""
+        raise NotImplementedError
+
+    def released(self) -> None:
+        """Count a permit that is about to be released, and cannot be refused."""
+        hold = self.take()
+        if hold is not None:
+            self.end(hold)
+
+    def suspend(self) -> Any:
+        """Count no permit as held while a condition waits; return what `resume` takes."""
+        hold = self.take()
+        if hold is not None:
+            self.end(hold)
+        return hold
+
+    def resume(self, suspended: Any) -> None:
+        """Count a permit as held again from now on, by the stage that held it before."""
+        if suspended is not None:
+            self.give_back((suspended[0], clock.now(), None))
+
+    def end(self, hold: Hold | None) -> None:
+        """Count the time for which a permit was held."""
+        if hold is None:
+            return
+        try:
+            use, since, waited = hold
+            if use.stage is None and (left := accounting.stage_left()):
+                use = self.stage_of(left, use, waited)
+            seconds = clock.now() - since
+            if seconds > 0.0:
+                use.held += seconds
+        except Exception:  # the permit is released all the same
+            errors.log_internal_error("releasing a permit")
+
+    def stage_of(self, stage: WorkerTimes, use: LimitUse, waited: float | None) -> LimitUse:
+        """Return the use of the stage that a worker is in or left last.
+
+        A permit that was acquired outside of stages belongs to it, and the wait for it too: so a
+        worker that acquires, calls a stage and releases is reported like a stage that does all.
+        """
+        found = stage.limits.get(self.name)
+        if found is None:
+            scope = _series.current_scope()
+            outside = scope.limits.get(self.name)
+            known = any(stage is one for one in list(scope.times.values()))
+            if not known or outside is None or outside.limit is not use.limit:
+                return use
+            found = stage.add_limit(self.name, scope)
+        elif found.limit is not use.limit:  # it is of another run
+            return use
+        if waited and found.waited is not None and use.waited is not None:
+            found.waited += waited
+            use.waited -= waited
+        return found
+
+
+class PermitWait:
+    """A `with` block in which a worker waits at a limit.
+
+    Args:
+        probe: of the limit.
+        worker: that waits; the current one if None.
+        state: "blocked" for a wait for a permit, "idle" for one for input.
+    """
+
+    __slots__ = ("_began", "_probe", "_scope", "_state", "_use", "_wait", "_worker", "seconds")
+
+    def __init__(
+        self, probe: LimitProbe, worker: Worker | None = None, state: WaitState = "blocked"
+    ) -> None:
+        self._probe = probe
+        self._worker = worker
+        self._state: WaitState = state
+        self._wait: OpenWait | None = None
+        # its duration, once it is over
+        self.seconds = 0.0
+
+    def __enter__(self) -> Self:
+        """Begin the wait. Never raises."""
+        try:
+            if hooks.workers is None:
+                accounting.watch()
+            self._scope = _series.current_scope()
+            self._use = use_here(self._probe.name)
+            self._began = clock.now()
+            worker = self._worker or accounting.current_worker(waits=True)
+            self._wait = accounting.begin_wait(worker, self._state, self._began)
+        except Exception:  # the user's call goes on
+            errors.log_internal_error("beginning to wait at a limit")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the wait. Never raises."""
+        if self._wait is None:
+            return
+        try:
+            now = clock.now()
+            self.seconds = max(0.0, now - self._began)
+            accounting.end_wait(self._wait, now)
+            if self._state == "blocked":
+                self._count()
+        except Exception:
+            errors.log_internal_error("ending to wait at a limit")
+
+    def drop(self) -> None:
+        """End the wait, and do not count it as one for a permit."""
+        self._state = "idle"
+
+    def _count(self) -> None:
+        use, waits = self._use, self._use.limit.waits
+        if use.waited is not None:
+            use.waited += self.seconds
+        waits.append(self.seconds)
+        if len(waits) >= drain.PENDING_BOUND:
+            drain.drain_limit(self._scope, use.limit)
+
+
+def watch(probe: LimitProbe) -> None:
+    """Account for workers from now on, and report the limit for as long as it exists."""
+    with errors.suppress_errors("wrapping a limit"):
+        accounting.watch()
+        sink.add_probe("limits", registry.install_limits)
+    registry.register(probe)

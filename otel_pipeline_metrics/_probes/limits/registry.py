@@ -1,0 +1,35 @@
+"""Report usage and maximum of the limits that exist, by name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline_metrics._core import metric_definitions as defs
+from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._probes.levels import Levels
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._probes.limits.probe import LimitProbe
+    from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
+
+
+limits: Final[Levels[LimitProbe]] = Levels()
+
+# By name: what kind of limits they are. There are as many as limits may have names.
+kinds: dict[str, str] = {}
+
+# The kind of limits of one name that are not of one kind.
+MIXED: Final = "mixed"
+
+
+def register(probe: LimitProbe) -> None:
+    """Report a limit for as long as it exists."""
+    limits.register(probe, probe.name)
+    if kinds.setdefault(probe.name, probe.kind) != probe.kind:
+        kinds[probe.name] = MIXED
+    forking.watch(probe)
+
+
+def install_limits(instruments: InstrumentSet) -> None:
+    """Report the usage and maximum of every limit, including later ones."""
+    limits.install(instruments, defs.LIMIT_USAGE, defs.LIMIT_MAX, defs.LIMIT_NAME)
