@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Results that a series keeps before the thread that adds one more flushes them.
-PENDING_BOUND: Final = 1024
+PENDING_BOUND: Final = _series.PENDING_BOUND
 
 # How long a collection waits for another thread that drains before it reports without it.
 DRAIN_WAIT_S: Final = 1.0
@@ -232,6 +231,8 @@ def _flush_series(series: Series, most: int | None = None) -> None:
     begun = pop_front(series.begun)
     series.open = [cell for cell in (*series.open, *begun) if _series.in_progress(cell)]
     series.left_over = len(series.durations) + len(series.results)
+    series.sample_at -= len(durations)
+    series.wakes_at = min(series.sample_at, PENDING_BOUND) if series.sample_at > 0 else 0
     series.lost += len(durations) + len(results)
     _build_batch(series, durations, results, sizes, event_times)
     # not reached if a signal handler raised: any of the sinks may have them

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Runs of other processes that are remembered at a time.
 MAX_REMOTE_SCOPES: Final = 16
 
+# Results that a series keeps before the thread that adds one more flushes them.
+PENDING_BOUND: Final = 1024
+
 # Pairs of caller and stage that a run distinguishes.
 MAX_PAIRS: Final = 4000
 
@@ -40,7 +43,8 @@ class Series:
     __slots__ = (
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
         "durations", "event_times", "exemplars", "key", "left_over", "limits", "lost", "mean_s",
-        "open", "results", "sampled", "samples", "scope", "sizes", "stage", "times", "until_sample",
+        "open", "results", "sample_at", "sampled", "samples", "scope", "sizes", "stage", "times",
+        "until_sample", "wakes_at", "watch",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
@@ -74,8 +78,14 @@ class Series:
         self.left_over = 0
         # finished calls whose batch was interrupted
         self.lost = 0
-        # calls until the next sample, samples so far, and about the mean of their durations
+        # whether the next call is a sample; the length of `durations` at which it will be again,
+        # and at which something is due, which is this or a flush
+        self.watch = True
+        self.sample_at = 0
+        self.wakes_at = PENDING_BOUND
+        # of a generator: its steps until the next sample
         self.until_sample = 0
+        # samples so far, and about the mean of their durations
         self.sampled = 0
         self.mean_s = 0.0
         self.samples: list[Sample] = []

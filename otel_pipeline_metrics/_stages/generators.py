@@ -70,11 +70,11 @@ def resume(execution: Execution) -> None:
             if hooks.workers is not None:
                 hooks.workers.entered(cell)
             cell[1] = active_cell.set(cell)
-        to_sample = series.until_sample = series.until_sample - 1
-        if to_sample < 0:
+        steps = series.until_sample = series.until_sample - 1
+        if steps < 0:
             sampling.begin(cell)
         began = cell[2] = clock.now()
-        if parent[5] is None and cell[5] is None and not nesting.overlapping:
+        if parent[5] is None and cell[5] is None:
             parent[5] = cell
         else:
             nesting.resume(cell, began)
@@ -89,7 +89,7 @@ def pause(execution: Execution) -> None:
     try:
         cell, now = execution.cell, clock.now()
         parent = cell[4]
-        if parent[5] is cell and cell[5] is None and not nesting.overlapping:
+        if parent[5] is cell and cell[5] is None:
             parent[5] = None
         else:
             nesting.close(cell, now)

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, outcome_of, qualified_name
-from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, Cell, active_cell
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell, active_cell
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Details, Execution, execution_of
@@ -50,10 +49,8 @@ def begin_block(stage: StageId) -> Execution:
                 open_span(cell)
             cell[1] = active_cell.set(cell)
         series.begun.append(cell)
-        if stage.form == "block":
-            series.until_sample -= 1
-            if series.until_sample < 0:
-                sampling.begin(cell)
+        if series.watch and stage.form == "block":
+            sampling.begin(cell)
         began = cell[2] = clock.now()
         nesting.enter(parent, cell, began)
     except Exception:  # an internal error must not stop the stage
@@ -139,12 +136,10 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
             _log_not_counted(series, error)
         series.durations.append(elapsed)
         cell[1] = None
-        if cell[6] is not None:
-            sampling.end(cell, elapsed)
         if elapsed > series.budget.slow_s:
             add_late_span(series, elapsed, size)
-        if len(series.durations) >= PENDING_BOUND:
-            drain_series(series)
+        if len(series.durations) >= series.wakes_at:
+            sampling.wake(series)
     except Exception as error:
         end_in_other_context(cell, error, count, returned)
 
@@ -245,10 +240,13 @@ def close(execution: Execution, error: BaseException | None) -> None:
         series.durations.append(execution.elapsed)
     else:
         series.results.append((_result(execution, series, error), execution.details))
+        # calls are drawn whatever they report
+        series.sample_at -= 1
+        series.wakes_at -= 1
     execution.series = None  # closed: ending it again or adding details changes nothing
     execution.cell[3] = None  # leaves no cycle to the garbage collector
-    if len(series.durations) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
-        drain_series(series)
+    if len(series.durations) >= series.wakes_at or len(series.results) >= PENDING_BOUND:
+        sampling.wake(series)
 
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.account import Sample
+from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.series import PENDING_BOUND
 from otel_pipeline_metrics._core.stage_time import ALL_SAMPLED
+from otel_pipeline_metrics._stages.execution import execution_of
 from otel_pipeline_metrics._stages.workers.worker import owner_here
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 # One call in so many is driven step by step, and one in so many has its CPU time read.
 STEPPED: Final = 8
-CPU_READ: Final = 64
+CPU_READ: Final = 256
 
 # Seconds. Of a slower stage every call is a sample: it costs less than a thousandth.
 SLOW_COROUTINE_S: Final = 1e-3
@@ -62,7 +65,10 @@ def begin(cell: Cell) -> None:
         slow = series.mean_s > (SLOW_COROUTINE_S if stepped else SLOW_FUNCTION_S)
         first = series.sampled < ALL_SAMPLED
         series.sampled += 1
-        series.until_sample = 0 if slow or first else _gap(STEPPED if stepped else CPU_READ)
+        if not (slow or first):
+            _draw(series, STEPPED if stepped else CPU_READ)
+        # the cell must not end on the hot path, which does not look for samples
+        execution_of(cell)
         in_flight = sum([each.active for each in series.variants])
         watch = cell[6] = Watch(in_flight, owner_here(), all_so_far=first)
         around = cell[4][6]
@@ -73,6 +79,26 @@ def begin(cell: Cell) -> None:
             watch.cpu_began = None if stepped else clock.cpu()
     except Exception:
         errors.log_internal_error("beginning a sample")
+
+
+def wake(series: Series) -> None:
+    """Do what is due after so many calls: make the next one a sample, flush, or both."""
+    pending = max(len(series.durations), len(series.results))
+    if len(series.durations) >= series.sample_at:
+        series.watch = True
+        series.sample_at = PENDING_BOUND + len(series.durations)
+    if pending >= PENDING_BOUND:
+        drain_series(series)
+    series.wakes_at = min(series.sample_at, PENDING_BOUND)
+
+
+def _draw(series: Series, one_in: int) -> None:
+    """Draw how many calls or steps pass until the next sample."""
+    gap = _gap(one_in)
+    series.until_sample = gap
+    series.watch = False
+    series.sample_at = len(series.durations) + gap
+    series.wakes_at = min(series.sample_at, PENDING_BOUND)
 
 
 def end(cell: Cell, elapsed: float) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._stages import sampling
@@ -66,7 +65,9 @@ def _function(  # noqa: C901, PLR0915 - the hot path
         try:
             current, now = _series.active_cell, clock.now
             parent: Any = current.get()
-            if parent is None or parent[1] is None:
+            if parent is None:
+                parent = _series.default_cell
+            elif parent[1] is None:
                 parent = _series.goes_on(parent)
             try:
                 series = parent[0].called[stage]
@@ -86,12 +87,11 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             series.begun.append(cell)
-            to_sample = series.until_sample = series.until_sample - 1
-            if to_sample < 0:
+            if series.watch:
                 sampling.begin(cell)
             began = cell[2] = now()
             # last, since nothing may come between that and the end
-            if parent[5] is None and not nesting.overlapping:
+            if parent[5] is None:
                 parent[5] = cell
             else:
                 nesting.enter(parent, cell, began)
@@ -109,7 +109,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             return returned
         try:
             ended = now()
-            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
+            if parent[5] is cell and cell[5] is None:
                 parent[5] = None
             else:
                 nesting.close(cell, ended)
@@ -120,15 +120,13 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             durations = series.durations
             durations.append(elapsed)
             cell[1] = None
-            if cell[6] is not None:
-                sampling.end(cell, elapsed)
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
                 elif elapsed > series.budget.slow_s:
                     add_late_span(series, elapsed)
-            if len(durations) >= PENDING_BOUND:
-                drain_series(series)
+            if len(durations) >= series.wakes_at:
+                sampling.wake(series)
         except Exception as error:  # an internal error must not change the outcome
             end_in_other_context(cell, error)
         return returned
@@ -145,7 +143,9 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
         try:
             current, now = _series.active_cell, clock.now
             parent: Any = current.get()
-            if parent is None or parent[1] is None:
+            if parent is None:
+                parent = _series.default_cell
+            elif parent[1] is None:
                 parent = _series.goes_on(parent)
             try:
                 series = parent[0].called[stage]
@@ -165,12 +165,11 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                         errors.log_internal_error("starting a span")
                 token = cell[1] = current.set(cell)
             series.begun.append(cell)
-            to_sample = series.until_sample = series.until_sample - 1
-            if to_sample < 0:
+            if series.watch:
                 sampling.begin(cell)
             began = cell[2] = now()
             # last, since nothing may come between that and the end
-            if parent[5] is None and not nesting.overlapping:
+            if parent[5] is None:
                 parent[5] = cell
             else:
                 nesting.enter(parent, cell, began)
@@ -191,7 +190,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             return returned
         try:
             ended = now()
-            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
+            if parent[5] is cell and cell[5] is None:
                 parent[5] = None
             else:
                 nesting.close(cell, ended)
@@ -202,15 +201,13 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             durations = series.durations
             durations.append(elapsed)
             cell[1] = None
-            if cell[6] is not None:
-                sampling.end(cell, elapsed)
             if tracing is not None:
                 if len(cell) > CELL_WITHOUT_SPAN:
                     tracing.close(cell, elapsed)
                 elif elapsed > series.budget.slow_s:
                     add_late_span(series, elapsed)
-            if len(durations) >= PENDING_BOUND:
-                drain_series(series)
+            if len(durations) >= series.wakes_at:
+                sampling.wake(series)
         except Exception as error:  # an internal error must not change the outcome
             end_in_other_context(cell, error)
         return returned
