@@ -43,8 +43,8 @@ class Series:
     __slots__ = (
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
         "durations", "event_times", "exemplars", "key", "left_over", "limits", "lost", "mean_s",
-        "open", "results", "sample_at", "sampled", "samples", "scope", "sizes", "stage", "times",
-        "until_sample", "wakes_at", "watch",
+        "one_in", "open", "results", "sample_at", "sampled", "samples", "scope", "sizes", "stage",
+        "times", "until_sample", "wakes_at", "watch",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
@@ -83,6 +83,8 @@ class Series:
         self.watch = True
         self.sample_at = 0
         self.wakes_at = PENDING_BOUND
+        # one call in so many is a sample, on average
+        self.one_in = 8
         # of a generator: its steps until the next sample
         self.until_sample = 0
         # samples so far, and about the mean of their durations

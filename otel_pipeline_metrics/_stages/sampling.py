@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import Cell, Series
 
 
-# One call in so many is driven step by step, and one in so many has its CPU time read.
-STEPPED: Final = 8
+# One call in so many has its CPU time read.
 CPU_READ: Final = 256
 
 # Seconds. Of a slower stage every call is a sample: it costs less than a thousandth.
@@ -66,7 +65,7 @@ def begin(cell: Cell) -> None:
         first = series.sampled < ALL_SAMPLED
         series.sampled += 1
         if not (slow or first):
-            _draw(series, STEPPED if stepped else CPU_READ)
+            _draw(series, series.one_in if stepped else CPU_READ)
         # the cell must not end on the hot path, which does not look for samples
         execution_of(cell)
         in_flight = sum([each.active for each in series.variants])
@@ -74,7 +73,7 @@ def begin(cell: Cell) -> None:
         around = cell[4][6]
         if around is not None:
             watch.spawned = around.owner != watch.owner
-        if slow or first or not stepped or not _gap(CPU_READ // STEPPED):
+        if slow or first or not stepped or _random.random() * CPU_READ < series.one_in:
             watch.cpu = 0.0
             watch.cpu_began = None if stepped else clock.cpu()
     except Exception:
