@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
     from otel_pipeline_metrics._lifecycle.run import Run, run
+    from otel_pipeline_metrics._probes.caches.counted_lru import counted_lru_cache
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
     from otel_pipeline_metrics._probes.caches.register import (
         counted_cache,
@@ -63,6 +64,7 @@ __all__ = [
     "__version__",
     "configure",
     "counted_cache",
+    "counted_lru_cache",
     "current_stage",
     "fetch",
     "get_metrics_collector",
@@ -107,6 +109,7 @@ _LAZY = {
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
         "_probes.manual": ("MetricsCollector", "get_metrics_collector"),
         "_probes.queues.wrap": ("wrap_queue",),
+        "_probes.caches.counted_lru": ("counted_lru_cache",),
         "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
         "_stages.propagate": ("propagate", "wrap_executor"),

@@ -181,6 +181,9 @@ def delta(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
         return value if value is None or earlier is None else max(0, value - earlier)
 
     counts = ("hits", "misses", "evictions", "expirations")
-    reading = replace(now, **{key: during(key) for key in counts})
-    keys = ("name", *counts, "hit_ratio", "entries", "size_bytes")
+    reuse = now.reuse
+    if reuse is not None and before is not None and before.reuse is not None:
+        reuse = reuse.since(before.reuse)
+    reading = replace(now, reuse=reuse, **{key: during(key) for key in counts})
+    keys = ("name", *counts, "hit_ratio", "entries", "size_bytes", "what_if")
     return {key: getattr(reading, key) for key in keys}

@@ -207,6 +207,14 @@ PARTS: Final[dict[str, Schema]] = {
         hit_ratio=_number("hits by look-ups, 0 to 1"),
         entries=_count("entries at the end"),
         size_bytes=_number("their size at the end"),
+        what_if=_optional(
+            _object(
+                "the hit ratio that an LRU cache of another size would have had, 0 to 1",
+                half=_number("with half the entries"),
+                twice=_number("with twice the entries"),
+                four_times=_number("with four times the entries"),
+            )
+        ),
     ),
     "resources": _object(
         "what the process used during the run; only `network_io_bytes` is the host's",

@@ -12,11 +12,12 @@ from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.caches import sources
 from otel_pipeline_metrics._probes.caches.counted import CountedCache
+from otel_pipeline_metrics._probes.caches.what_if import FunctionSketch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._probes.caches.reading import CacheReading
+    from otel_pipeline_metrics._probes.caches.reading import CacheReading, Reuse
 
 # Unregistered names whose totals are remembered.
 _MAX_RETIRED: Final = 1_000
@@ -56,7 +57,7 @@ class _Entry:
         self.applied = 0
         self.latest: CacheReading | None = None
         # The series of a name must not fall, so a new source adds to the old one's totals.
-        offsets = ((0, 0), (0,), (0,)) if before is None else before.totals
+        offsets = ((0, 0), (0,), (0,), (0, 0, 0)) if before is None else before.totals
         self._counts = [MonotonicTotals(*offset) for offset in offsets]
 
     def restart(self) -> None:
@@ -72,7 +73,7 @@ class _Entry:
     def apply(self, reading: CacheReading) -> CacheReading:
         """Return the reading with totals that never fall in place of the source's counts."""
         self.applied += 1
-        requests, evictions, expirations = self._counts
+        requests, evictions, expirations, reuse = self._counts
         hits, misses = requests.update(reading.hits, reading.misses)
         self.latest = replace(
             reading,
@@ -80,12 +81,20 @@ class _Entry:
             misses=misses,
             evictions=_updated(evictions, reading.evictions),
             expirations=_updated(expirations, reading.expirations),
+            reuse=_reuse(reuse, reading.reuse),
         )
         return self.latest
 
 
 def _updated(totals: MonotonicTotals, count: int | None) -> int | None:
     return None if count is None else totals.update(count)[0]
+
+
+def _reuse(totals: MonotonicTotals, found: Reuse | None) -> Reuse | None:
+    if found is None:
+        return None
+    lost, near, far = totals.update(found.lost, found.near, found.far)
+    return replace(found, lost=lost, near=near, far=far)
 
 
 class _Retired:
@@ -134,7 +143,7 @@ def takes_no_lock(read: Callable[[], object] | None) -> bool:
     """Tell whether reading a source certainly takes no lock."""
     if isinstance(read, BuiltinMethodType):  # `cache_info` of `functools.lru_cache`
         return True
-    return isinstance(getattr(read, "__self__", None), (CountedCache, _Manual))
+    return isinstance(getattr(read, "__self__", None), (CountedCache, FunctionSketch, _Manual))
 
 
 class _Registry:
