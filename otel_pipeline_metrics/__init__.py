@@ -28,6 +28,7 @@ from otel_pipeline_metrics._stages.waiting import waiting
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics._lifecycle.collector import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._lifecycle.configure import configure, shutdown, stats
 
     # The alias re-exports it. It is not in `__all__`, since `import *` must work without the extra.
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
         register_cache,
         unregister_cache,
     )
-    from otel_pipeline_metrics._probes.manual import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._probes.queues.wrap import wrap_queue
     from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
     from otel_pipeline_metrics._probes.resources.reading import ResourceReading
@@ -105,9 +105,9 @@ hooks.watch = _watch_workers
 _LAZY = {
     name: f"otel_pipeline_metrics.{module}"
     for module, names in {
+        "_lifecycle.collector": ("MetricsCollector", "get_metrics_collector"),
         "_lifecycle.configure": ("configure", "shutdown", "stats"),
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
-        "_probes.manual": ("MetricsCollector", "get_metrics_collector"),
         "_probes.queues.wrap": ("wrap_queue",),
         "_probes.caches.counted_lru": ("counted_lru_cache",),
         "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),

@@ -13,9 +13,9 @@ from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
-from otel_pipeline_metrics._probes.manual import Level
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics._probes.resources import cgroup
+from otel_pipeline_metrics._probes.resources.levels import Level
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stages.workers import snapshot
 from otel_pipeline_metrics.analysis import analyze

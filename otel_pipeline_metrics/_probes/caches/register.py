@@ -112,10 +112,23 @@ def counted_cache(
 
 
 def record(
-    name: str, hits: int, misses: int, evictions: int = 0, size_bytes: int | None = None
+    name: str,
+    hits: int,
+    misses: int,
+    evictions: int = 0,
+    size_bytes: int | None = None,
+    *,
+    expirations: int | None = None,
+    cumulative: bool = False,
 ) -> None:
-    """Add checked counts since the last call to the cache `name`; None keeps its size."""
-    caches.record(name, size_bytes, hits=hits, misses=misses, evictions=evictions)
+    """Take checked counts of the cache `name`: those since the last call, or totals.
+
+    None keeps its size, and leaves its expirations unknown.
+    """
+    counts = {"hits": hits, "misses": misses, "evictions": evictions}
+    if expirations is not None:
+        counts["expirations"] = expirations
+    caches.record(name, size_bytes, counts, cumulative=cumulative)
     ensure_instruments()
 
 

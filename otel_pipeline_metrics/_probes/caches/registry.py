@@ -128,12 +128,13 @@ class _Manual:
     def after_fork(self) -> None:
         self._lock = threading.RLock()
 
-    def add(self, size_bytes: int | None, **counts: int) -> None:
+    def add(self, size_bytes: int | None, counts: dict[str, int], *, cumulative: bool) -> None:
         with self._lock:
-            new = {key: (self._counts[key] or 0) + count for key, count in counts.items()}
+            before = {} if cumulative else self._counts
+            new = {key: (before.get(key) or 0) + count for key, count in counts.items()}
             if size_bytes is None:
                 size_bytes = self._counts.get("size_bytes")
-            self._counts = {**new, "size_bytes": size_bytes}
+            self._counts = {**self._counts, **new, "size_bytes": size_bytes}
 
     def read(self) -> dict[str, int | None]:
         return self._counts
@@ -205,14 +206,16 @@ class _Registry:
                 del self._retired[next(iter(self._retired))]
             self._retired[name] = _Retired(entry)
 
-    def record(self, name: str, size_bytes: int | None, **counts: int) -> None:
+    def record(
+        self, name: str, size_bytes: int | None, counts: dict[str, int], *, cumulative: bool
+    ) -> None:
         with self._lock:
             manual = self._manual.get(name)
             if manual is None and name not in self._entries:
                 manual = self._manual[name] = _Manual()
                 self._open(name, manual.read)
         if manual is not None:
-            manual.add(size_bytes, **counts)
+            manual.add(size_bytes, counts, cumulative=cumulative)
             return
         errors.warn_once(
             f"manual cache {name}",
@@ -221,10 +224,18 @@ class _Registry:
             name,
         )
 
-    def read_all(self) -> list[CacheReading]:
-        """Return a reading of every cache that can be read, in the order of registration."""
+    def read_all(self, *, by_hand: bool = True) -> list[CacheReading]:
+        """Return a reading of every cache that can be read, in the order of registration.
+
+        Args:
+            by_hand: also of those whose counts the program records itself.
+        """
         with self._lock:
-            entries = list(self._entries.values())
+            entries = [
+                entry
+                for entry in self._entries.values()
+                if by_hand or not isinstance(getattr(entry.read, "__self__", None), _Manual)
+            ]
         return [reading for reading in map(self.read_source, entries) if reading is not None]
 
     def read_source(self, entry: _Entry) -> CacheReading | None:
