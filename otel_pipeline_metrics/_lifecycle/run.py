@@ -288,7 +288,7 @@ class Run(AsyncContextMixin):
             return Path(elsewhere)
 
 
-def _interval(resources: bool | float) -> float | None:
+def _interval(resources: object) -> float | None:
     """Return the seconds between two samples; None: no sampling."""
     if isinstance(resources, bool):
         return SAMPLE_INTERVAL_S if resources else None

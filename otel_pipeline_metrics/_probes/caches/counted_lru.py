@@ -75,26 +75,27 @@ def _cached(
 ) -> functools._lru_cache_wrapper[T]:
     if not callable(function):
         raise TypeError(f"counted_lru_cache decorates functions, not {type(function).__name__}")
-    cached = functools.lru_cache(maxsize=size, typed=typed)(function)
     if what_if and size:
-        cached = _with_what_if(cached, size, typed)
+        cached = _with_what_if(function, size, typed)
+    else:
+        cached = functools.lru_cache(maxsize=size, typed=typed)(function)
     default: str = getattr(function, "__name__", type(function).__name__)
     register_cache(default if name is None else name, cached)
     return cached
 
 
 def _with_what_if(
-    cached: functools._lru_cache_wrapper[T], size: int, typed: bool
+    function: Callable[..., T], size: int, typed: bool
 ) -> functools._lru_cache_wrapper[T]:
-    sketch = FunctionSketch(cached, size, typed=typed)
-    called = sketch.called
+    sketch = FunctionSketch(function, size, typed=typed)
+    cached, called = sketch.cached, sketch.called
 
     def wrapper(*args: Any, **kwds: Any) -> T:
-        result = cached(*args, **kwds)
+        result: T = cached(*args, **kwds)
         called(args, kwds)
         return result
 
-    found: Any = functools.update_wrapper(wrapper, cached.__wrapped__)
+    found: Any = functools.update_wrapper(wrapper, function)
     found.cache_info = cached.cache_info
     found.cache_clear = sketch.clear
     found.cache_parameters = cached.cache_parameters

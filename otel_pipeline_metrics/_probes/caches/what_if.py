@@ -289,62 +289,82 @@ class WhatIfCache(CountedCache[K, V]):
 
 
 class FunctionSketch:
-    """A function's `lru_cache`, and the same of other sizes, which hold no results.
+    """A function's `lru_cache`, `cached`, and the same of other sizes, which hold no results.
 
     `functools.lru_cache` does not tell what it evicts, so each size is simulated. All are in C
     and take no lock of ours.
     """
 
-    def __init__(self, cached: Any, size: int, *, typed: bool) -> None:
-        self._cached = cached
+    def __init__(self, function: Callable[..., Any], size: int, *, typed: bool) -> None:
         self._rate = rate_of(size)
+        # results that were stored since the cache was cleared, of all keys and of the watched
+        self._stored = self._stored_watched = 0
+        watched = function if self._rate >= 1 else self._counting(function)
+        self.cached: Any = functools.lru_cache(maxsize=size, typed=typed)(watched)
 
         def simulated(times: float) -> Any:
             room = int(round(size * self._rate) * times)
             return functools.lru_cache(maxsize=room, typed=typed)(_nothing)
 
         self._half, self._twice, self._four = simulated(0.5), simulated(2), simulated(4)
-        # of a sample, what the cache itself would have hit
-        self._same = cached if self._rate >= 1 else simulated(1)
-        # counts before `cache_clear()`, and what was reported
+        # counts before `cache_clear()`, and what was reported: a reading while another thread is
+        # in here must not be less
         self._before = self._reuse = Reuse()
+        self._hits_before = self._misses_before = self._hits = self._misses = 0
+
+    def _counting(self, function: Callable[..., R]) -> Callable[..., R]:
+        """Wrap the function to count what is stored; a watched key is known by its arguments."""
+
+        def counting(*args: Any, **kwds: Any) -> R:
+            result = function(*args, **kwds)
+            self._stored += 1
+            self._stored_watched += self._watches(args, kwds)
+            return result
+
+        return counting
+
+    def _watches(self, args: tuple[Any, ...], kwds: dict[str, Any]) -> bool:
+        return self._rate >= 1 or sampled((args, *kwds.items()), self._rate)
 
     def called(self, args: tuple[Any, ...], kwds: dict[str, Any]) -> None:
         """Take a call that returned."""
-        if self._rate < 1:
-            if not sampled((args, *kwds.items()), self._rate):
-                return
-            self._same(*args, **kwds)
-        self._half(*args, **kwds)
-        self._twice(*args, **kwds)
-        self._four(*args, **kwds)
+        if self._watches(args, kwds):
+            self._half(*args, **kwds)
+            self._twice(*args, **kwds)
+            self._four(*args, **kwds)
 
     def cache_statistics(self) -> dict[str, Any]:
         """Return the counts and levels; any thread may call this."""
-        found = self._cached.cache_info()
-        now = self._before.plus(self._count())
-        # another thread may be between the simulations
-        self._reuse = now.at_least(self._reuse)
-        same = found.misses if self._rate >= 1 else self._same.cache_info().misses
-        scale = found.misses / same if same else 1.0
+        found = self.cached.cache_info()
+        self._hits = max(self._hits, self._hits_before + found.hits)
+        self._misses = max(self._misses, self._misses_before + found.misses)
+        self._reuse = self._before.plus(self._count()).at_least(self._reuse)
+        # nearer to the share of the keys in question than the rate itself
+        scale = self._stored / self._stored_watched if self._stored_watched else 1 / self._rate
         return {
-            "hits": found.hits,
-            "misses": found.misses,
+            "hits": self._hits,
+            "misses": self._misses,
             "entries": found.currsize,
             "reuse": replace(self._reuse, scale=scale),
         }
 
     def _count(self) -> Reuse:
-        half, same, twice, four = (
-            size.cache_info().hits for size in (self._half, self._same, self._twice, self._four)
-        )
-        return Reuse(lost=same - half, near=twice - same, far=four - twice)
+        half, twice, four = (size.cache_info() for size in (self._half, self._twice, self._four))
+        # what the cache itself hit of the watched keys
+        hits = self.cached.cache_info().hits
+        if self._rate < 1:
+            hits = half.hits + half.misses - self._stored_watched
+        return Reuse(lost=hits - half.hits, near=twice.hits - hits, far=four.hits - twice.hits)
 
     def clear(self) -> None:
-        """Clear the cache and its statistics, as `cache_clear()` of `lru_cache` does."""
-        self._before = self._before.plus(self._count())
-        for size in (self._cached, self._half, self._same, self._twice, self._four):
+        """Clear the cache and its `cache_info()`, as `lru_cache` does; the totals go on."""
+        found, counts = self.cached.cache_info(), self._count()
+        for size in (self.cached, self._half, self._twice, self._four):
             size.cache_clear()
+        self._stored = self._stored_watched = 0
+        self._hits_before += found.hits
+        self._misses_before += found.misses
+        self._before = self._before.plus(counts)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

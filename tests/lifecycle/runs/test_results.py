@@ -225,8 +225,8 @@ def test_a_bad_name_is_refused(
     [
         ({"report": 7}, "report must be a path or None, not int"),
         ({"report": b"bytes"}, "report must be a path or None, not bytes"),
-        ({"resources": "yes"}, "resources must be True or False, not str"),
-        ({"resources": None}, "resources must be True or False, not NoneType"),
+        ({"resources": "yes"}, "resources must be True, False or a number of seconds, not str"),
+        ({"resources": None}, "resources must be True, False or a number of seconds, not NoneType"),
         ({"attributes": ["a"]}, "attributes must be a mapping, not list"),
         ({"attributes": {"a": {}}}, r"attributes\['a'\] must be a str, bool, int"),
         ({"attributes": {1: "a"}}, "attributes: keys must be strings"),
