@@ -85,7 +85,7 @@ def counted_cache(
         name: registers the cache under this name as `register_cache` does.
         what_if: also tell the hit ratios at half, twice and four times the size of a cachetools
             `LRUCache`, at up to half more time for a look-up; keys of up to three times as many
-            evicted entries are kept for that, at most 25,000. The ratios are unknown for other
+            evicted entries are kept for that, at most 50,000. The ratios are unknown for other
             caches, and for one with a `getsizeof`.
 
     Raises:

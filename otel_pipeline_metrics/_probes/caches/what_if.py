@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 # Up to this size every key is watched, and of a larger cache a sample of so many entries. Four
-# times the size are four times as many keys, so a sketch takes 5 MB at most.
-MAX_EXACT: Final = 8192
-SAMPLE: Final = 2048
+# times the size are four times as many keys, so a sketch takes 7 MB at most.
+MAX_EXACT: Final = 16_384
+SAMPLE: Final = 4_096
 
 # The half size is unknown if the program removes more than this share of what it stores: the
 # smaller cache cannot forget a key.
