@@ -28,6 +28,7 @@ from otel_pipeline_metrics._stages.waiting import waiting
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics._lifecycle.collector import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._lifecycle.configure import configure, shutdown, stats
 
     # The alias re-exports it. It is not in `__all__`, since `import *` must work without the extra.
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
     from otel_pipeline_metrics._lifecycle.run import Run, run
+    from otel_pipeline_metrics._probes.caches.counted_lru import counted_lru_cache
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
     from otel_pipeline_metrics._probes.caches.register import (
         counted_cache,
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     )
     from otel_pipeline_metrics._probes.limits.executor import wrap_executor
     from otel_pipeline_metrics._probes.limits.wrap import wrap_limit
-    from otel_pipeline_metrics._probes.manual import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._probes.queues.wrap import wrap_queue
     from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
     from otel_pipeline_metrics._probes.resources.reading import ResourceReading
@@ -65,6 +66,7 @@ __all__ = [
     "__version__",
     "configure",
     "counted_cache",
+    "counted_lru_cache",
     "current_stage",
     "fetch",
     "get_metrics_collector",
@@ -106,11 +108,12 @@ hooks.watch = _watch_workers
 _LAZY = {
     name: f"otel_pipeline_metrics.{module}"
     for module, names in {
+        "_lifecycle.collector": ("MetricsCollector", "get_metrics_collector"),
         "_lifecycle.configure": ("configure", "shutdown", "stats"),
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
-        "_probes.manual": ("MetricsCollector", "get_metrics_collector"),
         "_probes.queues.wrap": ("wrap_queue",),
         "_probes.limits.wrap": ("wrap_limit",),
+        "_probes.caches.counted_lru": ("counted_lru_cache",),
         "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
         "_stages.propagate": ("propagate",),

@@ -127,7 +127,7 @@ class Results:
 @pytest.fixture
 def results() -> Iterator[Results]:
     """Collect what finishes in this test; no telemetry is installed meanwhile."""
-    before = _sink.installed()
+    before, sinks = _sink.installed(), drain._sinks
     drain.drain()
     sink = Results()
     hooks.tracing = None
@@ -135,4 +135,4 @@ def results() -> Iterator[Results]:
     yield sink
     drain.drain()
     hooks.tracing = before.spans
-    drain.set_sinks((before.stages,))
+    drain.set_sinks(sinks)

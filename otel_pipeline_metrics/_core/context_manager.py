@@ -1,10 +1,11 @@
-"""Support `async with` in context managers that await nothing."""
+"""Support `async with` and `await` where nothing is awaited."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -29,3 +30,12 @@ class AsyncContextMixin:
     ) -> None:
         """Exit as `with` does; nothing is awaited."""
         self.__exit__(kind, error, traceback)
+
+
+class Done:
+    """The result of a call that may be awaited, although it is over."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()

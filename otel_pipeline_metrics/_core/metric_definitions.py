@@ -34,6 +34,7 @@ QUEUE_WAIT: Final = "pipeline.queue.wait"
 LINKS_DROPPED: Final = "pipeline.links.dropped"
 CACHE_NAME: Final = "cache.name"
 CACHE_REQUEST_TYPE: Final = "cache.request.type"
+CACHE_SIZE_FACTOR: Final = "cache.size.factor"
 ERROR_TYPE: Final = "error.type"
 CPU_MODE: Final = "cpu.mode"
 DISK_IO_DIRECTION: Final = "disk.io.direction"
@@ -260,6 +261,14 @@ CACHE_HIT_RATIO: Final = Metric(
     "ratios do not add up.",
     attributes=(CACHE_NAME,),
     absent="before the first look-up",
+)
+CACHE_WHAT_IF: Final = Metric(
+    "pipeline.cache.what_if.hit.ratio",
+    "gauge",
+    "1",
+    "The hit ratio that an LRU cache would have had at `0.5`, `2` and `4` times its size.",
+    attributes=(CACHE_NAME, CACHE_SIZE_FACTOR),
+    absent="without `what_if=True`, for a cache that is not LRU, and before the first look-up",
 )
 CACHE_EVICTIONS: Final = Metric(
     "pipeline.cache.evictions",

@@ -14,9 +14,9 @@ from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
-from otel_pipeline_metrics._probes.manual import Level
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics._probes.resources import cgroup
+from otel_pipeline_metrics._probes.resources.levels import Level
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stages.workers import snapshot
 from otel_pipeline_metrics.analysis import analyze
@@ -183,6 +183,9 @@ def delta(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
         return value if value is None or earlier is None else max(0, value - earlier)
 
     counts = ("hits", "misses", "evictions", "expirations")
-    reading = replace(now, **{key: during(key) for key in counts})
-    keys = ("name", *counts, "hit_ratio", "entries", "size_bytes")
+    reuse = now.reuse
+    if reuse is not None and before is not None and before.reuse is not None:
+        reuse = reuse.since(before.reuse)
+    reading = replace(now, reuse=reuse, **{key: during(key) for key in counts})
+    keys = ("name", *counts, "hit_ratio", "entries", "size_bytes", "what_if")
     return {key: getattr(reading, key) for key in keys}

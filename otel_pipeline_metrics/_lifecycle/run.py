@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 import sys
 import tempfile
@@ -18,8 +19,8 @@ from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
 from otel_pipeline_metrics._core.validation import (
     check_attributes,
     check_count,
-    check_flag,
     check_name,
+    check_positive,
 )
 from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
@@ -43,7 +44,7 @@ def run(
     name: str,
     *,
     report: str | os.PathLike[str] | None = None,
-    resources: bool = True,
+    resources: bool | float = True,
     attributes: Mapping[str, AttributeValue] | None = None,
     total: int | None = None,
     live: bool = False,
@@ -58,7 +59,8 @@ def run(
         name: the pipeline's name, up to 128 characters.
         report: the file for the report as JSON; its folder is made. If the file cannot be
             written, the report goes to a temporary file whose path is logged.
-        resources: sample CPU, memory, disk and network with psutil during the run.
+        resources: sample CPU, memory, disk and network with psutil during the run, each second
+            or, for a number, at that interval in seconds.
         attributes: attributes of the run's span.
         total: the number of items that will come out of the last stage, if it is known
             beforehand; the live view then shows the progress and the time left.
@@ -88,7 +90,7 @@ class Run(AsyncContextMixin):
         name: str,
         *,
         report: str | os.PathLike[str] | None,
-        resources: bool,
+        resources: bool | float,
         attributes: Mapping[str, AttributeValue] | None,
         total: int | None,
         live: bool,
@@ -101,7 +103,7 @@ class Run(AsyncContextMixin):
         given = check_attributes(attributes)
         privacy.rules().check(given, "attributes")
         self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
-        interval = SAMPLE_INTERVAL_S if check_flag(resources, "resources") else None
+        interval = _interval(resources)
         self._collector = RunDataCollector(interval)
         self._scope = series.RunScope(self.name, self.id, (self._collector.stats,))
         self._scope.on_resources = self._collector.recorded.add
@@ -284,6 +286,16 @@ class Run(AsyncContextMixin):
                 elsewhere,
             )
             return Path(elsewhere)
+
+
+def _interval(resources: object) -> float | None:
+    """Return the seconds between two samples; None: no sampling."""
+    if isinstance(resources, bool):
+        return SAMPLE_INTERVAL_S if resources else None
+    if not isinstance(resources, numbers.Real):
+        kind = type(resources).__name__
+        raise TypeError(f"resources must be True, False or a number of seconds, not {kind}")
+    return check_positive(resources, "resources")
 
 
 def _result_of(error: BaseException | None) -> Result:

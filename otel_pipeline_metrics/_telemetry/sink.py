@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics._core import cardinality, drain, hooks
+from otel_pipeline_metrics._core import cardinality, drain, hooks, stage_totals
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._telemetry.instruments import InstrumentSet, meter_of
@@ -96,7 +96,7 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
     _telemetry = telemetry
     # if spans are disabled, the hot path skips them at the cost of one check
     hooks.tracing = None if telemetry.spans.disabled else telemetry.spans
-    drain.set_sinks((telemetry.stages,))
+    drain.set_sinks((telemetry.stages, stage_totals.totals))
     if before is not None:
         stages = before.stages
         drain.drain(lambda: telemetry.stages.take_over(stages))

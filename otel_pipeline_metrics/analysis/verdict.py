@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Protocol
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics.analysis import other_limits, wording
+from otel_pipeline_metrics.analysis import caches, other_limits, wording
 from otel_pipeline_metrics.analysis.reading import facts_of
 from otel_pipeline_metrics.analysis.thresholds import (
     BUSY,
@@ -57,7 +57,8 @@ def analyze(report: _Report | Mapping[str, Any]) -> dict[str, Any]:
     - `stage`: the one to look at, or None. `ties`: all that limit the run equally.
     - `busy`: that stage's busy share.
     - `confidence`: "high", "medium", "low", or None without a claim.
-    - `why`: a few sentences with the numbers. `advice`, `assumptions`: sentences.
+    - `why`: a few sentences with the numbers. `advice`, `assumptions`: sentences. Caches that
+      should be larger are part of the advice.
     - `what_if`: `{"more_workers": 1, "gain": 0.25, "next": stage}`, a quarter more throughput
       with one more worker of `stage`; then `next` limits the run, or the source if it is None.
 
@@ -67,7 +68,9 @@ def analyze(report: _Report | Mapping[str, Any]) -> dict[str, Any]:
     data: Any = report if isinstance(report, dict) else None
     if data is None:
         data = report.to_dict() if hasattr(report, "to_dict") else dict(report)
-    return asdict(_verdict(facts_of(data)))
+    verdict = _verdict(facts_of(data))
+    verdict.advice += caches.advise(data)
+    return asdict(verdict)
 
 
 def _verdict(facts: Facts) -> Verdict:

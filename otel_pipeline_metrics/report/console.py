@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import entries, get_path, number, whole
+from otel_pipeline_metrics.analysis import caches
 from otel_pipeline_metrics.report.flow import (
     error_total,
     queues_in_order,
@@ -33,6 +34,8 @@ _SHARES: Final = (
     ("GIL", "gil_held", "held"),
     ("wait for a CPU", "run_delay", "at"),
 )
+
+_SIZES: Final = {"half": "if half", "twice": "if twice", "four_times": "if 4 times"}
 
 _GUARDS: Final = (
     ("forbidden_keys", "attribute", "with a forbidden key left out"),
@@ -63,6 +66,10 @@ def render(report: RunReport) -> str:
         str(limit_table(report)),
         str(resource_table(report)) or "resources: not sampled",
         str(cache_table(report)),
+        # otherwise part of the verdict's advice
+        ""
+        if verdict(report).known
+        else "\n".join(map(text.printable, caches.advise(report.to_dict()))),
         telemetry_losses(report),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -233,18 +240,30 @@ def resource_table(report: RunReport) -> Table:
 
 
 def cache_table(report: RunReport) -> Table:
-    """Return a row for each cache."""
-    head = ("cache", "hits", "misses", "hit ratio", "evictions", "expirations", "entries")
+    """Return a row for each cache, with the hit ratios of other sizes if one is known."""
+    known = any(get_path(cache, "what_if") is not None for cache in report.caches)
+    sizes = _SIZES if known else {}
+    head = (
+        "cache", "hits", "misses", "hit ratio", *sizes.values(), "evictions", "expirations",
+        "entries",
+    )  # fmt: skip
     rows = [
         (
             cache["name"],
             *(text.number(whole(cache, key)) for key in ("hits", "misses")),
             text.percent(number(cache, "hit_ratio")),
+            *(text.percent(number(cache, "what_if", size)) for size in sizes),
             *(text.number(whole(cache, key)) for key in ("evictions", "expirations", "entries")),
         )
         for cache in report.caches
     ]
     return Table(head, rows, left=1)
+
+
+def _cache_advice(report: RunReport) -> str:
+    # part of the verdict's advice if that is shown
+    advice = [] if verdict(report).known else caches.advise({"caches": report.caches})
+    return "\n".join(map(text.printable, advice))
 
 
 def telemetry_losses(report: RunReport) -> str:

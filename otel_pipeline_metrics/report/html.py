@@ -85,6 +85,7 @@ def _view(report: RunReport) -> dict[str, Any]:
     ordered = stages_in_flow_order(report)
     after = queues_after(report, ordered)
     found = verdict(report)
+    caches = console.cache_table(report)
     flow: list[dict[str, Any]] = [_queue_step(queue) for queue in after.get(-1, [])]
     for index, stage in enumerate(ordered):
         flow.append(_stage_step(stage, str(stage["name"]) in found.stages))
@@ -99,9 +100,10 @@ def _view(report: RunReport) -> dict[str, Any]:
         "queues": [_queue_row(queue) for queue in queues_in_order(report)],
         "limits": console.limit_table(report),
         "resources": charts.resources(report),
+        "cache_head": [cell.capitalize() for cell in (*caches.head, "size")],
         "caches": [
             _cache_row(cache, cells)
-            for cache, cells in zip(report.caches, console.cache_table(report).rows, strict=True)
+            for cache, cells in zip(report.caches, caches.rows, strict=True)
         ],
         "errors": _errors(ordered),
         "telemetry": _telemetry(report),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics.report.collector_data import as_report, is_collector_data
 from otel_pipeline_metrics.report.schema import OPTIONAL_PARTS, PARTS, SCHEMA, TEXT_FIELDS
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class RunReport:
     __slots__ = ("_data",)
 
     def __init__(self, data: Mapping[str, Any]) -> None:
-        """Take the data that `to_dict` returns.
+        """Take the data that `to_dict` returns, or `MetricsCollector.export_json()`.
 
         Raises:
             ValueError: the data is not a report, or one of another version.
@@ -155,7 +156,7 @@ class RunReport:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunReport:
-        """Read a report that `save` or a run wrote.
+        """Read a report that `save`, a run or `MetricsCollector.export_json()` wrote.
 
         Raises:
             OSError: the file cannot be read.
@@ -180,6 +181,8 @@ def _refuse_constant(name: str) -> None:
 def _validate(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("not a report: a JSON object is expected")
+    if is_collector_data(data):
+        data = as_report(data)
     _check_schema(data.get("schema"))
     # version 1 lacks keys of version 2; what it has means the same
     data = {**data, "schema": SCHEMA}

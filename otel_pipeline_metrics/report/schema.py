@@ -231,6 +231,14 @@ PARTS: Final[dict[str, Schema]] = {
         hit_ratio=_number("hits by look-ups, 0 to 1"),
         entries=_count("entries at the end"),
         size_bytes=_number("their size at the end"),
+        what_if=_optional(
+            _object(
+                "the hit ratio that an LRU cache of another size would have had, 0 to 1",
+                half=_number("with half the entries"),
+                twice=_number("with twice the entries"),
+                four_times=_number("with four times the entries"),
+            )
+        ),
     ),
     "resources": _object(
         "what the process used during the run; only `network_io_bytes` is the host's",
@@ -343,19 +351,20 @@ def report_schema() -> Schema:
 def collector_schema() -> Schema:
     """Return the JSON Schema (draft 2020-12) of `MetricsCollector.export_json()`."""
     stage = _whole_object(
-        count=_count("items"),
+        count=_count("items recorded by hand, and calls of a decorated stage"),
         total_duration_s=_number("seconds of all records"),
-        avg_duration_s=_number("seconds per item"),
-        min_duration_s=_number("seconds per item"),
-        max_duration_s=_number("seconds per item"),
-        throughput_per_s=_number("items per second of the total duration"),
-        errors=_count("records of an error"),
+        avg_duration_s=_number("seconds per item or call"),
+        min_duration_s=_number("seconds per item or call"),
+        max_duration_s=_number("seconds per item or call"),
+        throughput_per_s=_number("count per second of the total duration"),
+        errors=_count("records of an error, and calls that raised"),
     )
     cache = _whole_object(
         hits=_count("look-ups that found a value"),
         misses=_count("look-ups that did not"),
         hit_rate_pct=_number("hits in per cent of look-ups"),
         evictions=_count("entries removed for room"),
+        expirations=_count("entries removed for their age"),
         size_mb=_number("size now; a MB is 1024 x 1024 bytes"),
     )
     resources = _whole_object(
@@ -371,7 +380,9 @@ def collector_schema() -> Schema:
     )
     fields = _whole_object(
         start_time={"type": "string", "format": "date-time"},
-        duration_s=_number("seconds since the collector was made"),
+        duration_s=_number(
+            "seconds since the collector was made; of the process's, since its start"
+        ),
         stages=_map("by name", stage),
         resources=resources,
         caches=_map("by name", cache),

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from otel_pipeline_metrics._core.version import __version__
+from otel_pipeline_metrics._lifecycle.collector import MetricsCollector
 from otel_pipeline_metrics.cli.app import app
 from otel_pipeline_metrics.cli.files import NAME
 from otel_pipeline_metrics.report import RunReport
@@ -274,3 +275,26 @@ def test_schema_prints_or_writes_a_schema(
 
 def test_there_are_two_schemas() -> None:
     assert opm("schema", "other").exit_code == opm("schema").exit_code == 2
+
+
+def test_report_reads_what_the_collector_exports(tmp_path: Path) -> None:
+    collector = MetricsCollector()
+    collector.record_stage("upload", 0.5, count=10)
+    collector.record_cache("geo", 9, 1)
+    path = tmp_path / "export_metrics.json"
+    collector.export_json(path)
+    result = opm("report", path)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == RunReport.load(path).render() + "\n"
+    assert "\nupload  " in result.stdout
+    assert opm("report", path, "-o", tmp_path / "page.html").exit_code == 0
+    assert opm("compare", path, path).exit_code == 0
+
+
+def test_a_damaged_export_of_the_collector_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "export_metrics.json"
+    data = MetricsCollector().export_json() | {"stages": {"s": {"count": "x"}}}
+    path.write_text(json.dumps(data))
+    result = opm("report", path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{path}: not whole collector data: stages 's'" in result.stderr

@@ -21,6 +21,7 @@ opm.configure(meter_provider=MeterProvider([reader]), exporter="none", console=F
 
 counts = {"hits": 1, "misses": 1, "evictions": 1, "expirations": 1, "entries": 1, "size_bytes": 1}
 opm.register_cache("everything", lambda: counts)
+opm.counted_lru_cache(1, name="what if", what_if=True)(str)(1)
 
 
 @opm.fetch(items=len)

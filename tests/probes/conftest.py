@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections import namedtuple
@@ -12,7 +13,7 @@ import pytest
 
 from otel_pipeline_metrics._probes.caches import registry
 from otel_pipeline_metrics._probes.resources import cgroup, contention, probe
-from otel_pipeline_metrics._probes.resources.reading import ResourceLimits
+from otel_pipeline_metrics._probes.resources.reading import ResourceLimits, ResourceReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,7 @@ CpuTimes = namedtuple("CpuTimes", "user nice system idle iowait guest")
 def _empty_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.reset()
     monkeypatch.setattr(probe, "_probes", {})
-    monkeypatch.setattr(probe, "_manual", probe._manual)
+    monkeypatch.setattr(probe, "_manual", ResourceReading(-math.inf))
     yield
     registry.reset()
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._lifecycle.collector import MetricsCollector
 from otel_pipeline_metrics._probes.caches import registry
 from otel_pipeline_metrics._probes.caches.reading import CacheReading
 from otel_pipeline_metrics._probes.caches.register import (
@@ -23,7 +24,6 @@ from otel_pipeline_metrics._probes.caches.register import (
     unregister_cache,
 )
 from otel_pipeline_metrics._probes.caches.registry import read_all
-from otel_pipeline_metrics._probes.manual import MetricsCollector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+import cachetools
 import pytest
 from opentelemetry.instrumentation.system_metrics import SystemMetricsInstrumentor
 from opentelemetry.sdk.metrics import Counter, MeterProvider, ObservableCounter
@@ -15,7 +16,12 @@ from opentelemetry.sdk.metrics.view import DropAggregation, View
 
 from otel_pipeline_metrics._core import metric_definitions
 from otel_pipeline_metrics._core.metric_definitions import Metric
-from otel_pipeline_metrics._probes.caches.register import install_caches, record, register_cache
+from otel_pipeline_metrics._probes.caches.register import (
+    counted_cache,
+    install_caches,
+    record,
+    register_cache,
+)
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
@@ -400,3 +406,18 @@ def test_contrib_is_neither_imported_nor_constructed(
 
     monkeypatch.setattr(SystemMetricsInstrumentor, "__init__", refuse)
     assert "process.memory.usage" in export.points()
+
+
+def test_the_ratios_of_other_sizes_are_exported(exported: Callable[..., Exported]) -> None:
+    export = exported(install_caches)
+    cache: Any = counted_cache(cachetools.LRUCache(2), name="c", what_if=True)
+    register_cache("other", lambda: {"hits": 1, "misses": 1})
+    name = "pipeline.cache.what_if.hit.ratio"
+    assert name not in export.points()
+    for key in "abca":  # "a" is found at twice the size
+        if cache.get(key) is None:
+            cache[key] = key
+    assert described(export.metrics()[name]) == ("gauge", "1")
+    assert export.points()[name] == {("c", "0.5"): 0.0, ("c", "2"): 0.25, ("c", "4"): 0.25}
+    cache.pop("a")  # then half the size is unknown
+    assert export.points()[name] == {("c", "2"): 0.25, ("c", "4"): 0.25}

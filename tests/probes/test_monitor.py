@@ -277,3 +277,28 @@ with ResourceMonitor(0.001) as monitor:
 assert status == 0, status
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)
+
+
+async def test_start_and_stop_may_be_awaited(machine: Machine, clock: Clock) -> None:
+    """As coroutines can be: alone, with a timeout, and after the same call without `await`."""
+    monitor = ResourceMonitor(HOUR)
+    await monitor.start()
+    assert monitor.running
+    clock.advance(1)
+    await asyncio.wait_for(monitor.stop(), timeout=30)
+    assert not monitor.running
+    assert monitor.summary().samples == 2
+    await monitor.stop()
+    monitor.start()
+    assert monitor.running
+    await monitor.start()  # only warns
+    await asyncio.gather(monitor.stop(), monitor.stop())
+    assert not monitor.running
+
+
+def test_start_and_stop_work_without_a_loop(machine: Machine, recwarn: Any) -> None:
+    monitor = ResourceMonitor(HOUR)
+    monitor.start()
+    monitor.stop()
+    assert monitor.summary().samples == 2
+    assert not recwarn.list  # as of a coroutine that was never awaited

@@ -188,6 +188,7 @@ def full_data(run_id: str = "run-1") -> Data:
             "hit_ratio": 0.9,
             "entries": 93,
             "size_bytes": 65536,
+            "what_if": {"half": 0.8, "twice": 0.95, "four_times": None},
         }
     ]
     made["resources"] = {

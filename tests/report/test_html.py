@@ -112,7 +112,7 @@ def test_the_page_shows_every_part_of_the_report() -> None:
         "CPU 0 % 20 % 40 % 60 % 0 s 5 s 10 s 15 s 20 s",
         "Memory (RSS) 0 MiB 20 MiB 40 MiB 60 MiB 80 MiB",
         "20 samples. This process may use 2 CPUs and 256 MiB of memory, as cgroup2 says.",
-        "geo 900 100 90 % 7 - 93 64.0 KiB",
+        "geo 900 100 90 % 80 % 95 % - 7 - 93 64.0 KiB",
         "process 1 0.1 % json.decoder.JSONDecodeError",
         "Spans created 3,001",
     ):

@@ -122,9 +122,10 @@ def test_exports_of_the_collector_fit() -> None:
     collector.record_stage("parse", 0.5, count=3)
     collector.record_stage("none", 0.0, count=0, error=True)
     collector.record_resources(50.0, 100.0, 1.0, 2.0)
-    collector.record_cache("geo", 3, 1, evictions=1, size_bytes=10)
+    collector.record_cache("geo", 3, 1, evictions=1, size_bytes=10, expirations=2)
     data = json.loads(json.dumps(collector.export_json()))
     COLLECTOR.validate(data)
     assert list(undescribed(data, collector_schema())) == []
     assert not COLLECTOR.is_valid(data | {"duration_s": "1"})
     assert not COLLECTOR.is_valid({"stages": {}})
+    COLLECTOR.validate(json.loads(json.dumps(opm.get_metrics_collector().export_json())))

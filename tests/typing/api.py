@@ -316,3 +316,30 @@ opm.fetch("s", kind="write")  # type: ignore[call-overload]
 
 def anything(value: Any) -> None:
     opm.stage(value)
+
+
+# caches and resources
+
+
+@opm.counted_lru_cache
+def bare_cached(a: int) -> str:
+    return str(a)
+
+
+@opm.counted_lru_cache(maxsize=None, typed=True, name="cached", what_if=True)
+def cached(a: int) -> str:
+    return str(a)
+
+
+assert_type(bare_cached(1), str)
+assert_type(cached(1), str)
+assert_type(cached.cache_info().hits, int)
+assert_type(opm.get_metrics_collector().render("markdown"), str)
+
+
+async def monitored() -> None:
+    monitor = opm.ResourceMonitor()
+    monitor.start()
+    assert_type(await monitor.stop(), None)
+    async with opm.run("r", resources=5.0):
+        pass

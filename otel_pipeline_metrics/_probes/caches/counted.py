@@ -11,7 +11,8 @@ K = TypeVar("K")
 V = TypeVar("V")
 R = TypeVar("R")
 
-_ABSENT: Final = object()
+# what `get` of the wrapped cache returns for a missing key
+ABSENT: Final = object()
 
 
 def cachetools_base(cache: object) -> Any:
@@ -55,7 +56,7 @@ class CountedCache(MutableMapping[K, V]):
         self._evictions = 0
         self._expirations = 0
 
-    def cache_statistics(self) -> dict[str, int | None]:
+    def cache_statistics(self) -> dict[str, Any]:
         """Return the counts and levels; any thread may call this.
 
         It only reads memory. `expirations` is None for a cache without expiry; `size_bytes` is
@@ -93,8 +94,8 @@ class CountedCache(MutableMapping[K, V]):
 
     def get(self, key: K, default: Any = None) -> Any:
         """Return the value or `default`; this is one look-up."""
-        value = self._cache.get(key, _ABSENT)
-        if value is _ABSENT:
+        value = self._cache.get(key, ABSENT)
+        if value is ABSENT:
             self._misses += 1
             return default
         self._hits += 1

@@ -12,11 +12,12 @@ from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.caches import sources
 from otel_pipeline_metrics._probes.caches.counted import CountedCache
+from otel_pipeline_metrics._probes.caches.what_if import FunctionSketch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._probes.caches.reading import CacheReading
+    from otel_pipeline_metrics._probes.caches.reading import CacheReading, Reuse
 
 # Unregistered names whose totals are remembered.
 _MAX_RETIRED: Final = 1_000
@@ -56,7 +57,7 @@ class _Entry:
         self.applied = 0
         self.latest: CacheReading | None = None
         # The series of a name must not fall, so a new source adds to the old one's totals.
-        offsets = ((0, 0), (0,), (0,)) if before is None else before.totals
+        offsets = ((0, 0), (0,), (0,), (0, 0, 0)) if before is None else before.totals
         self._counts = [MonotonicTotals(*offset) for offset in offsets]
 
     def restart(self) -> None:
@@ -72,7 +73,7 @@ class _Entry:
     def apply(self, reading: CacheReading) -> CacheReading:
         """Return the reading with totals that never fall in place of the source's counts."""
         self.applied += 1
-        requests, evictions, expirations = self._counts
+        requests, evictions, expirations, reuse = self._counts
         hits, misses = requests.update(reading.hits, reading.misses)
         self.latest = replace(
             reading,
@@ -80,12 +81,20 @@ class _Entry:
             misses=misses,
             evictions=_updated(evictions, reading.evictions),
             expirations=_updated(expirations, reading.expirations),
+            reuse=_reuse(reuse, reading.reuse),
         )
         return self.latest
 
 
 def _updated(totals: MonotonicTotals, count: int | None) -> int | None:
     return None if count is None else totals.update(count)[0]
+
+
+def _reuse(totals: MonotonicTotals, found: Reuse | None) -> Reuse | None:
+    if found is None:
+        return None
+    lost, near, far = totals.update(found.lost, found.near, found.far)
+    return replace(found, lost=lost, near=near, far=far)
 
 
 class _Retired:
@@ -119,12 +128,13 @@ class _Manual:
     def after_fork(self) -> None:
         self._lock = threading.RLock()
 
-    def add(self, size_bytes: int | None, **counts: int) -> None:
+    def add(self, size_bytes: int | None, counts: dict[str, int], *, cumulative: bool) -> None:
         with self._lock:
-            new = {key: (self._counts[key] or 0) + count for key, count in counts.items()}
+            before = {} if cumulative else self._counts
+            new = {key: (before.get(key) or 0) + count for key, count in counts.items()}
             if size_bytes is None:
                 size_bytes = self._counts.get("size_bytes")
-            self._counts = {**new, "size_bytes": size_bytes}
+            self._counts = {**self._counts, **new, "size_bytes": size_bytes}
 
     def read(self) -> dict[str, int | None]:
         return self._counts
@@ -134,7 +144,7 @@ def takes_no_lock(read: Callable[[], object] | None) -> bool:
     """Tell whether reading a source certainly takes no lock."""
     if isinstance(read, BuiltinMethodType):  # `cache_info` of `functools.lru_cache`
         return True
-    return isinstance(getattr(read, "__self__", None), (CountedCache, _Manual))
+    return isinstance(getattr(read, "__self__", None), (CountedCache, FunctionSketch, _Manual))
 
 
 class _Registry:
@@ -196,14 +206,16 @@ class _Registry:
                 del self._retired[next(iter(self._retired))]
             self._retired[name] = _Retired(entry)
 
-    def record(self, name: str, size_bytes: int | None, **counts: int) -> None:
+    def record(
+        self, name: str, size_bytes: int | None, counts: dict[str, int], *, cumulative: bool
+    ) -> None:
         with self._lock:
             manual = self._manual.get(name)
             if manual is None and name not in self._entries:
                 manual = self._manual[name] = _Manual()
                 self._open(name, manual.read)
         if manual is not None:
-            manual.add(size_bytes, **counts)
+            manual.add(size_bytes, counts, cumulative=cumulative)
             return
         errors.warn_once(
             f"manual cache {name}",
@@ -212,10 +224,18 @@ class _Registry:
             name,
         )
 
-    def read_all(self) -> list[CacheReading]:
-        """Return a reading of every cache that can be read, in the order of registration."""
+    def read_all(self, *, by_hand: bool = True) -> list[CacheReading]:
+        """Return a reading of every cache that can be read, in the order of registration.
+
+        Args:
+            by_hand: also of those whose counts the program records itself.
+        """
         with self._lock:
-            entries = list(self._entries.values())
+            entries = [
+                entry
+                for entry in self._entries.values()
+                if by_hand or not isinstance(getattr(entry.read, "__self__", None), _Manual)
+            ]
         return [reading for reading in map(self.read_source, entries) if reading is not None]
 
     def read_source(self, entry: _Entry) -> CacheReading | None:

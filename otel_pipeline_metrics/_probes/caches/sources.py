@@ -7,10 +7,11 @@ import operator
 from collections.abc import Mapping
 from contextlib import suppress
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_pipeline_metrics._probes.caches.counted import CountedCache, cachetools_base, is_timed
-from otel_pipeline_metrics._probes.caches.reading import CacheReading
+from otel_pipeline_metrics._probes.caches.reading import CacheReading, Reuse
+from otel_pipeline_metrics._probes.caches.what_if import FunctionSketch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +28,9 @@ def reader_of(source: object) -> Callable[[], object]:
     """
     if isinstance(source, CountedCache):
         return source.cache_statistics
+    statistics = getattr(source, "cache_statistics", None)
+    if isinstance(getattr(statistics, "__self__", None), FunctionSketch):
+        return cast("Callable[[], object]", statistics)
     inner = getattr(source, "cache", None)
     if isinstance(inner, CountedCache):
         return inner.cache_statistics
@@ -116,7 +120,7 @@ def parse(name: str, value: Any) -> CacheReading:
     hits, misses = _count("hits", get("hits")), _count("misses", get("misses"))
     if hits is None or misses is None:
         raise ValueError(f"no hits and misses in a {type(value).__name__}")
-    entries = get("entries")
+    entries, reuse = get("entries"), get("reuse")
     return CacheReading(
         name,
         hits,
@@ -125,6 +129,7 @@ def parse(name: str, value: Any) -> CacheReading:
         _count("expirations", get("expirations")),
         _count("entries", get("currsize") if entries is None else entries),
         _count("size_bytes", get("size_bytes")),
+        reuse if isinstance(reuse, Reuse) else None,
     )
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from otel_pipeline_metrics._core import errors, privacy
-from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
+from otel_pipeline_metrics._core.context_manager import AsyncContextMixin, Done
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_positive
-from otel_pipeline_metrics._probes.resources import probe, ticker
+from otel_pipeline_metrics._probes.resources import levels, probe, ticker
 from otel_pipeline_metrics._probes.resources.contention import Contention
 from otel_pipeline_metrics._probes.resources.ticker import Ticker
 
@@ -182,12 +182,15 @@ class ResourceMonitor(AsyncContextMixin):
         totals = self._totals
         return ResourceSummary() if totals is None else totals.summary()
 
-    def start(self) -> None:
-        """Take the first sample and start the thread. A second start only warns."""
+    def start(self) -> Done:
+        """Take the first sample and start the thread. A second start only warns.
+
+        It may be awaited, which does nothing more.
+        """
         with self._lock:
             if self._session is not None:
                 errors.logger.warning("this ResourceMonitor runs already; start() is ignored")
-                return
+                return Done()
             own = self._on_reading is not None
             session = self._session = _Session(
                 probe.shared().reader(),
@@ -199,13 +202,17 @@ class ResourceMonitor(AsyncContextMixin):
         # without a thread, if the system refuses one, there are a first and a last sample
         with errors.suppress_errors("ResourceMonitor.start"):
             session.ticker.add(session, lambda: self._tick(session))
+        return Done()
 
-    def stop(self) -> None:
-        """Take the last sample and end the thread; before a start, do nothing."""
+    def stop(self) -> Done:
+        """Take the last sample and end the thread; before a start, do nothing.
+
+        It may be awaited, which does nothing more.
+        """
         with self._lock:
             session = self._session
             if session is None or session.stopping:
-                return
+                return Done()
             session.stopping = True
         try:
             session.ticker.remove(session)
@@ -214,6 +221,7 @@ class ResourceMonitor(AsyncContextMixin):
             with self._lock:
                 if self._session is session:
                     self._session = None
+        return Done()
 
     def after_fork(self) -> None:
         """Stop: the thread exists only in the parent, and may have held the lock."""
@@ -239,6 +247,7 @@ class ResourceMonitor(AsyncContextMixin):
                 )
                 self._totals = replace(totals, contention=session.contention())
                 self._readings.append(sample.reading)
+            levels.sampled.add(sample.reading)
             self._call_back(sample.reading)
 
     def _call_back(self, reading: ResourceReading) -> None:

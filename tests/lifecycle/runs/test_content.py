@@ -273,6 +273,7 @@ def test_a_cache_reports_its_counts_during_the_run() -> None:
         "hit_ratio": 0.75,
         "entries": 2,
         "size_bytes": None,
+        "what_if": None,
     }
 
 

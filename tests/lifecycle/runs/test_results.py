@@ -225,8 +225,8 @@ def test_a_bad_name_is_refused(
     [
         ({"report": 7}, "report must be a path or None, not int"),
         ({"report": b"bytes"}, "report must be a path or None, not bytes"),
-        ({"resources": "yes"}, "resources must be True or False, not str"),
-        ({"resources": None}, "resources must be True or False, not NoneType"),
+        ({"resources": "yes"}, "resources must be True, False or a number of seconds, not str"),
+        ({"resources": None}, "resources must be True, False or a number of seconds, not NoneType"),
         ({"attributes": ["a"]}, "attributes must be a mapping, not list"),
         ({"attributes": {"a": {}}}, r"attributes\['a'\] must be a str, bool, int"),
         ({"attributes": {1: "a"}}, "attributes: keys must be strings"),
@@ -236,6 +236,25 @@ def test_a_bad_name_is_refused(
 def test_an_error_names_the_bad_argument(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(TypeError, match=says):
         opm.run("r", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(True, 1.0), (5.0, 5.0), (2, 2.0), (0.25, 0.25), (False, None)]
+)
+def test_resources_may_be_the_seconds_between_two_samples(
+    given: float, expected: float | None
+) -> None:
+    monitor = opm.run("r", resources=given)._collector.monitor
+    assert (None if monitor is None else monitor._interval) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [(0, "must be above 0"), (-1.0, "must not be negative"), (float("inf"), "must be finite")],
+)
+def test_an_interval_that_is_none_is_refused(given: float, says: str) -> None:
+    with pytest.raises(ValueError, match=f"^resources {says}"):
+        opm.run("r", resources=given)
 
 
 def test_options_are_keyword_only() -> None:

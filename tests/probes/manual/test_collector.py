@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._probes import manual
+from otel_pipeline_metrics._lifecycle import collector as collecting
 from tests.lifecycle.configure.support import run_python
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def test_the_format_of_recorded_values(clock: Clock) -> None:
                 "misses": 2,
                 "hit_rate_pct": 75.0,
                 "evictions": 3,
+                "expirations": 0,
                 "size_mb": 1.0,
             }
         },
@@ -295,7 +296,7 @@ def test_the_process_has_one_collector() -> None:
 
 
 def test_threads_that_race_get_the_same_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manual, "_collectors", {})
+    monkeypatch.setattr(collecting, "_collectors", {})
     barrier = threading.Barrier(8)
     found: list[opm.MetricsCollector] = []
 

@@ -283,6 +283,7 @@ def test_manual_recording(tmp_path: Path) -> None:
             "misses": 30,
             "hit_rate_pct": pytest.approx(100 * 9 / 39),
             "evictions": 0,
+            "expirations": 0,
             "size_mb": 4096 / 1024 / 1024,
         }
     }
