@@ -29,10 +29,10 @@ def render(report: RunReport) -> str:
         f"### {escaped(report.run.get('pipeline'))}: {_result(report)}",
         _facts(report),
         _verdict(report),
-        _table(_stage_table(report), str) or "No stage ran.",
-        _table(console.queue_table(report)),
-        _table(console.resource_table(report)) or "Resources were not sampled.",
-        _table(console.cache_table(report)),
+        table(_stage_table(report), str) or "No stage ran.",
+        table(console.queue_table(report)),
+        table(console.resource_table(report)) or "Resources were not sampled.",
+        table(console.cache_table(report)),
         escaped(console.telemetry_losses(report)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -106,7 +106,8 @@ def _code(given: object) -> str:
     return f"{fence}{pad}{one_line}{pad}{fence}"
 
 
-def _table(table: console.Table, written: Callable[[str], str] = escaped) -> str:
+def table(table: console.Table, written: Callable[[str], str] = escaped) -> str:
+    """Return a table as GitHub reads it; "" without rows."""
     rule = [":---" if column < table.left else "---:" for column in range(len(table.head))]
     rows = [[written(cell) for cell in row] for row in table.rows]
     lines = ("| " + " | ".join(row) + " |" for row in (table.head, rule, *rows))
