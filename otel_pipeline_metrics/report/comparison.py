@@ -84,6 +84,8 @@ class Comparison:
             **asdict(self),
             "stages": [{**asdict(one), "change": one.change} for one in self.stages],
             "figures": [{**asdict(one), "change": one.change} for one in self.figures],
+            "regressions": list(self.regressions),
+            "notes": list(self.notes),
             "exit_code": self.exit_code,
         }
 

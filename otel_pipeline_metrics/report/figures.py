@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # a stage that is called less often, such as one for a summary, does not count the work
 _OFTEN: Final = 0.1
 _MIN_CALLS: Final = 4
+# the part of the wall time outside of stages from which on items wait for their source
+_PACED: Final = 0.25
 _MEMORY_MATTERS: Final = 16 * 2**20
 
 
@@ -162,8 +164,9 @@ def _chance(report: RunReport, wall_s: float) -> _Chance:
     A stage that runs several calls at a time adds to the wall time only that part of its total.
     One call more than there were stands for the last ones, for which the others wait. What the
     stages leave of the wall time is taken for one wait a call, as random as those between
-    customers (exponential): a report knows no spread of it. Degrees of freedom add up as in
-    Welch's test.
+    customers (exponential): a report knows no spread of it. If it is much, the items' arrival
+    sets the pace, and all of the wall time is as random. Degrees of freedom add up as in Welch's
+    test.
     """
     parts: list[tuple[float, float]] = []
     busiest, together, workers_known = 0.0, 0.0, False
@@ -186,6 +189,8 @@ def _chance(report: RunReport, wall_s: float) -> _Chance:
     if outside is None:
         # stages without workers of their own take turns, or run inside each other
         outside = max(0.0, wall_s - (busiest if workers_known else together))
+    if outside > _PACED * wall_s:
+        outside = wall_s
     parts.append((outside**2 / calls, max(1, calls - 1)))
     variance = sum(part for part, _ in parts)
     freedom = variance**2 / sum(part**2 / f for part, f in parts) if variance else 1e9
