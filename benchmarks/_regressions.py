@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
