@@ -26,8 +26,8 @@ MAX_BUCKETS: Final = 2048
 _GAMMA: Final = (1 + REL_ERROR) / (1 - REL_ERROR)
 _PER_LOG: Final = 1 / math.log(_GAMMA)
 
-# The errors of a sketch whose neighbours were joined so many times.
-_ERRORS: Final = tuple(round(math.tanh(math.log(_GAMMA) * 2**times / 2), 12) for times in range(7))
+# The errors of a sketch whose buckets were joined so many times: 1, 2 and 4 per cent.
+_ERRORS: Final = tuple(round(math.tanh(math.log(_GAMMA) * 2**times / 2), 12) for times in range(3))
 
 # Seconds; a smaller value counts as zero: no clock can tell it from zero.
 _SMALLEST: Final = 1e-9
@@ -136,10 +136,10 @@ class Sketch:
         return sketch
 
     def limit(self, most: int) -> None:
-        """Join neighbouring buckets until there are at most so many.
+        """Join neighbouring buckets until there are at most so many, or the error is 4 %.
 
         The uniform collapse of Epicoco and others, "UDDSketch: accurate tracking of quantiles in
-        data streams", IEEE Access 8, 2020: an error of 1 % becomes 2 %, then 4 %.
+        data streams", IEEE Access 8, 2020: each time, the error doubles.
         """
         while len(self._buckets) > most and self._halved + 1 < len(_ERRORS):
             self._halve()

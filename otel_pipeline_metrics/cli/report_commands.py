@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from otel_pipeline_metrics.cli.files import BadInput, load, put, ratio, reading
-from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.run_report import FORMATS
 
 if TYPE_CHECKING:
@@ -77,13 +77,16 @@ def compare(context: click.Context, old: str, new: str, fail_on: float) -> None:
 @click.option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
 def merge(files: tuple[str, ...], output: str | None) -> None:
     """Merge the reports in FILES: of the processes of one run, or of several runs."""
-    places = [Path(file).resolve() for file in files]
-    twice = next((f for f, p in zip(files, places, strict=True) if places.count(p) > 1), None)
+    from otel_pipeline_metrics.report.merge import merge_reports
+
+    places = Counter(Path(file).resolve() for file in files)
+    twice = next((file for file in files if places[Path(file).resolve()] > 1), None)
     if twice is not None:
         raise BadInput(f"{twice} is given twice")
-    reports = [load(file) for file in files]
-    with reading(*files):
-        text = RunReport.merge(*reports).to_json()
+    named = files if len(files) <= 4 else (*files[:2], f"{len(files) - 2:,} more")
+    with reading(*named):
+        # one after the other, since thousands may be given
+        text = merge_reports(load(file) for file in files).to_json()
     put(text, output)
 
 

@@ -18,6 +18,7 @@ from otel_pipeline_metrics.report.flow import (
     items_completed,
     queues_after,
     queues_in_order,
+    runs_in,
     stages_in_flow_order,
     verdict,
 )
@@ -126,7 +127,7 @@ def _head(report: RunReport) -> dict[str, Any]:
     tone, sign = _RESULTS.get(str(result), ("warn", "…"))
     items, total = items_completed(report), whole(run, "total")
     of_total = f" of {total:,}" if total is not None else ""
-    merged = get_strings(run, "merged_from")
+    merged = runs_in(run)
     facts = [
         ("Duration", text.duration(number(run, "wall_s")), False),
         ("Started", _instant(run.get("started")), False),
@@ -134,7 +135,7 @@ def _head(report: RunReport) -> dict[str, Any]:
         ("Errors", f"{error_total(report):,}", False),
         ("Trace", run.get("trace_id"), True),
         ("Run", run.get("id"), True),
-        ("Merged from", f"{len(merged):,} runs" if merged else None, False),
+        ("Merged from", f"{merged:,} runs" if merged > 1 else None, False),
     ]
     return {
         "pipeline": run.get("pipeline"),

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import number, whole
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report.flow import (
-    stages_in_flow_order,
-    verdict,
-)
+from otel_pipeline_metrics.report.flow import runs_in, stages_in_flow_order, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,7 +52,7 @@ def _facts(report: RunReport) -> str:
     run = report.run
     facts = console.facts(report)
     if run.get("merged_from"):
-        facts.append(f"merged from {text.counted(len(run['merged_from']), 'run')}")
+        facts.append(f"merged from {text.counted(runs_in(run), 'run')}")
     if run.get("trace_id"):
         facts.append(f"trace {_code(run['trace_id'])}")
     return ", ".join(facts)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio, whole
 from otel_pipeline_metrics._core.quantile_sketch import Sketch
 from otel_pipeline_metrics.analysis import analyze
+from otel_pipeline_metrics.report.flow import runs_in
 from otel_pipeline_metrics.report.merge_rules import (
     Data,
     common,
@@ -40,8 +41,8 @@ from otel_pipeline_metrics.report.merge_runs import (
     Processes,
     Runs,
     Spans,
-    runs_in,
 )
+from otel_pipeline_metrics.report.run_report import RunReport
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -181,6 +182,16 @@ _TELEMETRY: Final[Table] = {
 # --- merging --------------------------------------------------------------------------------
 
 
+def merge_reports(reports: Iterable[RunReport]) -> RunReport:
+    """Return one report of several; they are read one after the other.
+
+    Raises:
+        ValueError: as `RunReport.merge`.
+    """
+    # copies would take longer than the rest
+    return RunReport(merge(report._data for report in reports))  # noqa: SLF001
+
+
 def merge(parts: Iterable[Data]) -> Data:
     """Return the data of the merged report; the given data is left as it is.
 
@@ -191,27 +202,28 @@ def merge(parts: Iterable[Data]) -> Data:
         ValueError: a run is there twice, the reports are of different pipelines, or there is
             none.
     """
-    first: Data | None = None
-    pipelines: dict[Any, None] = {}
     runs, spans, processes = Runs(), Spans(), Processes()
     batch: list[Data] = []
-    for number_of_parts, part in enumerate(parts):
-        first = part if number_of_parts == 0 else None
+    alone, pipeline = None, None
+    for index, part in enumerate(parts):
         run = part["run"]
-        pipelines[run.get("pipeline")] = None
+        if index == 0:
+            alone, pipeline = part, run.get("pipeline")
+        else:
+            alone = None
+        if run.get("pipeline") != pipeline:
+            found = f"{pipeline!r}, {run.get('pipeline')!r}"
+            raise ValueError(f"reports of different pipelines do not merge: {found}")
         runs.add(run)
         spans.add(run, _observed_s(part))
         processes.add(part["telemetry"])
         batch.append(_opened(part))
         if len(batch) > _BATCH:
             batch = [_sums(batch)]
-    if len(pipelines) > 1:
-        found = ", ".join(repr(name) for name in pipelines)
-        raise ValueError(f"reports of different pipelines do not merge: {found}")
     if not batch:
         raise ValueError("there is no report to merge")
-    if first is not None:
-        return first
+    if alone is not None:
+        return alone
     merged = _closed(_sums(batch), runs.to_dict() | spans.to_dict(), processes.to_dict())
     return merged | {"bottleneck": analyze(merged)}
 
@@ -320,9 +332,9 @@ def _merge_entries(found: Iterable[Any], key: tuple[str, ...], rules: Table) -> 
 
 
 def _add_totals(found: Sequence[Any]) -> Data:
-    known = [totals for totals in found if totals]
-    paths = dict.fromkeys(path for totals in known for path in totals)
-    return {path: sum_all([totals.get(path) for totals in known]) for path in paths}
+    every = [totals or {} for totals in found]
+    paths = dict.fromkeys(path for totals in every for path in totals)
+    return {path: sum_all([totals.get(path) for totals in every]) for path in paths}
 
 
 def _numbers_or(found: Sequence[Any], rules: Table) -> Any:

@@ -15,7 +15,7 @@ T = TypeVar("T")
 Data = dict[str, Any]
 
 # a merged sketch has at most twice the buckets of the largest, but so many always
-_MIN_BUCKETS: Final = 128
+_MIN_BUCKETS: Final = 100
 # while merging, a sketch tells the size of the largest
 _LARGEST: Final = "largest"
 

@@ -5,7 +5,6 @@ Each list has a bound, so the report of ten thousand runs is no larger than that
 
 from __future__ import annotations
 
-import itertools
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
 
 
-_MAX_IDS: Final = 32
-_MAX_SPANS: Final = 16
-_MAX_PROCESSES: Final = 8
+_MAX_IDS: Final = 16
+_MAX_SPANS: Final = 8
+_MAX_PROCESSES: Final = 4
 
 # parts of the telemetry that a process counts over all its runs
 _OF_A_PROCESS: Final = ("spans", "metric_points", "replayed", "guards")
@@ -28,11 +27,6 @@ OF_PROCESSES: Final = frozenset({"process", "processes", *_OF_A_PROCESS})
 
 # keys of a run that `Runs` and `Spans` write
 WRITTEN_AT_THE_END: Final = frozenset({"started", "wall_s", "spans", "merged_from"})
-
-
-def runs_in(run: Data) -> int:
-    """Return how many runs a report is of."""
-    return whole(run, "merged_runs") or len(run.get("merged_from") or ()) or 1
 
 
 class Runs:
@@ -104,14 +98,15 @@ class Spans:
             else:
                 joined.append(span)
         # too many to keep apart: the shortest gaps are given up, and what was covered is kept
-        gaps = sorted(b[0] - a[1] for a, b in itertools.pairwise(joined))
-        shortest = gaps[-_MAX_SPANS + 1] if len(joined) > _MAX_SPANS else 0.0
+        after = range(1, len(joined))
+        gaps = sorted(after, key=lambda index: joined[index][0] - joined[index - 1][1])
+        apart = {0, *gaps[-_MAX_SPANS + 1 :]}
         kept: list[tuple[float, float, float]] = []
-        for span in joined:
-            if kept and span[0] - kept[-1][1] < shortest:
-                kept[-1] = _join(kept[-1], span)
-            else:
+        for index, span in enumerate(joined):
+            if index in apart:
                 kept.append(span)
+            else:
+                kept[-1] = _join(kept[-1], span)
         return kept
 
 
