@@ -35,6 +35,11 @@ def _rate(value: float | None, noun: str) -> str:
     return text.UNKNOWN if value is None else f"{text.number(value)} {noun}/s"
 
 
+def written(unit: Unit, value: float | None) -> str:
+    """Return a value with its unit, as people read it."""
+    return _WRITTEN[unit](value)
+
+
 @dataclass(frozen=True)
 class Figure:
     """One number of the whole run, in both runs."""
@@ -131,8 +136,9 @@ def _row(stage: StageChange) -> tuple[str, ...]:
 
 
 def _figure_row(figure: Figure) -> tuple[str, ...]:
-    written, change = _WRITTEN[figure.unit], text.signed_percent(figure.change)
+    change = text.signed_percent(figure.change)
     if figure.unit == "1" and figure.change is not None:
         change = f"{figure.change * 100:+.1f} points"
     judgement = "" if figure.judgement == "not judged" else figure.judgement
-    return (figure.name, judgement, written(figure.old), written(figure.new), change)
+    old, new = written(figure.unit, figure.old), written(figure.unit, figure.new)
+    return (figure.name, judgement, old, new, change)
