@@ -110,6 +110,36 @@ def test_a_source_of_unknown_spread_may_have_been_slow_by_chance() -> None:
     assert many.regressions == ("throughput of write fell by 20 %",)
 
 
+def test_calls_that_run_at_the_same_time_add_their_part_only() -> None:
+    """With four workers, 400 calls leave an error of 4.5 % of the run, as with one."""
+    old, new = (made(400 * 0.19 / width, calls=400, spread=0.9, workers=4) for width in (4.0, 3.2))
+    assert compare(old, new).regressions == ("throughput of write fell by 20 %",)
+
+
+def test_a_source_slower_than_every_stage_sets_the_pace_at_random() -> None:
+    """Three stages with workers of their own, each busy for half of the time: all of it waits."""
+
+    def sourced(wall_s: float) -> RunReport:
+        stages = [samples.stage(name, [0.1] * 100, wall_s=wall_s) for name in "abc"]
+        return samples.report(*stages, wall_s=wall_s)
+
+    found = compare(sourced(20.0), sourced(25.0))
+    assert figure(found, "throughput of c").judgement == "noise"
+
+
+def test_a_bad_minute_explains_a_lower_throughput() -> None:
+    """All stages show it in some of their calls, and none in its quick half."""
+
+    def minute(slow: int) -> RunReport:
+        values = [0.1] * (500 - slow) + [0.4] * slow
+        stages = [samples.stage(name, values, wall_s=2 * sum(values)) for name in "ab"]
+        return samples.report(*stages, wall_s=2 * sum(values))
+
+    found = compare(minute(0), minute(23))
+    assert figure(found, "throughput of b").change == pytest.approx(-0.121, abs=0.001)
+    assert (found.exit_code, figure(found, "throughput of b").judgement) == (0, "drift")
+
+
 def random_calls(seed: str, calls: int, by: float = 1.0) -> RunReport:
     chance = random.Random(seed)  # noqa: S311
     values = [by * chance.lognormvariate(-3, 0.8) for _ in range(calls)]
