@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,12 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_pipeline_metrics.report import RunReport
-from otel_pipeline_metrics.report.merge import merge
 from tests.report import samples
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator
 
 durations = st.lists(
     st.one_of(
@@ -166,147 +163,6 @@ def merged(*changes: dict[str, Any]) -> RunReport:
     return RunReport.merge(*made)
 
 
-def test_runs_at_the_same_time_count_once() -> None:
-    run = merged(
-        {"started": "2026-01-01T00:00:10+00:00", "wall_s": 5.0, "id": "a"},
-        {"started": "2026-01-01T00:00:00+00:00", "wall_s": 12.5, "id": "b"},
-    ).run
-    assert run["started"] == "2026-01-01T00:00:00+00:00"
-    assert run["wall_s"] == 15.0
-    assert run["merged_from"] == ["a", "b"]
-    assert run["id"] is None
-
-
-def test_the_gap_between_runs_does_not_count() -> None:
-    """Two runs a day apart took two minutes, and their rates are those of two minutes."""
-    made = [
-        samples.report(
-            samples.stage("load", [0.5] * 100, items=(1000, None)),
-            wall_s=60.0,
-            run_id=f"run-{day}",
-            started=f"2026-01-0{day}T03:00:00+00:00",
-        )
-        for day in (1, 2)
-    ]
-    merged = RunReport.merge(*reversed(made))
-    assert merged.run["started"] == "2026-01-01T03:00:00+00:00"
-    assert (merged.run["wall_s"], merged.run["merged_runs"]) == (120.0, 2)
-    assert merged.run["spans"] == [[0.0, 60.0, 60.0], [86_400.0, 86_460.0, 60.0]]
-    assert merged.stages[0]["throughput"] == {
-        "wall_per_s": 200 / 120,
-        "busy_per_s": 2.0,
-        "items_per_s": 2000 / 120,
-    }
-
-
-def driver_and_workers(count: int = 20) -> tuple[RunReport, list[RunReport]]:
-    """Return a driver of 50 s and its workers, which run in turn for 2.5 s each."""
-    driver = samples.report(
-        samples.stage("outer", [49.0], workers=None, wall_s=50.0), wall_s=50.0, run_id="driver"
-    )
-    workers = [
-        samples.report(
-            samples.stage("w", [2.4], share=(0.96, 0.04, 0.0), wall_s=2.5),
-            wall_s=2.5,
-            run_id=f"worker-{number}",
-            started=f"2026-05-04T03:02:{1 + number * 2:02d}.5+00:00",
-        )
-        for number in range(count)
-    ]
-    return driver, workers
-
-
-def test_a_driver_and_its_workers_took_the_drivers_time() -> None:
-    driver, workers = driver_and_workers()
-    for order in ((driver, *workers), (*workers, driver)):
-        merged = RunReport.merge(*order)
-        assert merged.run["wall_s"] == 50.0
-        assert merged.run["observed_s"] == 100.0
-        stage = next(stage for stage in merged.stages if stage["name"] == "w")
-        # one worker after the other was there all the time
-        assert (stage["workers"], stage["worker_s"]) == (20, 50.0)
-
-
-def test_the_verdict_of_workers_in_turn_is_that_of_one_worker() -> None:
-    """It was busy for 96 % of the run; twenty workers would each have been for 5 %."""
-    driver, workers = driver_and_workers()
-    found = RunReport.merge(driver, *workers).bottleneck
-    assert (found["kind"], found["stage"], found["busy"]) == ("stage", "w", pytest.approx(0.96))
-
-
-@pytest.mark.parametrize("apart", [0, 1])
-def test_the_verdict_is_one_whether_runs_overlapped_or_not(apart: int) -> None:
-    """A source that takes 80 of 100 s is no limit, in two runs at once or in turn."""
-
-    def of(blocked: float) -> dict[str, Any]:
-        made = []
-        for number in range(2):
-            queue = samples.queue("in", [], ["parse"], waits=[0.1] * 9)
-            queue |= {"put_span_s": 99.0, "put_blocked_s": blocked}
-            stage = samples.stage("parse", [0.8] * 100, share=(0.8, 0.2, 0), wall_s=100.0)
-            started = f"2026-05-0{1 + number * apart}T00:00:00+00:00"
-            made.append(
-                samples.report(
-                    stage, queues=[queue], wall_s=100.0, run_id=f"{number}", started=started
-                )
-            )
-        return RunReport.merge(*made).bottleneck
-
-    assert (of(75.0)["kind"], of(75.0)["stage"]) == ("stage", "parse")
-    assert of(0.0)["kind"] == "source"
-
-
-def test_many_runs_leave_a_small_report() -> None:
-    """It keeps the latest ids, the largest gaps, and the sums of all processes."""
-    made = []
-    for number in range(300):
-        data = samples.full_data(f"run-{number}")
-        data["run"] |= {"started": f"2026-01-01T{number // 60:02d}:{number % 60:02d}:00+00:00"}
-        made.append(RunReport(data))
-    merged = RunReport.merge(*made)
-    run = merged.run
-    assert (run["merged_runs"], run["wall_s"]) == (300, 300 * 20.0)
-    assert run["merged_from"] == [f"run-{number}" for number in range(284, 300)]
-    assert len(run["spans"]) == 8
-    assert sum(covered for _, _, covered in run["spans"]) == run["wall_s"]
-    assert run["spans"][-1][1] == 299 * 60 + 20
-    assert merged.telemetry["processes"] == [
-        {"process": None, **{k: merged.telemetry[k] for k in ("spans", "metric_points")}}
-        | {k: merged.telemetry[k] for k in ("replayed", "guards")}
-    ]
-    assert merged.telemetry["spans"]["created"] == 300 * 3001
-    assert len(merged.to_json()) < 2 * len(made[0].to_json())
-    # one more report after that: what was given up is not counted
-    later = samples.report(run_id="later", started="2026-02-01T00:00:00+00:00")
-    assert RunReport.merge(merged, later).run["wall_s"] == 301 * 20.0
-    assert RunReport.merge(merged, later).run["merged_runs"] == 301
-
-
-def test_reports_are_merged_one_after_the_other() -> None:
-    """Those that were read are not kept, so thousands fit into little memory."""
-    alive: list[weakref.ref[Any]] = []
-
-    class Part(dict[str, Any]):
-        """A dict that a weak reference can name."""
-
-    def parts() -> Iterator[Part]:
-        for number in range(500):
-            part = Part(samples.data([samples.stage("x", [1.0])], run_id=f"run-{number}"))
-            alive.append(weakref.ref(part))
-            yield part
-            del part
-            assert sum(one() is not None for one in alive) <= 2
-
-    assert merge(parts())["stages"][0]["count"] == 500
-
-
-def test_the_given_reports_stay_as_they_are() -> None:
-    reports = [samples.full("a"), samples.full("b")]
-    before = [report.to_dict() for report in reports]
-    RunReport.merge(*reports)
-    assert [report.to_dict() for report in reports] == before
-
-
 def test_a_sketch_that_grew_too_large_joins_its_buckets() -> None:
     """Its percentiles are within the error that it tells."""
     values = [1.02**n for n in range(-200, 200)]
@@ -324,124 +180,6 @@ def test_a_sketch_that_grew_too_large_joins_its_buckets() -> None:
     )
     assert again.stages[0]["duration_s"]["rel_error"] == duration["rel_error"]
     assert again.stages[0]["count"] == 409
-
-
-# --- schema 2 -------------------------------------------------------------------------------
-
-
-def of_schema_2(
-    run_id: str, wall_s: float, started: str, *, share: float, flight: float
-) -> dict[str, Any]:
-    stage = samples.stage("load", [1.0], workers=None, wall_s=wall_s)
-    stage |= {
-        "self_s": 0.5,
-        "wall_s": 1.5,
-        "cpu_s": 0.25,
-        "run_share": share,
-        "in_flight_avg": flight,
-        "time_s": {"wall": 3.0, "running": 1.0, "awaiting": 0.5, "idle": 1.0, "blocked": 0.5},
-        "share": {"running": 1 / 3, "awaiting": 1 / 6, "idle": 1 / 3, "blocked": 1 / 6},
-    }
-    made = samples.data([stage], wall_s=wall_s, run_id=run_id, started=started)
-    made["run"]["outside_s"] = wall_s * (1 - share)
-    made["limits"] = [
-        {
-            "name": "pool",
-            "kind": "semaphore",
-            "max": 4,
-            "usage_avg": flight,
-            "usage_peak": 3,
-            "acquired": 10,
-            "wait_s": samples.summary([0.1] * 10),
-            "stages": [{"stage": "load", "waited_s": 1.0, "held_s": 2.0}],
-        }
-    ]
-    return made
-
-
-def test_the_keys_of_schema_2_are_merged() -> None:
-    """A run of 10 s and one of 30 s, the day after."""
-    parts = [
-        of_schema_2("a", 10.0, "2026-01-01T00:00:00+00:00", share=0.2, flight=2.0),
-        of_schema_2("b", 30.0, "2026-01-02T00:00:00+00:00", share=0.6, flight=1.0),
-    ]
-    merged = RunReport.merge(*map(RunReport, parts)).to_dict()
-    (stage,), (limit,) = merged["stages"], merged["limits"]
-    assert (stage["self_s"], stage["wall_s"], stage["cpu_s"]) == (1.0, 3.0, 0.5)
-    assert stage["run_share"] == pytest.approx((0.2 * 10 + 0.6 * 30) / 40)
-    assert stage["in_flight_avg"] == pytest.approx((2 * 10 + 1 * 30) / 40)
-    assert merged["run"]["outside_s"] == pytest.approx(8.0 + 12.0)
-    assert stage["time_s"] == {
-        "wall": 6.0,
-        "running": 2.0,
-        "awaiting": 1.0,
-        "idle": 2.0,
-        "blocked": 1.0,
-    }
-    assert stage["share"]["running"] == pytest.approx(1 / 3)
-    assert "busy" not in stage["share"]
-    assert limit["usage_avg"] == pytest.approx((2 * 10 + 1 * 30) / 40)
-    assert (limit["max"], limit["usage_peak"], limit["acquired"]) == (4, 3, 20)
-    assert limit["wait_s"]["avg"] == pytest.approx(0.1)
-    assert sum(limit["wait_s"]["sketch"]["buckets"].values()) == 20
-    assert limit["stages"] == [{"stage": "load", "waited_s": 2.0, "held_s": 4.0}]
-
-
-def test_shares_of_runs_at_the_same_time_are_of_all_of_them() -> None:
-    """Shares and the time outside add up to one run, and twice as many are in flight."""
-    parts = [
-        of_schema_2(name, 10.0, "2026-01-01T00:00:00+00:00", share=0.3, flight=2.0) for name in "ab"
-    ]
-    merged = RunReport.merge(*map(RunReport, parts))
-    (stage,) = merged.stages
-    assert merged.run["wall_s"] == 10.0
-    assert stage["in_flight_avg"] == pytest.approx(4.0)
-    assert stage["run_share"] == pytest.approx(0.3)
-    assert merged.run["outside_s"] / 10.0 + stage["run_share"] == pytest.approx(1.0)
-
-
-def test_what_only_one_schema_knows_is_unknown_in_a_report_of_both() -> None:
-    new = of_schema_2("a", 10.0, "2026-01-01T00:00:00+00:00", share=0.2, flight=2.0)
-    new["schema"] = f"{new['schema'].rpartition('/')[0]}/2"
-    old = samples.data(
-        [samples.stage("load", [1.0], share=(0.5, 0.25, 0.25), wall_s=10.0)], wall_s=10.0
-    )
-    merged = merge([old, new])
-    assert merged["schema"] == new["schema"]
-    (stage,) = merged["stages"]
-    assert (stage["count"], stage["self_s"], stage["run_share"]) == (2, None, None)
-    assert (stage["time_s"]["idle"], stage["time_s"]["running"]) == (3.5, None)
-    assert merged["run"]["outside_s"] is None
-
-
-@given(reports(), reports(), reports(), st.lists(st.integers(0, 3), min_size=3, max_size=3))
-def test_the_grouping_does_not_matter_in_schema_2_either(
-    a: Any, b: Any, c: Any, days: list[int]
-) -> None:
-    for made, name, day in zip((a, b, c), "abc", days, strict=True):
-        more = of_schema_2(name, 7.0, f"2026-01-0{1 + day}T00:00:00+00:00", share=0.3, flight=2.0)
-        made["run"] |= more["run"] | {"wall_s": made["run"]["wall_s"]}
-        made["stages"] = [s for s in made["stages"] if s["name"] != "load"] + more["stages"]
-        made["limits"] = more["limits"]
-    x, y, z = (RunReport(made) for made in (a, b, c))
-    flat = RunReport.merge(x, y, z).to_dict()
-    assert same(flat, RunReport.merge(RunReport.merge(x, y), z).to_dict())
-    assert same(flat, RunReport.merge(x, RunReport.merge(y, z)).to_dict())
-
-
-def test_a_report_that_an_earlier_version_merged_keeps_its_runs_time() -> None:
-    """Its wall time was that of a day; its queues tell that two runs took 20 s each."""
-    earlier = samples.data(
-        [samples.stage("x", [1.0] * 9, workers=2)],
-        [samples.queue("q", [], ["x"]) | {"observed_s": 40.0}],
-        wall_s=86_420.0,
-        run_id="x",
-    )
-    earlier["run"] |= {"id": None, "merged_from": ["a", "b"]}
-    later = samples.data(run_id="c", started="2026-06-01T00:00:00+00:00")
-    merged = RunReport.merge(RunReport(earlier), RunReport(later))
-    assert (merged.run["wall_s"], merged.run["merged_runs"]) == (60.0, 3)
-    assert merged.stages[0]["worker_s"] == 40.0
 
 
 def test_the_worst_result_wins_with_its_error() -> None:
