@@ -24,6 +24,8 @@ from otel_pipeline_metrics.report.merge_rules import (
     largest_limit,
     max_known,
     merge_dicts,
+    merge_means,
+    merge_numbers_or_dicts,
     min_known,
     names,
     percentiles,
@@ -32,6 +34,7 @@ from otel_pipeline_metrics.report.merge_rules import (
     same,
     sketch,
     sum_all,
+    sum_errors,
     sum_known,
     sums_by_key,
 )
@@ -73,7 +76,7 @@ _STAGE: Final[Table] = {
     "items": _BOTH_WAYS,
     "bytes": _BOTH_WAYS,
     "duration_s": _DISTRIBUTION | {"total": sum_known, "min": min_known, "sum_of_squares": sum_all},
-    "time_s": dict.fromkeys(_STATES, sum_all),
+    "time_s": {**dict.fromkeys(_STATES, sum_all), "split_standard_error": sum_errors},
     "share": dict.fromkeys(_STATES, forgotten),
     "throughput": dict.fromkeys(("wall_per_s", "busy_per_s", "items_per_s"), forgotten),
     "busiest_share": max_known,
@@ -81,6 +84,7 @@ _STAGE: Final[Table] = {
     "wall_s": sum_all,
     "cpu_s": sum_all,
     "in_flight": sum_known,
+    "service_by_in_flight": lambda found: merge_means(found, "in_flight", "avg_s"),
 }
 _QUEUE: Final[Table] = {
     "capacity": largest_limit,
@@ -106,7 +110,7 @@ _LIMIT: Final[Table] = {
     "max": largest_limit,
     "usage_peak": max_known,
     "acquired": sum_all,
-    "wait_s": lambda found: _numbers_or(found, _DISTRIBUTION),
+    "wait_s": lambda found: merge_numbers_or_dicts(found, _DISTRIBUTION),
     "stages": lambda found: _merge_entries(found, ("stage",), _WAITING),
     "observed_s": sum_all,
 }
@@ -130,7 +134,11 @@ _SECTIONS: Final = {
         ("name", "kind"),
         _STAGE,
         "count",
-        {("in_flight_avg",): ("run", "wall_s"), ("run_share",): ("run", "observed_s")},
+        {
+            ("in_flight_avg",): ("run", "wall_s"),
+            ("run_share",): ("run", "observed_s"),
+            ("run_share_standard_error",): ("run", "observed_s"),
+        },
     ),
     "queues": _Section(
         ("name",), _QUEUE, "got", {("depth_avg",): ("observed_s",), ("wait_s", "avg"): ("got",)}
@@ -334,14 +342,12 @@ def _merge_entries(found: Iterable[Any], key: tuple[str, ...], rules: Table) -> 
 def _add_totals(found: Sequence[Any]) -> Data:
     every = [totals or {} for totals in found]
     paths = dict.fromkeys(path for totals in every for path in totals)
-    return {path: sum_all([totals.get(path) for totals in every]) for path in paths}
-
-
-def _numbers_or(found: Sequence[Any], rules: Table) -> Any:
-    """Return the sum of numbers, or merge dicts by their rules."""
-    if not any(isinstance(value, dict) for value in found):
-        return sum_all(found)
-    return merge_dicts([value if isinstance(value, dict) else {} for value in found], rules)
+    return {
+        path: (sum_errors if path[-1].endswith("_standard_error") else sum_all)(
+            [totals.get(path) for totals in every]
+        )
+        for path in paths
+    }
 
 
 # --- the merged report ----------------------------------------------------------------------

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_pipeline_metrics._core.lookup import get_path, number
+from otel_pipeline_metrics._core.lookup import get_path, number, ratio
 from otel_pipeline_metrics._core.quantile_sketch import REL_ERROR, Sketch
 
 if TYPE_CHECKING:
@@ -40,6 +41,13 @@ def merge_dicts(found: Sequence[Data], rules: Mapping[str, Any]) -> Data:
     return merged
 
 
+def merge_numbers_or_dicts(found: Sequence[Any], rules: Mapping[str, Any]) -> Any:
+    """Return the sum of numbers, or merge dicts by their rules."""
+    if not any(isinstance(value, dict) for value in found):
+        return sum_all(found)
+    return merge_dicts([value if isinstance(value, dict) else {} for value in found], rules)
+
+
 def common(parts: Sequence[Data]) -> Data:
     """Return the keys whose values agree, those of later versions among them."""
     first, *others = parts
@@ -65,6 +73,12 @@ def sum_known(values: Sequence[Any]) -> Any:
     """Return the sum of the known numbers; None if all are unknown."""
     known = _known(values)
     return sum(known) if known else None
+
+
+def sum_errors(values: Sequence[Any]) -> float | None:
+    """Return the standard error of a sum: of independent ones, the squares add up."""
+    known = _known(values)
+    return math.hypot(*known) if len(known) == len(values) else None
 
 
 def count(values: Sequence[Any]) -> int:
@@ -119,6 +133,20 @@ def product(left: float | None, right: float | None) -> float | None:
     if right == 0:  # the average of nothing is unknown, its total is 0
         return 0.0
     return None if left is None or right is None else left * right
+
+
+def merge_means(found: Sequence[Any], by: str, mean: str) -> list[Data]:
+    """Return lists of means with their `count` as one, in the order of the key `by`."""
+    groups: dict[Any, list[Data]] = {}
+    for entries in found:
+        for entry in entries or ():
+            groups.setdefault(entry.get(by), []).append(entry)
+    merged = []
+    for key, group in sorted(groups.items()):
+        number_of = count([entry.get("count") for entry in group])
+        totals = [product(number(entry, mean), number(entry, "count")) for entry in group]
+        merged.append({by: key, "count": number_of, mean: ratio(sum_all(totals), number_of)})
+    return merged
 
 
 def rank(order: Sequence[str | None]) -> Callable[[Sequence[Any]], Any]:

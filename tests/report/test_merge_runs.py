@@ -111,7 +111,9 @@ def test_many_runs_leave_a_small_report() -> None:
     made = []
     for number in range(300):
         data = samples.full_data(f"run-{number}")
-        data["run"] |= {"started": f"2026-01-01T{number // 60:02d}:{number % 60:02d}:00+00:00"}
+        # the first one is five minutes earlier
+        minute = number + 5 if number else 0
+        data["run"] |= {"started": f"2026-01-01T{minute // 60:02d}:{minute % 60:02d}:00+00:00"}
         made.append(RunReport(data))
     merged = RunReport.merge(*made)
     run = merged.run
@@ -119,7 +121,8 @@ def test_many_runs_leave_a_small_report() -> None:
     assert run["merged_from"] == [f"run-{number}" for number in range(284, 300)]
     assert len(run["spans"]) == 8
     assert sum(covered for _, _, covered in run["spans"]) == run["wall_s"]
-    assert run["spans"][-1][1] == 299 * 60 + 20
+    assert run["spans"][-1][1] == 304 * 60 + 20
+    assert run["spans"][0] == [0.0, 20.0, 20.0]
     assert merged.telemetry["processes"] == [
         {"process": None, **{k: merged.telemetry[k] for k in ("spans", "metric_points")}}
         | {k: merged.telemetry[k] for k in ("replayed", "guards")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -23,11 +24,17 @@ def of_schema_2(
         "wall_s": 1.5,
         "cpu_s": 0.25,
         "run_share": share,
+        "run_share_standard_error": 0.03,
         "in_flight_avg": flight,
         "time_s": {"wall": 3.0, "running": 1.0, "awaiting": 0.5, "idle": 1.0, "blocked": 0.5},
+        "service_by_in_flight": [
+            {"in_flight": 1, "count": 3, "avg_s": 0.5},
+            {"in_flight": 2, "count": 1 + int(flight), "avg_s": share},
+        ],
         "share": {"running": 1 / 3, "awaiting": 1 / 6, "idle": 1 / 3, "blocked": 1 / 6},
     }
     made = samples.data([stage], wall_s=wall_s, run_id=run_id, started=started)
+    stage["time_s"]["split_standard_error"] = 0.3 if share < 0.5 else 0.4
     made["run"]["outside_s"] = wall_s * (1 - share)
     made["limits"] = [
         {
@@ -62,7 +69,15 @@ def test_the_keys_of_schema_2_are_merged() -> None:
         "awaiting": 1.0,
         "idle": 2.0,
         "blocked": 1.0,
+        # the squares of 0.3 and 0.4 add up
+        "split_standard_error": pytest.approx(0.5),
     }
+    # of 0.03 · 10 s and 0.03 · 30 s
+    assert stage["run_share_standard_error"] == pytest.approx(math.hypot(0.3, 0.9) / 40)
+    assert stage["service_by_in_flight"] == [
+        {"in_flight": 1, "count": 6, "avg_s": 0.5},
+        {"in_flight": 2, "count": 5, "avg_s": pytest.approx((3 * 0.2 + 2 * 0.6) / 5)},
+    ]
     assert stage["share"]["running"] == pytest.approx(1 / 3)
     assert "busy" not in stage["share"]
     assert limit["usage_avg"] == pytest.approx((2 * 10 + 1 * 30) / 40)
@@ -87,10 +102,10 @@ def test_shares_of_runs_at_the_same_time_are_of_all_of_them() -> None:
 
 def test_what_only_one_schema_knows_is_unknown_in_a_report_of_both() -> None:
     new = of_schema_2("a", 10.0, "2026-01-01T00:00:00+00:00", share=0.2, flight=2.0)
-    new["schema"] = f"{new['schema'].rpartition('/')[0]}/2"
     old = samples.data(
         [samples.stage("load", [1.0], share=(0.5, 0.25, 0.25), wall_s=10.0)], wall_s=10.0
     )
+    old["schema"] = f"{new['schema'].rpartition('/')[0]}/1"
     merged = merge([old, new])
     assert merged["schema"] == new["schema"]
     (stage,) = merged["stages"]
