@@ -143,6 +143,15 @@ def test_what_recovered_in_part_is_judged_by_what_is_left() -> None:
     assert trend((run(day, **after(day)) for day in range(30)), fail_on=0.3).exit_code == 0
 
 
+def test_what_became_worse_again_is_judged_by_the_level_before() -> None:
+    """It is better than at first, and worse than it was."""
+    saves = (0.2, 0.28, 0.15, 0.18)
+    reports = [run(day, seconds={"load": 0.1, "save": saves[day // 10]}) for day in range(40)]
+    found = trend(reports, fail_on=0.15)
+    assert [line.split(" by ")[0] for line in found.regressions] == ["p95 of save rose"]
+    assert found.regressions[0].endswith(" since run 31")
+
+
 def test_more_errors_are_found() -> None:
     found = trend(stepped(errors=20), fail_on=0.1)
     assert found.regressions == ("errors rose from 0 % to 10 % since run 21",)
@@ -150,6 +159,12 @@ def test_more_errors_are_found() -> None:
 
 def test_a_few_errors_now_and_then_are_chance() -> None:
     reports = [run(day, errors=1 if day % 7 == 3 else 0) for day in range(30)]
+    assert figure(trend(reports), "errors").changes == ()
+
+
+def test_as_few_errors_as_chance_brings_are_no_change() -> None:
+    """One error of 200 calls in each of the last four runs."""
+    reports = [run(day, errors=1 if day >= 26 else 0) for day in range(30)]
     assert figure(trend(reports), "errors").changes == ()
 
 
