@@ -51,9 +51,7 @@ def change_points(
         floor: the smallest standard deviation that is believed; measuring has limits.
         least: the smallest change that matters.
     """
-    # near zero, sums of squares keep their digits
-    near = [value - values[0] for value in values]
-    found = sorted(_split(near, 0, level, floor, least))
+    found = sorted(_split(values, 0, level, floor, least))
     ends = [0, *found, len(values)]
     return [
         ChangePoint(at, _mean(values[start:at]), _mean(values[at:end]))

@@ -97,9 +97,3 @@ def test_few_runs_tell_nothing(runs: int) -> None:
 
 def test_three_and_three_runs_tell_what_is_plain() -> None:
     assert [point.at for point in found([0.0] * 3 + [1.0] * 3)] == [3]
-
-
-def test_large_numbers_keep_their_digits() -> None:
-    for step_at in range(10, 40, 3):
-        values = [1e9 + value for value in series(step_at, 0.01, step_at=step_at)]
-        assert [point.at for point in found(values)] == [step_at]
