@@ -32,6 +32,7 @@ from otel_pipeline_metrics.report.merge_rules import (
     product,
     rank,
     same,
+    share_of_moments,
     sketch,
     sum_all,
     sum_errors,
@@ -137,7 +138,6 @@ _SECTIONS: Final = {
         {
             ("in_flight_avg",): ("run", "wall_s"),
             ("run_share",): ("run", "observed_s"),
-            ("run_share_standard_error",): ("run", "observed_s"),
         },
     ),
     "queues": _Section(
@@ -325,7 +325,8 @@ def _run(runs: list[Data]) -> Data:
 def _resources(parts: list[Data]) -> Data:
     sampled = [part for part in parts if whole(part, "samples")]
     if sampled:
-        return merge_dicts(sampled, {**_RESOURCES.rules, _TOTALS: _add_totals})
+        merged = merge_dicts(sampled, {**_RESOURCES.rules, _TOTALS: _add_totals})
+        return merged | share_of_moments(sampled, "gil_held", "run_delay")
     dropped = ("observed_s", _TOTALS)
     return {k: v for k, v in common(parts).items() if k not in dropped} | {"samples": 0}
 
@@ -342,12 +343,7 @@ def _merge_entries(found: Iterable[Any], key: tuple[str, ...], rules: Table) -> 
 def _add_totals(found: Sequence[Any]) -> Data:
     every = [totals or {} for totals in found]
     paths = dict.fromkeys(path for totals in every for path in totals)
-    return {
-        path: (sum_errors if path[-1].endswith("_standard_error") else sum_all)(
-            [totals.get(path) for totals in every]
-        )
-        for path in paths
-    }
+    return {path: sum_all([totals.get(path) for totals in every]) for path in paths}
 
 
 # --- the merged report ----------------------------------------------------------------------

@@ -149,6 +149,20 @@ def merge_means(found: Sequence[Any], by: str, mean: str) -> list[Data]:
     return merged
 
 
+def share_of_moments(parts: Sequence[Data], *keys: str) -> Data:
+    """Return shares of random moments, and their numbers: of the reports that know them."""
+    merged: Data = {}
+    for key in keys:
+        samples = f"{key}_samples"
+        if not any(key in part for part in parts):
+            continue
+        known = [part for part in parts if None not in (number(part, key), number(part, samples))]
+        taken = sum_known([part.get(samples) for part in known or parts])
+        held = sum_all([product(number(part, key), number(part, samples)) for part in known])
+        merged |= {key: ratio(held, taken) if known else None, samples: taken}
+    return merged
+
+
 def rank(order: Sequence[str | None]) -> Callable[[Sequence[Any]], Any]:
     """Return the rule for the word that is last in `order`; later versions' are last of all."""
 
