@@ -26,6 +26,9 @@ MAX_BUCKETS: Final = 2048
 _GAMMA: Final = (1 + REL_ERROR) / (1 - REL_ERROR)
 _PER_LOG: Final = 1 / math.log(_GAMMA)
 
+# The errors of a sketch whose buckets were joined so many times: 1, 2 and 4 per cent.
+_ERRORS: Final = tuple(round(math.tanh(math.log(_GAMMA) * 2**times / 2), 12) for times in range(3))
+
 # Seconds; a smaller value counts as zero: no clock can tell it from zero.
 _SMALLEST: Final = 1e-9
 
@@ -33,11 +36,21 @@ _SMALLEST: Final = 1e-9
 class Sketch:
     """Counts of values by bucket; adding and merging only ever add counts."""
 
-    __slots__ = ("_buckets", "_zeros")
+    __slots__ = ("_buckets", "_halved", "_zeros")
 
     def __init__(self) -> None:
         self._buckets: dict[int, int] = {}
         self._zeros = 0
+        # how often neighbours were joined, which doubles the error each time
+        self._halved = 0
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    @property
+    def rel_error(self) -> float:
+        """The relative error of its quantiles, `REL_ERROR` unless it was halved."""
+        return _ERRORS[self._halved]
 
     def add_sorted(self, values: Sequence[float]) -> None:
         """Count finite values of zero or more, in seconds, smallest first.
@@ -65,15 +78,22 @@ class Sketch:
         self._zeros += count
 
     def merge(self, other: Sketch) -> None:
-        """Add another sketch's counts, with the same result as adding its values."""
+        """Add another sketch's counts, with the same result as adding its values.
+
+        The result has the larger error of both.
+        """
+        while self._halved < other._halved:
+            self._halve()
+        joined = 1 << (self._halved - other._halved)
         self._zeros += other._zeros
         for index, count in other._buckets.items():
-            self._buckets[index] = self._buckets.get(index, 0) + count
+            place = -(-index // joined)
+            self._buckets[place] = self._buckets.get(place, 0) + count
         if len(self._buckets) > MAX_BUCKETS:
             self._collapse()
 
     def quantile(self, q: float) -> float | None:
-        """Return the value at `q`, 0 to 1, within `REL_ERROR`; None if empty.
+        """Return the value at `q`, 0 to 1, within `rel_error`; None if empty.
 
         The rank is floor(q (n - 1)), counted from zero, as in the paper.
         """
@@ -83,7 +103,7 @@ class Sketch:
         rank, seen, value = q * (count - 1), self._zeros, 0.0
         for index in sorted(self._buckets) if seen <= rank else ():
             seen += self._buckets[index]
-            value = _middle(index, _GAMMA)
+            value = _middle(index, _GAMMA ** (1 << self._halved))
             if seen > rank:
                 break
         return value
@@ -100,7 +120,7 @@ class Sketch:
     def to_dict(self) -> dict[str, object]:
         """Return plain data that `from_dict` takes."""
         return {
-            "rel_error": REL_ERROR,
+            "rel_error": self.rel_error,
             "zeros": self._zeros,
             "buckets": {str(index): self._buckets[index] for index in sorted(self._buckets)},
         }
@@ -115,12 +135,30 @@ class Sketch:
         buckets, zeros = data.get("buckets"), data.get("zeros")
         if not isinstance(buckets, dict) or not isinstance(zeros, int):
             raise ValueError("not a sketch: 'buckets' and 'zeros' are expected")
-        if data.get("rel_error") != REL_ERROR:
+        if data.get("rel_error") not in _ERRORS:
             raise ValueError(f"a sketch of relative error {REL_ERROR} is expected")
         sketch = cls()
+        sketch._halved = _ERRORS.index(data["rel_error"])
         sketch._zeros = zeros
         sketch._buckets = {int(index): int(count) for index, count in buckets.items()}
         return sketch
+
+    def limit(self, most: int) -> None:
+        """Join neighbouring buckets until there are at most so many, or the error is 4 %.
+
+        The uniform collapse of Epicoco and others, "UDDSketch: accurate tracking of quantiles in
+        data streams", IEEE Access 8, 2020: each time, the error doubles.
+        """
+        while len(self._buckets) > most and self._halved + 1 < len(_ERRORS):
+            self._halve()
+
+    def _halve(self) -> None:
+        buckets: dict[int, int] = {}
+        for index, count in self._buckets.items():
+            place = -(-index // 2)
+            buckets[place] = buckets.get(place, 0) + count
+        self._buckets = buckets
+        self._halved += 1
 
     def _collapse(self) -> None:
         """Merge the lowest buckets into one; high quantiles keep their error bound."""

@@ -93,8 +93,8 @@ class Facts:
     loop_delay_s: float | None = None
     loop_delay_usual_s: float | None = None
     partial: bool = False
-    # number of merged runs: their workers and times add up, whether at once or in turn
-    runs: int = 1
+    # how many merged runs there were at a time
+    runs: float = 1
 
     @property
     def concurrency(self) -> float:

@@ -34,7 +34,7 @@ _ROUND_ROBIN_REST: Final = 0.05
 def facts_of(data: Mapping[str, Any]) -> Facts:
     """Return the facts in a report's data."""
     queues = entries(data, "queues")
-    runs = max(1, len(get_strings(data.get("run"), "merged_from")))
+    runs = _runs_at_a_time(data)
     wall_s = _wall(data, queues, runs)
     groups: list[StageGroup] = []
     unseen: dict[str, float] = {}
@@ -56,7 +56,7 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
         wall_s=wall_s,
         runs=runs,
         groups=sorted(groups, key=lambda group: group.demand, reverse=True),
-        source_s=_source(queues, runs),
+        source_s=_source(queues, runs, wall_s),
         unseen=unseen,
         round_robin=_round_robin(single, queues, wall_s, runs) if len(groups) > 1 else [],
         smallest_queue=_smallest(queues),
@@ -77,6 +77,10 @@ def _read_group(
     """Return a stage as a group; None if its waits are unknown."""
     times = [number(stage, "time_s", state) for state in ("busy", "idle", "blocked")]
     workers = number(stage, "workers")
+    worker_s = number(stage, "worker_s")
+    if worker_s is not None and wall_s:
+        # of merged runs: how many there were at a time
+        workers = max(1.0, worker_s / wall_s)
     busy, idle, blocked = times
     if busy is None or idle is None or blocked is None or not workers:
         return None
@@ -165,7 +169,7 @@ def _join_neighbours(
 
 
 def _round_robin(
-    groups: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: int
+    groups: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], wall_s: float, runs: float
 ) -> list[StageGroup]:
     """Return the stages if the same workers ran all of them in turn, else none.
 
@@ -190,7 +194,7 @@ def _round_robin(
 
 
 def _puts_between(
-    groups: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], runs: int
+    groups: Sequence[StageGroup], queues: Sequence[Mapping[str, Any]], runs: float
 ) -> bool:
     """Tell whether other stages ran between the puts into a queue; True if unknown.
 
@@ -233,17 +237,25 @@ def _join(first: StageGroup, second: StageGroup) -> StageGroup:
     )
 
 
-def _wall(data: Mapping[str, Any], queues: Sequence[Mapping[str, Any]], runs: int) -> float:
-    """Return how long a run took, whether merged runs overlapped or not."""
+def _runs_at_a_time(data: Mapping[str, Any]) -> float:
+    """Return how many of the merged runs ran at a time; of an earlier version's, all."""
+    observed_s, wall_s = number(data, "run", "observed_s"), number(data, "run", "wall_s")
+    if observed_s is not None and wall_s:
+        return max(1.0, observed_s / wall_s)
+    return max(1, len(get_strings(data.get("run"), "merged_from")))
+
+
+def _wall(data: Mapping[str, Any], queues: Sequence[Mapping[str, Any]], runs: float) -> float:
+    """Return how long the run took; of an earlier version's merged runs, how long one of them."""
     observed = [number(data.get("resources"), "observed_s")]
     observed += [number(queue, "observed_s") for queue in queues]
     known = [seconds for seconds in observed if seconds is not None]
-    if runs > 1 and known:
+    if runs > 1 and known and number(data, "run", "observed_s") is None:
         return max(known) / runs
     return number(data, "run", "wall_s") or 0.0
 
 
-def _source(queues: Sequence[Mapping[str, Any]], runs: int) -> float | None:
+def _source(queues: Sequence[Mapping[str, Any]], runs: float, wall_s: float) -> float | None:
     """Return how long the source took to fill the queues, without its waits for room."""
     found = []
     for queue in queues:
@@ -251,7 +263,9 @@ def _source(queues: Sequence[Mapping[str, Any]], runs: int) -> float | None:
         if get_strings(queue, "producers") or span is None or not put:
             continue
         work = max(0.0, span - (number(queue, "put_blocked_s") or 0.0))
-        found.append(work / runs)  # each merged run had its own source
+        # each merged run had its own source, and they worked at the same time or in turn
+        observed_s = number(queue, "observed_s") or 0.0
+        found.append(work / max(1.0, observed_s / wall_s if wall_s else runs))
     return max(found, default=None)
 
 

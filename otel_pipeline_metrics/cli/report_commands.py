@@ -1,18 +1,21 @@
-"""The commands `report`, `compare`, `merge` and `schema`."""
+"""The commands `report`, `compare`, `trend`, `merge` and `schema`."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import click
 
 from otel_pipeline_metrics.cli.files import BadInput, load, put, ratio, reading
-from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.run_report import FORMATS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from otel_pipeline_metrics.report import RunReport
     from otel_pipeline_metrics.report.run_report import Format
 
 
@@ -24,25 +27,41 @@ _BY_SUFFIX: Final[dict[str, Format]] = {
 }
 
 
-@click.command(short_help="Show a report.")
-@click.argument("file")
-@click.option(
+_output = click.option(
+    "--output", "-o", metavar="FILE", help="Write to this file instead of the terminal."
+)
+_format = click.option(
     "--format",
     "form",
     type=click.Choice(FORMATS),
     help="By default the one that the output's suffix suggests, else console.",
 )
-@click.option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
-def report(file: str, form: str | None, output: str | None) -> None:
-    """Show the report in FILE, or turn it into a page or a table."""
-    found = load(file)
+
+
+class _Rendered(Protocol):
+    """What has a text in each format: a report, a comparison, a trend."""
+
+    def render(self, format: Format) -> str: ...  # noqa: A002 - the word of RunReport
+
+
+def _show(found: _Rendered, form: str | None, output: str | None, *files: str) -> None:
+    """Write what was found in the files in the format that was asked for."""
     chosen = form or _BY_SUFFIX.get(Path(output or "").suffix.lower(), "console")
     try:
-        with reading(file):
+        with reading(*files):
             text = found.render(cast("Any", chosen))
     except ImportError as error:
         raise BadInput(str(error)) from None
     put(text, output)
+
+
+@click.command(short_help="Show a report.")
+@click.argument("file")
+@_format
+@_output
+def report(file: str, form: str | None, output: str | None) -> None:
+    """Show the report in FILE, or turn it into a page or a table."""
+    _show(load(file), form, output, file)
 
 
 @click.command(short_help="Compare two reports; exit code 1 on a regression.")
@@ -56,8 +75,29 @@ def report(file: str, form: str | None, output: str | None) -> None:
     show_default=True,
     help="By how much a stage may get slower.",
 )
+@click.option(
+    "--fail-on-throughput",
+    type=ratio,
+    metavar="RATIO",
+    default="10%",
+    show_default=True,
+    help="By how much the throughput may fall.",
+)
+@click.option("--allow-missing", is_flag=True, help="Let a stage of OLD be missing in NEW.")
+@_format
+@_output
 @click.pass_context
-def compare(context: click.Context, old: str, new: str, fail_on: float) -> None:
+def compare(
+    context: click.Context,
+    old: str,
+    new: str,
+    *,
+    fail_on: float,
+    fail_on_throughput: float,
+    allow_missing: bool,
+    form: str | None,
+    output: str | None,
+) -> None:
     """Show what has changed from OLD to NEW, and whether it is more than noise.
 
     The exit code is 0 if nothing got worse, 1 if something did, 2 if a file is not a report.
@@ -66,30 +106,94 @@ def compare(context: click.Context, old: str, new: str, fail_on: float) -> None:
 
     first, second = load(old), load(new)
     with reading(old, new):
-        found = comparing.compare(first, second, fail_on=fail_on)
-        text = found.render()
-    put(text, None)
+        found = comparing.compare(
+            first,
+            second,
+            fail_on=fail_on,
+            fail_on_throughput=fail_on_throughput,
+            allow_missing=allow_missing,
+        )
+    _show(found, form, output, old, new)
     context.exit(found.exit_code)
+
+
+@click.command(short_help="Follow a pipeline over many reports.")
+@click.argument("folder", metavar="DIR")
+@click.option("--stage", metavar="NAME", help="Follow this stage alone.")
+@click.option("--pipeline", metavar="NAME", help="Leave out reports of other pipelines.")
+@click.option(
+    "--fail-on",
+    type=ratio,
+    metavar="RATIO",
+    help="Exit with 1 if a figure became worse by so much. By default nothing fails.",
+)
+@_format
+@_output
+@click.pass_context
+def trend(
+    context: click.Context,
+    folder: str,
+    *,
+    stage: str | None,
+    pipeline: str | None,
+    fail_on: float | None,
+    form: str | None,
+    output: str | None,
+) -> None:
+    """Show what became of a pipeline over the reports in DIR, and where it changed.
+
+    Every file in DIR and below whose name ends in .json is read; one that is not a report is left
+    out. The exit code is 1 if --fail-on is given and a figure became worse, 2 without a report.
+    """
+    from otel_pipeline_metrics.report import trend as following
+
+    if not Path(folder).is_dir():
+        raise BadInput(f"{folder} is not a folder")
+    skipped: list[str] = []
+    with reading(folder):
+        found = following.trend(
+            _reports_in(folder, pipeline, skipped), stage=stage, fail_on=fail_on
+        )
+    if skipped:
+        more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
+        click.echo(f"left out: {skipped[0]}{more}", err=True)
+    _show(found, form, output, folder)
+    context.exit(found.exit_code)
+
+
+def _reports_in(folder: str, pipeline: str | None, skipped: list[str]) -> Iterator[RunReport]:
+    """Read the reports one after the other; the reasons for leaving out others are collected."""
+    for path in sorted(Path(folder).rglob("*.json")):
+        try:
+            found = load(str(path))
+        except BadInput as error:
+            skipped.append(error.message)
+            continue
+        if pipeline in {None, found.run.get("pipeline")}:
+            yield found
 
 
 @click.command(short_help="Merge several reports into one.")
 @click.argument("files", nargs=-1, required=True)
-@click.option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
+@_output
 def merge(files: tuple[str, ...], output: str | None) -> None:
     """Merge the reports in FILES: of the processes of one run, or of several runs."""
-    places = [Path(file).resolve() for file in files]
-    twice = next((f for f, p in zip(files, places, strict=True) if places.count(p) > 1), None)
+    from otel_pipeline_metrics.report.merge import merge_reports
+
+    places = Counter(Path(file).resolve() for file in files)
+    twice = next((file for file in files if places[Path(file).resolve()] > 1), None)
     if twice is not None:
         raise BadInput(f"{twice} is given twice")
-    reports = [load(file) for file in files]
-    with reading(*files):
-        text = RunReport.merge(*reports).to_json()
+    named = files if len(files) <= 4 else (*files[:2], f"{len(files) - 2:,} more")
+    with reading(*named):
+        # one after the other, since thousands may be given
+        text = merge_reports(load(file) for file in files).to_json()
     put(text, output)
 
 
 @click.command(short_help="Show the JSON Schema of reports.")
 @click.argument("kind", type=click.Choice(("report", "collector")))
-@click.option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
+@_output
 def schema(kind: str, output: str | None) -> None:
     """Show the JSON Schema (draft 2020-12) of a JSON file.
 

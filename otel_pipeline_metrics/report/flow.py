@@ -24,6 +24,11 @@ _OTHER_KIND: Final = 1
 _OF_STAGES: Final = frozenset({"stage", "tie", "errors", "workers"})
 
 
+def runs_in(run: dict[str, Any]) -> int:
+    """Return how many runs a report's part `run` is of."""
+    return whole(run, "merged_runs") or len(run.get("merged_from") or ()) or 1
+
+
 def error_total(report: RunReport) -> int:
     """Return the number of errors in all stages."""
     return sum(whole(stage, "errors", "total") or 0 for stage in report.stages)

@@ -6,6 +6,7 @@ escapes every string (jinja2's autoescape), and the page's policy forbids script
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ from otel_pipeline_metrics.report.flow import (
     items_completed,
     queues_after,
     queues_in_order,
+    runs_in,
     stages_in_flow_order,
     verdict,
 )
@@ -41,6 +43,15 @@ def render(report: RunReport) -> str:
     Raises:
         ImportError: jinja2 is not installed.
     """
+    return page("page.html.jinja", report.to_dict(), **_view(report))
+
+
+def page(template: str, data: dict[str, Any], **view: Any) -> str:
+    """Return the template of `_page/` with what it shows, and the data for programs.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+    """
     try:
         import jinja2
     except ImportError as error:
@@ -55,12 +66,12 @@ def render(report: RunReport) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.from_string((folder / "page.html.jinja").read_text("utf-8"))
-    return template.render(
-        style=_Trusted((folder / "page.css").read_text("utf-8")),
-        data=_Trusted(embeddable(report)),
-        **_view(report),
-    )
+    found = environment.from_string((folder / template).read_text("utf-8"))
+    shown = view | {
+        "style": _Trusted((folder / "page.css").read_text("utf-8")),
+        "data": _Trusted(embeddable(data)),
+    }
+    return found.render(shown)
 
 
 class _Trusted(str):
@@ -72,12 +83,12 @@ class _Trusted(str):
         return str(self)
 
 
-def embeddable(report: RunReport) -> str:
+def embeddable(data: dict[str, Any]) -> str:
     """Return the JSON, escaped so that no string in it can end its HTML element."""
-    data = report.to_json(indent=None)
+    found = json.dumps(data, ensure_ascii=False, allow_nan=False)
     for character in "<>&\u2028\u2029":
-        data = data.replace(character, f"\\u{ord(character):04x}")
-    return data
+        found = found.replace(character, f"\\u{ord(character):04x}")
+    return found
 
 
 def _view(report: RunReport) -> dict[str, Any]:
@@ -119,7 +130,7 @@ def _head(report: RunReport) -> dict[str, Any]:
     tone, sign = _RESULTS.get(str(result), ("warn", "…"))
     items, total = items_completed(report), whole(run, "total")
     of_total = f" of {total:,}" if total is not None else ""
-    merged = get_strings(run, "merged_from")
+    merged = runs_in(run)
     facts = [
         ("Duration", text.duration(number(run, "wall_s")), False),
         ("Started", _instant(run.get("started")), False),
@@ -127,7 +138,7 @@ def _head(report: RunReport) -> dict[str, Any]:
         ("Errors", f"{error_total(report):,}", False),
         ("Trace", run.get("trace_id"), True),
         ("Run", run.get("id"), True),
-        ("Merged from", f"{len(merged):,} runs" if merged else None, False),
+        ("Merged from", f"{merged:,} runs" if merged > 1 else None, False),
     ]
     return {
         "pipeline": run.get("pipeline"),

@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import number, whole
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report.flow import (
-    stages_in_flow_order,
-    verdict,
-)
+from otel_pipeline_metrics.report.flow import runs_in, stages_in_flow_order, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,11 +26,11 @@ def render(report: RunReport) -> str:
         f"### {escaped(report.run.get('pipeline'))}: {_result(report)}",
         _facts(report),
         _verdict(report),
-        _table(_stage_table(report), str) or "No stage ran.",
-        _table(console.queue_table(report)),
-        _table(console.limit_table(report)),
-        _table(console.resource_table(report)) or "Resources were not sampled.",
-        _table(console.cache_table(report)),
+        table(_stage_table(report), str) or "No stage ran.",
+        table(console.queue_table(report)),
+        table(console.limit_table(report)),
+        table(console.resource_table(report)) or "Resources were not sampled.",
+        table(console.cache_table(report)),
         escaped(console.telemetry_losses(report)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -56,7 +53,7 @@ def _facts(report: RunReport) -> str:
     run = report.run
     facts = console.facts(report)
     if run.get("merged_from"):
-        facts.append(f"merged from {text.counted(len(run['merged_from']), 'run')}")
+        facts.append(f"merged from {text.counted(runs_in(run), 'run')}")
     if run.get("trace_id"):
         facts.append(f"trace {_code(run['trace_id'])}")
     return ", ".join(facts)
@@ -107,7 +104,8 @@ def _code(given: object) -> str:
     return f"{fence}{pad}{one_line}{pad}{fence}"
 
 
-def _table(table: console.Table, written: Callable[[str], str] = escaped) -> str:
+def table(table: console.Table, written: Callable[[str], str] = escaped) -> str:
+    """Return a table as GitHub reads it; "" without rows."""
     rule = [":---" if column < table.left else "---:" for column in range(len(table.head))]
     rows = [[written(cell) for cell in row] for row in table.rows]
     lines = ("| " + " | ".join(row) + " |" for row in (table.head, rule, *rows))

@@ -2,323 +2,396 @@
 
 Merging in any grouping gives the same result as one report of everything, because only counts,
 seconds and sketches are added. A value that cannot be known is None.
+
+Reports are read one after the other and added up in batches, so thousands of them need little
+memory. The tables say how each key is merged; a key of a later version needs one line there.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics._core import lookup
-from otel_pipeline_metrics._core.lookup import get_path, get_strings, number, ratio, whole
-from otel_pipeline_metrics._core.quantile_sketch import REL_ERROR, Sketch
+from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio, whole
+from otel_pipeline_metrics._core.quantile_sketch import Sketch
 from otel_pipeline_metrics.analysis import analyze
+from otel_pipeline_metrics.report.flow import runs_in
 from otel_pipeline_metrics.report.merge_rules import (
     Data,
-    add,
     common,
-    group_entries,
+    count,
+    counts_by_key,
+    forgotten,
+    largest_limit,
     max_known,
+    merge_dicts,
+    merge_means,
+    merge_numbers_or_dicts,
     min_known,
+    names,
+    percentiles,
     product,
     rank,
     same,
+    share_of_moments,
+    sketch,
     sum_all,
-    sum_counts,
+    sum_errors,
     sum_known,
-    sum_types,
-    weighted,
+    sums_by_key,
 )
+from otel_pipeline_metrics.report.merge_runs import (
+    OF_PROCESSES,
+    WRITTEN_AT_THE_END,
+    Processes,
+    Runs,
+    Spans,
+)
+from otel_pipeline_metrics.report.run_report import RunReport
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+Table = dict[str, Any]
+
+_BATCH: Final = 100
+
+# while merging, an entry holds the totals of its averages
+_TOTALS: Final = "totals of averages"
+
+# --- the tables -----------------------------------------------------------------------------
+
+_STATES: Final = ("wall", "busy", "running", "awaiting", "idle", "blocked")
+_BOTH_WAYS: Final = {"in": sum_known, "out": sum_known}
+_QUANTILES: Final = dict.fromkeys(("p50", "p95", "p99"), forgotten)
+_DISTRIBUTION: Final = {"avg": forgotten, "max": max_known, **_QUANTILES, "sketch": sketch}
+
+_STAGE: Final[Table] = {
+    "workers": sum_all,
+    # seconds that its workers were there
+    "worker_s": sum_all,
+    "count": count,
+    "cancelled": count,
+    "abandoned": count,
+    "errors": {"total": count, "by_type": counts_by_key},
+    "retries": count,
+    "items": _BOTH_WAYS,
+    "bytes": _BOTH_WAYS,
+    "duration_s": _DISTRIBUTION | {"total": sum_known, "min": min_known, "sum_of_squares": sum_all},
+    "time_s": {**dict.fromkeys(_STATES, sum_all), "split_standard_error": sum_errors},
+    "share": dict.fromkeys(_STATES, forgotten),
+    "throughput": dict.fromkeys(("wall_per_s", "busy_per_s", "items_per_s"), forgotten),
+    "busiest_share": max_known,
+    "self_s": sum_all,
+    "wall_s": sum_all,
+    "cpu_s": sum_all,
+    "in_flight": sum_known,
+    "service_by_in_flight": lambda found: merge_means(found, "in_flight", "avg_s"),
+}
+_QUEUE: Final[Table] = {
+    "capacity": largest_limit,
+    "depth_peak": max_known,
+    "put": sum_all,
+    "got": sum_all,
+    "wait_s": _DISTRIBUTION,
+    "put_span_s": sum_all,
+    "put_blocked_s": sum_all,
+    "get_waited_s": sum_all,
+    "producers": names,
+    "consumers": names,
+    "observed_s": sum_all,
+}
+_CACHE: Final[Table] = {
+    "hits": count,
+    "misses": count,
+    **dict.fromkeys(("evictions", "expirations", "entries", "size_bytes"), sum_all),
+    "hit_ratio": forgotten,
+    # the ratios of several caches at once are not those of one
+    "what_if": forgotten,
+}
+_WAITING: Final[Table] = {"waited_s": sum_all, "held_s": sum_all}
+_LIMIT: Final[Table] = {
+    "max": largest_limit,
+    "usage_peak": max_known,
+    "acquired": sum_all,
+    "wait_s": lambda found: merge_numbers_or_dicts(found, _DISTRIBUTION),
+    "stages": lambda found: _merge_entries(found, ("stage",), _WAITING),
+    "observed_s": sum_all,
+}
 
 
+class _Section(NamedTuple):
+    """A list of entries in a report."""
+
+    # what identifies an entry
+    key: tuple[str, ...]
+    rules: Table
+    # the key of the number of durations behind a sketch
+    measured: str
+    # averages by path, each with what it is an average over: a key of the entry, or of the run.
+    # They are merged as totals
+    averages: Mapping[tuple[str, ...], tuple[str, ...]]
+
+
+_SECTIONS: Final = {
+    "stages": _Section(
+        ("name", "kind"),
+        _STAGE,
+        "count",
+        {
+            ("in_flight_avg",): ("run", "wall_s"),
+            ("run_share",): ("run", "observed_s"),
+        },
+    ),
+    "queues": _Section(
+        ("name",), _QUEUE, "got", {("depth_avg",): ("observed_s",), ("wait_s", "avg"): ("got",)}
+    ),
+    "caches": _Section(("name",), _CACHE, "hits", {}),
+    "limits": _Section(
+        ("name", "kind"),
+        _LIMIT,
+        "acquired",
+        {("usage_avg",): ("observed_s",), ("wait_s", "avg"): ("acquired",)},
+    ),
+}
+_RESOURCES: Final = _Section(
+    (),
+    {
+        "samples": sum_known,
+        "cpu_utilization": {"avg": forgotten, "peak": max_known},
+        "rss_bytes": {"avg": forgotten, "peak": max_known},
+        "disk_io_bytes": {"read": sum_all, "write": sum_all},
+        # the host's total: two reports of the same minutes would count it twice
+        "network_io_bytes": {"receive": forgotten, "transmit": forgotten},
+        # one line of several processes would jump between them
+        "series": forgotten,
+        "limits": same,
+        "observed_s": sum_all,
+    },
+    "samples",
+    {("cpu_utilization", "avg"): ("observed_s",), ("rss_bytes", "avg"): ("observed_s",)},
+)
 # from the best to the worst; None is a run that never ended
 _RESULTS: Final = ("success", None, "cancellation", "timeout", "failure")
+_RUN: Final[Table] = {
+    "id": same,
+    "trace_id": same,
+    "result": rank(_RESULTS),
+    "partial": any,
+    "total": sum_all,
+    "outside_s": sum_all,
+    "observed_s": sum_all,
+    "merged_runs": sum,
+}
+_TELEMETRY: Final[Table] = {
+    "stage_spans": sums_by_key,
+    "flush_s": max_known,
+    "collector": rank(("off", "ok", "unreachable")),
+}
 
-# parts of the telemetry that a process counts over all its runs
-_OF_A_PROCESS: Final = ("spans", "metric_points", "replayed", "guards")
 
-_COLLECTORS: Final = ("off", "ok", "unreachable")
+# --- merging --------------------------------------------------------------------------------
 
 
-def merge(parts: list[Data]) -> Data:
-    """Return the data of the merged report; the given data is changed.
+def merge_reports(reports: Iterable[RunReport]) -> RunReport:
+    """Return one report of several; they are read one after the other.
 
     Raises:
-        ValueError: a run is there twice, or the reports are of different pipelines.
+        ValueError: as `RunReport.merge`.
     """
-    pipelines = list(dict.fromkeys(get_path(part, "run", "pipeline") for part in parts))
-    if len(pipelines) > 1:
-        found = ", ".join(repr(name) for name in pipelines)
-        raise ValueError(f"reports of different pipelines do not merge: {found}")
-    run = _run([part["run"] for part in parts])
-    ids: list[str | None] = run["merged_from"]
-    twice = next((one for one in ids if one and ids.count(one) > 1), None)
-    if twice is not None:
-        raise ValueError(f"the report of run {twice!r} is there twice")
-    # an average over time is weighted by the time that it covers
-    for part in parts:
-        part.setdefault("limits", [])
-        for entry in (*part["queues"], *part["limits"], part["resources"]):
-            entry.setdefault("observed_s", number(part["run"], "wall_s"))
-    stages = group_entries(parts, "stages", lambda s: (s.get("name"), s.get("kind")))
-    merged = common(parts) | {
-        "run": run,
-        "stages": [_stage(entries, run["wall_s"]) for entries in stages],
-        "queues": [_queue(e) for e in group_entries(parts, "queues", lambda q: q.get("name"))],
-        "limits": [_limit(e) for e in group_entries(parts, "limits", lambda one: one.get("name"))],
-        "caches": [_cache(e) for e in group_entries(parts, "caches", lambda c: c.get("name"))],
-        "resources": _resources([part["resources"] for part in parts]),
-        "telemetry": _telemetry([part["telemetry"] for part in parts]),
-    }
+    # copies would take longer than the rest
+    return RunReport(merge(report._data for report in reports))  # noqa: SLF001
+
+
+def merge(parts: Iterable[Data]) -> Data:
+    """Return the data of the merged report; the given data is left as it is.
+
+    Args:
+        parts: data of reports, read one after the other.
+
+    Raises:
+        ValueError: a run is there twice, the reports are of different pipelines, or there is
+            none.
+    """
+    runs, spans, processes = Runs(), Spans(), Processes()
+    batch: list[Data] = []
+    alone, pipeline = None, None
+    for index, part in enumerate(parts):
+        run = part["run"]
+        if index == 0:
+            alone, pipeline = part, run.get("pipeline")
+        else:
+            alone = None
+        if run.get("pipeline") != pipeline:
+            found = f"{pipeline!r}, {run.get('pipeline')!r}"
+            raise ValueError(f"reports of different pipelines do not merge: {found}")
+        runs.add(run)
+        spans.add(run, _observed_s(part))
+        processes.add(part["telemetry"])
+        batch.append(_opened(part))
+        if len(batch) > _BATCH:
+            batch = [_sums(batch)]
+    if not batch:
+        raise ValueError("there is no report to merge")
+    if alone is not None:
+        return alone
+    merged = _closed(_sums(batch), runs.to_dict() | spans.to_dict(), processes.to_dict())
     return merged | {"bottleneck": analyze(merged)}
 
 
-def _run(runs: list[Data]) -> Data:
-    result = max((run.get("result") for run in runs), key=rank(_RESULTS))
-    worst = next(run for run in runs if run.get("result") == result)
-    merged_from = [one for run in runs for one in (run.get("merged_from") or [run.get("id")])]
-    started, wall_s = _span(runs)
-    return common(runs) | {
-        "pipeline": runs[0].get("pipeline"),
-        "id": same([run.get("id") for run in runs]),
-        "trace_id": same([run.get("trace_id") for run in runs]),
-        "result": result,
-        "error_type": worst.get("error_type"),
-        "started": started,
-        "wall_s": wall_s,
-        "partial": any(run.get("partial") for run in runs),
-        "total": sum_all(runs, "total"),
-        "merged_from": merged_from,
+def _observed_s(part: Data) -> float | None:
+    """Return how long the runs of a report lasted together."""
+    wall_s, observed_s = number(part["run"], "wall_s"), number(part["run"], "observed_s")
+    if observed_s is not None or not part["run"].get("merged_from"):
+        return wall_s if observed_s is None else observed_s
+    # written by a version whose wall time counted the gaps between runs
+    places = (part["resources"], *entries(part, "queues"))
+    known = [found for place in places if (found := number(place, "observed_s")) is not None]
+    return max(known, default=wall_s)
+
+
+# --- a report as sums -----------------------------------------------------------------------
+
+
+def _opened(part: Data) -> Data:
+    """Return a report whose averages are totals, so that they can be added."""
+    run, observed_s = part["run"], _observed_s(part)
+    over = {"wall_s": number(run, "wall_s"), "observed_s": observed_s}
+    opened = {key: value for key, value in part.items() if key != "bottleneck"}
+    opened["run"] = {k: v for k, v in run.items() if k not in WRITTEN_AT_THE_END} | {
+        "observed_s": observed_s,
+        "merged_runs": runs_in(run),
     }
-
-
-def _span(runs: list[Data]) -> tuple[str | None, float | None]:
-    """Return the earliest start and the seconds from it to the latest end."""
-    spans = []
-    for run in runs:
-        started, wall_s = run.get("started"), number(run, "wall_s")
-        if not isinstance(started, str) or wall_s is None:
-            return None, None
-        begin = datetime.fromisoformat(started)
-        spans.append((begin, begin + timedelta(seconds=wall_s), started))
-    first = min(spans, key=lambda span: span[0])
-    last = max(spans, key=lambda span: span[1])
-    return first[2], (last[1] - first[0]) / timedelta(seconds=1)
-
-
-def _stage(entries: list[Data], wall_s: float | None) -> Data:
-    count = sum_known(entries, "count") or 0
-    duration = _duration(entries, count)
-    items = {way: sum_known(entries, "items", way) for way in ("in", "out")}
-    moved = items["out"] if items["out"] is not None else items["in"]
-    time_s = {
-        state: sum_all(entries, "time_s", state) for state in ("wall", "busy", "idle", "blocked")
+    if "outside_s" in run:
+        share = ratio(number(run, "outside_s"), over["wall_s"])
+        opened["run"]["outside_s"] = product(share, observed_s)
+    for name, section in _SECTIONS.items():
+        if name in part:
+            opened[name] = [_open_entry(entry, section, over) for entry in entries(part, name)]
+    mean_s = ratio(observed_s, runs_in(run))
+    for stage in opened["stages"]:
+        stage.setdefault("worker_s", product(number(stage, "workers"), mean_s))
+    opened["telemetry"] = {
+        key: value for key, value in part["telemetry"].items() if key not in OF_PROCESSES
     }
-    return common(entries) | {
-        "name": entries[0].get("name"),
-        "kind": entries[0].get("kind"),
-        "workers": sum_all(entries, "workers"),
-        "count": count,
-        "cancelled": sum_known(entries, "cancelled") or 0,
-        "abandoned": sum_known(entries, "abandoned") or 0,
-        "errors": {
-            "total": sum_known(entries, "errors", "total") or 0,
-            "by_type": sum_types([get_path(entry, "errors", "by_type") for entry in entries]),
-        },
-        "retries": sum_known(entries, "retries") or 0,
-        "items": items,
-        "bytes": {way: sum_known(entries, "bytes", way) for way in ("in", "out")},
-        "duration_s": duration,
-        "throughput": {
-            "wall_per_s": ratio(count, wall_s),
-            "busy_per_s": ratio(count, duration["total"]),
-            "items_per_s": ratio(moved, wall_s),
-        },
-        "time_s": time_s,
-        "share": {
-            state: ratio(time_s[state], time_s["wall"]) for state in ("busy", "idle", "blocked")
-        },
-        "busiest_share": max_known(entries, "busiest_share"),
-        "cpu_s": sum_all(entries, "cpu_s"),
+    opened["resources"] = _open_entry(part["resources"], _RESOURCES, over)
+    return opened
+
+
+def _open_entry(given: Data, section: _Section, over: Data) -> Data:
+    entry = dict(given)
+    if "observed_s" in section.rules:
+        entry.setdefault("observed_s", over["wall_s"])
+    for key in ("duration_s", "wait_s"):
+        # nothing was measured, so nothing is missing
+        if isinstance(entry.get(key), dict) and not whole(entry, section.measured):
+            entry[key] = {**entry[key], "sketch": entry[key].get("sketch") or Sketch().to_dict()}
+    entry[_TOTALS] = {
+        path: product(number(entry, *path), _over(entry, over, by))
+        for path, by in section.averages.items()
+        if path[-1] in (get_path(entry, *path[:-1]) or ())
     }
+    return entry
 
 
-def _duration(entries: list[Data], count: int) -> Data:
-    durations = [entry.get("duration_s") or {} for entry in entries]
-    total = sum_known(durations, "total")
-    low, high = min_known(durations, "min"), max_known(durations, "max")
-    return {
-        "total": total,
-        "avg": ratio(total, count),
-        "min": low,
-        "max": high,
-        **_quantiles(_sketch(entries, "duration_s", "count"), low, high),
-        "sum_of_squares": sum_all(durations, "sum_of_squares"),
+def _over(entry: Data, run: Data, by: tuple[str, ...]) -> float | None:
+    return number(run, by[1]) if by[0] == "run" else number(entry, *by)
+
+
+def _sums(parts: list[Data]) -> Data:
+    """Return several reports of sums as one."""
+    merged = common(parts) | {
+        # the later of two versions has the keys of both
+        "schema": max((part["schema"] for part in parts), key=_version),
+        "run": _run([part["run"] for part in parts]),
+        "resources": _resources([part["resources"] for part in parts]),
+        "telemetry": merge_dicts([part["telemetry"] for part in parts], _TELEMETRY),
     }
-
-
-def _sketch(entries: list[Data], key: str, count: str) -> Sketch | None:
-    """Return the merged sketch; None if one is missing or has another relative error."""
-    merged = Sketch()
-    for entry in entries:
-        data = get_path(entry, key, "sketch")
-        if data is None and not whole(entry, count):
-            continue
-        try:
-            merged.merge(Sketch.from_dict(data or {}))
-        except (ValueError, TypeError, AttributeError):
-            return None
+    for name, section in _SECTIONS.items():
+        if any(name in part for part in parts):
+            found = [entries(part, name) for part in parts]
+            merged[name] = _merge_entries(found, section.key, section.rules)
     return merged
 
 
-def _quantiles(sketch: Sketch | None, low: float | None, high: float | None) -> Data:
-    """Return percentiles, within what was really seen, and the sketch that they come from."""
-    if sketch is None:
-        found: Data = dict.fromkeys(("p50", "p95", "p99"))
-    else:
-        found = dict(sketch.percentiles(low, high))
-    return found | {"rel_error": REL_ERROR, "sketch": None if sketch is None else sketch.to_dict()}
+def _version(schema: str) -> int:
+    version = schema.rpartition("/")[2]
+    return int(version) if version.isdecimal() else 0
 
 
-def _queue(entries: list[Data]) -> Data:
-    waits = [entry.get("wait_s") or {} for entry in entries]
-    waited = [product(number(e, "wait_s", "avg"), whole(e, "got")) for e in entries]
-    capacities = [whole(entry, "capacity") for entry in entries]
-    high = max_known(waits, "max")
-    got = sum_all(entries, "got")
-    return common(entries) | {
-        "name": entries[0].get("name"),
-        # together with an unbounded queue of that name, they are unbounded
-        "capacity": None if None in capacities else max(c for c in capacities if c is not None),
-        "depth_avg": weighted(entries, "depth_avg"),
-        "depth_peak": max_known(entries, "depth_peak"),
-        "put": sum_all(entries, "put"),
-        "got": got,
-        "wait_s": {
-            "avg": ratio(add(waited), got),
-            "max": high,
-            **_quantiles(_sketch(entries, "wait_s", "got"), None, high),
-        },
-        "put_span_s": sum_all(entries, "put_span_s"),
-        "put_blocked_s": sum_all(entries, "put_blocked_s"),
-        "get_waited_s": sum_all(entries, "get_waited_s"),
-        "producers": list(dict.fromkeys(n for e in entries for n in get_strings(e, "producers"))),
-        "consumers": list(dict.fromkeys(n for e in entries for n in get_strings(e, "consumers"))),
-        "observed_s": sum_all(entries, "observed_s"),
-    }
-
-
-def _limit(entries: list[Data]) -> Data:
-    waits = [entry.get("wait_s") or {} for entry in entries]
-    total, high = sum_all(waits, "total"), max_known(waits, "max")
-    sketch = _sketch(entries, "wait_s", "acquired")
-    kinds = {entry.get("kind") for entry in entries}
-    most = [whole(entry, "max") for entry in entries]
-    stages: dict[str | None, list[Data]] = {}
-    for one in (one for entry in entries for one in lookup.entries(entry, "stages")):
-        stages.setdefault(one.get("stage"), []).append(one)
-    return common(entries) | {
-        "name": entries[0].get("name"),
-        "kind": kinds.pop() if len(kinds) == 1 else "mixed",
-        "max": None if None in most else max(one for one in most if one is not None),
-        "usage_avg": weighted(entries, "usage_avg"),
-        "usage_peak": max_known(entries, "usage_peak"),
-        "acquired": sum_all(entries, "acquired"),
-        "wait_s": {
-            "total": total,
-            "avg": ratio(total, None if sketch is None else sketch.count()),
-            "max": high,
-            **_quantiles(sketch, None, high),
-        },
-        "stages": [
-            {
-                "stage": stage,
-                "waited_s": sum_all(some, "waited_s"),
-                "held_s": sum_all(some, "held_s"),
-            }
-            for stage, some in stages.items()
-        ],
-        "observed_s": sum_all(entries, "observed_s"),
-    }
-
-
-def _cache(entries: list[Data]) -> Data:
-    hits = sum_known(entries, "hits") or 0
-    misses = sum_known(entries, "misses") or 0
-    return common(entries) | {
-        "name": entries[0].get("name"),
-        "hits": hits,
-        "misses": misses,
-        **{
-            key: sum_all(entries, key)
-            for key in ("evictions", "expirations", "entries", "size_bytes")
-        },
-        "hit_ratio": ratio(hits, hits + misses),
-    }
+def _run(runs: list[Data]) -> Data:
+    merged = merge_dicts(runs, _RUN)
+    worst = next(run for run in runs if run.get("result") == merged.get("result"))
+    return merged | {"error_type": worst.get("error_type")}
 
 
 def _resources(parts: list[Data]) -> Data:
     sampled = [part for part in parts if whole(part, "samples")]
-    if not sampled:
-        return {k: v for k, v in common(parts).items() if k != "observed_s"} | {"samples": 0}
-    return {
-        **common(sampled),
-        "samples": sum_known(sampled, "samples"),
-        "cpu_utilization": {
-            "avg": weighted(sampled, "cpu_utilization", "avg"),
-            "peak": max_known(sampled, "cpu_utilization", "peak"),
-        },
-        "rss_bytes": {
-            "avg": weighted(sampled, "rss_bytes", "avg"),
-            "peak": max_known(sampled, "rss_bytes", "peak"),
-        },
-        "disk_io_bytes": {way: sum_all(sampled, "disk_io_bytes", way) for way in ("read", "write")},
-        # the host's total: two reports of the same minutes would count it twice
-        "network_io_bytes": {"receive": None, "transmit": None},
-        # one line of several processes would jump between them
-        "series": None,
-        "limits": same([part.get("limits") for part in sampled]),
-        **_share_of_moments(sampled, "gil_held"),
-        **_share_of_moments(sampled, "run_delay"),
-        "observed_s": sum_all(sampled, "observed_s"),
+    if sampled:
+        merged = merge_dicts(sampled, {**_RESOURCES.rules, _TOTALS: _add_totals})
+        return merged | share_of_moments(sampled, "gil_held", "run_delay")
+    dropped = ("observed_s", _TOTALS)
+    return {k: v for k, v in common(parts).items() if k not in dropped} | {"samples": 0}
+
+
+def _merge_entries(found: Iterable[Any], key: tuple[str, ...], rules: Table) -> list[Data]:
+    """Return the merged entries of several lists, in order of appearance."""
+    groups: dict[Hashable, list[Data]] = {}
+    for part in found:
+        for entry in part or ():
+            groups.setdefault(tuple(entry.get(name) for name in key), []).append(entry)
+    return [merge_dicts(group, {**rules, _TOTALS: _add_totals}) for group in groups.values()]
+
+
+def _add_totals(found: Sequence[Any]) -> Data:
+    every = [totals or {} for totals in found]
+    paths = dict.fromkeys(path for totals in every for path in totals)
+    return {path: sum_all([totals.get(path) for totals in every]) for path in paths}
+
+
+# --- the merged report ----------------------------------------------------------------------
+
+
+def _closed(sums: Data, run: Data, telemetry: Data) -> Data:
+    """Return the report of the sums: averages, percentiles, rates and shares."""
+    merged = sums | {"run": sums["run"] | run, "telemetry": sums["telemetry"] | telemetry}
+    run = merged["run"]
+    if "outside_s" in run:
+        share = ratio(run["outside_s"], run["observed_s"])
+        run["outside_s"] = product(share, run["wall_s"])
+    for name, section in _SECTIONS.items():
+        for entry in merged.get(name, ()):
+            _close_entry(entry, section, run)
+    for stage in merged["stages"]:
+        _derive(stage, run["wall_s"])
+    for cache in merged["caches"]:
+        cache["hit_ratio"] = ratio(cache["hits"], cache["hits"] + cache["misses"])
+    _close_entry(merged["resources"], _RESOURCES, run)
+    return merged
+
+
+def _close_entry(entry: Data, section: _Section, run: Data) -> None:
+    for path, total in entry.pop(_TOTALS, {}).items():
+        place = get_path(entry, *path[:-1])
+        place[path[-1]] = ratio(total, _over(entry, run, section.averages[path]))
+    for key in ("duration_s", "wait_s"):
+        if isinstance(entry.get(key), dict):
+            entry[key] |= percentiles(entry[key])
+
+
+def _derive(stage: Data, wall_s: float | None) -> None:
+    """Add the rates and shares that follow from the sums."""
+    calls, total = whole(stage, "count"), number(stage, "duration_s", "total")
+    items = next(
+        (n for way in ("out", "in") if (n := whole(stage, "items", way)) is not None), None
+    )
+    if isinstance(stage.get("duration_s"), dict):
+        stage["duration_s"]["avg"] = ratio(total, calls)
+    stage["throughput"] = {
+        "wall_per_s": ratio(calls, wall_s),
+        "busy_per_s": ratio(calls, total),
+        "items_per_s": ratio(items, wall_s),
     }
-
-
-def _share_of_moments(parts: list[Data], key: str) -> Data:
-    """Return a share of random moments, and their number: of the reports that know it."""
-    samples = f"{key}_samples"
-    known = [part for part in parts if None not in (number(part, key), number(part, samples))]
-    count = sum_known(known or parts, samples)
-    held = add([product(number(part, key), number(part, samples)) for part in known])
-    return {key: ratio(held, count) if known else None, samples: count}
-
-
-def _telemetry(parts: list[Data]) -> Data:
-    processes = _processes(parts)
-    return {k: v for k, v in common(parts).items() if k != "process"} | {
-        **{name: sum_counts([get_path(one, name) for one in processes]) for name in _OF_A_PROCESS},
-        "processes": processes,
-        "stage_spans": sum_counts([get_path(part, "stage_spans") for part in parts]),
-        "flush_s": max_known(parts, "flush_s"),
-        "collector": max((part.get("collector") for part in parts), key=rank(_COLLECTORS)),
-    }
-
-
-def _processes(parts: list[Data]) -> list[Data]:
-    """Return the counts of each process once, from its latest run, which has the most."""
-    latest: dict[Hashable, Data] = {}
-    for part in parts:
-        for one in part.get("processes") or [part]:
-            counts = {name: one.get(name) for name in ("process", *_OF_A_PROCESS)}
-            # counts without a process id are taken for a process of their own
-            key = one.get("process") or len(latest)
-            if key not in latest or _created(latest[key]) < _created(counts):
-                latest[key] = counts
-    return list(latest.values())
-
-
-def _created(counts: Data) -> int:
-    return sum(whole(counts, kind, "created") or 0 for kind in ("spans", "metric_points"))
+    if isinstance(stage.get("share"), dict):
+        wall = number(stage, "time_s", "wall")
+        shares = {state: ratio(number(stage, "time_s", state), wall) for state in stage["share"]}
+        stage["share"] = shares

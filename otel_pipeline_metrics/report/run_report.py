@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 Format = Literal["console", "html", "json", "markdown"]
 FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
 
+# what stands on one line in JSON: the buckets of a sketch, which may be hundreds, and lists of
+# numbers. Strings have no newline of their own there
+_ON_ONE_LINE: Final = re.compile(r'"buckets": \{[^{}]*\}|\[[-+0-9.e,\s]*\]')
+_INDENT: Final = re.compile(r"\n *")
+# a report has seven levels; later versions may have more
+_MAX_DEPTH: Final = 100
 _TYPES: Final = {"object": dict, "array": list}
 
 
@@ -38,7 +45,7 @@ class RunReport:
         Raises:
             ValueError: the data is not a report, or one of another version.
         """
-        self._data = _validate(data)
+        self._data = copy.deepcopy(_checked(data))
 
     def __repr__(self) -> str:
         run = self.run
@@ -103,7 +110,8 @@ class RunReport:
 
     def to_json(self, *, indent: int | None = 2) -> str:
         """Return the data as JSON (RFC 8259: no NaN, no infinity)."""
-        return json.dumps(self._data, indent=indent, ensure_ascii=False, allow_nan=False)
+        found = json.dumps(self._data, indent=indent, ensure_ascii=False, allow_nan=False)
+        return _ON_ONE_LINE.sub(lambda part: _INDENT.sub(" ", part[0]), found)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the JSON to `path`, whole or not at all, and return the path.
@@ -134,14 +142,15 @@ class RunReport:
     def merge(cls, *reports: RunReport) -> RunReport:
         """Return one report of several processes of a run, or of several runs.
 
-        The wall time reaches from the earliest start to the latest end. Averages over time are
-        weighted by the time observed. The workers of a stage add up.
+        The wall time is the time in which one of them ran: runs at the same time count once, and
+        gaps between runs do not count. Averages over time are weighted by the time observed. The
+        workers of a stage add up.
 
         Raises:
             TypeError: an argument is not a RunReport.
             ValueError: no report is given, one is given twice, or the pipelines differ.
         """
-        from otel_pipeline_metrics.report.merge import merge
+        from otel_pipeline_metrics.report.merge import merge_reports
 
         if not reports:
             raise ValueError("there is no report to merge")
@@ -151,8 +160,7 @@ class RunReport:
                     f"reports must each be a RunReport, not {type(report).__name__}; "
                     "those of a list are given as merge(*reports)"
                 )
-        parts = [report.to_dict() for report in reports]
-        return cls(parts[0] if len(parts) == 1 else merge(parts))
+        return merge_reports(reports)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunReport:
@@ -168,21 +176,25 @@ class RunReport:
             data = json.loads(content.decode(), parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON, or is cut off: {error}") from None
+        report = cls.__new__(cls)
         try:
-            return cls(data)
+            # nobody else has this data, so it is not copied
+            report._data = _checked(data)  # noqa: SLF001 - its own class
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
+        return report
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _validate(data: object) -> dict[str, Any]:
+def _checked(data: object) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("not a report: a JSON object is expected")
     if is_collector_data(data):
         data = as_report(data)
+    _check_depth(data, _MAX_DEPTH)
     _check_schema(data.get("schema"))
     # version 1 lacks keys of version 2; what it has means the same
     data = {**data, "schema": SCHEMA}
@@ -195,7 +207,16 @@ def _validate(data: object) -> dict[str, Any]:
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise ValueError(f"not a whole report: {name!r} has an entry without a name")
             _check_numbers(entry, f"{name} {entry['name']!r}")
-    return copy.deepcopy(data)
+    return data
+
+
+def _check_depth(part: dict[str, Any] | list[Any], left: int) -> None:
+    """Raise if whatever walks through the data would run into Python's own limit."""
+    if not left:
+        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep, the maximum recursion depth")
+    for value in part.values() if isinstance(part, dict) else part:
+        if isinstance(value, (dict, list)):
+            _check_depth(value, left - 1)
 
 
 def _check_numbers(part: dict[str, Any], where: str) -> None:

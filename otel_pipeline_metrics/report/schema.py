@@ -120,11 +120,22 @@ PARTS: Final[dict[str, Schema]] = {
         result=_text("success, failure, cancellation or timeout; null while it is in progress"),
         error_type=_text("the type of the exception that ended it"),
         started=_text("ISO 8601, UTC"),
-        wall_s=_number("seconds from start to end"),
+        wall_s=_number("seconds from start to end; of several runs, in which one of them went on"),
         outside_s=_number("seconds of these in which no stage was open"),
         partial={"type": "boolean", "description": "whether the run did not end in success"},
         total=_count("items expected, as given to run()"),
-        merged_from=_list("ids of the runs in a report of several", {"type": ["string", "null"]}),
+        merged_from=_list(
+            "in a report of several: ids of the latest runs", {"type": ["string", "null"]}
+        ),
+        merged_runs=_count("in a report of several: how many runs"),
+        observed_s=_number("in a report of several: seconds of all runs, overlapping or not"),
+        spans=_optional(
+            _list(
+                "in a report of several: [begin, end, seconds covered] of the times in which runs "
+                "went on, from `started`; their sum is wall_s",
+                {"type": "array", "items": {"type": "number"}},
+            )
+        ),
     ),
     "stages": _entries(
         "one stage, in the order in which stages first finished a call",
@@ -155,6 +166,7 @@ PARTS: Final[dict[str, Schema]] = {
             busy_per_s=_number("calls by the time spent in them"),
             items_per_s=_number("items produced, or else taken, by the run's wall time"),
         ),
+        worker_s=_number("in a report of several: seconds that its workers were there"),
         time_s=_states(
             "seconds of all workers",
             wall=_number("busy + idle + blocked"),

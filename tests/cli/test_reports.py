@@ -1,4 +1,4 @@
-"""The commands `report`, `compare`, `merge` and `schema`: output and exit codes."""
+"""The commands `report`, `compare`, `trend`, `merge` and `schema`: output and exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from otel_pipeline_metrics._lifecycle.collector import MetricsCollector
 from otel_pipeline_metrics.cli.app import app
 from otel_pipeline_metrics.cli.files import NAME
 from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report.compare import compare
 from otel_pipeline_metrics.report.schema import collector_schema, report_schema
+from otel_pipeline_metrics.report.trend import trend
 from tests.report import samples
 
 if TYPE_CHECKING:
@@ -87,10 +89,125 @@ def test_fail_on_takes_per_cent_and_ratios(full: Path, text: str, expected: floa
 
 
 @pytest.mark.parametrize("text", ["10", "x", "-5%", "0", "nan", "inf%", ""])
-def test_fail_on_refuses_other_values(full: Path, text: str) -> None:
-    result = opm("compare", full, full, f"--fail-on={text}")
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [("compare", "--fail-on"), ("compare", "--fail-on-throughput"), ("trend", "--fail-on")],
+)
+def test_ratios_refuse_other_values(full: Path, text: str, command: str, option: str) -> None:
+    files = (full, full) if command == "compare" else (full.parent,)
+    result = opm(command, *files, f"{option}={text}")
     assert result.exit_code == 2
-    assert "--fail-on" in result.stderr
+    assert option in result.stderr
+
+
+def test_compare_sees_a_lower_throughput(tmp_path: Path) -> None:
+    stages = [samples.stage("process", [0.1] * 100, workers=4, wall_s=w) for w in (2.5, 10.0)]
+    old, new = (
+        samples.report(stage, wall_s=wall_s).save(tmp_path / f"{wall_s}.json")
+        for stage, wall_s in zip(stages, (2.5, 10.0), strict=True)
+    )
+    result = opm("compare", old, new)
+    assert result.exit_code == 1
+    assert "REGRESSION: throughput of process fell by 75 %" in result.stdout
+    assert opm("compare", old, new, "--fail-on-throughput", "80%").exit_code == 0
+
+
+def test_compare_allows_a_missing_stage_only_if_asked(tmp_path: Path) -> None:
+    old, new = (saved(tmp_path / name, *[0.1] * 50, name=name) for name in ("a", "b"))
+    assert "REGRESSION: a is missing" in opm("compare", old, new).stdout
+    assert opm("compare", old, new).exit_code == 1
+    assert opm("compare", old, new, "--allow-missing").exit_code == 0
+
+
+@pytest.mark.parametrize("form", ["console", "html", "markdown", "json"])
+def test_compare_and_trend_show_every_format(full: Path, form: Any) -> None:
+    compared, followed = compare(samples.full(), samples.full()), trend([samples.full()])
+    result = opm("compare", full, full, "--format", form)
+    assert result.stdout.rstrip("\n") == compared.render(form).rstrip("\n")
+    result = opm("trend", full.parent, "--format", form)
+    assert result.stdout.rstrip("\n") == followed.render(form).rstrip("\n")
+
+
+@pytest.mark.parametrize("command", ["compare", "trend"])
+def test_their_output_may_be_a_file(full: Path, tmp_path: Path, command: str) -> None:
+    files = (full, full) if command == "compare" else (full.parent,)
+    result = opm(command, *files, "--output", tmp_path / "a.md")
+    assert result.exit_code == 0
+    assert (tmp_path / "a.md").read_text("utf-8").startswith(f"### {command}")
+    assert result.stdout == ""
+
+
+def series(folder: Path, *, step_at: int = 20) -> Path:
+    for day in range(30):
+        seconds = 0.13 if day >= step_at else 0.1
+        samples.report(
+            samples.stage("process", [seconds + 0.0001 * day] * 50, wall_s=50 * seconds),
+            wall_s=50 * seconds,
+            run_id=f"run-{day}",
+            started=f"2026-01-{day + 1:02d}T00:00:00+00:00",
+        ).save(folder / f"{day % 3}" / f"{day}.json")
+    return folder
+
+
+def test_trend_names_the_run_that_changed(tmp_path: Path) -> None:
+    """It fails only if it is asked to."""
+    folder = series(tmp_path)
+    result = opm("trend", folder)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "p95 of process rose by " in result.stdout
+    assert "with run 21 of 30 (2026-01-21T00:00:00+00:00, run-20)" in result.stdout
+    assert opm("trend", folder, "--fail-on", "10%").exit_code == 1
+    assert opm("trend", folder, "--fail-on", "50%").exit_code == 0
+    assert opm("trend", folder, "--stage", "process", "--fail-on", "10%").exit_code == 1
+
+
+def test_trend_leaves_out_what_is_no_report(tmp_path: Path) -> None:
+    (series(tmp_path) / "package.json").write_text("{}")
+    (tmp_path / "cut.json").write_text('{"schema": ')
+    (tmp_path / "notes.txt").write_text("no")
+    result = opm("trend", tmp_path)
+    assert result.exit_code == 0
+    assert result.stdout.startswith("trend of nightly: 30 runs ")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"left out: {tmp_path / 'cut.json'} is not JSON")
+    assert line.endswith(" and 1 more")
+
+
+def test_trend_follows_one_pipeline(tmp_path: Path) -> None:
+    samples.report(pipeline="hourly", run_id="h").save(series(tmp_path) / "hourly.json")
+    result = opm("trend", tmp_path)
+    assert result.exit_code == 2
+    assert "different pipelines: 'nightly', 'hourly'; choose one" in result.stderr
+    assert opm("trend", tmp_path, "--pipeline", "nightly").exit_code == 0
+    assert opm("trend", tmp_path, "--pipeline", "daily").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "there is no report to follow"),
+        (("--stage", "load"), "there is no report to follow"),
+    ],
+)
+def test_trend_needs_a_report(tmp_path: Path, options: tuple[str, ...], expected: str) -> None:
+    result = opm("trend", tmp_path, *options)
+    assert (result.exit_code, result.stderr) == (2, f"{NAME}: {tmp_path}: {expected}\n")
+
+
+def test_trend_needs_a_folder_and_a_stage_that_is_there(tmp_path: Path, full: Path) -> None:
+    result = opm("trend", full)
+    assert (result.exit_code, result.stderr) == (2, f"{NAME}: {full} is not a folder\n")
+    assert opm("trend", tmp_path / "no").exit_code == 2
+    result = opm("trend", tmp_path, "--stage", "store")
+    assert result.exit_code == 2
+    assert "no run has a stage 'store'; there are: " in result.stderr
+
+
+def test_many_files_are_not_all_named(tmp_path: Path) -> None:
+    files = [samples.full().save(tmp_path / f"{number}.json") for number in range(9)]
+    result = opm("merge", *files)
+    assert result.exit_code == 2
+    assert f"{files[0]}, {files[1]}, 7 more: the report of run 'run-1' is there" in result.stderr
 
 
 def test_merge_prints_or_writes_a_report(full: Path, tmp_path: Path) -> None:
@@ -247,7 +364,7 @@ def test_without_click_the_error_names_the_extra() -> None:
 def test_help_names_the_commands() -> None:
     shown = opm("--help").stdout
     assert shown.startswith(f"Usage: {NAME} ")
-    commands = ("report", "compare", "merge", "schema", "doctor", "replay")
+    commands = ("report", "compare", "trend", "merge", "schema", "doctor", "replay")
     assert all(f"\n  {command} " in shown for command in commands)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from otel_pipeline_metrics.report import RunReport
-from otel_pipeline_metrics.report.compare import compare
+from otel_pipeline_metrics.report.compare import Comparison, Figure, compare
 from otel_pipeline_metrics.report.significance import sample_of, shift_of
 from tests.report import samples
 
@@ -50,6 +50,10 @@ def run(
 
 def judgements(old: RunReport, new: RunReport, **more: Any) -> dict[str, str]:
     return {stage.name: stage.judgement for stage in compare(old, new, **more).stages}
+
+
+def figure(found: Comparison, name: str) -> Figure:
+    return next(one for one in found.figures if one.name == name)
 
 
 def test_twenty_equal_runs_raise_no_alarm() -> None:
@@ -215,20 +219,44 @@ def test_a_cache_that_misses_more_is_noted() -> None:
     old, new = samples.full_data(), samples.full_data()
     new["caches"][0] |= {"hits": 500, "misses": 500, "hit_ratio": 0.5}
     found = compare(RunReport(old), RunReport(new))
-    assert ("hit ratio of geo", "90 %", "50 %", "-40.0 points") in found.figures
-    assert "cache geo misses more often" in found.notes
+    cache = figure(found, "hit ratio of geo")
+    assert (cache.old, cache.new, cache.judgement) == (0.9, 0.5, "worse")
+    assert cache.change == pytest.approx(-0.4)
+    assert "-40.0 points" in found.render()
+    assert "hit ratio of geo is lower: it misses more often" in found.notes
     assert found.exit_code == 0
+    assert figure(compare(RunReport(new), RunReport(old)), cache.name).judgement == "better"
 
 
-def test_new_and_missing_stages_are_noted() -> None:
+def test_a_missing_stage_fails_unless_it_is_allowed() -> None:
+    """A renamed stage is missing, and new."""
     old, new = (samples.report(samples.stage(name, [1.0] * 9)) for name in ("a", "b"))
+    none_in_common = "the runs have no stage in common that could be compared"
     found = compare(old, new)
     assert judgements(old, new) == {"b": "new", "a": "gone"}
-    assert found.notes == (
-        "b is new",
-        "a is gone",
-        "the runs have no stage in common that could be compared",
-    )
+    assert found.regressions == ("a is missing",)
+    assert found.notes == ("b is new", none_in_common)
+    allowed = compare(old, new, allow_missing=True)
+    assert (allowed.regressions, allowed.exit_code) == ((), 0)
+    assert allowed.notes == ("b is new", "a is missing", none_in_common)
+
+
+def test_a_new_stage_does_not_fail() -> None:
+    more = [samples.stage(name, [1.0] * 9) for name in ("a", "b")]
+    assert compare(samples.report(more[0]), samples.report(*more)).exit_code == 0
+
+
+def test_a_stage_of_another_kind_is_another_stage() -> None:
+    old, new = (samples.report(samples.stage("a", [1.0] * 9, kind=k)) for k in ("fetch", "write"))
+    assert compare(old, new).regressions == ("a is missing",)
+
+
+def test_a_stage_that_is_no_longer_called_is_missing() -> None:
+    """One with a call in progress is not."""
+    old, new = (samples.report(samples.stage("a", values)) for values in ([1.0] * 9, []))
+    assert compare(old, new).regressions == ("a was not called",)
+    new.stages[0]["in_flight"] = 1
+    assert compare(old, new).exit_code == 0
 
 
 def test_different_pipelines_are_not_compared() -> None:
@@ -236,10 +264,11 @@ def test_different_pipelines_are_not_compared() -> None:
         compare(samples.report(), samples.report(pipeline="hourly"))
 
 
-@pytest.mark.parametrize("fail_on", [0, -0.1, math.nan, math.inf])
-def test_the_threshold_must_be_a_positive_number(fail_on: float) -> None:
-    with pytest.raises(ValueError, match="fail_on must be a positive ratio"):
-        compare(samples.full(), samples.full(), fail_on=fail_on)
+@pytest.mark.parametrize("given", [0, -0.1, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["fail_on", "fail_on_throughput"])
+def test_a_threshold_must_be_a_positive_number(name: str, given: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be a positive ratio"):
+        compare(samples.full(), samples.full(), **{name: given})
 
 
 def test_a_report_compared_with_itself_has_not_changed() -> None:
@@ -253,14 +282,16 @@ def test_the_rendered_comparison() -> None:
     old = samples.report(samples.stage("load", [0.1] * 50), samples.stage("save", [0.2] * 50))
     new = samples.report(samples.stage("load", [0.1] * 50), samples.stage("save", [0.3] * 50))
     expected = """\
-compare nightly: old with new, fail on 10 % slower
+compare nightly: old with new, fail on 10 % slower or 10 % less throughput
 
 stage  verdict       old     new   change  typical
 load   no change  100 ms  100 ms   +0.0 %   +0.0 %  per invocation
 save   slower     200 ms  300 ms  +50.0 %  +49.2 %  per invocation
 
-run           old     new  change
-wall time  20.0 s  20.0 s  +0.0 %
+run                 verdict            old          new       change
+throughput of save  no change  2.5 calls/s  2.5 calls/s       +0.0 %
+wall time                           20.0 s       20.0 s       +0.0 %
+share of errors                        0 %          0 %  +0.0 points
 
 REGRESSION: save is slower by 49.2 %"""
     assert compare(old, new).render() == expected

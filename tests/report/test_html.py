@@ -87,7 +87,7 @@ def test_the_page_embeds_the_whole_report(report: RunReport) -> None:
 
 
 def test_embedded_data_cannot_end_its_element() -> None:
-    found = embeddable(samples.hostile())
+    found = embeddable(samples.hostile().to_dict())
     assert not any(character in found for character in "<>&\u2028\u2029")
 
 

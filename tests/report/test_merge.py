@@ -166,15 +166,23 @@ def merged(*changes: dict[str, Any]) -> RunReport:
     return RunReport.merge(*made)
 
 
-def test_wall_time_is_from_the_first_start_to_the_last_end() -> None:
-    run = merged(
-        {"started": "2026-01-01T00:00:10+00:00", "wall_s": 5.0, "id": "a"},
-        {"started": "2026-01-01T00:00:00+00:00", "wall_s": 12.5, "id": "b"},
-    ).run
-    assert run["started"] == "2026-01-01T00:00:00+00:00"
-    assert run["wall_s"] == 15.0
-    assert run["merged_from"] == ["a", "b"]
-    assert run["id"] is None
+def test_a_sketch_that_grew_too_large_joins_its_buckets() -> None:
+    """Its percentiles are within the error that it tells."""
+    values = [1.02**n for n in range(-200, 200)]
+    made = [samples.report(samples.stage("x", [v]), run_id=f"{n}") for n, v in enumerate(values)]
+    duration = RunReport.merge(*made).stages[0]["duration_s"]
+    assert (
+        duration["rel_error"] == duration["sketch"]["rel_error"] == pytest.approx(0.04, abs=0.001)
+    )
+    assert len(duration["sketch"]["buckets"]) <= 100
+    assert sum(duration["sketch"]["buckets"].values()) == 400
+    for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
+        assert duration[name] == pytest.approx(values[int(q * 399)], rel=duration["rel_error"])
+    again = RunReport.merge(
+        RunReport.merge(*made), samples.report(samples.stage("x", [1.0] * 9), run_id="fine")
+    )
+    assert again.stages[0]["duration_s"]["rel_error"] == duration["rel_error"]
+    assert again.stages[0]["count"] == 409
 
 
 def test_the_worst_result_wins_with_its_error() -> None:

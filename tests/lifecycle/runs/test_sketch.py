@@ -140,3 +140,19 @@ def test_a_sketch_survives_plain_data() -> None:
 def test_data_that_is_not_a_sketch_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Sketch.from_dict(data)
+
+
+def test_joined_buckets_keep_the_error_that_they_tell() -> None:
+    """Whether values were there before the buckets were joined, or are merged afterwards."""
+    for index in range(-20, 20):
+        before, after = sketch(*[index] * 9, *range(1000, 1200)), sketch(*range(1000, 1200))
+        for made in (before, after):
+            made.limit(60)
+            assert len(made) <= 60
+            assert made.rel_error == pytest.approx(0.04, abs=0.0001)
+        after.merge(sketch(*[index] * 9))
+        (value,) = values(index)
+        for made in (before, after):
+            again = Sketch.from_dict(made.to_dict())
+            assert again.rel_error == made.rel_error
+            assert again.quantile(0) == pytest.approx(value, rel=made.rel_error)
