@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
     from otel_pipeline_metrics._probes.resources.reading import ResourceReading
     from otel_pipeline_metrics._stages.propagate import propagate, wrap_executor
+    from otel_pipeline_metrics._telemetry.own_metrics import counter, gauge, histogram
     from otel_pipeline_metrics.report import RunReport
 
 
@@ -63,9 +64,12 @@ __all__ = [
     "__version__",
     "configure",
     "counted_cache",
+    "counter",
     "current_stage",
     "fetch",
+    "gauge",
     "get_metrics_collector",
+    "histogram",
     "process",
     "propagate",
     "register_cache",
@@ -110,6 +114,7 @@ _LAZY = {
         "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),
         "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
         "_stages.propagate": ("propagate", "wrap_executor"),
+        "_telemetry.own_metrics": ("counter", "gauge", "histogram"),
         "_probes.caches.reading": ("CacheReading",),
         "_probes.resources.reading": ("ResourceReading",),
         "_lifecycle.run": ("Run", "run"),

@@ -143,6 +143,11 @@ def _replay_workers(scope: RunScope) -> None:
             errors.log_internal_error("replaying the logs of workers")
 
 
+def unless_draining(work: Callable[[], None]) -> bool:
+    """Do `work` under the lock; return False if another thread is draining."""
+    return _with_drain_lock(work, 0)
+
+
 def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
     """Do `work` under the lock; return False if it was not free within `wait_s`.
 
