@@ -23,7 +23,12 @@ from otel_pipeline_metrics.service.operation import (
     checked_metadata,
     checked_operation,
 )
-from otel_pipeline_metrics.service.operation_files import DAY_S, OperationFiles
+from otel_pipeline_metrics.service.operation_files import (
+    DAY_S,
+    DEFAULT_MAX_AGE_DAYS,
+    DEFAULT_MAX_BYTES,
+    OperationFiles,
+)
 from otel_pipeline_metrics.service.operation_queue import OperationQueue, Overflow
 from otel_pipeline_metrics.service.operation_writer import OperationWriter
 from otel_pipeline_metrics.service.tracker import Tracker
@@ -103,8 +108,8 @@ class MetricsManager:
         max_queue_size: int = 10000,
         *,
         overflow: Overflow = "drop",
-        max_age_days: float = 30,
-        max_bytes: int = 2**30,
+        max_age_days: float = DEFAULT_MAX_AGE_DAYS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
         if not isinstance(storage_path, (str, os.PathLike)):
             raise TypeError(f"storage_path must be a path, not {type(storage_path).__name__}")
@@ -409,7 +414,7 @@ class MetricsManager:
             dropped=counts.dropped,
         )
 
-    async def cleanup(self, days: float = 30) -> int:
+    async def cleanup(self, days: float = DEFAULT_MAX_AGE_DAYS) -> int:
         """Remove the files that are older than `days`, by the time in their name.
 
         Only regular files are removed whose name is one of ours and whose `batch_id` is that name.

@@ -54,6 +54,9 @@ _NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 DAY_S: Final = 24 * 3600.0
 
+DEFAULT_MAX_AGE_DAYS: Final = 30
+DEFAULT_MAX_BYTES: Final = 2**30
+
 
 class OperationFile(NamedTuple):
     """A file of operations, from its name and its size."""
@@ -75,7 +78,12 @@ class OperationFiles:
         max_bytes: above this size of all files together, the oldest are removed.
     """
 
-    def __init__(self, directory: Path, max_age_days: float, max_bytes: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        max_age_days: float = DEFAULT_MAX_AGE_DAYS,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
         self.directory = directory
         self._max_age_s = max_age_days * DAY_S
         self._max_bytes = max_bytes

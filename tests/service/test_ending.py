@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -57,14 +56,14 @@ def start(folder: Path, ending: str, *arguments: float) -> subprocess.Popen[str]
 
 # 50 moments in benchmarks/operations.py, which also says how much may be missing
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4))
-def test_a_kill_leaves_whole_files(tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize("moment", range(4))
+def test_a_kill_leaves_whole_files(tmp_path: Path, moment: int) -> None:
     interval_s = 0.2
     process = start(tmp_path, "", interval_s, 50, 1_000_000)
     assert process.stdout is not None
     first = process.stdout.readline()
     assert first == "0\n"
-    time.sleep(random.Random(seed).uniform(0.0, 1.0))
+    time.sleep(0.25 * moment + 0.1)
     process.kill()
     printed = [first, *process.stdout]
     process.communicate()

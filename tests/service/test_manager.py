@@ -36,7 +36,7 @@ async def test_a_record_has_what_was_given(tmp_path: Path, records: Records, clo
         "timestamp": "2023-11-14T22:30:00.000000+00:00",
         "success": True,
         "error_message": None,
-        "metadata": {"rows": 3, "to": ["a"]},
+        "metadata": {"n": 3, "to": ["a"]},
     }
     assert second == {
         "operation_type": "http",
@@ -224,11 +224,11 @@ async def test_threads_record_each_operation_once(tmp_path: Path, records: Recor
 
 async def test_two_managers_share_a_folder(tmp_path: Path, records: Records, clock: Clock) -> None:
     """Their clock stands still, so both want the same names."""
-    async with MetricsManager(tmp_path, max_batch_size=1) as one:
-        async with MetricsManager(tmp_path, max_batch_size=1) as other:
-            for number in range(100):
-                await one.record_operation("test", "one", number)
-                await other.record_operation("test", "other", number)
+    one, other = (MetricsManager(tmp_path, max_batch_size=1) for _ in range(2))
+    async with one, other:
+        for number in range(100):
+            await one.record_operation("test", "one", number)
+            await other.record_operation("test", "other", number)
     found = [(each["operation_name"], each["duration_ms"]) for each in records()]
     assert sorted(found) == sorted((name, n) for name in ("one", "other") for n in range(100))
     assert len(list(tmp_path.iterdir())) == 200
