@@ -8,16 +8,17 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, get_args
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any, get_args
 
 from otel_pipeline_metrics._core import cardinality, clock, errors, privacy, settings
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.records import outcome_of
 from otel_pipeline_metrics._core.validation import check_count, check_number, check_positive
-from otel_pipeline_metrics._probes.eventloop import Heartbeat
+from otel_pipeline_metrics.service import watching
 from otel_pipeline_metrics.service.activity import activity, error_type_of
+from otel_pipeline_metrics.service.known_managers import managers
+from otel_pipeline_metrics.service.loop_delays import LoopDelays
 from otel_pipeline_metrics.service.operation import (
     Operation,
     checked_metadata,
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
-
-
-# The managers of this process that exist.
-managers: Final[WeakSet[MetricsManager]] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -139,7 +136,7 @@ class MetricsManager:
         # of writers before the present one
         self._batches_before = 0
         self._last_flush: str | None = None
-        self.heartbeat: Heartbeat | None = None
+        self.loop_delays = LoopDelays()
         managers.add(self)
         forking.watch(self)
 
@@ -148,7 +145,7 @@ class MetricsManager:
         self._queue.after_fork()
         self._writer = None
         self._batches_before, self._last_flush = 0, None
-        self.heartbeat = None
+        self.loop_delays = LoopDelays()
 
     @property
     def is_running(self) -> bool:
@@ -189,9 +186,9 @@ class MetricsManager:
         self._writer = writer
         self._queue.open()
         with errors.suppress_errors("starting a manager"):
-            _watch(self)
-            self.heartbeat = Heartbeat(lambda _: None)
-            self.heartbeat.start()
+            watching.watch()
+            _end_with_process(self)
+            self.loop_delays.start()
 
     async def stop(self, timeout: float | None = 10.0) -> None:
         """Write what waits, and take no more operations; without effect if it is not running.
@@ -211,8 +208,7 @@ class MetricsManager:
         self._queue.close()
         with errors.suppress_errors("stopping a manager"):
             signals.forget(self)
-            if self.heartbeat is not None:
-                self.heartbeat.stop()
+            self.loop_delays.stop()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
 
@@ -471,7 +467,7 @@ def _positive_count(value: int, argument: str) -> int:
 _exit_registered = False
 
 
-def _watch(manager: MetricsManager) -> None:
+def _end_with_process(manager: MetricsManager) -> None:
     """Write what waits if the process ends without `stop()`, also at SIGTERM."""
     global _exit_registered  # set once
     if not _exit_registered:
