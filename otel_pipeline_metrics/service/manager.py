@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from otel_pipeline_metrics._core import cardinality, clock, errors, privacy, settings
+from otel_pipeline_metrics._core import cardinality, errors, settings
 from otel_pipeline_metrics._core.lookup import ratio
-from otel_pipeline_metrics._core.process import forking, signals
-from otel_pipeline_metrics._core.records import outcome_of
+from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_count, check_number, check_positive
-from otel_pipeline_metrics.service import watching
-from otel_pipeline_metrics.service.activity import activity, error_type_of
+from otel_pipeline_metrics.service import ending, tracking, watching
 from otel_pipeline_metrics.service.known_managers import managers
 from otel_pipeline_metrics.service.loop_delays import LoopDelays
 from otel_pipeline_metrics.service.operation import (
-    Operation,
-    checked_metadata,
     checked_operation,
 )
 from otel_pipeline_metrics.service.operation_files import (
@@ -32,13 +27,14 @@ from otel_pipeline_metrics.service.operation_files import (
 )
 from otel_pipeline_metrics.service.operation_queue import OperationQueue, Overflow
 from otel_pipeline_metrics.service.operation_writer import OperationWriter
-from otel_pipeline_metrics.service.tracker import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
     from typing_extensions import Self
+
+    from otel_pipeline_metrics.service.tracker import Tracker
 
 
 @dataclass(frozen=True)
@@ -187,7 +183,7 @@ class MetricsManager:
         self._queue.open()
         with errors.suppress_errors("starting a manager"):
             watching.watch()
-            _end_with_process(self)
+            ending.watch(self)
             self.loop_delays.start()
 
     async def stop(self, timeout: float | None = 10.0) -> None:
@@ -207,7 +203,7 @@ class MetricsManager:
             return
         self._queue.close()
         with errors.suppress_errors("stopping a manager"):
-            signals.forget(self)
+            ending.forget(self)
             self.loop_delays.stop()
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
@@ -299,7 +295,7 @@ class MetricsManager:
         operation = checked_operation(
             operation_type, operation_name, duration_ms, success, error_message, metadata
         )
-        await self._put(operation, None if success else cardinality.OTHER)
+        await tracking.put(self._queue, operation, None if success else cardinality.OTHER)
 
     def record_operation_nowait(  # noqa: PLR0917 - the signature is given
         self,
@@ -320,18 +316,7 @@ class MetricsManager:
         )
         if self._queue.offer(operation) is False:
             raise asyncio.QueueFull
-        _measure(operation, None if success else cardinality.OTHER)
-
-    async def _put(self, operation: Operation, error_type: str | None) -> None:
-        while self._queue.offer(operation) is False:
-            if self._queue.overflow == "raise":
-                raise asyncio.QueueFull
-            room = self._queue.wait_for_room(asyncio.get_running_loop())
-            try:
-                await room
-            finally:
-                self._queue.forget(room)
-        _measure(operation, error_type)
+        tracking.measure(operation, None if success else cardinality.OTHER)
 
     def track_operation(
         self,
@@ -349,49 +334,7 @@ class MetricsManager:
         Raises:
             ValueError: a value is wrong, or a key of the metadata is forbidden.
         """
-        checked_operation(operation_type, operation_name, 0)
-        kept = checked_metadata(metadata)
-
-        def ended(seconds: float, error: BaseException | None) -> tuple[Operation, str | None]:
-            failed = error is not None and outcome_of(error) != "abandoned"
-            error_type = error_type_of(error) if error is not None and failed else None
-            message = privacy.sanitized_message(error) or error_type if failed else None
-            operation = Operation(
-                operation_type, operation_name, 1000 * max(0.0, seconds), clock.unix(),
-                not failed, message, kept,
-            )  # fmt: skip
-            return operation, error_type
-
-        def report(seconds: float, error: BaseException | None) -> None:
-            operation, error_type = ended(seconds, error)
-            if not self.is_running or self._queue.offer(operation) is False:
-                self._drop()
-            _measure(operation, error_type)
-
-        async def report_async(seconds: float, error: BaseException | None) -> None:
-            if self._queue.overflow != "block" or not self.is_running:
-                report(seconds, error)
-                return
-            operation, error_type = ended(seconds, error)
-            try:
-                await self._put(operation, error_type)
-            except BaseException as refused:
-                self._drop()
-                _measure(operation, error_type)
-                if not isinstance(refused, RuntimeError):  # which means: stopped meanwhile
-                    raise
-
-        return Tracker(report, report_async)
-
-    def _drop(self) -> None:
-        self._queue.drop()
-        if not self.is_running:
-            errors.warn_once(
-                f"manager stopped {self.storage_path}",
-                "track_operation() is used while the MetricsManager of %s is not running: the "
-                "operations are in the metrics, and in no file",
-                self.storage_path,
-            )
+        return tracking.tracker(self, self._queue, operation_type, operation_name, metadata)
 
     # --- what is there ----------------------------------------------------------------------------
 
@@ -447,36 +390,8 @@ def track_operation(
     return manager.track_operation(operation_type, operation_name, metadata)
 
 
-def _measure(operation: Operation, error_type: str | None) -> None:
-    with errors.suppress_errors("measuring an operation"):
-        activity.record(
-            operation.operation_type,
-            operation.operation_name,
-            operation.duration_ms / 1000,
-            error_type,
-        )
-
-
 def _positive_count(value: int, argument: str) -> int:
     count = check_count(value, argument)
     if not count:
         raise ValueError(f"{argument} must be above 0")
     return count
-
-
-_exit_registered = False
-
-
-def _end_with_process(manager: MetricsManager) -> None:
-    """Write what waits if the process ends without `stop()`, also at SIGTERM."""
-    global _exit_registered  # set once
-    if not _exit_registered:
-        _exit_registered = True
-        atexit.register(_at_exit)
-    signals.watch(manager)
-
-
-def _at_exit() -> None:
-    for manager in list(managers):
-        with errors.suppress_errors("writing the last operations"):
-            manager.end()

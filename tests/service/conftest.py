@@ -6,8 +6,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.trace import NoOpTracerProvider
 
-from otel_pipeline_metrics._core import cardinality
+from otel_pipeline_metrics._core import cardinality, drain, series
+from otel_pipeline_metrics._probes.queues import registry
+from otel_pipeline_metrics._telemetry import sink, values
+from otel_pipeline_metrics.service import events, known_managers, process_stages, stalled
 from otel_pipeline_metrics.service.activity import activity
 
 if TYPE_CHECKING:
@@ -16,13 +22,69 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def fresh_activity(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Start each test without operations, as a process does."""
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start each test as a process starts, and leave no probe, sink or thread behind."""
     names = cardinality.Distinct(cardinality.MAX_NAMES)
     monkeypatch.setattr(cardinality, "instrument_names", names)
-    activity.after_fork()
+    monkeypatch.setattr(sink, "_probes", dict(sink._probes))
+    monkeypatch.setattr(sink, "_more_sinks", [])
+    monkeypatch.setattr(events, "_of_process", {})
+    monkeypatch.setattr(registry, "_queues", {})
+    drain.drain()
+    before = list(known_managers.managers)
+    for state in (activity, process_stages._stages, stalled.detector):
+        state.after_fork()
+    for each in (*values._measures.values(), *values._levels.values()):
+        each.after_fork()
+    known_managers.managers.clear()
     yield
-    activity.after_fork()
+    stalled.unwatch()
+    known_managers.managers.update(before)
+    for scope in list(series.scopes):
+        scope.series.clear()
+        scope.queues.clear()
+        scope.workers.clear()
+    sink.install(sink.OtelSink())
+
+
+class Metrics:
+    """A meter provider, and what it has collected."""
+
+    def __init__(self) -> None:
+        self.reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
+
+    def install(self) -> None:
+        sink.install(sink.OtelSink(NoOpTracerProvider(), self.provider))
+
+    def collect(self) -> dict[str, list[Any]]:
+        """Collect once; return the points of each metric."""
+        data = self.reader.get_metrics_data()
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in (() if data is None else data.resource_metrics)
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def values(self, name: str) -> dict[tuple[Any, ...], Any]:
+        """Collect; return the value, or count and sum, by the values of the sorted attributes."""
+        return {
+            tuple(value for _, value in sorted(point.attributes.items())): (
+                point.value if hasattr(point, "value") else (point.count, round(point.sum, 9))
+            )
+            for point in self.collect().get(name, ())
+        }
+
+
+@pytest.fixture
+def metrics() -> Iterator[Metrics]:
+    """Install telemetry on a meter provider in memory."""
+    found = Metrics()
+    found.install()
+    yield found
+    sink.install(sink.silent())
+    found.provider.shutdown()
 
 
 @pytest.fixture

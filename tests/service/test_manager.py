@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 async def test_a_record_has_what_was_given(tmp_path: Path, records: Records, clock: Clock) -> None:
     async with MetricsManager(tmp_path) as manager:
-        await manager.record_operation(
-            "database", "insert", 12.5, metadata={"rows": 3, "to": ["a"]}
-        )
+        await manager.record_operation("database", "insert", 12.5, metadata={"n": 3, "to": ["a"]})
         clock.advance(0.25)
         await manager.record_operation("http", "get", 3, success=False, error_message="refused")
     first, second = records()
