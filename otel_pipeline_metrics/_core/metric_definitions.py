@@ -358,8 +358,10 @@ STALLED: Final = Metric(
     "pipeline.stalled",
     "gauge",
     "1",
-    "1 while calls of a stage are in progress and nothing has moved for `stalled_after`, else 0.",
-    absent="until a collection finds the stage",
+    "1 while something is in flight in a stage or a queue and nothing has moved for "
+    "`stalled_after`, else 0.",
+    attributes=(PIPELINE_NAME, STAGE_NAME, STAGE_KIND, QUEUE_NAME),
+    absent="until a collection finds the stage or the wrapped queue",
 )
 SPOOL_SIZE: Final = Metric(
     "pipeline.telemetry.spool.size",
