@@ -240,8 +240,12 @@ class MetricsManager:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop."""
-        await self.stop()
+        """Stop; an exception of the block passes, also if stopping takes too long."""
+        try:
+            await self.stop()
+        except asyncio.TimeoutError:
+            if error is None:
+                raise
 
     def on_sigterm(self) -> None:
         """Write what waits: the process ends."""

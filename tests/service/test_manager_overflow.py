@@ -237,3 +237,25 @@ async def _unwritable(folder: Path) -> int:
     stats = await manager.get_stats()
     counts = (stats.total_recorded, stats.total_persisted, stats.queue_size, stats.dropped)
     return 0 if counts == (5, 0, 0, 5) and manager.failure == "Permission denied" else 2
+
+
+async def test_an_exception_of_the_block_is_not_replaced(
+    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = MetricsManager(tmp_path, 3600.0)
+    stop = manager.stop
+    monkeypatch.setattr(manager, "stop", lambda: stop(timeout=0.01))
+    for error, expected in ((KeyError("of the block"), KeyError), (None, asyncio.TimeoutError)):
+        disk.free.clear()
+
+        async def block(error: BaseException | None) -> None:
+            async with manager:
+                await manager.record_operation("test", "one", 1)
+                if error is not None:
+                    raise error
+
+        with pytest.raises(expected):
+            await block(error)
+        disk.free.set()
+        while not manager._writer.wait(0):  # type: ignore[union-attr]
+            await asyncio.sleep(0.001)
