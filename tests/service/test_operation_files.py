@@ -55,6 +55,19 @@ def test_a_taken_name_is_left_alone(tmp_path: Path) -> None:
         assert data["batch_timestamp"] == f"2023-11-14T22:30:00.{number:06d}+00:00"
 
 
+@pytest.mark.usefixtures("clock")
+def test_a_clock_that_stands_still_costs_no_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = []
+    link = os.link
+    monkeypatch.setattr(os, "link", lambda *given: (attempts.append(given), link(*given)))
+    files = OperationFiles(tmp_path)
+    for _ in range(50):
+        write(files)
+    assert (len(names(tmp_path)), len(attempts)) == (50, 50)
+
+
 def test_the_stamp_moves_into_the_next_second(tmp_path: Path, clock: Clock) -> None:
     clock.time = 0.999999
     put(tmp_path, "20231114_221320_999999", "taken")
@@ -123,7 +136,9 @@ async def test_what_max_bytes_removes_is_dropped(tmp_path: Path) -> None:
 async def test_only_files_that_are_ours_are_removed(tmp_path: Path, clock: Clock) -> None:
     """All are older than a year by their name; two are really ours."""
     ours = [put(tmp_path, f"20200101_00000{n}_000000") for n in range(2)]
-    (tmp_path / "elsewhere.json").write_text(json.dumps({"batch_id": "20200101_000002_000000"}))
+    (tmp_path / "elsewhere.json").write_text(
+        json.dumps({"batch_id": "20200101_000007_000000", "records": []})
+    )
     foreign = [
         put(tmp_path, "20200101_000003_000000", {"records": [], "batch_id": "another"}),
         put(tmp_path, "20200101_000004_000000", "not JSON"),

@@ -197,6 +197,29 @@ async def test_one_tracker_in_many_tasks_and_threads(manager: MetricsManager, cl
     assert tracker._open == {}
 
 
+async def test_blocks_that_overlap_keep_their_own_time(
+    manager: MetricsManager, clock: Clock
+) -> None:
+    tracker = manager.track_operation("test", "shared")
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        with tracker:
+            clock.advance(0.25)
+            entered.set()
+            await asyncio.sleep(0)
+        left.set()
+
+    async def second() -> None:
+        await entered.wait()
+        with tracker:
+            await left.wait()
+            clock.advance(0.5)
+
+    await asyncio.gather(first(), second())
+    assert [milliseconds for _, milliseconds, _, _ in ended(manager)] == [250.0, 500.0]
+
+
 async def test_an_operation_without_room_is_counted_and_never_raises(tmp_path: Path) -> None:
     for overflow in ("drop", "raise", "block"):
         manager = MetricsManager(tmp_path, 3600.0, 1000, 1, overflow=overflow)

@@ -23,13 +23,13 @@ from otel_pipeline_metrics.service import (
 assert_type(opm.counter("orders", unit="{order}"), Counter)
 assert_type(opm.gauge("carts"), Gauge)
 assert_type(opm.histogram("waits", unit="s"), Histogram)
-opm.counter("orders", "{order}")  # type: ignore[misc]
+opm.counter("orders", "{order}")  # type: ignore[call-arg]
 opm.counter("orders").add(1, {"shop": object()})  # type: ignore[dict-item]
 opm.gauge("carts").set("many")  # type: ignore[arg-type]
 
 manager = MetricsManager("folder", overflow="block")
 MetricsManager("folder", overflow="wait")  # type: ignore[arg-type]
-MetricsManager("folder", 5.0, 1000, 10000, "drop")  # type: ignore[misc]
+MetricsManager("folder", 5.0, 1000, 10000, "drop")  # type: ignore[call-arg]
 assert_type(manager.track_operation("a", "b"), Tracker)
 assert_type(track_operation(manager, "a", "b", {"rows": 1}), Tracker)
 
