@@ -20,14 +20,14 @@ class LoopDelays:
     """The delays of the event loop that runs where `start()` is called."""
 
     def __init__(self) -> None:
-        self._heartbeat = Heartbeat(self._note)
+        self._heartbeat = Heartbeat()
         self._late: deque[tuple[float, float]] = deque(maxlen=_MAX_REMEMBERED)
         self._last_beat: float | None = None
 
     def start(self) -> None:
         """Begin to measure."""
         self._last_beat = clock.now()
-        self._heartbeat.start()
+        self._heartbeat.start(self._note)
 
     def stop(self) -> None:
         """Stop measuring."""
