@@ -81,7 +81,8 @@ class OperationWriter:
             while not self._stopping:
                 with errors.suppress_errors("writing operations"):
                     due = self._wait_and_write(due)
-            self._write_all()
+            with errors.suppress_errors("writing the last operations"):
+                self._write_all()
         finally:
             self._queue.close()
             left = self._queue.give_up()
