@@ -107,9 +107,11 @@ class OperationFiles:
         """
         encoded = _encoded(operations)
         temporary = self.directory / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp"
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666
-        )
+        try:
+            descriptor = _create(temporary)
+        except FileNotFoundError:  # somebody has removed the folder
+            self.directory.mkdir(parents=True, exist_ok=True)
+            descriptor = _create(temporary)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
                 unix_us = self._place(file, temporary, encoded, len(operations), sync=sync)
@@ -271,6 +273,10 @@ def read_all(directory: Path) -> Iterator[tuple[OperationFile, list[dict[str, An
             continue
         except (OSError, ValueError):
             yield file, None
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o666)
 
 
 def _link(source: Path, target: Path) -> None:

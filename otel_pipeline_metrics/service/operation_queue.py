@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -117,8 +118,10 @@ class OperationQueue:
                 return None
             self._recorded += 1
             self._waiting.append(operation)
+            # those who still wait for room need a file to be written
+            crowded = bool(self._rooms) and held + 1 >= self._size
             full = len(self._waiting) == self._batch_size
-        if full:
+        if full or crowded:
             self._wake()
         if 2 * (held + 1) >= self._size:
             self._warn_half_full()
@@ -156,9 +159,10 @@ class OperationQueue:
         return room
 
     def forget(self, room: asyncio.Future[None]) -> None:
-        """Forget one who waits no longer."""
+        """Forget one who waits no longer; room that was given to it is given to another."""
         with self._lock:
-            self._rooms.pop(room, None)
+            if self._rooms.pop(room, None) is None:
+                self._give_room()
 
     def take(self) -> list[Operation]:
         """Take a batch, which `written`, `put_back` or `discard` must follow."""
@@ -210,12 +214,14 @@ class OperationQueue:
             return left
 
     def _give_room(self) -> None:
-        rooms, self._rooms = self._rooms, {}
-        for room, loop in rooms.items():
-            try:
+        """Tell as many of those who wait as there is room for, the first ones first."""
+        free = max(0, self._size - len(self._waiting) - self._in_hand)
+        told = list(self._rooms)[: free if self.is_open else None]
+        for room in told:
+            loop = self._rooms.pop(room)
+            # without the loop, nobody waits any more
+            with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_finish, room)
-            except RuntimeError:  # its loop is closed, and nobody waits any more
-                continue
 
 
 def _finish(room: asyncio.Future[None]) -> None:

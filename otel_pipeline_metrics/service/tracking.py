@@ -35,8 +35,9 @@ async def put(queue: OperationQueue, operation: Operation, error_type: str | Non
         room = queue.wait_for_room(asyncio.get_running_loop())
         try:
             await room
-        finally:
+        except BaseException:
             queue.forget(room)
+            raise
     measure(operation, error_type)
 
 

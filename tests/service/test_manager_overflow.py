@@ -109,6 +109,29 @@ async def test_block_writes_early_for_those_who_wait(tmp_path: Path, records: Re
     assert [each["duration_ms"] for each in records()] == list(range(20))
 
 
+@pytest.mark.parametrize("size", [1, 3])
+async def test_those_who_wait_come_in_turn_though_some_give_up(
+    tmp_path: Path, records: Records, size: int
+) -> None:
+    """Every third is cancelled, some of them just as there is room for them."""
+    async with MetricsManager(tmp_path, 3600.0, size, size, overflow="block") as manager:
+        waiting = [
+            asyncio.ensure_future(manager.record_operation("test", "one", number))
+            for number in range(90)
+        ]
+        for number in range(0, 90, 3):
+            while manager._queue.counts().recorded + number // 3 < number // 2:
+                await asyncio.sleep(0.001)
+            waiting[number].cancel()
+        done, _ = await asyncio.wait(waiting, timeout=60)
+    assert len(done) == 90
+    kept = [number for number, each in enumerate(waiting) if not each.cancelled()]
+    assert len(kept) >= 60
+    found = [each["duration_ms"] for each in records()]
+    assert sorted(found) == kept
+    assert manager._queue._rooms == {}
+
+
 async def test_a_stop_ends_the_waiting(tmp_path: Path, disk: Disk) -> None:
     manager = MetricsManager(tmp_path, 3600.0, 1, 1, overflow="block")
     await manager.start()

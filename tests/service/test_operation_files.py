@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,6 +74,15 @@ def test_the_stamp_moves_into_the_next_second(tmp_path: Path, clock: Clock) -> N
     put(tmp_path, "20231114_221320_999999", "taken")
     write(OperationFiles(tmp_path, 30, 2**30))
     assert names(tmp_path)[1] == "metrics_20231114_221321_000000.json"
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    files = OperationFiles(tmp_path / "operations")
+    for _ in range(2):
+        write(files)
+        shutil.rmtree(tmp_path / "operations")
+    write(files)
+    assert len(names(tmp_path / "operations")) == 1
 
 
 @pytest.mark.parametrize("sync", [False, True])
