@@ -14,7 +14,9 @@ import pytest
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics.service import MetricsManager
+from otel_pipeline_metrics.service.operation import checked_operation
 from otel_pipeline_metrics.service.operation_files import OperationFiles
+from otel_pipeline_metrics.service.operation_queue import OperationQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,12 +111,12 @@ async def test_block_writes_early_for_those_who_wait(tmp_path: Path, records: Re
     assert [each["duration_ms"] for each in records()] == list(range(20))
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize(("size", "batch"), [(1, 1), (3, 3), (1, 1000), (3, 1000)])
 async def test_those_who_wait_come_in_turn_though_some_give_up(
-    tmp_path: Path, records: Records, size: int
+    tmp_path: Path, records: Records, size: int, batch: int
 ) -> None:
     """Every third is cancelled, some of them just as there is room for them."""
-    async with MetricsManager(tmp_path, 3600.0, size, size, overflow="block") as manager:
+    async with MetricsManager(tmp_path, 3600.0, batch, size, overflow="block") as manager:
         waiting = [
             asyncio.ensure_future(manager.record_operation("test", "one", number))
             for number in range(90)
@@ -282,3 +284,30 @@ async def test_an_exception_of_the_block_is_not_replaced(
         disk.free.set()
         while not manager._writer.wait(0):  # type: ignore[union-attr]
             await asyncio.sleep(0.001)
+
+
+async def test_room_for_one_who_gave_up_goes_to_the_next() -> None:
+    loop = asyncio.get_running_loop()
+    waiting = OperationQueue(1, "block", 10, "queue", lambda: None)
+    waiting.open()
+    operation = checked_operation("test", "one", 1)
+    assert waiting.offer(operation)
+    assert waiting.offer(operation) is False
+    first, second, third = (waiting.wait_for_room(loop) for _ in range(3))
+    waiting.forget(second)
+    waiting.written(len(waiting.take()))
+    await asyncio.sleep(0)
+    assert [room.done() for room in (first, second, third)] == [True, False, False]
+    waiting.forget(first)
+    await asyncio.sleep(0)
+    assert third.done()
+    assert not second.done()
+    assert waiting.offer(operation)
+    # the queue is full again, so nobody else is told
+    fourth = waiting.wait_for_room(loop)
+    waiting.forget(third)
+    await asyncio.sleep(0)
+    assert not fourth.done()
+    waiting.close()
+    await asyncio.sleep(0)
+    assert fourth.done()
