@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import Batch, StageKey
 
 
-# Of a report's part on a stage, what is of use only there.
-_ONLY_IN_REPORTS: Final = {"workers", "time_s", "share", "busiest_share", "cpu_s"}
-_ONLY_TO_MERGE: Final = {"sketch", "sum_of_squares"}
+# Of a stage's durations, what is of use only where reports are merged.
+_ONLY_TO_MERGE: Final = ("sketch", "sum_of_squares")
 
 
 class _Stages(RunStats):
@@ -52,6 +51,12 @@ def p99(stage: StageKey) -> float | None:
     return None if found is None else found.sketch.quantile(0.99)
 
 
+def finished(stage: StageKey) -> int:
+    """Return how many calls of a stage have ended and are flushed."""
+    found = _stages.stages.get(stage)
+    return 0 if found is None else found.count
+
+
 def to_list() -> list[dict[str, Any]]:
     """Return what is known of each stage as plain data."""
     drain.drain()
@@ -61,12 +66,8 @@ def to_list() -> list[dict[str, Any]]:
     elapsed = clock.now() - _stages.since
     found = []
     for key, stats in list(_stages.stages.items()):
-        data = stats.to_dict(elapsed, ())
-        data["duration_s"] = _without(data["duration_s"], _ONLY_TO_MERGE)
-        known = {"pipeline": key.pipeline, **_without(data, _ONLY_IN_REPORTS)}
-        found.append({**known, "in_flight": in_flight.get(key, 0)})
+        data = stats.to_dict(elapsed, {})
+        for name in _ONLY_TO_MERGE:
+            del data["duration_s"][name]
+        found.append({"pipeline": key.pipeline, **data, "in_flight": in_flight.get(key, 0)})
     return found
-
-
-def _without(data: dict[str, Any], keys: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in data.items() if key not in keys}

@@ -16,6 +16,8 @@ from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics.service import process_stages
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_pipeline_metrics._core.records import Point
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
@@ -124,45 +126,65 @@ def called(place: Place) -> str:
 def in_flight() -> dict[Place, Flight]:
     """Return what is in flight in every stage and every wrapped queue.
 
-    A call that waits for its input is not in flight: the source has nothing for it. A stage of
-    which no call has ended yet may enclose others, so there any movement counts. A queue counts
-    while no stage has a call in flight that could take from it: otherwise that stage tells.
+    A call that waits for its input is not in flight: the source has nothing for it. A stage moves
+    with the stages that are called inside of it. They are not known to be inside if another thread
+    or task calls them, so while no call of a stage has ended yet, any movement of its scope counts
+    as its own. A queue counts while no stage has a call in flight that could take from it:
+    otherwise that stage tells.
     """
     found: dict[Place, Flight] = {}
     moved_in: dict[str, int] = {}
-    working = 0
     for scope in list(series.scopes):
-        waiting = _waiting_for_input(scope)
-        of_stage: dict[str, int] = {}
-        around = _moved_in(scope)
         for queue in list(scope.queues.values()):
             moved_in[queue.name] = moved_in.get(queue.name, 0) + queue.put + queue.got
-            for name in {*queue.producers, *queue.consumers}:
-                of_stage[name] = of_stage.get(name, 0) + queue.put + queue.got
-        for each in list(scope.series.values()):
-            active = each.active
-            count = max(0, active - waiting.get(each, 0))
-            begun = each.begun_before + len(each.begun)
-            encloses = process_stages.p99(each.key) is None
-            moved = (begun, active, around if encloses else of_stage.get(each.key.stage, 0))
-            before = found.get(each.key, Flight(0, ()))
-            found[each.key] = Flight(before.items + count, (*before.moved, moved))
-            working += count
+        for key, flight in _stages_of(scope).items():
+            before = found.get(key, Flight(0, ()))
+            found[key] = Flight(before.items + flight.items, (*before.moved, flight.moved))
+    working = any(flight.items for flight in found.values())
     for name, depth in registry.sizes().items():
         if name in moved_in:  # of a queue that is not wrapped nobody sees a movement
             found[name] = Flight(0 if working else depth, (depth, moved_in[name]))
     return found
 
 
-def _moved_in(scope: series.RunScope) -> tuple[int, ...]:
-    """Return numbers that change when anything moves in a scope."""
-    begun = ended = moved = 0
+def _stages_of(scope: series.RunScope) -> dict[StageKey, Flight]:
+    """Return what is in flight in each stage of one scope."""
+    waiting = _waiting_for_input(scope)
+    items: dict[StageKey, int] = {}
+    active: dict[StageKey, int] = {}
+    inside: dict[StageKey, set[StageKey]] = {}
     for each in list(scope.series.values()):
-        begun += each.begun_before + len(each.begun)
-        ended += each.begun_before + len(each.begun) - each.active
+        key, now = each.key, each.active
+        active[key] = active.get(key, 0) + now
+        items[key] = items.get(key, 0) + max(0, now - waiting.get(each, 0))
+        if each.caller is not None:
+            caller = StageKey(scope.pipeline, each.caller.name, each.caller.kind)
+            inside.setdefault(caller, set()).add(key)
+    queues: dict[str, int] = {}
     for queue in list(scope.queues.values()):
-        moved += queue.put + queue.got
-    return begun, ended, moved
+        for name in {*queue.producers, *queue.consumers}:
+            queues[name] = queues.get(name, 0) + queue.put + queue.got
+    own = {
+        key: (active[key], process_stages.finished(key), queues.get(key.stage, 0)) for key in active
+    }
+    everything = (tuple(own.values()), sum(q.put + q.got for q in list(scope.queues.values())))
+    return {
+        key: Flight(
+            count,
+            everything
+            if not process_stages.finished(key)
+            else tuple(own[each] for each in _with_those_inside(key, inside) if each in own),
+        )
+        for key, count in items.items()
+    }
+
+
+def _with_those_inside(stage: StageKey, inside: Mapping[StageKey, set[StageKey]]) -> list[StageKey]:
+    """Return a stage and all that are called inside of it, directly or not, in a fixed order."""
+    found = [stage]
+    for each in found:  # it grows meanwhile
+        found += sorted(inside.get(each, set()) - {*found}, key=str)
+    return found
 
 
 def _waiting_for_input(scope: series.RunScope) -> dict[Any, int]:
@@ -170,7 +192,7 @@ def _waiting_for_input(scope: series.RunScope) -> dict[Any, int]:
     found: dict[Any, int] = {}
     for worker in list(scope.workers.values()):
         if worker.waits and worker.state() == "idle":
-            for each in {execution.series for execution in list(worker.stack)}:
+            for each in {execution.series for execution in list(worker.stack)} - {None}:
                 found[each] = found.get(each, 0) + 1
     return found
 

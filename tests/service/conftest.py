@@ -41,9 +41,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     stalled.unwatch()
     known_managers.managers.update(before)
     for scope in list(series.scopes):
-        scope.series.clear()
-        scope.queues.clear()
-        scope.workers.clear()
+        scope.forget()
     sink.install(sink.OtelSink())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,12 +94,19 @@ def test_a_stage_of_which_calls_end_moves(clock: Clock) -> None:
 
 
 def test_a_stage_around_others_moves_with_them(clock: Clock) -> None:
+    """They are called in a thread, so it is not known that they are inside."""
+
+    def part() -> None:
+        with opm.stage("part"):
+            pass
+
     with opm.stage("whole"):
         stalled()
         for _ in range(10):
             clock.advance(100)
-            with opm.stage("part"):
-                pass
+            thread = threading.Thread(target=part)
+            thread.start()
+            thread.join()
             assert stalled() == {"whole": None, "part": None}
         clock.advance(299)
         assert stalled() == {"whole": None, "part": None}
@@ -106,15 +114,38 @@ def test_a_stage_around_others_moves_with_them(clock: Clock) -> None:
         assert stalled() == {"whole": 300.0, "part": None}
 
 
+def test_a_stage_of_which_calls_have_ended_moves_with_those_inside(clock: Clock) -> None:
+    with opm.stage("whole"):
+        pass
+    with opm.stage("whole"), opm.stage("part"):
+        stalled()
+        for _ in range(10):
+            clock.advance(100)
+            with opm.stage("deep"):
+                pass
+            found = stalled()
+            assert (found["whole"], found["part"], found["deep"]) == (None, None, None)
+        # moves elsewhere, which is no movement of the three
+        clock.advance(1)
+        for _ in range(3):
+            clock.advance(100)
+        assert stalled()["whole"] == 301.0
+
+
 def test_a_stage_that_hangs_beside_one_that_moves(clock: Clock) -> None:
+    def move() -> None:
+        with opm.stage("moves"):
+            pass
+
     with opm.stage("hangs"):
         pass
     with opm.stage("hangs"):
         stalled()
         for _ in range(10):
             clock.advance(30)
-            with opm.stage("moves"):
-                pass
+            thread = threading.Thread(target=move)
+            thread.start()
+            thread.join()
         assert stalled() == {"hangs": 300.0, "moves": None}
 
 
