@@ -10,7 +10,7 @@ before `configure()`, and levels, are reported by the sink that comes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 Attributes = tuple[tuple[str, Any], ...]
 _Recorded = tuple[Attributes, float, Any]
 _Pending = PendingSum | PendingValues
-T = TypeVar("T")
 
 # Values of a measure that wait before the thread that adds one more flushes them.
 PENDING_BOUND: Final = drain.PENDING_BOUND
@@ -84,11 +83,11 @@ class Measure:
                 BOUND,
             )
         early, self._early, self._missed = self._early, [], 0
-        return [*early, *_pop_front(self.pending)]
+        return [*early, *drain.pop_front(self.pending)]
 
     def keep(self) -> None:
         """Keep a bounded number of pending values for a provider that may come."""
-        new = _pop_front(self.pending)
+        new = drain.pop_front(self.pending)
         if self.metric.kind == "counter":
             # sums need no more room for more values
             sums: dict[Attributes, float] = {}
@@ -252,11 +251,3 @@ def _sampled_context() -> Any:
     if not context:
         return None
     return context if get_current_span(context).get_span_context().trace_flags.sampled else None
-
-
-def _pop_front(waiting: list[T]) -> list[T]:
-    # loses nothing: others append at the end, and only the flushing thread deletes
-    count = len(waiting)
-    taken = waiting[:count]
-    del waiting[:count]
-    return taken

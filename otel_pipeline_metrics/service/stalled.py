@@ -191,8 +191,9 @@ def _waiting_for_input(scope: series.RunScope) -> dict[Any, int]:
     """Return how many calls of each series wait for an item of a queue."""
     found: dict[Any, int] = {}
     for worker in list(scope.workers.values()):
-        if worker.waits and worker.state() == "idle":
-            for each in {execution.series for execution in list(worker.stack)} - {None}:
+        waits = list(worker.waits)
+        if waits and waits[-1].state == "idle":
+            for each in {cell[0] for cell in list(worker.stack)}:
                 found[each] = found.get(each, 0) + 1
     return found
 
