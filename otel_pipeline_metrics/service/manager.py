@@ -340,8 +340,6 @@ class MetricsManager:
         """
         return tracking.tracker(self, self._queue, operation_type, operation_name, metadata)
 
-    # --- what is there ----------------------------------------------------------------------------
-
     async def get_stats(self) -> MetricsStats:
         """Return what became of the operations since the manager was made."""
         counts, writer = self._queue.counts(), self._writer
