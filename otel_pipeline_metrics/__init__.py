@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
     from otel_pipeline_metrics._probes.resources.reading import ResourceReading
     from otel_pipeline_metrics._stages.propagate import propagate
+    from otel_pipeline_metrics._telemetry.own_metrics import counter, gauge, histogram
     from otel_pipeline_metrics.report import RunReport
 
 
@@ -67,9 +68,12 @@ __all__ = [
     "configure",
     "counted_cache",
     "counted_lru_cache",
+    "counter",
     "current_stage",
     "fetch",
+    "gauge",
     "get_metrics_collector",
+    "histogram",
     "process",
     "propagate",
     "register_cache",
@@ -118,6 +122,7 @@ _LAZY = {
         "_probes.resources.monitor": ("ResourceMonitor", "ResourceSummary"),
         "_stages.propagate": ("propagate",),
         "_probes.limits.executor": ("wrap_executor",),
+        "_telemetry.own_metrics": ("counter", "gauge", "histogram"),
         "_probes.caches.reading": ("CacheReading",),
         "_probes.resources.reading": ("ResourceReading",),
         "_lifecycle.run": ("Run", "run"),

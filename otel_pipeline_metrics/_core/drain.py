@@ -148,6 +148,11 @@ def drain_limit(scope: RunScope, limit: LimitSeries) -> None:
     _with_drain_lock(lambda: _flush_limit(scope, limit), 0)
 
 
+def unless_draining(work: Callable[[], None]) -> bool:
+    """Do `work` under the lock; return False if another thread is draining."""
+    return _with_drain_lock(work, 0)
+
+
 def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
     """Do `work` under the lock; return False if it was not free within `wait_s`.
 

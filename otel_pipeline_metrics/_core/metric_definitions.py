@@ -35,11 +35,23 @@ LINKS_DROPPED: Final = "pipeline.links.dropped"
 CACHE_NAME: Final = "cache.name"
 CACHE_REQUEST_TYPE: Final = "cache.request.type"
 CACHE_SIZE_FACTOR: Final = "cache.size.factor"
+OPERATION_TYPE: Final = "pipeline.operation.type"
+OPERATION_NAME: Final = "pipeline.operation.name"
+EVENT_SOURCE: Final = "pipeline.event.source"
+EVENT_DOMAIN: Final = "pipeline.event.domain"
+EVENT_ENTITY: Final = "pipeline.event.entity"
+COMPONENT: Final = "pipeline.component"
+SEVERITY: Final = "severity"
+BREAKER_NAME: Final = "pipeline.breaker.name"
+BREAKER_STATE: Final = "pipeline.breaker.state"
+CONNECTION_NAME: Final = "pipeline.connection.name"
+CONNECTION_STATE: Final = "pipeline.connection.state"
 ERROR_TYPE: Final = "error.type"
 CPU_MODE: Final = "cpu.mode"
 DISK_IO_DIRECTION: Final = "disk.io.direction"
 NETWORK_IO_DIRECTION: Final = "network.io.direction"
 CONTEXT_SWITCH_TYPE: Final = "process.context_switch.type"
+SDK_COMPONENT: Final = "otel.component.name"
 MEMORY_STATE: Final = "system.memory.state"
 
 # In seconds: from a tenth of a millisecond to ten minutes.
@@ -301,6 +313,150 @@ CACHE_SIZE: Final = Metric(
     "Bytes that a cache holds.",
     attributes=(CACHE_NAME,),
     absent="where the source does not say",
+)
+
+OPERATION_DURATION: Final = Metric(
+    "pipeline.operation.duration",
+    "histogram",
+    "s",
+    "Duration of one operation of a service.",
+    attributes=(OPERATION_TYPE, OPERATION_NAME, ERROR_TYPE),
+    absent="until an operation was recorded",
+    buckets=DURATION_BUCKETS,
+)
+OPERATION_RETRIES: Final = Metric(
+    "pipeline.operation.retries",
+    "counter",
+    "{retry}",
+    "Attempts of an operation after the first.",
+    attributes=(OPERATION_NAME, ERROR_TYPE),
+    absent="until there is a retry",
+)
+EVENT_DURATION: Final = Metric(
+    "pipeline.event.duration",
+    "histogram",
+    "s",
+    "Time that one event took to process.",
+    attributes=(EVENT_SOURCE, EVENT_DOMAIN, EVENT_ENTITY, ERROR_TYPE),
+    absent="until an event was recorded",
+    buckets=DURATION_BUCKETS,
+)
+EVENT_IO: Final = Metric(
+    "pipeline.event.io",
+    "counter",
+    "By",
+    "Payload bytes of events.",
+    attributes=(EVENT_SOURCE, EVENT_DOMAIN),
+    absent="for events without a size",
+)
+EVENT_DUPLICATES: Final = Metric(
+    "pipeline.event.duplicates",
+    "counter",
+    "{event}",
+    "Events that had been seen before.",
+    attributes=(EVENT_SOURCE, EVENT_DOMAIN),
+    absent="until there is an event; 0 while none was a duplicate",
+)
+EVENT_POINTS: Final = Metric(
+    "pipeline.event.points",
+    "counter",
+    "{point}",
+    "Data points that events were written as.",
+    attributes=(EVENT_SOURCE, EVENT_DOMAIN),
+    absent="for events without points",
+)
+ERRORS: Final = Metric(
+    "pipeline.errors",
+    "counter",
+    "{error}",
+    "Errors that the program reported, by component.",
+    attributes=(ERROR_TYPE, COMPONENT, SEVERITY),
+    absent="until there is an error",
+)
+BREAKER: Final = Metric(
+    "pipeline.breaker.state",
+    "gauge",
+    "1",
+    "1 for the state that a circuit breaker is in, 0 for its other states.",
+    attributes=(BREAKER_NAME, BREAKER_STATE),
+    absent="until the breaker's state was recorded",
+)
+CONNECTIONS: Final = Metric(
+    "pipeline.connection.count",
+    "up-down counter",
+    "{connection}",
+    "Connections by state.",
+    attributes=(CONNECTION_NAME, CONNECTION_STATE),
+    absent="until it was set; 0 for a state that the connections have left",
+)
+STALLED: Final = Metric(
+    "pipeline.stalled",
+    "gauge",
+    "1",
+    "1 while something is in flight in a stage or a queue and nothing has moved for "
+    "`stalled_after`, else 0.",
+    attributes=(PIPELINE_NAME, STAGE_NAME, STAGE_KIND, QUEUE_NAME),
+    absent="until a collection finds the stage or the wrapped queue",
+)
+SPOOL_SIZE: Final = Metric(
+    "pipeline.telemetry.spool.size",
+    "up-down counter",
+    "By",
+    "Bytes of telemetry on disk that wait for the collector.",
+    absent="without a spool",
+)
+OPERATIONS_DROPPED: Final = Metric(
+    "pipeline.telemetry.operations.dropped",
+    "counter",
+    "{operation}",
+    "Operations that a manager has in no file: a full queue, a disk that fails, `max_bytes`.",
+    absent="without a manager",
+)
+OPERATIONS_PENDING: Final = Metric(
+    "pipeline.telemetry.operations.pending",
+    "up-down counter",
+    "{operation}",
+    "Operations that wait for their file.",
+    absent="without a manager",
+)
+SDK_SPANS_EXPORTED: Final = Metric(
+    "otel.sdk.exporter.span.exported",
+    "counter",
+    "{span}",
+    "The number of spans for which the export has finished, either successful or failed.",
+    attributes=(SDK_COMPONENT, ERROR_TYPE),
+    absent="for an exporter that `configure()` did not build, or if the SDK reports it itself",
+)
+SDK_POINTS_EXPORTED: Final = Metric(
+    "otel.sdk.exporter.metric_data_point.exported",
+    "counter",
+    "{data_point}",
+    "The number of metric data points for which the export has finished, either successful or "
+    "failed.",
+    attributes=(SDK_COMPONENT, ERROR_TYPE),
+    absent="for an exporter that `configure()` did not build, or if the SDK reports it itself",
+)
+SDK_EXPORT_DURATION: Final = Metric(
+    "otel.sdk.exporter.operation.duration",
+    "histogram",
+    "s",
+    "The duration of exporting a batch of telemetry records.",
+    attributes=(SDK_COMPONENT, ERROR_TYPE),
+    absent="for an exporter that `configure()` did not build, or if the SDK reports it itself",
+    buckets=DURATION_BUCKETS,
+)
+CONTAINER_CPU_LIMIT: Final = Metric(
+    "pipeline.container.cpu.limit",
+    "gauge",
+    "{cpu}",
+    "CPUs that this process may use at most: its cgroup's limit, or the host's.",
+)
+CONTAINER_MEMORY_LIMIT: Final = Metric(
+    "pipeline.container.memory.limit",
+    "gauge",
+    "By",
+    "Memory that this process may use at most: its cgroup's limit, or the host's.",
+    absent="where neither is known",
 )
 
 PROCESS_CPU_TIME: Final = Metric(

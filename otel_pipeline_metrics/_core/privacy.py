@@ -197,8 +197,8 @@ def message_of(error: BaseException) -> str | None:
     return sanitized_message(error) if _rules.error_messages else None
 
 
-def sanitized_message(error: BaseException, as_text: Callable[[object], str] = str) -> str:
-    """Return an exception's message, shortened, without the secrets of URLs in it."""
+def sanitized_message(error: object, as_text: Callable[[object], str] = str) -> str:
+    """Return a message, or that of an exception, shortened, without the secrets of URLs in it."""
     try:
         text = as_text(error)
     except Exception:  # the user's own __str__

@@ -63,6 +63,7 @@ class Config:
     forbidden_keys: tuple[str, ...] = ()
     max_attribute_values: int = 200
     error_messages: bool = False
+    stalled_after_s: float = 300.0
 
     def privacy_rules(self) -> privacy.Rules:
         """Return the rules on attribute keys and messages that these settings ask for."""
@@ -315,6 +316,16 @@ OPTIONS: Final = (
         "OTEL_PIPELINE_METRICS_ERROR_MESSAGES",
         _FLAG,
         at_import=True,
+    ),
+    Option(
+        "stalled_after",
+        Config.stalled_after_s,
+        "seconds without any movement after which a stage with calls in progress, or a queue with "
+        "items, counts as stalled; see [service.md](service.md#health)",
+        check_positive,
+        "OTEL_PIPELINE_METRICS_STALLED_AFTER",
+        _SECONDS,
+        field="stalled_after_s",
     ),
     Option(
         "",

@@ -58,6 +58,7 @@ def configure(
     forbidden_keys: Sequence[str] = (),
     max_attribute_values: int = Config.max_attribute_values,
     error_messages: bool | None = None,
+    stalled_after: float = Config.stalled_after_s,
 ) -> None:
     """Set where telemetry goes; without arguments, OTEL_* variables decide.
 
@@ -100,6 +101,8 @@ def configure(
         error_messages: put the message of an exception, up to 1,000 characters, on the span
             that failed. Messages may quote data; by default only the class of an exception goes
             out. None: OTEL_PIPELINE_METRICS_ERROR_MESSAGES, or False.
+        stalled_after: seconds without any movement after which a stage with calls in progress,
+            or a queue with items, counts as stalled; at least ten times the stage's p99.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -122,6 +125,7 @@ def configure(
         with _without_broken_limits():
             _export = providers.build(config)
         telemetry_stats.exported = _export.stats
+        telemetry_stats.ledgers = _export.ledgers
         _warn_of_ignored(config, _export)
         if config.console is None and _export.console:
             config = dataclasses.replace(config, console=True)
@@ -145,6 +149,11 @@ def configure(
         with errors.suppress_errors("watching for SIGTERM"):
             # providers of the user's are flushed at SIGTERM only during a run
             signals.watch_always(_export.owns_tracer_provider or _export.owns_meter_provider)
+
+
+def is_configured() -> bool:
+    """Tell whether `configure()` was called, and `shutdown()` not since then."""
+    return _export is not None
 
 
 def stats() -> dict[str, Any]:

@@ -9,11 +9,16 @@ from otel_pipeline_metrics._core import cardinality, privacy
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+
 
 _COUNTS: Final = ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
 
 # Returns the counts of spans and metric points; set by `configure()`, and kept by `shutdown()`.
 exported: Callable[[], dict[str, Any]] | None = None
+
+# The ledger of each exporter that `configure()` built.
+ledgers: tuple[ExportLedger, ...] = ()
 
 
 def telemetry_stats() -> dict[str, Any]:

@@ -13,11 +13,13 @@ from opentelemetry import metrics, trace
 from otel_pipeline_metrics._core import cardinality, drain, hooks, stage_totals
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._telemetry import values
 from otel_pipeline_metrics._telemetry.instruments import InstrumentSet, meter_of
 from otel_pipeline_metrics._telemetry.run_metrics import RunMetrics
 from otel_pipeline_metrics._telemetry.sdk_private import reset_after_fork
 from otel_pipeline_metrics._telemetry.spans import OpenRun, Spans
 from otel_pipeline_metrics._telemetry.stage_metrics import StageMetrics
+from otel_pipeline_metrics._telemetry.values import ValueMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,8 +27,19 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
 
+    from otel_pipeline_metrics._core.records import Sink
 
-__all__ = ["OpenRun", "OtelSink", "add_probe", "install", "installed", "set_probe", "silent"]
+
+__all__ = [
+    "OpenRun",
+    "OtelSink",
+    "add_probe",
+    "add_sink",
+    "install",
+    "installed",
+    "set_probe",
+    "silent",
+]
 
 
 class OtelSink:
@@ -49,6 +62,8 @@ class OtelSink:
         distinct = cardinality.Distinct()
         self.stages = StageMetrics(self.instruments, metric_attributes, distinct)
         self.runs = RunMetrics(self.instruments, distinct)
+        self.values = ValueMetrics(self.instruments)
+        self.stages.flush_values = self.values.flush
         self._probes: set[str] = set()
         self._owns_meter_provider = owns_meter_provider
         forking.watch(self)
@@ -57,6 +72,7 @@ class OtelSink:
         """Start at zero: the parent reports what happened before the fork."""
         self.stages.after_fork()
         self.runs.after_fork()
+        self.values.after_fork()
         reset_after_fork.reset(self.instruments.provider(), self._restarts)
 
     def _restarts(self, instrument: Any) -> bool:
@@ -73,6 +89,7 @@ class OtelSink:
 _telemetry: OtelSink | None = None
 _earlier: list[OtelSink] = []
 _probes: dict[str, Callable[[InstrumentSet], None]] = {}
+_more_sinks: list[Sink] = [stage_totals.totals]
 
 
 def install(telemetry: OtelSink, *, retire: bool = True) -> None:
@@ -96,12 +113,26 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
     _telemetry = telemetry
     # if spans are disabled, the hot path skips them at the cost of one check
     hooks.tracing = None if telemetry.spans.disabled else telemetry.spans
-    drain.set_sinks((telemetry.stages, stage_totals.totals))
+    values.flush_full = telemetry.values.flush_full
+    _update_sinks()
     if before is not None:
         stages = before.stages
         drain.drain(lambda: telemetry.stages.take_over(stages))
     for name, install_on in _probes.items():
         telemetry.probe(name, install_on)
+
+
+def add_sink(more: Sink) -> None:
+    """Give the results of every scope to another sink too, whatever is installed."""
+    if more not in _more_sinks:
+        _more_sinks.append(more)
+        installed()
+        _update_sinks()
+
+
+def _update_sinks() -> None:
+    stages = () if _telemetry is None else (_telemetry.stages,)
+    drain.set_sinks((*stages, *_more_sinks))
 
 
 def installed() -> OtelSink:

@@ -13,7 +13,6 @@ known.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,15 +21,12 @@ from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.records import LimitBatch, QueueBatch, StageTime
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
-from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
-    CounterSeries,
-    HistogramSeries,
-    Instrument,
-)
+from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND, PendingSum, PendingValues
+from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import Instrument
 from otel_pipeline_metrics._telemetry.sdk_private.self_check import is_supported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from otel_pipeline_metrics._core.records import (
         AttributeValue,
@@ -44,79 +40,6 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
-# this many pending histogram values are recorded at once, not at the next collection
-WAITING_BOUND: Final = 1024
-
-
-class _Sum:
-    """The pending increments of one counter under one set of attributes."""
-
-    __slots__ = ("_pending", "_series")
-
-    def __init__(self, counter: Instrument, attributes: dict[str, AttributeValue]) -> None:
-        self._series = CounterSeries(counter, attributes)
-        self._pending: float = 0
-
-    def add(self, amount: float) -> None:
-        self._pending += amount
-
-    def record(self) -> None:
-        pending, self._pending = self._pending, 0
-        if pending and not self._series.record((pending,)):
-            self._pending = pending
-
-
-class _Values:
-    """The pending values of one histogram under one set of attributes."""
-
-    __slots__ = ("_exemplars", "_pending", "_series")
-
-    def __init__(self, histogram: Instrument, attributes: dict[str, AttributeValue]) -> None:
-        self._series = HistogramSeries(histogram, attributes)
-        self._pending: list[float] = []
-        # by bucket, the latest value with a sampled span: as many as a reservoir keeps
-        self._exemplars: dict[int, tuple[float, Any]] = {}
-
-    def add_many(
-        self, values: Sequence[float], exemplars: Sequence[tuple[float, Any]] = ()
-    ) -> None:
-        """Add sorted values, of which `exemplars` have a sampled span."""
-        begins = len(self._pending)
-        self._pending.extend(values)
-        for value, context in exemplars:
-            place = bisect_left(self._pending, value, begins)
-            if place < len(self._pending) and self._pending[place] == value:
-                del self._pending[place]
-                self.add(value, context, defs.DURATION_BUCKETS)
-
-    def add(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
-        """Add a value and the context of its span if that is sampled."""
-        if context is not None:
-            bucket = bisect_left(boundaries, value)
-            before = self._exemplars.get(bucket)
-            self._exemplars[bucket] = (value, context)
-            if before is None:
-                return
-            value = before[0]
-        self._pending.append(value)
-
-    def flush_if_full(self) -> None:
-        """Record the pending values if there are too many for the next collection."""
-        if len(self._pending) >= WAITING_BOUND:
-            self.record()
-
-    def record(self) -> None:
-        """Record the pending values."""
-        pending, exemplars = self._pending, self._exemplars
-        if not (pending or exemplars):
-            return
-        # removed first: values that cannot be recorded would fail, and grow, every time
-        self._pending, self._exemplars = [], {}
-        pending.sort()
-        if not self._series.record(pending, exemplars.values()):
-            self._pending, self._exemplars = pending, exemplars
-
-
 class _Totals:
     """The pending values of one stage under one set of metric attributes."""
 
@@ -124,9 +47,9 @@ class _Totals:
 
     def __init__(self, attributes: dict[str, AttributeValue]) -> None:
         self.attributes = attributes
-        self.sums: dict[tuple[str, ...], _Sum] = {}
+        self.sums: dict[tuple[str, ...], PendingSum] = {}
         # by metric and error type
-        self.values: dict[tuple[str, str], _Values] = {}
+        self.values: dict[tuple[str, str], PendingValues] = {}
 
     def with_extra(self, more: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
         """Return the attributes, and those of `more` that have a value."""
@@ -175,6 +98,8 @@ class StageMetrics:
     ) -> None:
         self._named = frozenset(metric_attributes)
         self._distinct = distinct
+        # flushes what is not of stages, at the same moments
+        self.flush_values: Callable[[], None] | None = None
         self.after_fork()
         self._instruments = {
             metric.name: Instrument(make(metric), bulk=is_supported)
@@ -284,6 +209,8 @@ class StageMetrics:
         """Record everything that has finished in the instruments."""
 
         def record() -> None:
+            if self.flush_values is not None:
+                self.flush_values()
             if self._is_live():
                 for totals in [*self._totals.values(), *self._named_totals.values()]:
                     totals.record()
@@ -348,7 +275,7 @@ class StageMetrics:
         total = totals.sums.get(identity)
         if total is None:
             attributes = totals.with_extra({key: value, defs.ERROR_TYPE: error_type})
-            total = totals.sums[identity] = _Sum(self._instruments[metric.name], attributes)
+            total = totals.sums[identity] = PendingSum(self._instruments[metric.name], attributes)
         total.add(amount)
 
     def _count_items(self, totals: _Totals, counts: Counts, failed: str = "") -> None:
@@ -378,11 +305,11 @@ class StageMetrics:
         newest = self._watermarks.get(key, event.originated)
         self._watermarks[key] = max(newest, event.originated)
 
-    def _values(self, totals: _Totals, metric: defs.Metric, error_type: str = "") -> _Values:
+    def _values(self, totals: _Totals, metric: defs.Metric, error_type: str = "") -> PendingValues:
         values = totals.values.get((metric.name, error_type))
         if values is None:
             attributes = totals.with_extra({defs.ERROR_TYPE: error_type})
-            values = _Values(self._instruments[metric.name], attributes)
+            values = PendingValues(self._instruments[metric.name], attributes)
             totals.values[metric.name, error_type] = values
         return values
 

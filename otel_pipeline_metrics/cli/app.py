@@ -7,14 +7,15 @@ import click
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics.cli.files import NAME
 from otel_pipeline_metrics.cli.report_commands import compare, merge, report, schema, trend
+from otel_pipeline_metrics.cli.service_commands import ops
 from otel_pipeline_metrics.cli.telemetry_commands import doctor, replay
 
 
 @click.group(
     name=NAME,
-    commands=[report, compare, trend, merge, schema, doctor, replay],
+    commands=[report, compare, trend, merge, schema, doctor, replay, ops],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name=NAME)
 def app() -> None:
-    """Show, compare, follow and merge reports of runs; check telemetry and send what was kept."""
+    """Show, compare, follow and merge reports; check telemetry; sum up operations."""

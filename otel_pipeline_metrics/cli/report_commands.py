@@ -192,13 +192,20 @@ def merge(files: tuple[str, ...], output: str | None) -> None:
 
 
 @click.command(short_help="Show the JSON Schema of reports.")
-@click.argument("kind", type=click.Choice(("report", "collector")))
+@click.argument("kind", type=click.Choice(("report", "collector", "service")))
 @_output
 def schema(kind: str, output: str | None) -> None:
     """Show the JSON Schema (draft 2020-12) of a JSON file.
 
-    "report" is a run's report, "collector" what MetricsCollector.export_json() writes.
+    "report" is a run's report, "collector" what MetricsCollector.export_json() writes, "service"
+    what get_comprehensive_metrics() returns.
     """
     from otel_pipeline_metrics.report.schema import collector_schema, report_schema
 
-    put(json.dumps(report_schema() if kind == "report" else collector_schema(), indent=2), output)
+    if kind == "service":
+        from otel_pipeline_metrics.service import comprehensive_schema
+
+        found = comprehensive_schema()
+    else:
+        found = report_schema() if kind == "report" else collector_schema()
+    put(json.dumps(found, indent=2), output)

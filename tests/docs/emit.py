@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 import time
 
 from opentelemetry.sdk.metrics import MeterProvider
@@ -15,6 +16,9 @@ from opentelemetry.sdk.metrics.export import (
 )
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+from otel_pipeline_metrics._lifecycle import telemetry_stats
+from otel_pipeline_metrics.service import MetricsManager, get_event_metrics
 
 reader = InMemoryMetricReader()
 opm.configure(meter_provider=MeterProvider([reader]), exporter="none", console=False)
@@ -66,9 +70,38 @@ async def main() -> None:
             fail()
     except KeyError:
         pass
+    with tempfile.TemporaryDirectory() as folder:
+        await serve(folder)
+    assert queue.empty()  # keeps it alive, so its size is known
+
+
+async def serve(folder: str) -> None:
+    # with providers of its own, this program has no exporter
+    telemetry_stats.ledgers = tuple(
+        ExportLedger(signal, "otlp/grpc", "x") for signal in ("traces", "metrics")
+    )
+    for ledger in telemetry_stats.ledgers:
+        ledger.kept_in = folder
+        ledger.durations += [(0.1, True), (0.1, False)]
+    events = get_event_metrics()
+    events.record_event_processing(1, "s", "d", "e", False, 1, True, 1)
+    events.record_error(KeyError(), "c")
+    events.record_retry_attempt("o", 1, KeyError())
+    events.record_circuit_breaker_state("b", "open")
+    events.set_connection_state("c", "open")
+    async with MetricsManager(folder) as manager:
+        await manager.record_operation("t", "n", 1, success=False)
+        reader.get_metrics_data()  # the durations of exports are in the next one
+        async with opm.run("open"):
+            inside = opm.wrap_queue(asyncio.Queue(), name="inside")
+            await inside.put(await fetch())
+            await finish()
+            assert not inside.empty()
+
+
+async def finish() -> None:
     await asyncio.sleep(0.15)  # the CPU use of a shorter interval is mostly noise and not reported
     print(json.dumps(collected()))
-    assert queue.empty()  # keeps it alive, so its size is known
 
 
 def collected() -> dict[str, dict[str, object]]:

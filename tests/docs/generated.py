@@ -35,6 +35,19 @@ _METRICS: Final = {
     "metrics of queues": ("pipeline.queue.",),
     "metrics of limits": ("pipeline.limit.",),
     "metrics of caches": ("pipeline.cache.",),
+    "metrics of operations and events": (
+        "pipeline.operation.",
+        "pipeline.event.",
+        "pipeline.errors",
+        "pipeline.breaker.",
+        "pipeline.connection.",
+    ),
+    "metrics of health": (
+        "pipeline.stalled",
+        "pipeline.telemetry.",
+        "pipeline.container.",
+        "otel.sdk.",
+    ),
     "metrics of the process and its host": ("process.", "system."),
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics import service
 from tests.docs.markdown import DOCUMENTS, ROOT, WITH_LINKS, anchors, in_code, links, rows
 
 if TYPE_CHECKING:
@@ -17,17 +18,21 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.docs
 
-PUBLIC = sorted(set(opm.__all__) - {"__version__"})
+PUBLIC = {
+    name: getattr(room, name)
+    for room in (opm, service)
+    for name in sorted(set(room.__all__) - {"__version__"})
+}
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_has_a_docstring(name: str) -> None:
-    documented(name, getattr(opm, name))
+    documented(name, PUBLIC[name])
 
 
-@pytest.mark.parametrize("name", [n for n in PUBLIC if inspect.isclass(getattr(opm, n))])
+@pytest.mark.parametrize("name", [n for n in PUBLIC if inspect.isclass(PUBLIC[n])])
 def test_a_public_method_or_property_has_a_docstring(name: str) -> None:
-    cls = getattr(opm, name)
+    cls = PUBLIC[name]
     for member, value in vars(cls).items():
         if member.startswith("_") or not (callable(value) or isinstance(value, property)):
             continue

@@ -29,7 +29,7 @@ from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION
 from otel_pipeline_metrics._stages.workers.worker import current_call
 from otel_pipeline_metrics._telemetry.backlog import BOUND as EARLY_BOUND
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
-from otel_pipeline_metrics._telemetry.stage_metrics import WAITING_BOUND
+from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND
 from tests.stages.support import in_flight
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from otel_pipeline_metrics import stage
 from otel_pipeline_metrics._core import drain as _drain
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._stages import execution, invocation
+from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND
 from otel_pipeline_metrics._telemetry.sdk_private import bulk_record
-from otel_pipeline_metrics._telemetry.stage_metrics import WAITING_BOUND
 from tests import strategies
 from tests.conftest import Results
 from tests.stages.support import in_flight

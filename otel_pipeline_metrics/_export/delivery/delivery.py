@@ -92,7 +92,9 @@ class Delivery:
         """
         ledger = self.ledger
         ledger.begin(items)
+        started = clock.now()
         answer = Answer(ok=False) if self._is_pointless() else self._try(export)
+        ledger.durations.append((clock.now() - started, answer.ok))
         self.reason = answer.reason
         if answer.ok:
             self._pause_s = 0.0

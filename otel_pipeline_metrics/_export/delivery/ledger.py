@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import itertools
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from otel_pipeline_metrics._core.environment_variables import OTEL_PIPELINE_METRICS_EXPORTER_LOGS
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._export.environment import Signal
+
+
+# Exports between two collections; a reader that never collects needs no more.
+_MAX_DURATIONS: Final = 1024
 
 
 class LedgerSnapshot(NamedTuple):
@@ -94,6 +99,8 @@ class ExportLedger:
         self.replay_dropped = 0
         self.batches_failed = 0
         self.batches_spooled = 0
+        # (seconds, whether it was accepted) of the latest exports that nobody has read
+        self.durations: deque[tuple[float, bool]] = deque(maxlen=_MAX_DURATIONS)
         # grows with everything that does not arrive in time
         self.misses = 0
         # whether the queue has ever been nearly full

@@ -123,6 +123,17 @@ def why_unusable(directory: Path) -> str | None:
     return None
 
 
+def size_of(directory: Path) -> int:
+    """Return the bytes of all batches in a directory."""
+    total = 0
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if _NAME.fullmatch(entry.name) is not None:
+                with contextlib.suppress(OSError):  # it has been sent
+                    total += entry.stat().st_size
+    return total
+
+
 class Spool:
     """A bounded directory of batches.
 
