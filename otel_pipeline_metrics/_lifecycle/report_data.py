@@ -6,16 +6,17 @@ import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import clock, drain, errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.limit_stats import limit_list
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
+from otel_pipeline_metrics._lifecycle.windows import MAX_STAGES, STATES, Reading, Windows
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
-from otel_pipeline_metrics._probes.resources import cgroup
+from otel_pipeline_metrics._probes.resources import cgroup, ticker
 from otel_pipeline_metrics._probes.resources.levels import Level
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
 from otel_pipeline_metrics._stages.workers import snapshot
@@ -25,6 +26,7 @@ from otel_pipeline_metrics.report import SCHEMA
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import RunScope
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
+    from otel_pipeline_metrics._probes.resources.ticker import Ticker
 
 
 class RecordedResources:
@@ -68,9 +70,16 @@ class RunDataCollector:
         self.recorded = RecordedResources()
         self.heartbeat = Heartbeat()
         self._caches_before: dict[str, CacheReading] = {}
+        self._windows = Windows()
+        self._ticker: Ticker | None = None
 
-    def begin(self) -> None:
-        """Remember the caches' counts from before the run."""
+    def begin(self, scope: RunScope) -> None:
+        """Remember the caches' counts from before the run, and begin the first window."""
+        self._began = clock.now()
+        if self.monitor is not None:
+            self._windows.add(self._reading(scope, 0.0))
+            self._ticker = ticker.shared(self.monitor.interval)
+            self._ticker.add(self, lambda: self._tick(scope))
         self._caches_before = {reading.name: reading for reading in caches_registry.read_all()}
 
     def report_data(self, run: dict[str, Any], scope: RunScope, now: float) -> dict[str, Any]:
@@ -92,6 +101,7 @@ class RunDataCollector:
                 delta(reading, self._caches_before.get(reading.name))
                 for reading in caches_registry.read_all()
             ],
+            "windows": self._windows.rows(self._reading(scope, wall_s)),
             "resources": self._resources(started_at),
             # the state before the last flush
             "telemetry": telemetry_stats.snapshot_for_report()
@@ -100,13 +110,48 @@ class RunDataCollector:
         data["bottleneck"] = _verdict(data)
         return data
 
+    def end(self) -> None:
+        """Begin no more windows."""
+        if self._ticker is not None:
+            self._ticker.remove(self)
+            self._ticker = None
+
+    def _tick(self, scope: RunScope) -> None:
+        at_s = clock.now() - self._began
+        if self._windows.is_due(at_s):
+            drain.drain()
+            self._windows.add(self._reading(scope, at_s))
+
+    def _reading(self, scope: RunScope, at_s: float) -> Reading:
+        """Return the run's sums until now."""
+        times = self._times(scope, at_s, clock.now())
+        stages = list(self.stats.stages.items())[:MAX_STAGES]
+        found: dict[tuple[str, str | None], tuple[float | None, ...]] = {}
+        for key, stats in stages:
+            spent = times.row(key)["time_s"]
+            items = stats.items_out if stats.items_out is not None else stats.items_in
+            sums = (stats.count, items, *(spent[state] for state in STATES))
+            found[key.stage, key.kind] = sums
+        sample = None if self.monitor is None else self.monitor.latest_sample
+        return Reading(
+            at_s,
+            found,
+            queues_registry.sizes() if scope.queues else {},
+            None if sample is None else sample.cpu_s,
+            0.0 if sample is None else sample.capacity_s,
+            None if sample is None else sample.reading.rss_bytes,
+        )
+
+    def _times(self, scope: RunScope, wall_s: float, now: float) -> StageTimes:
+        states = snapshot.snapshot(scope, now)
+        root = _series.scopes.get(scope) or _series.root_cell(scope)
+        return StageTimes(scope, root, wall_s, now, states)
+
     def _stages(
         self, run: dict[str, Any], scope: RunScope, wall_s: float, now: float
     ) -> list[dict[str, Any]]:
         """Return the stages' rows, and add to the run's what lies outside of them."""
-        states = snapshot.snapshot(scope, now)
-        root = _series.scopes.get(scope) or _series.root_cell(scope)
-        times = StageTimes(scope, root, wall_s, now, states)
+        times = self._times(scope, wall_s, now)
         run["outside_s"] = times.outside_s
         for key, series_of_key in list(times.stages.items()):
             if any(each.active for main in series_of_key for each in main.variants):

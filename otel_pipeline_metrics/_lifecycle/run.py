@@ -154,7 +154,7 @@ class Run(AsyncContextMixin):
                 self._collector.monitor.start()
                 self._collector.heartbeat.start(self._note_loop_delay)
         with errors.suppress_errors("a run's caches"):
-            self._collector.begin()
+            self._collector.begin(self._scope)
         series.open_scope(self._scope)
         self._started_unix = clock.unix()
         self._started_at = clock.now()
@@ -196,6 +196,7 @@ class Run(AsyncContextMixin):
                 view.stop()
         with errors.suppress_errors("a run's resources"):
             if self._collector.monitor is not None:
+                self._collector.end()
                 self._collector.heartbeat.stop()
                 self._collector.monitor.stop()
         with errors.suppress_errors("closing a run"):

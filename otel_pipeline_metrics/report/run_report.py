@@ -203,7 +203,7 @@ def _checked(data: object) -> dict[str, Any]:
             continue
         if not isinstance(data.get(name), _TYPES[part["type"]]):
             raise ValueError(f"not a whole report: {name!r} is missing or of the wrong kind")
-        for entry in data[name] if "items" in part else ():
+        for entry in data[name] if "required" in part.get("items", {}) else ():
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise ValueError(f"not a whole report: {name!r} has an entry without a name")
             _check_numbers(entry, f"{name} {entry['name']!r}")

@@ -233,6 +233,33 @@ PARTS: Final[dict[str, Schema]] = {
         ),
         observed_s=_number("in a report of several: seconds that the averages cover"),
     ),
+    "windows": _list(
+        "how the run went over time, in about 20 windows; empty without `resources`",
+        _object(
+            "one window",
+            start_s=_number("seconds since the run's start"),
+            end_s=_number("seconds since the run's start"),
+            stages=_list(
+                "of the first 100 stages, what happened in the window",
+                _object(
+                    "one stage",
+                    name=_text("its name"),
+                    kind=_text("its kind"),
+                    count=_count("calls that ended"),
+                    items=_count("items produced, or else taken"),
+                    calls_per_s=_number("calls by the window's length"),
+                    items_per_s=_number("items by the window's length"),
+                    time_s=_states("seconds of all workers"),
+                ),
+            ),
+            queues=_list(
+                "wrapped queues",
+                _object("one queue", name=_text("its name"), depth=_count("items at the end")),
+            ),
+            cpu_utilization=_number("of the CPUs that the process may use, 0 to 1"),
+            rss_bytes=_number("resident memory at the end"),
+        ),
+    ),
     "caches": _entries(
         "one registered cache, with its counts during the run",
         "the cache's name",
@@ -334,7 +361,7 @@ PARTS: Final[dict[str, Schema]] = {
 }
 
 # parts that reports of earlier releases lack
-OPTIONAL_PARTS: Final = frozenset({"limits"})
+OPTIONAL_PARTS: Final = frozenset({"limits", "windows"})
 
 # fields of entries that hold text; all others hold numbers
 TEXT_FIELDS: Final = frozenset(

@@ -177,6 +177,17 @@ class ResourceMonitor(AsyncContextMixin):
         totals = self._totals
         return None if totals is None else totals.last.reading
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two samples."""
+        return self._interval
+
+    @property
+    def latest_sample(self) -> probe.Sample | None:
+        """The latest sample with its rising counters; not for users."""
+        totals = self._totals
+        return None if totals is None else totals.last
+
     def summary(self) -> ResourceSummary:
         """Return a summary since the latest start; it is cheap, and allowed while running."""
         totals = self._totals
