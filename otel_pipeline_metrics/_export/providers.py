@@ -21,6 +21,7 @@ from opentelemetry.sdk.resources import (
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_pipeline_metrics._core import environment_variables, errors
+from otel_pipeline_metrics._core.cleaning import clean_attribute, clean_text
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export import environment, exporters, global_providers
 from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
@@ -177,7 +178,11 @@ class OwnResource(Resource):
     """
 
     def __init__(self, of: Resource) -> None:
-        super().__init__(of.attributes, of.schema_url)
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES may hold bytes that are not UTF-8
+        super().__init__(
+            {clean_text(key): clean_attribute(value, key) for key, value in of.attributes.items()},
+            of.schema_url,
+        )
         self._current = super().attributes
         forking.watch(self)
 

@@ -14,7 +14,7 @@ from otel_pipeline_metrics._core import cardinality, clock, drain, series, stage
 from otel_pipeline_metrics._core.files import write_atomically
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._core.records import StageResult
-from otel_pipeline_metrics._core.validation import check_name, check_number
+from otel_pipeline_metrics._core.validation import check_name, check_number, check_whole
 from otel_pipeline_metrics._probes.caches import register
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
@@ -125,7 +125,7 @@ class MetricsCollector:
             "names of stages by hand", check_name(name, "name")
         )
         duration = check_number(duration_s, "duration_s")
-        items = int(check_number(count, "count", whole=True))
+        items = check_whole(count, "count")
         failed = bool(error)
         with self._lock:
             stage = self._stages.setdefault(name, _Stage())
@@ -184,7 +184,7 @@ class MetricsCollector:
         """
         name = cardinality.instrument_names.name("cache names", check_name(name, "name"))
         given = {"hits": hits, "misses": misses, "evictions": evictions, "size_bytes": size_bytes}
-        counts = {key: int(check_number(n, key, whole=True)) for key, n in given.items()}
+        counts = {key: check_whole(n, key) for key, n in given.items()}
         with self._lock:
             cache = self._caches.setdefault(name, _Cache())
             cache.hits += counts["hits"]

@@ -62,7 +62,7 @@ class _Sum:
 
     def record(self) -> None:
         pending, self._pending = self._pending, 0
-        if pending and not self._series.record((pending,)):
+        if pending and not self._series.add(pending):
             self._pending = pending
 
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from otel_pipeline_metrics._core.cleaning import plain
 from otel_pipeline_metrics._core.files import write_atomically
 from otel_pipeline_metrics.report.schema import PARTS, SCHEMA, TEXT_FIELDS
 
@@ -185,7 +186,8 @@ def _validate(data: object) -> dict[str, Any]:
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise ValueError(f"not a whole report: {name!r} has an entry without a name")
             _check_numbers(entry, f"{name} {entry['name']!r}")
-    return copy.deepcopy(data)
+    copied: dict[str, Any] = plain(data)
+    return copied
 
 
 def _check_numbers(part: dict[str, Any], where: str) -> None:

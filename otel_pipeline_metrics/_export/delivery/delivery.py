@@ -23,6 +23,7 @@ from otel_pipeline_metrics._export.delivery.responses import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline_metrics._export.delivery.batch import Batch
     from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
     from otel_pipeline_metrics._export.delivery.spool import Spool, SpooledBatch
     from otel_pipeline_metrics._export.environment import Signal
@@ -82,29 +83,46 @@ class Delivery:
         self._pause_s = 0.0
         self._paused_until = 0.0
 
-    def deliver(self, items: int, export: Callable[[], bool], to_line: Callable[[], bytes]) -> bool:
+    def deliver(self, batch: Batch, export: Callable[[], bool]) -> bool:
         """Export a batch, or keep it; return whether the collector accepted it.
 
         Args:
-            items: the number of spans or metric points in it.
+            batch: what of it cannot be encoded is dropped, and counted.
             export: makes the exporter export it.
-            to_line: encodes it for the disk.
         """
+        self.ledger.begin(batch.items)
+        try:
+            return self._deliver(batch, export)
+        finally:
+            # an exception of the program's, raised by a signal handler into its own flush
+            self.ledger.give_up()
+
+    def _deliver(self, batch: Batch, export: Callable[[], bool]) -> bool:
         ledger = self.ledger
-        ledger.begin(items)
         answer = Answer(ok=False) if self._is_pointless() else self._try(export)
+        if answer.unsent and self._sift(batch):
+            if not batch.items:
+                return False
+            answer = self._try(export)
         self.reason = answer.reason
         if answer.ok:
             self._pause_s = 0.0
-            ledger.note(items, ok=True, rejected=min(items, answer.rejected))
+            ledger.note(batch.items, ok=True, rejected=min(batch.items, answer.rejected))
             self.resend(clock.monotonic() + RESEND_S)
-        elif not answer.permanent and self._keep(items, to_line):
-            ledger.note_spooled(items)
+        elif not answer.permanent and self._keep(batch):
+            ledger.note_spooled(batch.items)
             ledger.warn(answer.reason)
             self._pause()
         else:
-            ledger.note(items, ok=False, reason=answer.reason)
+            ledger.note(batch.items, ok=False, reason=answer.reason)
         return answer.ok
+
+    def _sift(self, batch: Batch) -> int:
+        """Drop what of a batch cannot be encoded; return how many items that are."""
+        dropped = batch.sift()
+        if dropped:
+            self.ledger.drop(dropped)
+        return dropped
 
     def _is_pointless(self) -> bool:
         if self.ledger.stopped or self._spool is None:
@@ -119,11 +137,17 @@ class Delivery:
         self._pause_s = min(most, max(least, 2 * self._pause_s))
         self._paused_until = clock.monotonic() + self._pause_s
 
-    def _keep(self, items: int, to_line: Callable[[], bytes]) -> bool:
-        if self._spool is None or not items:
+    def _keep(self, batch: Batch) -> bool:
+        if self._spool is None or not batch.items:
             return False
         with errors.suppress_errors("the spool"):
-            return self._spool.put(self.ledger.signal, to_line(), items)
+            try:
+                line = batch.line()
+            except Exception as error:
+                if errors.from_signal_handler(error) or not self._sift(batch):
+                    raise
+                line = batch.line()
+            return bool(batch.items) and self._spool.put(self.ledger.signal, line, batch.items)
         return False
 
     def begin_shutdown(self, until: float) -> None:
@@ -256,4 +280,4 @@ def _attempt(
     elapsed_s = clock.now() - started
     if reason is None and elapsed_s > SLOW_S:
         reason = f"no success in {elapsed_s:.1f} s"
-    return Answer(ok=False, reason=reason)
+    return Answer(ok=False, reason=reason, unsent=replacement is None)

@@ -142,6 +142,23 @@ class ExportLedger:
             self._taken += items
             self._in_progress = items
 
+    def drop(self, items: int) -> None:
+        """Count `items` of the export in progress that cannot be encoded."""
+        with self._lock:
+            self._in_progress -= items
+            if not self._closed:
+                self.failed += items
+                self.misses += items
+
+    def give_up(self) -> None:
+        """Count what is left of an export that an exception ended."""
+        with self._lock:
+            items, self._in_progress = self._in_progress, 0
+            if items and not self._closed:
+                self.failed += items
+                self.batches_failed += 1
+                self.misses += 1
+
     def note(self, items: int, *, ok: bool, rejected: int = 0, reason: str | None = None) -> None:
         """Count one export of `items`, and warn if it is the first failure of its host.
 

@@ -59,6 +59,8 @@ class Answer(NamedTuple):
     reason: str | None = None
     # items that the collector rejected although it answered with success
     rejected: int = 0
+    # no request was seen to leave: perhaps it could not be encoded
+    unsent: bool = False
 
     @property
     def permanent(self) -> bool:

@@ -51,7 +51,7 @@ def register_cache(name: str, source: object) -> None:
         TypeError: `name` is not a string, or `source` does not count hits and misses.
         ValueError: `name` is empty or too long.
     """
-    check_name(name, "name")
+    name = check_name(name, "name")
     read = sources.reader_of(source)
     caches.register(cardinality.instrument_names.name("cache names", name), read)
     ensure_instruments()
@@ -88,7 +88,7 @@ def counted_cache(cache: MutableMapping[K, V], *, name: str | None = None) -> Co
     if not isinstance(cache, MutableMapping):
         raise TypeError(f"cache must be a mutable mapping, not {type(cache).__name__}")
     if name is not None:
-        check_name(name, "name")
+        name = check_name(name, "name")
     counted = cache if isinstance(cache, CountedCache) else CountedCache(cache)
     if name is not None:
         register_cache(name, counted)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context
 
 from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core.cleaning import MAX_INT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -235,14 +236,34 @@ class HistogramSeries(_Series):
 
 
 class CounterSeries(_Series):
-    """One counter under one set of attributes."""
+    """One counter under one set of attributes; its total stays within 64 bits."""
 
-    __slots__ = ()
+    __slots__ = ("_name", "_room")
 
     def __init__(self, counter: Instrument, attributes: dict[str, Any]) -> None:
         super().__init__(counter, counter.instrument.add, attributes)
+        self._name = getattr(counter.instrument, "name", "a counter")
+        self._room: float = MAX_INT
         # Zero first: a backend that sees the series begin can tell the first increase.
         self.record_each((0,), ())
+
+    def add(self, amount: float) -> bool:
+        """Add to the counter; during a collection add nothing and return False.
+
+        Above `MAX_INT` the total stands still: OTLP could not carry it, nor the other metrics of
+        the same export.
+        """
+        if math.isnan(amount):
+            return True
+        if amount > self._room:
+            errors.warn_once(
+                f"total of {self._name}", "a total of %s is beyond 64 bits: it stays", self._name
+            )
+            amount = self._room
+        if amount and not self.record((amount,)):
+            return False
+        self._room -= amount
+        return True
 
 
 def _acquire_all(locks: list[Any]) -> list[Any] | None:
