@@ -74,7 +74,7 @@ def check_number(value: object, argument: str) -> float:
     try:
         number = float(value)
     except OverflowError:  # 10**400
-        number = float(clean_int(int(math.trunc(value)), argument))
+        number = float(clean_int(2 * MAX_INT if value > 0 else -2 * MAX_INT, argument))  # type: ignore[operator]
     if not math.isfinite(number):
         raise ValueError(f"{argument} must be finite, not {number}")
     if number < 0:

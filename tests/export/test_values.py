@@ -19,6 +19,7 @@ from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.cleaning import MAX_INT
 from otel_pipeline_metrics._export.delivery.counting_exporters import CountingSpanExporter
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics.report import RunReport
 from tests.export.conftest import points, spans
 from tests.lifecycle.configure.support import clean_slate
@@ -43,6 +44,11 @@ def slate() -> Iterator[None]:
     with clean_slate():
         errors.reset()
         yield
+    # neither the queue nor the caches are to be in the metrics of other tests
+    for name in (BAD, BAD + "2"):
+        opm.unregister_cache(name)
+    queues_registry._queues.pop(CLEAN, None)
+    queues_registry._remembered.pop(CLEAN, None)
 
 
 @pytest.fixture(params=["http/protobuf", "grpc"])

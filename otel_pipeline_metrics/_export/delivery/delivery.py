@@ -270,7 +270,7 @@ def _attempt(
         try:
             ok = export()
         except Exception as error:  # SDK 1.30 raises on a refused connection
-            logs.reason = type(error).__name__
+            logs.reason = responses.why(error)
     answer = seen.answer
     if answer is not None and (ok or not answer.ok):
         return answer

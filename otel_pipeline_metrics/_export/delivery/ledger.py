@@ -100,6 +100,8 @@ class ExportLedger:
         self.crowded = False
         # the result of the last export; None before the first
         self.last_ok: bool | None = None
+        # why the last export that failed did, if that is known
+        self.reason: str | None = None
         self._in_progress = 0
         self._closed = False
 
@@ -177,6 +179,7 @@ class ExportLedger:
             self.failed += rejected if ok else items
             self.batches_failed += not ok
             self.misses += rejected + (not ok)
+            self.reason = reason or self.reason
         if not ok:
             self.warn(reason)
         elif rejected:
@@ -212,6 +215,7 @@ class ExportLedger:
             if self._in_progress:
                 self.batches_failed += 1
                 self.last_ok = False
+                self.reason = "no answer in time"
             lost = max(0, self._created() - self.exported - self.failed - self.spooled)
             self.failed += lost
             self.misses += lost
