@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -48,17 +47,19 @@ class TestQueue:
             type("Nowhere", (), {"shutdown": lambda self: None})(), new_ledger()
         )
         processor = counting_processor.CountingBatchProcessor(exporter)
-        processor.shutdown()
-        queued: list[Any] = []
-        monkeypatch.setattr(processor, "_queue", queued.append)
+        processor._thread.close()  # nothing is exported
         found = []
         for waiting, flags in ((35, 1), (36, 0), (36, 1)):
-            processor._waiting = [None] * waiting
+            processor._queued.extend([ReadableSpan("waits")] * (waiting - len(processor._queued)))
             context = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(flags))
             processor.on_end(ReadableSpan("s", context=context))
             found.append((exporter.ledger.snapshot().created, exporter.ledger.crowded))
         assert found == [(1, False), (1, False), (2, True)]
-        assert queued == []
+        assert len(processor._queued) == 37
+        processor._is_shut_down = True
+        processor.on_end(ReadableSpan("s", context=context))
+        assert exporter.ledger.snapshot().created == 3
+        assert len(processor._queued) == 37
 
     def test_the_limits_of_one_attempt(self) -> None:
         assert (exporters.SLACK_S, flush.GRACE_S, delivery.PATIENCE_S) == (0.5, 0.25, 10.0)

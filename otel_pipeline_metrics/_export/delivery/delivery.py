@@ -8,10 +8,11 @@ Otherwise the queue would overflow while each attempt takes its two seconds.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
 import sys
-import threading
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
@@ -79,7 +80,7 @@ class Delivery:
     def after_fork(self) -> None:
         """Forget the parent's attempt and its pause."""
         self._call: BackgroundCall | None = None
-        self._woken = threading.Event()
+        self._woken: SimpleQueue[None] = SimpleQueue()
         self._pause_s = 0.0
         self._paused_until = 0.0
 
@@ -158,7 +159,7 @@ class Delivery:
     def stop(self) -> None:
         """Begin no further attempt, and give up the one in progress."""
         self.ledger.stopped = True
-        self._woken.set()
+        self._woken.put(None)
 
     def close(self) -> None:
         """Let the thread end."""
@@ -169,7 +170,9 @@ class Delivery:
         if self._thread is None:
             return _attempt(export, replacement)
         answers: list[Answer] = []
-        woken = self._woken = threading.Event()
+        # Not an event: an exception of a signal handler that strikes while this thread waits could
+        # leave the event's lock held, for which the exporting thread would wait for ever.
+        woken = self._woken = SimpleQueue()
         # The SDK has switched instrumentation off in this context; it must be off there too.
         context = contextvars.copy_context()
         keeps = self._spool is not None
@@ -179,7 +182,7 @@ class Delivery:
             try:
                 answers.append(context.run(_attempt, export, replacement, attempts))
             finally:
-                woken.set()
+                woken.put(None)
 
         self._call = self._thread.submit(attempt)
         give_up_at = clock.monotonic() + (self._patience_s if keeps else math.inf)
@@ -187,7 +190,8 @@ class Delivery:
             left_s = give_up_at - clock.monotonic()
             if left_s <= 0:
                 break
-            woken.wait(min(left_s, _POLL_S))
+            with contextlib.suppress(Empty):
+                woken.get(timeout=min(left_s, _POLL_S))
         return answers[0] if answers else _GIVEN_UP
 
     # --- what is on disk --------------------------------------------------------------------

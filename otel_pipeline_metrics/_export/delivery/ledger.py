@@ -134,6 +134,12 @@ class ExportLedger:
         return 0 if queued is None else max(0, created - self._taken - queued)
 
     @property
+    def overflowed(self) -> int:
+        """Items that a full queue dropped so far."""
+        with self._lock:
+            return self._overflow(self._created())
+
+    @property
     def pending(self) -> int:
         """Items that entered the queue and have not left it."""
         return self.snapshot().pending
