@@ -191,15 +191,13 @@ class _Series:
         if not values:
             return True
         # the locks keep collections away: one of delta temporality drops the aggregations
-        held = _acquire_all([target._lock for target in targets])
-        if held is None:
-            return None
-        try:
-            found = self._aggregations(targets)
-            for aggregation in found:
-                _BULK_RECORD[type(aggregation).__name__](aggregation, values)
-        finally:
-            _release(held)
+        locks = [target._lock for target in targets]
+        return _holding(locks, lambda: self._add(targets, values))
+
+    def _add(self, targets: list[Any], values: Sequence[float]) -> bool:
+        found = self._aggregations(targets)
+        for aggregation in found:
+            _BULK_RECORD[type(aggregation).__name__](aggregation, values)
         return bool(found)
 
     def _aggregations(self, targets: list[Any]) -> list[Any]:
@@ -266,18 +264,18 @@ class CounterSeries(_Series):
         return True
 
 
-def _acquire_all(locks: list[Any]) -> list[Any] | None:
-    """Acquire all locks without waiting, or none of them."""
-    for index, lock in enumerate(locks):
-        if not lock.acquire(blocking=False):
-            _release(locks[:index])
-            return None
-    return locks
+def _holding(locks: Sequence[Any], work: Callable[[], bool]) -> bool | None:
+    """Do `work` under all locks; do nothing and return None if one of them is taken.
 
-
-def _release(locks: list[Any]) -> None:
-    for lock in locks:
-        lock.release()
+    Only `with` takes a lock: after `acquire()`, an exception of a signal handler could leave it
+    locked for good. A lock that another thread takes just then is held for a moment only.
+    """
+    if not locks:
+        return work()
+    if locks[0].locked():
+        return None
+    with locks[0]:
+        return _holding(locks[1:], work)
 
 
 def _add_to_explicit(aggregation: Any, values: Sequence[float]) -> None:
