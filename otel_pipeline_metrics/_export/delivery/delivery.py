@@ -91,8 +91,8 @@ class Delivery:
             batch: what of it cannot be encoded is dropped, and counted.
             export: makes the exporter export it.
         """
-        self.ledger.begin(batch.items)
         try:
+            self.ledger.begin(batch.items)
             return self._deliver(batch, export)
         finally:
             # an exception of the program's, raised by a signal handler into its own flush

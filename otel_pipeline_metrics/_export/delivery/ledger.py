@@ -147,25 +147,26 @@ class ExportLedger:
     def begin(self, items: int) -> None:
         """Count `items` that the exporter receives; one export runs at a time."""
         with self._lock:
-            self._taken += items
-            self._in_progress = items
+            # One statement without a call, as below: an exception that a signal handler raises
+            # strikes before or after it.
+            self._taken, self._in_progress = self._taken + items, items
 
     def drop(self, items: int) -> None:
         """Count `items` of the export in progress that cannot be encoded."""
         with self._lock:
-            self._in_progress -= items
-            if not self._closed:
-                self.failed += items
-                self.misses += items
+            lost = 0 if self._closed else items
+            self.failed, self._in_progress = self.failed + lost, self._in_progress - items
+            self.misses += lost
 
     def give_up(self) -> None:
         """Count what is left of an export that an exception ended."""
         with self._lock:
-            items, self._in_progress = self._in_progress, 0
-            if items and not self._closed:
-                self.failed += items
-                self.batches_failed += 1
-                self.misses += 1
+            if not self._in_progress:
+                return
+            lost = 0 if self._closed else self._in_progress
+            self.failed, self._in_progress = self.failed + lost, 0
+            self.batches_failed += bool(lost)
+            self.misses += bool(lost)
 
     def note(self, items: int, *, ok: bool, rejected: int = 0, reason: str | None = None) -> None:
         """Count one export of `items`, and warn if it is the first failure of its host.
@@ -177,12 +178,13 @@ class ExportLedger:
             reason: why it failed.
         """
         with self._lock:
-            self._in_progress = 0
             if self._closed:
+                self._in_progress = 0
                 return
+            exported = self.exported + (items - rejected if ok else 0)
+            failed = self.failed + (rejected if ok else items)
+            self.exported, self.failed, self._in_progress = exported, failed, 0
             self.last_ok = ok
-            self.exported += items - rejected if ok else 0
-            self.failed += rejected if ok else items
             self.batches_failed += not ok
             self.misses += rejected + (not ok)
             self.reason = reason or self.reason
@@ -194,9 +196,8 @@ class ExportLedger:
     def note_spooled(self, items: int) -> None:
         """Count a batch that is on disk now; after the end too, since it is not lost."""
         with self._lock:
-            self._in_progress = 0
+            self.spooled, self._in_progress = self.spooled + items, 0
             self.last_ok = False
-            self.spooled += items
             self.batches_spooled += 1
             self.misses += 1
             if self._closed:
