@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
+from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.series import RunScope, Series
 from otel_pipeline_metrics._core.stage_id import stage_id
 from otel_pipeline_metrics._export import background
@@ -186,6 +187,9 @@ def test_metrics_that_the_program_flushes_itself_are_counted_exactly(
         assert state.created == sum(state[1:])
         assert state.pending == 0
         exporter.refuse = False
+        # what was struck goes on in its own thread; until then a batch would go to the disk
+        if counting.delivery._call is not None:
+            assert counting.delivery._call.wait(clock.monotonic() + 10)
         export()
         assert made.snapshot().exported == state.exported + 1
         exporter.refuse = kept and struck % 2 == 0

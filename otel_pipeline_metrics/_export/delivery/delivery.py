@@ -208,8 +208,9 @@ class Delivery:
             for batch in self._spool.batches(self.ledger.signal):
                 if self.ledger.stopped or clock.monotonic() >= until or self._is_busy():
                     return
-                with self._spool.claim(batch) as path:
-                    if path is not None and not self._resend(batch, path.read_bytes()):
+                with self._spool.claim(batch) as descriptor:
+                    lines = None if descriptor is None else self._spool.read(descriptor)
+                    if lines is not None and not self._resend(batch, lines):
                         return
 
     def drain(self) -> None:
@@ -244,7 +245,8 @@ def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Answer]) -> A
     """
     from otel_pipeline_metrics._export.delivery import otlp_json
 
-    rejected = 0
+    # how many items an empty file held is unknown
+    rejected = 0 if lines.strip() else sys.maxsize
     for line in lines.splitlines():
         try:
             request = otlp_json.request(signal, line)
