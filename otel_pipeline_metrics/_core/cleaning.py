@@ -29,7 +29,7 @@ def clean_text(text: str) -> str:
     Python makes such text from bytes that are not UTF-8: file names, arguments, variables.
     """
     try:
-        text.encode()
+        str.encode(text)
     except UnicodeEncodeError:
         errors.warn_once(
             "invalid text",
