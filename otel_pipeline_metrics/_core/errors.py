@@ -85,6 +85,27 @@ def _code_of(handler: Any) -> Any:
     return getattr(handler, "__code__", None)
 
 
+class ignoring:  # noqa: N801 - reads as a word in `with ignoring(OSError):`
+    """`contextlib.suppress` without what a signal handler raises, such as a `TimeoutError`."""
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, *kinds: type[Exception]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Ignore an exception of these kinds, unless a signal handler raised it."""
+        return isinstance(error, self._kinds) and not from_signal_handler(error)
+
+
 def warn_once(key: str, message: str, *args: object) -> None:
     """Log a warning once per process for each `key`."""
     if key in _logged or len(_logged) > _MAX_LOGGED:

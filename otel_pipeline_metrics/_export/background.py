@@ -77,7 +77,7 @@ class BackgroundThread:
         ready: bool = False,
     ) -> None:
         self._name = f"opm-{name}"
-        self._every = every and (every[0], WeakMethod(every[1]))
+        self._every = every and (min(every[0], threading.TIMEOUT_MAX), WeakMethod(every[1]))
         self._ready = ready
         self._closed = False
         self._start()

@@ -104,3 +104,24 @@ def test_an_error_with_a_frame_among_its_arguments_is_an_internal_error(
 
     with errors.suppress_errors("a test"):
         inspecting(None)
+
+
+class LateError(TimeoutError):
+    """As an alarm often is: an `OSError` too."""
+
+
+def raising_late(number: int, frame: FrameType | None) -> None:
+    raise LateError
+
+
+def test_an_ignored_kind_of_error_passes_if_a_signal_handler_raised_it() -> None:
+    with errors.ignoring(OSError, KeyError):
+        raise FileNotFoundError
+    with pytest.raises(ValueError, match="other"), errors.ignoring(OSError):
+        raise ValueError("other")
+    before = signal.signal(signal.SIGUSR1, raising_late)
+    try:
+        with pytest.raises(LateError), errors.ignoring(OSError):
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.series import RunScope, Series
 from otel_pipeline_metrics._core.stage_id import stage_id
-from otel_pipeline_metrics._export import background
+from otel_pipeline_metrics._export import background, console
 from otel_pipeline_metrics._export.delivery import (
     batch,
     counting_exporters,
@@ -182,26 +183,32 @@ def test_metrics_that_the_program_flushes_itself_are_counted_exactly(
         counting.delivery._paused_until = 0.0
         counting.export(data)
 
-    def after(struck: int) -> None:
+    spooled = 0
+
+    def after(_: int) -> None:
+        nonlocal spooled
         state = made.snapshot()
         assert state.created == sum(state[1:])
         assert state.pending == 0
+        # what is on disk is at least what the ledger says
+        assert state.spooled - spooled <= len(list(tmp_path.glob("*.jsonl")))
+        spooled = state.spooled
+        for path in tmp_path.iterdir():
+            path.unlink()
         exporter.refuse = False
         # what was struck goes on in its own thread; until then a batch would go to the disk
         if counting.delivery._call is not None:
             assert counting.delivery._call.wait(clock.monotonic() + 10)
         export()
         assert made.snapshot().exported == state.exported + 1
-        exporter.refuse = kept and struck % 2 == 0
+        exporter.refuse = kept
 
+    exporter.refuse = kept
     struck = strike_at_every_line(export, after, *OURS)
-    assert struck > 20
+    assert struck > (100 if kept else 20)
     state = made.snapshot()
     assert state.created <= 2 * struck + 1
     assert state.exported >= struck
-    # what is on disk is what the ledger says
-    if directory is not None:
-        assert state.spooled <= sum(found.items for found in directory.batches())
     provider.shutdown()
 
 
@@ -246,6 +253,29 @@ def test_recording_in_bulk_leaves_no_lock_held() -> None:
     assert 3 * clean <= points["c"].value <= 3 * (clean + struck + 1)
     assert 3 * clean <= points["h"].count <= 3 * (clean + struck + 1)
     provider.shutdown()
+
+
+def test_the_console_swallows_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes in the thread that ends the span."""
+    written = io.StringIO()
+    made = ExportLedger("traces", "console", "stderr", remote=False)
+    exporter = console.ConsoleSpanExporter(written)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(console.ConsoleSpanProcessor(CountingSpanExporter(exporter, made)))
+    tracer = provider.get_tracer("t")
+    names = 0
+
+    def after(_: int) -> None:
+        nonlocal names
+        tracer.start_span(f"clean{names}").end()
+        names += 1
+
+    struck = strike_at_every_line(lambda: tracer.start_span("x").end(), after, console, *OURS)
+    assert struck > 30
+    lines = written.getvalue().splitlines()
+    assert sum("clean" in line for line in lines) == names == struck
+    state = made.snapshot()
+    assert (state.created, state.pending) == (state.exported + state.dropped, 0)
 
 
 class TestStageSpans:

@@ -41,7 +41,7 @@ def test_an_argument_for_both_is_refused(
     preference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", preference)
-    opm.configure(flush_timeout=1)
+    opm.configure(flush_timeout=10)
     before = opm.stats()["process"]
     with pytest.raises(ValueError, match=r"spool: with .* spool_delta=True accepts"):
         opm.configure(spool=tmp_path)
@@ -54,7 +54,7 @@ def test_a_variable_for_both_gives_no_spool_and_one_warning(
 ) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_SPOOL", str(tmp_path / "spool"))
     for _ in range(2):
-        opm.configure(flush_timeout=1)
+        opm.configure(flush_timeout=10)
     assert not kept()
     assert not (tmp_path / "spool").exists()
     said = [r.message for r in caplog.records if "spool" in r.message]
@@ -67,9 +67,9 @@ def test_it_can_be_allowed(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     if how == "variable":
         monkeypatch.setenv("OTEL_PIPELINE_METRICS_SPOOL", str(tmp_path))
         monkeypatch.setenv("OTEL_PIPELINE_METRICS_SPOOL_DELTA", "true")
-        opm.configure(flush_timeout=1)
+        opm.configure(flush_timeout=10)
     else:
-        opm.configure(flush_timeout=1, spool=tmp_path, spool_delta=True)
+        opm.configure(flush_timeout=10, spool=tmp_path, spool_delta=True)
     assert kept()
 
 
@@ -77,12 +77,12 @@ def test_cumulative_metrics_need_no_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE")
-    opm.configure(flush_timeout=1, spool=tmp_path)
+    opm.configure(flush_timeout=10, spool=tmp_path)
     assert kept()
 
 
 def test_spans_alone_need_no_permission(tmp_path: Path) -> None:
-    opm.configure(flush_timeout=1, spool=tmp_path, meter_provider=NoOpMeterProvider())
+    opm.configure(flush_timeout=10, spool=tmp_path, meter_provider=NoOpMeterProvider())
     with opm.stage("s"):
         pass
     opm.shutdown()

@@ -244,10 +244,10 @@ class TestWhatTheProgramMakesItself:
         collector.later = True
         telemetry = build(spool=tmp_path)
         self.use()
-        telemetry.flush(5)
+        telemetry.flush(20)
         # the pause after the failure: the batch is never encoded for the network
         self.use()
-        telemetry.flush(5)
+        telemetry.flush(20)
         assert (spans(telemetry).spooled, spans(telemetry).dropped) == (6, 2)
         assert points(telemetry).dropped == 4
         assert collector.spans == {}

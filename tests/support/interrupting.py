@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType, ModuleType
 
 
-class StrikeError(Exception):
-    """Raised by the handler; the program that called our code gets it."""
+class StrikeError(TimeoutError):
+    """Raised by the handler; the program gets it, though it is an `OSError` as well."""
 
 
 def handler(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.metrics.export import MetricsData
@@ -11,7 +12,7 @@ from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._export.delivery.log_filter import exporting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from otel_pipeline_metrics._export.environment import Signal
 
@@ -55,30 +56,42 @@ class Batch:
         return before - self.items
 
     def _sift_spans(self) -> Batch:
-        return Batch("traces", tuple(span for span in self.data if _encodes("traces", (span,))))
+        sound = _sound(self.data, lambda spans: _encodes("traces", tuple(spans)))
+        return Batch("traces", tuple(sound))
 
     def _sift_points(self) -> Batch:
         resources = []
         for resource in self.data.resource_metrics:
             scopes = []
             for scope in resource.scope_metrics:
-
-                def data_of(metric: Any, scope: Any = scope, resource: Any = resource) -> Any:
-                    one = replace(resource, scope_metrics=[replace(scope, metrics=[metric])])
-                    return MetricsData(resource_metrics=[one])
-
                 metrics = []
                 for metric in scope.metrics:
-                    points = [
-                        point
-                        for point in metric.data.data_points
-                        if _encodes("metrics", data_of(_with_points(metric, [point])))
-                    ]
+                    points = _sound(
+                        metric.data.data_points,
+                        partial(_encodes_points, resource, scope, metric),
+                    )
                     if points:
                         metrics.append(_with_points(metric, points))
                 scopes.append(replace(scope, metrics=metrics))
             resources.append(replace(resource, scope_metrics=scopes))
         return Batch("metrics", MetricsData(resource_metrics=resources))
+
+
+def _sound(items: Sequence[Any], encodes: Callable[[Sequence[Any]], bool]) -> list[Any]:
+    """Return the items that can be encoded; of n items a bad one costs about 2 log n attempts."""
+    if not items or encodes(items):
+        return list(items)
+    if len(items) == 1:
+        return []
+    middle = len(items) // 2
+    return _sound(items[:middle], encodes) + _sound(items[middle:], encodes)
+
+
+def _encodes_points(resource: Any, scope: Any, metric: Any, points: Sequence[Any]) -> bool:
+    scopes = [replace(scope, metrics=[_with_points(metric, list(points))])]
+    return _encodes(
+        "metrics", MetricsData(resource_metrics=[replace(resource, scope_metrics=scopes)])
+    )
 
 
 def _points(data: Any) -> Iterator[Any]:
@@ -93,8 +106,11 @@ def _with_points(metric: Any, points: list[Any]) -> Any:
 
 
 def _encodes(signal: Signal, data: Any) -> bool:
+    from otel_pipeline_metrics._export.delivery import otlp_json
+
     try:
-        Batch(signal, data).line()
+        with exporting():
+            otlp_json.message(signal, data)
     except Exception as error:  # protobuf raises several kinds
         if errors.from_signal_handler(error):
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
 from collections import deque
 from functools import partial
@@ -58,7 +59,7 @@ class CountingBatchProcessor(SpanProcessor):
         self._begun_here: set[int] | None = None
         self._batch_size = setting("OTEL_BSP_MAX_EXPORT_BATCH_SIZE")
         ledger = self._ledger = exporter.ledger
-        ledger.capacity = setting("OTEL_BSP_MAX_QUEUE_SIZE")
+        ledger.capacity = min(setting("OTEL_BSP_MAX_QUEUE_SIZE"), sys.maxsize)
         ledger.waiting = self._length
         self._near = max(1, ledger.capacity - _NEARLY)
         self._is_shut_down = False
@@ -140,8 +141,10 @@ class CountingBatchProcessor(SpanProcessor):
             pass
 
     def _export_all(self) -> None:
-        while self._export_batch():
-            pass
+        """Export what is queued now; what a busy program adds meanwhile may wait."""
+        left = len(self._queued)
+        while left > 0 and self._export_batch():
+            left -= self._batch_size
 
     def _export_batch(self) -> bool:
         """Export one batch; return False if there is none.

@@ -276,6 +276,8 @@ def _attempt(
         try:
             ok = export()
         except Exception as error:  # SDK 1.30 raises on a refused connection
+            if errors.from_signal_handler(error):  # the console's export is in the program's thread
+                raise
             logs.reason = responses.why(error)
     answer = seen.answer
     if answer is not None and (ok or not answer.ok):

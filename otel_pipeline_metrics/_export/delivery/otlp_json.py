@@ -28,10 +28,14 @@ _IDS: Final = ("traceId", "spanId", "parentSpanId")
 _DATA: Final = ("gauge", "sum", "histogram", "exponential_histogram", "summary")
 
 
+def message(signal: Signal, batch: Any) -> Any:
+    """Encode the spans or the metrics data of one batch as a protobuf request."""
+    return encode_spans(batch) if signal == "traces" else encode_metrics(batch)
+
+
 def line(signal: Signal, batch: Any) -> bytes:
     """Encode the spans or the metrics data of one batch as one line."""
-    message = encode_spans(batch) if signal == "traces" else encode_metrics(batch)
-    data = json_format.MessageToDict(message, use_integers_for_enums=True)
+    data = json_format.MessageToDict(message(signal, batch), use_integers_for_enums=True)
     _convert_ids(data, lambda text: base64.b64decode(text).hex())
     return json.dumps(data, separators=(",", ":")).encode() + b"\n"
 

@@ -136,6 +136,8 @@ def why_unusable(directory: Path) -> str | None:
         _write(trial, b"x")
         os.unlink(trial)
     except OSError as error:
+        if errors.from_signal_handler(error):
+            raise
         return error.strerror or type(error).__name__
     return None
 
@@ -160,6 +162,8 @@ class Spool:
         try:
             _make_directory(directory)
         except OSError as error:
+            if errors.from_signal_handler(error):
+                raise
             self._warn(error)
         self._sweep()
 
@@ -194,13 +198,16 @@ class Spool:
             try:
                 _write(temporary, line)
             except FileNotFoundError:  # a cleaner has removed the directory
+                # an exception of a signal handler is raised again, below
                 _make_directory(self.directory)
                 _write(temporary, line)
             # the name is new, so this replaces no file
             os.rename(temporary, self.directory / f"{name}.jsonl")
         except OSError as error:
-            with contextlib.suppress(OSError):
+            with errors.ignoring(OSError):
                 os.unlink(temporary)
+            if errors.from_signal_handler(error):
+                raise
             self._warn(error)
             return False
         _sync_directory(self.directory)
@@ -209,14 +216,14 @@ class Spool:
     def batches(self, signal: Signal | None = None) -> list[SpooledBatch]:
         """Return the batches on disk, the oldest first."""
         found = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
+        with errors.ignoring(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
                 matched = _NAME.fullmatch(entry.name)
                 if matched is None or signal not in (None, matched[1]):
                     continue
                 if entry.name in self._undeletable:
                     continue
-                with contextlib.suppress(OSError):  # another process has sent it
+                with errors.ignoring(OSError):  # another process has sent it
                     if not entry.is_file(follow_symlinks=False):
                         continue
                     found.append(
@@ -238,9 +245,10 @@ class Spool:
 
         Yields None if another process has it, or has sent it, or if it cannot be opened.
         """
-        try:
+        descriptor = None
+        with errors.ignoring(OSError):
             descriptor = os.open(self.directory / batch.name, _OLD)
-        except OSError:
+        if descriptor is None:
             yield None
             return
         try:
@@ -248,30 +256,29 @@ class Spool:
         finally:
             if fcntl is not None:
                 # after a mere close, a child forked meanwhile would still hold the lock
-                with contextlib.suppress(OSError):
+                with errors.ignoring(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     def read(self, descriptor: int) -> bytes | None:
         """Return the content of a claimed batch; None if it cannot be read."""
         content = bytearray()
-        try:
+        with errors.ignoring(OSError):
             if os.fstat(descriptor).st_size > MAX_FILE_BYTES:
                 return None
             while part := os.read(descriptor, min(_READ_BYTES, MAX_FILE_BYTES + 1 - len(content))):
                 content += part
-        except OSError:
-            return None
-        return bytes(content) if len(content) <= MAX_FILE_BYTES else None
+            return bytes(content) if len(content) <= MAX_FILE_BYTES else None
+        return None
 
     def done(self, batch: SpooledBatch, *, sent: int) -> None:
         """Delete a claimed batch of which `sent` items arrived, and count it."""
-        try:
+        # if it cannot be deleted, at least this process does not send it again
+        self._undeletable.add(batch.name)
+        with errors.ignoring(OSError):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.directory / batch.name)
-        except OSError:
-            # so at least this process does not send it again
-            self._undeletable.add(batch.name)
+            self._undeletable.discard(batch.name)
         # else it may be back after a power failure, and be sent again
         _sync_directory(self.directory)
         ledger = self.ledgers.get(batch.signal)
@@ -357,7 +364,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _sync_directory(directory: Path) -> None:
-    with contextlib.suppress(OSError):  # some file systems do not support it
+    with errors.ignoring(OSError):  # some file systems do not support it
         descriptor = os.open(directory, os.O_RDONLY | _CLOSE_ON_EXEC)
         try:
             os.fsync(descriptor)
@@ -367,10 +374,9 @@ def _sync_directory(directory: Path) -> None:
 
 def _locked(descriptor: int) -> bool:
     """Lock a regular file; return False if another process has it, or has just sent it."""
-    try:
+    with errors.ignoring(OSError):
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         found = os.fstat(descriptor)
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_nlink > 0
+        return stat.S_ISREG(found.st_mode) and found.st_nlink > 0
+    return False

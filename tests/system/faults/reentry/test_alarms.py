@@ -1,4 +1,4 @@
-"""Ten thousand alarms at random moments stop no thread's spans."""
+"""Ten thousand alarms at random moments, in five programs, stop no thread's spans."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def work_on(before):
         work()
 
 random.seed(int(sys.argv[1]))
-while raised < 10_000:
+while raised < 2_000:
     before = raised
     try:
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.0006))
@@ -62,14 +62,14 @@ say(raised=raised, caught=caught, later=later, queued=queued, capacity=processor
 """
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", range(5))
 def test_every_later_span_arrives(seed: int) -> None:
     said = run(ALARMS, str(seed), quiet=False)
     # Every exception reaches the program, and none is swallowed by us or by OpenTelemetry. Python
     # itself swallows, and says so, what strikes in a finalizer.
-    ignored = said["stderr"].count("Exception ignored in")
-    assert said["caught"] + ignored == said["raised"] == 10_000
-    assert ignored < 10
+    assert said["raised"] == 2_000
+    swallowed = said["raised"] - said["caught"]
+    assert 0 <= swallowed <= said["stderr"].count("Exception ignored in")
     assert said["later"] == 1000
     assert said["queued"] <= said["capacity"]
     assert said["created"] == said["exported"] + said["dropped"]
