@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_pipeline_metrics._core import clock
-from otel_pipeline_metrics._core.series import RunScope, Series
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, RunScope
 from otel_pipeline_metrics._core.stage_id import stage_id
 from otel_pipeline_metrics._export import background, console
 from otel_pipeline_metrics._export.delivery import (
@@ -287,8 +287,8 @@ class TestStageSpans:
 
     @pytest.fixture
     def cell(self) -> Callable[[], list[Any]]:
-        series = Series(RunScope("p"), stage_id("s", None))
-        return lambda: [series, None, 0.0, None]
+        series = RunScope("p").add(stage_id("s", None))
+        return lambda: [series, *[None] * (CELL_WITHOUT_SPAN - 1)]
 
     def test_a_span_that_fails_to_open_is_not_current(
         self, provider: TracerProvider, cell: Callable[[], list[Any]]
