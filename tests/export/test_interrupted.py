@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +19,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_pipeline_metrics._core import clock
-from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, RunScope
-from otel_pipeline_metrics._core.stage_id import stage_id
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._export import background, console
 from otel_pipeline_metrics._export.delivery import (
     batch,
@@ -298,7 +298,9 @@ class TestStageSpans:
 
     @pytest.fixture
     def cell(self) -> Callable[[], list[Any]]:
-        series = RunScope("p").add(stage_id("s", None))
+        budget = SimpleNamespace(spans_left=10_000, spans_made=0)
+        key = SimpleNamespace(stage="s")
+        series = SimpleNamespace(key=key, budget=budget, cache={"a": 1}, exemplars={})
         return lambda: [series, *[None] * (CELL_WITHOUT_SPAN - 1)]
 
     def test_a_span_that_fails_to_open_is_not_current(
