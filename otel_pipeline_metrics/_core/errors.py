@@ -7,6 +7,7 @@ program. The library's own tests set `raise_faults`, so that an internal error f
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import signal
 import sys
@@ -14,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from types import FrameType, TracebackType
 
 
 logger = logging.getLogger("otel_pipeline_metrics")
@@ -54,12 +55,26 @@ def from_signal_handler(error: BaseException | None) -> bool:
     if error is None or threading.get_ident() != threading.main_thread().ident:
         return False
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    step = error.__traceback__
-    while handlers and step is not None:
-        if step.tb_frame.f_code in handlers:
+    step, interrupted = error.__traceback__, None
+    while step is not None:
+        frame = step.tb_frame
+        if frame.f_code in handlers or _was_given(frame, interrupted):
             return True
-        step = step.tb_next
+        step, interrupted = step.tb_next, frame
     return False
+
+
+def _was_given(frame: FrameType, interrupted: FrameType | None) -> bool:
+    """Tell whether a function has the frame around its own as an argument, as handlers do.
+
+    The handler may be another one already: those of an alarm often restore the earlier one before
+    they raise.
+    """
+    code, local = frame.f_code, frame.f_locals
+    given = [local.get(name) for name in code.co_varnames[: code.co_argcount]]
+    if code.co_flags & inspect.CO_VARARGS:
+        given += local.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
+    return interrupted is not None and any(value is interrupted for value in given)
 
 
 def _code_of(handler: Any) -> Any:
@@ -68,6 +83,27 @@ def _code_of(handler: Any) -> Any:
     if not hasattr(handler, "__code__") and callable(handler):
         handler = type(handler).__call__
     return getattr(handler, "__code__", None)
+
+
+class ignoring:  # noqa: N801 - reads as a word in `with ignoring(OSError):`
+    """`contextlib.suppress` without what a signal handler raises, such as a `TimeoutError`."""
+
+    __slots__ = ("_kinds",)
+
+    def __init__(self, *kinds: type[Exception]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        """Nothing to set up."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Ignore an exception of these kinds, unless a signal handler raised it."""
+        return isinstance(error, self._kinds) and not from_signal_handler(error)
 
 
 def warn_once(key: str, message: str, *args: object) -> None:

@@ -45,5 +45,8 @@ def ratio(part: float | None, of: float | None) -> float | None:
     """Return `part / of`; None if one is unknown, `of` is 0 or the result is not finite."""
     if part is None or not of:
         return None
-    found = part / of
+    try:
+        found = part / of
+    except OverflowError:  # an integer that has no float
+        return None
     return found if math.isfinite(found) else None

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from otel_pipeline_metrics._core import errors, metric_definitions
+from otel_pipeline_metrics._core.cleaning import clean_text
 from otel_pipeline_metrics._core.counter import Counter
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def sanitized_message(error: object, as_text: Callable[[object], str] = str) -> 
     head = text[: 2 * MAX_MESSAGE]
     if len(head) < len(text):
         head += "@"  # ends credentials that go on after the cut, so that they are recognized
-    return cut(_QUERY.sub(_hidden, _CREDENTIALS.sub("", head)), len(text))
+    return cut(clean_text(_QUERY.sub(_hidden, _CREDENTIALS.sub("", head))), len(text))
 
 
 def cut(text: str, length: int | None = None) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
 
+from otel_pipeline_metrics._core.cleaning import clean_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -23,8 +25,8 @@ def qualified_name(error: type[BaseException]) -> str:
     The OpenTelemetry semantic conventions define this as the value of `error.type`.
     """
     if error.__module__ == "builtins":
-        return error.__qualname__
-    return f"{error.__module__}.{error.__qualname__}"
+        return clean_text(error.__qualname__)
+    return clean_text(f"{error.__module__}.{error.__qualname__}")
 
 
 def outcome_of(error: BaseException | None) -> Outcome:

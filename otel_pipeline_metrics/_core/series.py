@@ -310,7 +310,7 @@ class ScopeRef:
 #   5 the call that is open inside of it, if any, or an `Overlap`
 #   6 the sample that it is
 #   7 its worker, if waits are known
-#   8, 9, 10 its open span, the context with that span and the token of that context, if any
+#   8, 9, 10 its open span, the context with that span and, while current, the context around it
 # A list is made at an eighth of an object's cost, and, unlike a value in the context, it is shared
 # with the tasks that the call starts.
 Cell = list[Any]

@@ -58,6 +58,7 @@ class Config:
     spool: Path | None = None
     spool_max_bytes: int = 100 * 1024 * 1024
     spool_max_age_s: float = 7 * 24 * 3600.0
+    spool_delta: bool = False
     # None: True while the development console is on
     strict: bool | None = None
     forbidden_keys: tuple[str, ...] = ()
@@ -278,6 +279,15 @@ OPTIONS: Final = (
         "age in seconds above which a batch is dropped",
         check_positive,
         "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE",
+    ),
+    Option(
+        "spool_delta",
+        Config.spool_delta,
+        "`True` allows a spool for metrics of delta temporality, whose counts double if a batch "
+        "arrives twice, as it may after a crash",
+        check_flag,
+        "OTEL_PIPELINE_METRICS_SPOOL_DELTA",
+        _FLAG,
     ),
     Option(
         "strict",

@@ -7,6 +7,8 @@ import numbers
 import operator
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_pipeline_metrics._core.cleaning import MAX_INT, clean_attribute, clean_int, clean_text
+
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import AttributeValue
 
@@ -18,7 +20,7 @@ _SCALARS: Final = (str, bool, int, float)
 
 
 def check_name(value: object, argument: str) -> str:
-    """Return `value` if it can name something.
+    """Return `value` as valid Unicode if it can name something.
 
     Raises:
         TypeError: it is not a string.
@@ -32,11 +34,11 @@ def check_name(value: object, argument: str) -> str:
         raise ValueError(
             f"{argument} must be at most {MAX_NAME_LENGTH} characters, this one has {len(value)}"
         )
-    return value
+    return clean_text(value)
 
 
 def check_count(value: Any, argument: str) -> int:
-    """Return `value` as an integer of zero or more.
+    """Return `value` as an integer from zero to `MAX_INT`, which larger ones become.
 
     Raises:
         TypeError: it is not an integer.
@@ -49,32 +51,50 @@ def check_count(value: Any, argument: str) -> int:
     except TypeError:
         raise TypeError(f"{argument} must be an integer, not {type(value).__name__}") from None
     if count < 0:
-        raise ValueError(f"{argument} must not be negative, this one is {count}")
-    return count
+        raise ValueError(f"{argument} must not be negative, this one is {_shown(count)}")
+    return clean_int(count, argument)
 
 
-def check_number(value: object, argument: str, *, whole: bool = False) -> float:
+def _shown(number: int) -> str:
+    # Python refuses to write out an integer of more than 4,300 digits
+    return str(number) if abs(number) <= MAX_INT else "beyond 64 bits"
+
+
+def check_number(value: object, argument: str) -> float:
     """Return `value` as a finite float of zero or more.
 
-    Args:
-        value: the number.
-        argument: its name, for the error message.
-        whole: whether a fraction is refused.
+    A larger number becomes `MAX_INT`, so that sums of it stay finite.
+
+    Raises:
+        TypeError: it is not a real number.
+        ValueError: it is negative or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:  # 10**400
+        number = float(clean_int(2 * MAX_INT if value > 0 else -2 * MAX_INT, argument))  # type: ignore[operator]
+    if not math.isfinite(number):
+        raise ValueError(f"{argument} must be finite, not {number}")
+    if number < 0:
+        raise ValueError(f"{argument} must not be negative, this one is {number:g}")
+    return number if number <= MAX_INT else float(clean_int(int(number), argument))
+
+
+def check_whole(value: object, argument: str) -> int:
+    """Return `value`, an integer or a number without a fraction, from zero to `MAX_INT`.
 
     Raises:
         TypeError: it is not a real number.
         ValueError: it is negative or not finite, or has a fraction.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError(f"{argument} must be finite, not {number}")
-    if number < 0:
-        raise ValueError(f"{argument} must not be negative, this one is {number:g}")
-    if whole and number != int(number):
+    if not isinstance(value, bool) and hasattr(value, "__index__"):
+        return check_count(value, argument)
+    number = check_number(value, argument)
+    if number != int(number):
         raise ValueError(f"{argument} must be a whole number, not {number:g}")
-    return number
+    return clean_int(int(number), argument)
 
 
 def check_flag(value: object, argument: str) -> bool:
@@ -101,8 +121,8 @@ def check_positive(value: object, argument: str) -> float:
     return number
 
 
-def check_attribute(key: object, value: object, argument: str) -> None:
-    """Refuse an attribute that OpenTelemetry would not take.
+def check_attribute(key: object, value: object, argument: str) -> tuple[str, AttributeValue]:
+    """Return the key and the value of an attribute as OTLP can carry them.
 
     Raises:
         TypeError: the key is not a string, or the value is neither a str, bool, int or float
@@ -113,13 +133,13 @@ def check_attribute(key: object, value: object, argument: str) -> None:
         raise TypeError(f"{argument}: keys must be strings, not {type(key).__name__}")
     if not key:
         raise ValueError(f"{argument}: a key must not be empty")
-    if isinstance(value, _SCALARS):
-        return
-    if not isinstance(value, (list, tuple)) or not all(isinstance(v, _SCALARS) for v in value):
+    elements = value if isinstance(value, (list, tuple)) else (value,)
+    if not all(isinstance(element, _SCALARS) for element in elements):
         raise TypeError(
             f"{argument}[{key!r}] must be a str, bool, int, float or a list of one of them, "
             f"not {type(value).__name__}"
         )
+    return clean_text(key), clean_attribute(value, f"{argument}[{key!r}]")
 
 
 def check_attributes(value: object, argument: str = "attributes") -> dict[str, AttributeValue]:
@@ -133,7 +153,4 @@ def check_attributes(value: object, argument: str = "attributes") -> dict[str, A
         return {}
     if not hasattr(value, "items"):
         raise TypeError(f"{argument} must be a mapping, not {type(value).__name__}")
-    attributes = dict(value.items())
-    for key, item in attributes.items():
-        check_attribute(key, item, argument)
-    return attributes
+    return dict(check_attribute(key, item, argument) for key, item in value.items())

@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
+from weakref import WeakMethod
 
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.errors import log_internal_error
@@ -29,7 +30,12 @@ class BackgroundCall:
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
-        self._done = threading.Event()
+        # Held until the call has ended. An exception of a signal handler in `Event.wait` could
+        # leave the event's own lock held, for which the background thread would wait for ever.
+        self._running = threading.Lock()
+        self._running.acquire()
+        # whether the call has ended
+        self.done = False
         self.failed = False
 
     def run(self) -> None:
@@ -39,16 +45,15 @@ class BackgroundCall:
         except Exception:  # MeterProvider raises where the tracer returns False
             self.failed = True
         finally:
-            self._done.set()
+            self.done = True
+            self._running.release()
 
     def wait(self, deadline: float) -> bool:
         """Wait until `deadline` on the monotonic clock; return whether the call is done."""
-        return self._done.wait(max(0.0, deadline - clock.monotonic()))
-
-    @property
-    def done(self) -> bool:
-        """Whether the call has ended."""
-        return self._done.is_set()
+        left_s = min(max(0.0, deadline - clock.monotonic()), threading.TIMEOUT_MAX)
+        if not self.done and self._running.acquire(timeout=left_s):
+            self._running.release()
+        return self.done
 
 
 class BackgroundThread:
@@ -58,12 +63,21 @@ class BackgroundThread:
 
     Args:
         name: of the thread.
+        every: a period in seconds, and a method to call whenever no call has come for that long.
+            The thread ends with the method's object, and is started anew in a forked child.
         ready: whether a forked child may need the thread when its interpreter shuts down. From
             Python 3.12 on it then has to be started beforehand; else the first call starts it.
     """
 
-    def __init__(self, name: str, *, ready: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        every: tuple[float, Callable[[], object]] | None = None,
+        ready: bool = False,
+    ) -> None:
         self._name = f"opm-{name}"
+        self._every = every and (min(every[0], threading.TIMEOUT_MAX), WeakMethod(every[1]))
         self._ready = ready
         self._closed = False
         self._start()
@@ -71,13 +85,15 @@ class BackgroundThread:
 
     def after_fork(self) -> None:
         """Start the thread in the child if it cannot be started when it is needed."""
-        if sys.version_info >= (3, 12) and self._ready and not self._closed:
+        ready = sys.version_info >= (3, 12) and self._ready
+        if (ready or self._every) and not self._closed:
             self._start()
 
     def _start(self) -> None:
-        self._pid = os.getpid()
         self._calls: SimpleQueue[BackgroundCall | None] = SimpleQueue()
-        threading.Thread(target=_work, args=(self._calls,), name=self._name, daemon=True).start()
+        work = (self._calls, self._every)
+        threading.Thread(target=_work, args=work, name=self._name, daemon=True).start()
+        self._pid = os.getpid()
 
     def submit(self, function: Callable[[], object]) -> BackgroundCall:
         """Make the thread call `function` after the calls submitted before."""
@@ -100,12 +116,24 @@ class BackgroundThread:
             self._calls.put(None)
 
 
-def _work(calls: SimpleQueue[BackgroundCall | None]) -> None:
-    while (call := calls.get()) is not None:
+def _work(
+    calls: SimpleQueue[BackgroundCall | None],
+    every: tuple[float, WeakMethod[Callable[[], object]]] | None,
+) -> None:
+    while True:
+        try:
+            call = calls.get(timeout=every and every[0])
+        except Empty:
+            method = every and every[1]()
+            call = BackgroundCall(method) if method else None
+            del method  # while waiting, its object is not kept alive
+        if call is None:
+            return
         try:
             call.run()
         except BaseException:  # an exporter's sys.exit must not end the thread
             log_internal_error("a background thread")
+        del call
 
 
 def wait_for(calls: Iterable[BackgroundCall], deadline: float) -> bool:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
-from otel_pipeline_metrics._core import clock, text
+from otel_pipeline_metrics._core import clock, errors, text
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._export import console_text
 
@@ -47,8 +47,9 @@ class Output:
                 encoding = stream.encoding or "ascii"
                 stream.write(line.encode(encoding, "replace").decode(encoding))
             stream.flush()
-        except (OSError, ValueError):
-            return
+        except (OSError, ValueError) as error:
+            if errors.from_signal_handler(error):
+                raise
 
 
 class ConsoleSpanExporter(SpanExporter):
@@ -86,7 +87,16 @@ class ConsoleSpanExporter(SpanExporter):
 
 
 class ConsoleSpanProcessor(SimpleSpanProcessor):
-    """Exports each span at its end; unlike the SDK's, it flushes the exporter too."""
+    """Exports each span at its end, and flushes the exporter.
+
+    The SDK's own would swallow an exception that a signal handler raises meanwhile.
+    """
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Export a sampled span."""
+        context = span.get_span_context()
+        if context is not None and context.trace_flags.sampled:
+            self.span_exporter.export((span,))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Flush the exporter."""

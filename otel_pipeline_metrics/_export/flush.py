@@ -328,14 +328,18 @@ def _counts(pipeline: SignalPipeline) -> tuple[int | None, int | None]:
 def _by_target(
     ledgers: Iterable[ExportLedger], what: Literal["failed", "spooled"]
 ) -> dict[str, str]:
-    """Return `3 spans and 1 metric batch` for each target, of those counted as `what`."""
+    """Return `3 spans and 1 metric batch` for each target, of those counted as `what`.
+
+    Of those that failed the target is followed by the reason.
+    """
     found: dict[str, list[str]] = {}
     for ledger in ledgers:
         is_traces = ledger.signal == "traces"
         count: int = getattr(ledger, what if is_traces else f"batches_{what}")
         if count:
             text = _plural(count, "span" if is_traces else "metric batch")
-            found.setdefault(ledger.target, []).append(text)
+            why = f" ({ledger.reason})" if what == "failed" and ledger.reason else ""
+            found.setdefault(ledger.target + why, []).append(text)
     return {target: " and ".join(parts) for target, parts in found.items()}
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace as trace_api
@@ -21,12 +21,13 @@ from opentelemetry.sdk.resources import (
 from opentelemetry.sdk.trace import TracerProvider
 
 from otel_pipeline_metrics._core import environment_variables, errors
+from otel_pipeline_metrics._core.cleaning import clean_attribute, clean_text
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export import environment, exporters, global_providers
 from otel_pipeline_metrics._export.delivery.counting_processor import CountingSampler
 from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, settings
-from otel_pipeline_metrics._export.environment_checks import is_true, secrets
+from otel_pipeline_metrics._export.environment_checks import get, is_true, secrets
 from otel_pipeline_metrics._export.flush import (
     ExporterInfo,
     ExportPipeline,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.settings import Config
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
 
+
+_TEMPORALITY: Final = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
+# both make counters and histograms start at zero with each export
+_DELTA: Final = frozenset({"delta", "lowmemory"})
 
 __all__ = ["ExportPipeline", "ExporterInfo", "FlushReport", "build"]
 
@@ -55,6 +60,15 @@ def build(config: Config) -> ExportPipeline:
     for problem in plan.problems if missing else ():
         errors.warn_once(f"environment: {problem}", "%s", problem)
     spool_settings = settings(config, os.environ)
+    if spool_settings is not None and _counts_twice(config, plan, pipelines):
+        errors.warn_once(
+            "spool and delta",
+            "there is no spool: with %s=delta a batch that arrives twice would count twice. "
+            "%s=true allows it, cumulative temporality needs no such choice",
+            _TEMPORALITY,
+            environment_variables.OTEL_PIPELINE_METRICS_SPOOL_DELTA,
+        )
+        spool_settings = None
     if not plan.disabled:
         spool = None
         if spool_settings is not None and missing and _uses_otlp(plan):
@@ -78,6 +92,33 @@ def build(config: Config) -> ExportPipeline:
         log_filter = Filter(secrets(os.environ) if keep_lines else None)
         log_filter.install()
     return ExportPipeline(traces, metrics, log_filter)
+
+
+def check(config: Config) -> None:
+    """Refuse arguments that do not go together with the environment.
+
+    Raises:
+        ValueError: a spool is asked for, and metrics have delta temporality.
+    """
+    plan = environment.plan(os.environ, config.exporters)
+    if config.spool is not None and _counts_twice(config, plan, _existing(config, plan)):
+        raise ValueError(
+            f"spool: with {_TEMPORALITY}=delta a batch that arrives twice, as one from the spool "
+            "may after a crash, would count twice; spool_delta=True accepts that"
+        )
+
+
+def _counts_twice(
+    config: Config, plan: ExportPlan, pipelines: dict[Signal, SignalPipeline | None]
+) -> bool:
+    """Tell whether a spool would keep metrics of delta temporality that nobody allowed."""
+    return (
+        not config.spool_delta
+        and not plan.disabled
+        and pipelines["metrics"] is None
+        and any(name.startswith("otlp") for name in plan.metrics)
+        and get(os.environ, _TEMPORALITY).lower() in _DELTA
+    )
 
 
 def on_console(config: Config) -> bool:
@@ -177,7 +218,11 @@ class OwnResource(Resource):
     """
 
     def __init__(self, of: Resource) -> None:
-        super().__init__(of.attributes, of.schema_url)
+        # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES may hold bytes that are not UTF-8
+        super().__init__(
+            {clean_text(key): clean_attribute(value, key) for key, value in of.attributes.items()},
+            of.schema_url,
+        )
         self._current = super().attributes
         forking.watch(self)
 

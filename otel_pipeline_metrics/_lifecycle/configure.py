@@ -54,6 +54,7 @@ def configure(
     spool: str | os.PathLike[str] | None = None,
     spool_max_bytes: int = Config.spool_max_bytes,
     spool_max_age_s: float = Config.spool_max_age_s,
+    spool_delta: bool = Config.spool_delta,
     strict: bool | None = None,
     forbidden_keys: Sequence[str] = (),
     max_attribute_values: int = Config.max_attribute_values,
@@ -90,6 +91,8 @@ def configure(
             arrive twice. None: it is dropped, and counted.
         spool_max_bytes: size of that directory at which the oldest batch is dropped.
         spool_max_age_s: age in seconds at which a batch there is dropped.
+        spool_delta: allow a spool although metrics have delta temporality: a batch that arrives
+            twice counts twice then.
         strict: True makes an attribute with a forbidden key a ValueError, here, where a stage
             or run is defined and in `set_attribute`; False drops and counts it. None: True
             while the development console is on.
@@ -106,8 +109,9 @@ def configure(
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an exporter is unknown, a name is empty, or `strict` is in force and a key is
-            forbidden here or, with `strict=True`, in a stage that is defined already.
+        ValueError: an exporter is unknown, a name is empty, `spool` is given with delta temporality
+            but without `spool_delta`, or `strict` is in force and a key is forbidden here or, with
+            `strict=True`, in a stage that is defined already.
     """
     # `locals()` has every argument by its name, and nothing else yet
     config = settings.resolve(locals())
@@ -117,7 +121,8 @@ def configure(
 
     global _export, _exit_registered
     with _lock:
-        # raises before anything changes, so the earlier configuration stays in force
+        # both raise before anything changes, so the earlier configuration stays in force
+        providers.check(config)
         config = _with_privacy_rules(
             config, metric_attributes, on_console=providers.on_console(config)
         )

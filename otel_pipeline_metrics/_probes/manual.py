@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._core import cardinality, drain, series, stage_id
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._core.stage_totals import RecordedResult, StageTotal
-from otel_pipeline_metrics._core.validation import check_flag, check_name, check_number
+from otel_pipeline_metrics._core.validation import (
+    check_flag,
+    check_name,
+    check_number,
+    check_whole,
+)
 from otel_pipeline_metrics._probes.caches import register
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
@@ -87,7 +92,7 @@ class Records:
             "names of stages by hand", check_name(name, "name")
         )
         duration = check_number(duration_s, "duration_s")
-        items = int(check_number(count, "count", whole=True))
+        items = check_whole(count, "count")
         failed = bool(error)
         with self._lock:
             stage = self._stages.setdefault(name, StageTotal())
@@ -164,8 +169,8 @@ class Records:
             "evictions": evictions,
             "expirations": expirations,
         }
-        counts = {key: int(check_number(n, key, whole=True)) for key, n in given.items()}
-        size = int(check_number(size_bytes, "size_bytes", whole=True))
+        counts = {key: check_whole(n, key) for key, n in given.items()}
+        size = check_whole(size_bytes, "size_bytes")
         with self._lock:
             cache = self._caches.setdefault(name, _Cache())
             cache.take(counts, size, cumulative=cumulative)

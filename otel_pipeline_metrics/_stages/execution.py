@@ -8,6 +8,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, errors, hooks, privacy
+from otel_pipeline_metrics._core.cleaning import clean_int, clean_text
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.records import Counts, EventTime, qualified_name
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
@@ -52,7 +53,7 @@ class Details:
         """Return items and bytes so far, of all threads."""
         totals: dict[str, int] = {"items_out": self.yielded} if self.yielded else {}
         for (name, _), counted in list(self.counts.items()):
-            totals[name] = totals.get(name, 0) + counted
+            totals[name] = clean_int(totals.get(name, 0) + counted, name)
         return Counts(**totals)
 
     def add(self, name: str, n: int, thread: int) -> None:
@@ -200,7 +201,7 @@ class Execution:
                 console is on.
         """
         try:
-            check_attribute(key, value, "set_attribute")
+            key, value = check_attribute(key, value, "set_attribute")
         except (TypeError, ValueError) as error:
             errors.warn_once(f"attribute {key!r}", "an attribute is left out: %s", error)
             return
@@ -229,14 +230,18 @@ def _unix_seconds(timestamp: object) -> float:
         raise TypeError(
             f"timestamp must be Unix seconds or a datetime, not {type(timestamp).__name__}"
         )
-    if not math.isfinite(timestamp):
-        raise ValueError(f"timestamp must be finite, not {timestamp}")
-    return float(timestamp)
+    try:
+        seconds = float(timestamp)
+    except OverflowError:  # 10**400
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        raise ValueError(f"timestamp must be finite, not {seconds}")
+    return seconds
 
 
 def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
     if error is None or isinstance(error, str):
-        return (error or "")[:MAX_NAME_LENGTH]
+        return clean_text((error or "")[:MAX_NAME_LENGTH])
     kind = type(error) if isinstance(error, BaseException) else error
     if isinstance(kind, type) and issubclass(kind, BaseException):
         return qualified_name(kind)

@@ -14,6 +14,7 @@ from opentelemetry.metrics import Observation
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import metric_definitions as defs
+from otel_pipeline_metrics._core.cleaning import clean_int
 from otel_pipeline_metrics._core.version import __version__
 
 if TYPE_CHECKING:
@@ -100,13 +101,20 @@ class InstrumentSet:
 
         def callback(_: CallbackOptions) -> list[Observation]:
             try:
-                points = self._read(metric.name)
-                return [Observation(value, attributes) for value, attributes in points]
+                return [
+                    Observation(_clean(value, metric.name), attributes)
+                    for value, attributes in self._read(metric.name)
+                ]
             except Exception:  # one broken probe must not stop the others
                 errors.log_internal_error(metric.name)
                 return []
 
         return callback
+
+
+def _clean(value: float, metric: str) -> float:
+    """Return a value that OTLP can carry: a level or a count of the user's may be anything."""
+    return clean_int(value, metric) if isinstance(value, int) else value
 
 
 T = TypeVar("T")

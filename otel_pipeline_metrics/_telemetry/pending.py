@@ -38,7 +38,7 @@ class PendingSum:
     def record(self) -> None:
         """Record the pending increments as one."""
         pending, self._pending = self._pending, 0
-        if pending and not self._series.record((pending,)):
+        if pending and not self._series.add(pending):
             self._pending = pending
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
 from opentelemetry import trace
-from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from otel_pipeline_metrics._core import metric_definitions as defs
@@ -77,16 +77,19 @@ class Spans:
             attributes=series.cache or _fixed_attributes(series),
             links=[_link(link) for link in links] if links else None,
         )
-        context = Context({**around, _SPAN_KEY: span})
-        cell += span, context, attach(context)
         if links_dropped:
             span.set_attribute(defs.LINKS_DROPPED, links_dropped)
+        context = Context({**around, _SPAN_KEY: span})
+        cell += span, context, around
+        try:
+            attach(context)
+        except BaseException:  # of a signal handler
+            attach(around)
+            raise
 
     def close(self, cell: Cell, elapsed: float) -> None:
         """End the span of a call that has only a duration."""
-        attached, cell[-1] = cell[-1], None
-        if attached is not None:
-            detach(attached)
+        _leave(cell)
         cell[-3].end()
         # a histogram's reservoir keeps only one exemplar for each bucket
         exemplars = cell[0].exemplars
@@ -153,13 +156,12 @@ class StageSpan:
 
     def resume(self) -> None:
         """Make it current."""
-        self._cell[-1] = attach(self._cell[-2])
+        self._cell[-1] = get_current()
+        attach(self._cell[-2])
 
     def suspend(self) -> None:
         """Make it no longer current; it stays open."""
-        attached, self._cell[-1] = self._cell[-1], None
-        if attached is not None:
-            detach(attached)
+        _leave(self._cell)
 
     def retry(self, attempt: int, error_type: str) -> None:
         """Add the event `retry`; the status does not change."""
@@ -250,6 +252,17 @@ class OpenRun:
         self.leave()
         self.span.end()
         return set_span_in_context(self.span) if _is_sampled(self.span) else None
+
+
+def _leave(cell: Cell) -> None:
+    """Make current again what was current around an open span; a second call does nothing.
+
+    OpenTelemetry's `detach` would swallow an exception that a signal handler raises inside it.
+    """
+    around = cell[-1]
+    if around is not None:
+        attach(around)
+        cell[-1] = None
 
 
 def _outside_ended(context: Context) -> Context:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from otel_pipeline_metrics._core.cleaning import plain
 from otel_pipeline_metrics._core.files import write_atomically
 from otel_pipeline_metrics.report.collector_data import as_report, is_collector_data
 from otel_pipeline_metrics.report.schema import OPTIONAL_PARTS, PARTS, SCHEMA, TEXT_FIELDS
@@ -45,7 +46,7 @@ class RunReport:
         Raises:
             ValueError: the data is not a report, or one of another version.
         """
-        self._data = copy.deepcopy(_checked(data))
+        self._data = _checked(data)
 
     def __repr__(self) -> str:
         run = self.run
@@ -207,7 +208,8 @@ def _checked(data: object) -> dict[str, Any]:
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise ValueError(f"not a whole report: {name!r} has an entry without a name")
             _check_numbers(entry, f"{name} {entry['name']!r}")
-    return data
+    copied: dict[str, Any] = plain(data)
+    return copied
 
 
 def _check_depth(part: dict[str, Any] | list[Any], left: int) -> None:

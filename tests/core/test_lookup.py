@@ -55,3 +55,8 @@ def test_a_ratio_is_finite_or_unknown(
     part: float | None, of: float | None, expected: float | None
 ) -> None:
     assert lookup.ratio(part, of) == expected
+
+
+def test_a_ratio_of_an_integer_without_a_float_is_unknown() -> None:
+    assert lookup.ratio(10**400, 0.5) is None
+    assert lookup.ratio(10**400, 2 * 10**400) == 0.5

@@ -87,7 +87,7 @@ class TestStatuses:
             clock.advance(took_s)
             return False
 
-        assert delivery._attempt(export) == Answer(ok=False, reason=reason)
+        assert delivery._attempt(export) == Answer(ok=False, reason=reason, unsent=True)
 
 
 class TestLogFilter:

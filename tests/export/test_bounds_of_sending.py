@@ -12,6 +12,7 @@ from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._export import flush
 from otel_pipeline_metrics._export.background import BackgroundCall, wait_for
 from otel_pipeline_metrics._export.delivery import spool
+from otel_pipeline_metrics._export.delivery.batch import Batch
 from otel_pipeline_metrics._export.delivery.delivery import Delivery
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger, LedgerSnapshot
 from otel_pipeline_metrics._export.delivery.responses import Answer
@@ -115,6 +116,16 @@ class TestLedger:
         assert ExportLedger("traces", "console", "stderr").host == "stderr"
 
 
+class Items(Batch):
+    """A batch of so many items, all of which can be encoded."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__("traces", (None,) * items)
+
+    def line(self) -> bytes:
+        return b"x"
+
+
 class TestPauses:
     def delivery(self, tmp_path: Path, answers: list[Answer]) -> tuple[Delivery, list[int]]:
         """Return a delivery with a spool and these answers, and the list of its attempts."""
@@ -129,7 +140,7 @@ class TestPauses:
         return made, attempts
 
     def deliver(self, made: Delivery) -> bool:
-        return made.deliver(1, lambda: True, lambda: b"x")
+        return made.deliver(Items(1), lambda: True)
 
     def test_pauses_double_from_one_to_thirty_seconds(
         self, tmp_path: Path, monotonic: list[float]
@@ -180,12 +191,12 @@ class TestPauses:
 
     def test_an_empty_batch_is_not_kept(self, tmp_path: Path) -> None:
         made, _ = self.delivery(tmp_path, [])
-        assert not made.deliver(0, lambda: True, lambda: b"x")
+        assert not made.deliver(Items(0), lambda: True)
         assert (made.ledger.spooled, made._spool and made._spool.batches()) == (0, [])
 
     def test_at_most_as_many_are_rejected_as_were_sent(self, tmp_path: Path) -> None:
         made, _ = self.delivery(tmp_path, [Answer(ok=True, rejected=7)])
-        assert made.deliver(3, lambda: True, lambda: b"x")
+        assert made.deliver(Items(3), lambda: True)
         assert (made.ledger.exported, made.ledger.failed) == (0, 3)
 
     @pytest.mark.parametrize(("waiting", "busy"), [(5, False), (6, True), (None, False)])

@@ -168,7 +168,10 @@ class TestPipeline:
         assert (report.metric_points_exported, report.metric_points_failed) == (0, 1)
         assert report.collector == "unreachable"
         assert messages(caplog) == [
-            "600 spans and 1 metric batch could not be exported to http://collector:4317"
+            (
+                "600 spans and 1 metric batch could not be exported to http://collector:4317 "
+                "(no answer in time)"
+            )
         ]
         assert all(exporter.shut_down.wait(1) for exporter in collector.exporters)
 

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export.delivery import log_filter
+from otel_pipeline_metrics._export.delivery.batch import Batch
 from otel_pipeline_metrics._export.delivery.delivery import PATIENCE_S, Delivery
 
 if TYPE_CHECKING:
@@ -87,14 +88,10 @@ class CountingExporter:
         result = self.own_exporter().export(data, *arguments, **options)
         return result is self._results.SUCCESS
 
-    def _export(self, items: int, data: Any, *arguments: Any, **options: Any) -> Any:
-        def to_line() -> bytes:
-            from otel_pipeline_metrics._export.delivery import otlp_json
-
-            return otlp_json.line(self.ledger.signal, data)
-
+    def _export(self, data: Any, *arguments: Any, **options: Any) -> Any:
+        batch = Batch(self.ledger.signal, data)
         ok = not self._was_shut_down_by_parent and self.delivery.deliver(
-            items, lambda: self._send(data, *arguments, **options), to_line
+            batch, lambda: self._send(batch.data, *arguments, **options)
         )
         return self._results.SUCCESS if ok else self._results.FAILURE
 
@@ -140,8 +137,7 @@ class CountingSpanExporter(CountingExporter, SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export `spans` and count the result."""
         # a copy: SDK 1.30 empties its list, and this batch may be given up meanwhile
-        batch = tuple(spans)
-        result: SpanExportResult = self._export(len(batch), batch)
+        result: SpanExportResult = self._export(tuple(spans))
         return result
 
 
@@ -164,13 +160,7 @@ class CountingMetricExporter(CountingExporter, MetricExporter):
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
         """Export `metrics_data` and count the result."""
-        points = sum(
-            len(metric.data.data_points)
-            for resource in metrics_data.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        )
-        result: MetricExportResult = self._export(points, metrics_data, timeout_millis, **kwargs)
+        result: MetricExportResult = self._export(metrics_data, timeout_millis, **kwargs)
         return result
 
 

@@ -8,10 +8,11 @@ Otherwise the queue would overflow while each attempt takes its two seconds.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import math
 import sys
-import threading
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
@@ -23,6 +24,7 @@ from otel_pipeline_metrics._export.delivery.responses import Answer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline_metrics._export.delivery.batch import Batch
     from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
     from otel_pipeline_metrics._export.delivery.spool import Spool, SpooledBatch
     from otel_pipeline_metrics._export.environment import Signal
@@ -78,35 +80,52 @@ class Delivery:
     def after_fork(self) -> None:
         """Forget the parent's attempt and its pause."""
         self._call: BackgroundCall | None = None
-        self._woken = threading.Event()
+        self._woken: SimpleQueue[None] = SimpleQueue()
         self._pause_s = 0.0
         self._paused_until = 0.0
 
-    def deliver(self, items: int, export: Callable[[], bool], to_line: Callable[[], bytes]) -> bool:
+    def deliver(self, batch: Batch, export: Callable[[], bool]) -> bool:
         """Export a batch, or keep it; return whether the collector accepted it.
 
         Args:
-            items: the number of spans or metric points in it.
+            batch: what of it cannot be encoded is dropped, and counted.
             export: makes the exporter export it.
-            to_line: encodes it for the disk.
         """
+        try:
+            self.ledger.begin(batch.items)
+            return self._deliver(batch, export)
+        finally:
+            # an exception of the program's, raised by a signal handler into its own flush
+            self.ledger.give_up()
+
+    def _deliver(self, batch: Batch, export: Callable[[], bool]) -> bool:
         ledger = self.ledger
-        ledger.begin(items)
         started = clock.now()
         answer = Answer(ok=False) if self._is_pointless() else self._try(export)
         ledger.durations.append((clock.now() - started, answer.ok))
+        if answer.unsent and self._sift(batch):
+            if not batch.items:
+                return False
+            answer = self._try(export)
         self.reason = answer.reason
         if answer.ok:
             self._pause_s = 0.0
-            ledger.note(items, ok=True, rejected=min(items, answer.rejected))
+            ledger.note(batch.items, ok=True, rejected=min(batch.items, answer.rejected))
             self.resend(clock.monotonic() + RESEND_S)
-        elif not answer.permanent and self._keep(items, to_line):
-            ledger.note_spooled(items)
+        elif not answer.permanent and self._keep(batch):
+            ledger.note_spooled(batch.items)
             ledger.warn(answer.reason)
             self._pause()
         else:
-            ledger.note(items, ok=False, reason=answer.reason)
+            ledger.note(batch.items, ok=False, reason=answer.reason)
         return answer.ok
+
+    def _sift(self, batch: Batch) -> int:
+        """Drop what of a batch cannot be encoded; return how many items that are."""
+        dropped = batch.sift()
+        if dropped:
+            self.ledger.drop(dropped)
+        return dropped
 
     def _is_pointless(self) -> bool:
         if self.ledger.stopped or self._spool is None:
@@ -121,11 +140,17 @@ class Delivery:
         self._pause_s = min(most, max(least, 2 * self._pause_s))
         self._paused_until = clock.monotonic() + self._pause_s
 
-    def _keep(self, items: int, to_line: Callable[[], bytes]) -> bool:
-        if self._spool is None or not items:
+    def _keep(self, batch: Batch) -> bool:
+        if self._spool is None or not batch.items:
             return False
         with errors.suppress_errors("the spool"):
-            return self._spool.put(self.ledger.signal, to_line(), items)
+            try:
+                line = batch.line()
+            except Exception as error:
+                if errors.from_signal_handler(error) or not self._sift(batch):
+                    raise
+                line = batch.line()
+            return bool(batch.items) and self._spool.put(self.ledger.signal, line, batch.items)
         return False
 
     def begin_shutdown(self, until: float) -> None:
@@ -136,7 +161,7 @@ class Delivery:
     def stop(self) -> None:
         """Begin no further attempt, and give up the one in progress."""
         self.ledger.stopped = True
-        self._woken.set()
+        self._woken.put(None)
 
     def close(self) -> None:
         """Let the thread end."""
@@ -147,7 +172,9 @@ class Delivery:
         if self._thread is None:
             return _attempt(export, replacement)
         answers: list[Answer] = []
-        woken = self._woken = threading.Event()
+        # Not an event: an exception of a signal handler that strikes while this thread waits could
+        # leave the event's lock held, for which the exporting thread would wait for ever.
+        woken = self._woken = SimpleQueue()
         # The SDK has switched instrumentation off in this context; it must be off there too.
         context = contextvars.copy_context()
         keeps = self._spool is not None
@@ -157,7 +184,7 @@ class Delivery:
             try:
                 answers.append(context.run(_attempt, export, replacement, attempts))
             finally:
-                woken.set()
+                woken.put(None)
 
         self._call = self._thread.submit(attempt)
         give_up_at = clock.monotonic() + (self._patience_s if keeps else math.inf)
@@ -165,7 +192,8 @@ class Delivery:
             left_s = give_up_at - clock.monotonic()
             if left_s <= 0:
                 break
-            woken.wait(min(left_s, _POLL_S))
+            with contextlib.suppress(Empty):
+                woken.get(timeout=min(left_s, _POLL_S))
         return answers[0] if answers else _GIVEN_UP
 
     # --- what is on disk --------------------------------------------------------------------
@@ -182,8 +210,9 @@ class Delivery:
             for batch in self._spool.batches(self.ledger.signal):
                 if self.ledger.stopped or clock.monotonic() >= until or self._is_busy():
                     return
-                with self._spool.claim(batch) as path:
-                    if path is not None and not self._resend(batch, path.read_bytes()):
+                with self._spool.claim(batch) as descriptor:
+                    lines = None if descriptor is None else self._spool.read(descriptor)
+                    if lines is not None and not self._resend(batch, lines):
                         return
 
     def drain(self) -> None:
@@ -218,7 +247,8 @@ def send_lines(signal: Signal, lines: bytes, send: Callable[[Any], Answer]) -> A
     """
     from otel_pipeline_metrics._export.delivery import otlp_json
 
-    rejected = 0
+    # how many items an empty file held is unknown
+    rejected = 0 if lines.strip() else sys.maxsize
     for line in lines.splitlines():
         try:
             request = otlp_json.request(signal, line)
@@ -248,7 +278,9 @@ def _attempt(
         try:
             ok = export()
         except Exception as error:  # SDK 1.30 raises on a refused connection
-            logs.reason = type(error).__name__
+            if errors.from_signal_handler(error):  # the console's export is in the program's thread
+                raise
+            logs.reason = responses.why(error)
     answer = seen.answer
     if answer is not None and (ok or not answer.ok):
         return answer
@@ -258,4 +290,4 @@ def _attempt(
     elapsed_s = clock.now() - started
     if reason is None and elapsed_s > SLOW_S:
         reason = f"no success in {elapsed_s:.1f} s"
-    return Answer(ok=False, reason=reason)
+    return Answer(ok=False, reason=reason, unsent=replacement is None)

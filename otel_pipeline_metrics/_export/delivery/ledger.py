@@ -107,6 +107,8 @@ class ExportLedger:
         self.crowded = False
         # the result of the last export; None before the first
         self.last_ok: bool | None = None
+        # why the last export that failed did, if that is known
+        self.reason: str | None = None
         self._in_progress = 0
         self._closed = False
 
@@ -139,6 +141,12 @@ class ExportLedger:
         return 0 if queued is None else max(0, created - self._taken - queued)
 
     @property
+    def overflowed(self) -> int:
+        """Items that a full queue dropped so far."""
+        with self._lock:
+            return self._overflow(self._created())
+
+    @property
     def pending(self) -> int:
         """Items that entered the queue and have not left it."""
         return self.snapshot().pending
@@ -146,8 +154,26 @@ class ExportLedger:
     def begin(self, items: int) -> None:
         """Count `items` that the exporter receives; one export runs at a time."""
         with self._lock:
-            self._taken += items
-            self._in_progress = items
+            # One statement without a call, as below: an exception that a signal handler raises
+            # strikes before or after it.
+            self._taken, self._in_progress = self._taken + items, items
+
+    def drop(self, items: int) -> None:
+        """Count `items` of the export in progress that cannot be encoded."""
+        with self._lock:
+            lost = 0 if self._closed else items
+            self.failed, self._in_progress = self.failed + lost, self._in_progress - items
+            self.misses += lost
+
+    def give_up(self) -> None:
+        """Count what is left of an export that an exception ended."""
+        with self._lock:
+            if not self._in_progress:
+                return
+            lost = 0 if self._closed else self._in_progress
+            self.failed, self._in_progress = self.failed + lost, 0
+            self.batches_failed += bool(lost)
+            self.misses += bool(lost)
 
     def note(self, items: int, *, ok: bool, rejected: int = 0, reason: str | None = None) -> None:
         """Count one export of `items`, and warn if it is the first failure of its host.
@@ -159,14 +185,16 @@ class ExportLedger:
             reason: why it failed.
         """
         with self._lock:
-            self._in_progress = 0
             if self._closed:
+                self._in_progress = 0
                 return
+            exported = self.exported + (items - rejected if ok else 0)
+            failed = self.failed + (rejected if ok else items)
+            self.exported, self.failed, self._in_progress = exported, failed, 0
             self.last_ok = ok
-            self.exported += items - rejected if ok else 0
-            self.failed += rejected if ok else items
             self.batches_failed += not ok
             self.misses += rejected + (not ok)
+            self.reason = reason or self.reason
         if not ok:
             self.warn(reason)
         elif rejected:
@@ -175,9 +203,8 @@ class ExportLedger:
     def note_spooled(self, items: int) -> None:
         """Count a batch that is on disk now; after the end too, since it is not lost."""
         with self._lock:
-            self._in_progress = 0
+            self.spooled, self._in_progress = self.spooled + items, 0
             self.last_ok = False
-            self.spooled += items
             self.batches_spooled += 1
             self.misses += 1
             if self._closed:
@@ -202,6 +229,7 @@ class ExportLedger:
             if self._in_progress:
                 self.batches_failed += 1
                 self.last_ok = False
+                self.reason = "no answer in time"
             lost = max(0, self._created() - self.exported - self.failed - self.spooled)
             self.failed += lost
             self.misses += lost

@@ -49,18 +49,20 @@ class CapturedLogs:
 def exporting() -> Iterator[CapturedLogs]:
     """Mark this thread as being inside one of our exporters."""
     logs = CapturedLogs()
-    before, _here.visit = _here.visit, _here.visit or next(_numbers)
-    _visits.add(_here.visit)
-    _here.reason = None
+    before = _here.visit
     try:
+        _here.visit = before or next(_numbers)
+        _visits.add(_here.visit)
+        _here.reason = None
         yield logs
     finally:
+        # restored first, without a call: an exception of a signal handler strikes later
+        visit, _here.visit = _here.visit, before
+        reason, _here.reason = _here.reason, None
+        logs.reason = logs.reason or reason
         if not before:
-            _visits.discard(_here.visit)
-            _here.visit = 0
+            _visits.discard(visit)
             _detach_idle()
-        logs.reason = logs.reason or _here.reason
-        _here.reason = None
 
 
 class Filter(logging.Filter):

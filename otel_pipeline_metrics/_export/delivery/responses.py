@@ -24,6 +24,8 @@ from otel_pipeline_metrics._export.environment_checks import get
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import requests
+
     from otel_pipeline_metrics._export.environment import Signal
 
 
@@ -45,6 +47,8 @@ PERMANENT: Final = frozenset(
 # longer than a request may take by default
 _REQUEST_S: Final = 3.0
 
+_MAX_CAUSES: Final = 10
+
 _OK: Final = range(200, 300)
 _MULTIPLE_CHOICES: Final = 300
 _SERVER_ERROR: Final = 500
@@ -59,11 +63,29 @@ class Answer(NamedTuple):
     reason: str | None = None
     # items that the collector rejected although it answered with success
     rejected: int = 0
+    # no request was seen to leave: perhaps it could not be encoded
+    unsent: bool = False
 
     @property
     def permanent(self) -> bool:
         """Whether the same request would be refused again."""
         return not self.ok and is_permanent(self.reason)
+
+
+def why(error: BaseException) -> str:
+    """Return the class of an exception, and what the system said if it caused the exception.
+
+    No other text: it may quote a credential.
+    """
+    name, inner = type(error).__name__, [error]
+    for each in inner:  # grows meanwhile
+        said = getattr(each, "verify_message", None) or getattr(each, "strerror", None)
+        if isinstance(each, OSError) and each.errno and isinstance(said, str):
+            return f"{name}: {said}"
+        causes = (each.__cause__, each.__context__, getattr(each, "reason", None), *each.args)
+        new = [e for e in causes if isinstance(e, BaseException) and e not in inner]
+        inner += new[: _MAX_CAUSES - len(inner)]
+    return name
 
 
 def is_permanent(reason: str | None) -> bool:
@@ -162,14 +184,15 @@ def grpc_breaks_after_fork() -> bool:
 
 
 def _session(signal: Signal) -> Any:
-    import requests
+    from otel_pipeline_metrics._export.delivery.http_session import BoundedSession
 
     # The first request imports modules, and an import in progress at a fork never ends in the
     # child.
     gates = [forking.Gate()]
 
-    class Session(requests.Session):
+    class Session(BoundedSession):
         def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+            """Send a request, or its replacement, and note the answer."""
             with gates[0] if gates else nullcontext():
                 response = self._exchange(*args, **kwargs)
             gates.clear()
@@ -185,7 +208,7 @@ def _session(signal: Signal) -> Any:
             try:
                 response = super().request(*args, **kwargs)
             except Exception as error:
-                seen.failed(type(error).__name__)
+                seen.failed(why(error))
                 raise
             if response.status_code not in _OK:
                 # Today's exporters treat a redirect as success, though nothing arrived.
@@ -229,7 +252,7 @@ class _Stub:
         except Exception as error:
             code = error.code() if hasattr(error, "code") else None
             if seen is not None:
-                seen.failed(getattr(code, "name", type(error).__name__))
+                seen.failed(getattr(code, "name", None) or why(error))
             raise
         if seen is not None:
             seen.answer = Answer(ok=True, rejected=_rejected_of(self._signal, response))

@@ -4,6 +4,9 @@ The spool is a directory of small files, one for each batch, which any number of
 share. A file is written whole or not at all, its name holds its owner and its number of items,
 and the process that sends or drops it locks it meanwhile. A lock ends with its process, so a
 crash leaves only the file, which another process then sends: perhaps for the second time.
+
+What is in the directory may be anybody's: only regular files of a bounded size are read, no link
+is followed, and what cannot be read is left alone.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import math
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
@@ -41,10 +45,23 @@ except ImportError:  # without POSIX locks, only one process may use a directory
     fcntl = None
 
 
-_NAME: Final = re.compile(r"(traces|metrics)-(\d{13})-(\d+-[0-9a-f]{8})-(\d{6,})-(\d+)\.jsonl")
+_NAME: Final = re.compile(
+    r"(traces|metrics)-(\d{13})-(\d{1,10}-[0-9a-f]{8})-(\d{6,12})-(\d{1,12})\.jsonl"
+)
 _TEMPORARY: Final = ".opm-"
 # a temporary file of this age was left by a crash
 _ABANDONED_S: Final = 600.0
+# Of one file. As protobuf, the exporters send 64 MiB at most; as JSON that is more.
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+
+_READ_BYTES: Final = 1024 * 1024
+
+_CLOSE_ON_EXEC: Final = getattr(os, "O_CLOEXEC", 0)
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _CLOSE_ON_EXEC
+# a FIFO in the directory must not block, and a link not lead elsewhere
+_OLD: Final = (
+    os.O_RDONLY | _CLOSE_ON_EXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+)
 
 
 class SpooledBatch(NamedTuple):
@@ -76,7 +93,7 @@ def settings(config: Config, env: Mapping[str, str]) -> Settings | None:
         return None
     return Settings(
         # absolute, as a later chdir must not split the spool
-        Path(os.path.abspath(directory.expanduser())),  # noqa: PTH100 - links stay
+        Path(os.path.abspath(directory.expanduser())),  # links stay
         int(
             _limit(
                 env,
@@ -115,10 +132,12 @@ def why_unusable(directory: Path) -> str | None:
     """Make the directory and return why it cannot keep batches; None if it can."""
     trial = directory / f"{_TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}.tmp"
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_directory(directory)
         _write(trial, b"x")
-        trial.unlink()
+        os.unlink(trial)
     except OSError as error:
+        if errors.from_signal_handler(error):
+            raise
         return error.strerror or type(error).__name__
     return None
 
@@ -152,8 +171,10 @@ class Spool:
         self._undeletable: set[str] = set()
         self._renew_owner()
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_directory(directory)
         except OSError as error:
+            if errors.from_signal_handler(error):
+                raise
             self._warn(error)
         self._sweep()
 
@@ -185,29 +206,37 @@ class Spool:
         temporary = self.directory / f"{_TEMPORARY}{name}.tmp"
         try:
             self._make_room(len(line))
-            _write(temporary, line)
+            try:
+                _write(temporary, line)
+            except FileNotFoundError:  # a cleaner has removed the directory
+                # an exception of a signal handler is raised again, below
+                _make_directory(self.directory)
+                _write(temporary, line)
             # the name is new, so this replaces no file
-            temporary.rename(self.directory / f"{name}.jsonl")
+            os.rename(temporary, self.directory / f"{name}.jsonl")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+            with errors.ignoring(OSError):
+                os.unlink(temporary)
+            if errors.from_signal_handler(error):
+                raise
             self._warn(error)
             return False
-        with contextlib.suppress(OSError):  # some file systems do not support it
-            _sync_directory(self.directory)
+        _sync_directory(self.directory)
         return True
 
     def batches(self, signal: Signal | None = None) -> list[SpooledBatch]:
         """Return the batches on disk, the oldest first."""
         found = []
-        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
+        with errors.ignoring(FileNotFoundError), os.scandir(self.directory) as entries:
             for entry in entries:
                 matched = _NAME.fullmatch(entry.name)
                 if matched is None or signal not in (None, matched[1]):
                     continue
                 if entry.name in self._undeletable:
                     continue
-                with contextlib.suppress(OSError):  # another process has sent it
+                with errors.ignoring(OSError):  # another process has sent it
+                    if not entry.is_file(follow_symlinks=False):
+                        continue
                     found.append(
                         SpooledBatch(
                             cast("Signal", matched[1]),
@@ -216,36 +245,53 @@ class Spool:
                             int(matched[4]),
                             int(matched[5]),
                             entry.name,
-                            entry.stat().st_size,
+                            entry.stat(follow_symlinks=False).st_size,
                         )
                     )
         return sorted(found, key=lambda batch: batch[1:])
 
     @contextlib.contextmanager
-    def claim(self, batch: SpooledBatch) -> Iterator[Path | None]:
-        """Lock a batch; yield None if another process has it, or has sent it."""
-        path = self.directory / batch.name
-        try:
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        except OSError:
+    def claim(self, batch: SpooledBatch) -> Iterator[int | None]:
+        """Lock a batch and yield its open file.
+
+        Yields None if another process has it, or has sent it, or if it cannot be opened.
+        """
+        descriptor = None
+        with errors.ignoring(OSError):
+            descriptor = os.open(self.directory / batch.name, _OLD)
+        if descriptor is None:
             yield None
             return
         try:
-            yield path if _locked(descriptor) else None
+            yield descriptor if _locked(descriptor) else None
         finally:
             if fcntl is not None:
                 # after a mere close, a child forked meanwhile would still hold the lock
-                with contextlib.suppress(OSError):
+                with errors.ignoring(OSError):
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
+    def read(self, descriptor: int) -> bytes | None:
+        """Return the content of a claimed batch; None if it cannot be read."""
+        content = bytearray()
+        with errors.ignoring(OSError):
+            if os.fstat(descriptor).st_size > MAX_FILE_BYTES:
+                return None
+            while part := os.read(descriptor, min(_READ_BYTES, MAX_FILE_BYTES + 1 - len(content))):
+                content += part
+            return bytes(content) if len(content) <= MAX_FILE_BYTES else None
+        return None
+
     def done(self, batch: SpooledBatch, *, sent: int) -> None:
         """Delete a claimed batch of which `sent` items arrived, and count it."""
-        try:
-            (self.directory / batch.name).unlink(missing_ok=True)
-        except OSError:
-            # so at least this process does not send it again
-            self._undeletable.add(batch.name)
+        # if it cannot be deleted, at least this process does not send it again
+        self._undeletable.add(batch.name)
+        with errors.ignoring(OSError):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.directory / batch.name)
+            self._undeletable.discard(batch.name)
+        # else it may be back after a power failure, and be sent again
+        _sync_directory(self.directory)
         ledger = self.ledgers.get(batch.signal)
         if ledger is not None:
             own = batch.owner == self.owner
@@ -261,8 +307,8 @@ class Spool:
 
     def _drop(self, batch: SpooledBatch) -> bool:
         """Drop a batch; return False if another process has it and will soon delete it."""
-        with self.claim(batch) as path:
-            if path is None:
+        with self.claim(batch) as descriptor:
+            if descriptor is None:
                 return False
             self.done(batch, sent=0)
         return True
@@ -300,27 +346,48 @@ class Spool:
                     path.unlink()
 
 
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
+def _make_directory(directory: Path) -> None:
+    """Make the directory and those above it, so that they are there after a power failure."""
     try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError:
+        if not directory.is_dir():
+            raise
+        return
+    except FileNotFoundError:
+        if directory.parent == directory:
+            raise
+        _make_directory(directory.parent)
+        _make_directory(directory)
+        return
+    _sync_directory(directory.parent)
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, _NEW, 0o600)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def _sync_directory(directory: Path) -> None:
+    with errors.ignoring(OSError):  # some file systems do not support it
+        descriptor = os.open(directory, os.O_RDONLY | _CLOSE_ON_EXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _locked(descriptor: int) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return os.fstat(descriptor).st_nlink > 0  # else another process has just sent it
+    """Lock a regular file; return False if another process has it, or has just sent it."""
+    with errors.ignoring(OSError):
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(descriptor)
+        return stat.S_ISREG(found.st_mode) and found.st_nlink > 0
+    return False

@@ -52,7 +52,7 @@ def register_cache(name: str, source: object) -> None:
         TypeError: `name` is not a string, or `source` does not count hits and misses.
         ValueError: `name` is empty or too long.
     """
-    check_name(name, "name")
+    name = check_name(name, "name")
     read = sources.reader_of(source)
     caches.register(cardinality.instrument_names.name("cache names", name), read)
     ensure_instruments()
@@ -98,7 +98,7 @@ def counted_cache(
     if not isinstance(cache, MutableMapping):
         raise TypeError(f"cache must be a mutable mapping, not {type(cache).__name__}")
     if name is not None:
-        check_name(name, "name")
+        name = check_name(name, "name")
     if isinstance(cache, CountedCache):
         if what_if and not isinstance(cache, WhatIfCache) and lru_size(cache._cache):  # noqa: SLF001
             raise ValueError("what_if: this cache is counted already; give it at the first call")

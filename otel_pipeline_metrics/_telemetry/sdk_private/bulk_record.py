@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import Context
 
 from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core.cleaning import MAX_INT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -190,15 +191,13 @@ class _Series:
         if not values:
             return True
         # the locks keep collections away: one of delta temporality drops the aggregations
-        held = _acquire_all([target._lock for target in targets])
-        if held is None:
-            return None
-        try:
-            found = self._aggregations(targets)
-            for aggregation in found:
-                _BULK_RECORD[type(aggregation).__name__](aggregation, values)
-        finally:
-            _release(held)
+        locks = [target._lock for target in targets]
+        return _holding(locks, lambda: self._add(targets, values))
+
+    def _add(self, targets: list[Any], values: Sequence[float]) -> bool:
+        found = self._aggregations(targets)
+        for aggregation in found:
+            _BULK_RECORD[type(aggregation).__name__](aggregation, values)
         return bool(found)
 
     def _aggregations(self, targets: list[Any]) -> list[Any]:
@@ -235,28 +234,48 @@ class HistogramSeries(_Series):
 
 
 class CounterSeries(_Series):
-    """One counter under one set of attributes."""
+    """One counter under one set of attributes; its total stays within 64 bits."""
 
-    __slots__ = ()
+    __slots__ = ("_name", "_room")
 
     def __init__(self, counter: Instrument, attributes: dict[str, Any]) -> None:
         super().__init__(counter, counter.instrument.add, attributes)
+        self._name = getattr(counter.instrument, "name", "a counter")
+        self._room: float = MAX_INT
         # Zero first: a backend that sees the series begin can tell the first increase.
         self.record_each((0,), ())
 
+    def add(self, amount: float) -> bool:
+        """Add to the counter; during a collection add nothing and return False.
 
-def _acquire_all(locks: list[Any]) -> list[Any] | None:
-    """Acquire all locks without waiting, or none of them."""
-    for index, lock in enumerate(locks):
-        if not lock.acquire(blocking=False):
-            _release(locks[:index])
-            return None
-    return locks
+        Above `MAX_INT` the total stands still: OTLP could not carry it, nor the other metrics of
+        the same export.
+        """
+        if math.isnan(amount):
+            return True
+        if amount > self._room:
+            errors.warn_once(
+                f"total of {self._name}", "a total of %s is beyond 64 bits: it stays", self._name
+            )
+            amount = self._room
+        if amount and not self.record((amount,)):
+            return False
+        self._room -= amount
+        return True
 
 
-def _release(locks: list[Any]) -> None:
-    for lock in locks:
-        lock.release()
+def _holding(locks: Sequence[Any], work: Callable[[], bool]) -> bool | None:
+    """Do `work` under all locks; do nothing and return None if one of them is taken.
+
+    Only `with` takes a lock: after `acquire()`, an exception of a signal handler could leave it
+    locked for good. A lock that another thread takes just then is held for a moment only.
+    """
+    if not locks:
+        return work()
+    if locks[0].locked():
+        return None
+    with locks[0]:
+        return _holding(locks[1:], work)
 
 
 def _add_to_explicit(aggregation: Any, values: Sequence[float]) -> None:

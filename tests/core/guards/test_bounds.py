@@ -95,7 +95,7 @@ def test_a_name_has_1_to_128_characters() -> None:
 
 @pytest.mark.parametrize("value", ["", True, 0, 0.0, [], [1, 2], ("a",), [1.5]])
 def test_values_that_are_attributes(value: object) -> None:
-    check_attribute("k", value, "attributes")
+    assert check_attribute("k", value, "attributes") == ("k", value)
 
 
 @pytest.mark.parametrize("value", [None, {}, {"a"}, b"x", [None], [1, None], [[1]], 1j])

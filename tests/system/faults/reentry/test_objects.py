@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
 
 from tests.system.faults.reentry.running import run
@@ -71,20 +69,20 @@ backend = Backend()
 backend.install()
 opm.configure(exporter="otlp", console=False, spans_per_second=None)
 processor = configure._export.tracer_provider._active_span_processor._span_processors[0]
-inner = processor._batch_processor
-wake = inner._worker_awaken.set
+submit = processor._thread.submit
 struck = []
 
-def interrupted():
-    # as a signal handler or a finalizer would strike: with the lock held that waking takes
-    with inner._worker_awaken._cond:
-        if threading.current_thread() is threading.main_thread() and len(struck) < 3:
+def interrupted(function):
+    # as a signal handler or a finalizer would strike, before and after the thread is woken
+    for _ in range(2):
+        if threading.current_thread() is threading.main_thread() and len(struck) < 6:
             struck.append(None)
             with opm.stage("late"):
                 pass
-    wake()
+        call = submit(function)
+    return call
 
-inner._worker_awaken.set = interrupted
+processor._thread.submit = interrupted
 for _ in range(600):
     with opm.stage("work"):
         pass
@@ -93,12 +91,8 @@ say(spans=dict(backend.collector.spans), struck=len(struck))
 """
 
 
-@pytest.mark.skipif(
-    find_spec("opentelemetry.sdk._shared_internal") is None,
-    reason="SDK 1.30 wakes its thread in another way",
-)
 def test_a_span_that_ends_while_its_thread_wakes_the_exporting_one() -> None:
-    """The SDK alone would wait for its own lock for ever."""
+    """The SDK's processor would wait for its own lock for ever."""
     said = run(WAKING)
     assert said["struck"] >= 1
     assert said["spans"] == {"work": 600, "late": said["struck"]}

@@ -1,0 +1,155 @@
+"""A `requests` session whose answers end at the request's deadline, and are read to a limit.
+
+The timeout of `requests` is for each piece that arrives, so a server that sends a byte from time
+to time, or never ends, would hold the exporting thread, or fill the memory. Here the timeout is
+the deadline for the whole answer, its head included.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import threading
+import zlib
+from typing import Any, Final
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+
+from otel_pipeline_metrics._core import clock
+
+# of an answer's body; one that says how many items were rejected has a few bytes
+LIMIT: Final = 64 * 1024
+# if the exporter gives no timeout
+_DEFAULT_S: Final = 10.0
+# zlib, or gzip by its head
+_EITHER: Final = 47
+
+
+class _Here(threading.local):
+    # the monotonic time at which this thread's answer must have arrived
+    until = 0.0
+
+
+_here = _Here()
+
+
+class _Bounded(io.RawIOBase):
+    """What a socket's file reads until a deadline."""
+
+    def __init__(self, file: Any, sock: Any, until: float) -> None:
+        self._file = file
+        self._sock = sock
+        self._until = until
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self._until - clock.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the answer has not ended in time")
+        self._sock.settimeout(left_s)
+        read: int | None = self._file.readinto(buffer)
+        return read
+
+    def close(self) -> None:
+        # the file, not the socket, keeps a connection open that ends with this answer
+        self._file.close()
+        super().close()
+
+
+class _Answer(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        file: Any = self.fp
+        self.fp = io.BufferedReader(_Bounded(file.detach(), sock, _here.until))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Answer
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _Answer
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS: Final[dict[str, Any]] = {"http": _Pool, "https": _SecurePool}
+
+
+class _Adapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+class BoundedSession(requests.Session):
+    """A session that reads at most `LIMIT` bytes of an answer, and not beyond the timeout.
+
+    An answer whose body is cut off has the status that it began with, and no body. Redirects are
+    not followed: OTLP knows none, and their bodies would be read whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, _Adapter())
+
+    def request(self, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request and return the bounded answer."""
+        kwargs |= {"stream": True, "allow_redirects": False}
+        _here.until = clock.monotonic() + _seconds(kwargs.get("timeout"))
+        response = super().request(*args, **kwargs)
+        body: Any = io.BytesIO(_read(response.raw, response.headers.get("Content-Encoding")))
+        response.raw = body
+        return response
+
+
+def _seconds(timeout: Any) -> float:
+    """Return the time that a request has, from `requests`' number or pair of numbers."""
+    parts = timeout if isinstance(timeout, tuple) else (timeout,)
+    return max((part for part in parts if part), default=_DEFAULT_S)
+
+
+def _read(raw: Any, encoding: str | None) -> bytes:
+    """Return the decoded body; an empty one if it is too long, cut off or late."""
+    found = bytearray()
+    try:
+        while len(found) <= LIMIT:
+            part = raw.read(LIMIT + 1 - len(found), decode_content=False)
+            if not part:
+                raw.release_conn()
+                return _decoded(bytes(found), encoding)
+            found += part
+    except (HTTPError, OSError, http.client.HTTPException):
+        pass
+    raw.close()
+    raw.release_conn()
+    return b""
+
+
+def _decoded(body: bytes, encoding: str | None) -> bytes:
+    if not encoding or encoding == "identity":
+        return body
+    try:
+        # a small body may become a large one
+        return zlib.decompressobj(_EITHER).decompress(body, LIMIT)
+    except zlib.error:
+        return b""

@@ -1,0 +1,108 @@
+"""Raise an exception at each line of chosen files in turn, as a signal handler may."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import itertools
+import linecache
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import CodeType, FrameType, ModuleType
+
+
+class StrikeError(TimeoutError):
+    """Raised by the handler; the program gets it, though it is an `OSError` as well."""
+
+
+def handler(*_: object) -> None:
+    """Raise: the library tells by this function's frame that the program raised it."""
+    raise StrikeError
+
+
+@contextmanager
+def striking() -> Iterator[None]:
+    """Install the handler."""
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def strike_at(n: int, call: Callable[[], object], *modules: ModuleType) -> bool:
+    """Call, and raise `StrikeError` at the n-th line (from 0) that runs in `modules`.
+
+    Only the calling thread is struck. Returns False if fewer lines ran.
+
+    Raises:
+        AssertionError: the exception did not reach the caller.
+    """
+    files = {module.__file__ for module in modules}
+    lines = itertools.count()
+    struck = False
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal struck
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line" and not _leaves_with(frame) and next(lines) == n:
+            struck = True
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGUSR1)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except StrikeError:
+        assert struck
+        return True
+    finally:
+        sys.settrace(before)
+    assert not struck, "the program's exception was swallowed"
+    return False
+
+
+def strike_at_every_line(
+    call: Callable[[], object], after: Callable[[int], object], *modules: ModuleType
+) -> int:
+    """Call again and again, strike one line later each time; return how often that was.
+
+    Args:
+        call: what is interrupted.
+        after: called after each strike, with the number of strikes so far.
+        modules: whose lines are struck.
+    """
+    with striking():
+        for n in itertools.count():
+            if not strike_at(n, call, *modules):
+                return n
+            after(n + 1)
+    raise AssertionError
+
+
+def _leaves_with(frame: FrameType) -> bool:
+    """Tell whether a `with` block is being left.
+
+    A line event comes before `__exit__` is called, where Python handles no signal.
+    """
+    return frame.f_lasti not in _first_instructions(frame.f_code) and linecache.getline(
+        frame.f_code.co_filename, frame.f_lineno
+    ).lstrip().startswith(("with ", "async with "))
+
+
+@functools.cache
+def _first_instructions(code: CodeType) -> set[int]:
+    """Return where the code of each line begins."""
+    first: dict[int, int] = {}
+    for offset, line in dis.findlinestarts(code):
+        if line is not None:
+            first[line] = min(offset, first.get(line, offset))
+    return set(first.values())
