@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
+from otel_pipeline_metrics._core.files import absolute, write_temporary
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
@@ -30,6 +29,7 @@ from otel_pipeline_metrics.report.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
 
@@ -97,7 +97,7 @@ class Run(AsyncContextMixin):
         self.id = os.urandom(16).hex()
         if report is not None and not isinstance(report, (str, os.PathLike)):
             raise TypeError(f"report must be a path or None, not {type(report).__name__}")
-        self._path = None if report is None else Path(report)
+        self._path = None if report is None else absolute(report)
         given = check_attributes(attributes)
         privacy.rules().check(given, "attributes")
         self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
@@ -274,16 +274,14 @@ class Run(AsyncContextMixin):
         try:
             return report.save(self._path)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            handle, elsewhere = tempfile.mkstemp(prefix="pipeline-report-", suffix=".json")
-            os.close(handle)
-            report.save(elsewhere)
+            elsewhere = write_temporary(report.to_json() + "\n", "pipeline-report-", ".json")
             errors.logger.warning(
                 "the report could not be written to %s (%s); it was written to %s",
                 self._path,
                 getattr(error, "strerror", None) or error,
                 elsewhere,
             )
-            return Path(elsewhere)
+            return elsewhere
 
 
 def _result_of(error: BaseException | None) -> Result:
