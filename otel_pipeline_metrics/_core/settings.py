@@ -124,7 +124,10 @@ def _check_path(given: Any, argument: str) -> Path:
     _require(isinstance(given, (str, os.PathLike)), given, argument, "a path or None")
     if not os.fspath(given):
         raise ValueError(f"{argument} must not be empty")
-    return Path(given)
+    path = Path(given)
+    if "\0" in str(path):
+        raise ValueError(f"{argument} must not contain a null byte")
+    return path
 
 
 def _split_names(text: str) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ from otel_pipeline_metrics._export.flush import (
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.settings import Config
+    from otel_pipeline_metrics._export.delivery.spool import Settings
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
 
 
@@ -54,7 +55,7 @@ def build(config: Config) -> ExportPipeline:
     missing = [signal for signal in environment.SIGNALS if pipelines[signal] is None]
     for problem in plan.problems if missing else ():
         errors.warn_once(f"environment: {problem}", "%s", problem)
-    spool_settings = settings(config, os.environ)
+    spool_settings = _spool_settings(config)
     if not plan.disabled:
         spool = None
         if spool_settings is not None and missing and _uses_otlp(plan):
@@ -78,6 +79,18 @@ def build(config: Config) -> ExportPipeline:
         log_filter = Filter(secrets(os.environ) if keep_lines else None)
         log_filter.install()
     return ExportPipeline(traces, metrics, log_filter)
+
+
+def _spool_settings(config: Config) -> Settings | None:
+    try:
+        return settings(config, os.environ)
+    except OSError as error:
+        errors.warn_once(
+            "spool",
+            "there is no spool (%s): telemetry that the collector does not take is dropped",
+            error.strerror or type(error).__name__,
+        )
+        return None
 
 
 def on_console(config: Config) -> bool:

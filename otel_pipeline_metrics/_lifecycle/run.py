@@ -8,7 +8,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
+from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings, text
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.files import absolute, write_temporary
 from otel_pipeline_metrics._core.process import signals
@@ -300,7 +300,7 @@ def _result_of(error: BaseException | None) -> Result:
 
 def _show(report: RunReport, written: Path | None) -> None:
     """Show the summary once: on the console if there is one, otherwise in the log."""
-    where = f"\n\nreport: {written}" if written is not None else ""
+    where = f"\n\nreport: {text.printable(written)}" if written is not None else ""
     console = settings.settings().console
     stream: Any = sys.stderr if console is True else console
     if console is None:

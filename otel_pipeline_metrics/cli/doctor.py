@@ -230,7 +230,11 @@ def _otlp(env: Mapping[str, str], plan: ExportPlan, signal: Signal) -> str:
 def _spool(inputs: _Inputs) -> Iterator[Finding]:
     from otel_pipeline_metrics._export.delivery import spool
 
-    found = spool.settings(inputs.config, inputs.env)
+    try:
+        found = spool.settings(inputs.config, inputs.env)
+    except OSError as error:
+        yield Finding("problem", "spool", f"cannot be used: {error.strerror or error}")
+        return
     if found is None:
         off = "off: telemetry that the collector does not take is dropped and counted"
         yield Finding("note", "spool", off)

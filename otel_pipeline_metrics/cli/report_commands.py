@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -77,7 +78,7 @@ def compare(context: click.Context, old: str, new: str, fail_on: float) -> None:
 @click.option("--output", "-o", metavar="FILE", help="Write to this file instead of the terminal.")
 def merge(files: tuple[str, ...], output: str | None) -> None:
     """Merge the reports in FILES: of the processes of one run, or of several runs."""
-    places = [Path(file).resolve() for file in files]
+    places = [os.path.realpath(file) for file in files]
     twice = next((f for f, p in zip(files, places, strict=True) if places.count(p) > 1), None)
     if twice is not None:
         raise BadInput(f"{twice} is given twice")

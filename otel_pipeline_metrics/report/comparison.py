@@ -68,19 +68,18 @@ class Comparison:
 
     def render(self) -> str:
         """Return the comparison as text for a terminal."""
-        parts = [
-            f"compare {self.pipeline}: old with new, fail on {rounded_percent(self.fail_on)} slower"
-        ]
+        limit = rounded_percent(self.fail_on)
+        pipeline = text.printable(self.pipeline)
+        parts = [f"compare {pipeline}: old with new, fail on {limit} slower"]
         if self.stages:
             head = ("stage", "verdict", "old", "new", "change", "typical", "")
             parts.append(text.table(head, [_row(stage) for stage in self.stages], left=2))
         if self.figures:
             columns = ("run", "old", "new", "change")
             parts.append(text.table(columns, self.figures, left=1))
-        parts.append("\n".join(f"note: {note}" for note in self.notes))
-        parts.append(
-            "\n".join(f"REGRESSION: {line}" for line in self.regressions) or "no regression"
-        )
+        parts.append("\n".join(f"note: {text.printable(note)}" for note in self.notes))
+        lines = [f"REGRESSION: {text.printable(line)}" for line in self.regressions]
+        parts.append("\n".join(lines) or "no regression")
         return "\n\n".join(part for part in parts if part)
 
 

@@ -50,6 +50,7 @@ def render(report: RunReport) -> str:
     folder = resources.files("otel_pipeline_metrics.report") / "_page"
     environment = jinja2.Environment(
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -70,6 +71,11 @@ class _Trusted(str):
 
     def __html__(self) -> str:
         return str(self)
+
+
+def _shown(value: Any) -> Any:
+    """Replace control characters: the page may be read in a terminal, or copied from."""
+    return text.printable(value) if type(value) is str else value
 
 
 def embeddable(report: RunReport) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics._core.text import printable, printable_json
 from otel_pipeline_metrics.report.schema import PARTS, SCHEMA, TEXT_FIELDS
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 Format = Literal["console", "html", "json", "markdown"]
 FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
+
+# what `load` reads at most: a device has no end
+MAX_BYTES: Final = 256 * 1024 * 1024
 
 _TYPES: Final = {"object": dict, "array": list}
 
@@ -41,7 +45,8 @@ class RunReport:
 
     def __repr__(self) -> str:
         run = self.run
-        return f"<RunReport {run.get('pipeline')!r} {run.get('result')} {len(self.stages)} stages>"
+        result = printable(run.get("result"))
+        return f"<RunReport {run.get('pipeline')!r} {result} {len(self.stages)} stages>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunReport) and self._data == other._data
@@ -96,8 +101,12 @@ class RunReport:
         return copy.deepcopy(self._data)
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """Return the data as JSON (RFC 8259: no NaN, no infinity)."""
-        return json.dumps(self._data, indent=indent, ensure_ascii=False, allow_nan=False)
+        """Return the data as JSON (RFC 8259: no NaN, no infinity).
+
+        Control characters are escaped, so the text may be shown in a terminal.
+        """
+        written = json.dumps(self._data, indent=indent, ensure_ascii=False, allow_nan=False)
+        return printable_json(written)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the JSON to `path`, whole or not at all, and return the path.
@@ -154,18 +163,26 @@ class RunReport:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the file is cut off, not a report, or of another version; the message
-                names it.
+            ValueError: the file is cut off, not a report, larger than `MAX_BYTES`, or of another
+                version; the message names it.
         """
-        content = Path(path).read_bytes()
+        name = printable(path)
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"{name} is larger than {MAX_BYTES:,} bytes, so it is not a report")
         try:
             data = json.loads(content.decode(), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON, or is cut off: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name} is not JSON, or is cut off: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{name} is not a report: it is nested too deeply") from None
         try:
             return cls(data)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{name} is not a report: it is nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> None:
