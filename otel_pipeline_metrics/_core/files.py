@@ -9,6 +9,7 @@ import secrets
 import select
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from otel_pipeline_metrics._core import clock
 
 # how long a pipe or a device may take: nobody may be reading
 PATIENCE_S: Final = 1.0
+_PAUSE_S: Final = 0.02
 
 # a regular file that can be written, but not replaced: its folder is read-only, or another
 # file system is mounted on it
@@ -97,7 +99,7 @@ def _write_regular(target: Path, data: bytes, found: os.stat_result) -> None:
     if descriptor is not None:
         # `>out.txt` and /dev/stdout: what the program prints later must not go to a file
         # that was replaced, nor be written over this
-        _write_all(descriptor, data)
+        _write_all(descriptor, data, clock.monotonic() + PATIENCE_S)
         return
     try:
         _replace(_followed(target), data, found)
@@ -159,21 +161,29 @@ def _write_in_place(target: Path, data: bytes, mode: int) -> None:
         raise IsADirectoryError(errno.EISDIR, "it is a directory", str(target))
     if stat.S_ISSOCK(mode):
         raise OSError(errno.ENXIO, "it is a socket", str(target))
+    deadline = clock.monotonic() + PATIENCE_S
+    descriptor = _open_in_place(target, deadline, fifo=stat.S_ISFIFO(mode))
     try:
-        descriptor = os.open(target, os.O_WRONLY | _IN_PLACE)
-    except OSError as error:
-        if error.errno == errno.ENXIO and stat.S_ISFIFO(mode):
-            raise OSError(errno.ENXIO, "nobody reads from this FIFO", str(target)) from None
-        raise
-    try:
-        _write_all(descriptor, data)
+        _write_all(descriptor, data, deadline)
     finally:
         os.close(descriptor)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    """Write to a descriptor; give up if it has not taken everything within `PATIENCE_S`."""
-    deadline = clock.monotonic() + PATIENCE_S
+def _open_in_place(target: Path, deadline: float, *, fifo: bool) -> int:
+    while True:
+        try:
+            return os.open(target, os.O_WRONLY | _IN_PLACE)
+        except OSError as error:
+            if not fifo or error.errno != errno.ENXIO:
+                raise
+            if clock.monotonic() >= deadline:
+                raise OSError(errno.ENXIO, "nobody reads from this FIFO", str(target)) from None
+        # the reader may be about to open it
+        time.sleep(_PAUSE_S)
+
+
+def _write_all(descriptor: int, data: bytes, deadline: float) -> None:
+    """Write to a descriptor; give up if it has not taken everything by `deadline`."""
     left = memoryview(data)
     while left:
         try:

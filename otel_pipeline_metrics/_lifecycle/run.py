@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from datetime import datetime, timezone
@@ -13,7 +12,7 @@ from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.files import absolute, write_temporary
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
-from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
+from otel_pipeline_metrics._core.records import AttributeValue, error_type_of, leaves_of
 from otel_pipeline_metrics._core.validation import (
     check_attributes,
     check_count,
@@ -184,7 +183,7 @@ class Run(AsyncContextMixin):
         self._ended_at = clock.now()
         self._result = _result_of(error)
         if error is not None and self._result != "success":
-            self._error_type = qualified_name(type(error))
+            self._error_type = error_type_of(error)
             self._message = privacy.message_of(error)
         series.close_scope(self._scope)
         with errors.suppress_errors("the live view"):
@@ -290,9 +289,11 @@ def _result_of(error: BaseException | None) -> Result:
         return "success"
     # before Python 3.11 asyncio had a TimeoutError of its own
     asyncio = sys.modules.get("asyncio")
-    if isinstance(error, (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))):
-        return "timeout"
-    if isinstance(error, (Exception, SystemExit)):
+    timeouts = (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))
+    if isinstance(error, Exception):
+        late = any(isinstance(one, timeouts) for one in leaves_of(error))
+        return "timeout" if late else "failure"
+    if isinstance(error, SystemExit):
         return "failure"
     # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
     return "cancellation"
@@ -301,17 +302,27 @@ def _result_of(error: BaseException | None) -> Result:
 def _show(report: RunReport, written: Path | None) -> None:
     """Show the summary once: on the console if there is one, otherwise in the log."""
     where = f"\n\nreport: {text.printable(written)}" if written is not None else ""
+    summary = f"{report.render('console')}{where}"
+    if not _print(summary):
+        errors.logger.info(summary)
+        return
+    errors.logger.info("%s", headline(report))
+
+
+def _print(summary: str) -> bool:
+    """Write to the console, if there is one; a closed or full one changes no run's result."""
     console = settings.settings().console
     stream: Any = sys.stderr if console is True else console
-    if console is None:
-        with contextlib.suppress(AttributeError, ValueError):  # there is no stderr, or it is closed
+    try:
+        if console is None:
             stream = sys.stderr.isatty() and sys.stderr
-    if stream:
-        # a closed or full terminal must not change the run's result
-        with contextlib.suppress(OSError, ValueError):
-            stream.write(f"{report.render('console')}{where}\n")
-            if hasattr(stream, "flush"):
-                stream.flush()
-            errors.logger.info("%s", headline(report))
-            return
-    errors.logger.info("%s%s", report.render("console"), where)
+        if not stream:
+            return False
+        stream.write(f"{summary}\n")
+        if hasattr(stream, "flush"):
+            stream.flush()
+    except BaseException as error:  # a stream of the program may raise anything
+        if errors.raised_into(error):
+            raise
+        return False
+    return True

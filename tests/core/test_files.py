@@ -201,12 +201,50 @@ def test_whoever_reads_a_fifo_gets_the_whole_text(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(fifo.stat().st_mode)
 
 
-def test_a_fifo_that_nobody_reads_is_an_error_at_once(tmp_path: Path) -> None:
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Move the clock by each pause instead of waiting; return the pauses."""
+    now = [100.0]
+    made: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        made.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(files.time, "sleep", sleep)
+    monkeypatch.setattr(files.clock, "monotonic", lambda: now[0])
+    return made
+
+
+def test_a_fifo_that_nobody_reads_is_an_error_after_a_second(
+    tmp_path: Path, pauses: list[float]
+) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with pytest.raises(OSError, match="nobody reads from this FIFO"):
         write_atomically(fifo, "{}")
     assert stat.S_ISFIFO(fifo.stat().st_mode)
+    assert sum(pauses) == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_reader_may_come_within_that_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pauses: list[float]
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    sleep = files.time.sleep
+    readers: list[int] = []
+
+    def come(seconds: float) -> None:
+        sleep(seconds)
+        if len(pauses) == 3:
+            readers.append(os.open(fifo, os.O_RDONLY | os.O_NONBLOCK))
+
+    monkeypatch.setattr(files.time, "sleep", come)
+    write_atomically(fifo, "{}")
+    assert os.read(readers[0], 100) == b"{}"
+    os.close(readers[0])
+    assert len(pauses) == 3
 
 
 @pytest.mark.parametrize("with_poll", [True, False])

@@ -86,7 +86,7 @@ def test_no_control_character_is_in_the_summary_or_the_log(
     opm.configure(exporter="none", console=stream)
     name = "x" + CONTROLS.replace("\x00", "")
     bad = type(f"Bad{name}", (Exception,), {})
-    with pytest.raises(bad), opm.run(name, report=tmp_path / name, resources=False):
+    with pytest.raises(bad), opm.run(name, report=tmp_path / name, resources=False):  # noqa: PT012
         opm.process(name=name)(lambda: None)()
         raise bad
     opm.shutdown()

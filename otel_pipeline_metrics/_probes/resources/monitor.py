@@ -246,7 +246,9 @@ class ResourceMonitor(AsyncContextMixin):
             return
         try:
             self._on_reading(reading)
-        except Exception as error:  # an error of the user's must not end the sampling
+        except BaseException as error:  # an error of the user's must not end the sampling
+            if errors.raised_into(error):
+                raise
             text = privacy.sanitized_message(error, repr)
             message = "on_reading raised %s; further errors of it are not logged"
             errors.warn_once("ResourceMonitor.on_reading", message, text)
