@@ -18,6 +18,7 @@ from otel_pipeline_metrics._core.validation import (
     check_name,
     check_number,
     check_positive,
+    check_wait,
 )
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _split_names(text: str) -> tuple[str, ...]:
 # How a variable is read, and what a warning says that it must be.
 _FLAG: Final = (lambda text: {"true": True, "false": False}[text.lower()], "true or false")
 _SECONDS: Final = (
-    lambda text: check_positive(float(text), text),
+    lambda text: check_wait(float(text), text),
     "a positive number of seconds",
 )
 _COUNT: Final = (
@@ -253,7 +254,7 @@ OPTIONS: Final = (
         "flush_timeout",
         None,
         "seconds that the flush at the end may take, all signals together; 5 if neither is set",
-        _or_none(check_positive),
+        _or_none(check_wait),
         "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT",
         _SECONDS,
         field="flush_timeout_s",

@@ -27,6 +27,7 @@ from otel_pipeline_metrics._export.delivery.counting_processor import CountingSa
 from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, settings
 from otel_pipeline_metrics._export.environment_checks import is_true, secrets
+from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 from otel_pipeline_metrics._export.flush import (
     ExporterInfo,
     ExportPipeline,
@@ -127,14 +128,22 @@ def _build_missing(
     """Build what the user has not, and install it as the global provider."""
     already_warned: set[str] = set()
     resource: Resource | None = None
-    with exporters.repaired_environment(dict(plan.repairs) if missing else {}):
+    repairs = {**dict(plan.repairs), **global_providers.broken_variables()}
+    with repaired_environment(repairs if missing else {}):
         for signal in missing:
-            # configure() must not fail if the SDK does
-            with errors.suppress_errors(f"building the OpenTelemetry SDK for {signal}"):
+            try:
                 resource = resource or _resource(config)
                 built = exporters.build(plan, signal, already_warned, spool)
                 if built:
                     pipelines[signal] = _pipeline(signal, built, resource)
+            except Exception as error:  # no more threads, a subinterpreter, a broken detector
+                errors.logger.debug("building the SDK for %s failed", signal, exc_info=True)
+                errors.warn_once(
+                    f"building {signal}",
+                    "OpenTelemetry's SDK cannot be set up, so no %s are exported: %r",
+                    signal,
+                    error,
+                )
 
 
 def _uses_otlp(plan: ExportPlan) -> bool:

@@ -15,6 +15,7 @@ from otel_pipeline_metrics._export.delivery.counting_exporters import COUNTING_E
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, max_age_s
+from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
@@ -86,7 +87,7 @@ def _plan() -> ExportPlan:
 
 def _replay(plan: ExportPlan, signal: Signal, spool: Spool, log_filter: Filter) -> Replayed:
     kind, target = exporters.describe(plan, signal, "otlp")
-    with exporters.repaired_environment(dict(plan.repairs)):
+    with repaired_environment(dict(plan.repairs)):
         try:
             exporter, watched = exporters.load(plan, signal, "otlp")
         except Exception as error:  # its message may quote a key file

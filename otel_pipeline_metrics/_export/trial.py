@@ -58,7 +58,7 @@ def reach(target: str, timeout_s: float = 2.0) -> Outcome | None:
 def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outcome | None:
     """Send one item by the exporter called `name`; return None if it is pulled.
 
-    The caller repairs the environment (`exporters.repaired_environment`). The global providers
+    The caller repairs the environment (`repaired_environment`). The global providers
     are not changed.
     """
     kind, target = exporters.describe(plan, signal, name)

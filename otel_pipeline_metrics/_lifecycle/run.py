@@ -273,14 +273,15 @@ class Run(AsyncContextMixin):
         try:
             return report.save(self._path)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            reason = getattr(error, "strerror", None) or error
+        message = "the report could not be written to %s (%s)"
+        try:
             elsewhere = write_temporary(report.to_json() + "\n", "pipeline-report-", ".json")
-            errors.logger.warning(
-                "the report could not be written to %s (%s); it was written to %s",
-                self._path,
-                getattr(error, "strerror", None) or error,
-                elsewhere,
-            )
-            return elsewhere
+        except OSError as error:
+            errors.logger.warning(f"{message}, nor elsewhere (%s)", self._path, reason, error)
+            return None
+        errors.logger.warning(f"{message}; it was written to %s", self._path, reason, elsewhere)
+        return elsewhere
 
 
 def _result_of(error: BaseException | None) -> Result:

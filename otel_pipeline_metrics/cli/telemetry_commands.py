@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import click
 
 from otel_pipeline_metrics._core import text
+from otel_pipeline_metrics._core.validation import MAX_WAIT_S
 from otel_pipeline_metrics.cli.files import BadInput, say
-
-# the system's calls take no longer timeouts
-MAX_S: Final = 1_000_000.0
 
 
 @click.command(short_help="Check the configuration and whether telemetry arrives.")
 @click.option("--no-send", is_flag=True, help="Check only; send no span and no metric.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True, max=MAX_S),
+    type=click.FloatRange(min=0, min_open=True, max=MAX_WAIT_S),
     default=5.0,
     show_default=True,
     metavar="SECONDS",

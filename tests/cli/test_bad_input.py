@@ -35,11 +35,8 @@ BAD_FILES: dict[str, Callable[[Path], object]] = {
     "a directory": lambda path: path.mkdir(),
     "a circle of links": lambda path: path.symlink_to(path.name),
     "a link to nothing": lambda path: path.symlink_to("nothing"),
-    "empty": text(""),
-    "cut off": text(envelope("{}")[:-5]),
     "not UTF-8": lambda path: path.write_bytes(b'{"schema": "\xff\xfe"}'),
     "null bytes": lambda path: path.write_bytes(b"\0" * 100),
-    "deep lists": text("[" * 100_000),
     "deep objects": text('{"a":' * 100_000),
     "deep, and whole": text("[" * 5_000 + "]" * 5_000),
     "deep within a report": text(envelope('{"x":' + "[" * 900 + "]" * 900 + "}")),
@@ -49,10 +46,8 @@ BAD_FILES: dict[str, Callable[[Path], object]] = {
         )
     ),
     "a number of 5,000 digits": text(envelope(f'{{"wall_s":{"9" * 5000}}}')),
-    "NaN": text(envelope('{"wall_s":NaN}')),
     "of another kind": text('{"schema": 1}'),
     "of a long schema": text(f'{{"schema": "{"x" * 100_000}"}}'),
-    "a list": text("[]"),
     "a number": text("1"),
     "stages without names": text(envelope("{}").replace('"stages":[]', '"stages":[1]')),
     "text for a number": text(

@@ -196,9 +196,11 @@ class ResourceMonitor(AsyncContextMixin):
             self._totals = None
             self._readings.clear()
         self._take(session)
-        # without a thread, if the system refuses one, there are a first and a last sample
-        with errors.suppress_errors("ResourceMonitor.start"):
+        try:
             session.ticker.add(session, lambda: self._tick(session))
+        except RuntimeError as error:  # the system, or a subinterpreter, refuses a thread
+            message = "resources are sampled only at the start and at the end: %s"
+            errors.warn_once("ResourceMonitor.start", message, error)
 
     def stop(self) -> None:
         """Take the last sample and end the thread; before a start, do nothing."""
