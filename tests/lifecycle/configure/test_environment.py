@@ -120,7 +120,7 @@ def spool_warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
         ("/dev/null/x", "Not a directory"),
     ],
 )
-def test_a_spool_that_cannot_be_used_is_one_warning(
+def test_a_spool_that_cannot_be_used_is_one_warning(  # noqa: PLR0917 - fixtures
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
