@@ -73,8 +73,8 @@ def write_temporary(text: str, prefix: str, suffix: str) -> Path:
 
 
 def _encoded(text: str) -> bytes:
-    """Encode text; what UTF-8 cannot hold becomes "?", not an error."""
-    return text.encode("utf-8", "replace")
+    """Encode text; what UTF-8 cannot hold is escaped, and no error."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
