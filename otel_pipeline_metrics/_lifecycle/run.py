@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings, text
@@ -28,7 +29,6 @@ from otel_pipeline_metrics.report.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from types import TracebackType
 
 
@@ -96,6 +96,8 @@ class Run(AsyncContextMixin):
         self.id = os.urandom(16).hex()
         if report is not None and not isinstance(report, (str, os.PathLike)):
             raise TypeError(f"report must be a path or None, not {type(report).__name__}")
+        # as it was given, and where that is now: a later chdir changes nothing
+        self._report = None if report is None else Path(report)
         self._path = None if report is None else absolute(report)
         given = check_attributes(attributes)
         privacy.rules().check(given, "attributes")
@@ -268,19 +270,23 @@ class Run(AsyncContextMixin):
         return self._collector.report_data(run, self._scope, now)
 
     def _write(self, report: RunReport) -> Path | None:
-        if self._path is None:
+        """Write the report and return the path to show: as it was given, if that still holds."""
+        if self._path is None or self._report is None:
             return None
+        shown = self._report if absolute(self._report) == self._path else self._path
         try:
-            return report.save(self._path)
+            report.save(self._path)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             reason = getattr(error, "strerror", None) or error
+        else:
+            return shown
         message = "the report could not be written to %s (%s)"
         try:
             elsewhere = write_temporary(report.to_json() + "\n", "pipeline-report-", ".json")
         except OSError as error:
-            errors.logger.warning(f"{message}, nor elsewhere (%s)", self._path, reason, error)
+            errors.logger.warning(f"{message}, nor elsewhere (%s)", shown, reason, error)
             return None
-        errors.logger.warning(f"{message}; it was written to %s", self._path, reason, elsewhere)
+        errors.logger.warning(f"{message}; it was written to %s", shown, reason, elsewhere)
         return elsewhere
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import socket
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import files
+from otel_pipeline_metrics._core import files, settings
 from otel_pipeline_metrics._core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -347,9 +348,16 @@ def test_the_place_is_that_of_the_time_when_the_run_was_made(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()
+    shown = io.StringIO()
+    monkeypatch.setattr(settings, "_current", settings.Config(console=shown))
     run = opm.run("r", report="report.json", resources=False)
     with run:
         monkeypatch.chdir(tmp_path / "elsewhere")
+    assert shown.getvalue().endswith(f"report: {tmp_path}/report.json\n")
+    monkeypatch.chdir(tmp_path)
+    with opm.run("r", report="report.json", resources=False):
+        pass
+    assert shown.getvalue().endswith("report: report.json\n")
     assert (tmp_path / "report.json").is_file()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
