@@ -93,6 +93,15 @@ def raised_into(error: BaseException) -> bool:
     return dis.opname[instruction] not in {"RAISE_VARARGS", "RERAISE"}
 
 
+class CallbackError(Exception):
+    """What code of the program raised inside our work, if it is no `Exception`."""
+
+
+def passes(error: BaseException) -> bool:
+    """Tell whether a guard of ours handles it as it is, or the program does."""
+    return isinstance(error, Exception) or raised_into(error)
+
+
 def _code_of(handler: Any) -> Any:
     while isinstance(handler, functools.partial):
         handler = handler.func

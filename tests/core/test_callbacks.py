@@ -12,6 +12,8 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import errors
@@ -291,3 +293,48 @@ def test_ctrl_c_in_a_callback_reaches_the_program() -> None:
         assert [reading.hits for reading in registry.read_all()] == [1]
     finally:
         opm.unregister_cache("once")
+
+
+class Telemetry(SpanProcessor, Sampler):
+    """A sampler and a processor of the program, which raise in one place."""
+
+    def __init__(self, place: str, callback: Callable[[], object]) -> None:
+        self.place = place
+        self.callback = callback
+
+    def _at(self, place: str) -> None:
+        if place == self.place:
+            self.callback()
+
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        self._at("sampler")
+        return SamplingResult(Decision.RECORD_AND_SAMPLE)
+
+    def get_description(self) -> str:
+        return "raising"
+
+    def on_start(self, *_: Any, **__: Any) -> None:
+        self._at("start")
+
+    def on_end(self, *_: Any) -> None:
+        self._at("end")
+
+
+@pytest.mark.parametrize("callback", OWN)
+@pytest.mark.parametrize("place", ["sampler", "start", "end"])
+def test_a_sampler_or_a_processor_that_raises_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, place: str, callback: Callable[[], object]
+) -> None:
+    monkeypatch.setattr(errors, "raise_faults", False)
+    telemetry = Telemetry(place, callback)
+    provider = TracerProvider(sampler=telemetry, shutdown_on_exit=False)
+    provider.add_span_processor(telemetry)
+    opm.configure(tracer_provider=provider, exporter="none", console=False)
+    with opm.run("r", resources=False) as run:
+        assert opm.process(name="f")(lambda: 1)() == 1
+        with opm.stage("s"):
+            pass
+    opm.shutdown()
+    counts = {stage["name"]: stage["count"] for stage in run.report.stages}
+    assert counts == {"f": 1, "s": 1}
+    assert run.report.run["result"] == "success"
