@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-# A bare program has the same functions, without the library. What the library logs belongs to it
-# and is not compared.
+# A bare program has the same functions, without the library. What the library and the SDK log is
+# not compared: a program decides itself where that goes.
 _BEGIN: Final = """
 import os, sys, threading, time
 BARE = "OPM_BARE" in os.environ
@@ -16,8 +16,9 @@ if BARE:
 else:
     import logging
     import otel_pipeline_metrics as opm
-    logging.getLogger("otel_pipeline_metrics").propagate = False
-    logging.getLogger("otel_pipeline_metrics").addHandler(logging.NullHandler())
+    for name in ("otel_pipeline_metrics", "opentelemetry"):
+        logging.getLogger(name).propagate = False
+        logging.getLogger(name).addHandler(logging.NullHandler())
     opm.configure(exporter="otlp", console=False, flush_timeout=0.2)
     work = opm.process(lambda number: number + 1)
     run = lambda: opm.run("r")
