@@ -273,6 +273,23 @@ def test_a_broken_variable_for_the_global_provider_costs_nothing(
         assert done.stderr.count(f"(OTEL_PYTHON_{kind}_PROVIDER) cannot be used") == 1
 
 
+CARRIED = """
+import otel_pipeline_metrics as opm
+from concurrent.futures import ThreadPoolExecutor
+with opm.run("r", resources=False) as run, ThreadPoolExecutor(1) as pool:
+    assert opm.wrap_executor(pool).submit(opm.process(lambda: 1)).result() == 1
+assert run.report.stages[0]["count"] == 1
+print("OK")
+"""
+
+
+@pytest.mark.processes
+def test_a_broken_propagator_is_replaced() -> None:
+    done = run_python(CARRIED, OTEL_PROPAGATORS="nope")
+    assert (done.returncode, done.stdout) == (0, "OK\n")
+    assert "OTEL_PROPAGATORS cannot be used (Propagator nope not found" in done.stderr
+
+
 @pytest.mark.processes
 @pytest.mark.parametrize("disabled", ["true", "false"])
 @pytest.mark.parametrize("value", ["many", "-1", "9" * 5000, "²"])
