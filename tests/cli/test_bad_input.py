@@ -123,12 +123,12 @@ def test_a_place_that_cannot_be_written_is_one_line(
 ) -> None:
     place = tmp_path / f"out{ESCAPE}"
     BAD_PLACES[what](place)
-    before = place.lstat()
+    before = place.lstat()[:2]  # mode and inode
     output = place / "x" if what == "below a file" else place
     source = samples.full().save(tmp_path / "good.json")
     line = bad(capfd, command, "report" if command == "schema" else source, "-o", output)
     assert "cannot write " in line
-    assert place.lstat() == before
+    assert place.lstat()[:2] == before
 
 
 @pytest.mark.parametrize(
