@@ -75,8 +75,8 @@ def run(name: str, **env: str) -> End:
     return End(done.returncode, done.stdout, done.stderr)
 
 
-def differences(names: Sequence[str], endpoint: str, *, at_once: int) -> Iterator[str]:
-    """Run the programs one after the other; yield a text for each that did not end like the bare.
+def differences(names: Sequence[str], endpoint: str, *, at_once: int) -> Iterator[str | None]:
+    """Run the programs; yield for each what differs from the end of the bare one, or None.
 
     One protocol after the other is used.
     """
@@ -90,8 +90,7 @@ def differences(names: Sequence[str], endpoint: str, *, at_once: int) -> Iterato
 
     rounds = itertools.cycle(PROTOCOLS)
     with ThreadPoolExecutor(at_once) as pool:
-        results = pool.map(instrumented, names, [next(rounds) for _ in names])
-        yield from (each for each in results if each is not None)
+        yield from pool.map(instrumented, names, [next(rounds) for _ in names])
 
 
 def main(count: int) -> int:
@@ -100,10 +99,14 @@ def main(count: int) -> int:
     names = list(itertools.islice(itertools.cycle(PROGRAMS), count))
     failed = 0
     with silent_collector() as endpoint:
-        for difference in differences(names, endpoint, at_once=os.cpu_count() or 1):
-            failed += 1
-            print(difference, flush=True)
-    print(f"{count - failed:,} of {count:,} ended like the bare program, Python {sys.version}")
+        found = differences(names, endpoint, at_once=os.cpu_count() or 1)
+        for number, difference in enumerate(found, 1):
+            if difference is not None:
+                failed += 1
+                print(difference, flush=True)
+            if number % 100 == 0 or number == count:
+                print(f"{number - failed:,} of {number:,} ended like the bare program", flush=True)
+    print(f"Python {sys.version}")
     return failed
 
 
