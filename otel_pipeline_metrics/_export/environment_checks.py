@@ -88,15 +88,11 @@ def quoted(value: str) -> str:
 
 def positive(text: str) -> float | None:
     """Return the number above 0 that `text` spells, or None."""
-    number = _spelled(text)
-    return number if number is not None and 0 < number < math.inf else None
-
-
-def _spelled(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) and number > 0 else None
 
 
 def whole(text: str) -> int | None:
@@ -164,7 +160,7 @@ def check(env: Mapping[str, str]) -> Findings:
     limits = dict.fromkeys(filter(_is_limit, env), _LIMIT)
     for name, rule in {**limits, **_RULES}.items():
         text = get(env, name)
-        if text and rule.most and (_spelled(text) or 0) > rule.most:
+        if text and rule.most and (positive(text) or 0) > rule.most:
             most = str(rule.most)
             found.broken(name, f"is more than {most}; {most} is used", use=most)
         elif text and not rule.accepts(text):
