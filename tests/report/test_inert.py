@@ -13,9 +13,15 @@ import cmarkgfm
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import text
+from otel_pipeline_metrics._export.console import (
+    LINES_PER_NAME,
+    ConsoleSpanExporter,
+    ConsoleSpanProcessor,
+)
 from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.compare import compare
 from otel_pipeline_metrics.report.markdown import escaped
@@ -94,6 +100,21 @@ def test_no_control_character_is_in_the_summary_or_the_log(
     assert "report: " in stream.getvalue()
     assert controls_in(stream.getvalue()) == set()
     assert controls_in(caplog.text) == set()
+
+
+def test_no_control_character_is_in_the_development_console(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    exporter = ConsoleSpanExporter()
+    provider.add_span_processor(ConsoleSpanProcessor(exporter))
+    tracer = provider.get_tracer("test")
+    for _ in range(LINES_PER_NAME + 1):
+        tracer.start_span(f"name {CONTROLS}", attributes={f"key {CONTROLS}": CONTROLS}).end()
+    provider.force_flush()
+    shown = capsys.readouterr().err
+    assert len(shown.splitlines()) == LINES_PER_NAME + 1
+    assert controls_in(shown) == set()
 
 
 def test_the_repr_of_a_report_is_one_line() -> None:

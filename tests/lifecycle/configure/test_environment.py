@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from opentelemetry import metrics, trace
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import errors, settings
 from otel_pipeline_metrics._core.validation import MAX_WAIT_S
+from otel_pipeline_metrics._export import global_providers
 from tests.lifecycle.configure.support import run_python
 
 if TYPE_CHECKING:
@@ -215,7 +217,11 @@ class UnhashableMeters(Unhashable, metrics.NoOpMeterProvider):
 
 
 @pytest.mark.parametrize("way", ["given", "global"])
-def test_a_provider_may_be_unhashable_and_compare_as_it_likes(way: str) -> None:
+def test_a_provider_may_be_unhashable_and_compare_as_it_likes(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    earlier = trace.NoOpTracerProvider()  # one of ours, to compare it with
+    monkeypatch.setattr(global_providers, "_ours", [weakref.ref(earlier)])
     tracers, meters = UnhashableTracers(), UnhashableMeters()
     if way == "given":
         opm.configure(tracer_provider=tracers, meter_provider=meters, console=False)
