@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests start hundreds of processes; each would compile the package again without its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-collector test lint matrix backends bench mutants clean
+.PHONY: demo demo-collector test lint matrix backends bench exits mutants clean
 
 demo: $(VENV)/.installed  ## index the running Python's standard library, no server needed
 	$(BIN)/python -m examples.stdlib_index --out demo-out
@@ -37,6 +37,9 @@ bench: $(VENV)-bench/.installed  ## what a call costs, beside its peers
 	$(VENV)-bench/bin/python -m benchmarks.collecting
 	$(VENV)-bench/bin/python -m benchmarks.contention
 	@which valgrind >/dev/null && $(VENV)-bench/bin/python -m benchmarks.instructions || echo "no valgrind: instructions are not counted"
+
+exits:  ## end 1,000 programs that record, with a silent collector, on the newest Python
+	$(PYTHON) .ci/exits.py
 
 mutants: $(VENV)/.mutable  ## change the code at random places and see whether a test fails
 	$(BIN)/python .ci/mutation/mutants.py $(MUTANTS_ARGS)

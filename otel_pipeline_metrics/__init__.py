@@ -19,7 +19,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import hooks, privacy, settings
+from otel_pipeline_metrics._core import errors, hooks, privacy, settings
 from otel_pipeline_metrics._core.records import StageResult
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._stages.execution import Execution
@@ -131,11 +131,20 @@ _LAZY = {
     for name in names
 }
 
+# what a program calls for its telemetry alone, so that it must not fail
+_HARMLESS = {"configure", "shutdown"}
+
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_LAZY[name]), name)
+    try:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+    except OSError as error:  # as without file descriptors: the module cannot be read
+        if name not in _HARMLESS:
+            raise
+        errors.logger.warning("%s() does nothing now: %r", name, error)
+        return lambda **_: None
     globals()[name] = value
     return value
 

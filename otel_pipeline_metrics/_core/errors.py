@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_pipeline_metrics._core.logs import Logger
+
 if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
 
-logger = logging.getLogger("otel_pipeline_metrics")
+logger = Logger("otel_pipeline_metrics", lambda error: raised_into(error))  # noqa: PLW0108 - below
 
 # Set by the library's own tests: internal errors are raised instead of logged.
 raise_faults = False
 
 # The keys of the warnings that were logged.
 _logged: set[str] = set()
+
+# Libraries that may run another greenlet while a function waits.
+_SWITCHING: Final = {"greenlet", "gevent", "eventlet"}
 
 # Only keys that are made from data lead to so many different warnings.
 _MAX_LOGGED: Final = 1000
@@ -75,6 +79,40 @@ def _was_given(frame: FrameType, interrupted: FrameType | None) -> bool:
     if code.co_flags & inspect.CO_VARARGS:
         given += local.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
     return interrupted is not None and any(value is interrupted for value in given)
+def raised_into(error: BaseException) -> bool:
+    """Tell whether an exception was raised into a callback of the program, and not by it.
+
+    So are Ctrl-C, what a signal handler raises, what a greenlet gets while another one runs
+    (`gevent.Timeout`), and a `BaseException` that another thread has set.
+    """
+    if isinstance(error, KeyboardInterrupt) or from_signal_handler(error):
+        return True
+    step = error.__traceback__
+    if step is None:
+        return False
+    while step.tb_next is not None:
+        step = step.tb_next
+    module = str(step.tb_frame.f_globals.get("__name__"))
+    if module.partition(".")[0] in _SWITCHING:
+        return True
+    # no synchronous code gets these three from outside
+    if isinstance(error, (Exception, SystemExit, GeneratorExit)) or (
+        type(error).__name__ == "CancelledError"
+    ):
+        return False
+    import dis
+
+    instruction = step.tb_frame.f_code.co_code[step.tb_lasti]
+    return dis.opname[instruction] not in {"RAISE_VARARGS", "RERAISE"}
+
+
+class CallbackError(Exception):
+    """What code of the program raised inside our work, if it is no `Exception`."""
+
+
+def passes(error: BaseException) -> bool:
+    """Tell whether a guard of ours handles it as it is, or the program does."""
+    return isinstance(error, Exception) or raised_into(error)
 
 
 def _code_of(handler: Any) -> Any:

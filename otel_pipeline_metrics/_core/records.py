@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Uni
 from otel_pipeline_metrics._core.cleaning import clean_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 Outcome = Literal["ok", "error", "cancelled", "abandoned"]
@@ -27,6 +27,25 @@ def qualified_name(error: type[BaseException]) -> str:
     if error.__module__ == "builtins":
         return clean_text(error.__qualname__)
     return clean_text(f"{error.__module__}.{error.__qualname__}")
+
+
+def leaves_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions in a group, and in the groups within it; or the exception itself."""
+    left = [error]
+    while left:
+        one = left.pop()
+        inner = getattr(one, "exceptions", None)
+        # before Python 3.11 groups are classes of a package
+        if isinstance(inner, tuple) and hasattr(one, "derive"):
+            left += reversed(inner)
+        else:
+            yield one
+
+
+def error_type_of(error: BaseException) -> str:
+    """Return `error.type`: of a group whose exceptions are of one type, that type."""
+    kinds = {qualified_name(type(one)) for one in leaves_of(error)}
+    return kinds.pop() if len(kinds) == 1 else qualified_name(type(error))
 
 
 def outcome_of(error: BaseException | None) -> Outcome:

@@ -18,6 +18,7 @@ from otel_pipeline_metrics._core.validation import (
     check_name,
     check_number,
     check_positive,
+    check_wait,
 )
 
 if TYPE_CHECKING:
@@ -126,7 +127,10 @@ def _check_path(given: Any, argument: str) -> Path:
     _require(isinstance(given, (str, os.PathLike)), given, argument, "a path or None")
     if not os.fspath(given):
         raise ValueError(f"{argument} must not be empty")
-    return Path(given)
+    path = Path(given)
+    if "\0" in str(path):
+        raise ValueError(f"{argument} must not contain a null byte")
+    return path
 
 
 def _split_names(text: str) -> tuple[str, ...]:
@@ -136,7 +140,7 @@ def _split_names(text: str) -> tuple[str, ...]:
 # How a variable is read, and what a warning says that it must be.
 _FLAG: Final = (lambda text: {"true": True, "false": False}[text.lower()], "true or false")
 _SECONDS: Final = (
-    lambda text: check_positive(float(text), text),
+    lambda text: check_wait(float(text), text),
     "a positive number of seconds",
 )
 _COUNT: Final = (
@@ -252,7 +256,7 @@ OPTIONS: Final = (
         "flush_timeout",
         None,
         "seconds that the flush at the end may take, all signals together; 5 if neither is set",
-        _or_none(check_positive),
+        _or_none(check_wait),
         "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT",
         _SECONDS,
         field="flush_timeout_s",

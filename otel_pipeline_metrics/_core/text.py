@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
 
 # what stands where a value is not known
 UNKNOWN: Final = "-"
+
+# JSON's own line ends and ASCII need no closer look
+_NOT_PLAIN: Final = re.compile(r"[^\n\x20-\x7e]")
 
 
 def duration(seconds: float | None) -> str:
@@ -95,6 +99,31 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> s
     )
 
 
-def printable(text: str) -> str:
-    """Replace characters that would move a terminal's cursor or colour its text."""
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+def printable(text: object, keep: str = "") -> str:
+    """Replace characters that would move a terminal's cursor or colour its text.
+
+    Args:
+        text: what is shown; also a path or an exception.
+        keep: characters to leave, such as the ends of lines that are the text's own.
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    keep += "\u00a0"  # a space that breaks no line
+    return "".join(one if one.isprintable() or one in keep else "\ufffd" for one in shown)
+
+
+def printable_json(text: str) -> str:
+    """Escape in JSON what `printable` would replace: it reads as the same data."""
+    return _NOT_PLAIN.sub(_escaped_json, text)
+
+
+def _escaped_json(found: re.Match[str]) -> str:
+    character = found[0]
+    if character.isprintable():
+        return character
+    number = ord(character)
+    if number > 0xFFFF:
+        pair = character.encode("utf-16-be")
+        return f"\\u{pair[:2].hex()}\\u{pair[2:].hex()}"
+    return f"\\u{number:04x}"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # A name is an attribute value and a table column: keep it short.
 MAX_NAME_LENGTH: Final = 128
 
+# Seconds, eleven days: no program waits longer, and some of the system's calls refuse 25 days.
+MAX_WAIT_S: Final = 1_000_000
+
 _SCALARS: Final = (str, bool, int, float)
 
 
@@ -119,6 +122,16 @@ def check_positive(value: object, argument: str) -> float:
     if not number:
         raise ValueError(f"{argument} must be above 0")
     return number
+
+
+def check_wait(value: object, argument: str) -> float:
+    """Return `value` as seconds to wait at most: a finite float above zero, or `MAX_WAIT_S`.
+
+    Raises:
+        TypeError: it is not a real number.
+        ValueError: it is zero or negative, or not finite.
+    """
+    return min(check_positive(value, argument), float(MAX_WAIT_S))
 
 
 def check_attribute(key: object, value: object, argument: str) -> tuple[str, AttributeValue]:

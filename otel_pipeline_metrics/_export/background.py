@@ -10,11 +10,12 @@ at interpreter shutdown (measured: 3.12.1 refuses in atexit, 3.10, 3.11 and 3.13
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakMethod
 
 from otel_pipeline_metrics._core import clock
@@ -23,6 +24,10 @@ from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+# in place of the process that has the thread
+_NO_THREAD: Final = -1
 
 
 class BackgroundCall:
@@ -80,7 +85,10 @@ class BackgroundThread:
         self._every = every and (min(every[0], threading.TIMEOUT_MAX), WeakMethod(every[1]))
         self._ready = ready
         self._closed = False
-        self._start()
+        self._pid = _NO_THREAD
+        # the system, or a subinterpreter, may refuse a thread
+        with contextlib.suppress(RuntimeError):
+            self._start()
         forking.watch(self)
 
     def after_fork(self) -> None:
@@ -102,7 +110,7 @@ class BackgroundThread:
             try:
                 self._start()
             except RuntimeError:
-                # A forked child that is already shutting down cannot start a thread. The
+                # Nor can a forked child start a thread that is already shutting down. The
                 # exporters' own timeouts bound the call.
                 call.run()
                 return call

@@ -78,7 +78,8 @@ class ConsoleSpanExporter(SpanExporter):
         for name, counter in list(counts.items()):
             more = next(counter) - LINES_PER_NAME
             if more > 0:
-                self._output.write(f'… and {more:,} more "{name}" span{"s" * (more > 1)}')
+                spans = f'"{text.printable(name)}" span{"s" * (more > 1)}'
+                self._output.write(f"… and {more:,} more {spans}")
         return True
 
     def shutdown(self) -> None:
@@ -146,7 +147,7 @@ def _line(span: ReadableSpan) -> str:
         console_text.attributes(span.attributes, hide=True),
         f"trace {trace_id[:8]}",
     ]
-    return "  ".join(part for part in parts if part)
+    return text.printable("  ".join(part for part in parts if part))
 
 
 def _outcome(span: ReadableSpan) -> str:

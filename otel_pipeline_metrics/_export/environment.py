@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core.validation import MAX_WAIT_S
 from otel_pipeline_metrics._export import environment_checks
 from otel_pipeline_metrics._export.environment_checks import (
     Findings,
@@ -89,7 +91,11 @@ class ExportPlan:
 
 def installed(group: str, name: str) -> bool:
     """Tell whether a package offers the entry point `name` in `group`."""
-    return bool(entry_points(group=group, name=name))
+    try:
+        return bool(entry_points(group=group, name=name))
+    except Exception as error:  # broken metadata of any package, no more files
+        errors.warn_once("entry points", "the installed packages cannot be read: %r", error)
+        return False
 
 
 def plan(
@@ -109,7 +115,10 @@ def plan(
         The plan; a broken variable is in `problems` and has its default, and never raises.
     """
     disabled = is_true(env, "OTEL_SDK_DISABLED")
-    found = Findings() if disabled else environment_checks.check(env)
+    # the SDK reads the limits at its import, disabled or not
+    found = environment_checks.check(env)
+    if disabled:
+        found.problems.clear()
     names: dict[Signal, tuple[str, ...]] = {"traces": (), "metrics": ()}
     source: Source = "environment"
     if disabled:
@@ -250,6 +259,9 @@ def _timeout_s(env: Mapping[str, str], signal: Signal, found: Findings) -> float
         number = environment_checks.positive(text)
         if number is None:
             found.invalid(name, "a number of seconds above 0", text, "the default")
+        elif number > MAX_WAIT_S:
+            number = MAX_WAIT_S
+            found.broken(name, f"is more than {MAX_WAIT_S}; {MAX_WAIT_S} is used")
         # The constructor gets the number; SDK 1.30 would fail on "2.5" in the variable.
         found.repairs[name] = None
         result = result or number

@@ -12,11 +12,15 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from otel_pipeline_metrics._core.validation import MAX_WAIT_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from urllib.parse import SplitResult
 
 
+# digits of the largest whole number that is accepted
+MAX_DIGITS: Final = 18
 # characters of a broken value that a problem quotes
 MAX_QUOTED: Final = 40
 # a password, parameter or header is looked for by itself from this length on
@@ -91,6 +95,14 @@ def positive(text: str) -> float | None:
     return number if math.isfinite(number) and number > 0 else None
 
 
+def whole(text: str) -> int | None:
+    """Return the whole number that `text` spells, or None; nothing counts further than 18 digits.
+
+    Python itself refuses numbers of more than 4,300 digits.
+    """
+    return int(text) if text.isdecimal() and len(text) <= MAX_DIGITS else None
+
+
 def split_endpoint(url: str) -> SplitResult:
     """Return the parts of an endpoint, which may lack a scheme.
 
@@ -136,8 +148,7 @@ def secrets(env: Mapping[str, str]) -> tuple[str, ...]:
 
 def batch_setting(env: Mapping[str, str], name: str) -> int:
     """Return a setting of the batch processor; its default if it is unset or broken."""
-    text = get(env, name)
-    return int(text) if _is_positive_integer(text) else _BSP_DEFAULTS[name]
+    return whole(get(env, name)) or _BSP_DEFAULTS[name]
 
 
 def check(env: Mapping[str, str]) -> Findings:
@@ -146,9 +157,13 @@ def check(env: Mapping[str, str]) -> Findings:
     for name, value in env.items():
         if name.startswith("OTEL_") and not value.strip():
             found.repairs[name] = None  # an empty variable means the same as an unset one
-    for name, rule in _RULES.items():
+    limits = dict.fromkeys(filter(_is_limit, env), _LIMIT)
+    for name, rule in {**limits, **_RULES}.items():
         text = get(env, name)
-        if text and not rule.accepts(text):
+        if text and rule.most and (positive(text) or 0) > rule.most:
+            most = str(rule.most)
+            found.broken(name, f"is more than {most}; {most} is used", use=most)
+        elif text and not rule.accepts(text):
             found.invalid(name, rule.expected, rule.show(text), rule.used)
         elif text and rule.strip and text != env[name]:
             found.repairs[name] = text
@@ -199,8 +214,13 @@ def _check_pairs(env: Mapping[str, str], found: Findings) -> None:
         )
 
 
+def _is_limit(name: str) -> bool:
+    """Tell whether a variable limits what a span may hold."""
+    return name.startswith("OTEL_") and name.endswith(("_COUNT_LIMIT", "_LENGTH_LIMIT"))
+
+
 def _is_positive_integer(text: str) -> bool:
-    return text.isdecimal() and int(text) > 0
+    return bool(whole(text))
 
 
 def _is_usable_endpoint(url: str) -> bool:
@@ -225,6 +245,8 @@ class _Rule(NamedTuple):
     # whether the SDK needs the value without the blanks around it; older SDKs do not strip it
     strip: bool = False
     show: Callable[[str], str] = str
+    # what is used for larger numbers: somebody means "never"
+    most: int | None = None
 
 
 def _choice(default: str, *others: str) -> _Rule:
@@ -233,28 +255,26 @@ def _choice(default: str, *others: str) -> _Rule:
     return _Rule(expected, lambda text: text.lower() in choices, default, strip=True)
 
 
+_LIMIT: Final = _Rule("a whole number", lambda text: whole(text) is not None)
 _ENDPOINT: Final = _Rule("a usable URL", _is_usable_endpoint, strip=True, show=redact_endpoint)
 _COMPRESSION: Final = _choice("none", "gzip", "deflate")
 _RULES: Final[dict[str, _Rule]] = {
     **{
-        name: _Rule("a whole number above 0", _is_positive_integer, default)
+        name: _Rule(
+            "a whole number above 0",
+            _is_positive_integer,
+            default,
+            most=None if name.endswith("_SIZE") else MAX_WAIT_S * 1000,
+        )
         for name, default in _BSP_DEFAULTS.items()
     },
     **{
-        name: _Rule("a whole number", str.isdecimal)
-        for name in (
-            "OTEL_ATTRIBUTE_COUNT_LIMIT",
-            "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-            "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT",
-            "OTEL_LINK_ATTRIBUTE_COUNT_LIMIT",
-            "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
-            "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
-            "OTEL_SPAN_EVENT_COUNT_LIMIT",
-            "OTEL_SPAN_LINK_COUNT_LIMIT",
-        )
+        name: _Rule("a number of milliseconds above 0", positive, default, most=MAX_WAIT_S * 1000)
+        for name, default in {
+            "OTEL_METRIC_EXPORT_INTERVAL": 60000,
+            "OTEL_METRIC_EXPORT_TIMEOUT": 30000,
+        }.items()
     },
-    "OTEL_METRIC_EXPORT_INTERVAL": _Rule("a number of milliseconds above 0", positive, 60000),
-    "OTEL_METRIC_EXPORT_TIMEOUT": _Rule("a number of milliseconds above 0", positive, 30000),
     "OTEL_SDK_DISABLED": _choice("false", "true"),
     _SAMPLER: _choice(
         "parentbased_always_on",

@@ -6,8 +6,6 @@ A constructor that raises costs one warning and its own signal, never the caller
 from __future__ import annotations
 
 import os
-import threading
-from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -16,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
 from otel_pipeline_metrics._core import errors
-from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export import console
 from otel_pipeline_metrics._export.delivery import responses
 from otel_pipeline_metrics._export.delivery.counting_exporters import (
@@ -33,9 +30,10 @@ from otel_pipeline_metrics._export.environment import (
     Signal,
     endpoint,
 )
+from otel_pipeline_metrics._export.environment_repairs import repaired_environment, update
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from otel_pipeline_metrics._export.delivery.spool import Spool
 
@@ -53,17 +51,6 @@ _FIXED: Final[dict[str, Protocol]] = {
 SLACK_S: Final = 0.5
 
 
-# reentrant, as a signal handler may call configure() while this thread holds it
-_environment_lock = threading.RLock()
-
-
-@forking.in_child
-def _renew_environment_lock() -> None:
-    """Replace the lock, which a thread of the parent may have held at the fork."""
-    global _environment_lock
-    _environment_lock = threading.RLock()
-
-
 class ForkedError(RuntimeError):
     """An exporter that cannot be used in a forked child."""
 
@@ -76,32 +63,6 @@ class BuiltExporter(NamedTuple):
     # None: a reader that is pulled, such as Prometheus', has no exporter that could count
     counting: CountingExporter | None
     ledger: ExportLedger
-
-
-@contextmanager
-def repaired_environment(repairs: Mapping[str, str | None]) -> Iterator[None]:
-    """Replace broken variables with their repaired values, and restore them after.
-
-    The SDK reads `os.environ` in its constructors, and offers no other way.
-    """
-    if not repairs:
-        yield
-        return
-    with _environment_lock:
-        before = {name: os.environ.get(name) for name in repairs}
-        try:
-            _update(os.environ, repairs)
-            yield
-        finally:
-            _update(os.environ, before)
-
-
-def _update(env: Any, values: Mapping[str, str | None]) -> None:
-    for name, value in values.items():
-        if value is None:
-            env.pop(name, None)
-        else:
-            env[name] = value
 
 
 def build(
@@ -166,7 +127,7 @@ def describe(plan: ExportPlan, signal: Signal, name: str) -> tuple[str, str]:
     if protocol is None:
         return name, "entry point"
     env = dict(os.environ)
-    _update(env, dict(plan.repairs))
+    update(env, dict(plan.repairs))
     return _KINDS[protocol], endpoint(env, signal, protocol)
 
 

@@ -46,35 +46,68 @@ _GLOBALS: Final[dict[Signal, _Global]] = {
         "_METER_PROVIDER",
     ),
 }
-_ours: weakref.WeakSet[Any] = weakref.WeakSet()
+# by identity: the provider of another library may be unhashable, or compare as it likes
+_ours: list[weakref.ref[Any]] = []
+# kinds whose provider of the environment cannot be used: the API logs a traceback at each trial
+_broken: set[str] = set()
 
 
 def existing(signal: Signal) -> Any:
     """Return the global provider that the user or another library installed, or None."""
-    kind = _GLOBALS[signal].kind
-    try:
-        provider = _GLOBALS[signal].get()
-    except Exception:  # OTEL_PYTHON_..._PROVIDER names a provider that cannot be loaded
-        errors.warn_once(f"global {kind} provider", f"the global {kind} provider cannot be loaded")
-        return None
+    provider = _current(_GLOBALS[signal])
     # the class of the meters' proxy is private, so only its name can be compared
     is_proxy = type(provider).__name__ in ("ProxyTracerProvider", "_ProxyMeterProvider")
-    return None if is_proxy or provider in _ours else provider
+    return None if is_proxy or _is_ours(provider) else provider
+
+
+def _current(each: _Global) -> Any:
+    """Return the global provider; None if OTEL_PYTHON_..._PROVIDER names none that loads."""
+    if each.kind in _broken and getattr(each.module, each.attribute, None) is None:
+        return None
+    try:
+        provider = each.get()
+    except Exception as error:  # StopIteration, or whatever its constructor raises
+        problem = repr(error)
+    else:
+        if hasattr(provider, f"get_{each.kind}"):
+            return provider
+        problem = f"a {type(provider).__name__} is no provider"
+    _broken.add(each.kind)
+    errors.warn_once(
+        f"global {each.kind} provider",
+        "the global %s provider (OTEL_PYTHON_%s_PROVIDER) cannot be used: %s",
+        each.kind,
+        each.kind.upper(),
+        problem,
+    )
+    return None
+
+
+def broken_variables() -> dict[str, None]:
+    """Return the variables that name a provider which cannot be used: the SDK would load it too."""
+    return {f"OTEL_PYTHON_{kind.upper()}_PROVIDER": None for kind in _broken}
+
+
+def _is_ours(provider: Any) -> bool:
+    _ours[:] = [one for one in _ours if one() is not None]
+    return any(one() is provider for one in _ours)
 
 
 def install(signal: Signal, provider: Any) -> None:
     """Make `provider` the global one, unless another library's provider is installed."""
     if existing(signal) is not None:
         return
-    _ours.add(provider)
-    if _GLOBALS[signal].get() not in _ours or _reopen(_GLOBALS[signal]):
-        _GLOBALS[signal].set(provider)
+    each = _GLOBALS[signal]
+    is_ours = _is_ours(_current(each))
+    _ours.append(weakref.ref(provider))
+    if not is_ours or _reopen(each):
+        each.set(provider)
 
 
 def forget_ours() -> None:
     """Remove a global provider of ours."""
     for each in _GLOBALS.values():
-        if getattr(each.module, each.attribute, None) in _ours:
+        if _is_ours(getattr(each.module, each.attribute, None)):
             _reopen(each)
 
 

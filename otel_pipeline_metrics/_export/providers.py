@@ -28,6 +28,7 @@ from otel_pipeline_metrics._export.delivery.counting_processor import CountingSa
 from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, settings
 from otel_pipeline_metrics._export.environment_checks import get, is_true, secrets
+from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 from otel_pipeline_metrics._export.flush import (
     ExporterInfo,
     ExportPipeline,
@@ -37,6 +38,7 @@ from otel_pipeline_metrics._export.flush import (
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.settings import Config
+    from otel_pipeline_metrics._export.delivery.spool import Settings
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
 
 
@@ -59,7 +61,7 @@ def build(config: Config) -> ExportPipeline:
     missing = [signal for signal in environment.SIGNALS if pipelines[signal] is None]
     for problem in plan.problems if missing else ():
         errors.warn_once(f"environment: {problem}", "%s", problem)
-    spool_settings = settings(config, os.environ)
+    spool_settings = _spool_settings(config)
     if spool_settings is not None and _counts_twice(config, plan, pipelines):
         errors.warn_once(
             "spool and delta",
@@ -121,6 +123,18 @@ def _counts_twice(
     )
 
 
+def _spool_settings(config: Config) -> Settings | None:
+    try:
+        return settings(config, os.environ)
+    except OSError as error:
+        errors.warn_once(
+            "spool",
+            "there is no spool (%s): telemetry that the collector does not take is dropped",
+            error.strerror or type(error).__name__,
+        )
+        return None
+
+
 def on_console(config: Config) -> bool:
     """Tell whether `build` will set up the development console."""
     plan = environment.plan(os.environ, config.exporters)
@@ -155,14 +169,22 @@ def _build_missing(
     """Build what the user has not, and install it as the global provider."""
     already_warned: set[str] = set()
     resource: Resource | None = None
-    with exporters.repaired_environment(dict(plan.repairs) if missing else {}):
+    repairs = {**dict(plan.repairs), **global_providers.broken_variables()}
+    with repaired_environment(repairs if missing else {}):
         for signal in missing:
-            # configure() must not fail if the SDK does
-            with errors.suppress_errors(f"building the OpenTelemetry SDK for {signal}"):
+            try:
                 resource = resource or _resource(config)
                 built = exporters.build(plan, signal, already_warned, spool)
                 if built:
                     pipelines[signal] = _pipeline(signal, built, resource)
+            except Exception as error:  # no more threads, a subinterpreter, a broken detector
+                errors.logger.debug("building the SDK for %s failed", signal, exc_info=True)
+                errors.warn_once(
+                    f"building {signal}",
+                    "OpenTelemetry's SDK cannot be set up, so no %s are exported: %r",
+                    signal,
+                    error,
+                )
 
 
 def _uses_otlp(plan: ExportPlan) -> bool:

@@ -15,6 +15,7 @@ from otel_pipeline_metrics._export.delivery.counting_exporters import COUNTING_E
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._export.delivery.log_filter import Filter
 from otel_pipeline_metrics._export.delivery.spool import Spool, max_age_s
+from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
@@ -53,7 +54,7 @@ def replay(directory: str | os.PathLike[str]) -> list[Replayed]:
         ReplayError: the directory does not exist, or no exporter can be built.
     """
     path = Path(directory)
-    if not path.is_dir():
+    if not os.path.isdir(path):  # noqa: PTH112 - `Path.is_dir` raises for a long name
         raise ReplayError(f"{path} is not a directory")
     plan = _plan()
     # batches of any age are sent, unless the variable sets a limit
@@ -86,7 +87,7 @@ def _plan() -> ExportPlan:
 
 def _replay(plan: ExportPlan, signal: Signal, spool: Spool, log_filter: Filter) -> Replayed:
     kind, target = exporters.describe(plan, signal, "otlp")
-    with exporters.repaired_environment(dict(plan.repairs)):
+    with repaired_environment(dict(plan.repairs)):
         try:
             exporter, watched = exporters.load(plan, signal, "otlp")
         except Exception as error:  # its message may quote a key file

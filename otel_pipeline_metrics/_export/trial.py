@@ -49,8 +49,8 @@ def reach(target: str, timeout_s: float = 2.0) -> Outcome | None:
     started = clock.monotonic()
     try:
         socket.create_connection((parts.hostname, port), timeout_s).close()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except (OSError, ValueError) as error:  # ValueError: no name of a host
+        reason = getattr(error, "strerror", None) or type(error).__name__
         return Outcome(ok=False, elapsed_s=clock.monotonic() - started, reason=reason)
     return Outcome(ok=True, elapsed_s=clock.monotonic() - started)
 
@@ -58,7 +58,7 @@ def reach(target: str, timeout_s: float = 2.0) -> Outcome | None:
 def send(plan: ExportPlan, signal: Signal, name: str, timeout_s: float) -> Outcome | None:
     """Send one item by the exporter called `name`; return None if it is pulled.
 
-    The caller repairs the environment (`exporters.repaired_environment`). The global providers
+    The caller repairs the environment (`repaired_environment`). The global providers
     are not changed.
     """
     kind, target = exporters.describe(plan, signal, name)

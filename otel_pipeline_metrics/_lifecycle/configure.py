@@ -6,7 +6,6 @@ import atexit
 import dataclasses
 import os
 import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import (
@@ -25,7 +24,8 @@ from otel_pipeline_metrics._probes.resources.instruments import install_resource
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from types import ModuleType
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -84,8 +84,8 @@ def configure(
             after its first thousand. Past that, all calls are still measured, and those that
             fail or are slower than the stage's p99 still get spans, as many again. Reports count
             the calls without a span. None: no limit.
-        flush_timeout: seconds that the flush at the end may take, all signals together; None:
-            OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, or 5.
+        flush_timeout: seconds that the flush at the end may take, all signals together, up to
+            1,000,000; None: OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, or 5.
         spool: directory that keeps what the collector does not take. It is sent once the
             collector is back, or by `opm replay`: at least once, so that after a crash some may
             arrive twice. None: it is dropped, and counted.
@@ -115,37 +115,28 @@ def configure(
     """
     # `locals()` has every argument by its name, and nothing else yet
     config = settings.resolve(locals())
-    # Only a program that calls configure() pays for the import of the SDK.
-    with _without_broken_limits():
-        from otel_pipeline_metrics._export import providers
+    providers = _load_providers(config)
+    on_console = providers is not None and providers.on_console(config)
 
     global _export, _exit_registered
     with _lock:
         # both raise before anything changes, so the earlier configuration stays in force
-        providers.check(config)
-        config = _with_privacy_rules(
-            config, metric_attributes, on_console=providers.on_console(config)
-        )
+        if providers is not None:
+            providers.check(config)
+        config = _with_privacy_rules(config, metric_attributes, on_console=on_console)
         _end_export()
-        with _without_broken_limits():
-            _export = providers.build(config)
-        telemetry_stats.exported = _export.stats
-        telemetry_stats.ledgers = _export.ledgers
-        _warn_of_ignored(config, _export)
-        if config.console is None and _export.console:
-            config = dataclasses.replace(config, console=True)
+        _export = providers.build(config) if providers is not None else None
+        if _export is not None:
+            telemetry_stats.exported = _export.stats
+            telemetry_stats.ledgers = _export.ledgers
+            _warn_of_ignored(config, _export)
+            if config.console is None and _export.console:
+                config = dataclasses.replace(config, console=True)
         settings.replace(config)
         series.limit_spans(config.spans_per_second)
         cardinality.limit(config.max_attribute_values)
         sink.set_probe("resources", install_resources)
-        sink.install(
-            sink.OtelSink(
-                _export.tracer_provider,
-                _export.meter_provider,
-                config.metric_attributes,
-                owns_meter_provider=_export.owns_meter_provider,
-            )
-        )
+        sink.install(_sink(config, _export))
         forking.at_end_of_child(_end_export)
         if not _exit_registered:
             _exit_registered = True
@@ -153,7 +144,44 @@ def configure(
             signals.at_end.append(_end_export)
         with errors.suppress_errors("watching for SIGTERM"):
             # providers of the user's are flushed at SIGTERM only during a run
-            signals.watch_always(_export.owns_tracer_provider or _export.owns_meter_provider)
+            signals.watch_always(_owns_providers(_export))
+
+
+def _load_providers(config: Config) -> ModuleType | None:
+    """Import the SDK, for which only a program pays that calls `configure()`.
+
+    None, and a warning: the import fails, as without file descriptors, or with variables that
+    the SDK reads then.
+    """
+    try:
+        from otel_pipeline_metrics._export import environment, environment_repairs
+
+        plan = environment.plan(os.environ, config.exporters)
+        with environment_repairs.repaired_environment(dict(plan.repairs)):
+            from otel_pipeline_metrics._export import providers
+    except Exception as error:
+        errors.logger.warning("OpenTelemetry cannot be loaded, so nothing is exported: %r", error)
+        return None
+    return providers
+
+
+def _sink(config: Config, export: ExportPipeline | None) -> sink.OtelSink:
+    if export is None:
+        return sink.silent()
+    try:
+        return sink.OtelSink(
+            export.tracer_provider,
+            export.meter_provider,
+            config.metric_attributes,
+            owns_meter_provider=export.owns_meter_provider,
+        )
+    except Exception as error:  # a provider of somebody else's
+        errors.logger.warning("the providers cannot be used, so nothing is exported: %r", error)
+        return sink.silent()
+
+
+def _owns_providers(export: ExportPipeline | None) -> bool:
+    return export is not None and (export.owns_tracer_provider or export.owns_meter_provider)
 
 
 def is_configured() -> bool:
@@ -270,7 +298,7 @@ def _end_export() -> None:
 
 def _at_exit() -> None:
     # The user's provider flushes itself at exit, and then still reads our instruments.
-    if _export is not None and (_export.owns_tracer_provider or _export.owns_meter_provider):
+    if _owns_providers(_export):
         try:
             _end_export()
         except KeyboardInterrupt:
@@ -284,23 +312,3 @@ def _in_child() -> None:
     _lock = threading.RLock()
     if _export is not None:
         forking.at_end_of_child(_end_export)
-
-
-@contextmanager
-def _without_broken_limits() -> Iterator[None]:
-    """Hide broken limits from the SDK, which reads them, and fails, during its import."""
-    broken = {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith("OTEL_")
-        and name.endswith(("_COUNT_LIMIT", "_LENGTH_LIMIT"))
-        and value.strip()
-        and not value.strip().isdecimal()
-    }
-    for name in broken:
-        errors.warn_once(name, "%s must be a whole number; it is ignored", name)
-        del os.environ[name]
-    try:
-        yield
-    finally:
-        os.environ.update(broken)

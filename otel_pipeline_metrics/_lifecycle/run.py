@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import numbers
 import os
 import sys
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
+from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings, text
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
+from otel_pipeline_metrics._core.files import absolute, write_temporary
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
-from otel_pipeline_metrics._core.records import AttributeValue, qualified_name
+from otel_pipeline_metrics._core.records import AttributeValue, error_type_of, leaves_of
 from otel_pipeline_metrics._core.validation import (
     check_attributes,
     check_count,
@@ -99,7 +98,9 @@ class Run(AsyncContextMixin):
         self.id = os.urandom(16).hex()
         if report is not None and not isinstance(report, (str, os.PathLike)):
             raise TypeError(f"report must be a path or None, not {type(report).__name__}")
-        self._path = None if report is None else Path(report)
+        # as it was given, and where that is now: a later chdir changes nothing
+        self._report = None if report is None else Path(report)
+        self._path = None if report is None else absolute(report)
         given = check_attributes(attributes)
         privacy.rules().check(given, "attributes")
         self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
@@ -186,7 +187,7 @@ class Run(AsyncContextMixin):
         self._ended_at = clock.now()
         self._result = _result_of(error)
         if error is not None and self._result != "success":
-            self._error_type = qualified_name(type(error))
+            self._error_type = error_type_of(error)
             self._message = privacy.message_of(error)
         series.close_scope(self._scope)
         with errors.suppress_errors("the live view"):
@@ -272,21 +273,24 @@ class Run(AsyncContextMixin):
         return self._collector.report_data(run, self._scope, now)
 
     def _write(self, report: RunReport) -> Path | None:
-        if self._path is None:
+        """Write the report and return the path to show: as it was given, if that still holds."""
+        if self._path is None or self._report is None:
             return None
+        shown = self._report if absolute(self._report) == self._path else self._path
         try:
-            return report.save(self._path)
+            report.save(self._path)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            handle, elsewhere = tempfile.mkstemp(prefix="pipeline-report-", suffix=".json")
-            os.close(handle)
-            report.save(elsewhere)
-            errors.logger.warning(
-                "the report could not be written to %s (%s); it was written to %s",
-                self._path,
-                getattr(error, "strerror", None) or error,
-                elsewhere,
-            )
-            return Path(elsewhere)
+            reason = getattr(error, "strerror", None) or error
+        else:
+            return shown
+        message = "the report could not be written to %s (%s)"
+        try:
+            elsewhere = write_temporary(report.to_json() + "\n", "pipeline-report-", ".json")
+        except OSError as error:
+            errors.logger.warning(f"{message}, nor elsewhere (%s)", shown, reason, error)
+            return None
+        errors.logger.warning(f"{message}; it was written to %s", shown, reason, elsewhere)
+        return elsewhere
 
 
 def _interval(resources: object) -> float | None:
@@ -305,9 +309,11 @@ def _result_of(error: BaseException | None) -> Result:
         return "success"
     # before Python 3.11 asyncio had a TimeoutError of its own
     asyncio = sys.modules.get("asyncio")
-    if isinstance(error, (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))):
-        return "timeout"
-    if isinstance(error, (Exception, SystemExit)):
+    timeouts = (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))
+    if isinstance(error, Exception):
+        late = any(isinstance(one, timeouts) for one in leaves_of(error))
+        return "timeout" if late else "failure"
+    if isinstance(error, SystemExit):
         return "failure"
     # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
     return "cancellation"
@@ -315,18 +321,28 @@ def _result_of(error: BaseException | None) -> Result:
 
 def _show(report: RunReport, written: Path | None) -> None:
     """Show the summary once: on the console if there is one, otherwise in the log."""
-    where = f"\n\nreport: {written}" if written is not None else ""
+    where = f"\n\nreport: {text.printable(written)}" if written is not None else ""
+    summary = f"{report.render('console')}{where}"
+    if not _print(summary):
+        errors.logger.info(summary)
+        return
+    errors.logger.info("%s", headline(report))
+
+
+def _print(summary: str) -> bool:
+    """Write to the console, if there is one; a closed or full one changes no run's result."""
     console = settings.settings().console
     stream: Any = sys.stderr if console is True else console
-    if console is None:
-        with contextlib.suppress(AttributeError, ValueError):  # there is no stderr, or it is closed
+    try:
+        if console is None:
             stream = sys.stderr.isatty() and sys.stderr
-    if stream:
-        # a closed or full terminal must not change the run's result
-        with contextlib.suppress(OSError, ValueError):
-            stream.write(f"{report.render('console')}{where}\n")
-            if hasattr(stream, "flush"):
-                stream.flush()
-            errors.logger.info("%s", headline(report))
-            return
-    errors.logger.info("%s%s", report.render("console"), where)
+        if not stream:
+            return False
+        stream.write(f"{summary}\n")
+        if hasattr(stream, "flush"):
+            stream.flush()
+    except BaseException as error:  # a stream of the program may raise anything
+        if errors.raised_into(error):
+            raise
+        return False
+    return True

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
-from otel_pipeline_metrics._core.records import StageResult, outcome_of, qualified_name
+from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell, active_cell
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages import sampling
@@ -259,7 +259,7 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
         idle_s=execution.idle,
         blocked_s=execution.blocked,
         outcome=outcome,
-        error_type=None if failure is None else qualified_name(type(failure)),
+        error_type=None if failure is None else error_type_of(failure),
         **details.totals()._asdict(),
         # the next number of a count is how often it was advanced
         retries=tuple((kind, next(retried)) for kind, retried in list(details.retries.items())),

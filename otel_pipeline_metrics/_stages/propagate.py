@@ -10,16 +10,32 @@ import contextvars
 import functools
 import inspect
 import types
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as context_api
-from opentelemetry import propagate as carried
 
 from otel_pipeline_metrics._core import errors, hooks, series
 from otel_pipeline_metrics._stages.workers import accounting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
+
+
+def _propagator() -> Any:
+    """Return what OTEL_PROPAGATORS names; W3C trace context if that cannot be loaded."""
+    try:
+        from opentelemetry import propagate as named
+    except Exception as error:  # the API raises it at its import
+        from opentelemetry.trace.propagation import tracecontext
+
+        errors.warn_once(
+            "propagators", "OTEL_PROPAGATORS cannot be used (%s); tracecontext is used", error
+        )
+        return tracecontext.TraceContextTextMapPropagator()
+    return named
+
+
+_PROPAGATOR: Final = _propagator()
 
 
 P = ParamSpec("P")
@@ -96,14 +112,14 @@ class FromOtherProcess(Generic[P, R]):
 def _carried() -> tuple[dict[str, str], str | None, str | None]:
     headers: dict[str, str] = {}
     with errors.suppress_errors("propagating to another process"):
-        carried.inject(headers)
+        _PROPAGATOR.inject(headers)
     scope = series.current_scope()
     return headers, scope.pipeline, scope.run_id
 
 
 def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) -> None:
     with errors.suppress_errors("propagating from another process"):
-        context_api.attach(carried.extract(headers))
+        context_api.attach(_PROPAGATOR.extract(headers))
     if pipeline is not None and run_id is not None:
         scope = series.remote_run_scope(pipeline, run_id)
         series.active_cell.set(series.scopes.get(scope) or series.root_cell(scope))

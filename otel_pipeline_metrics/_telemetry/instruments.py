@@ -7,7 +7,7 @@ report for its successor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
@@ -59,7 +59,7 @@ class InstrumentSet:
 
     def provider(self) -> MeterProvider:
         """Return the provider of the set; by default the current global one."""
-        return metrics.get_meter_provider() if self._provider is None else self._provider
+        return _global_provider() if self._provider is None else self._provider
 
     def histogram(self, metric: Metric) -> Histogram:
         """Make a histogram with advisory boundaries; a view of the user still wins."""
@@ -155,5 +155,19 @@ def point_of(reading: Any, field: str, attributes: dict[str, str]) -> list[Point
 
 def meter_of(provider: MeterProvider | None) -> Meter:
     """Return our meter on `provider`, or on the present or future global one."""
-    get_meter = metrics.get_meter if provider is None else provider.get_meter
-    return get_meter(defs.SCOPE, __version__)
+    return (_global_provider() if provider is None else provider).get_meter(defs.SCOPE, __version__)
+
+
+_NO_PROVIDER: Final = metrics.NoOpMeterProvider()
+
+
+def _global_provider() -> MeterProvider:
+    try:
+        return metrics.get_meter_provider()
+    except Exception as error:  # OTEL_PYTHON_METER_PROVIDER names one that cannot be loaded
+        errors.warn_once(
+            "global meter provider",
+            "the global meter provider (OTEL_PYTHON_METER_PROVIDER) cannot be used: %r",
+            error,
+        )
+        return _NO_PROVIDER

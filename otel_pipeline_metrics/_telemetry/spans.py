@@ -11,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
+from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.metric_definitions import DURATION_BUCKETS
 from otel_pipeline_metrics._core.process import gc_safety
@@ -71,7 +72,8 @@ class Spans:
         budget.spans_left -= 1
         budget.spans_made += 1
         around = get_current()  # passed on, as each of the callees would look it up again
-        span = tracer.start_span(
+        span = _started(
+            tracer,
             series.key.stage,
             around,
             attributes=series.cache or _fixed_attributes(series),
@@ -90,7 +92,7 @@ class Spans:
     def close(self, cell: Cell, elapsed: float) -> None:
         """End the span of a call that has only a duration."""
         _leave(cell)
-        cell[-3].end()
+        _end(cell[-3])
         # a histogram's reservoir keeps only one exemplar for each bucket
         exemplars = cell[0].exemplars
         bucket = bisect_left(DURATION_BUCKETS, elapsed)
@@ -110,7 +112,8 @@ class Spans:
         series.budget.spans_made += 1
         now = time.time_ns()
         took = result.busy_s + result.idle_s + result.blocked_s
-        span = tracer.start_span(
+        span = _started(
+            tracer,
             series.key.stage,
             attributes=_fixed_attributes(series),
             start_time=now - int(took * 1e9),
@@ -119,7 +122,7 @@ class Spans:
         )
         if span.is_recording():
             _describe(span, series, result)
-        span.end(now)
+        _end(span, now)
         return set_span_in_context(span) if _is_sampled(span) else None
 
     def start_run(
@@ -130,7 +133,8 @@ class Spans:
         if tracer is None:
             return None
         around = _outside_ended(get_current())
-        span = tracer.start_span(
+        span = _started(
+            tracer,
             f"run {scope.pipeline}",
             around,
             attributes={
@@ -196,7 +200,7 @@ class StageSpan:
         """End it with its details; return its context for exemplars if it is sampled."""
         if self._span.is_recording():
             _describe(self._span, self._cell[0], result)
-        self._span.end()
+        _end(self._span)
         return self.context()
 
 
@@ -250,7 +254,7 @@ class OpenRun:
             self.span.set_attribute(defs.ERROR_TYPE, error_type)
             self.span.set_status(trace.StatusCode.ERROR, message)
         self.leave()
-        self.span.end()
+        _end(self.span)
         return set_span_in_context(self.span) if _is_sampled(self.span) else None
 
 
@@ -270,6 +274,25 @@ def _outside_ended(context: Context) -> Context:
     while isinstance(run := context.get(_RUN_KEY), OpenRun) and run.ended:
         context = run.around
     return context
+
+
+def _started(tracer: Tracer, name: str, context: Context | None = None, **more: Any) -> Span:
+    """Start a span; what a sampler or a processor raises, also `SystemExit`, is an `Exception`."""
+    try:
+        return tracer.start_span(name, context, **more)
+    except BaseException as error:
+        if errors.passes(error):
+            raise
+        raise errors.CallbackError(type(error).__name__) from error
+
+
+def _end(span: Span, *at: int) -> None:
+    try:
+        span.end(*at)
+    except BaseException as error:
+        if errors.passes(error):
+            raise
+        raise errors.CallbackError(type(error).__name__) from error
 
 
 def _tracer_of(provider: TracerProvider) -> Tracer | None:

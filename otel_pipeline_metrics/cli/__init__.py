@@ -9,7 +9,7 @@ import sys
 def main() -> None:
     """Run the command with the arguments of this process, and exit."""
     try:
-        from otel_pipeline_metrics.cli.app import app
+        from otel_pipeline_metrics.cli.app import run
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] != "click":
             raise
@@ -21,4 +21,4 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # a letter that the terminal's encoding lacks becomes "?" instead of an error
             stream.reconfigure(errors="replace")
-    app()
+    sys.exit(run())

@@ -12,6 +12,7 @@ from otel_pipeline_metrics._core import environment_variables, privacy, settings
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._export import environment
 from otel_pipeline_metrics._export.environment_checks import get
+from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -171,7 +172,7 @@ def _exporter(inputs: _Inputs, signal: Signal, name: str, source: str) -> Iterat
     # both import the SDK, which a check without exporters does not need
     from otel_pipeline_metrics._export import exporters, trial
 
-    with exporters.repaired_environment(_environment(env, plan)):
+    with repaired_environment(_environment(env, plan)):
         kind, target = exporters.describe(plan, signal, name)
         yield Finding("note", signal, f"{kind} to {target} ({source})")
         if kind.startswith("otlp"):
@@ -230,7 +231,11 @@ def _otlp(env: Mapping[str, str], plan: ExportPlan, signal: Signal) -> str:
 def _spool(inputs: _Inputs) -> Iterator[Finding]:
     from otel_pipeline_metrics._export.delivery import spool
 
-    found = spool.settings(inputs.config, inputs.env)
+    try:
+        found = spool.settings(inputs.config, inputs.env)
+    except OSError as error:
+        yield Finding("problem", "spool", f"cannot be used: {error.strerror or error}")
+        return
     if found is None:
         off = "off: telemetry that the collector does not take is dropped and counted"
         yield Finding("note", "spool", off)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.files import write_atomically
 from otel_pipeline_metrics.report import RunReport
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # the main name; the short one, `opm`, is a command of other projects too
 NAME: Final = "otel-pipeline-metrics"
+# characters of an error
+MAX_LINE: Final = 1000
 
 
 class BadInput(click.ClickException):
@@ -26,7 +29,14 @@ class BadInput(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Write the message as one line."""
-        click.echo(f"{NAME}: {' '.join(self.message.split())}", file=file, err=True)
+        line = f"{NAME}: {' '.join(self.message.split())}"
+        # it may quote the file, which may be one long word
+        say(line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 1]}…", err=True, file=file)
+
+
+def say(line: str, *, err: bool = False, file: Any = None) -> None:
+    """Write lines to the terminal, without characters that would control it."""
+    click.echo(text.printable(line, "\n\t"), err=err, file=file)
 
 
 def load(path: str) -> RunReport:
@@ -55,37 +65,37 @@ def reading(*paths: str) -> Iterator[None]:
         raise BadInput(f"{', '.join(paths)}: {reason}") from None
 
 
-def put(text: str, output: str | None) -> None:
+def put(content: str, output: str | None) -> None:
     """Write text to a file, whole or not at all, or to the terminal.
 
     Raises:
         BadInput: the file cannot be written.
     """
     if output is None:
-        click.echo(text, nl=not text.endswith("\n"))
+        say(content.removesuffix("\n"))
         return
     try:
-        written = write_atomically(output, text if text.endswith("\n") else text + "\n")
+        written = write_atomically(output, content.removesuffix("\n") + "\n")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(f"cannot write {output}: {reason}") from None
-    click.echo(f"written to {written}", err=True)
+    say(f"written to {written}", err=True)
 
 
-def ratio(text: str) -> float:
+def ratio(given: str) -> float:
     """Return the ratio that `10%` or `0.1` means.
 
     Raises:
         BadParameter: the text is not a positive ratio, or a number of per cent without `%`.
     """
-    digits = text.strip().removesuffix("%")
-    in_percent = digits != text.strip()
+    digits = given.strip().removesuffix("%")
+    in_percent = digits != given.strip()
     try:
         found = float(digits) / (100 if in_percent else 1)
     except ValueError:
         found = math.nan
     if not 0 < found < math.inf:
-        raise click.BadParameter(f"{text!r} is not a ratio such as 10% or 0.1")
+        raise click.BadParameter(f"{given!r} is not a ratio such as 10% or 0.1")
     if found >= 1 and not in_percent:
-        raise click.BadParameter(f"{text!r} would be {found * 100:g} %: write 10% or 0.1")
+        raise click.BadParameter(f"{given!r} would be {found * 100:g} %: write 10% or 0.1")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -180,8 +181,9 @@ def merge(files: tuple[str, ...], output: str | None) -> None:
     """Merge the reports in FILES: of the processes of one run, or of several runs."""
     from otel_pipeline_metrics.report.merge import merge_reports
 
-    places = Counter(Path(file).resolve() for file in files)
-    twice = next((file for file in files if places[Path(file).resolve()] > 1), None)
+    places = [os.path.realpath(file) for file in files]
+    often = Counter(places)
+    twice = next((f for f, p in zip(files, places, strict=True) if often[p] > 1), None)
     if twice is not None:
         raise BadInput(f"{twice} is given twice")
     named = files if len(files) <= 4 else (*files[:2], f"{len(files) - 2:,} more")

@@ -5,14 +5,15 @@ from __future__ import annotations
 import click
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics.cli.files import BadInput
+from otel_pipeline_metrics._core.validation import MAX_WAIT_S
+from otel_pipeline_metrics.cli.files import BadInput, say
 
 
 @click.command(short_help="Check the configuration and whether telemetry arrives.")
 @click.option("--no-send", is_flag=True, help="Check only; send no span and no metric.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, min_open=True, max=MAX_WAIT_S),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -28,7 +29,7 @@ def doctor(context: click.Context, no_send: bool, timeout: float) -> None:
     from otel_pipeline_metrics.cli import doctor as checks
 
     findings = checks.diagnose(send=not no_send, timeout_s=timeout)
-    click.echo(checks.render(findings))
+    say(checks.render(findings))
     context.exit(checks.exit_code(findings))
 
 
@@ -48,7 +49,7 @@ def replay(context: click.Context, directory: str) -> None:
     except spool.ReplayError as error:
         raise BadInput(str(error)) from None
     if not done:
-        click.echo("the spool is empty")
+        say("the spool is empty")
     for each in done:
         noun = "span" if each.signal == "traces" else "metric point"
         line = f"{text.counted(each.sent, noun)} sent to {each.target}"
@@ -57,5 +58,5 @@ def replay(context: click.Context, directory: str) -> None:
         if each.batches_left:
             reason = f" ({each.reason})" if each.reason else ""
             line += f", {text.counted(each.batches_left, 'batch')} left{reason}"
-        click.echo(line)
+        say(line)
     context.exit(int(any(each.batches_left for each in done)))

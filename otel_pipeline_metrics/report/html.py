@@ -61,6 +61,7 @@ def page(template: str, data: dict[str, Any], **view: Any) -> str:
     folder = resources.files("otel_pipeline_metrics.report") / "_page"
     environment = jinja2.Environment(
         autoescape=True,
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -83,9 +84,14 @@ class _Trusted(str):
         return str(self)
 
 
+def _shown(value: Any) -> Any:
+    """Replace control characters: the page may be read in a terminal, or copied from."""
+    return text.printable(value) if type(value) is str else value
+
+
 def embeddable(data: dict[str, Any]) -> str:
     """Return the JSON, escaped so that no string in it can end its HTML element."""
-    found = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    found = text.printable_json(json.dumps(data, ensure_ascii=False, allow_nan=False))
     for character in "<>&\u2028\u2029":
         found = found.replace(character, f"\\u{ord(character):04x}")
     return found

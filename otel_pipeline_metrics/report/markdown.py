@@ -16,8 +16,18 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics.report.run_report import RunReport
 
 
+# What GitHub and GitLab link or replace in plain text, after Markdown: mentions, addresses,
+# references to issues and commits, emoji. A backslash does not prevent it, code does.
+_AUTOMATIC: Final = re.compile(
+    r"@|://|www\.|[#!$%&^~]\d|\bGH-\d|:[a-z][\w+-]*:|\b(?=[a-f]*\d)[0-9a-f]{7,40}\b",
+    re.IGNORECASE,
+)
+# neither a bar, which would end the cell of a table, nor a backtick, which would end the code
+_WORD: Final = re.compile(r"[^\s|`]+")
+# a heading, a list or an underline of the line before
+_BLOCK: Final = re.compile(r"\A(?:[-+=#]|\d{1,9}(?=[.)]))")
 # an underscore within a word is not emphasis
-_SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~$&]|(?<!\w)_|_(?!\w))")
+_SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_]))")
 
 
 def render(report: RunReport) -> str:
@@ -37,9 +47,23 @@ def render(report: RunReport) -> str:
 
 
 def escaped(given: object) -> str:
-    """Escape text so that neither Markdown nor HTML finds markup in it."""
-    one_line = " ".join(str(given).split())
-    return _SPECIAL.sub(r"\\\1", one_line)
+    """Escape text so that nothing finds markup in it: no Markdown, HTML, mention or link."""
+    line = text.printable(" ".join(str(given).split()))
+    done, parts = 0, []
+    for word in _WORD.finditer(line):
+        if _AUTOMATIC.search(word[0]):
+            parts += [_SPECIAL.sub(r"\\\1", line[done : word.start()]), f"`{word[0]}`"]
+            done = word.end()
+    return "".join([*parts, _SPECIAL.sub(r"\\\1", line[done:])])
+
+
+def _paragraph(given: object) -> str:
+    """Escape text that begins a line."""
+    return _BLOCK.sub(_escaped_begin, escaped(given))
+
+
+def _escaped_begin(found: re.Match[str]) -> str:
+    return f"{found[0]}\\" if found[0].isdecimal() else f"\\{found[0]}"
 
 
 def _result(report: RunReport) -> str:
@@ -63,8 +87,8 @@ def _verdict(report: RunReport) -> str:
     found = verdict(report)
     confidence = f", {escaped(found.confidence)} confidence" if found.confidence else ""
     lines = [f"> **{escaped(found.headline)}**{confidence}"]
-    lines += [f"> {escaped(found.why)}"] if found.why else []
-    lines += [f"> - {escaped(line)}" for line in [found.what_if, *found.advice] if line]
+    lines += [f"> {_paragraph(found.why)}"] if found.why else []
+    lines += [f"> - {_paragraph(line)}" for line in [found.what_if, *found.advice] if line]
     return "\n".join(lines)
 
 
@@ -97,7 +121,7 @@ def _stage_row(
 
 def _code(given: object) -> str:
     """Return text as a code span, whatever backticks are in it."""
-    one_line = " ".join(str(given).split())
+    one_line = text.printable(" ".join(str(given).split()))
     longest = max((len(run) for run in re.findall("`+", one_line)), default=0)
     fence = "`" * (longest + 1)
     pad = " " if longest else ""

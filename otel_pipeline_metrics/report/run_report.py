@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core.cleaning import plain
 from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics._core.text import printable, printable_json
 from otel_pipeline_metrics.report.collector_data import as_report, is_collector_data
 from otel_pipeline_metrics.report.schema import OPTIONAL_PARTS, PARTS, SCHEMA, TEXT_FIELDS
 
@@ -28,6 +29,9 @@ _ON_ONE_LINE: Final = re.compile(r'"buckets": \{[^{}]*\}|\[[-+0-9.e,\s]*\]')
 _INDENT: Final = re.compile(r"\n *")
 # a report has seven levels; later versions may have more
 _MAX_DEPTH: Final = 100
+# what `load` reads at most: a device has no end
+MAX_BYTES: Final = 256 * 1024 * 1024
+
 _TYPES: Final = {"object": dict, "array": list}
 
 
@@ -50,7 +54,8 @@ class RunReport:
 
     def __repr__(self) -> str:
         run = self.run
-        return f"<RunReport {run.get('pipeline')!r} {run.get('result')} {len(self.stages)} stages>"
+        result = printable(run.get("result"))
+        return f"<RunReport {run.get('pipeline')!r} {result} {len(self.stages)} stages>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunReport) and self._data == other._data
@@ -110,9 +115,12 @@ class RunReport:
         return copy.deepcopy(self._data)
 
     def to_json(self, *, indent: int | None = 2) -> str:
-        """Return the data as JSON (RFC 8259: no NaN, no infinity)."""
+        """Return the data as JSON (RFC 8259: no NaN, no infinity).
+
+        Control characters are escaped, so the text may be shown in a terminal.
+        """
         found = json.dumps(self._data, indent=indent, ensure_ascii=False, allow_nan=False)
-        return _ON_ONE_LINE.sub(lambda part: _INDENT.sub(" ", part[0]), found)
+        return printable_json(_ON_ONE_LINE.sub(lambda part: _INDENT.sub(" ", part[0]), found))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the JSON to `path`, whole or not at all, and return the path.
@@ -169,20 +177,27 @@ class RunReport:
 
         Raises:
             OSError: the file cannot be read.
-            ValueError: the file is cut off, not a report, or of another version; the message
-                names it.
+            ValueError: the file is cut off, not a report, larger than `MAX_BYTES`, or of another
+                version; the message names it.
         """
-        content = Path(path).read_bytes()
+        name = printable(path)
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"{name} is larger than {MAX_BYTES:,} bytes, so it is not a report")
         try:
             data = json.loads(content.decode(), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON, or is cut off: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name} is not JSON, or is cut off: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{name} is not a report: it is nested too deeply") from None
         report = cls.__new__(cls)
         try:
-            # nobody else has this data, so it is not copied
             report._data = _checked(data)  # noqa: SLF001 - its own class
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{name} is not a report: it is nested too deeply") from None
         return report
 
 

@@ -245,10 +245,10 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         "empty": (b"", "is not JSON, or is cut off"),
         "truncated": (whole[: len(whole) // 2].encode(), "is not JSON, or is cut off"),
         "binary": (b"\x7fELF\x00\xff\xfe", "is not JSON, or is cut off"),
-        "deep": (b"[" * 200_000, "is not JSON, or is cut off"),
+        "deep": (b"[" * 200_000, "is nested too deeply"),
         "deep inside": (
             json.dumps({**samples.full_data(), "later": nested}).encode(),
-            "maximum recursion depth",
+            "is nested too deeply",
         ),
         "nan": (b'{"a": NaN}', "NaN is not JSON"),
         "list": (b"[]", "not a report: a JSON object is expected"),

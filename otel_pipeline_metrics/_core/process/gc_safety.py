@@ -22,7 +22,20 @@ from typing import Any
 running_in: set[str] = set()
 
 _latest: dict[str, object] = {}
-_here = threading.local()
+
+
+def _native_local() -> Any:
+    """Return a `threading.local` of the interpreter's own.
+
+    That of gevent or eventlet asks for the current greenlet, which fails in the collections at the
+    interpreter's end, after greenlets: "greenlet is being finalized".
+    """
+    native = (kind for kind in object.__subclasses__() if kind.__module__ == "_thread")
+    found = {kind.__name__: kind for kind in native}
+    return found.get("_local", threading.local)()
+
+
+_here = _native_local()
 
 
 def here() -> bool:

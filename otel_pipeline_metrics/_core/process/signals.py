@@ -78,8 +78,11 @@ def _update_handler() -> None:
     found = signal.getsignal(signal.SIGTERM)
     wanted = _always or bool(_runs)
     if wanted and found is signal.SIG_DFL:
+        try:
+            signal.signal(signal.SIGTERM, _handle)
+        except ValueError:
+            return  # a subinterpreter, whose signals go to the main one
         forking.held_back.add(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, _handle)
     elif not wanted and found is _handle:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         forking.held_back.discard(signal.SIGTERM)

@@ -12,6 +12,7 @@ is followed, and what cannot be read is left alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import re
@@ -86,14 +87,17 @@ class Settings(NamedTuple):
 
 
 def settings(config: Config, env: Mapping[str, str]) -> Settings | None:
-    """Return the settings of `configure()`, or of the environment; None: no spool."""
+    """Return the settings of `configure()`, or of the environment; None: no spool.
+
+    Raises:
+        OSError: the directory cannot be told, so there is no spool.
+    """
     name = get(env, OTEL_PIPELINE_METRICS_SPOOL)
     directory = config.spool or (Path(name) if name else None)
     if directory is None:
         return None
     return Settings(
-        # absolute, as a later chdir must not split the spool
-        Path(os.path.abspath(directory.expanduser())),  # links stay
+        _absolute(directory),
         int(
             _limit(
                 env,
@@ -109,6 +113,18 @@ def settings(config: Config, env: Mapping[str, str]) -> Settings | None:
             Config.spool_max_age_s,
         ),
     )
+
+
+def _absolute(directory: Path) -> Path:
+    """Return the directory as it is now: a later chdir must not split the spool.
+
+    Raises:
+        OSError: there is no such user, or no working directory.
+    """
+    try:
+        return Path(os.path.abspath(directory.expanduser()))
+    except RuntimeError as error:
+        raise OSError(errno.ENOENT, f"{error}".rstrip(".").lower()) from None
 
 
 def max_age_s(env: Mapping[str, str]) -> float:
@@ -340,10 +356,11 @@ class Spool:
     def _sweep(self) -> None:
         """Remove the temporary files that a crash left."""
         before = clock.unix() - _ABANDONED_S
-        for path in self.directory.glob(f"{_TEMPORARY}*.tmp"):
-            with contextlib.suppress(OSError):
-                if path.stat().st_mtime < before:
-                    path.unlink()
+        with contextlib.suppress(OSError):  # it has been reported already
+            for path in list(self.directory.glob(f"{_TEMPORARY}*.tmp")):
+                with contextlib.suppress(OSError):
+                    if path.stat().st_mtime < before:
+                        path.unlink()
 
 
 def _make_directory(directory: Path) -> None:

@@ -245,7 +245,9 @@ class _Registry:
             return None
         try:
             reading = sources.parse(entry.name, read())
-        except Exception as error:  # a user's source may raise anything
+        except BaseException as error:  # a user's source may raise anything
+            if errors.raised_into(error):
+                raise
             errors.warn_once(
                 f"cache {entry.name}",
                 "cannot read the counts of cache %r; it is not reported until it can be read: %s",

@@ -210,9 +210,11 @@ class ResourceMonitor(AsyncContextMixin):
             self._totals = None
             self._readings.clear()
         self._take(session)
-        # without a thread, if the system refuses one, there are a first and a last sample
-        with errors.suppress_errors("ResourceMonitor.start"):
+        try:
             session.ticker.add(session, lambda: self._tick(session))
+        except RuntimeError as error:  # the system, or a subinterpreter, refuses a thread
+            message = "resources are sampled only at the start and at the end: %s"
+            errors.warn_once("ResourceMonitor.start", message, error)
         return Done()
 
     def stop(self) -> Done:
@@ -266,7 +268,9 @@ class ResourceMonitor(AsyncContextMixin):
             return
         try:
             self._on_reading(reading)
-        except Exception as error:  # an error of the user's must not end the sampling
+        except BaseException as error:  # an error of the user's must not end the sampling
+            if errors.raised_into(error):
+                raise
             text = privacy.sanitized_message(error, repr)
             message = "on_reading raised %s; further errors of it are not logged"
             errors.warn_once("ResourceMonitor.on_reading", message, text)

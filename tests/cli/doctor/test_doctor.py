@@ -207,6 +207,40 @@ def test_broken_variables_are_problems() -> None:
     assert "sampler: always_on (OTEL_TRACES_SAMPLER)" in limits
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("OTEL_PIPELINE_METRICS_SPOOL", "~nobody-of-this-name/x", "could not determine home"),
+        ("OTEL_PIPELINE_METRICS_SPOOL", "/tmp/" + "n" * 300, "File name too long"),  # noqa: S108
+        ("OTEL_BSP_SCHEDULE_DELAY", "9" * 30, "is more than 1000000000"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "9" * 5000, "must be a whole number above 0"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{'a' * 300}.example/", "cannot be reached"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://..:4318", "cannot be reached: UnicodeError"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "cannot be reached"),
+    ],
+)
+def test_whatever_a_variable_holds_is_a_problem_and_no_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, expected: str
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv(name, value)
+    result = CliRunner().invoke(command, ["--no-send"])
+    assert result.exit_code == 1
+    assert expected in result.output
+
+
+def test_what_is_shown_cannot_control_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "OTEL_SERVICE_NAME",
+        "OTEL_TRACES_SAMPLER",
+        "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS",
+    ):
+        monkeypatch.setenv(name, "evil\x1b[31m\x07")
+    output = CliRunner().invoke(command, ["--no-send"]).output
+    assert "evil\ufffd[31m\ufffd" in output
+    assert output.replace("\n", "").isprintable()
+
+
 def test_the_guards_are_shown() -> None:
     limits = texts("limits and guards", env={})
     always = (

@@ -285,3 +285,53 @@ def test_an_error_of_a_tracer_does_not_reach_the_program(
     assert run.report.run["result"] == "success"
     assert "your pipeline is not affected" in caplog.text
     assert sys.exc_info() == (None, None, None)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 has no groups")
+@pytest.mark.parametrize(
+    ("errors", "result", "error_type"),
+    [
+        ([ConnectionResetError(), ConnectionResetError()], "failure", "ConnectionResetError"),
+        ([ConnectionResetError(), ValueError()], "failure", "ExceptionGroup"),
+        ([ConnectionResetError(), [ConnectionResetError()]], "failure", "ConnectionResetError"),
+        ([TimeoutError()], "timeout", "TimeoutError"),
+        ([ValueError(), [TimeoutError()]], "timeout", "ExceptionGroup"),
+        ([KeyboardInterrupt(), TimeoutError()], "cancellation", "BaseExceptionGroup"),
+        ([asyncio.CancelledError()], "cancellation", "asyncio.exceptions.CancelledError"),
+    ],
+)
+def test_a_group_is_what_is_in_it(errors: list[Any], result: str, error_type: str) -> None:
+    def grouped(some: list[Any]) -> BaseException:
+        inner = [grouped(one) if isinstance(one, list) else one for one in some]
+        return BaseExceptionGroup("some", inner)  # type: ignore[name-defined, no-any-return] # noqa: F821
+
+    raised = grouped(errors)
+    run = opm.run("r", resources=False)
+    with pytest.raises(type(raised)), run:
+        opm.process(name="s")(_raise)(raised)
+    said = run.report.run
+    assert (said["result"], said["error_type"]) == (result, error_type)
+    by_type = run.report.stages[0]["errors"]["by_type"]
+    assert by_type == ({} if result == "cancellation" else {error_type: 1})
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def test_a_second_end_and_one_without_a_begin_do_nothing(captured: Captured) -> None:
+    """A shutdown hook and an exit handler may both end a run."""
+    captured.configure(console=False)
+    run = opm.run("service", resources=False)
+    run.__enter__()
+    with opm.stage("s"):
+        pass
+    run.__exit__(None, None, None)
+    report = run.report
+    run.__exit__(ValueError, ValueError(), None)
+    assert run.report == report
+    opm.run("never").__exit__(None, None, None)
+    assert [span.name for span in captured.spans()] == ["s", "run service"]
+    with opm.run("next", resources=False) as following, opm.stage("t"):
+        pass
+    assert [stage["name"] for stage in following.report.stages] == ["t"]

@@ -34,7 +34,7 @@ def test_an_error_under_the_lock_is_logged_when_the_lock_is_free(
     errors.raise_faults = False
     q: Any = opm.wrap_queue(thread_queue.Queue(), name="q")
     handler = logging.handlers.QueueHandler(q)
-    errors.logger.addHandler(handler)
+    errors.logger.standard.addHandler(handler)
     monkeypatch.setattr(series.RunScope, "add_queue", broken)
     try:
         thread = threading.Thread(target=q.put, args=("item",), daemon=True)
@@ -42,7 +42,7 @@ def test_an_error_under_the_lock_is_logged_when_the_lock_is_free(
         thread.join(10)
         assert not thread.is_alive()
     finally:
-        errors.logger.removeHandler(handler)
+        errors.logger.standard.removeHandler(handler)
     assert q.get() == "item"
     assert "counting the items of a queue" in q.get().getMessage()
 

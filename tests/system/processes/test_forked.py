@@ -130,11 +130,11 @@ def test_locks_that_another_thread_holds_are_replaced() -> None:
         from otel_pipeline_metrics._lifecycle import configure
         from otel_pipeline_metrics._core import drain
         from otel_pipeline_metrics._core import series
-        from otel_pipeline_metrics._export import exporters
+        from otel_pipeline_metrics._export import environment_repairs
         opm.configure()
         held, done = threading.Event(), threading.Event()
         def hold():
-            with configure._lock, drain._drain_lock, exporters._environment_lock:
+            with configure._lock, drain._drain_lock, environment_repairs._lock:
                 held.set()
                 done.wait(30)
         thread = threading.Thread(target=hold)

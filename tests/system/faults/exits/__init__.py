@@ -1,0 +1,1 @@
+"""Programs that end while telemetry is busy, many times in a row."""
