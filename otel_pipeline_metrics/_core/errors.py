@@ -79,6 +79,8 @@ def _was_given(frame: FrameType, interrupted: FrameType | None) -> bool:
     if code.co_flags & inspect.CO_VARARGS:
         given += local.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount], ())
     return interrupted is not None and any(value is interrupted for value in given)
+
+
 def raised_into(error: BaseException) -> bool:
     """Tell whether an exception was raised into a callback of the program, and not by it.
 
