@@ -47,8 +47,7 @@ def slate() -> Iterator[None]:
     # neither the queue nor the caches are to be in the metrics of other tests
     for name in (BAD, BAD + "2"):
         opm.unregister_cache(name)
-    queues_registry._queues.pop(CLEAN, None)
-    queues_registry._remembered.pop(CLEAN, None)
+    queues_registry.queues.reset()
 
 
 @pytest.fixture(params=["http/protobuf", "grpc"])

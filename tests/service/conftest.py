@@ -29,7 +29,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(sink, "_probes", dict(sink._probes))
     monkeypatch.setattr(sink, "_more_sinks", [])
     monkeypatch.setattr(events, "_of_process", {})
-    monkeypatch.setattr(registry, "_queues", {})
+    registry.queues.reset()
     drain.drain()
     before = list(known_managers.managers)
     for state in (activity, process_stages._stages, stalled.detector):
