@@ -86,7 +86,8 @@ class MetricsCollector(Records):
 
     def log_summary(self) -> None:
         """Log the values as text, at level INFO of the logger `otel_pipeline_metrics`."""
-        errors.logger.info("%s", self.render())
+        # the text is clean already; as an argument its newlines would be shown as data
+        errors.logger.info(self.render())
 
 
 class _ProcessCollector(MetricsCollector):

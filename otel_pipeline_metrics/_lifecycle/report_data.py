@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,10 @@ class RunDataCollector:
         self._began = clock.now()
         if self.monitor is not None:
             self._windows.add(self._reading(scope, 0.0))
-            self._ticker = ticker.shared(self.monitor.interval)
-            self._ticker.add(self, lambda: self._tick(scope))
+            found = ticker.shared(self.monitor.interval)
+            with contextlib.suppress(RuntimeError):  # no thread: the monitor has said so
+                found.add(self, lambda: self._tick(scope))
+                self._ticker = found
         self._caches_before = {reading.name: reading for reading in caches_registry.read_all()}
 
     def report_data(self, run: dict[str, Any], scope: RunScope, now: float) -> dict[str, Any]:

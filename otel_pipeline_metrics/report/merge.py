@@ -110,10 +110,11 @@ _CACHE: Final[Table] = {
 }
 _WAITING: Final[Table] = {"waited_s": sum_all, "held_s": sum_all}
 _LIMIT: Final[Table] = {
+    "kind": lambda found: found[0] if found.count(found[0]) == len(found) else "mixed",
     "max": largest_limit,
     "usage_peak": max_known,
     "acquired": sum_all,
-    "wait_s": lambda found: merge_numbers_or_dicts(found, _DISTRIBUTION),
+    "wait_s": lambda found: merge_numbers_or_dicts(found, _DISTRIBUTION | {"total": sum_known}),
     "stages": lambda found: _merge_entries(found, ("stage",), _WAITING),
     "observed_s": sum_all,
 }
@@ -147,7 +148,7 @@ _SECTIONS: Final = {
     ),
     "caches": _Section(("name",), _CACHE, "hits", {}),
     "limits": _Section(
-        ("name", "kind"),
+        ("name",),
         _LIMIT,
         "acquired",
         {("usage_avg",): ("observed_s",), ("wait_s", "avg"): ("acquired",)},

@@ -230,7 +230,7 @@ def _checked(data: object) -> dict[str, Any]:
 def _check_depth(part: dict[str, Any] | list[Any], left: int) -> None:
     """Raise if whatever walks through the data would run into Python's own limit."""
     if not left:
-        raise ValueError(f"nested more than {_MAX_DEPTH} levels deep, the maximum recursion depth")
+        raise ValueError(f"not a report: it is nested too deeply, over {_MAX_DEPTH} levels")
     for value in part.values() if isinstance(part, dict) else part:
         if isinstance(value, (dict, list)):
             _check_depth(value, left - 1)

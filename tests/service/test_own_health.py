@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._export.delivery.batch import Batch
 from otel_pipeline_metrics._export.delivery.delivery import Delivery
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._lifecycle import telemetry_stats
@@ -39,15 +40,18 @@ def test_exports_are_counted_and_timed(
 ) -> None:
     deliveries = [Delivery(ledger) for ledger in ledgers]
 
+    def batch(items: int) -> Batch:
+        return Batch("traces", (None,) * items)
+
     def export(ok: bool, seconds: float) -> bool:
         clock.advance(seconds)
         return ok
 
     for _ in range(5):
         ledgers[0].accept()
-    deliveries[0].deliver(3, lambda: export(True, 0.25), bytes)
-    deliveries[0].deliver(2, lambda: export(False, 0.5), bytes)
-    deliveries[1].deliver(7, lambda: export(True, 1.0), bytes)
+    deliveries[0].deliver(batch(3), lambda: export(True, 0.25))
+    deliveries[0].deliver(batch(2), lambda: export(False, 0.5))
+    deliveries[1].deliver(batch(7), lambda: export(True, 1.0))
     first = metrics.collect()
     assert _values(first, "otel.sdk.exporter.span.exported") == {
         ("otlp/grpc/0",): 3,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core import drain, series, stage_time
 from otel_pipeline_metrics._stages.workers import accounting
 from tests.probes.queues.support import states
 
@@ -104,6 +104,10 @@ def test_a_plain_call_makes_no_execution_and_one_event() -> None:
         cell: Any = series.active_cell.get()
         seen.append(cell[3])
 
+    for _ in range(stage_time.ALL_SAMPLED + 1):
+        look()
+    drain.drain()
+    seen.clear()
     look()
     assert seen == [None]
     assert len(accounting.worker_at_queue().log) == 1
