@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.limit_series import LimitSeries
+    from otel_pipeline_metrics._core.observed import QueueSeries
     from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
-    from otel_pipeline_metrics._core.series import QueueSeries, RunScope, Series
+    from otel_pipeline_metrics._core.series import RunScope, Series
     from otel_pipeline_metrics._core.stage_id import StageId
 
 

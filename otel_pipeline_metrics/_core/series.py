@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
+from otel_pipeline_metrics._core.observed import QueueSeries, WorkerTimes
 from otel_pipeline_metrics._core.process import forking, gc_safety
-from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
+from otel_pipeline_metrics._core.records import StageKey
 from otel_pipeline_metrics._core.shares import Shares
 from otel_pipeline_metrics._core.span_budget import SpanBudget
 
@@ -125,58 +126,6 @@ class Series:
         """The number of calls in progress."""
         ended = len(self.durations) + len(self.results) - self.left_over
         return max(0, len(self.open) + len(self.begun) - ended) + self.lost
-
-
-class WorkerTimes:
-    """The time of one stage's workers in one scope; all series of the stage share it."""
-
-    __slots__ = ("key", "limits", "queued", "reported", "reported_cpu_s", "states")
-
-    def __init__(self, key: StageKey) -> None:
-        self.key = key
-        # by worker: its time in each state since the scope began; empty without queues
-        self.states: dict[int | None, TimeInStates] = {}
-        # whether one of its workers has used an instrumented queue: then its waits are known
-        self.queued = False
-        # the time in states that the sinks have
-        self.reported = StageTime()
-        self.reported_cpu_s = 0.0
-        # by name: what the stage did at the limits that it acquired
-        self.limits: dict[str, LimitUse] = {}
-
-    def add_limit(self, name: str, scope: RunScope) -> LimitUse:
-        """Return what this stage did at a limit, made if need be."""
-        outside = scope.limits.get(name) or scope.add_limit(name)
-        found = self.limits.get(name)
-        if found is None:
-            found = self.limits.setdefault(name, LimitUse(outside.limit, self.key.stage))
-        return found
-
-
-class QueueSeries:
-    """What happened at one queue in one scope. Times are in seconds."""
-
-    __slots__ = (
-        "blocked", "consumers", "depth_peak", "first_put", "got", "idle", "last_put", "name",
-        "producers", "put", "waits",
-    )  # fmt: skip
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        # from put to get, of items that are not flushed yet
-        self.waits: list[float] = []
-        self.put = 0
-        self.got = 0
-        # `clock.now()` of the first put and of the last one
-        self.first_put: float | None = None
-        self.last_put: float | None = None
-        # waited in put, all producers together
-        self.blocked = 0.0
-        # waited in get, all consumers together
-        self.idle = 0.0
-        self.depth_peak = 0
-        self.producers: dict[str, None] = {}
-        self.consumers: dict[str, None] = {}
 
 
 class RunScope:

@@ -13,6 +13,7 @@ from otel_pipeline_metrics._lifecycle.limit_stats import LimitStats
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from otel_pipeline_metrics._core.observed import QueueSeries
     from otel_pipeline_metrics._core.records import (
         Batch,
         Counts,
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
         StageKey,
         StageResult,
     )
-    from otel_pipeline_metrics._core.series import QueueSeries
 
 
 class StageStats(Distribution):

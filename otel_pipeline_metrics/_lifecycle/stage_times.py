@@ -11,8 +11,9 @@ from otel_pipeline_metrics._core.lookup import ratio
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.records import StageKey, StageTime, TimeInStates
-    from otel_pipeline_metrics._core.series import Cell, RunScope, Series, WorkerTimes
+    from otel_pipeline_metrics._core.series import Cell, RunScope, Series
 
 
 # The part of the busy time that nobody could split at which the split is left out.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 from opentelemetry import context as context_api
 
 from otel_pipeline_metrics._core import errors, hooks, series
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -131,11 +131,11 @@ def _run_in(
     """Run a function in a context; its time counts for the current thread."""
     if hooks.workers is None:
         return context.run(function, *args, **kwargs)
-    accounting.carry_into(context)
+    finding.carry_into(context)
     try:
         return context.run(function, *args, **kwargs)
     finally:
-        accounting.carry_back(context)
+        finding.carry_back(context)
 
 
 def _coroutine_function(function: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._probes.limits import registry
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import accounting, finding
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from otel_pipeline_metrics._core.limit_series import LimitUse
+    from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._core.series import WorkerTimes
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
 
@@ -185,7 +185,7 @@ class PermitWait:
             self._scope = _series.current_scope()
             self._use = use_here(self._probe.name)
             self._began = clock.now()
-            worker = self._worker or accounting.current_worker(waits=True)
+            worker = self._worker or finding.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
         except Exception:  # the user's call goes on
             errors.log_internal_error("beginning to wait at a limit")

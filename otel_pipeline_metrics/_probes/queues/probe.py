@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.series import QueueSeries
+from otel_pipeline_metrics._core.observed import QueueSeries
 from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import accounting, finding
 from otel_pipeline_metrics._stages.workers.account import GOT, PUT
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ class QueueWait:
         try:
             self._series = self._probe.series()
             self._began = clock.now()
-            worker = self._worker or accounting.current_worker(waits=True)
+            worker = self._worker or finding.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
         except Exception:  # the user's put or get goes on
             errors.log_internal_error("beginning to wait at a queue")
@@ -358,7 +358,7 @@ class QueueWait:
 def requesting_worker() -> Worker | None:
     """Return the current worker, for a put or get that another task may run."""
     try:
-        return accounting.worker_at_queue()
+        return finding.worker_at_queue()
     except Exception:  # the user's call of the queue goes on
         errors.log_internal_error("asking a queue")
         return None

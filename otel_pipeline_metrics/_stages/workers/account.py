@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_pipeline_metrics._core.records import TimeInStates
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import RunScope, WorkerTimes
+    from otel_pipeline_metrics._core.observed import WorkerTimes
+    from otel_pipeline_metrics._core.series import RunScope
 
 
 State = Literal["busy", "idle", "blocked"]

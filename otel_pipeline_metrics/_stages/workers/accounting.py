@@ -27,13 +27,11 @@ a call waited, since they are part of its result, and the links between spans.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks, series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
-from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._stages.execution import Execution, execution_of
 from otel_pipeline_metrics._stages.invocation import ensure_execution, open_span, start_span
@@ -47,22 +45,25 @@ from otel_pipeline_metrics._stages.workers.account import (
     WAIT,
     WAITED_TO_PUT,
 )
+from otel_pipeline_metrics._stages.workers.finding import (
+    current_worker,
+    worker_at_queue,
+    worker_of_context,
+)
 from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
 from otel_pipeline_metrics._stages.workers.worker import (
     NO_STAGE,
     OpenWait,
     Worker,
     current_call,
-    opener_of,
     owner_here,
     task_of,
 )
 
 if TYPE_CHECKING:
-    from contextvars import Context
-
+    from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._core.series import Cell, RunScope, WorkerTimes
+    from otel_pipeline_metrics._core.series import Cell, RunScope
 
 
 class Accounting:
@@ -76,7 +77,7 @@ class Accounting:
     def opened(self, execution: Execution) -> None:
         """Give an execution the links to the producers of its input. Never raises."""
         try:
-            mine = _worker_of_context.get()
+            mine = worker_of_context.get()
             if mine is not None and mine.links is not None:
                 _take_links(execution, current_worker(execution.scope))
         except Exception:
@@ -85,7 +86,7 @@ class Accounting:
     def entered(self, cell: Cell) -> None:
         """Count time for a call that begins, with its span, or resumes. Never raises."""
         try:
-            stage, worker = cell[0], _worker_of_context.get()
+            stage, worker = cell[0], worker_of_context.get()
             if cell[3] is not None:
                 # a generator resumes, which is another begin
                 if worker is not None:
@@ -335,12 +336,9 @@ def _entered_before() -> list[Cell]:
 hooks.watch = watch
 
 
-_worker_of_context: ContextVar[Worker | None] = ContextVar("opm_worker", default=None)
-
-
 def stage_left() -> WorkerTimes | None:
     """Return the stage that the worker of this context is in or left last."""
-    worker = _worker_of_context.get()
+    worker = worker_of_context.get()
     if worker is None:
         return None
     if worker.stack:
@@ -354,96 +352,6 @@ def stage_left() -> WorkerTimes | None:
     except (IndexError, StopIteration):  # flushed, maybe just now
         return worker.account.stage
     return last[2]  # type: ignore[no-any-return]
-
-
-def current_worker(
-    scope: RunScope | None = None, *, waits: bool = False, owner: object | None = None
-) -> Worker:
-    """Return the worker that runs this code, made if need be.
-
-    Args:
-        scope: the scope of the stage that begins; the current one if None.
-        waits: whether it is about to wait at a queue, or has just waited.
-        owner: the task or thread that runs this code, if it is known.
-    """
-    owner = owner or owner_here()
-    cell = current_call()
-    inside: Worker | None = None if cell is None else cell[7]
-    if cell is not None and inside is not None and not inside.is_parents:
-        opener = opener_of(cell)
-        if opener == owner or (waits and _waits_for(inside, cell, opener, owner)):
-            return inside
-    scope = scope or series.current_scope()
-    before = _worker_of_context.get()
-    if before is not None and (before.scope is not scope or before.is_parents):
-        before = None
-    if before is not None and _is_of(before, owner):
-        return before
-    worker = Worker(owner, scope)
-    if before is not None and before.owner == owner:
-        # the worker before now works for a thread that this task does not wait for
-        drain.drain_workers(scope)
-        worker.account.stage, worker.context = before.account.stage, before.context
-        worker.lendable = False
-    if not (gc_safety.running_in and gc_safety.here()):
-        _worker_of_context.set(worker)
-    return worker
-
-
-def worker_at_queue() -> Worker:
-    """Return the worker that runs this code and is about to wait, or may have waited, at a queue.
-
-    The same as `current_worker(waits=True)`, with the most frequent answer first: this is asked at
-    every put and get.
-    """
-    found = _worker_of_context.get()
-    if found is not None and found.plain and found.thread == get_ident():
-        cell = series.active_cell.get()
-        if found.scope is (series.default_scope if cell is None else cell[0].scope) and (
-            found.owner == (owner_here() if found.loop is None else id(task_of(found.loop)))
-        ):
-            return found
-    return current_worker(waits=True)
-
-
-def carry_into(context: Context) -> None:
-    """Keep the thread's worker while it runs in a copy of another context."""
-    mine = _worker_of_context.get()
-    if mine is not None and mine.owner == owner_here():
-        context.run(_worker_of_context.set, mine)
-
-
-def carry_back(context: Context) -> None:
-    """Keep the worker that the thread had in that context, unless it is a task's."""
-    then = context.get(_worker_of_context)
-    if then is not None and then.owner == owner_here():
-        _worker_of_context.set(then)
-
-
-def _is_of(worker: Worker, owner: object) -> bool:
-    """Tell whether a task or thread counts as the worker of its copied context.
-
-    `asyncio.to_thread` runs with a copy of its task's context, and the task waits for it: that
-    thread does the task's work. Of two threads at a time, the second is a worker of its own.
-    """
-    if worker.stack:
-        return worker.owner == owner == opener_of(worker.stack[-1])
-    if worker.owner != owner and (
-        not worker.lendable or not isinstance(owner, tuple) or isinstance(worker.owner, tuple)
-    ):
-        return False
-    return not any(isinstance(wait.by, tuple) and wait.by != owner for wait in worker.waits)
-
-
-def _waits_for(worker: Worker, cell: Cell, opener: object, owner: object) -> bool:
-    """Tell whether a thread works for the task whose context it has a copy of."""
-    return (
-        isinstance(owner, tuple)
-        and not isinstance(opener, tuple)
-        and bool(worker.stack)
-        and worker.stack[-1] is cell
-        and not worker.waits
-    )
 
 
 def _take_links(execution: Execution, worker: Worker) -> None:

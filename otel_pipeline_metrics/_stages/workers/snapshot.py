@@ -10,7 +10,8 @@ from otel_pipeline_metrics._core.records import TimeInStates
 from otel_pipeline_metrics._stages.workers.replay import catch_up
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.series import RunScope, WorkerTimes
+    from otel_pipeline_metrics._core.observed import WorkerTimes
+    from otel_pipeline_metrics._core.series import RunScope
     from otel_pipeline_metrics._stages.workers.worker import Worker
 
 

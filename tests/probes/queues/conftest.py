@@ -9,7 +9,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import settings
 from otel_pipeline_metrics._probes.queues import registry
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import finding
 
 # fixtures are shared by importing them: pytest finds them in this module's namespace
 from tests.stages.conftest import make_otel, nothing_left_over, otel
@@ -27,10 +27,10 @@ def fresh() -> Iterator[None]:
     """Print no summary, and drop workers of earlier tests."""
     before = settings.settings()
     settings.replace(settings.Config(console=False))
-    token = accounting._worker_of_context.set(None)
+    token = finding.worker_of_context.set(None)
     registry.queues.reset()
     yield
-    accounting._worker_of_context.reset(token)
+    finding.worker_of_context.reset(token)
     settings.replace(before)
 
 

@@ -12,7 +12,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock, errors, hooks, series
 from otel_pipeline_metrics._probes.queues import around, probe, stamps
-from otel_pipeline_metrics._stages.workers import account, accounting, replay, worker
+from otel_pipeline_metrics._stages.workers import account, accounting, finding, replay, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,6 +75,8 @@ FAULTS = [
     broken_now_and_then,
     broken_tracing,
     broken_at(accounting, "current_worker"),
+    broken_at(finding, "current_worker"),
+    broken_at(finding, "worker_at_queue"),
     broken_at(accounting, "watch"),
     broken_at(accounting, "note_put", "note_got"),
     broken_at(accounting, "worker_at_queue"),

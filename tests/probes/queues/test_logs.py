@@ -11,7 +11,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import drain, series, stage_time
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers import finding
 from tests.probes.queues.support import states
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def uses(q: Any) -> dict[str, Callable[[], object]]:
 def test_no_log_grows_without_bound(use: str, kind: Any) -> None:
     q = opm.wrap_queue(kind(), name="q", sentinel=None)
     act, longest = uses(q)[use], 0
-    worker = accounting.worker_at_queue()
+    worker = finding.worker_at_queue()
     for _ in range(BOUND + drain.PENDING_BOUND):
         act()
         longest = max(longest, len(worker.log))
@@ -84,7 +84,7 @@ async def test_two_consumers_in_turn_both_have_their_logs_flushed() -> None:
             await q.put(1)
             await q.get()
             other.set()
-            longest = max(longest, len(accounting.worker_at_queue().log))
+            longest = max(longest, len(finding.worker_at_queue().log))
 
     first, second = asyncio.Event(), asyncio.Event()
     first.set()
@@ -110,7 +110,7 @@ def test_a_plain_call_makes_no_execution_and_one_event() -> None:
     seen.clear()
     look()
     assert seen == [None]
-    assert len(accounting.worker_at_queue().log) == 1
+    assert len(finding.worker_at_queue().log) == 1
 
 
 def test_time_between_calls_is_told_apart(clock: Clock, make_run: Callable[[], opm.Run]) -> None:

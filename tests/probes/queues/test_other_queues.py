@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core import drain, observed, series
 from otel_pipeline_metrics._probes.queues import registry
 from tests.probes.queues.support import play, queue_of, states
 from tests.probes.queues.test_queue_numbers import waits
@@ -73,7 +73,7 @@ class Awaited(Least):
         return len(self.items) >= self.maxsize
 
 
-def counted(name: str = "q") -> series.QueueSeries:
+def counted(name: str = "q") -> observed.QueueSeries:
     drain.drain_workers(series.process_scope)
     return series.process_scope.queues[name]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core import drain, observed, series
 from otel_pipeline_metrics._probes.queues import hooked, probe
 from tests.probes.queues.support import play, queue_of, states
 from tests.probes.queues.test_queue_numbers import waits
@@ -33,7 +33,7 @@ def content(raw: Any) -> Any:
     return raw._queue if isinstance(raw, asyncio.Queue) else raw.queue
 
 
-def counted(name: str = "q") -> series.QueueSeries:
+def counted(name: str = "q") -> observed.QueueSeries:
     return series.process_scope.queues[name]
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._core import observed, series
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,13 +144,13 @@ def test_a_wait_is_exact_or_unknown(
             (raw if name.startswith("raw") else q).put_nowait(one)
             model.entries.append(Entry(one, clock.time if known else None))
             model.put += known
-        counted = series.process_scope.queues.get("q") or series.QueueSeries("q")
+        counted = series.process_scope.queues.get("q") or observed.QueueSeries("q")
         assert (counted.put, counted.got) == (model.put, model.got)
         assert q.qsize() == len(model.entries)
 
 
 def get(queue: Any, model: Model, clock: Clock) -> None:
-    counted = series.process_scope.queues.get("q") or series.QueueSeries("q")
+    counted = series.process_scope.queues.get("q") or observed.QueueSeries("q")
     stated = len(counted.waits)
     item = queue.get_nowait()
     counted = series.process_scope.queues.get("q") or counted

@@ -17,7 +17,7 @@ from tests.probes.queues.support import STATES, play
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from otel_pipeline_metrics._core.series import WorkerTimes
+    from otel_pipeline_metrics._core.observed import WorkerTimes
     from tests.conftest import Clock
 
 STAGES = ("a", "b")
