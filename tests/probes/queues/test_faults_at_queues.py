@@ -201,7 +201,7 @@ def test_an_internal_error_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors.raise_faults = False
-    monkeypatch.setattr(accounting, "worker_at_queue", broken)
+    monkeypatch.setattr(finding, "worker_at_queue", broken)
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(3):
         q.put(n)
