@@ -216,12 +216,16 @@ def own_cpu(series: Series) -> float | None:
     return max(0.0, sum(known) - inside)
 
 
-def self_time(series: Series) -> float:
+def self_time(series: Series, now: float) -> float:
     """Return the seconds in which calls of a stage were open and no stage inside of them was."""
     own = 0.0
     for each in series.variants:
         account = each.account
         own += account.ended + account.partial + each.correction + account.excess
+    for cell in list(series.scope.shares.outlived.values()):
+        # of a call in progress it is in the account
+        if cell[0] in series.variants and cell[1] is None and cell[3] is None:
+            own += nesting.excess_so_far(cell, now)
     inside = sum(each.account.ended + each.account.partial for each in _called(series))
     inside += sum(seconds for _, seconds in _pulled(series))
     return max(0.0, own - inside)
