@@ -90,7 +90,8 @@ class Account:
 
     __slots__ = (
         "blocked", "by_in_flight", "count", "cpu", "ended", "excess", "idle", "partial",
-        "partial_blocked", "partial_idle", "pulled", "pulled_open", "pullers", "running", "seen",
+        "partial_blocked", "partial_idle", "partial_running", "partial_sampled", "partial_wait",
+        "pulled", "pulled_open", "pullers", "running", "seen",
         "spawned",
     )  # fmt: skip
 
@@ -102,6 +103,11 @@ class Account:
         self.partial = 0.0
         self.partial_idle = 0.0
         self.partial_blocked = 0.0
+        # waits that go on
+        self.partial_wait = 0.0
+        # of those that are samples: their time so far, and how much of it ran
+        self.partial_sampled = 0.0
+        self.partial_running = 0.0
         self.excess = 0.0
         # by details of a call in progress: the items and bytes that were reported
         self.seen: dict[Any, Counts] = {}
@@ -134,6 +140,12 @@ class Account:
             level = min(sample.in_flight, MAX_IN_FLIGHT)
             count, seconds = self.by_in_flight.get(level, (0, 0.0))
             self.by_in_flight[level] = count + 1, seconds + sample.elapsed
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether calls were in progress when they were last looked at, for any time."""
+        waited = self.partial_idle or self.partial_blocked or self.partial_wait
+        return bool(self.partial or waited)
 
     @property
     def is_spawned(self) -> bool:

@@ -114,7 +114,7 @@ def _wall(series: Series) -> float:
     return (
         account.ended + account.partial
         + account.idle + account.partial_idle
-        + account.blocked + account.partial_blocked
+        + account.blocked + account.partial_blocked + account.partial_wait
     )  # fmt: skip
 
 
