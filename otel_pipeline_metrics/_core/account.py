@@ -81,8 +81,19 @@ class Ratio:
         variance = max(0.0, squares) / (self.count - 1)
         left_out = rest / (rest + self.sum_x)
         mean = self.sum_x / self.count
-        error = rest / mean * math.sqrt(variance * left_out / self.count)
+        # of the others' total: that of the samples is known, and the rest varies on its own too
+        error = (rest + self.sum_x) / mean * math.sqrt(variance * left_out / self.count)
+        error = min(error * _for_few(self.count - 1), rest * max(ratio, 1 - ratio))
         return part + ratio * rest, error
+
+
+def _for_few(freedom: int) -> float:
+    """Return by how much few samples widen an interval of 1.96 standard errors.
+
+    This is Student's quantile by the normal one, Abramowitz and Stegun 26.7.5. Without it an
+    interval of ten samples holds the truth in 92 % of cases, and one of three in 81 %.
+    """
+    return 1 + 1.2104 / freedom + 1.4401 / freedom**2 + 1.3040 / freedom**3
 
 
 class Account:
