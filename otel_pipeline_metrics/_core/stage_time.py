@@ -157,8 +157,9 @@ def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
     variants = series.variants
     running = awaiting = unknown = 0.0
     for each in variants:
-        if each.caller is not None and each.caller.identity == each.stage.identity:
-            # a stage inside itself: that time counts once
+        recursive = each.caller is not None and each.caller.identity == each.stage.identity
+        if recursive and not each.account.is_spawned:
+            # a stage inside itself: its worker's time counts once
             continue
         whole = each.account.ended + each.account.partial
         found = running_of(each, whole)
