@@ -150,7 +150,11 @@ def _enter(parent: Cell, cell: Cell, now: float) -> None:
     shares: Shares = cell[0].scope.shares
     overlap: Any = parent[_CHILD]
     # `__class__`, since a call would let the hot path of another thread come in between
-    if overlap is None or (overlap.__class__ is list and overlap[_TOKEN] is None):
+    if overlap is None and parent[_TOKEN] is None:
+        # it is over, or a generator between items, and this call inside of it has waited
+        overlap = parent[_CHILD] = Overlap(now, is_open=False)
+        shares.outlived[id(parent)] = parent
+    elif overlap is None or (overlap.__class__ is list and overlap[_TOKEN] is None):
         # a token of None: it was interrupted before it could leave
         parent[_CHILD] = cell
         if shares.concurrent:

@@ -123,3 +123,36 @@ def test_a_task_goes_on_while_its_stage_waits_for_input(clock: Clock) -> None:
         "child": (2.0, 2.0),
         "outside": 1.0,
     }
+
+
+def test_a_task_that_waits_while_its_stage_ends_goes_on_inside(clock: Clock) -> None:
+    async def main() -> opm.Run:
+        source = queue()
+
+        @opm.stage("waiter")
+        async def waiter() -> None:
+            await source.get()
+            await asyncio.sleep(1)
+
+        @opm.stage("inner")
+        async def inner() -> None:
+            asyncio.create_task(waiter())  # noqa: RUF006 - the queue holds it
+            await asyncio.sleep(1)
+
+        @opm.stage("outer")
+        async def outer() -> None:
+            await inner()
+            await asyncio.sleep(2)
+
+        async with opm.run("test", resources=False) as run:
+            asyncio.get_running_loop().call_later(2, source.put_nowait, 1)
+            await outer()
+        return run
+
+    # idle until 2, and then open until 3, when all end
+    assert times(play(clock, main())) == {
+        "outer": (1.0, 1.0),
+        "inner": (1.0, 1.0),
+        "waiter": (1.0, 1.0),
+        "outside": 0.0,
+    }
