@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from otel_pipeline_metrics._stages import sampling
@@ -12,14 +10,10 @@ from otel_pipeline_metrics._stages import sampling
 from tests.probes.queues.conftest import clock_of, fresh
 from tests.stages.conftest import make_otel, nothing_left_over, otel
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = ["clock_of", "fresh", "make_otel", "nothing_left_over", "otel"]
 
 
 @pytest.fixture
-def every_call_sampled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def every_call_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no gap be between two samples."""
     monkeypatch.setattr(sampling, "_gap", lambda _: 0)
-    yield

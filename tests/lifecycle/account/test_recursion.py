@@ -11,7 +11,7 @@ import otel_pipeline_metrics as opm
 from tests.probes.queues.support import play, stage_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from tests.conftest import Clock
 
@@ -80,7 +80,7 @@ def test_a_task_stays_inside_of_who_pulled_the_item(clock: Clock) -> None:
         await asyncio.sleep(1)
 
     @opm.stage("items")
-    async def items() -> AsyncIterator[asyncio.Task[None]]:
+    async def items() -> AsyncGenerator[asyncio.Task[None], None]:
         async def later() -> None:
             await asyncio.sleep(1)
             await child()
