@@ -148,28 +148,17 @@ def settle_shares(shares: Shares, now: float) -> None:
 
 def _enter(parent: Cell, cell: Cell, now: float) -> None:
     shares: Shares = cell[0].scope.shares
-    overlap: Any = parent[_CHILD]
-    # `__class__`, since a call would let the hot path of another thread come in between
-    if overlap is None and parent[_TOKEN] is None:
-        # it is over, or a generator between items, and this call inside of it has waited
-        overlap = parent[_CHILD] = Overlap(now, is_open=False)
-        shares.outlived[id(parent)] = parent
-    elif overlap is None or (overlap.__class__ is list and overlap[_TOKEN] is None):
-        # a token of None: it was interrupted before it could leave
+    found: Any = parent[_CHILD]
+    # `__class__`, since a call would let the hot path of another thread come in between;
+    # a token of None: it was interrupted before it could leave
+    none_inside = found is None or (found.__class__ is list and found[_TOKEN] is None)
+    if none_inside and parent[_TOKEN] is not None:
         parent[_CHILD] = cell
         if shares.concurrent:
             _remove(parent, shares, now)
             _add_if_innermost(cell, shares, now)
         return
-    if overlap.__class__ is list:
-        only = overlap
-        overlap = Overlap(now, is_open=True)
-        overlap.children[id(only)] = only
-        if parent[_CHILD] is not only:
-            # the hot path of another thread has closed it
-            _enter(parent, cell, now)
-            return
-        parent[_CHILD] = overlap
+    overlap = _overlap_of(parent, now)
     overlap.account_until(now)
     if len(overlap.children) >= overlap.prune_at:
         _prune(overlap)
@@ -185,18 +174,30 @@ def _enter(parent: Cell, cell: Cell, now: float) -> None:
         _begin_to_haunt(parent, overlap, now)
 
 
+def _overlap_of(cell: Cell, now: float) -> Overlap:
+    """Return a call's `Overlap`, made if need be."""
+    found: Any = cell[_CHILD]
+    if isinstance(found, Overlap):
+        return found
+    # closed: it is over, or a generator between items, and a call inside of it has waited
+    overlap = Overlap(now, is_open=cell[_TOKEN] is not None)
+    if not overlap.is_open:
+        cell[0].scope.shares.outlived[id(cell)] = cell
+    if found is not None and found[_TOKEN] is not None:
+        overlap.children[id(found)] = found
+    if cell[_CHILD] is not found:
+        # the hot path of another thread has opened or closed one
+        return _overlap_of(cell, now)
+    cell[_CHILD] = overlap
+    return overlap
+
+
 def _begin_to_haunt(cell: Cell, overlap: Overlap, now: float) -> None:
     """Have a closed call cover the one around it, since one inside of it has begun."""
     parent: Any = cell[_PARENT]
     if parent is None:
         return
-    around: Any = parent[_CHILD]
-    if around.__class__ is list:
-        only, around = around, Overlap(now, is_open=True)
-        around.children[id(only)] = only
-        parent[_CHILD] = around
-    elif around is None:
-        around = parent[_CHILD] = Overlap(now, is_open=parent[_TOKEN] is not None)
+    around = _overlap_of(parent, now)
     around.account_until(now)
     before = around.inside
     around.ghosts[id(cell)] = cell
@@ -257,9 +258,8 @@ def _stay_as_ghost(parent: Cell, cell: Cell, now: float) -> None:
     """Close a call that has others open inside of it."""
     around: Any = parent[_CHILD]
     if around is cell:
-        around = parent[_CHILD] = Overlap(now, is_open=True)
-        around.ghosts[id(cell)] = cell
-    elif isinstance(around, Overlap) and id(cell) in around.children:
+        around = _overlap_of(parent, now)
+    if isinstance(around, Overlap) and id(cell) in around.children:
         around.account_until(now)
         around.ghosts[id(cell)] = around.children.pop(id(cell))
 
