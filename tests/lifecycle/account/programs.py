@@ -89,6 +89,11 @@ def programs(*, waits: bool) -> st.SearchStrategy[Program]:
 
     ops = st.recursive(leaf, larger, max_leaves=8)
     some = st.lists(ops, min_size=1, max_size=4).map(tuple)
+    if waits:
+        # workers that get, call stages one after the other, and put
+        wait = _waits.map(lambda parts: Op(*parts))
+        moves = st.tuples(wait, leaf, ops, wait, ops)
+        some = st.one_of(some, st.lists(moves, min_size=1, max_size=2).map(_flat))
     body = st.lists(st.lists(ops, max_size=2).map(tuple), min_size=1, max_size=3).map(tuple)
     return st.builds(
         Program,
@@ -96,3 +101,7 @@ def programs(*, waits: bool) -> st.SearchStrategy[Program]:
         st.tuples(*[body] * GENERATORS),
         st.integers(8, 160).map(lambda n: n / 8),
     )
+
+
+def _flat(several: list[Ops]) -> Ops:
+    return tuple(op for ops in several for op in ops)
