@@ -81,8 +81,19 @@ class Ratio:
         variance = max(0.0, squares) / (self.count - 1)
         left_out = rest / (rest + self.sum_x)
         mean = self.sum_x / self.count
-        error = rest / mean * math.sqrt(variance * left_out / self.count)
+        # of the others' total: that of the samples is known, and the rest varies on its own too
+        error = (rest + self.sum_x) / mean * math.sqrt(variance * left_out / self.count)
+        error = min(error * _for_few(self.count - 1), rest * max(ratio, 1 - ratio))
         return part + ratio * rest, error
+
+
+def _for_few(freedom: int) -> float:
+    """Return by how much few samples widen an interval of 1.96 standard errors.
+
+    This is Student's quantile by the normal one, Abramowitz and Stegun 26.7.5. Without it an
+    interval of ten samples holds the truth in 92 % of cases, and one of three in 81 %.
+    """
+    return 1 + 1.2104 / freedom + 1.4401 / freedom**2 + 1.3040 / freedom**3
 
 
 class Account:
@@ -90,7 +101,8 @@ class Account:
 
     __slots__ = (
         "blocked", "by_in_flight", "count", "cpu", "ended", "excess", "idle", "partial",
-        "partial_blocked", "partial_idle", "pulled", "pulled_open", "pullers", "running", "seen",
+        "partial_blocked", "partial_idle", "partial_running", "partial_sampled", "partial_wait",
+        "pulled", "pulled_open", "pullers", "running", "seen",
         "spawned",
     )  # fmt: skip
 
@@ -102,6 +114,11 @@ class Account:
         self.partial = 0.0
         self.partial_idle = 0.0
         self.partial_blocked = 0.0
+        # waits that go on
+        self.partial_wait = 0.0
+        # of those that are samples: their time so far, and how much of it ran
+        self.partial_sampled = 0.0
+        self.partial_running = 0.0
         self.excess = 0.0
         # by details of a call in progress: the items and bytes that were reported
         self.seen: dict[Any, Counts] = {}
@@ -134,6 +151,12 @@ class Account:
             level = min(sample.in_flight, MAX_IN_FLIGHT)
             count, seconds = self.by_in_flight.get(level, (0, 0.0))
             self.by_in_flight[level] = count + 1, seconds + sample.elapsed
+
+    @property
+    def has_partial(self) -> bool:
+        """Whether calls were in progress when they were last looked at, for any time."""
+        waited = self.partial_idle or self.partial_blocked or self.partial_wait
+        return bool(self.partial or waited)
 
     @property
     def is_spawned(self) -> bool:

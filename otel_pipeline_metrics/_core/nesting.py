@@ -5,6 +5,9 @@ nothing is kept but which one is open. Calls that overlap, outlive the outer one
 waits are kept in an `Overlap`. It counts by how much their sum of durations exceeds the time in
 which the outer call was open with at least one of them: this excess is added back.
 
+A closed call with others open inside, such as a task that outlives it, still covers the calls
+around it. They keep it as a ghost: it tells that something is open inside, but not how long.
+
 A call is open while it runs or awaits: not while it waits for input or for room, and not while a
 generator's consumer works. A run is the outer call of those that no stage called.
 
@@ -39,11 +42,17 @@ _lock = threading.RLock()
 class Overlap:
     """The calls open inside of one that is closed, or that has several of them."""
 
-    __slots__ = ("children", "closed_at", "excess", "is_open", "prune_at", "since")
+    __slots__ = (
+        "children", "closed_at", "excess", "ghosts", "holder", "is_open", "prune_at", "since",
+    )  # fmt: skip
 
     def __init__(self, now: float, *, is_open: bool) -> None:
         # by identity
         self.children: dict[int, Cell] = {}
+        # closed calls with others open inside of them
+        self.ghosts: dict[int, Cell] = {}
+        # the call that has this closed one as a ghost
+        self.holder: Cell | None = None
         self.is_open = is_open
         # when it was last closed
         self.closed_at = now
@@ -51,11 +60,19 @@ class Overlap:
         self.excess = 0.0
         self.prune_at = 64
 
+    @property
+    def inside(self) -> int:
+        """How many calls inside are open, or have others open inside of them."""
+        return len(self.children) + len(self.ghosts)
+
+    def excess_until(self, now: float) -> float:
+        """Return the excess so far."""
+        covered = self.is_open and self.inside > 0
+        return self.excess + max(0.0, now - self.since) * (len(self.children) - covered)
+
     def account_until(self, now: float) -> None:
         """Add the excess since the last change."""
-        inside = len(self.children)
-        if inside and now > self.since:
-            self.excess += (now - self.since) * (inside - 1 if self.is_open else inside)
+        self.excess = self.excess_until(now)
         self.since = max(now, self.since)
 
 
@@ -76,7 +93,11 @@ def close(cell: Cell, now: float) -> None:
     with _lock:
         _close(cell, now)
         found = cell[_CHILD]
-        if isinstance(found, Overlap) and not found.children:
+        if not isinstance(found, Overlap):
+            return
+        if found.inside:
+            cell[0].scope.shares.outlived[id(cell)] = cell
+        else:
             cell[_CHILD] = None
 
 
@@ -96,7 +117,16 @@ def resume(cell: Cell, now: float) -> None:
         if isinstance(found, Overlap):
             found.account_until(now)
             found.is_open = True
-            _settle(cell, found)
+            cell[0].scope.shares.outlived.pop(id(cell), None)
+            holder, found.holder = found.holder, None
+            _settle(cell, found, now)
+            if holder is not None and holder is cell[_PARENT]:
+                around: Any = holder[_CHILD]
+                around.account_until(now)
+                around.children[id(cell)] = around.ghosts.pop(id(cell))
+                return
+            if holder is not None:
+                _leave(holder, cell, now)
         if cell[_PARENT] is not None:
             _enter(cell[_PARENT], cell, now)
 
@@ -106,9 +136,7 @@ def excess_so_far(cell: Cell, now: float) -> float:
     found: Any = cell[_CHILD]
     if not isinstance(found, Overlap):
         return 0.0
-    inside = len(found.children)
-    more = inside - 1 if found.is_open and inside else inside
-    return found.excess + max(0.0, now - found.since) * more
+    return found.excess_until(now)
 
 
 def settle_shares(shares: Shares, now: float) -> None:
@@ -120,28 +148,21 @@ def settle_shares(shares: Shares, now: float) -> None:
 
 def _enter(parent: Cell, cell: Cell, now: float) -> None:
     shares: Shares = cell[0].scope.shares
-    overlap: Any = parent[_CHILD]
-    # `__class__`, since a call would let the hot path of another thread come in between
-    if overlap is None or (overlap.__class__ is list and overlap[_TOKEN] is None):
-        # a token of None: it was interrupted before it could leave
+    found: Any = parent[_CHILD]
+    # `__class__`, since a call would let the hot path of another thread come in between;
+    # a token of None: it was interrupted before it could leave
+    none_inside = found is None or (found.__class__ is list and found[_TOKEN] is None)
+    if none_inside and parent[_TOKEN] is not None:
         parent[_CHILD] = cell
         if shares.concurrent:
             _remove(parent, shares, now)
             _add_if_innermost(cell, shares, now)
         return
-    if overlap.__class__ is list:
-        only = overlap
-        overlap = Overlap(now, is_open=True)
-        overlap.children[id(only)] = only
-        if parent[_CHILD] is not only:
-            # the hot path of another thread has closed it
-            _enter(parent, cell, now)
-            return
-        parent[_CHILD] = overlap
+    overlap = _overlap_of(parent, now)
     overlap.account_until(now)
     if len(overlap.children) >= overlap.prune_at:
         _prune(overlap)
-    before = len(overlap.children)
+    before = overlap.inside
     overlap.children[id(cell)] = cell
     if before == 1:
         _begin_to_divide(cell, shares, now)
@@ -149,6 +170,45 @@ def _enter(parent: Cell, cell: Cell, now: float) -> None:
         if not before and overlap.is_open:
             _remove(parent, shares, now)
         _add_if_innermost(cell, shares, now)
+    if not before and not overlap.is_open:
+        _begin_to_haunt(parent, overlap, now)
+
+
+def _overlap_of(cell: Cell, now: float) -> Overlap:
+    """Return a call's `Overlap`, made if need be."""
+    found: Any = cell[_CHILD]
+    if isinstance(found, Overlap):
+        return found
+    # closed: it is over, or a generator between items, and a call inside of it has waited
+    overlap = Overlap(now, is_open=cell[_TOKEN] is not None)
+    if not overlap.is_open:
+        cell[0].scope.shares.outlived[id(cell)] = cell
+    if found is not None and found[_TOKEN] is not None:
+        overlap.children[id(found)] = found
+    if cell[_CHILD] is not found:
+        # the hot path of another thread has opened or closed one
+        return _overlap_of(cell, now)
+    cell[_CHILD] = overlap
+    return overlap
+
+
+def _begin_to_haunt(cell: Cell, overlap: Overlap, now: float) -> None:
+    """Have a closed call cover the one around it, since one inside of it has begun."""
+    parent: Any = cell[_PARENT]
+    if parent is None:
+        return
+    around = _overlap_of(parent, now)
+    around.account_until(now)
+    before = around.inside
+    around.ghosts[id(cell)] = cell
+    overlap.holder = parent
+    shares: Shares = cell[0].scope.shares
+    if before == 1:
+        _begin_to_divide(cell, shares, now)
+    elif shares.concurrent and not before and around.is_open:
+        _remove(parent, shares, now)
+    if not before and not around.is_open:
+        _begin_to_haunt(parent, around, now)
 
 
 def _leave(parent: Cell, cell: Cell, now: float) -> None:
@@ -161,42 +221,64 @@ def _leave(parent: Cell, cell: Cell, now: float) -> None:
             _add_if_innermost(parent, shares, now)
     elif isinstance(found, Overlap):
         found.account_until(now)
-        if found.children.pop(id(cell), None) is None:
+        is_ghost = found.ghosts.pop(id(cell), None) is not None
+        if not is_ghost and found.children.pop(id(cell), None) is None:
             return
-        if shares.concurrent:
+        if shares.concurrent and not is_ghost:
             _remove_if_innermost(cell, shares, now)
-        if len(found.children) == 1:
+        if found.inside == 1:
             _end_to_divide(shares, now)
-        _settle(parent, found)
-        if shares.concurrent and not found.children and found.is_open:
+        _settle(parent, found, now)
+        if shares.concurrent and not found.inside and found.is_open:
             _add_if_innermost(parent, shares, now)
 
 
 def _close(cell: Cell, now: float) -> None:
-    parent: Any = cell[_PARENT]
-    if parent is not None:
-        _leave(parent, cell, now)
-    found: Any = cell[_CHILD]
+    parent, found = cell[_PARENT], cell[_CHILD]
+    if found is None or (isinstance(found, Overlap) and not found.inside):
+        if parent is not None:
+            _leave(parent, cell, now)
+    elif parent is not None:
+        _stay_as_ghost(parent, cell, now)
+    found = cell[_CHILD]
     if isinstance(found, list):
         overlap = cell[_CHILD] = Overlap(now, is_open=False)
         overlap.children[id(found)] = found
+        overlap.holder = parent
     elif found is not None:
         found.account_until(now)
+        if found.is_open:
+            found.holder = parent if found.inside else None
         found.is_open = False
         found.closed_at = now
-        _settle(cell, found)
+        _settle(cell, found, now)
 
 
-def _settle(cell: Cell, overlap: Overlap) -> None:
+def _stay_as_ghost(parent: Cell, cell: Cell, now: float) -> None:
+    """Close a call that has others open inside of it."""
+    around: Any = parent[_CHILD]
+    if around is cell:
+        around = _overlap_of(parent, now)
+    if isinstance(around, Overlap) and id(cell) in around.children:
+        around.account_until(now)
+        around.ghosts[id(cell)] = around.children.pop(id(cell))
+
+
+def _settle(cell: Cell, overlap: Overlap, now: float) -> None:
     """Hand over the excess once no call is open inside any more."""
-    if overlap.children:
+    if overlap.inside:
         return
+    outer: Any = cell[0] if cell[_PARENT] is not None else cell[0].scope
     if overlap.excess:
-        outer: Any = cell[0] if cell[_PARENT] is not None else cell[0].scope
         outer.correction += overlap.excess
         overlap.excess = 0.0
     if overlap.is_open:
         cell[_CHILD] = None
+        return
+    cell[0].scope.shares.outlived.pop(id(cell), None)
+    holder, overlap.holder = overlap.holder, None
+    if holder is not None:
+        _leave(holder, cell, now)
 
 
 def _prune(overlap: Overlap) -> None:
@@ -226,7 +308,7 @@ def _add_if_innermost(cell: Cell, shares: Shares, now: float) -> None:
 
 def _has_inside(cell: Cell) -> bool:
     found: Any = cell[_CHILD]
-    return bool(found.children) if isinstance(found, Overlap) else found is not None
+    return found.inside > 0 if isinstance(found, Overlap) else found is not None
 
 
 def _begin_to_divide(cell: Cell, shares: Shares, now: float) -> None:
@@ -257,7 +339,7 @@ def _innermost(cell: Cell) -> Iterator[Cell]:
         each = left.pop()
         found: Any = each[_CHILD]
         if isinstance(found, Overlap):
-            inside = list(found.children.values())
+            inside = [*found.children.values(), *found.ghosts.values()]
         else:
             inside = [] if found is None else [found]
         left += inside

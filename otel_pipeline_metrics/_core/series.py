@@ -199,7 +199,7 @@ class RunScope:
             series.account = Account()
         for kept in (
             self.series, self.called, self.variants, self.budgets, self.times, self.queues,
-            self.limits, self.workers,
+            self.limits, self.workers, self.shares.outlived,
         ):  # fmt: skip
             kept.clear()
         self.account = Account()

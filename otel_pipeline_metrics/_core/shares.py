@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
+    from otel_pipeline_metrics._core.series import Cell
+
 
 class _Innermost:
     """A stage with calls that have none open inside of them."""
@@ -31,11 +33,13 @@ class _Innermost:
 class Shares:
     """What the stages of one run got of the time in which several were open."""
 
-    __slots__ = ("_alone", "_clock", "_innermost", "_last", "_shared", "concurrent")
+    __slots__ = ("_alone", "_clock", "_innermost", "_last", "_shared", "concurrent", "outlived")
 
     def __init__(self) -> None:
         # calls with several open inside of them; there is something to divide while it is not 0
         self.concurrent = 0
+        # by identity: calls that are over, with others still open inside of them
+        self.outlived: dict[int, Cell] = {}
         self._innermost: dict[Hashable, _Innermost] = {}
         self._clock = 0.0
         self._last = 0.0

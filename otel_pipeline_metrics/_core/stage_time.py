@@ -56,21 +56,30 @@ def take(
         found = account.running.estimate(account.ended)
         well_known = found is not None and found[1] <= WELL_KNOWN * account.ended
         series.one_in = FEW if well_known else MANY
-    return results, _look_at_open(series) if series.open or account.partial else []
+    return results, _look_at_open(series) if series.open or account.has_partial else []
 
 
 def _look_at_open(series: Series) -> list[Progress]:
     """Add what calls in progress have done so far."""
     account, now = series.account, clock.now()
     account.partial = account.partial_idle = account.partial_blocked = account.excess = 0.0
+    account.partial_wait = account.partial_sampled = account.partial_running = 0.0
     for puller in account.pullers:
         puller.pulled_open.pop(series, None)
     account.pullers = []
     progress = []
     for cell in series.open:
-        account.partial += elapsed_so_far(cell, now)
+        elapsed = elapsed_so_far(cell, now)
+        account.partial += elapsed
         account.excess += nesting.excess_so_far(cell, now)
         execution = cell[3]
+        whole = now - cell[2] if cell[1] is not None and cell[2] else 0.0
+        waited = 0.0
+        if execution is not None:
+            whole += execution.elapsed
+            waited = execution.idle + execution.blocked
+        account.partial_wait += max(0.0, whole - waited - elapsed)
+        _look_at_sample(account, cell, now)
         if execution is None:
             continue
         account.partial_idle += execution.idle
@@ -81,12 +90,26 @@ def _look_at_open(series: Series) -> list[Progress]:
         for puller, seconds in list(details.pulls.items()):
             _add_open_pull(series, puller.account, seconds)
         if cell[1] is not None and execution.puller is not None:
-            _add_open_pull(series, execution.puller.account, now - cell[2])
+            _add_open_pull(series, execution.puller.account, step_so_far(cell, now))
         counts, before = details.totals(), account.seen.get(details, NOTHING)
         if counts != before:
             account.seen[details] = counts
             progress.append(Progress(counts.since(before), details.attributes))
     return progress
+
+
+def _look_at_sample(account: Account, cell: Cell, now: float) -> None:
+    """Add what a sample in progress has shown; of a generator, it is the current step."""
+    watch = cell[6]
+    if watch is None or watch.running is None or cell[1] is None:
+        return
+    elapsed = step_so_far(cell, now)
+    stepping = watch.stepping
+    running = watch.running
+    if stepping is not None:
+        running += max(0.0, _open_until(cell, now) - stepping)
+    account.partial_sampled += elapsed
+    account.partial_running += min(running, elapsed)
 
 
 def _add_open_pull(series: Series, puller: Account, seconds: float) -> None:
@@ -103,14 +126,25 @@ def pop(entries: list[T]) -> list[T]:
 
 def elapsed_so_far(cell: Cell, now: float) -> float:
     """Return how long a call has been open, waits left out."""
-    execution, inside = cell[3], cell[5]
-    seconds = 0.0
-    if cell[1] is not None and cell[2]:
-        resting = isinstance(inside, nesting.Overlap) and not inside.is_open
-        seconds = (inside.closed_at if resting else now) - cell[2]
+    execution = cell[3]
+    before = 0.0 if execution is None else execution.elapsed - execution.waited
+    return max(0.0, before) + step_so_far(cell, now)
+
+
+def step_so_far(cell: Cell, now: float) -> float:
+    """Return how long a call has been open since it began, or since a generator was resumed."""
+    execution = cell[3]
+    has_begun = cell[1] is not None and cell[2]
+    seconds = _open_until(cell, now) - cell[2] if has_begun else 0.0
     if execution is not None:
-        seconds += execution.elapsed - execution.idle - execution.blocked
+        seconds -= execution.idle + execution.blocked - execution.waited
     return max(0.0, seconds)
+
+
+def _open_until(cell: Cell, now: float) -> float:
+    """Return when a call in progress began to wait, or the time now."""
+    inside = cell[5]
+    return inside.closed_at if isinstance(inside, nesting.Overlap) and not inside.is_open else now
 
 
 def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
@@ -123,8 +157,9 @@ def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
     variants = series.variants
     running = awaiting = unknown = 0.0
     for each in variants:
-        if each.caller is not None and each.caller.identity == each.stage.identity:
-            # a stage inside itself: that time counts once
+        recursive = each.caller is not None and each.caller.identity == each.stage.identity
+        if recursive and not each.account.is_spawned:
+            # a stage inside itself: its worker's time counts once
             continue
         whole = each.account.ended + each.account.partial
         found = running_of(each, whole)
@@ -164,7 +199,10 @@ def running_of(series: Series, whole: float) -> tuple[float, float] | None:
         return whole, 0.0
     if form in ("task block", "by hand"):
         return None
-    return series.account.running.estimate(whole)
+    account = series.account
+    rest = whole - account.partial_sampled
+    found = account.running.estimate(0.0 if rest <= 1e-9 * whole else rest)
+    return None if found is None else (found[0] + account.partial_running, found[1])
 
 
 def since_reported(series: Series) -> StageTime:
@@ -216,12 +254,16 @@ def own_cpu(series: Series) -> float | None:
     return max(0.0, sum(known) - inside)
 
 
-def self_time(series: Series) -> float:
+def self_time(series: Series, now: float) -> float:
     """Return the seconds in which calls of a stage were open and no stage inside of them was."""
     own = 0.0
     for each in series.variants:
         account = each.account
         own += account.ended + account.partial + each.correction + account.excess
+    for cell in list(series.scope.shares.outlived.values()):
+        # of a call in progress it is in the account
+        if cell[0] in series.variants and cell[1] is None and cell[3] is None:
+            own += nesting.excess_so_far(cell, now)
     inside = sum(each.account.ended + each.account.partial for each in _called(series))
     inside += sum(seconds for _, seconds in _pulled(series))
     return max(0.0, own - inside)

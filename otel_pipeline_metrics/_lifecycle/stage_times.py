@@ -42,6 +42,7 @@ class StageTimes:
         states: Mapping[WorkerTimes, Mapping[int | None, TimeInStates]],
     ) -> None:
         self._wall_s = wall_s
+        self._now = now
         nesting.settle_shares(scope.shares, now)
         self.outside_s = max(0.0, wall_s - stage_time.open_time(scope, root, now))
         self._shares = scope.shares
@@ -59,7 +60,7 @@ class StageTimes:
         cpu = [stage_time.own_cpu(main) for main in mains]
         workers = [dict(self._states.get(main.times, {})) for main in mains]
         wall_s = sum(_wall(each) for each in variants)
-        self_s = None if by_hand else sum(stage_time.self_time(main) for main in mains)
+        self_s = None if by_hand else sum(stage_time.self_time(main, self._now) for main in mains)
         return {
             "workers": len(set().union(*workers)) or None if workers else None,
             "in_flight": sum(each.active for each in variants),
@@ -114,7 +115,7 @@ def _wall(series: Series) -> float:
     return (
         account.ended + account.partial
         + account.idle + account.partial_idle
-        + account.blocked + account.partial_blocked
+        + account.blocked + account.partial_blocked + account.partial_wait
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def resume(execution: Execution) -> None:
         if steps < 0:
             sampling.begin(cell)
         began = cell[2] = clock.now()
-        if parent[5] is None and cell[5] is None:
+        if parent[5] is None and cell[5] is None and not nesting.overlapping:
             parent[5] = cell
         else:
             nesting.resume(cell, began)
@@ -89,7 +89,7 @@ def pause(execution: Execution) -> None:
     try:
         cell, now = execution.cell, clock.now()
         parent = cell[4]
-        if parent[5] is cell and cell[5] is None:
+        if parent[5] is cell and cell[5] is None and not nesting.overlapping:
             parent[5] = None
         else:
             nesting.close(cell, now)

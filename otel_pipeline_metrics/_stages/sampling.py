@@ -44,13 +44,17 @@ _random = random.Random()  # noqa: S311 - draws samples, no secrets
 class Watch:
     """A call in progress that is a sample."""
 
-    __slots__ = ("all_so_far", "cpu", "cpu_began", "in_flight", "owner", "running", "spawned")
+    __slots__ = (
+        "all_so_far", "cpu", "cpu_began", "in_flight", "owner", "running", "spawned", "stepping",
+    )  # fmt: skip
 
     def __init__(self, in_flight: int, owner: object, *, all_so_far: bool) -> None:
         self.in_flight = in_flight
         self.owner = owner
         self.all_so_far = all_so_far
+        # of the steps that are over, and when the one in progress began
         self.running: float | None = None
+        self.stepping: float | None = None
         self.cpu: float | None = None
         self.cpu_began: float | None = None
         self.spawned: bool | None = None
@@ -137,7 +141,7 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
     while True:
         if reads_cpu:
             began_cpu = cpu()
-        began = now()
+        began = watch.stepping = now()
         try:
             awaited = step(given)
         except StopIteration as over:
@@ -148,6 +152,7 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
             raise
         finally:
             watch.running += now() - began
+            watch.stepping = None
             if reads_cpu:
                 watch.cpu += cpu() - began_cpu  # type: ignore[operator]
         try:

@@ -91,7 +91,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 sampling.begin(cell)
             began = cell[2] = now()
             # last, since nothing may come between that and the end
-            if parent[5] is None:
+            if parent[5] is None and not nesting.overlapping:
                 parent[5] = cell
             else:
                 nesting.enter(parent, cell, began)
@@ -109,7 +109,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             return returned
         try:
             ended = now()
-            if parent[5] is cell and cell[5] is None:
+            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
                 parent[5] = None
             else:
                 nesting.close(cell, ended)
@@ -169,7 +169,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                 sampling.begin(cell)
             began = cell[2] = now()
             # last, since nothing may come between that and the end
-            if parent[5] is None:
+            if parent[5] is None and not nesting.overlapping:
                 parent[5] = cell
             else:
                 nesting.enter(parent, cell, began)
@@ -190,7 +190,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             return returned
         try:
             ended = now()
-            if parent[5] is cell and cell[5] is None:
+            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
                 parent[5] = None
             else:
                 nesting.close(cell, ended)

@@ -156,7 +156,8 @@ class Worker:
 
     def count_wait(self, now: float) -> None:
         """Add the time of waits until `now` to the calls in progress."""
-        seconds, self.wait_mark = now - self.wait_mark, max(now, self.wait_mark)
+        since, self.wait_mark = self.wait_mark, max(now, self.wait_mark)
+        seconds = now - since
         state = self.state()
         if seconds <= 0.0 or state == "busy":
             return
@@ -167,6 +168,10 @@ class Worker:
                 execution.idle += seconds
             else:
                 execution.blocked += seconds
+            watch = cell[6]
+            if watch is not None and watch.stepping is not None:
+                # a wait that did not suspend it, such as that of a function that it calls
+                watch.running -= max(0.0, now - max(since, watch.stepping))
 
     def rest(self, now: float) -> None:
         """Close the calls in progress while this worker waits, and open them again."""

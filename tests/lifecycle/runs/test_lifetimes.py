@@ -65,6 +65,28 @@ def on_a_loop() -> opm.Run:
     return asyncio.run(main())
 
 
+def outlived() -> opm.Run:
+    @opm.stage("endless")
+    async def endless() -> None:
+        await asyncio.Event().wait()
+
+    @opm.stage("parent")
+    async def parent() -> asyncio.Task[None]:
+        task = asyncio.create_task(endless())
+        await asyncio.sleep(0)
+        return task
+
+    async def main() -> opm.Run:
+        async with opm.run("outlived", resources=False) as run:
+            task = await parent()
+        task.cancel()
+        await asyncio.wait([task])
+        drain.drain()
+        return run
+
+    return asyncio.run(main())
+
+
 def with_a_queue() -> opm.Run:
     items: Any = opm.wrap_queue(queue.Queue(), name="lifetimes")
     with opm.run("queue", resources=False) as run, opm.stage("moves"):
@@ -80,7 +102,7 @@ def failed() -> opm.Run:
     return run
 
 
-@pytest.mark.parametrize("make", [plain, sampled, live, on_a_loop, with_a_queue, failed])
+@pytest.mark.parametrize("make", [plain, sampled, live, on_a_loop, outlived, with_a_queue, failed])
 def test_a_run_that_is_over_is_freed_at_once(
     make: Callable[[], opm.Run], captured: Captured, no_gc: None
 ) -> None:
