@@ -3,7 +3,9 @@
 The first calls of a series are all samples, and so is every call of a slow one; of the others, one
 in a few. What is unknown of the others is estimated by the ratio estimator of Cochran, "Sampling
 Techniques", 3rd ed., section 6: the sampled calls' running time by their duration, times the
-duration of the others, which is known. Its standard error is that of sampling without replacement.
+duration of the others, which is known. Each sample has the weight of the calls that it stands for,
+and the standard error is that of Poisson sampling (Särndal, Swensson and Wretman, "Model Assisted
+Survey Sampling", section 3.5).
 """
 
 from __future__ import annotations
@@ -27,38 +29,53 @@ class Sample(NamedTuple):
     cpu: float | None  # None if it was not measured
     in_flight: int  # calls of its stage in progress when it began, itself included
     spawned: bool | None = None  # whether another task began it; None if unknown
-    all_so_far: bool = False  # whether all calls before it are samples too
+    weight: float = 1.0  # how many calls it stands for
+    cpu_weight: float = 1.0  # the same of its CPU time, which is measured in fewer calls
 
 
 class Ratio:
-    """The sums that estimate a total from samples of it and a known total."""
+    """The sums that estimate a total from samples of it and a known total.
 
-    __slots__ = ("count", "known", "known_part", "sum_x", "sum_xx", "sum_xy", "sum_y", "sum_yy")
+    A sample that was drawn one in n stands for n calls, so its weight is n: the rate may change.
+    """
+
+    __slots__ = (
+        "_d_xx", "_d_xy", "_d_yy", "_weighted_x", "_weighted_y", "count", "known", "known_part",
+        "sum_x", "sum_y",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        # of the first samples, which are all there were
+        # of samples that stand for themselves: at that time all calls were samples
         self.known = self.known_part = 0.0
         # of the others
         self.count = 0
-        self.sum_x = self.sum_y = self.sum_xx = self.sum_xy = self.sum_yy = 0.0
+        self.sum_x = self.sum_y = self._weighted_x = self._weighted_y = 0.0
+        self._d_xx = self._d_xy = self._d_yy = 0.0
 
-    def add(self, whole: float, part: float, *, all_so_far: bool) -> None:
-        """Take a sample: a duration, and the part of it that is estimated."""
-        if all_so_far:
+    def add(self, whole: float, part: float, *, weight: float) -> None:
+        """Take a sample: a duration, the part of it that is estimated, and its weight."""
+        if weight <= 1:
             self.known += whole
             self.known_part += part
             return
         self.count += 1
         self.sum_x += whole
         self.sum_y += part
-        self.sum_xx += whole * whole
-        self.sum_xy += whole * part
-        self.sum_yy += part * part
+        self._weighted_x += weight * whole
+        self._weighted_y += weight * part
+        deviation = weight * (weight - 1)
+        self._d_xx += deviation * whole * whole
+        self._d_xy += deviation * whole * part
+        self._d_yy += deviation * part * part
 
     @property
     def ratio(self) -> float | None:
         """The part by the whole of the samples; None without any."""
-        whole, part = (self.sum_x, self.sum_y) if self.sum_x > 0 else (self.known, self.known_part)
+        whole, part = (
+            (self._weighted_x, self._weighted_y)
+            if self._weighted_x > 0
+            else (self.known, self.known_part)
+        )
         return part / whole if whole > 0 else None
 
     def estimate(self, whole: float) -> tuple[float, float] | None:
@@ -67,24 +84,22 @@ class Ratio:
         Args:
             whole: the sum of all durations, sampled or not.
         """
-        rest = whole - self.known - self.sum_x
-        part = self.known_part + self.sum_y
+        drawn = whole - self.known
+        rest = drawn - self.sum_x
         if rest <= 1e-9 * whole:
-            return min(part, whole), 0.0
+            return min(self.known_part + self.sum_y, max(0.0, whole)), 0.0
         ratio = self.ratio
         if ratio is None:
             return None
+        part = self.known_part + ratio * drawn
+        most = rest * max(ratio, 1 - ratio)
         if self.count < 2:
             # nothing is known of how the others vary
-            return part + ratio * rest, rest * max(ratio, 1 - ratio)
-        squares = self.sum_yy - 2 * ratio * self.sum_xy + ratio * ratio * self.sum_xx
-        variance = max(0.0, squares) / (self.count - 1)
-        left_out = rest / (rest + self.sum_x)
-        mean = self.sum_x / self.count
-        # of the others' total: that of the samples is known, and the rest varies on its own too
-        error = (rest + self.sum_x) / mean * math.sqrt(variance * left_out / self.count)
-        error = min(error * _for_few(self.count - 1), rest * max(ratio, 1 - ratio))
-        return part + ratio * rest, error
+            return part, most
+        squares = self._d_yy - 2 * ratio * self._d_xy + ratio * ratio * self._d_xx
+        variance = max(0.0, squares) * self.count / (self.count - 1)
+        error = drawn / self._weighted_x * math.sqrt(variance) * _for_few(self.count - 1)
+        return part, min(error, most)
 
 
 def _for_few(freedom: int) -> float:
@@ -140,11 +155,11 @@ class Account:
     def take(self, samples: list[Sample]) -> None:
         """Add samples."""
         for sample in samples:
-            every = sample.all_so_far
             if sample.running is not None:
-                self.running.add(sample.elapsed, sample.running, all_so_far=every)
+                self.running.add(sample.elapsed, sample.running, weight=sample.weight)
             if sample.cpu is not None:
-                self.cpu.add(sample.elapsed, sample.cpu, all_so_far=every)
+                weight = 1.0 if sample.weight <= 1 else sample.cpu_weight
+                self.cpu.add(sample.elapsed, sample.cpu, weight=weight)
             if sample.spawned is not None:
                 self.spawned[0] += sample.spawned
                 self.spawned[1] += 1

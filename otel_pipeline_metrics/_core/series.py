@@ -43,7 +43,7 @@ class Series:
 
     __slots__ = (
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
-        "durations", "event_times", "exemplars", "key", "left_over", "limits", "lost", "mean_s",
+        "drawn_one_in", "durations", "event_times", "exemplars", "key", "left_over", "limits", "lost", "mean_s",
         "one_in", "open", "results", "sample_at", "sampled", "samples", "scope", "sizes", "stage",
         "times", "until_sample", "wakes_at", "watch",
     )  # fmt: skip
@@ -86,6 +86,8 @@ class Series:
         self.wakes_at = PENDING_BOUND
         # one call in so many is a sample, on average
         self.one_in = 8
+        # the same as it was when the next sample was drawn; the first one was not
+        self.drawn_one_in = 1
         # of a generator: its steps until the next sample
         self.until_sample = 0
         # samples so far, and about the mean of their durations

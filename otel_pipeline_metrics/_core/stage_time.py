@@ -52,11 +52,18 @@ def take(
         before = account.seen.pop(details, None) if account.seen else None
         results.append(result if before is None else result._replace(reported=before))
     account.take(pop(series.samples))
+    progress = _look_at_open(series) if series.open or account.has_partial else []
     if account.running.count:
-        found = account.running.estimate(account.ended)
-        well_known = found is not None and found[1] <= WELL_KNOWN * account.ended
-        series.one_in = FEW if well_known else MANY
-    return results, _look_at_open(series) if series.open or account.has_partial else []
+        _choose_rate(series)
+    return results, progress
+
+
+def _choose_rate(series: Series) -> None:
+    """Take fewer samples while the parts of the stage's time are well known."""
+    running = series.account.running
+    whole = series.account.ended + series.account.partial - series.account.partial_sampled
+    found = running.estimate(whole)
+    series.one_in = FEW if found is not None and found[1] <= WELL_KNOWN * whole else MANY
 
 
 def _look_at_open(series: Series) -> list[Progress]:

@@ -45,13 +45,13 @@ class Watch:
     """A call in progress that is a sample."""
 
     __slots__ = (
-        "all_so_far", "cpu", "cpu_began", "in_flight", "owner", "running", "spawned", "stepping",
+        "cpu", "cpu_began", "in_flight", "owner", "running", "spawned", "stepping", "weight",
     )  # fmt: skip
 
-    def __init__(self, in_flight: int, owner: object, *, all_so_far: bool) -> None:
+    def __init__(self, in_flight: int, owner: object, weight: float) -> None:
         self.in_flight = in_flight
         self.owner = owner
-        self.all_so_far = all_so_far
+        self.weight = weight
         # of the steps that are over, and when the one in progress began
         self.running: float | None = None
         self.stepping: float | None = None
@@ -68,12 +68,14 @@ def begin(cell: Cell) -> None:
         slow = series.mean_s > (SLOW_COROUTINE_S if stepped else SLOW_FUNCTION_S)
         first = series.sampled < ALL_SAMPLED
         series.sampled += 1
+        # drawn one in so many, unless all calls are samples now
+        weight = 1.0 if slow or first else float(series.drawn_one_in)
         if not (slow or first):
             _draw(series, series.one_in if stepped else CPU_READ)
         # the cell must not end on the hot path, which does not look for samples
         execution_of(cell)
         in_flight = sum([each.active for each in series.variants])
-        watch = cell[6] = Watch(in_flight, owner_here(), all_so_far=first)
+        watch = cell[6] = Watch(in_flight, owner_here(), weight)
         around = cell[4][6]
         if around is not None:
             watch.spawned = around.owner != watch.owner
@@ -98,6 +100,7 @@ def wake(series: Series) -> None:
 def _draw(series: Series, one_in: int) -> None:
     """Draw how many calls or steps pass until the next sample."""
     gap = _gap(one_in)
+    series.drawn_one_in = one_in
     series.until_sample = gap
     series.watch = False
     series.sample_at = len(series.durations) + gap
@@ -118,7 +121,15 @@ def end(cell: Cell, elapsed: float) -> None:
         watch.cpu = clock.cpu() - watch.cpu_began
     series.mean_s += (elapsed - series.mean_s) / min(16, series.sampled)
     series.samples.append(
-        Sample(elapsed, watch.running, watch.cpu, watch.in_flight, watch.spawned, watch.all_so_far)
+        Sample(
+            elapsed,
+            watch.running,
+            watch.cpu,
+            watch.in_flight,
+            watch.spawned,
+            watch.weight,
+            CPU_READ,
+        )
     )
 
 
