@@ -59,7 +59,7 @@ def driver_and_workers(count: int = 20) -> tuple[RunReport, list[RunReport]]:
             samples.stage("w", [0.024] * 100, share=(0.96, 0.04, 0.0), wall_s=2.5),
             wall_s=2.5,
             run_id=f"worker-{number}",
-            started=f"2026-05-04T03:02:{1 + number * 2:02d}.5+00:00",
+            started=f"2026-05-04T03:02:{1 + number * 2:02d}.500000+00:00",
         )
         for number in range(count)
     ]

@@ -397,7 +397,10 @@ interpreters.destroy(inner)
 
 
 @pytest.mark.processes
-@pytest.mark.skipif(sys.version_info >= (3, 13), reason="its module has another name")
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12),
+    reason="3.12 aborts as it ends the subinterpreter, and 3.13 has another name for its module",
+)
 def test_a_subinterpreter_may_configure() -> None:
     done = run_python(SUBINTERPRETER, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")
     assert (done.returncode, done.stdout) == (0, "OK\n")
