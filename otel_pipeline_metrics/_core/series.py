@@ -43,9 +43,9 @@ class Series:
 
     __slots__ = (
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
-        "drawn_one_in", "durations", "event_times", "exemplars", "key", "left_over", "limits", "lost", "mean_s",
-        "one_in", "open", "results", "sample_at", "sampled", "samples", "scope", "sizes", "stage",
-        "times", "until_sample", "wakes_at", "watch",
+        "drawn_one_in", "durations", "event_times", "exemplars", "key", "left_over", "limits",
+        "lost", "mean_s", "one_in", "open", "results", "sample_at", "sampled", "samples", "scope",
+        "sizes", "stage", "times", "until_sample", "wakes_at", "watch",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
