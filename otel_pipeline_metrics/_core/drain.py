@@ -93,6 +93,11 @@ def release(scope: RunScope) -> None:
     _with_drain_lock(lambda: _drain_scope(scope), 0)
 
 
+def drain_scope(scope: RunScope) -> None:
+    """Flush one scope, unless another thread is draining."""
+    _with_drain_lock(lambda: _drain_scope(scope), 0)
+
+
 def drain_series(series: Series) -> None:
     """Flush one series, unless another thread is draining, which then flushes it.
 

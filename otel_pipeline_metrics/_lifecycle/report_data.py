@@ -13,7 +13,13 @@ from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.limit_stats import limit_list
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
-from otel_pipeline_metrics._lifecycle.windows import MAX_STAGES, STATES, Reading, Windows
+from otel_pipeline_metrics._lifecycle.windows import (
+    MAX_STAGES,
+    RUNS_AT_ONCE,
+    STATES,
+    Reading,
+    Windows,
+)
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
@@ -79,6 +85,7 @@ class RunDataCollector:
         self._began = clock.now()
         if self.monitor is not None:
             self._windows.add(self._reading(scope, 0.0))
+            self._interval = self.monitor.interval
             found = ticker.shared(self.monitor.interval)
             with contextlib.suppress(RuntimeError):  # no thread: the monitor has said so
                 found.add(self, lambda: self._tick(scope))
@@ -121,8 +128,10 @@ class RunDataCollector:
 
     def _tick(self, scope: RunScope) -> None:
         at_s = clock.now() - self._began
-        if self._windows.is_due(at_s):
-            drain.drain()
+        # of many runs at a time each has wider windows, so that together they cost no more
+        least_s = len(_series.scopes) / RUNS_AT_ONCE * self._interval
+        if self._windows.is_due(at_s, least_s):
+            drain.drain_scope(scope)
             self._windows.add(self._reading(scope, at_s))
 
     def _reading(self, scope: RunScope, at_s: float) -> Reading:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 MOST: Final = 40
 
+# Runs at a time from which on each is looked at less often.
+RUNS_AT_ONCE: Final = 20
+
 # Stages that the windows tell apart: the first ones of the run.
 MAX_STAGES: Final = 100
 
@@ -42,9 +45,10 @@ class Windows:
         self._readings: list[Reading] = []
         self._width_s = 0.0
 
-    def is_due(self, at_s: float) -> bool:
-        """Tell whether the next reading is due."""
-        return not self._readings or at_s - self._readings[-1].at_s >= self._width_s
+    def is_due(self, at_s: float, least_s: float = 0.0) -> bool:
+        """Tell whether the next reading is due; windows are not narrower than `least_s`."""
+        width_s = max(self._width_s, least_s)
+        return not self._readings or at_s - self._readings[-1].at_s >= width_s
 
     def add(self, reading: Reading) -> None:
         """Take a reading, which begins the next window."""

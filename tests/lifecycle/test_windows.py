@@ -94,3 +94,23 @@ def test_the_windows_of_a_run(clock: Clock, monkeypatch: Any) -> None:
     with opm.run("none", resources=False) as run:
         work(1.0)
     assert run.report.to_dict()["windows"] == []
+
+
+def test_many_runs_at_a_time_are_each_looked_at_less_often(clock: Clock) -> None:
+    windows = Windows()
+    windows.add(reading(0.0, 0))
+    assert windows.is_due(1.0, 1.0)
+    assert not windows.is_due(4.9, 5.0)
+    assert windows.is_due(5.0, 5.0)
+    runs = [opm.run("many", attributes={"n": n}) for n in range(60)]
+    for run in runs:
+        run.__enter__()
+    clock.advance(2.0)
+    runs[0]._collector._tick(runs[0]._scope)
+    clock.advance(2.0)
+    runs[0]._collector._tick(runs[0]._scope)
+    for run in reversed(runs):
+        run.__exit__(None, None, None)
+    ends = [row["end_s"] for row in runs[0].report.to_dict()["windows"]]
+    # 61 scopes and one look in 20 a second: the first tick came too early
+    assert ends == [4.0]
