@@ -134,5 +134,6 @@ def test_the_count_of_steps_tells_linear_from_quadratic() -> None:
     def squared(count: int) -> Callable[[], object]:
         return lambda: [number({"a": 1}, "a") for _ in range(count * count)]
 
-    assert growth(squared, 5) == pytest.approx(16)
+    # Python 3.13 counts a few instructions around the work as well
+    assert growth(squared, 5) == pytest.approx(16, rel=0.1)
     assert steps_of(lambda: sum(range(1000))) == 0

@@ -215,7 +215,7 @@ def test_broken_variables_are_problems() -> None:
         ("OTEL_BSP_SCHEDULE_DELAY", "9" * 30, "is more than 1000000000"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "9" * 5000, "must be a whole number above 0"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{'a' * 300}.example/", "cannot be reached"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://..:4318", "cannot be reached: UnicodeError"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://..:4318", "cannot be reached: Unicode"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere", "cannot be reached"),
     ],
 )
