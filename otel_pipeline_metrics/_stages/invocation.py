@@ -52,7 +52,11 @@ def begin_block(stage: StageId) -> Execution:
         if series.watch and stage.form == "block":
             sampling.begin(cell)
         began = cell[2] = clock.now()
-        nesting.enter(parent, cell, began)
+        # as on the hot path: nothing may come between that and the end
+        if parent[5] is None and not nesting.overlapping:
+            parent[5] = cell
+        else:
+            nesting.enter(parent, cell, began)
     except Exception:  # an internal error must not stop the stage
         cell = unmeasured("beginning a stage")
     return ensure_execution(cell) or NOOP_EXECUTION
@@ -107,7 +111,7 @@ def end(
         return
     try:
         now = clock.now()
-        nesting.close(cell, now)
+        _leave(cell, now)
         execution.elapsed += now - cell[2]
         deactivate(execution, now)
         if cell[6] is not None:
@@ -119,11 +123,20 @@ def end(
         errors.log_internal_error("ending a stage")
 
 
+def _leave(cell: Cell, now: float) -> None:
+    """Close a call for the one around it."""
+    parent = cell[4]
+    if parent[5] is cell and cell[5] is None and not nesting.overlapping:
+        parent[5] = None
+    else:
+        nesting.close(cell, now)
+
+
 def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None:
     """End a call that reports its duration and its items only."""
     try:
         series, now = cell[0], clock.now()
-        nesting.close(cell, now)
+        _leave(cell, now)
         elapsed = now - cell[2]
         if hooks.workers is not None:
             hooks.workers.left(cell, now)
