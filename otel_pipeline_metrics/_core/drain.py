@@ -238,6 +238,8 @@ def _drain_parted() -> None:
 
 def _flush_series(series: Series, most: int | None = None) -> None:
     durations, results = pop_front(series.durations, most), pop_front(series.results, most)
+    # Kept until the sinks have them: a signal handler may raise at any point from here on.
+    series.lost += len(durations) + len(results)
     sizes, event_times = pop_front(series.sizes, most), pop_front(series.event_times, most)
     begun = pop_front(series.begun)
     # `in_progress` written out, since most are over
@@ -247,7 +249,6 @@ def _flush_series(series: Series, most: int | None = None) -> None:
     series.left_over = len(series.durations) + len(series.results)
     series.sample_at -= len(durations)
     series.wakes_at = min(series.sample_at, PENDING_BOUND) if series.sample_at > 0 else 0
-    series.lost += len(durations) + len(results)
     _build_batch(series, durations, results, sizes, event_times)
     # not reached if a signal handler raised: any of the sinks may have them
     series.lost -= len(durations) + len(results)
