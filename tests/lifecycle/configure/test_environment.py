@@ -49,12 +49,13 @@ VALUES = [
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_value_of_a_variable_raises(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(errors, "raise_faults", False)
     # the SDK quotes values that pytest-xdist cannot send
-    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+    logging.disable(logging.CRITICAL)
+    request.addfinalizer(lambda: logging.disable(logging.NOTSET))
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "0.2")
     for value in VALUES:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
