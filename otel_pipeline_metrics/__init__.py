@@ -28,8 +28,9 @@ from otel_pipeline_metrics._stages.waiting import waiting
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics._export.flush import FlushReport
     from otel_pipeline_metrics._lifecycle.collector import MetricsCollector, get_metrics_collector
-    from otel_pipeline_metrics._lifecycle.configure import configure, shutdown, stats
+    from otel_pipeline_metrics._lifecycle.configure import configure, flush, shutdown, stats
 
     # The alias re-exports it. It is not in `__all__`, since `import *` must work without the extra.
     from otel_pipeline_metrics._lifecycle.instrumentor import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CacheReading",
     "Execution",
+    "FlushReport",
     "MetricsCollector",
     "ResourceMonitor",
     "ResourceReading",
@@ -71,6 +73,7 @@ __all__ = [
     "counter",
     "current_stage",
     "fetch",
+    "flush",
     "gauge",
     "get_metrics_collector",
     "histogram",
@@ -112,8 +115,9 @@ hooks.watch = _watch_workers
 _LAZY = {
     name: f"otel_pipeline_metrics.{module}"
     for module, names in {
+        "_export.flush": ("FlushReport",),
         "_lifecycle.collector": ("MetricsCollector", "get_metrics_collector"),
-        "_lifecycle.configure": ("configure", "shutdown", "stats"),
+        "_lifecycle.configure": ("configure", "flush", "shutdown", "stats"),
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
         "_probes.queues.wrap": ("wrap_queue",),
         "_probes.limits.wrap": ("wrap_limit",),

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 ExporterName = Literal["otlp", "console", "none"]
 EXPORTERS: tuple[ExporterName, ...] = ("otlp", "console", "none")
 _LISTS: Final = (list, tuple, set, frozenset)
+# settings that are the same only if they are identical
+_OBJECTS: Final = frozenset({"tracer_provider", "meter_provider", "console"})
 
 Console = Union[bool, TextIO, None]  # noqa: UP007 - evaluated, and Python 3.10 has no such |
 
@@ -66,6 +68,17 @@ class Config:
     max_attribute_values: int = 200
     error_messages: bool = False
     stalled_after_s: float = 300.0
+
+    def is_same(self, other: Config) -> bool:
+        """Tell whether all settings are equal, and the providers and the stream identical."""
+        # the provider of another library may compare as it likes
+        for name in self.__dataclass_fields__:
+            ours, theirs = getattr(self, name), getattr(other, name)
+            if ours is theirs:
+                continue
+            if name in _OBJECTS or type(ours) is not type(theirs) or ours != theirs:
+                return False
+        return True
 
     def privacy_rules(self) -> privacy.Rules:
         """Return the rules on attribute keys and messages that these settings ask for."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export.background import BackgroundCall, BackgroundThread, wait_for
@@ -154,6 +154,28 @@ class ExportPipeline:
     def ledgers(self) -> tuple[ExportLedger, ...]:
         """The ledger of each owned exporter."""
         return tuple(exporter.ledger for exporter in self._counting)
+
+    def hand_over(self, successor: ExportPipeline) -> None:
+        """Let spans that are still open end at the successor's exporters.
+
+        A span ends at the processors of the provider that began it, which are shut down by then.
+        The same goes for tracers that other libraries keep.
+        """
+        if not self.owns_tracer_provider:
+            return
+        ours: Any
+        ours, theirs = (
+            getattr(each.tracer_provider, "_active_span_processor", None)
+            for each in (self, successor)
+        )
+        if hasattr(ours, "_span_processors"):
+            ours._span_processors = () if theirs is None else (theirs,)  # noqa: SLF001 - the SDK has no other way
+            return
+        errors.warn_once(
+            "hand over",
+            "this version of opentelemetry-sdk does not let open spans be handed over: those that "
+            "were open at the second configure() are lost",
+        )
 
     def flush(self, timeout_s: float) -> FlushReport:
         """Send all pending data of both signals; return after `timeout_s` at most.

@@ -60,6 +60,11 @@ def existing(signal: Signal) -> Any:
     return None if is_proxy or _is_ours(provider) else provider
 
 
+def all_existing() -> tuple[Any, Any]:
+    """Return those of spans and of metrics."""
+    return existing("traces"), existing("metrics")
+
+
 def _current(each: _Global) -> Any:
     """Return the global provider; None if OTEL_PYTHON_..._PROVIDER names none that loads."""
     if each.kind in _broken and getattr(each.module, each.attribute, None) is None:

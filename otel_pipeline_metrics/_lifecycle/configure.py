@@ -6,10 +6,11 @@ import atexit
 import dataclasses
 import os
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_pipeline_metrics._core import (
     cardinality,
+    clock,
     errors,
     privacy,
     series,
@@ -19,6 +20,7 @@ from otel_pipeline_metrics._core import (
 from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._core.validation import check_wait
 from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -32,12 +34,34 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.records import AttributeValue
     from otel_pipeline_metrics._core.settings import Console, ExporterName
+    from otel_pipeline_metrics._export.flush import FlushReport
     from otel_pipeline_metrics._export.providers import ExportPipeline
 
 
 _lock = threading.RLock()
 _export: ExportPipeline | None = None
+# What the call that made `_export` asked for.
+_asked: _Asked | None = None
+# The user's own providers, which `flush()` finds without `configure()`.
+_found: ExportPipeline | None = None
 _exit_registered = False
+
+
+class _Asked(NamedTuple):
+    """Everything that decides what `configure()` does."""
+
+    config: Config
+    environment: dict[str, str]
+    # the global providers that are not ours, by their ids
+    providers: tuple[int, ...]
+
+    def is_same(self, other: _Asked | None) -> bool:
+        return (
+            other is not None
+            and self.config.is_same(other.config)
+            and self.environment == other.environment
+            and self.providers == other.providers
+        )
 
 
 def configure(
@@ -67,8 +91,10 @@ def configure(
     never replaced; otherwise one is built: for `exporter`, for OTEL_* (endpoint, protocol,
     headers, exporters, service name, OTEL_SDK_DISABLED), or, without any, for the development
     console, which prints a line for each span and a table of metrics to stderr. Providers built
-    here are flushed when the process ends. A second call replaces the first. Forked children
-    report too, from zero; spawned ones have to call it themselves.
+    here are flushed when the process ends. A second call replaces the first, also inside a run,
+    whose span and duration go where the second one says; with the same arguments and OTEL_*
+    variables it does nothing. Forked children report too, from zero; spawned ones have to call it
+    themselves.
 
     Args:
         service_name: `service.name`; wins over OTEL_SERVICE_NAME.
@@ -116,17 +142,25 @@ def configure(
     # `locals()` has every argument by its name, and nothing else yet
     config = settings.resolve(locals())
     providers = _load_providers(config)
+    asked = _ask(config, providers)
     on_console = providers is not None and providers.on_console(config)
 
-    global _export, _exit_registered
+    global _asked, _export, _exit_registered
     with _lock:
+        if _export is not None and asked.is_same(_asked):
+            _watch_the_end(_export)
+            return
         # both raise before anything changes, so the earlier configuration stays in force
         if providers is not None:
             providers.check(config)
         config = _with_privacy_rules(config, metric_attributes, on_console=on_console)
+        before = _export
         _end_export()
         _export = providers.build(config) if providers is not None else None
+        _asked = asked
         if _export is not None:
+            if before is not None:
+                before.hand_over(_export)
             telemetry_stats.exported = _export.stats
             telemetry_stats.ledgers = _export.ledgers
             _warn_of_ignored(config, _export)
@@ -137,14 +171,25 @@ def configure(
         cardinality.limit(config.max_attribute_values)
         sink.set_probe("resources", install_resources)
         sink.install(_sink(config, _export))
-        forking.at_end_of_child(_end_export)
         if not _exit_registered:
             _exit_registered = True
             atexit.register(_at_exit)
             signals.at_end.append(_end_export)
-        with errors.suppress_errors("watching for SIGTERM"):
-            # providers of the user's are flushed at SIGTERM only during a run
-            signals.watch_always(_owns_providers(_export))
+        _watch_the_end(_export)
+
+
+def _ask(config: Config, providers: ModuleType | None) -> _Asked:
+    variables = {key: value for key, value in os.environ.items() if key.startswith("OTEL_")}
+    found = () if providers is None else providers.global_providers.all_existing()
+    return _Asked(config, variables, tuple(map(id, found)))
+
+
+def _watch_the_end(export: ExportPipeline | None) -> None:
+    # also after a call that changed nothing: the first may have been in another thread or process
+    forking.at_end_of_child(_end_export)
+    with errors.suppress_errors("watching for SIGTERM"):
+        # providers of the user's are flushed at SIGTERM only during a run
+        signals.watch_always(_owns_providers(export))
 
 
 def _load_providers(config: Config) -> ModuleType | None:
@@ -277,6 +322,55 @@ def shutdown() -> None:
         privacy.activate(settings.environment_rules())
         with errors.suppress_errors("watching for SIGTERM"):
             signals.watch_always(always=False)
+
+
+def flush(timeout: float | None = None) -> FlushReport:
+    """Send everything that is pending, all signals at once, and go on reporting.
+
+    For work that may be followed by an end without warning, such as a task on a worker that its
+    engine kills. Without `configure()`, the global providers of the program are flushed.
+
+    Args:
+        timeout: seconds after which it returns, up to 1,000,000; what is not done by then goes on
+            in the background. None: the flush timeout of `configure()`.
+
+    Returns:
+        What became of the telemetry; `ok` tells whether everything was sent in time.
+
+    Raises:
+        TypeError: `timeout` is not a number.
+        ValueError: it is not positive, or too large.
+    """
+    timeout_s = settings.settings().flush_timeout_s
+    if timeout is not None:
+        timeout_s = check_wait(timeout, "timeout")
+    deadline = clock.monotonic() + timeout_s
+    drained = False
+    with errors.suppress_errors("flushing"):
+        drained = sink.installed().stages.flush()
+    # the lock is not taken: `configure()` in another thread may hold it for as long as it flushes
+    export = _export or _global_export()
+    report = export.flush(max(0.001, deadline - clock.monotonic()))
+    return report if drained else dataclasses.replace(report, ok=False)
+
+
+def _global_export() -> ExportPipeline:
+    """Return the global providers of the program, for a flush alone."""
+    global _found  # a cache
+    from otel_pipeline_metrics._export import global_providers
+    from otel_pipeline_metrics._export.flush import ExportPipeline, SignalPipeline
+
+    found = global_providers.all_existing()
+    traces = SignalPipeline("traces", found[0], owned=False)
+    metrics = SignalPipeline("metrics", found[1], owned=False)
+    export = _found
+    if (
+        export is None
+        or export.tracer_provider is not traces.provider
+        or export.meter_provider is not metrics.provider
+    ):
+        export = _found = ExportPipeline(traces, metrics)
+    return export
 
 
 def _end_export() -> None:

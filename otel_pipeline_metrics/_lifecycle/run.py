@@ -241,7 +241,7 @@ class Run(AsyncContextMixin):
 
     def _note_loop_delay(self, seconds: float) -> None:
         if self._runs is not None:
-            self._runs.loop_delay(self.name, seconds)
+            self._runs.latest().loop_delay(self.name, seconds)
 
     def _end_telemetry(self) -> None:
         context = None
@@ -253,7 +253,9 @@ class Run(AsyncContextMixin):
             if self._span is not None:
                 context = self._span.end(result, error_type, self._message)
         if self._runs is not None:
-            self._runs.ended(self.name, self.id, wall_s, result, error_type, clock.unix(), context)
+            self._runs.latest().ended(
+                self.name, self.id, wall_s, result, error_type, clock.unix(), context
+            )
 
     def _data(self) -> dict[str, Any]:
         now = self._ended_at if self._ended_at is not None else clock.now()

@@ -17,6 +17,7 @@ class RunMetrics:
 
     def __init__(self, instruments: InstrumentSet, distinct: cardinality.Distinct) -> None:
         self._distinct = distinct
+        self._successor: RunMetrics | None = None
         self._duration = instruments.histogram(defs.RUN_DURATION)
         self._eventloop_delay = instruments.histogram(defs.EVENTLOOP_DELAY)
         self.after_fork()
@@ -29,6 +30,19 @@ class RunMetrics:
         self._open: dict[str, str] = {}
         self._seen: dict[str, None] = {}
         self._last_success: dict[str, float] = {}
+
+    def take_over(self, before: RunMetrics) -> None:
+        """Continue with the runs in progress of an earlier configuration."""
+        before._successor = self
+        for run_id, pipeline in list(before._open.items()):
+            self.started(pipeline, run_id)
+
+    def latest(self) -> RunMetrics:
+        """Return the metrics of the configuration that replaced this one, or these."""
+        found = self
+        while found._successor is not None:
+            found = found._successor
+        return found
 
     def loop_delay(self, pipeline: str, seconds: float) -> None:
         """Record a delay of the run's event loop."""

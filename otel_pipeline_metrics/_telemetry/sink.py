@@ -109,6 +109,7 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
     if retire:
         for earlier in _earlier:
             earlier.instruments.retire(telemetry.instruments)
+            telemetry.runs.take_over(earlier.runs)
         _earlier.clear()
     _telemetry = telemetry
     # if spans are disabled, the hot path skips them at the cost of one check

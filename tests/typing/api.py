@@ -24,6 +24,9 @@ else:
     from typing_extensions import assert_type
 
 
+assert_type(opm.flush(), opm.FlushReport)
+assert_type(opm.flush(timeout=1).ok, bool)
+
 # bare
 
 

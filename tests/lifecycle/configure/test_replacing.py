@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import logging
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.sdk.trace import TracerProvider
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._lifecycle import configure as _configure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -234,7 +236,7 @@ def test_built_providers_replace_each_other(capsys: pytest.CaptureFixture[str]) 
     first = trace.get_tracer_provider()
     assert isinstance(first, TracerProvider)
     work()
-    opm.configure(exporter="console", console=False)
+    opm.configure(exporter="console", console=False, service_name="second")
     second = trace.get_tracer_provider()
     assert isinstance(second, TracerProvider)
     assert second is not first
@@ -273,3 +275,141 @@ def test_exporter_none_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
         work()
     opm.shutdown()
     assert (run.report.stages[0]["count"], capsys.readouterr().err) == (1, "")
+
+
+# --- the same call again, and another one inside a run --------------------------------------------
+
+
+def test_the_same_call_again_does_nothing() -> None:
+    opm.configure(exporter="none", service_name="same", resource_attributes={"a": 1})
+    before = _configure._export
+    opm.configure(exporter="none", service_name="same", resource_attributes={"a": 1})
+    assert _configure._export is before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"service_name": "other"},
+        {"spans_per_second": None},
+        {"console": io.StringIO()},
+        {"resource_attributes": {"a": 2}},
+    ],
+)
+def test_any_other_argument_replaces(change: dict[str, object]) -> None:
+    same: dict[str, object] = {"exporter": "none", "service_name": "same", "console": io.StringIO()}
+    opm.configure(**same)  # type: ignore[arg-type]
+    before = _configure._export
+    opm.configure(**same | change)  # type: ignore[arg-type]
+    assert _configure._export is not before
+
+
+def test_another_variable_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    opm.configure(exporter="none")
+    before = _configure._export
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "a=b")
+    opm.configure(exporter="none")
+    assert _configure._export is not before
+
+
+def test_a_global_provider_of_the_program_replaces(captured: Captured) -> None:
+    opm.configure(exporter="none")
+    captured.install()
+    opm.configure(exporter="none")
+    work()
+    assert captured.span_names() == ["work"]
+
+
+def test_after_shutdown_the_same_call_configures(captured: Captured) -> None:
+    captured.configure()
+    opm.shutdown()
+    captured.configure()
+    work()
+    assert captured.span_names() == ["work"]
+
+
+def test_a_provider_that_refuses_to_be_compared() -> None:
+    class Odd(TracerProvider):
+        __hash__ = None  # type: ignore[assignment]
+
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("not comparable")
+
+    odd = Odd(shutdown_on_exit=False)
+    opm.configure(tracer_provider=odd, exporter="none")
+    before = _configure._export
+    opm.configure(tracer_provider=odd, exporter="none")
+    assert _configure._export is before
+    opm.configure(tracer_provider=Odd(shutdown_on_exit=False), exporter="none")
+    assert _configure._export is not before
+
+
+def test_a_run_outlives_another_configuration(captured: Captured, other: Captured) -> None:
+    """Open spans end on the provider of the program that began them, the rest on the second."""
+    other.configure()
+    with opm.run("long", resources=False):
+        with opm.stage("open"):
+            work()
+            captured.configure()
+            assert captured.values("pipeline.run.active", "pipeline.name") == {"long": 1}
+        work()
+    assert captured.values("pipeline.run.duration", "pipeline.run.result") == {"success": 1}
+    assert captured.values("pipeline.run.active", "pipeline.name") == {"long": 0}
+    assert "pipeline.run.duration" not in other.points()
+    assert (other.span_names(), captured.span_names()) == (["work", "open", "run long"], ["work"])
+
+
+def test_open_spans_of_built_providers_go_to_the_next_ones(
+    captured: Captured, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opm.configure(exporter="console", console=False)
+    tracer = trace.get_tracer("of a library that keeps it")
+    with opm.run("long", resources=False), opm.stage("open"):
+        captured.configure()
+        tracer.start_span("theirs").end()
+    assert captured.span_names() == ["theirs", "open", "run long"]
+    assert "run long" not in capsys.readouterr().err
+    opm.configure(exporter="console", console=False)
+    with opm.run("twice", resources=False):
+        opm.configure(exporter="console", console=False, service_name="second")
+        opm.configure(exporter="console", console=False, service_name="third")
+    opm.shutdown()
+    assert capsys.readouterr().err.count("run twice") == 1
+
+
+# --- flush ----------------------------------------------------------------------------------------
+
+
+def test_flush_sends_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    opm.configure(exporter="console", console=False)
+    for calls in (1, 2):
+        work()
+        report = opm.flush()
+        assert (report.ok, report.spans_exported, report.spans_failed) == (True, calls, 0)
+        assert f"count {calls} " in capsys.readouterr().err
+
+
+def test_flush_of_given_and_of_global_providers(captured: Captured) -> None:
+    flushed = []
+    captured.tracer_provider.force_flush = lambda ms: flushed.append(ms) or True  # type: ignore[method-assign, func-returns-value]
+    captured.install()
+    report = opm.flush(0.5)  # without configure()
+    assert report.ok
+    assert report.spans_exported is None
+    captured.configure()
+    assert opm.flush(2).ok
+    assert [0 < ms <= limit for ms, limit in zip(flushed, (500, 2000), strict=True)] == [True] * 2
+
+
+def test_flush_without_any_provider_and_after_shutdown() -> None:
+    assert opm.flush().ok
+    opm.configure(exporter="none")
+    opm.shutdown()
+    report = opm.flush()
+    assert (report.ok, report.collector, report.spans_exported) == (True, "off", 0)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "1", True, float("nan"), float("inf")])
+def test_flush_refuses_what_is_no_timeout(timeout: object) -> None:
+    with pytest.raises((TypeError, ValueError), match="timeout"):
+        opm.flush(timeout)  # type: ignore[arg-type]
