@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     Parser = tuple[Callable[[str], Any], str]
 
 
-ExporterName = Literal["otlp", "console", "none"]
-EXPORTERS: tuple[ExporterName, ...] = ("otlp", "console", "none")
+ExporterName = Literal["otlp", "console", "prometheus", "none"]
+EXPORTERS: tuple[ExporterName, ...] = ("otlp", "console", "prometheus", "none")
 _LISTS: Final = (list, tuple, set, frozenset)
 # settings that are the same only if they are identical
 _OBJECTS: Final = frozenset({"tracer_provider", "meter_provider", "console"})
@@ -221,7 +221,9 @@ OPTIONS: Final = (
     Option(
         "exporter",
         None,
-        '`"otlp"`, `"console"`, `"none"`, or several in a sequence; for traces and metrics alike',
+        '`"otlp"`, `"console"`, `"prometheus"`, `"none"`, or several in a sequence; for traces and '
+        'metrics alike, but `"prometheus"` for metrics only: it opens a port, see '
+        "[service.md](service.md#prometheus-by-pull)",
         _or_none(_check_exporters),
         standard=("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"),
         field="exporters",

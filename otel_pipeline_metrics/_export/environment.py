@@ -3,7 +3,7 @@
 `plan` is a function of a mapping and nothing else, so every rule is one line in a test:
 
 1. OTEL_SDK_DISABLED=true: nothing at all.
-2. `configure(exporters=...)`: these, for traces and metrics.
+2. `configure(exporters=...)`: these, for traces and metrics (Prometheus: for metrics only).
 3. OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER: these, each for its signal.
 4. An OTLP variable (OTEL_EXPORTER_OTLP_...): otlp, for the signals that it covers.
 5. Otherwise the development console, for both.
@@ -46,6 +46,8 @@ SIGNALS: Final[tuple[Signal, Signal]] = ("traces", "metrics")
 OTLP_TIMEOUT_S: Final = 2.0
 
 BUILT_IN: Final = ("otlp", "otlp_proto_grpc", "otlp_proto_http", "console")
+# pulled by Prometheus, and for metrics only
+PULLED: Final = "prometheus"
 GROUPS: Final[dict[Signal, str]] = {
     "traces": "opentelemetry_traces_exporter",
     "metrics": "opentelemetry_metrics_exporter",
@@ -125,7 +127,8 @@ def plan(
         pass
     elif exporters is not None:
         chosen = tuple(name for name in dict.fromkeys(exporters) if name != "none")
-        names, source = dict.fromkeys(SIGNALS, chosen), "argument"
+        names, source = {"metrics": chosen}, "argument"
+        names["traces"] = tuple(name for name in chosen if name != PULLED)
     else:
         names, source = _from_environment(env, found, installed)
     protocols: dict[Signal, Protocol] = {"traces": "grpc", "metrics": "grpc"}

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._export.delivery.spool import Spool
+    from otel_pipeline_metrics._export.prometheus import Page
 
 
 _KINDS: Final[dict[Protocol, str]] = {
@@ -63,6 +64,11 @@ class BuiltExporter(NamedTuple):
     # None: a reader that is pulled, such as Prometheus', has no exporter that could count
     counting: CountingExporter | None
     ledger: ExportLedger
+
+    @property
+    def page(self) -> Page | None:
+        """What Prometheus scrapes, if this is its reader."""
+        return getattr(self.source, "page", None)
 
 
 def build(
@@ -96,6 +102,10 @@ def build(
 
 def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | None) -> BuiltExporter:
     signal = ledger.signal
+    if name == "prometheus":
+        from otel_pipeline_metrics._export.prometheus import PullReader
+
+        return BuiltExporter(PullReader(), None, ledger)
     exporter, watched = _console(signal) if name == "console" else load(plan, signal, name)
     if signal == "metrics" and isinstance(exporter, MetricReader):
         return BuiltExporter(exporter, None, ledger)
@@ -123,6 +133,8 @@ def describe(plan: ExportPlan, signal: Signal, name: str) -> tuple[str, str]:
     """Return the kind of an exporter and where it sends to, without credentials."""
     if name == "console":
         return "console", "stderr"
+    if name == "prometheus":
+        return "prometheus", "scraped"
     protocol = _protocol(plan, signal, name)
     if protocol is None:
         return name, "entry point"

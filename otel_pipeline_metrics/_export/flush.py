@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
     from otel_pipeline_metrics._export.delivery.log_filter import Filter
     from otel_pipeline_metrics._export.environment import Signal
+    from otel_pipeline_metrics._export.prometheus import Page
 
 
 Collector = Literal["ok", "unreachable", "off"]
@@ -86,6 +87,8 @@ class SignalPipeline:
     exporters: tuple[CountingExporter, ...] = ()
     infos: tuple[ExporterInfo, ...] = ()
     sampler: CountingSampler | None = None
+    # what Prometheus scrapes
+    pages: tuple[Page, ...] = ()
 
     @property
     def authoritative(self) -> list[ExportLedger]:
@@ -129,6 +132,7 @@ class ExportPipeline:
         self.exporters = (*traces.infos, *metrics.infos)
         # whether the development console is one of the exporters
         self.console = any(info.kind == "console" for info in self.exporters)
+        self.pages = metrics.pages
         self._token = secrets.token_hex(4)
         self._filter = log_filter
         self._last: FlushReport | None = None

@@ -100,9 +100,16 @@ def check(config: Config) -> None:
     """Refuse arguments that do not go together with the environment.
 
     Raises:
-        ValueError: a spool is asked for, and metrics have delta temporality.
+        ValueError: a spool is asked for, and metrics have delta temporality; or an exporter whose
+            package is missing.
     """
     plan = environment.plan(os.environ, config.exporters)
+    if "prometheus" in (config.exporters or ()) and not environment.installed(
+        environment.GROUPS["metrics"], "prometheus"
+    ):
+        raise ValueError(
+            'exporter "prometheus" needs a package: pip install "otel-pipeline-metrics[prometheus]"'
+        )
     if config.spool is not None and _counts_twice(config, plan, _existing(config, plan)):
         raise ValueError(
             f"spool: with {_TEMPORALITY}=delta a batch that arrives twice, as one from the spool "
@@ -210,6 +217,10 @@ def _pipeline(
             shutdown_on_exit=False,
         )
     global_providers.install(signal, provider)
+    pages = tuple(each.page for each in built if each.page is not None)
+    for page in pages:
+        page.resource = resource
+        page.listen(os.environ)
     return SignalPipeline(
         signal,
         provider,
@@ -217,6 +228,7 @@ def _pipeline(
         exporters=tuple(each.counting for each in built if each.counting is not None),
         infos=tuple(ExporterInfo(signal, each.ledger.kind, each.ledger.target) for each in built),
         sampler=sampler,
+        pages=pages,
     )
 
 

@@ -98,7 +98,8 @@ def configure(
 
     Args:
         service_name: `service.name`; wins over OTEL_SERVICE_NAME.
-        exporter: "otlp", "console", "none", or several in a sequence.
+        exporter: "otlp", "console", "prometheus", "none", or several in a sequence. "prometheus"
+            takes metrics only, and opens a port on loopback for a scrape.
         tracer_provider: gets the spans; a `NoOpTracerProvider` means metrics only.
         meter_provider: gets the metrics.
         resource_attributes: attributes of this process on everything that is exported.
@@ -163,6 +164,7 @@ def configure(
                 before.hand_over(_export)
             telemetry_stats.exported = _export.stats
             telemetry_stats.ledgers = _export.ledgers
+            telemetry_stats.pages = _export.pages
             _warn_of_ignored(config, _export)
             if config.console is None and _export.console:
                 config = dataclasses.replace(config, console=True)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
+    from otel_pipeline_metrics._export.prometheus import Page
 
 
 _COUNTS: Final = ("created", "exported", "sampled_out", "dropped", "spooled", "pending")
@@ -19,6 +20,9 @@ exported: Callable[[], dict[str, Any]] | None = None
 
 # The ledger of each exporter that `configure()` built.
 ledgers: tuple[ExportLedger, ...] = ()
+
+# What Prometheus scrapes, where `configure()` was asked for that.
+pages: tuple[Page, ...] = ()
 
 
 def telemetry_stats() -> dict[str, Any]:

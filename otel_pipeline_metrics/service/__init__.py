@@ -7,6 +7,7 @@ from otel_pipeline_metrics.service.health import ComponentHealth, Health, health
 from otel_pipeline_metrics.service.health_asgi import health_asgi
 from otel_pipeline_metrics.service.manager import MetricsManager, MetricsStats, track_operation
 from otel_pipeline_metrics.service.schema import comprehensive_schema
+from otel_pipeline_metrics.service.scraping import metrics_asgi, metrics_wsgi, prometheus_text
 from otel_pipeline_metrics.service.tracker import Tracker
 
 __all__ = [
@@ -20,5 +21,8 @@ __all__ = [
     "get_event_metrics",
     "health",
     "health_asgi",
+    "metrics_asgi",
+    "metrics_wsgi",
+    "prometheus_text",
     "track_operation",
 ]

@@ -97,9 +97,11 @@ def _worst(statuses: list[Status]) -> Status:
 
 
 def _exporter() -> list[_Finding]:
+    found: list[_Finding] = []
     if telemetry_stats.telemetry_stats()["collector"] == "unreachable":
-        return [("degraded", "the collector does not accept telemetry")]
-    return []
+        found.append(("degraded", "the collector does not accept telemetry"))
+    found += [("degraded", page.problem) for page in telemetry_stats.pages if page.problem]
+    return found
 
 
 def _spool() -> list[_Finding]:

@@ -55,7 +55,7 @@ class HealthApp:
         if scope["type"] == "http":
             await self._answer(scope, send)
         elif scope["type"] == "lifespan":
-            await _live(receive, send)
+            await live(receive, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
@@ -109,7 +109,7 @@ def is_started() -> bool:
     return all(manager.is_running for manager in known) if known else configure.is_configured()
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def live(receive: Receive, send: Send) -> None:
     """Have nothing to do at the start and the end of a server that serves this alone."""
     while True:
         event = (await receive())["type"]
