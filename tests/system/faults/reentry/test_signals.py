@@ -96,7 +96,8 @@ ACTIONS = {
     "a stage": "with opm.stage('handler'): pass",
     "3,000 stages": "[opm.stage('handler')(lambda: None)() for _ in range(3000)]",
     "stats": "opm.stats()",
-    "configure": "opm.configure(exporter='none', console=False)",
+    "the same configure": "opm.configure(exporter='none', console=False)",
+    "configure": "opm.configure(exporter='none', console=False, service_name='other')",
     "shutdown": "opm.shutdown()",
     "a look at the report": "outer.report",
 }
