@@ -202,7 +202,7 @@ def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
 def running_of(series: Series, whole: float) -> tuple[float, float] | None:
     """Return the seconds of its calls that ran, and their standard error; None if unknown."""
     form = series.stage.form
-    if form in ("call", "generator", "block"):
+    if form in ("call", "step", "generator", "block"):
         return whole, 0.0
     if form in ("task block", "by hand"):
         return None

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # Stands for a cell's token if the call is measured without being current.
 DETACHED: Final = object()
 
+_STEPS: Final = ("step", "async step")
+
 
 # --- calls ------------------------------------------------------------------------------------
 
@@ -264,6 +266,8 @@ def close(execution: Execution, error: BaseException | None) -> None:
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
     details = execution.details or Details()
+    if series.stage.form in _STEPS and isinstance(error, (StopIteration, StopAsyncIteration)):
+        error = None  # the end of the iteration
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None
     result = StageResult(

@@ -35,7 +35,7 @@ SLOW_COROUTINE_S: Final = 1e-3
 # Two readings of the CPU clock take 1 to 3 µs, see `facts`: less than a hundredth of that.
 SLOW_FUNCTION_S: Final = 250e-6
 
-_STEPPED_FORMS: Final = ("coroutine", "async generator")
+_STEPPED_FORMS: Final = ("coroutine", "async step", "async generator")
 
 # Not the program's generator, whose sequence may be seeded.
 _random = random.Random()  # noqa: S311 - draws samples, no secrets

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+import types
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
@@ -32,28 +33,39 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from otel_pipeline_metrics._core.series import Cell
-    from otel_pipeline_metrics._core.stage_id import StageId
+    from otel_pipeline_metrics._core.stage_id import Form, StageId
 
     ItemCounter = Callable[[Any], int]
+
+
+# The methods that raise at the end of an iteration, and the functions that call them.
+_STEPS: Final = frozenset({"__next__", "__anext__", "next", "anext"})
 
 
 def wrap(
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     """Return a callable of the same kind as `function` that measures it as `stage`."""
-    called: Any = function
-    while isinstance(called, functools.partial):
-        called = called.func
-    if not inspect.isroutine(called):
-        # an instance: its __call__ decides
-        called = type(called).__call__
+    called = called_by(function)
     if inspect.isasyncgenfunction(called):
         return async_generator_wrapper(function, stage.of("async generator"), items)
     if inspect.isgeneratorfunction(called):
         return generator_wrapper(function, stage.of("generator"), items)
+    steps = getattr(called, "__name__", None) in _STEPS
     if inspect.iscoroutinefunction(called):
-        return with_signature_of(_coroutine, function, stage.of("coroutine"), items)
-    return with_signature_of(_function, function, stage, items)
+        form: Form = "async step" if steps else "coroutine"
+        return with_signature_of(_coroutine, function, stage.of(form), items)
+    return with_signature_of(_function, function, stage.of("step") if steps else stage, items)
+
+
+def called_by(function: Callable[..., Any]) -> Any:
+    """Return what runs when `function` is called: inside a `partial`, or its `__call__`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    # Python 3.10 does not count the bound methods of C as routines
+    if inspect.isroutine(function) or isinstance(function, types.MethodWrapperType):
+        return function
+    return type(function).__call__
 
 
 def _function(  # noqa: C901, PLR0915 - the hot path

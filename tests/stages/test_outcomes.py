@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from otel_pipeline_metrics import stage
-from tests.stages.support import in_flight, nothing_current
+from tests.stages.support import in_flight, nothing_current, outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -208,3 +209,77 @@ def test_a_block_raises_errors_further() -> None:
     block = stage("b")
     block.__enter__()
     assert not block.__exit__(KeyError, KeyError(), None)
+
+
+class Reader:
+    """Is an iterator and an async iterator over three numbers."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.left = 3
+        self.error = error
+
+    def __iter__(self) -> Reader:
+        return self
+
+    def __aiter__(self) -> Reader:
+        return self
+
+    @stage("next")
+    def __next__(self) -> int:
+        return self.pull(StopIteration("done"))
+
+    @stage("anext")
+    async def __anext__(self) -> int:
+        return self.pull(StopAsyncIteration())
+
+    def pull(self, end: BaseException) -> int:
+        if not self.left:
+            raise self.error or end
+        self.left -= 1
+        return self.left
+
+
+async def test_the_end_of_an_iteration_is_no_error(results: Results) -> None:
+    assert list(Reader()) == [2, 1, 0]
+    assert [n async for n in Reader()] == [2, 1, 0]
+    for name in ("next", "anext"):
+        assert len(results.durations(name)) == 4
+        assert outcomes(results, name) == ["ok"]  # the others have only a duration
+        assert in_flight(name) == 0
+
+
+async def test_other_exceptions_of_an_iterator_are_errors(results: Results) -> None:
+    with pytest.raises(KeyError):
+        list(Reader(KeyError()))
+    with pytest.raises(OSError, match="x"):
+        [n async for n in Reader(OSError("x"))]
+    found = [*results.of("next"), *results.of("anext")]
+    assert [r.error_type for r in found if r.outcome != "ok"] == ["KeyError", "OSError"]
+
+
+@pytest.mark.parametrize(
+    "pull",
+    [
+        lambda rows: stage("pull")(iter(rows).__next__),
+        lambda rows: stage("pull")(functools.partial(next, iter(rows))),
+    ],
+)
+def test_the_end_of_an_iterator_written_in_c(results: Results, pull: Any) -> None:
+    step = pull([1])
+    assert step() == 1
+    with pytest.raises(StopIteration):
+        step()
+    assert set(outcomes(results, "pull")) == {"ok"}
+    assert len(results.durations("pull")) == 2
+
+
+def test_stop_iteration_of_another_function_is_an_error(results: Results) -> None:
+    """An empty list here is a fault, and not the end of anything."""
+
+    @stage("first")
+    def first(rows: list[int]) -> int:
+        return next(iter(rows))
+
+    with pytest.raises(StopIteration):
+        first([])
+    assert outcomes(results, "first") == ["error"]
