@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, cast, overload
 from otel_pipeline_metrics._core import privacy, stage_id
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
-from otel_pipeline_metrics._stages import invocation
+from otel_pipeline_metrics._stages import hints, invocation
 from otel_pipeline_metrics._stages.workers.worker import in_task
 from otel_pipeline_metrics._stages.wrappers import wrap
 
@@ -48,6 +48,8 @@ class Stage(AsyncContextMixin):
     ) -> None:
         self._name = None if name is None else check_name(name, "name")
         self._kind = None if kind is None else check_name(kind, "kind")
+        if kind is not None:
+            hints.check_kind(kind)
         if items is not None and not callable(items):
             raise TypeError(f"items must be callable or None, not {type(items).__name__}")
         self._items = items
@@ -122,7 +124,11 @@ class Stage(AsyncContextMixin):
             )
         name = self._name or check_name(_name_of(function), "name")
         attributes = privacy.drop_forbidden_at_definition(self._attributes, f"stage {name!r}")
-        return wrap(function, stage_id.stage_id(name, self._kind, attributes), self._items)
+        stage = stage_id.stage_id(name, self._kind, attributes)
+        hints.check_decorated_once(function, stage)
+        wrapper = wrap(function, stage, self._items)
+        hints.mark(wrapper, stage)
+        return wrapper
 
 
 def _name_of(function: Any) -> str:
@@ -140,18 +146,18 @@ def stage(
     name: str | None = None,
     *,
     kind: str | None = None,
-    items: ItemCounter | None = None,
+    items: Callable[[Any], int] | None = None,
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Stage: ...
 
 
 def stage(
-    name: Any = None,
+    name: F | str | None = None,
     *,
     kind: str | None = None,
-    items: ItemCounter | None = None,
+    items: Callable[[Any], int] | None = None,
     attributes: Mapping[str, AttributeValue] | None = None,
-) -> Any:
+) -> F | Stage:
     """Measure a function or a block as one stage of a pipeline.
 
     Bare (`@stage`), with arguments (`@stage("parse", items=len)`) or as a block
@@ -174,8 +180,9 @@ def stage(
     """
     if name is None or isinstance(name, str):
         return Stage(name, kind, items, attributes)
-    if not isinstance(name, (classmethod, staticmethod)) and not callable(name):
-        check_name(name, "name")  # raises TypeError
+    given: object = name
+    if not isinstance(given, (classmethod, staticmethod)) and not callable(given):
+        check_name(given, "name")  # raises TypeError
     return Stage(None, kind, items, attributes)(name)
 
 
@@ -188,25 +195,25 @@ class _KindOfStage(Protocol):
         self,
         name: str | None = None,
         *,
-        items: ItemCounter | None = None,
+        items: Callable[[Any], int] | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
     ) -> Stage: ...
 
 
 def _kind_of_stage(kind: str, doc: str) -> _KindOfStage:
     def of_kind(
-        name: Any = None,
+        name: F | str | None = None,
         *,
-        items: ItemCounter | None = None,
+        items: Callable[[Any], int] | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
-    ) -> Any:
-        return stage(name, kind=kind, items=items, attributes=attributes)
+    ) -> F | Stage:
+        return stage(name, kind=kind, items=items, attributes=attributes)  # type: ignore[arg-type]
 
     of_kind.__name__ = of_kind.__qualname__ = kind
     of_kind.__doc__ = (
         f"{doc}\n\n`stage(..., kind={kind!r})`, with the other arguments of `stage`.\n"
     )
-    return of_kind
+    return cast("_KindOfStage", of_kind)
 
 
 fetch = _kind_of_stage("fetch", "Measure a stage that gets data into the pipeline.")
