@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 import os
 import sys
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings, text
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
-from otel_pipeline_metrics._core.files import absolute, write_temporary
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.records import AttributeValue, error_type_of, leaves_of
@@ -22,6 +21,8 @@ from otel_pipeline_metrics._core.validation import (
     check_positive,
 )
 from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
+from otel_pipeline_metrics._lifecycle.report_file import ReportFile
+from otel_pipeline_metrics._lifecycle.run_decorator import each_call
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics.report import RunReport
@@ -30,7 +31,10 @@ from otel_pipeline_metrics.report.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
+
+    from otel_pipeline_metrics._stages.stage import F
 
 
 Result = Literal["success", "failure", "cancellation", "timeout"]
@@ -48,7 +52,10 @@ def run(
     total: int | None = None,
     live: bool = False,
 ) -> Run:
-    """Measure one run of a pipeline, in a `with` or an `async with`.
+    """Measure one run of a pipeline: a block, or each call of a decorated function.
+
+    As a block (`with run("nightly"):`, `async with` too) or as a decorator of a function or a
+    coroutine function (`@run("nightly")`), each of whose calls is then a run of its own.
 
     Stages inside belong to it, also those on threads without its context, while it is the only
     run in progress. At its end, however it ends, the report is written and the summary shown;
@@ -56,8 +63,11 @@ def run(
 
     Args:
         name: the pipeline's name, up to 128 characters.
-        report: the file for the report as JSON; its folder is made. If the file cannot be
-            written, the report goes to a temporary file whose path is logged.
+        report: the file for the report; its folder is made. The suffix decides: `.html` is a
+            page (needs the extra `cli`), `.md` Markdown, `.json` or none JSON. `~` is the home
+            folder; `{run_id}`, `{date}` (of the run's start in UTC, 2026-11-26) and `{pipeline}`
+            (as a safe file name) are filled in. If the file cannot be written, the report goes
+            to a temporary file whose path is logged.
         resources: sample CPU, memory, disk and network with psutil during the run, each second
             or, for a number, at that interval in seconds.
         attributes: attributes of the run's span.
@@ -68,9 +78,11 @@ def run(
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: the name is empty or too long, `total` is negative, or an attribute's key
-            is forbidden, and `configure(strict=True)` or the development console is on.
+        ValueError: the name is empty or too long, `total` is negative, the report's suffix is
+            unknown, or an attribute's key is forbidden and `strict` is in force.
+        ImportError: the report is a page, and the extra `cli` is not installed.
     """
+    privacy.rules().check(check_attributes(attributes), "attributes")
     return Run(
         name,
         report=report,
@@ -82,7 +94,7 @@ def run(
 
 
 class Run(AsyncContextMixin):
-    """The run that `run(...)` returns. It can be entered once."""
+    """The run that `run(...)` returns: a block that is entered once, or a decorator."""
 
     def __init__(
         self,
@@ -96,14 +108,11 @@ class Run(AsyncContextMixin):
     ) -> None:
         self.name = check_name(name, "name")
         self.id = os.urandom(16).hex()
-        if report is not None and not isinstance(report, (str, os.PathLike)):
-            raise TypeError(f"report must be a path or None, not {type(report).__name__}")
-        # as it was given, and where that is now: a later chdir changes nothing
-        self._report = None if report is None else Path(report)
-        self._path = None if report is None else absolute(report)
-        given = check_attributes(attributes)
-        privacy.rules().check(given, "attributes")
-        self._attributes = privacy.drop_forbidden(given, f"run {name!r}") if given else given
+        self._file = None if report is None else ReportFile(report)
+        self._attributes = check_attributes(attributes)
+        self._again = functools.partial(
+            Run, name, report=report, resources=resources, total=total, live=live
+        )
         interval = _interval(resources)
         self._collector = RunDataCollector(interval)
         self._scope = series.RunScope(self.name, self.id, (self._collector.stats,))
@@ -134,6 +143,15 @@ class Run(AsyncContextMixin):
         drain.drain()
         return RunReport(self._data())
 
+    def __call__(self, function: F) -> F:
+        """Return a function each of whose calls is a run with these arguments.
+
+        Raises:
+            TypeError: `function` is not callable, a class or a generator function.
+        """
+        kept = privacy.drop_forbidden_at_definition(self._attributes, f"run {self.name!r}")
+        return cast("F", each_call(function, functools.partial(self._again, attributes=kept)))
+
     def __enter__(self) -> Run:
         """Begin the run.
 
@@ -148,7 +166,8 @@ class Run(AsyncContextMixin):
             telemetry = sink.installed()
             self._runs = telemetry.runs
             self._runs.started(self.name, self.id)
-            self._span = telemetry.spans.start_run(self._scope, self._attributes)
+            attributes = privacy.drop_forbidden(self._attributes, f"run {self.name!r}")
+            self._span = telemetry.spans.start_run(self._scope, attributes)
         with errors.suppress_errors("a run's resources"):
             if self._collector.monitor is not None:
                 sink.add_probe("resources", install_resources)
@@ -159,6 +178,8 @@ class Run(AsyncContextMixin):
         series.open_scope(self._scope)
         self._started_unix = clock.unix()
         self._started_at = clock.now()
+        if self._file is not None:
+            self._file.fill(run_id=self.id, pipeline=self.name, started_unix=self._started_unix)
         with errors.suppress_errors("watching for SIGTERM"):
             signals.watch(self)
         if self._live:
@@ -275,24 +296,7 @@ class Run(AsyncContextMixin):
         return self._collector.report_data(run, self._scope, now)
 
     def _write(self, report: RunReport) -> Path | None:
-        """Write the report and return the path to show: as it was given, if that still holds."""
-        if self._path is None or self._report is None:
-            return None
-        shown = self._report if absolute(self._report) == self._path else self._path
-        try:
-            report.save(self._path)
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            reason = getattr(error, "strerror", None) or error
-        else:
-            return shown
-        message = "the report could not be written to %s (%s)"
-        try:
-            elsewhere = write_temporary(report.to_json() + "\n", "pipeline-report-", ".json")
-        except OSError as error:
-            errors.logger.warning(f"{message}, nor elsewhere (%s)", shown, reason, error)
-            return None
-        errors.logger.warning(f"{message}; it was written to %s", shown, reason, elsewhere)
-        return elsewhere
+        return None if self._file is None else self._file.write(report)
 
 
 def _interval(resources: object) -> float | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.files import write_atomically
 from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report.run_report import read_report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,17 +42,24 @@ def say(line: str, *, err: bool = False, file: Any = None) -> None:
 
 
 def load(path: str) -> RunReport:
-    """Read a report from a file.
+    """Read a report from a file, or from standard input if the path is `-`.
 
     Raises:
         BadInput: the file cannot be read, or is not a report.
     """
     try:
-        return RunReport.load(path)
+        return read_report(_stdin(), "standard input") if path == "-" else RunReport.load(path)
     except OSError as error:
+        path = "standard input" if path == "-" else path
         raise BadInput(f"cannot read {path}: {error.strerror or error}") from None
     except ValueError as error:
         raise BadInput(str(error)) from None
+
+
+def _stdin() -> BinaryIO:
+    if sys.stdin is None:
+        raise OSError("it is closed")
+    return sys.stdin.buffer
 
 
 @contextmanager

@@ -6,26 +6,18 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import click
 
 from otel_pipeline_metrics.cli.files import BadInput, load, put, ratio, reading
-from otel_pipeline_metrics.report.run_report import FORMATS
+from otel_pipeline_metrics.report.run_report import FORMAT_BY_SUFFIX, FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from otel_pipeline_metrics.report import RunReport
     from otel_pipeline_metrics.report.run_report import Format
-
-
-_BY_SUFFIX: Final[dict[str, Format]] = {
-    ".html": "html",
-    ".htm": "html",
-    ".json": "json",
-    ".md": "markdown",
-}
 
 
 _output = click.option(
@@ -47,7 +39,7 @@ class _Rendered(Protocol):
 
 def _show(found: _Rendered, form: str | None, output: str | None, *files: str) -> None:
     """Write what was found in the files in the format that was asked for."""
-    chosen = form or _BY_SUFFIX.get(Path(output or "").suffix.lower(), "console")
+    chosen = form or FORMAT_BY_SUFFIX.get(Path(output or "").suffix.lower(), "console")
     try:
         with reading(*files):
             text = found.render(cast("Any", chosen))
@@ -61,7 +53,7 @@ def _show(found: _Rendered, form: str | None, output: str | None, *files: str) -
 @_format
 @_output
 def report(file: str, form: str | None, output: str | None) -> None:
-    """Show the report in FILE, or turn it into a page or a table."""
+    """Show the report in FILE, or turn it into a page or a table. `-` is standard input."""
     _show(load(file), form, output, file)
 
 

@@ -7,7 +7,7 @@ import importlib
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from otel_pipeline_metrics._core.cleaning import plain
 from otel_pipeline_metrics._core.files import write_atomically
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 Format = Literal["console", "html", "json", "markdown"]
 FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
+# of a file's name
+FORMAT_BY_SUFFIX: Final[dict[str, Format]] = {
+    ".json": "json",
+    ".html": "html",
+    ".htm": "html",
+    ".md": "markdown",
+}
 
 # what stands on one line in JSON: the buckets of a sketch, which may be hundreds, and lists of
 # numbers. Strings have no newline of their own there
@@ -180,25 +187,33 @@ class RunReport:
             ValueError: the file is cut off, not a report, larger than `MAX_BYTES`, or of another
                 version; the message names it.
         """
-        name = printable(path)
         with Path(path).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f"{name} is larger than {MAX_BYTES:,} bytes, so it is not a report")
-        try:
-            data = json.loads(content.decode(), parse_constant=_refuse_constant)
-        except ValueError as error:
-            raise ValueError(f"{name} is not JSON, or is cut off: {error}") from None
-        except RecursionError:
-            raise ValueError(f"{name} is not a report: it is nested too deeply") from None
-        report = cls.__new__(cls)
-        try:
-            report._data = _checked(data)  # noqa: SLF001 - its own class
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-        except RecursionError:
-            raise ValueError(f"{name} is not a report: it is nested too deeply") from None
-        return report
+            return read_report(file, printable(path))
+
+
+def read_report(file: BinaryIO, name: str) -> RunReport:
+    """Read a report from an open file, which errors call `name`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: its content is cut off, not a report, larger than `MAX_BYTES`, or of another
+            version.
+    """
+    content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{name} is larger than {MAX_BYTES:,} bytes, so it is not a report")
+    try:
+        data = json.loads(content.decode(), parse_constant=_refuse_constant)
+    except ValueError as error:
+        raise ValueError(f"{name} is not JSON, or is cut off: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{name} is not a report: it is nested too deeply") from None
+    try:
+        return RunReport(data)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    except RecursionError:
+        raise ValueError(f"{name} is not a report: it is nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> None:

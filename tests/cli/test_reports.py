@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._lifecycle.collector import MetricsCollector
 from otel_pipeline_metrics.cli.app import app
-from otel_pipeline_metrics.cli.files import NAME
+from otel_pipeline_metrics.cli.files import NAME, BadInput, load
 from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.compare import compare
 from otel_pipeline_metrics.report.schema import collector_schema, report_schema
@@ -47,6 +47,27 @@ def test_report_shows_every_format(full: Path, form: Any) -> None:
     result = opm("report", full, "--format", form)
     assert result.exit_code == 0
     assert result.stdout.rstrip("\n") == samples.full().render(form).rstrip("\n")
+
+
+def test_a_report_from_standard_input(full: Path) -> None:
+    result = CliRunner().invoke(app, ["report", "-"], input=full.read_bytes())
+    assert (result.exit_code, result.stdout) == (0, samples.full().render() + "\n")
+    result = CliRunner().invoke(app, ["compare", str(full), "-"], input=full.read_bytes())
+    assert result.exit_code == 0
+
+
+@pytest.mark.parametrize("given", ["", "{", "[]", "\xff", "{}"])
+def test_what_is_no_report_on_standard_input(given: str) -> None:
+    result = CliRunner().invoke(app, ["report", "-"], input=given.encode("latin-1"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{NAME}: standard input")
+    assert result.stderr.count("\n") == 1
+
+
+def test_standard_input_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otel_pipeline_metrics.cli.files.sys.stdin", None)
+    with pytest.raises(BadInput, match="cannot read standard input: it is closed"):
+        load("-")
 
 
 def test_the_default_format_is_console(full: Path) -> None:

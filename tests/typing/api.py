@@ -340,6 +340,25 @@ assert_type(cached.cache_info().hits, int)
 assert_type(opm.get_metrics_collector().render("markdown"), str)
 
 
+@opm.run("nightly", report="{date}.html")
+def nightly(a: int, *, b: str = "") -> float:
+    return a + len(b)
+
+
+@opm.run("nightly")
+async def nightly_coroutine(a: int) -> str:
+    return str(a)
+
+
+assert_type(nightly(1, b="x"), float)
+nightly("1")  # type: ignore[arg-type]
+opm.run(nightly)  # type: ignore[arg-type]
+
+
+async def awaited_run() -> None:
+    assert_type(await nightly_coroutine(1), str)
+
+
 async def monitored() -> None:
     monitor = opm.ResourceMonitor()
     monitor.start()
