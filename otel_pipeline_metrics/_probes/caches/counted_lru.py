@@ -34,8 +34,14 @@ def counted_lru_cache(
 
 
 def counted_lru_cache(
-    maxsize: Any = 128, typed: bool = False, *, name: str | None = None, what_if: bool = False
-) -> Any:
+    maxsize: int | Callable[..., T] | None = 128,
+    typed: bool = False,
+    *,
+    name: str | None = None,
+    what_if: bool = False,
+) -> (
+    functools._lru_cache_wrapper[T] | Callable[[Callable[..., T]], functools._lru_cache_wrapper[T]]
+):
     """Cache a function's results as `functools.lru_cache` does, and report its look-ups.
 
     Works with and without parentheses. The result has `cache_info()`, `cache_clear()`,

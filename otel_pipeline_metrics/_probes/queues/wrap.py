@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing.queues
 import queue as thread_queue
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core.validation import check_name
@@ -34,7 +34,7 @@ def wrap_queue(
 def wrap_queue(queue: Q, *, name: str, sentinel: object = NOTHING) -> Q: ...
 
 
-def wrap_queue(queue: Any, *, name: str, sentinel: object = NOTHING) -> Any:
+def wrap_queue(queue: Q, *, name: str, sentinel: object = NOTHING) -> Q:
     """Return an instrumented queue with the interface and order of `queue`.
 
     Takes the queues of asyncio, queue, multiprocessing and gevent, any other object with `put`
@@ -57,8 +57,8 @@ def wrap_queue(queue: Any, *, name: str, sentinel: object = NOTHING) -> Any:
     """
     distinct = cardinality.instrument_names.name("queue names", check_name(name, "name"))
     if isinstance(queue, tuple):
-        return _instrumented_pair(queue, distinct, sentinel)
-    return _instrumented(queue, distinct, sentinel)
+        return cast("Q", _instrumented_pair(queue, distinct, sentinel))
+    return cast("Q", _instrumented(queue, distinct, sentinel))
 
 
 _METHODS = ("put", "get", "put_nowait", "get_nowait", "full", "empty", "join")
