@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         ({"service_name": 7}, TypeError, "service_name must be a string, not int"),
         ({"service_name": ""}, ValueError, "service_name must not be empty"),
         ({"service_name": "  "}, ValueError, "service_name must not be empty"),
-        ({"exporter": "jaeger"}, ValueError, "exporter must be of otlp, console, none"),
+        ({"exporter": "jaeger"}, ValueError, "exporter must be of otlp, console, prometheus, none"),
         ({"exporter": ["otlp", "zipkin"]}, ValueError, "exporter must be of .* not 'zipkin'"),
         ({"exporter": []}, ValueError, "exporter must not be empty"),
         ({"exporter": ("none", "otlp")}, ValueError, 'exporter "none" stands alone'),
