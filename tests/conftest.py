@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -55,6 +56,19 @@ def loud_faults() -> Iterator[None]:
     current = _sink.installed().instruments._meter
     meters = metrics_internal._PROXY_METER_PROVIDER._meters
     meters[:] = [meter for meter in meters if meter is current]
+
+
+@pytest.fixture(autouse=True)
+def no_service_left() -> Iterator[None]:
+    """Let a test that uses a part of `service` leave no thread and no probe to the next one."""
+    yield
+    if (stalled := sys.modules.get("otel_pipeline_metrics.service.stalled")) is None:
+        return
+    stalled.unwatch()
+    for name in ("stalled", "own health", "breakers", "connections"):
+        _sink._probes.pop(name, None)
+    if (events := sys.modules.get("otel_pipeline_metrics.service.events")) is not None:
+        events._of_process.clear()
 
 
 class Clock:
