@@ -39,7 +39,7 @@ Watches = dict[str, Stopwatch]
 def measured(pipeline: Pipeline, *, real_time: bool = False) -> tuple[dict[str, Any], Watches]:
     """Run a pipeline; return its report's data, and each stage's measured times."""
     before = settings.settings()
-    settings.replace(settings.Config(console=False))
+    settings.replace(settings.Config(console="off"))
     try:
         if real_time:
             return asyncio.run(_run(pipeline))

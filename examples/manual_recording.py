@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=folder)
     out: Path = parser.parse_args().out
 
-    opm.configure(service_name="manual-recording", console=True)
+    opm.configure(service_name="manual-recording", console="summary")
     collector = opm.get_metrics_collector()
     words = TEXT.split()
     # resources=False: this program records its resources itself

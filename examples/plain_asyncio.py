@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "plain-asyncio")
     out: Path = parser.parse_args().out
-    opm.configure(service_name="plain-asyncio", console=True)
+    opm.configure(service_name="plain-asyncio", console="summary")
     report = asyncio.run(pipeline(out / "export_metrics.json"))
     total = {stage["name"]: stage["duration_s"]["total"] for stage in report.stages}
     print(f"{PAGES} pages took {total['page']:.2f} s in a run of {report.run['wall_s']:.2f} s")

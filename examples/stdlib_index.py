@@ -159,7 +159,7 @@ def main() -> None:
     warnings.simplefilter("ignore", SyntaxWarning)
     warnings.simplefilter("ignore", DeprecationWarning)
     # Summaries go to stderr even if that is a file; OTEL_* variables decide the rest.
-    opm.configure(service_name="stdlib-index", console=True)
+    opm.configure(service_name="stdlib-index", console="summary")
     asyncio.run(index(arguments.out, arguments.root, arguments.limit))
     opm.shutdown()
 

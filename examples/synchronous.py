@@ -2,7 +2,7 @@
 
     python -m examples.synchronous --out /tmp/synchronous
 
-Each stage prints a line at its end; summary and metrics come last. No server is needed.
+Each stage prints a line at its end; the metrics and the summary come last. No server is needed.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> None:
     out: Path = parser.parse_args().out
     out.mkdir(parents=True, exist_ok=True)
 
-    opm.configure(service_name="synchronous", console=True)
+    opm.configure(service_name="synchronous", exporter="console")
     with (
         (out / "numbers.txt").open("w", encoding="utf-8") as file,
         opm.run("synchronous", report=out / "export_metrics.json") as run,

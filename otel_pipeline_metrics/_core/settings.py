@@ -40,7 +40,15 @@ _LISTS: Final = (list, tuple, set, frozenset)
 # settings that are the same only if they are identical
 _OBJECTS: Final = frozenset({"tracer_provider", "meter_provider", "console"})
 
-Console = Union[bool, TextIO, None]  # noqa: UP007 - evaluated, and Python 3.10 has no such |
+# what is printed: nothing, the summaries of runs, or spans and metrics too
+Amount = Literal["off", "summary", "all"]
+_AMOUNTS: Final[dict[str, Amount]] = {
+    "off": "off", "summary": "summary", "all": "all",
+    # what the variable and the argument took before
+    "false": "off", "true": "summary",
+}  # fmt: skip
+# a stream takes the summaries
+Console = Union[Amount, bool, TextIO, None]  # noqa: UP007 - evaluated; Python 3.10 has no such |
 
 
 # without comparison and repr, which cost a part of the import and have no user
@@ -49,20 +57,21 @@ class Config:
     """The checked settings; `configure()` replaces them as a whole."""
 
     service_name: str | None = None
-    # None: OTEL_* variables decide, and without any the development console
+    # None: OTEL_* variables decide, and without any nothing is exported
     exporters: tuple[ExporterName, ...] | None = None
     tracer_provider: TracerProvider | None = None
     meter_provider: MeterProvider | None = None
     resource_attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
     metric_attributes: tuple[str, ...] = ()
-    console: Console = None
+    # None: a summary where stderr is a terminal when the run ends
+    console: Amount | TextIO | None = None
     spans_per_second: float | None = 100.0
     flush_timeout_s: float = 5.0
     spool: Path | None = None
     spool_max_bytes: int = 100 * 1024 * 1024
     spool_max_age_s: float = 7 * 24 * 3600.0
     spool_delta: bool = False
-    # None: True while the development console is on
+    # None: True where no exporter is set, or the console alone
     strict: bool | None = None
     forbidden_keys: tuple[str, ...] = ()
     max_attribute_values: int = 200
@@ -125,8 +134,14 @@ def _check_names(given: Any, argument: str) -> tuple[str, ...]:
 
 
 def _check_console(given: Any, argument: str) -> Any:
-    fits = isinstance(given, bool) or hasattr(given, "write")
-    _require(fits, given, argument, "True, False, None or a text stream")
+    if isinstance(given, bool):
+        return _AMOUNTS[str(given).lower()]
+    if isinstance(given, str):
+        if given not in {"off", "summary", "all"}:
+            raise ValueError(f'{argument} must be "off", "summary" or "all", not {given!r}')
+        return given
+    fits = hasattr(given, "write")
+    _require(fits, given, argument, '"off", "summary", "all", a text stream, a bool or None')
     return given
 
 
@@ -152,6 +167,7 @@ def _split_names(text: str) -> tuple[str, ...]:
 
 # How a variable is read, and what a warning says that it must be.
 _FLAG: Final = (lambda text: {"true": True, "false": False}[text.lower()], "true or false")
+_AMOUNT: Final = (lambda text: _AMOUNTS[text.lower()], "off, summary or all")
 _SECONDS: Final = (
     lambda text: check_wait(float(text), text),
     "a positive number of seconds",
@@ -254,11 +270,13 @@ OPTIONS: Final = (
     Option(
         "console",
         None,
-        "run summaries: `True` to stderr, a text stream there, `False` nowhere; `None` to stderr "
-        "if the development console is on or stderr is a terminal, otherwise to the log",
+        'what is printed: `"summary"` the summary of each run to stderr, `"all"` every span and '
+        'the metrics too, `"off"` nothing, and the summary goes to the log; a text stream takes '
+        "the summary. `None`: the summary where no exporter is set, or the console is one, or "
+        "stderr is a terminal, otherwise nothing. See [The console](#the-console)",
         _or_none(_check_console),
         "OTEL_PIPELINE_METRICS_CONSOLE",
-        _FLAG,
+        _AMOUNT,
     ),
     Option(
         "spans_per_second",
@@ -312,7 +330,7 @@ OPTIONS: Final = (
         "strict",
         None,
         "`True`: a forbidden attribute key is a `ValueError`; `False`: it is left out and "
-        "counted; `None`: `True` while the development console is on. See "
+        "counted; `None`: `True` where no exporter is set, or the console alone. See "
         "[privacy.md](privacy.md)",
         _or_none(check_flag),
         "OTEL_PIPELINE_METRICS_STRICT",
@@ -378,8 +396,10 @@ def resolve(given: Mapping[str, Any]) -> Config:
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an argument has a wrong value.
+        ValueError: an argument has a wrong value, or two contradict each other.
     """
+    if given.get("console") in {"off", False} and "console" in (given["exporter"] or ()):
+        raise ValueError('console="off" and exporter="console" contradict each other')
     return Config(
         **{
             option.field or option.name: option.resolve(given[option.name])
@@ -392,6 +412,11 @@ def resolve(given: Mapping[str, Any]) -> Config:
 def environment_rules() -> privacy.Rules:
     """Return the rules on attributes that hold while nothing is configured."""
     return resolve({o.name: o.default for o in OPTIONS if o.at_import}).privacy_rules()
+
+
+def amount_of(env: Mapping[str, str]) -> Amount | None:
+    """Return what the environment says is printed; None if it says nothing that can be read."""
+    return _AMOUNTS.get(env.get("OTEL_PIPELINE_METRICS_CONSOLE", "").strip().lower())
 
 
 # --- the settings in force ------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""Write the development console: a line for each span, a table of the metrics."""
+"""Write spans and metrics for people: a line for each span, a table of the metrics."""
 
 from __future__ import annotations
 
 import itertools
-import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -11,65 +10,70 @@ from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace import StatusCode
 
-from otel_pipeline_metrics._core import clock, errors, text
+from otel_pipeline_metrics._core import clock, text
 from otel_pipeline_metrics._core import metric_definitions as defs
+from otel_pipeline_metrics._core.output import write_line
 from otel_pipeline_metrics._export import console_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from opentelemetry.context import Context
     from opentelemetry.sdk.metrics.export import MetricsData
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import ReadableSpan, Span
 
 
 # spans of one name that are shown between two flushes
 LINES_PER_NAME: Final = 20
 
+# a deeper span is indented no further
+MAX_DEPTH: Final = 8
+# spans in progress whose depth is remembered
+MAX_OPEN: Final = 10_000
+# metrics that change by themselves, so that they alone are no reason for a table
+BY_THEMSELVES: Final = ("process.", "cpython.", "system.", "otel.")
+
 _RESULTS: Final = {"success": "ok", "failure": "error", "cancellation": "cancelled"}
-
-
-class Output:
-    """A text stream; by default the stderr of the moment, since tests replace it."""
-
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
-
-    def write(self, message: str) -> None:
-        """Write `message` and a line end; ignore a closed or broken stream."""
-        stream = self._stream if self._stream is not None else sys.stderr
-        if stream is None:  # pythonw, some daemons
-            return
-        line = f"{message}\n"
-        try:
-            try:
-                stream.write(line)
-            except UnicodeEncodeError:
-                encoding = stream.encoding or "ascii"
-                stream.write(line.encode(encoding, "replace").decode(encoding))
-            stream.flush()
-        except (OSError, ValueError) as error:
-            if errors.from_signal_handler(error):
-                raise
 
 
 class ConsoleSpanExporter(SpanExporter):
     """Lines like `12:03:04.512  fetch  3.2 ms  ok  items_out=20  trace 4bf92f35`.
 
-    The time is the end of the span. At most `LINES_PER_NAME` lines of each name are shown until
-    the next flush, which writes how many more there were.
+    The time is the end of the span, so a span stands below those inside of it, which are
+    indented. At most `LINES_PER_NAME` lines of each name are shown until the next flush, which
+    writes how many more there were.
+
+    Args:
+        stream: where to write; by default the stderr of the moment.
+        every: show each span.
     """
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._output = Output(stream)
+    def __init__(self, stream: TextIO | None = None, *, every: bool = False) -> None:
+        self._stream = stream
+        self._every = every
         # without a lock: spans end in any thread, and in signal handlers
         self._counts: dict[str, itertools.count[int]] = {}
+        # how many spans are around one that is in progress, by its id
+        self._depths: dict[int, int] = {}
+
+    def begin(self, span: Span) -> None:
+        """Remember how deep in others a span is."""
+        context = span.get_span_context()
+        if context is not None and len(self._depths) < MAX_OPEN:
+            self._depths[context.span_id] = self._around(span)
+
+    def _around(self, span: ReadableSpan) -> int:
+        return 0 if span.parent is None else self._depths.get(span.parent.span_id, -1) + 1
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Write a line for each span that is among the first of its name."""
         for span in spans:
+            context = span.get_span_context()
+            if context is not None:
+                self._depths.pop(context.span_id, None)
             counter = self._counts.setdefault(span.name, itertools.count())
-            if next(counter) < LINES_PER_NAME:
-                self._output.write(_line(span))
+            if self._every or next(counter) < LINES_PER_NAME:
+                write_line(self._stream, _line(span, min(self._around(span), MAX_DEPTH)))
         return SpanExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
@@ -77,9 +81,9 @@ class ConsoleSpanExporter(SpanExporter):
         counts, self._counts = self._counts, {}
         for name, counter in list(counts.items()):
             more = next(counter) - LINES_PER_NAME
-            if more > 0:
+            if more > 0 and not self._every:
                 spans = f'"{text.printable(name)}" span{"s" * (more > 1)}'
-                self._output.write(f"… and {more:,} more {spans}")
+                write_line(self._stream, f"… and {more:,} more {spans}")
         return True
 
     def shutdown(self) -> None:
@@ -91,7 +95,24 @@ class ConsoleSpanProcessor(SimpleSpanProcessor):
     """Exports each span at its end, and flushes the exporter.
 
     The SDK's own would swallow an exception that a signal handler raises meanwhile.
+
+    Args:
+        exporter: what gets the spans, such as one that counts them before.
+        console: what is told of spans that begin.
     """
+
+    def __init__(self, exporter: SpanExporter, console: ConsoleSpanExporter | None = None) -> None:
+        super().__init__(exporter)
+        self._console = console
+
+    def on_start(
+        self,
+        span: Span,
+        parent_context: Context | None = None,  # noqa: ARG002 - the span knows its parent
+    ) -> None:
+        """Remember how deep in others a span is."""
+        if self._console is not None:
+            self._console.begin(span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Export a sampled span."""
@@ -105,12 +126,12 @@ class ConsoleSpanProcessor(SimpleSpanProcessor):
 
 
 class ConsoleMetricExporter(MetricExporter):
-    """A table of all metrics, written if it differs from the last one."""
+    """A table of all metrics, written if one has changed that does not change by itself."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__()
-        self._output = Output(stream)
-        self._last = ""
+        self._stream = stream
+        self._last: list[tuple[str, str, str]] | None = None
 
     def export(
         self,
@@ -120,12 +141,12 @@ class ConsoleMetricExporter(MetricExporter):
     ) -> MetricExportResult:
         """Write the table."""
         rows = sorted(_rows(metrics_data))
-        if rows:
+        told = [row for row in rows if not row[0].startswith(BY_THEMSELVES)]
+        if rows and (self._last is None or told != self._last):
+            self._last = told
+            heading = time.strftime("%H:%M:%S", time.localtime(clock.unix()))
             table = text.table(("metric", "attributes", "value"), rows, left=3)
-            if table != self._last:
-                self._last = table
-                heading = time.strftime("%H:%M:%S", time.localtime(clock.unix()))
-                self._output.write(f"metrics at {heading}\n{table}")
+            write_line(self._stream, f"\nmetrics at {heading}\n{table}\n")
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
@@ -136,13 +157,13 @@ class ConsoleMetricExporter(MetricExporter):
         """Do nothing: no resource is held."""
 
 
-def _line(span: ReadableSpan) -> str:
+def _line(span: ReadableSpan, depth: int) -> str:
     start, end = span.start_time or 0, span.end_time or 0
     context = span.get_span_context()
     trace_id = f"{context.trace_id:032x}" if context is not None else ""
     parts = [
         console_text.clock(end / 1e9),
-        f"{span.name:<15} {text.duration((end - start) / 1e9):>8}",
+        f"{'  ' * depth + span.name:<19} {text.duration((end - start) / 1e9):>8}",
         f"{_outcome(span):<5}",
         console_text.attributes(span.attributes, hide=True),
         f"trace {trace_id[:8]}",

@@ -1,4 +1,4 @@
-"""Attributes, quantities and histograms as the development console prints them."""
+"""Attributes, quantities and histograms as the console prints them."""
 
 from __future__ import annotations
 

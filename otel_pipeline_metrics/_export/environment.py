@@ -6,7 +6,9 @@
 2. `configure(exporters=...)`: these, for traces and metrics (Prometheus: for metrics only).
 3. OTEL_TRACES_EXPORTER, OTEL_METRICS_EXPORTER: these, each for its signal.
 4. An OTLP variable (OTEL_EXPORTER_OTLP_...): otlp, for the signals that it covers.
-5. Otherwise the development console, for both.
+5. Otherwise nothing.
+
+What `configure(console=...)` asks for comes last: "all" adds the console, "off" removes it.
 
 Where 3 or 4 name one signal only, the other gets otlp if an OTLP endpoint covers it and nothing
 otherwise. The specification's default there would be otlp to localhost; in development that
@@ -73,6 +75,10 @@ class ExportPlan:
     metrics_timeout_s: float
     disabled: bool
     source: Source
+    # whether nothing but the console is asked for, if that
+    development: bool = False
+    # whether the console shows each span, and not only the first of a name
+    every_span: bool = False
     # one sentence for each broken variable; none quotes a header or a credential
     problems: tuple[str, ...] = ()
     # variables that the SDK must read differently; None: as unset
@@ -103,6 +109,7 @@ def installed(group: str, name: str) -> bool:
 def plan(
     env: Mapping[str, str],
     exporters: Sequence[str] | None = None,
+    console: object = None,
     *,
     installed: Callable[[str, str], bool] = installed,
 ) -> ExportPlan:
@@ -111,6 +118,7 @@ def plan(
     Args:
         env: The environment variables.
         exporters: What the user gave as an argument, already checked; None if nothing.
+        console: "all" adds the console to both signals, "off" removes it.
         installed: Tells whether an entry point exists; given in tests.
 
     Returns:
@@ -131,6 +139,12 @@ def plan(
         names["traces"] = tuple(name for name in chosen if name != PULLED)
     else:
         names, source = _from_environment(env, found, installed)
+    asked = {name for signal in SIGNALS for name in names[signal]}
+    development = not disabled and (source == "default" or asked == {"console"})
+    if console == "off":
+        names = {s: tuple(n for n in names[s] if n != "console") for s in SIGNALS}
+    elif console == "all" and not disabled:
+        names = {s: tuple(dict.fromkeys((*names[s], "console"))) for s in SIGNALS}
     protocols: dict[Signal, Protocol] = {"traces": "grpc", "metrics": "grpc"}
     timeouts: dict[Signal, float] = dict.fromkeys(SIGNALS, OTLP_TIMEOUT_S)
     for signal in SIGNALS:
@@ -148,6 +162,8 @@ def plan(
         metrics_timeout_s=timeouts["metrics"],
         disabled=disabled,
         source=source,
+        development=development,
+        every_span=console == "all",
         problems=tuple(dict.fromkeys(found.problems)),
         repairs=tuple(sorted(found.repairs.items())),
     )
@@ -165,7 +181,7 @@ def _from_environment(
         names[signal] = (("otlp",) if mentioned else ()) if given is None else given
     if any_named or any(names.values()):
         return names, "environment"
-    return {"traces": ("console",), "metrics": ("console",)}, "default"
+    return names, "default"
 
 
 def _named(

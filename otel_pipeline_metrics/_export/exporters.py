@@ -106,7 +106,7 @@ def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | Non
         from otel_pipeline_metrics._export.prometheus import PullReader
 
         return BuiltExporter(PullReader(), None, ledger)
-    exporter, watched = _console(signal) if name == "console" else load(plan, signal, name)
+    exporter, watched = _console(plan, signal) if name == "console" else load(plan, signal, name)
     if signal == "metrics" and isinstance(exporter, MetricReader):
         return BuiltExporter(exporter, None, ledger)
     counting: Any = COUNTING_EXPORTERS[signal](
@@ -119,13 +119,17 @@ def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | Non
     )
     if signal == "metrics":
         return BuiltExporter(PeriodicExportingMetricReader(counting), counting, ledger)
-    processor = console.ConsoleSpanProcessor if name == "console" else CountingBatchProcessor
-    return BuiltExporter(processor(counting), counting, ledger)
+    processor: Any = (
+        console.ConsoleSpanProcessor(counting, exporter)
+        if name == "console"
+        else CountingBatchProcessor(counting)
+    )
+    return BuiltExporter(processor, counting, ledger)
 
 
-def _console(signal: Signal) -> tuple[Any, bool]:
+def _console(plan: ExportPlan, signal: Signal) -> tuple[Any, bool]:
     if signal == "traces":
-        return console.ConsoleSpanExporter(), False
+        return console.ConsoleSpanExporter(every=plan.every_span), False
     return console.ConsoleMetricExporter(), False
 
 

@@ -6,6 +6,7 @@ import os
 import secrets
 from dataclasses import dataclass
 from functools import partial
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors
@@ -89,6 +90,8 @@ class SignalPipeline:
     sampler: CountingSampler | None = None
     # what Prometheus scrapes
     pages: tuple[Page, ...] = ()
+    # the span processor, or the metric reader, of the console
+    console: Any = None
 
     @property
     def authoritative(self) -> list[ExportLedger]:
@@ -130,9 +133,11 @@ class ExportPipeline:
         self.owns_tracer_provider = traces.owned
         self.owns_meter_provider = metrics.owned
         self.exporters = (*traces.infos, *metrics.infos)
-        # whether the development console is one of the exporters
+        # whether the console is one of the exporters
         self.console = any(info.kind == "console" for info in self.exporters)
         self.pages = metrics.pages
+        # the threads that write to it; without a lock, since a signal handler may write too
+        self._writing: set[int] = set()
         self._token = secrets.token_hex(4)
         self._filter = log_filter
         self._last: FlushReport | None = None
@@ -153,6 +158,7 @@ class ExportPipeline:
         """Forget the parent's flush."""
         self._flush_s = None
         self._late = ()
+        self._writing = set()
 
     @property
     def ledgers(self) -> tuple[ExportLedger, ...]:
@@ -180,6 +186,21 @@ class ExportPipeline:
             "this version of opentelemetry-sdk does not let open spans be handed over: those that "
             "were open at the second configure() are lost",
         )
+
+    def show_console(self) -> None:
+        """Write to the console, if it is an exporter, what it has not shown yet."""
+        traces, metrics = self._pipelines
+        thread = get_ident()
+        if thread in self._writing:  # a signal handler inside of this, which must not wait for it
+            return
+        self._writing.add(thread)
+        try:
+            if traces.console is not None:
+                traces.console.force_flush()
+            if metrics.console is not None:
+                metrics.console.collect()
+        finally:
+            self._writing.discard(thread)
 
     def flush(self, timeout_s: float) -> FlushReport:
         """Send all pending data of both signals; return after `timeout_s` at most.

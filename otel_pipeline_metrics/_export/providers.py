@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace as trace_api
@@ -55,7 +55,7 @@ def build(config: Config) -> ExportPipeline:
     Never raises for what the environment holds: that becomes a warning and a default. Call
     `shutdown` on the result of an earlier call before.
     """
-    plan = environment.plan(os.environ, config.exporters)
+    plan = environment.plan(os.environ, config.exporters, config.console)
     pipelines = _existing(config, plan)
     global_providers.forget_ours()
     missing = [signal for signal in environment.SIGNALS if pipelines[signal] is None]
@@ -103,7 +103,7 @@ def check(config: Config) -> None:
         ValueError: a spool is asked for, and metrics have delta temporality; or an exporter whose
             package is missing.
     """
-    plan = environment.plan(os.environ, config.exporters)
+    plan = environment.plan(os.environ, config.exporters, config.console)
     if "prometheus" in (config.exporters or ()) and not environment.installed(
         environment.GROUPS["metrics"], "prometheus"
     ):
@@ -142,12 +142,22 @@ def _spool_settings(config: Config) -> Settings | None:
         return None
 
 
-def on_console(config: Config) -> bool:
-    """Tell whether `build` will set up the development console."""
-    plan = environment.plan(os.environ, config.exporters)
-    return any(
-        pipeline is None and "console" in plan.exporters(signal)
-        for signal, pipeline in _existing(config, plan).items()
+class Intent(NamedTuple):
+    """What `configure()` and the environment say about where telemetry goes."""
+
+    # nobody says anything: there is no exporter, and no provider
+    nothing: bool
+    # nothing, or the console alone
+    development: bool
+
+
+def intent(config: Config) -> Intent:
+    """Return what is asked for."""
+    plan = environment.plan(os.environ, config.exporters, config.console)
+    found = _existing(config, plan).values()
+    nothing = plan.source == "default" and not any(found)
+    return Intent(
+        nothing, nothing or (plan.source != "default" and plan.development and not all(found))
     )
 
 
@@ -229,6 +239,7 @@ def _pipeline(
         infos=tuple(ExporterInfo(signal, each.ledger.kind, each.ledger.target) for each in built),
         sampler=sampler,
         pages=pages,
+        console=next((each.source for each in built if each.ledger.kind == "console"), None),
     )
 
 

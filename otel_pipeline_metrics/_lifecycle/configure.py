@@ -16,12 +16,13 @@ from otel_pipeline_metrics._core import (
     series,
     settings,
     stage_id,
+    text,
 )
 from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.settings import Config
 from otel_pipeline_metrics._core.validation import check_wait
-from otel_pipeline_metrics._lifecycle import telemetry_stats
+from otel_pipeline_metrics._lifecycle import summary, telemetry_stats
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 
@@ -89,12 +90,11 @@ def configure(
 
     A provider given here is used; otherwise a provider that the process has already, which is
     never replaced; otherwise one is built: for `exporter`, for OTEL_* (endpoint, protocol,
-    headers, exporters, service name, OTEL_SDK_DISABLED), or, without any, for the development
-    console, which prints a line for each span and a table of metrics to stderr. Providers built
-    here are flushed when the process ends. A second call replaces the first, also inside a run,
-    whose span and duration go where the second one says; with the same arguments and OTEL_*
-    variables it does nothing. Forked children report too, from zero; spawned ones have to call it
-    themselves.
+    headers, exporters, service name, OTEL_SDK_DISABLED). Without any, nothing is exported, and each
+    run prints a summary to stderr. Providers built here are flushed when the process ends. A second
+    call replaces the first, also inside a run, whose span and duration go where the second one
+    says; with the same arguments and OTEL_* variables it does nothing. Forked children report too,
+    from zero; spawned ones have to call it themselves.
 
     Args:
         service_name: `service.name`; wins over OTEL_SERVICE_NAME.
@@ -105,8 +105,11 @@ def configure(
         resource_attributes: attributes of this process on everything that is exported.
         metric_attributes: names of stage attributes that also go on metrics. Each value makes a
             series of its own, so name only attributes with few values.
-        console: True prints run summaries to stderr, a text stream prints them there, False
-            nowhere. None prints them if the development console is on or stderr is a terminal.
+        console: what is printed. "summary": the summary of each run, to stderr. "all": every span
+            and the metrics too, beside any exporter. "off": nothing; the summary goes to the log
+            at INFO. A text stream takes the summary. None: "summary" where no exporter is set, or
+            the console is one, or stderr is a terminal; "off" otherwise. True is "summary", False
+            is "off".
         spans_per_second: the number of spans that a stage may make in a second, over time,
             after its first thousand. Past that, all calls are still measured, and those that
             fail or are slower than the stage's p99 still get spans, as many again. Reports count
@@ -122,7 +125,7 @@ def configure(
             twice counts twice then.
         strict: True makes an attribute with a forbidden key a ValueError, here, where a stage
             or run is defined and in `set_attribute`; False drops and counts it. None: True
-            while the development console is on.
+            where no exporter is set, or the console alone.
         forbidden_keys: more attribute keys to forbid, also as the part after the last dot.
             Always forbidden: email, name, username, password, token, key, secret, api_key,
             user_id, client_id, session_id.
@@ -136,15 +139,17 @@ def configure(
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: an exporter is unknown, a name is empty, `spool` is given with delta temporality
-            but without `spool_delta`, or `strict` is in force and a key is forbidden here or, with
-            `strict=True`, in a stage that is defined already.
+        ValueError: an exporter is unknown, a name is empty, `console="off"` is given beside
+            `exporter="console"`, `spool` is given with delta temporality but without
+            `spool_delta`, or `strict` is in force and a key is forbidden here or in a stage that
+            is defined already.
     """
     # `locals()` has every argument by its name, and nothing else yet
     config = settings.resolve(locals())
     providers = _load_providers(config)
     asked = _ask(config, providers)
-    on_console = providers is not None and providers.on_console(config)
+    intent = providers.intent(config) if providers is not None else None
+    nothing_set = intent is not None and intent.nothing
 
     global _asked, _export, _exit_registered
     with _lock:
@@ -154,20 +159,25 @@ def configure(
         # both raise before anything changes, so the earlier configuration stays in force
         if providers is not None:
             providers.check(config)
-        config = _with_privacy_rules(config, metric_attributes, on_console=on_console)
+        config = _with_privacy_rules(
+            config, metric_attributes, strict=intent is not None and intent.development
+        )
         before = _export
         _end_export()
         _export = providers.build(config) if providers is not None else None
         _asked = asked
+        summary.show_telemetry = None
+        summary.tell_of_more = nothing_set and config.console is None
         if _export is not None:
             if before is not None:
                 before.hand_over(_export)
             telemetry_stats.exported = _export.stats
             telemetry_stats.ledgers = _export.ledgers
             telemetry_stats.pages = _export.pages
+            summary.show_telemetry = _export.show_console
             _warn_of_ignored(config, _export)
-            if config.console is None and _export.console:
-                config = dataclasses.replace(config, console=True)
+            if config.console is None and (nothing_set or _export.console):
+                config = dataclasses.replace(config, console="summary")
         settings.replace(config)
         series.limit_spans(config.spans_per_second)
         cardinality.limit(config.max_attribute_values)
@@ -250,23 +260,28 @@ def stats() -> dict[str, Any]:
 
 
 def _with_privacy_rules(
-    config: Config, metric_attributes: Sequence[str], *, on_console: bool
+    config: Config, metric_attributes: Sequence[str], *, strict: bool
 ) -> Config:
     """Put the rules on attributes in force; return settings without forbidden keys.
 
+    Args:
+        config: the settings.
+        metric_attributes: those that were given as an argument.
+        strict: whether the rules are strict if the settings do not tell.
+
     Raises:
-        ValueError: `strict` is in force and a key is forbidden here or, with `strict=True`, in a
-            stage that is defined already.
+        ValueError: `strict` is in force and a key is forbidden here or in a stage that is defined
+            already.
     """
-    asked = config.strict
-    config = dataclasses.replace(config, strict=on_console if asked is None else asked)
+    if config.strict is None:
+        config = dataclasses.replace(config, strict=strict)
     rules = config.privacy_rules()
     of_resources = privacy.DESCRIBES_A_RESOURCE
     rules.check(config.resource_attributes, "resource_attributes", of_resources)
     # those that the environment names are dropped with a warning instead
     rules.check(dict.fromkeys(metric_attributes), "metric_attributes")
     defined = stage_id.with_attribute(lambda key: rules.forbidden_word(key) is not None)
-    if asked:
+    if config.strict:
         before = [(f"stage {stage.name!r}", key) for stage, key in defined]
         before += privacy.dropped_before()
         if before:
@@ -292,6 +307,12 @@ def _with_privacy_rules(
 
 def _warn_of_ignored(config: Config, export: ExportPipeline) -> None:
     """Log the arguments that have no effect, since the process has providers already."""
+    others = [info.signal for info in export.exporters if info.kind in {"given", "global"}]
+    if config.console == "all" and others:
+        errors.logger.warning(
+            'configure(): console="all" cannot show the %s of providers that it did not build',
+            text.listed(others),
+        )
     if not any(info.kind == "global" for info in export.exporters):
         return
     given = {
@@ -378,6 +399,7 @@ def _global_export() -> ExportPipeline:
 def _end_export() -> None:
     global _export
     export, _export = _export, None
+    summary.show_telemetry = None
     if export is None:
         return
 

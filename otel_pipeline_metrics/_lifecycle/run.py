@@ -9,7 +9,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings, text
+from otel_pipeline_metrics._core import clock, drain, errors, privacy, series
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
@@ -20,13 +20,13 @@ from otel_pipeline_metrics._core.validation import (
     check_name,
     check_positive,
 )
+from otel_pipeline_metrics._lifecycle import summary
 from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
 from otel_pipeline_metrics._lifecycle.report_file import ReportFile
 from otel_pipeline_metrics._lifecycle.run_decorator import each_call
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics.report import RunReport
-from otel_pipeline_metrics.report.console import headline
 from otel_pipeline_metrics.report.live import Live
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class Run(AsyncContextMixin):
         with errors.suppress_errors("closing a run"):
             self._end_telemetry()
         with errors.suppress_errors("a run's report"):
-            _show(*deferring_signals(self._finish))
+            summary.show(*deferring_signals(self._finish))
         with errors.suppress_errors("watching for SIGTERM"):
             signals.forget(self)
         with errors.suppress_errors("releasing a run"):
@@ -323,32 +323,3 @@ def _result_of(error: BaseException | None) -> Result:
         return "failure"
     # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
     return "cancellation"
-
-
-def _show(report: RunReport, written: Path | None) -> None:
-    """Show the summary once: on the console if there is one, otherwise in the log."""
-    where = f"\n\nreport: {text.printable(written)}" if written is not None else ""
-    summary = f"{report.render('console')}{where}"
-    if not _print(summary):
-        errors.logger.info(summary)
-        return
-    errors.logger.info("%s", headline(report))
-
-
-def _print(summary: str) -> bool:
-    """Write to the console, if there is one; a closed or full one changes no run's result."""
-    console = settings.settings().console
-    stream: Any = sys.stderr if console is True else console
-    try:
-        if console is None:
-            stream = sys.stderr.isatty() and sys.stderr
-        if not stream:
-            return False
-        stream.write(f"{summary}\n")
-        if hasattr(stream, "flush"):
-            stream.flush()
-    except BaseException as error:  # a stream of the program may raise anything
-        if errors.raised_into(error):
-            raise
-        return False
-    return True

@@ -176,7 +176,7 @@ def stage(
     Raises:
         TypeError: an argument is of the wrong kind.
         ValueError: the name or kind is empty or too long; or an attribute's key is forbidden,
-            and `configure(strict=True)` or the development console is on.
+            and `configure()` is strict.
     """
     if name is None or isinstance(name, str):
         return Stage(name, kind, items, attributes)

@@ -68,7 +68,7 @@ def diagnose(
     """
     env = os.environ if env is None else env
     config = settings.settings()
-    plan = environment.plan(env, config.exporters)
+    plan = environment.plan(env, config.exporters, config.console or settings.amount_of(env))
     inputs = _Inputs(env, plan, config, timeout_s if send else None)
     findings = [
         *(Finding("note", "versions", line) for line in _versions()),
@@ -166,7 +166,7 @@ def _exporter(inputs: _Inputs, signal: Signal, name: str, source: str) -> Iterat
     env, plan, _, timeout_s = inputs
     if name == "console":
         yield Finding(
-            "note", signal, f"development console on stderr ({source}); nothing leaves this process"
+            "note", signal, f"the console, on stderr ({source}); nothing leaves this process"
         )
         return
     # both import the SDK, which a check without exporters does not need
@@ -271,8 +271,7 @@ def _limits(inputs: _Inputs) -> list[str]:
     more = _from(env, variables.OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS)
     words = [*sorted(privacy.WORDS), *config.forbidden_keys]
     words += [word.strip() for word in (more[0] if more else "").split(",") if word.strip()]
-    console = "console" in (*plan.traces, *plan.metrics)
-    strict = console if config.strict is None else config.strict
+    strict = plan.development if config.strict is None else config.strict
     strict_from = value(variables.OTEL_PIPELINE_METRICS_STRICT, str(strict).lower())
     most = value(variables.OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES, config.max_attribute_values)
     messages = value(

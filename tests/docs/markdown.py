@@ -17,6 +17,7 @@ WITH_LINKS: Final = (
 
 NOT_RUN: Final = "<!-- not run -->"
 _PRINTED_BY: Final = re.compile(r"<!-- printed by: (.+) -->")
+_EXAMPLE: Final = re.compile(r"python -m examples\.\w+")
 _FENCE: Final = re.compile(r"^```(\w*)\s*$")
 _EXPECTED: Final = re.compile(r"^\s*# ?> ?(.*)$", re.MULTILINE)
 _LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
@@ -64,6 +65,8 @@ def _blocks_of(path: Path) -> list[Block]:
         if fence.language == "text" and (printed := _PRINTED_BY.fullmatch(fence.above))
     ]
     python = [fence for fence in fences if fence.language == "python"]
+    examples = {mark for mark, _ in outputs if _EXAMPLE.fullmatch(mark)}
+    python += [_example(mark, path) for mark in examples]
     for mark, output in outputs:
         printing = [fence for fence in python if mark in fence.text]
         assert len(printing) == 1, (
@@ -85,6 +88,14 @@ def _blocks_of(path: Path) -> list[Block]:
         )
         for fence in python
     ]
+
+
+def _example(mark: str, document: Path) -> Fence:
+    """Return the program that `python -m examples.NAME` runs, as if the document had it."""
+    name = f"{mark.removeprefix('python -m ').replace('.', '/')}.py"
+    code = (ROOT / name).read_text(encoding="utf-8")
+    assert mark in code, f"{name} does not say how it is run"
+    return Fence(document.relative_to(ROOT).as_posix(), 0, "python", code, name)
 
 
 def _fences_of(path: Path) -> list[Fence]:

@@ -1,4 +1,4 @@
-"""The development console, line by line."""
+"""The console, line by line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from opentelemetry.sdk.metrics import Histogram, MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.trace import SpanContext, Status, StatusCode
 
@@ -21,6 +21,7 @@ from otel_pipeline_metrics._export.console import (
     LINES_PER_NAME,
     ConsoleMetricExporter,
     ConsoleSpanExporter,
+    ConsoleSpanProcessor,
 )
 
 if TYPE_CHECKING:
@@ -76,8 +77,8 @@ class TestSpans:
 
         assert written(span(attributes=given)) == [
             (
-                "22:13:20.512  fetch            3.20 ms  ok     items_out=20 bytes_out=2.00 KiB  "
-                "trace 4bf92f35"
+                "22:13:20.512  fetch                3.20 ms  ok     "
+                "items_out=20 bytes_out=2.00 KiB  trace 4bf92f35"
             )
         ]
 
@@ -85,7 +86,10 @@ class TestSpans:
         given = {metric_definitions.ERROR_TYPE: "ValueError"}
 
         assert written(span("parse", 45_000, given, StatusCode.ERROR)) == [
-            "22:13:20.512  parse            45.0 µs  error  error.type=ValueError  trace 4bf92f35"
+            (
+                "22:13:20.512  parse                45.0 µs  error  "
+                "error.type=ValueError  trace 4bf92f35"
+            )
         ]
 
     @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ class TestSpans:
     )
     def test_the_outcome_is_one_word(self, attributes: dict[str, Any], word: str) -> None:
         assert written(span("run nightly", 125_000_000_000, attributes)) == [
-            f"22:13:20.512  run nightly     2 min 05 s  {word}  trace 4bf92f35"
+            f"22:13:20.512  run nightly         2 min 05 s  {word}  trace 4bf92f35"
         ]
 
     def test_long_and_broken_values_stay_on_the_line(self) -> None:
@@ -125,6 +129,32 @@ class TestSpans:
         lines = stream.getvalue().splitlines()
         assert lines[-2] == '… and 1 more "fetch" span'
         assert lines[-1].startswith("22:13:20.512  fetch")
+
+
+class TestNesting:
+    def test_a_span_stands_below_those_inside_and_they_are_indented(self) -> None:
+        stream = io.StringIO()
+        exporter = ConsoleSpanExporter(stream)
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(ConsoleSpanProcessor(exporter, exporter))
+        tracer = provider.get_tracer("test")
+        for _ in range(2):
+            with tracer.start_as_current_span("run"):
+                with tracer.start_as_current_span("batch"):
+                    tracer.start_span("row").end()
+                tracer.start_span("save").end()
+        names = [line[14:28].rstrip() for line in stream.getvalue().splitlines()]
+
+        assert names == ["    row", "  batch", "  save", "run"] * 2
+        assert exporter._depths == {}
+
+    def test_all_shows_every_span(self) -> None:
+        stream = io.StringIO()
+        exporter = ConsoleSpanExporter(stream, every=True)
+        exporter.export([span()] * 3 * LINES_PER_NAME)
+        exporter.force_flush()
+
+        assert len(stream.getvalue().splitlines()) == 3 * LINES_PER_NAME
 
 
 class TestStream:
@@ -157,7 +187,7 @@ class TestStream:
         exporter = ConsoleSpanExporter(io.TextIOWrapper(raw, encoding="ascii"))
         exporter.export([span(took_ns=45_000)])
 
-        assert b"45.0 ?s" in raw.getvalue()
+        assert b"45.0 us" in raw.getvalue()
 
 
 class TestMetrics:
@@ -182,6 +212,7 @@ class TestMetrics:
         ConsoleMetricExporter(stream).export(reader.get_metrics_data())  # type: ignore[arg-type]
 
         assert stream.getvalue().splitlines() == [
+            "",
             "metrics at 22:30:00",
             "metric                          attributes                 value",
             "pipeline.cache.hit.ratio        cache=geo                  0.988",
@@ -194,6 +225,7 @@ class TestMetrics:
             "pipeline.stage.items            stage=parse direction=out  12,000 items",
             "pipeline.stage.retries          stage=parse                3 retries",
             "process.memory.usage                                       3.00 MiB",
+            "",
         ]
         provider.shutdown()
 
@@ -211,6 +243,21 @@ class TestMetrics:
         assert stream.getvalue().count("metrics at") == 2
         provider.shutdown()
 
+    def test_what_changes_by_itself_is_no_reason_for_a_table(self) -> None:
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        meter = provider.get_meter("test")
+        seconds = meter.create_counter("process.cpu.time", "s")
+        counter = meter.create_counter("pipeline.stage.items")
+        stream = io.StringIO()
+        exporter = ConsoleMetricExporter(stream)
+        for more, tables in ((0, 1), (0, 1), (1, 2), (0, 2)):
+            seconds.add(1)
+            counter.add(more)
+            exporter.export(reader.get_metrics_data())  # type: ignore[arg-type]
+            assert stream.getvalue().count("metrics at") == tables
+        provider.shutdown()
+
     def test_an_exponential_histogram_has_quantiles(self) -> None:
         reader = InMemoryMetricReader(
             preferred_aggregation={Histogram: ExponentialBucketHistogramAggregation()}
@@ -222,7 +269,7 @@ class TestMetrics:
         stream = io.StringIO()
         ConsoleMetricExporter(stream).export(reader.get_metrics_data())  # type: ignore[arg-type]
 
-        line = stream.getvalue().splitlines()[-1]
+        line = stream.getvalue().splitlines()[-2]
         assert line.startswith("latency              count 1,000  avg 500 ms  p50 ~")
         middle = float(line.split("p50 ~")[1].split()[0])
         assert middle == pytest.approx(500, rel=0.05)

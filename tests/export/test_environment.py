@@ -33,15 +33,15 @@ def of(
 @pytest.mark.parametrize(
     ("env", "traces", "metrics", "source"),
     [
-        ({}, CONSOLE, CONSOLE, "default"),
-        ({"OTEL_SERVICE_NAME": "x"}, CONSOLE, CONSOLE, "default"),
-        ({ENDPOINT: " "}, CONSOLE, CONSOLE, "default"),
+        ({}, (), (), "default"),
+        ({"OTEL_SERVICE_NAME": "x"}, (), (), "default"),
+        ({ENDPOINT: " "}, (), (), "default"),
         ({ENDPOINT: "http://c:4317"}, OTLP, OTLP, "environment"),
         ({"OTEL_EXPORTER_OTLP_HEADERS": "a=b"}, OTLP, OTLP, "environment"),
         ({PROTOCOL: "http/protobuf"}, OTLP, OTLP, "environment"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://c:4317"}, OTLP, (), "environment"),
         ({"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://c:4317"}, (), OTLP, "environment"),
-        ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://c:4317"}, CONSOLE, CONSOLE, "default"),
+        ({"OTEL_EXPORTER_OTLP_LOGS_ENDPOINT": "http://c:4317"}, (), (), "default"),
         ({"OTEL_TRACES_EXPORTER": "otlp"}, OTLP, (), "environment"),
         ({"OTEL_METRICS_EXPORTER": "console"}, (), CONSOLE, "environment"),
         ({"OTEL_TRACES_EXPORTER": "none", ENDPOINT: "http://c"}, (), OTLP, "environment"),
@@ -271,10 +271,38 @@ def test_an_unknown_exporter_is_left_out() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("env", "console", "traces", "metrics"),
+    [
+        ({}, "all", CONSOLE, CONSOLE),
+        ({}, "off", (), ()),
+        ({ENDPOINT: "http://c"}, "all", ("otlp", "console"), ("otlp", "console")),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "all", CONSOLE, CONSOLE),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "off", (), ()),
+        ({"OTEL_METRICS_EXPORTER": "otlp,console"}, "off", (), OTLP),
+        (
+            {"OTEL_METRICS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "none"},
+            "all",
+            CONSOLE,
+            CONSOLE,
+        ),
+        ({"OTEL_SDK_DISABLED": "true"}, "all", (), ()),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "summary", CONSOLE, ()),
+    ],
+)
+def test_the_console_is_added_or_removed_last(
+    env: dict[str, str], console: str, traces: tuple[str, ...], metrics: tuple[str, ...]
+) -> None:
+    decided = plan(env, None, console, installed=lambda _group, _name: False)
+
+    assert (decided.traces, decided.metrics) == (traces, metrics)
+    assert decided.every_span == (console == "all")
+
+
 def test_with_only_unknown_exporters_the_default_is_used() -> None:
     decided = of({"OTEL_TRACES_EXPORTER": "jaegr"})
 
-    assert (decided.traces, decided.metrics) == (CONSOLE, CONSOLE)
+    assert (decided.traces, decided.metrics) == ((), ())
     assert len(decided.problems) == 1
 
 

@@ -39,8 +39,15 @@ def resource_of(telemetry: ExportPipeline) -> dict[str, Any]:
 
 
 class TestBuilt:
-    def test_the_default_is_the_console_for_both(self, build: Build) -> None:
+    def test_by_default_nothing_is_built(self, build: Build) -> None:
         telemetry = build()
+
+        assert telemetry.exporters == ()
+        assert isinstance(telemetry.tracer_provider, trace.NoOpTracerProvider)
+        assert isinstance(global_tracer_provider(), trace.ProxyTracerProvider)
+
+    def test_all_shows_both_on_the_console(self, build: Build) -> None:
+        telemetry = build(console="all")
 
         assert telemetry.console
         assert telemetry.owns_tracer_provider
@@ -51,14 +58,14 @@ class TestBuilt:
         )
 
     def test_a_built_provider_becomes_the_global_one(self, build: Build) -> None:
-        telemetry = build()
+        telemetry = build(exporters=("console",))
 
         assert global_tracer_provider() is telemetry.tracer_provider
         assert global_meter_provider() is telemetry.meter_provider
 
     def test_the_sdk_has_no_atexit_handler(self, build: Build) -> None:
         """Its own atexit handlers would block as long as the exporters do."""
-        telemetry = build()
+        telemetry = build(exporters=("console",))
 
         assert telemetry.tracer_provider._atexit_handler is None  # type: ignore[attr-defined]
         assert telemetry.meter_provider._atexit_handler is None  # type: ignore[attr-defined]
@@ -66,13 +73,13 @@ class TestBuilt:
     def test_a_flush_reaches_the_console(
         self, build: Build, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        telemetry = build()
+        telemetry = build(exporters=("console",))
         use(telemetry, spans=25)
         telemetry.flush(5)
 
         lines = capsys.readouterr().err.splitlines()
         assert lines[20] == '… and 5 more "work" spans'
-        assert lines[-1] == "done                25"
+        assert lines[-2:] == ["done                25", ""]
 
     def test_none_builds_nothing_and_sets_no_global_provider(self, build: Build) -> None:
         telemetry = build(exporters=("none",))
@@ -154,7 +161,7 @@ class TestResource:
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=env,zone=z1")
 
         attributes = resource_of(
-            build(service_name="argument", resource_attributes={"team": "argument"})
+            build(console="all", service_name="argument", resource_attributes={"team": "argument"})
         )
 
         assert attributes["service.name"] == "argument"
@@ -166,10 +173,10 @@ class TestResource:
     ) -> None:
         monkeypatch.setenv("OTEL_SERVICE_NAME", "from-env")
 
-        assert resource_of(build())["service.name"] == "from-env"
+        assert resource_of(build(exporters=("console",)))["service.name"] == "from-env"
 
     def test_both_signals_share_an_instance_id(self, build: Build) -> None:
-        telemetry = build()
+        telemetry = build(exporters=("console",))
 
         instance = resource_of(telemetry)["service.instance.id"]
         assert len(instance) == 36
@@ -258,7 +265,7 @@ class TestProvidersOfTheUser:
         user_provider = TracerProvider(shutdown_on_exit=False)
         trace.set_tracer_provider(user_provider)
 
-        telemetry = build()
+        telemetry = build(exporters=("console",))
 
         assert telemetry.tracer_provider is user_provider
         assert global_tracer_provider() is user_provider
@@ -281,10 +288,10 @@ class TestSecondBuild:
     def test_the_second_built_provider_replaces_the_first_as_global(
         self, build: Build, caplog: pytest.LogCaptureFixture
     ) -> None:
-        first = build()
+        first = build(exporters=("console",))
         first.shutdown(1)
 
-        second = build()
+        second = build(exporters=("console",))
 
         assert second.tracer_provider is not first.tracer_provider
         assert global_tracer_provider() is second.tracer_provider
@@ -305,11 +312,11 @@ class TestSecondBuild:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        first = build()
+        first = build(exporters=("console",))
         first.shutdown(1)
         monkeypatch.delattr(trace, "_TRACER_PROVIDER_SET_ONCE")
 
-        second = build()
+        second = build(exporters=("console",))
 
         assert second.tracer_provider is not first.tracer_provider
         assert global_tracer_provider() is first.tracer_provider

@@ -140,10 +140,7 @@ def test_the_defaults_are_shown() -> None:
 
     assert doctor.exit_code(findings) == 0
     assert texts("traces") == [
-        (
-            "development console on stderr (default, since no OTEL_* variable names an exporter or "
-            "an endpoint); nothing leaves this process"
-        )
+        ("not exported (default, since no OTEL_* variable names an exporter or an endpoint)")
     ]
     assert texts("service")[0].startswith("unknown_service (default)")
     assert texts("spool")[0].startswith("off")
@@ -249,7 +246,7 @@ def test_the_guards_are_shown() -> None:
     )
     assert limits[-4:] == [
         always,
-        # without any variable, the exporter is the development console
+        # no exporter is set
         "forbidden keys are errors, not only dropped (strict): true (default)",
         "values of an attribute on metrics, before further ones become _OTHER: 200 (default)",
         "messages of exceptions on spans: false (default)",

@@ -124,7 +124,13 @@ def test_outside_a_stage_nothing_is_kept_or_refused(captured: Captured) -> None:
     ("arguments", "env", "strict"),
     [
         ({"exporter": "console"}, {}, True),
-        ({}, {}, True),  # the development console, since no exporter is asked for
+        ({}, {}, True),  # no exporter is asked for
+        ({"console": "all"}, {}, True),
+        ({"console": "off"}, {}, True),
+        ({}, {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "none"}, True),
+        ({}, {"OTEL_TRACES_EXPORTER": "console", "OTEL_METRICS_EXPORTER": "otlp"}, False),
+        ({"exporter": ["console", "otlp"]}, {}, False),
+        ({"exporter": "otlp", "console": "all"}, {}, False),
         ({"exporter": "none"}, {}, False),
         ({"exporter": "console", "strict": False}, {}, False),
         ({"exporter": "none", "strict": True}, {}, True),
@@ -226,7 +232,7 @@ def test_a_refused_configure_keeps_the_exporters(
 )
 def test_resource_names_of_the_conventions_are_kept(key: str) -> None:
     """They describe a process, and the semantic conventions define them."""
-    opm.configure(exporter="console", console=False, resource_attributes={key: "x"})
+    opm.configure(exporter="console", resource_attributes={key: "x"})
     assert privacy.rules().strict
     assert trace.get_tracer_provider().resource.attributes[key] == "x"  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="attributes: the key"):
@@ -275,11 +281,13 @@ def test_strict_configure_names_a_stage_that_lost_an_attribute(captured: Capture
     assert given(captured, "early") == {"tenant": "a"}
 
 
-def test_implied_strictness_only_warns(said: pytest.LogCaptureFixture) -> None:
-    opm.stage("early", attributes=WRONG)(lambda: None)
-    opm.configure(exporter="console", console=False)
-    assert privacy.rules().strict
-    assert [m for m in said.messages if "'user.email' of stage 'early' is dropped" in m]
+@pytest.mark.parametrize("arguments", [{}, {"exporter": "console"}, {"console": "all"}])
+def test_implied_strictness_judges_what_was_defined_before(arguments: Any) -> None:
+    early = opm.stage("early", attributes=WRONG)(lambda: 1)
+    with pytest.raises(ValueError, match=r"stage 'early'.* 'user\.email', whose key is forbidden"):
+        opm.configure(**arguments)
+    assert early() == 1
+    opm.configure(**arguments, strict=False)
 
 
 def test_keys_forbidden_later_are_removed_from_stages_that_ran(captured: Captured) -> None:

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
         ({"metric_attributes": 3}, TypeError, "metric_attributes must be a sequence"),
         ({"metric_attributes": [""]}, ValueError, "metric_attributes must not be empty"),
         ({"metric_attributes": [1]}, TypeError, "metric_attributes must be a string, not int"),
-        ({"console": "stderr"}, TypeError, "console must be True, False, None or a text stream"),
-        ({"console": 1}, TypeError, "console must be True, False, None or a text stream"),
+        ({"console": "stderr"}, ValueError, 'console must be "off", "summary" or "all"'),
+        ({"console": 1}, TypeError, 'console must be "off", "summary", "all", a text stream'),
+        ({"console": "off", "exporter": "console"}, ValueError, 'console="off" and exporter='),
+        ({"console": False, "exporter": ["otlp", "console"]}, ValueError, "contradict each other"),
     ],
     # an address would make another id of it in each worker
     ids=lambda value: re.sub(r" at 0x\w+", "", repr(value)),
@@ -104,7 +106,7 @@ def test_a_no_op_tracer_provider_means_metrics_only(captured: Captured) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("OTEL_PIPELINE_METRICS_CONSOLE", "maybe", "must be true or false, not 'maybe'"),
+        ("OTEL_PIPELINE_METRICS_CONSOLE", "maybe", "must be off, summary or all, not 'maybe'"),
         ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "soon", "must be a positive number of seconds"),
         ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "-1", "must be a positive number of seconds"),
         ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "nan", "must be a positive number of seconds"),
@@ -136,7 +138,7 @@ def test_variables_of_the_library_are_read(
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES", "tenant, region,")
     captured.configure(metric_attributes=["tenant", "kind"])
     config = settings.settings()
-    assert (config.console, config.flush_timeout_s) == (False, 1.5)
+    assert (config.console, config.flush_timeout_s) == ("off", 1.5)
     assert config.metric_attributes == ("tenant", "kind", "region")
 
 
@@ -145,7 +147,7 @@ def test_an_argument_wins_over_the_variable(
 ) -> None:
     monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "true")
     captured.configure(console=False)
-    assert settings.settings().console is False
+    assert settings.settings().console == "off"
 
 
 def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:

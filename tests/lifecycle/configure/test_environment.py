@@ -264,7 +264,7 @@ def test_a_global_provider_that_raises_costs_only_telemetry(
 PROVIDER = """
 import json, logging, sys
 import otel_pipeline_metrics as opm
-opm.configure(exporter="console", console=False)
+opm.configure(exporter="console")
 with opm.run("r", resources=False), opm.stage("s"):
     pass
 opm.shutdown()
@@ -340,7 +340,7 @@ opm.shutdown()
 for one in taken:
     os.close(one)
 # and it works again
-opm.configure(exporter="console", console=False)
+opm.configure(exporter="console")
 with opm.stage("s"):
     pass
 opm.shutdown()

@@ -68,11 +68,11 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_the_development_console_is_flushed_at_exit_without_shutdown(ending: str) -> None:
+def test_the_console_is_flushed_at_exit_without_shutdown(ending: str) -> None:
     last, code = ENDINGS[ending]
     done = run_python(
         "import sys, otel_pipeline_metrics as opm\n"
-        "opm.configure(console=False)\n"
+        "opm.configure(exporter='console')\n"
         "@opm.fetch\ndef work(): pass\n"
         f"work()\nwork()\n{last}\n"
     )

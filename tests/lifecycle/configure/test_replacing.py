@@ -232,11 +232,11 @@ def test_configure_inside_a_run_sends_later_calls_to_the_new_providers(captured:
 
 def test_built_providers_replace_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     """Only the second console writes, and its provider is the global one."""
-    opm.configure(exporter="console", console=False)
+    opm.configure(exporter="console")
     first = trace.get_tracer_provider()
     assert isinstance(first, TracerProvider)
     work()
-    opm.configure(exporter="console", console=False, service_name="second")
+    opm.configure(exporter="console", service_name="second")
     second = trace.get_tracer_provider()
     assert isinstance(second, TracerProvider)
     assert second is not first
@@ -258,7 +258,7 @@ def test_built_providers_follow_given_ones(
     """Given providers are not global, so a later `configure()` builds its own."""
     captured.configure()
     work()
-    opm.configure(exporter="console", console=False)
+    opm.configure(exporter="console")
     work()
     opm.shutdown()
     assert captured.span_names() == ["work"]
@@ -362,26 +362,26 @@ def test_a_run_outlives_another_configuration(captured: Captured, other: Capture
 def test_open_spans_of_built_providers_go_to_the_next_ones(
     captured: Captured, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    opm.configure(exporter="console", console=False)
+    opm.configure(exporter="console")
     tracer = trace.get_tracer("of a library that keeps it")
     with opm.run("long", resources=False), opm.stage("open"):
         captured.configure()
         tracer.start_span("theirs").end()
     assert captured.span_names() == ["theirs", "open", "run long"]
     assert "run long" not in capsys.readouterr().err
-    opm.configure(exporter="console", console=False)
+    opm.configure(exporter="console")
     with opm.run("twice", resources=False):
-        opm.configure(exporter="console", console=False, service_name="second")
-        opm.configure(exporter="console", console=False, service_name="third")
+        opm.configure(exporter="console", service_name="second")
+        opm.configure(exporter="console", service_name="third")
     opm.shutdown()
-    assert capsys.readouterr().err.count("run twice") == 1
+    assert capsys.readouterr().err.count("  run twice ") == 1
 
 
 # --- flush ----------------------------------------------------------------------------------------
 
 
 def test_flush_sends_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    opm.configure(exporter="console", console=False)
+    opm.configure(exporter="console")
     for calls in (1, 2):
         work()
         report = opm.flush()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._lifecycle import summary
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,10 +103,112 @@ def test_by_default_a_file_does_not_get_it(
     assert messages(info) == [run.report.render()]
 
 
-def test_the_development_console_shows_the_summary(capsys: pytest.CaptureFixture[str]) -> None:
+def test_with_nothing_set_configure_shows_summaries_and_once_how_to_see_more(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     opm.configure()
+    runs = [finish(), finish()]
+    err = capsys.readouterr().err
+    first, second = (run.report.render() for run in runs)
+    assert err == f"{first}\n{summary.MORE}\n{second}\n"
+    assert runs[0].report.run["trace_id"] is None  # without an exporter there is no span
+    opm.shutdown()
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "shown"),
+    [
+        ({}, {"OTEL_PIPELINE_METRICS_CONSOLE": "off"}, False),
+        ({}, {"OTEL_PIPELINE_METRICS_CONSOLE": "Summary"}, True),
+        ({"console": True}, {}, True),
+        ({"console": "off"}, {"OTEL_PIPELINE_METRICS_CONSOLE": "all"}, False),
+        ({"exporter": "none"}, {}, False),
+        ({"exporter": "none"}, {"OTEL_PIPELINE_METRICS_CONSOLE": "summary"}, True),
+        ({"exporter": "console"}, {}, True),
+        ({"exporter": "console"}, {"OTEL_PIPELINE_METRICS_CONSOLE": "off"}, False),
+        ({}, {"OTEL_TRACES_EXPORTER": "console"}, True),
+        ({}, {"OTEL_TRACES_EXPORTER": "console", "OTEL_PIPELINE_METRICS_CONSOLE": "off"}, False),
+        ({}, {"OTEL_SDK_DISABLED": "true"}, False),
+    ],
+)
+def test_one_setting_governs_what_is_printed(
+    arguments: Any,
+    env: dict[str, str],
+    shown: bool,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    info: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    opm.configure(**arguments)
+    run = finish()
+    opm.shutdown()
+    err = capsys.readouterr().err
+    assert (run.report.render() in err) is shown
+    assert shown or err == ""
+    assert (run.report.render() in messages(info)) is not shown
+
+
+def test_the_variable_holds_without_configure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "summary")
+    run = finish()
+    assert capsys.readouterr().err == f"{run.report.render()}\n"
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_CONSOLE", "off")
     finish()
-    assert capsys.readouterr().err.count("run nightly: success in ") == 1
+    assert terminal.getvalue() == ""
+
+
+@pytest.mark.parametrize("arguments", [{"exporter": "console"}, {"console": "all"}])
+def test_spans_and_one_table_of_metrics_come_before_the_summary(
+    arguments: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opm.configure(**arguments)
+    with opm.run("nightly", resources=False) as run:
+        for _ in range(25):
+            with opm.fetch("pages"):
+                pass
+    err = capsys.readouterr().err
+    spans, metrics, rest = err.partition("\nmetrics at ")
+    assert rest.endswith(f"\n\n{run.report.render()}\n")
+    assert spans.count("    pages ") == (25 if "console" in arguments else 20)
+    assert ('… and 5 more "pages" spans' in spans) is ("exporter" in arguments)
+    assert "  run nightly " in spans
+    assert metrics
+    assert "pipeline.stage.duration" in rest
+    opm.shutdown()
+    # nothing has changed since then
+    assert capsys.readouterr().err == ""
+
+
+def test_what_ran_after_the_last_run_is_shown_at_the_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    opm.configure(exporter="console")
+    finish()
+    capsys.readouterr()
+    with opm.write("late"):
+        pass
+    opm.shutdown()
+    err = capsys.readouterr().err
+    assert "stage=late kind=write" in err
+    assert err.count("metrics at ") == 1
+
+
+def test_all_says_what_it_cannot_show(captured: Captured, info: pytest.LogCaptureFixture) -> None:
+    captured.configure(console="all")
+    assert messages(info) == [
+        (
+            'configure(): console="all" cannot show the traces and metrics of providers that it '
+            "did not build"
+        )
+    ]
 
 
 def test_below_info_nothing_is_logged(

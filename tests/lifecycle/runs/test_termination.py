@@ -20,7 +20,7 @@ PROGRAM = """
 import os, signal, sys, time
 import otel_pipeline_metrics as opm
 
-opm.configure(exporter="console", console=False)
+opm.configure(exporter="console")
 {before}
 with opm.run("nightly", report=sys.argv[1], resources=False):
     for _ in range(3):

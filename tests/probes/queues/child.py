@@ -11,7 +11,7 @@ from otel_pipeline_metrics._core import clock, errors, settings
 def echo(source: Any, sink: Any) -> None:
     """Pass items on until None comes; return the measurements."""
     errors.raise_faults = True
-    settings.replace(settings.Config(console=False))
+    settings.replace(settings.Config(console="off"))
     with opm.run("child", resources=False) as run:
         count = 0
         while (item := source.get()) is not None:

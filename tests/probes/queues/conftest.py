@@ -26,7 +26,7 @@ __all__ = ["make_otel", "nothing_left_over", "otel"]
 def fresh() -> Iterator[None]:
     """Print no summary, and drop workers of earlier tests."""
     before = settings.settings()
-    settings.replace(settings.Config(console=False))
+    settings.replace(settings.Config(console="off"))
     token = finding.worker_of_context.set(None)
     registry.queues.reset()
     yield

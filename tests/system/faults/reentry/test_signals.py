@@ -96,8 +96,7 @@ ACTIONS = {
     "a stage": "with opm.stage('handler'): pass",
     "3,000 stages": "[opm.stage('handler')(lambda: None)() for _ in range(3000)]",
     "stats": "opm.stats()",
-    "the same configure": "opm.configure(exporter='none', console=False)",
-    "configure": "opm.configure(exporter='none', console=False, service_name='other')",
+    "configure": "opm.configure(exporter='none', console=False)",
     "shutdown": "opm.shutdown()",
     "a look at the report": "outer.report",
 }
