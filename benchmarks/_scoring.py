@@ -69,7 +69,7 @@ def score(
         real_time: run it on a real event loop.
         causes: simulate also what the run gains from a faster stage and from one more worker.
     """
-    rng = random.Random(f"{seed}/{number}")  # noqa: S311 - no secret
+    rng = random.Random(f"{seed}/{number}")
     if real_time:  # few and long ones: a sleep of a loaded machine is a millisecond off
         pipeline = lasting(random_pipeline(rng, draws, invocations=240), 6.0)
     else:

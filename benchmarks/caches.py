@@ -89,7 +89,7 @@ def by_get(cache: Any, keys: list[str]) -> None:
 
 def _chosen(keys: list[str], amount: int, exponent: float) -> list[str]:
     weights = [(n + 1) ** -exponent for n in range(len(keys))]
-    return random.Random(1).choices(keys, weights, k=amount)  # noqa: S311
+    return random.Random(1).choices(keys, weights, k=amount)
 
 
 if __name__ == "__main__":

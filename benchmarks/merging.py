@@ -69,12 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(folder: Path, count: int) -> list[Path]:
     """Write the reports of runs an hour apart, in processes of their own."""
-    rng = random.Random(1)  # noqa: S311
+    rng = random.Random(1)
     program = drawn(rng, 0.4, shape="queues")
-    made = [
-        _virtual_time.run(run(program, random.Random(rng.random())))  # noqa: S311
-        for _ in range(PROGRAMS)
-    ]
+    made = [_virtual_time.run(run(program, random.Random(rng.random()))) for _ in range(PROGRAMS)]
     files = []
     for number in range(count):
         data = made[number % PROGRAMS].to_dict()

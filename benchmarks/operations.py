@@ -174,7 +174,7 @@ async def record_for_ever(folder: Path) -> None:
 
 def kills(count: int, seed: int) -> int:
     """Kill that many processes; return 1 if a file is partial or too much is missing."""
-    moments = random.Random(seed)  # noqa: S311 - moments, not secrets
+    moments = random.Random(seed)
     wrong, worst = 0, 0.0
     for _ in range(count):
         with tempfile.TemporaryDirectory() as folder:

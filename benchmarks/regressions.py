@@ -52,11 +52,11 @@ class Pair(NamedTuple):
 
 def pair(number: int, spread: float, *, real: bool, shape: Shape | None = None) -> Pair:
     """Run a program twice and once worse, and compare."""
-    rng = random.Random(f"{number}-{spread}-{shape}")  # noqa: S311
+    rng = random.Random(f"{number}-{spread}-{shape}")
     program = drawn(rng, spread, shape=shape)
     worse = program.worse(rng)
     start = asyncio.run if real else _virtual_time.run
-    calls = [random.Random(rng.random()) for _ in range(3)]  # noqa: S311
+    calls = [random.Random(rng.random()) for _ in range(3)]
     old, same, new = (
         start(run(*one)) for one in zip((program, program, worse), calls, strict=True)
     )
@@ -73,7 +73,7 @@ class Series(NamedTuple):
 
 def series(number: int, spread: float) -> Series:
     """Run a program many times, and again worse from some run on, and follow both."""
-    rng = random.Random(f"series-{number}-{spread}")  # noqa: S311
+    rng = random.Random(f"series-{number}-{spread}")
     program = drawn(rng, spread)
     worse = program.worse(rng)
     at = rng.randint(5, RUNS - 5)
@@ -88,7 +88,7 @@ def series(number: int, spread: float) -> Series:
 
 def _dated(program: Program, rng: random.Random, day: int) -> RunReport:
     """Run a program on a day of its own: virtual time always begins at the same instant."""
-    report = _virtual_time.run(run(program, random.Random(rng.random())))  # noqa: S311
+    report = _virtual_time.run(run(program, random.Random(rng.random())))
     report.run["started"] = (FIRST_DAY + timedelta(days=day)).isoformat()
     return report
 
