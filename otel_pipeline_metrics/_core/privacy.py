@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from otel_pipeline_metrics._core import errors, metric_definitions
+from otel_pipeline_metrics._core import attribute_keys, errors, metric_definitions
 from otel_pipeline_metrics._core.cleaning import clean_text
 from otel_pipeline_metrics._core.counter import Counter
 
@@ -14,17 +14,6 @@ if TYPE_CHECKING:
 
 
 V = TypeVar("V")
-
-# Forbidden as a whole key, and after the last dot of one.
-WORDS: Final = frozenset(
-    {
-        "email", "name", "username", "password", "token", "key", "secret", "api_key",
-        "user_id", "client_id", "session_id",
-    }
-)  # fmt: skip
-
-# Forbidden after an underscore too: `auth_token`.
-SECRETS: Final = frozenset({"password", "token", "secret", "api_key"})
 
 # A resource's key may end in these: the semantic conventions have `host.name`, `service.name`,
 # `k8s.pod.name`.
@@ -52,30 +41,16 @@ forbidden_keys = Counter()
 cut_messages = Counter()
 
 
-def snake(key: str) -> str:
-    """Return `key` in lower-case snake_case: `userID` and `user-id` become `user_id`.
-
-    A run of capitals is one word, without its last letter if a small one follows.
-    """
-    made = []
-    for place, letter in enumerate(key):
-        if place and letter.isupper():
-            before, after = key[place - 1], key[place + 1 : place + 2]
-            inside = before.islower() or before.isdigit() or (before.isupper() and after.islower())
-            made.append("_" if inside else "")
-        made.append("_" if letter == "-" else letter)
-    return "".join(made).lower()
-
-
 class Rules(NamedTuple):
     """What is forbidden, and what happens to it."""
 
-    words: frozenset[str] = WORDS  # in snake_case
+    words: frozenset[str] = frozenset()  # beside the built-in ones; as `normal()` returns them
     strict: bool = False  # whether a forbidden key is a ValueError, instead of being dropped
     error_messages: bool = False  # whether exceptions' messages are set on spans
+    allowed: frozenset[str] = frozenset()  # whole keys that pass though a built-in rule forbids
 
-    def forbidden_word(self, key: str, spared: frozenset[str] = frozenset()) -> str | None:
-        """Return the forbidden word that `key` is or ends in; None if it is allowed.
+    def reason_against(self, key: str, spared: frozenset[str] = frozenset()) -> str | None:
+        """Return why `key` is forbidden, as the end of a sentence; None if it is allowed.
 
         Args:
             key: the attribute's key.
@@ -83,12 +58,15 @@ class Rules(NamedTuple):
         """
         if key in OWN_KEYS:
             return None
-        name = snake(key)
-        for word in self.words:
-            ends = name.endswith(f".{word}") and word not in spared
-            if name == word or ends or (word in SECRETS and name.endswith(f"_{word}")):
-                return word
-        return None
+        if self.words:
+            plain = attribute_keys.normal(key)
+            for word in self.words:
+                flat = word.replace(".", "_")
+                if plain.endswith(f".{word}") or plain.replace(".", "_") == flat:
+                    return f"one that is or ends in {word!r} is of forbidden_keys"
+        if key in self.allowed:
+            return None
+        return attribute_keys.reason_against(key, spared=spared)
 
     def check(
         self, attributes: Mapping[str, Any], argument: str, spared: frozenset[str] = frozenset()
@@ -99,18 +77,24 @@ class Rules(NamedTuple):
             ValueError: the rules are strict, and a key is forbidden.
         """
         for key in attributes if self.strict else ():
-            word = self.forbidden_word(key, spared)
-            if word is not None:
+            reason = self.reason_against(key, spared)
+            if reason is not None:
                 raise ValueError(
-                    f"{argument}: the key {key!r} is forbidden, since one that is or ends in "
-                    f"{word!r} may identify a person or reveal a secret; "
-                    "without strict=True it would be dropped"
+                    f"{refusal(key, argument, reason)}; without strict=True it would be dropped"
                 )
+
+
+def refusal(key: str, argument: str, reason: str) -> str:
+    """Return the message of an error about a key."""
+    return (
+        f"{argument}: the key {key!r} is forbidden, since {reason}: it may identify a person or "
+        "reveal a secret"
+    )
 
 
 _rules = Rules()
 
-# By key: the forbidden word in it, if any.
+# By key: why it is forbidden, if it is.
 _known_keys: dict[str, str | None] = {}
 
 # (owner, key) of the first attributes that were dropped from definitions.
@@ -136,8 +120,8 @@ def is_allowed(key: str) -> bool:
     except KeyError:
         if len(known) >= _MAX_KNOWN_KEYS:
             known.clear()
-        word = known[key] = _rules.forbidden_word(key)
-        return word is None
+        reason = known[key] = _rules.reason_against(key)
+        return reason is None
 
 
 def drop_forbidden(
@@ -152,7 +136,7 @@ def drop_forbidden(
     """
     kept = {}
     for key, value in attributes.items():
-        if is_allowed(key) or (spared and _rules.forbidden_word(key, spared) is None):
+        if is_allowed(key) or (spared and _rules.reason_against(key, spared) is None):
             kept[key] = value
         else:
             drop(key, owner)

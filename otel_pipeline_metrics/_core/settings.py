@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TextIO, Union
 
-from otel_pipeline_metrics._core import errors, privacy
+from otel_pipeline_metrics._core import attribute_keys, errors, privacy
 from otel_pipeline_metrics._core.validation import (
     check_attributes,
     check_count,
@@ -74,6 +74,7 @@ class Config:
     # None: True where no exporter is set, or the console alone
     strict: bool | None = None
     forbidden_keys: tuple[str, ...] = ()
+    allowed_keys: tuple[str, ...] = ()
     max_attribute_values: int = 200
     error_messages: bool = False
     stalled_after_s: float = 300.0
@@ -91,8 +92,12 @@ class Config:
 
     def privacy_rules(self) -> privacy.Rules:
         """Return the rules on attribute keys and messages that these settings ask for."""
-        words = privacy.WORDS.union(map(privacy.snake, self.forbidden_keys))
-        return privacy.Rules(words, bool(self.strict), self.error_messages)
+        return privacy.Rules(
+            frozenset(map(attribute_keys.normal, self.forbidden_keys)),
+            bool(self.strict),
+            self.error_messages,
+            frozenset(self.allowed_keys),
+        )
 
 
 # --- how an argument is checked, and a variable read ----------------------------------------------
@@ -133,6 +138,15 @@ def _check_names(given: Any, argument: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(check_name(name, argument) for name in given))
 
 
+def _check_allowed_keys(given: Any, argument: str) -> tuple[str, ...]:
+    keys = _check_names(given, argument)
+    for key in keys:
+        reason = attribute_keys.reason_to_keep_out(key)
+        if reason is not None:
+            raise ValueError(f"{argument}: {key!r} is never allowed, since {reason}")
+    return keys
+
+
 def _check_console(given: Any, argument: str) -> Any:
     if isinstance(given, bool):
         return _AMOUNTS[str(given).lower()]
@@ -163,6 +177,16 @@ def _check_path(given: Any, argument: str) -> Path:
 
 def _split_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _split_allowed_keys(text: str) -> tuple[str, ...]:
+    kept: list[str] = []
+    for key in _split_names(text):
+        try:
+            kept += _check_allowed_keys([key], "OTEL_PIPELINE_METRICS_ALLOWED_KEYS")
+        except ValueError as error:
+            errors.warn_once(f"allowed key {key}", "%s; it is ignored", error)
+    return tuple(kept)
 
 
 # How a variable is read, and what a warning says that it must be.
@@ -344,6 +368,16 @@ OPTIONS: Final = (
         _check_names,
         "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS",
         _NAMES,
+        at_import=True,
+    ),
+    Option(
+        "allowed_keys",
+        (),
+        "whole keys that pass although a built-in rule forbids them, but never a password, token, "
+        "secret or API key. Both sources count",
+        _check_allowed_keys,
+        "OTEL_PIPELINE_METRICS_ALLOWED_KEYS",
+        (_split_allowed_keys, "names separated by commas"),
         at_import=True,
     ),
     Option(

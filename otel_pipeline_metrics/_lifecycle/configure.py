@@ -82,6 +82,7 @@ def configure(
     spool_delta: bool = Config.spool_delta,
     strict: bool | None = None,
     forbidden_keys: Sequence[str] = (),
+    allowed_keys: Sequence[str] = (),
     max_attribute_values: int = Config.max_attribute_values,
     error_messages: bool | None = None,
     stalled_after: float = Config.stalled_after_s,
@@ -123,12 +124,12 @@ def configure(
         spool_max_age_s: age in seconds at which a batch there is dropped.
         spool_delta: allow a spool although metrics have delta temporality: a batch that arrives
             twice counts twice then.
-        strict: True makes an attribute with a forbidden key a ValueError, here, where a stage
-            or run is defined and in `set_attribute`; False drops and counts it. None: True
-            where no exporter is set, or the console alone.
-        forbidden_keys: more attribute keys to forbid, also as the part after the last dot.
-            Always forbidden: email, name, username, password, token, key, secret, api_key,
-            user_id, client_id, session_id.
+        strict: True makes an attribute with a forbidden key a ValueError here, in `run()` and
+            where a function is decorated; False drops and counts it, as everywhere else. None:
+            True where no exporter is set, or the console alone.
+        forbidden_keys: more attribute keys to forbid, also as the part after the last dot, in any
+            spelling. docs/privacy.md lists those that are always forbidden.
+        allowed_keys: whole keys that pass though they may identify a person, such as `user.id`.
         max_attribute_values: the number of values that an attribute, the pipeline or the error
             type may have on metrics; later values become one, `_OTHER`.
         error_messages: put the message of an exception, up to 1,000 characters, on the span
@@ -141,8 +142,8 @@ def configure(
         TypeError: an argument is of the wrong kind.
         ValueError: an exporter is unknown, a name is empty, `console="off"` is given beside
             `exporter="console"`, `spool` is given with delta temporality but without
-            `spool_delta`, or `strict` is in force and a key is forbidden here or in a stage that
-            is defined already.
+            `spool_delta`, `allowed_keys` has a secret, or `strict` is in force and a key is
+            forbidden here or in a stage that is defined already.
     """
     # `locals()` has every argument by its name, and nothing else yet
     config = settings.resolve(locals())
@@ -280,7 +281,7 @@ def _with_privacy_rules(
     rules.check(config.resource_attributes, "resource_attributes", of_resources)
     # those that the environment names are dropped with a warning instead
     rules.check(dict.fromkeys(metric_attributes), "metric_attributes")
-    defined = stage_id.with_attribute(lambda key: rules.forbidden_word(key) is not None)
+    defined = stage_id.with_attribute(lambda key: rules.reason_against(key) is not None)
     if config.strict:
         before = [(f"stage {stage.name!r}", key) for stage, key in defined]
         before += privacy.dropped_before()

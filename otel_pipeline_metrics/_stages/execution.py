@@ -195,10 +195,6 @@ class Execution:
 
         An attribute that OpenTelemetry would not take, or whose key is forbidden, is left out;
         a warning is logged once for each key.
-
-        Raises:
-            ValueError: the key is forbidden, and `configure(strict=True)` or the development
-                console is on.
         """
         try:
             key, value = check_attribute(key, value, "set_attribute")
@@ -208,7 +204,6 @@ class Execution:
         if self.series is None:
             return
         if not privacy.is_allowed(key):
-            privacy.rules().check({key: value}, "set_attribute")
             privacy.drop(key, f"stage {self.series.key.stage!r}")
             return
         self.ensure_details().attributes[key] = value

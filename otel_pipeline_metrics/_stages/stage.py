@@ -54,7 +54,6 @@ class Stage(AsyncContextMixin):
             raise TypeError(f"items must be callable or None, not {type(items).__name__}")
         self._items = items
         self._attributes = check_attributes(attributes)
-        privacy.rules().check(self._attributes, "attributes")
         # in a thread, and in a task
         self._id: tuple[StageId, StageId] | None = None
         self._open: dict[Execution, None] = {}
@@ -64,6 +63,7 @@ class Stage(AsyncContextMixin):
 
         Raises:
             TypeError: `function` is not callable, or is a class.
+            ValueError: `strict` is in force, and an attribute's key is forbidden.
         """
         return cast("F", self._decorate(function))
 
@@ -75,7 +75,6 @@ class Stage(AsyncContextMixin):
         """
         stage = self._block_id()
         # Part of the execution and not of the identity: each block may have other values.
-        # Forbidden keys were refused when the stage was defined; here they are dropped.
         attributes = self._attributes and privacy.drop_forbidden(
             self._attributes, f"stage {stage.name!r}"
         )
@@ -123,6 +122,7 @@ class Stage(AsyncContextMixin):
                 "a name is given as a string"
             )
         name = self._name or check_name(_name_of(function), "name")
+        privacy.rules().check(self._attributes, "attributes")
         attributes = privacy.drop_forbidden_at_definition(self._attributes, f"stage {name!r}")
         stage = stage_id.stage_id(name, self._kind, attributes)
         hints.check_decorated_once(function, stage)
@@ -171,12 +171,11 @@ def stage(
             are the values it yields.
         attributes: set on each span; on metrics only those named in
             `configure(metric_attributes=)`. Keys that may identify a person or reveal a secret
-            are left out.
+            are left out, or refused where a function is decorated and `strict` is in force.
 
     Raises:
         TypeError: an argument is of the wrong kind.
-        ValueError: the name or kind is empty or too long; or an attribute's key is forbidden,
-            and `configure()` is strict.
+        ValueError: the name or kind is empty or too long.
     """
     if name is None or isinstance(name, str):
         return Stage(name, kind, items, attributes)

@@ -48,7 +48,6 @@ class _Handle:
         if not attributes:
             return ()
         checked = check_attributes(attributes)
-        privacy.rules().check(checked, "attributes")
         kept = pairs(privacy.drop_forbidden(checked, f"metric {self._metric.name!r}"))
         return tuple((key, self._distinct.limit(key, value)) for key, value in kept)
 
@@ -68,8 +67,7 @@ class Counter(_Handle):
         Raises:
             TypeError: the amount is not a number, or an attribute has a type that OpenTelemetry
                 does not take.
-            ValueError: the amount is negative or not finite, or `strict` is in force and an
-                attribute's key is forbidden.
+            ValueError: the amount is negative or not finite.
         """
         self._measure.record(_finite(amount, "amount", least=0), self._guarded(attributes))
 
@@ -87,8 +85,7 @@ class Histogram(_Handle):
         Raises:
             TypeError: the value is not a number, or an attribute has a type that OpenTelemetry
                 does not take.
-            ValueError: the value is negative or not finite, or `strict` is in force and an
-                attribute's key is forbidden.
+            ValueError: the value is negative or not finite.
         """
         self._measure.record(_finite(value, "value", least=0), self._guarded(attributes))
 
@@ -107,8 +104,7 @@ class Gauge(_Handle):
         Raises:
             TypeError: the value is not a number, or an attribute has a type that OpenTelemetry
                 does not take.
-            ValueError: the value is not finite, or `strict` is in force and an attribute's key
-                is forbidden.
+            ValueError: the value is not finite.
         """
         self._level.set(_finite(value, "value"), self._guarded(attributes))
 

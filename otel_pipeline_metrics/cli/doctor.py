@@ -8,7 +8,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from otel_pipeline_metrics._core import environment_variables, privacy, settings, text
+from otel_pipeline_metrics._core import environment_variables, settings, text
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._export import environment
 from otel_pipeline_metrics._export.environment_checks import get
@@ -269,7 +269,7 @@ def _limits(inputs: _Inputs) -> list[str]:
     rate = config.spans_per_second
     budget = "no limit" if rate is None else f"{rate:g} a second, after its first thousand"
     more = _from(env, variables.OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS)
-    words = [*sorted(privacy.WORDS), *config.forbidden_keys]
+    words = list(config.forbidden_keys)
     words += [word.strip() for word in (more[0] if more else "").split(",") if word.strip()]
     strict = plan.development if config.strict is None else config.strict
     strict_from = value(variables.OTEL_PIPELINE_METRICS_STRICT, str(strict).lower())
@@ -286,7 +286,7 @@ def _limits(inputs: _Inputs) -> list[str]:
         f"spans in the queue: at most {value('OTEL_BSP_MAX_QUEUE_SIZE', 2048)}",
         f"metrics are exported every {interval}, and at the end",
         f"the exporters' own log lines: {logs}, without the endpoint's credentials",
-        f"forbidden attribute keys: {', '.join(dict.fromkeys(words))}",
+        f"forbidden attribute keys: {', '.join(dict.fromkeys(['the built-in ones', *words]))}",
         f"forbidden keys are errors, not only dropped (strict): {strict_from}",
         f"values of an attribute on metrics, before further ones become _OTHER: {most}",
         f"messages of exceptions on spans: {messages}",

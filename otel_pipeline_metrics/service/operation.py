@@ -106,12 +106,9 @@ def _copied_mapping(value: Any, where: str, depth: int) -> dict[str, Any]:
 def _refuse_forbidden(key: str, where: str) -> None:
     if key in privacy.OWN_KEYS:
         raise ValueError(f"{where}: the key {key!r} is one of otel_pipeline_metrics' own")
-    word = privacy.rules().forbidden_word(key)
-    if word is not None:
-        raise ValueError(
-            f"{where}: the key {key!r} is forbidden, since one that is or ends in {word!r} may "
-            "identify a person or reveal a secret"
-        )
+    reason = privacy.rules().reason_against(key)
+    if reason is not None:
+        raise ValueError(privacy.refusal(key, where, reason))
 
 
 def _copied(value: Any, where: str, depth: int) -> Any:
