@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._lifecycle.instrumentor import (
         PipelineMetricsInstrumentor as PipelineMetricsInstrumentor,
     )
+    from otel_pipeline_metrics._lifecycle.part import part
     from otel_pipeline_metrics._lifecycle.run import Run, run
     from otel_pipeline_metrics._probes.caches.counted_lru import counted_lru_cache
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
@@ -77,6 +78,7 @@ __all__ = [
     "gauge",
     "get_metrics_collector",
     "histogram",
+    "part",
     "process",
     "propagate",
     "register_cache",
@@ -111,6 +113,16 @@ def _watch_workers() -> None:
 
 hooks.watch = _watch_workers
 
+
+def _open_part(context: dict[str, Any]) -> hooks.OpenPart:
+    """Load what measures parts of other processes' runs, at the first one."""
+    from otel_pipeline_metrics._lifecycle.part import Part
+
+    return Part(context)
+
+
+hooks.open_part = _open_part
+
 # Loaded at first use: a module that only decorates functions loads none of them.
 _LAZY = {
     name: f"otel_pipeline_metrics.{module}"
@@ -129,6 +141,7 @@ _LAZY = {
         "_telemetry.own_metrics": ("counter", "gauge", "histogram"),
         "_probes.caches.reading": ("CacheReading",),
         "_probes.resources.reading": ("ResourceReading",),
+        "_lifecycle.part": ("part",),
         "_lifecycle.run": ("Run", "run"),
         "report": ("RunReport",),
     }.items()

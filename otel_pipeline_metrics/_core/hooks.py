@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import TracebackType
 
     from otel_pipeline_metrics._core.records import StageResult, WaitState
 
@@ -86,6 +87,38 @@ class WorkerAccounting(Protocol):
         """Derive the time of a scope's workers from their logs; the drain lock is held."""
 
 
+class PartsOfRun(Protocol):
+    """Takes parts of a run from other processes; `_lifecycle.run_parts.RunParts`."""
+
+    def expect(self) -> dict[str, Any]:
+        """Return the context of one part more, which is waited for. Never raises."""
+
+    def give_up(self, context: dict[str, Any]) -> None:
+        """Wait no longer for the part of a context: its work is over."""
+
+    def add(self, data: Any) -> bool:
+        """Fold a part into the run. Never raises."""
+
+
+class OpenPart(Protocol):
+    """A part that is being measured; `_lifecycle.part.Part`."""
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What was measured, as plain data."""
+
+    def __enter__(self) -> Any:
+        """Begin, in the current context."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it."""
+
+
 # Set by `_telemetry`; None: no spans.
 tracing: Tracing | None = None
 
@@ -94,3 +127,6 @@ workers: WorkerAccounting | None = None
 
 # Sets `workers`.
 watch: Callable[[], None] | None = None
+
+# Loads `_lifecycle`, which alone knows how a part is measured.
+open_part: Callable[[dict[str, Any]], OpenPart] | None = None

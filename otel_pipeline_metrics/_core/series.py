@@ -20,6 +20,7 @@ from otel_pipeline_metrics._core.span_budget import SpanBudget
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
 
+    from otel_pipeline_metrics._core.hooks import PartsOfRun
     from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
     from otel_pipeline_metrics._core.stage_id import StageId
 
@@ -135,8 +136,8 @@ class RunScope:
 
     __slots__ = (
         "account", "budgets", "called", "correction", "ended", "limits", "on_resources",
-        "pipeline", "queues", "released", "remote", "run_id", "series", "shares", "sinks", "times",
-        "variants", "workers",
+        "parts", "pipeline", "queues", "released", "remote", "run_id", "series", "shares", "sinks",
+        "times", "variants", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -170,6 +171,8 @@ class RunScope:
         self.released = False
         # takes (CPU utilisation, RSS in bytes) that the program measured itself
         self.on_resources: Callable[[float, float], None] | None = None
+        # of a run in this process: what takes parts that other processes measured
+        self.parts: PartsOfRun | None = None
 
     def add(self, stage: StageId, caller: StageId | None = None) -> Series:
         """Return the series of `stage`, made if need be.

@@ -32,6 +32,7 @@ from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import RunScope
+    from otel_pipeline_metrics._lifecycle.run_parts import RunParts
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
     from otel_pipeline_metrics._probes.resources.ticker import Ticker
 
@@ -76,6 +77,8 @@ class RunDataCollector:
         self.monitor = None if sample_interval_s is None else ResourceMonitor(sample_interval_s)
         self.recorded = RecordedResources()
         self.heartbeat = Heartbeat()
+        # of a run: what other processes measured
+        self.parts: RunParts | None = None
         self._caches_before: dict[str, CacheReading] = {}
         self._windows = Windows()
         self._ticker: Ticker | None = None
@@ -117,8 +120,30 @@ class RunDataCollector:
             "telemetry": telemetry_stats.snapshot_for_report()
             | {"stage_spans": self._stage_spans(scope, traced=run["trace_id"] is not None)},
         }
+        if self.parts is not None:
+            with errors.suppress_errors("folding the parts of other processes"):
+                self.parts.fold(data)
         data["bottleneck"] = _verdict(data)
         return data
+
+    def part_data(self, scope: RunScope, wall_s: float, now: float) -> dict[str, Any]:
+        """Return what a part says of its stages, queues and limits, as in a report.
+
+        Args:
+            scope: the scope that counts them.
+            wall_s: the duration of the part.
+            now: `clock.now()` at its end, or during it.
+        """
+        times = self._times(scope, wall_s, now)
+        self._add_open_stages(times)
+        rows = self.stats.stage_list(wall_s, times.row)
+        for key, row in zip(list(self.stats.stages), rows, strict=False):
+            row["worker_ids"] = list(times.worker_ids(key))
+        return {
+            "stages": rows,
+            "queues": self._queues(scope, wall_s),
+            "limits": limit_list(scope, self.stats.limits, wall_s, now),
+        }
 
     def end(self) -> None:
         """Begin no more windows."""
@@ -165,10 +190,14 @@ class RunDataCollector:
         """Return the stages' rows, and add to the run's what lies outside of them."""
         times = self._times(scope, wall_s, now)
         run["outside_s"] = times.outside_s
+        self._add_open_stages(times)
+        return self.stats.stage_list(wall_s, times.row)
+
+    def _add_open_stages(self, times: StageTimes) -> None:
+        """Have a row for stages too of which no call has ended."""
         for key, series_of_key in list(times.stages.items()):
             if any(each.active for main in series_of_key for each in main.variants):
                 self.stats.of_stage(key)
-        return self.stats.stage_list(wall_s, times.row)
 
     def _queues(self, scope: RunScope, wall_s: float) -> list[dict[str, Any]]:
         depths = queues_registry.sizes()

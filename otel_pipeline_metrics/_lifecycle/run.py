@@ -24,6 +24,7 @@ from otel_pipeline_metrics._lifecycle import summary
 from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
 from otel_pipeline_metrics._lifecycle.report_file import ReportFile
 from otel_pipeline_metrics._lifecycle.run_decorator import each_call
+from otel_pipeline_metrics._lifecycle.run_parts import RunParts, check_timeout
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics.report import RunReport
@@ -42,6 +43,8 @@ Result = Literal["success", "failure", "cancellation", "timeout"]
 # A reading of the resources takes about a tenth of a millisecond.
 SAMPLE_INTERVAL_S: Final = 1.0
 
+PARTS_TIMEOUT_S: Final = 2.0
+
 
 def run(
     name: str,
@@ -51,6 +54,7 @@ def run(
     attributes: Mapping[str, AttributeValue] | None = None,
     total: int | None = None,
     live: bool = False,
+    parts_timeout: float = PARTS_TIMEOUT_S,
 ) -> Run:
     """Measure one run of a pipeline: a block, or each call of a decorated function.
 
@@ -75,6 +79,8 @@ def run(
             beforehand; the live view then shows the progress and the time left.
         live: show stages, rates and queues in the terminal during the run. Needs the extra
             `cli`; does nothing if stderr is not a terminal.
+        parts_timeout: seconds that the end waits at most for parts of other processes that were
+            sent for with `context()`, up to 1,000,000; 0 does not wait.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -90,6 +96,7 @@ def run(
         attributes=attributes,
         total=total,
         live=live,
+        parts_timeout=parts_timeout,
     )
 
 
@@ -105,18 +112,27 @@ class Run(AsyncContextMixin):
         attributes: Mapping[str, AttributeValue] | None,
         total: int | None,
         live: bool,
+        parts_timeout: float,
     ) -> None:
         self.name = check_name(name, "name")
         self.id = os.urandom(16).hex()
         self._file = None if report is None else ReportFile(report)
         self._attributes = check_attributes(attributes)
         self._again = functools.partial(
-            Run, name, report=report, resources=resources, total=total, live=live
+            Run,
+            name,
+            report=report,
+            resources=resources,
+            total=total,
+            live=live,
+            parts_timeout=parts_timeout,
         )
         interval = _interval(resources)
         self._collector = RunDataCollector(interval)
         self._scope = series.RunScope(self.name, self.id, (self._collector.stats,))
         self._scope.on_resources = self._collector.recorded.add
+        self._parts = RunParts(self.name, self.id, check_timeout(parts_timeout))
+        self._scope.parts = self._collector.parts = self._parts
         self._total = None if total is None else check_count(total, "total")
         self._live = live
         self._view: Any = None
@@ -199,13 +215,42 @@ class Run(AsyncContextMixin):
         Runs may end in any order and in any thread. Ending one again, or one that was not
         entered, changes nothing.
         """
-        if not self._entered or self._left:
+        if not self._begin_to_end():
             return
+        try:
+            # who is interrupted wants to leave
+            if isinstance(error, Exception | None):
+                self._parts.wait()
+        finally:
+            self._end(error)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the run as `with` does; while it waits for parts, other tasks work."""
+        if not self._begin_to_end():
+            return
+        try:
+            if isinstance(error, Exception | None):
+                await self._parts.wait_async()
+        finally:
+            self._end(error)
+
+    def _begin_to_end(self) -> bool:
+        """Tell whether the run ends now: once, and in the process that began it."""
+        if not self._entered or self._left:
+            return False
         self._left = True
         if os.getpid() != self._pid:
             self._leave_to_parent()
-            return
+            return False
         self._ended_at = clock.now()
+        return True
+
+    def _end(self, error: BaseException | None) -> None:
         self._result = _result_of(error)
         if error is not None and self._result != "success":
             self._error_type = error_type_of(error)
@@ -230,8 +275,37 @@ class Run(AsyncContextMixin):
         with errors.suppress_errors("releasing a run"):
             drain.release(self._scope)
 
+    def context(self) -> dict[str, Any]:
+        """Return plain data with which another process measures a part of this run.
+
+        Give it to `part()` there, and what that measured to `add_part()` here. At the end, the run
+        waits for one part for each call of this. It has the run's name and id and the trace's
+        headers, and neither an endpoint nor a secret.
+
+        Raises:
+            RuntimeError: the run is not in progress.
+        """
+        if not self._entered or self._left:
+            raise RuntimeError(f"run {self.name!r} is not in progress")
+        return self._parts.expect()
+
+    def add_part(self, data: dict[str, Any]) -> bool:
+        """Fold the data of a part into this run; return whether it is in.
+
+        The same part may come any number of times, and counts once. Data that is no part of this
+        run, has over 4 MB as JSON or over 10,000 stages is dropped, which is logged once and
+        counted. Never raises.
+        """
+        return self._parts.add(data)
+
+    @property
+    def parts_missing(self) -> int:
+        """How many parts were sent for with `context()` and did not come: unknown, not zero."""
+        return self._parts.missing
+
     def _finish(self) -> tuple[RunReport, Path | None]:
         self._drain()
+        self._parts.close()
         self._final = RunReport(self._data())
         return self._final, self._write(self._final)
 

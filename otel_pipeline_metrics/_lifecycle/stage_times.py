@@ -52,6 +52,14 @@ class StageTimes:
         for variants in list(scope.variants.values()):
             self.stages.setdefault(variants[0].key, []).append(variants[0])
 
+    def worker_ids(self, key: StageKey) -> set[int | None]:
+        """Return the numbers of a stage's workers, if its waits are known."""
+        return {
+            number
+            for main in self.stages.get(key, [])
+            for number in self._states.get(main.times, {})
+        }
+
     def row(self, key: StageKey) -> dict[str, Any]:
         """Return the part of a stage's row that is about its time."""
         mains = self.stages.get(key, [])

@@ -33,6 +33,10 @@ class RunMetrics:
 
     def take_over(self, before: RunMetrics) -> None:
         """Continue with the runs in progress of an earlier configuration."""
+        # a sink may be installed again: the latest one has no successor
+        self._successor = None
+        if before is self:
+            return
         before._successor = self
         for run_id, pipeline in list(before._open.items()):
             self.started(pipeline, run_id)

@@ -59,7 +59,6 @@ _BATCH: Final = 100
 _TOTALS: Final = "totals of averages"
 
 # --- the tables -----------------------------------------------------------------------------
-
 _STATES: Final = ("wall", "busy", "running", "awaiting", "idle", "blocked")
 _BOTH_WAYS: Final = {"in": sum_known, "out": sum_known}
 _QUANTILES: Final = dict.fromkeys(("p50", "p95", "p99"), forgotten)
@@ -115,12 +114,12 @@ _LIMIT: Final[Table] = {
     "usage_peak": max_known,
     "acquired": sum_all,
     "wait_s": lambda found: merge_numbers_or_dicts(found, _DISTRIBUTION | {"total": sum_known}),
-    "stages": lambda found: _merge_entries(found, ("stage",), _WAITING),
+    "stages": lambda found: merge_entries(found, ("stage",), _WAITING),
     "observed_s": sum_all,
 }
 
 
-class _Section(NamedTuple):
+class Section(NamedTuple):
     """A list of entries in a report."""
 
     # what identifies an entry
@@ -133,8 +132,8 @@ class _Section(NamedTuple):
     averages: Mapping[tuple[str, ...], tuple[str, ...]]
 
 
-_SECTIONS: Final = {
-    "stages": _Section(
+SECTIONS: Final = {
+    "stages": Section(
         ("name", "kind"),
         _STAGE,
         "count",
@@ -143,18 +142,18 @@ _SECTIONS: Final = {
             ("run_share",): ("run", "observed_s"),
         },
     ),
-    "queues": _Section(
+    "queues": Section(
         ("name",), _QUEUE, "got", {("depth_avg",): ("observed_s",), ("wait_s", "avg"): ("got",)}
     ),
-    "caches": _Section(("name",), _CACHE, "hits", {}),
-    "limits": _Section(
+    "caches": Section(("name",), _CACHE, "hits", {}),
+    "limits": Section(
         ("name",),
         _LIMIT,
         "acquired",
         {("usage_avg",): ("observed_s",), ("wait_s", "avg"): ("acquired",)},
     ),
 }
-_RESOURCES: Final = _Section(
+_RESOURCES: Final = Section(
     (),
     {
         "samples": sum_known,
@@ -181,6 +180,7 @@ _RUN: Final[Table] = {
     "total": sum_all,
     "outside_s": sum_all,
     "observed_s": sum_all,
+    **dict.fromkeys(("parts", "parts_missing", "parts_rejected"), sum_known),
     "merged_runs": sum,
 }
 _TELEMETRY: Final[Table] = {
@@ -265,20 +265,21 @@ def _opened(part: Data) -> Data:
     if "outside_s" in run:
         share = ratio(number(run, "outside_s"), over["wall_s"])
         opened["run"]["outside_s"] = product(share, observed_s)
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         if name in part:
-            opened[name] = [_open_entry(entry, section, over) for entry in entries(part, name)]
+            opened[name] = [open_entry(entry, section, over) for entry in entries(part, name)]
     mean_s = ratio(observed_s, runs_in(run))
     for stage in opened["stages"]:
         stage.setdefault("worker_s", product(number(stage, "workers"), mean_s))
     opened["telemetry"] = {
         key: value for key, value in part["telemetry"].items() if key not in OF_PROCESSES
     }
-    opened["resources"] = _open_entry(part["resources"], _RESOURCES, over)
+    opened["resources"] = open_entry(part["resources"], _RESOURCES, over)
     return opened
 
 
-def _open_entry(given: Data, section: _Section, over: Data) -> Data:
+def open_entry(given: Data, section: Section, over: Data) -> Data:
+    """Return a copy of an entry whose averages are totals `over` the run's two times."""
     entry = dict(given)
     if "observed_s" in section.rules:
         entry.setdefault("observed_s", over["wall_s"])
@@ -307,10 +308,10 @@ def _sums(parts: list[Data]) -> Data:
         "resources": _resources([part["resources"] for part in parts]),
         "telemetry": merge_dicts([part["telemetry"] for part in parts], _TELEMETRY),
     }
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         if any(name in part for part in parts):
             found = [entries(part, name) for part in parts]
-            merged[name] = _merge_entries(found, section.key, section.rules)
+            merged[name] = merge_entries(found, section.key, section.rules)
     return merged
 
 
@@ -334,7 +335,7 @@ def _resources(parts: list[Data]) -> Data:
     return {k: v for k, v in common(parts).items() if k not in dropped} | {"samples": 0}
 
 
-def _merge_entries(found: Iterable[Any], key: tuple[str, ...], rules: Table) -> list[Data]:
+def merge_entries(found: Iterable[Any], key: tuple[str, ...], rules: Table) -> list[Data]:
     """Return the merged entries of several lists, in order of appearance."""
     groups: dict[Hashable, list[Data]] = {}
     for part in found:
@@ -359,18 +360,19 @@ def _closed(sums: Data, run: Data, telemetry: Data) -> Data:
     if "outside_s" in run:
         share = ratio(run["outside_s"], run["observed_s"])
         run["outside_s"] = product(share, run["wall_s"])
-    for name, section in _SECTIONS.items():
+    for name, section in SECTIONS.items():
         for entry in merged.get(name, ()):
-            _close_entry(entry, section, run)
+            close_entry(entry, section, run)
     for stage in merged["stages"]:
-        _derive(stage, run["wall_s"])
+        derive(stage, run["wall_s"])
     for cache in merged["caches"]:
         cache["hit_ratio"] = ratio(cache["hits"], cache["hits"] + cache["misses"])
-    _close_entry(merged["resources"], _RESOURCES, run)
+    close_entry(merged["resources"], _RESOURCES, run)
     return merged
 
 
-def _close_entry(entry: Data, section: _Section, run: Data) -> None:
+def close_entry(entry: Data, section: Section, run: Data) -> None:
+    """Turn the totals of an entry into averages again, and its sketch into percentiles."""
     for path, total in entry.pop(_TOTALS, {}).items():
         place = get_path(entry, *path[:-1])
         place[path[-1]] = ratio(total, _over(entry, run, section.averages[path]))
@@ -379,7 +381,7 @@ def _close_entry(entry: Data, section: _Section, run: Data) -> None:
             entry[key] |= percentiles(entry[key])
 
 
-def _derive(stage: Data, wall_s: float | None) -> None:
+def derive(stage: Data, wall_s: float | None) -> None:
     """Add the rates and shares that follow from the sums."""
     calls, total = whole(stage, "count"), number(stage, "duration_s", "total")
     items = next(

@@ -129,6 +129,9 @@ PARTS: Final[dict[str, Schema]] = {
         ),
         merged_runs=_count("in a report of several: how many runs"),
         observed_s=_number("in a report of several: seconds of all runs, overlapping or not"),
+        parts=_count("parts of other processes that are in this report; null without any"),
+        parts_missing=_count("parts that were sent for and never came back"),
+        parts_rejected=_count("parts that were dropped: no part of this run, or too large"),
         spans=_optional(
             _list(
                 "in a report of several: [begin, end, seconds covered] of the times in which runs "
@@ -315,6 +318,19 @@ PARTS: Final[dict[str, Schema]] = {
         ),
         observed_s=_number("in a report of several: seconds that the averages cover"),
     ),
+    "processes": _list(
+        "the processes whose parts are in this report; empty or absent without any",
+        _object(
+            "one process",
+            id=_text("identifies the process"),
+            host=_text("the name of its host"),
+            pid=_count("its process id"),
+            wall_s=_number("seconds from its first call for the run to the last"),
+            cpu_s=_number("CPU seconds of the process in these"),
+            cpus=_number("CPUs that it may use"),
+            rss_bytes_peak=_count("the most resident memory of its life"),
+        ),
+    ),
     "bottleneck": _object(
         "the verdict: what limits the run",
         kind=_text("stage, source, cpu, event loop, errors, workers, tie or unknown"),
@@ -361,7 +377,7 @@ PARTS: Final[dict[str, Schema]] = {
 }
 
 # parts that reports of earlier releases lack
-OPTIONAL_PARTS: Final = frozenset({"limits", "windows"})
+OPTIONAL_PARTS: Final = frozenset({"limits", "windows", "processes"})
 
 # fields of entries that hold text; all others hold numbers
 TEXT_FIELDS: Final = frozenset(

@@ -1,0 +1,235 @@
+"""Measure a part of a run in another process, with `part`."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import platform
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry.context import attach, get_current
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from otel_pipeline_metrics._core import clock, drain, errors, series
+from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
+from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.validation import MAX_NAME_LENGTH
+from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
+from otel_pipeline_metrics._probes.resources import cgroup
+from otel_pipeline_metrics._stages.workers.worker import owner_here
+from otel_pipeline_metrics.report.part_schema import PART
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+CONTEXT: Final = "otel_pipeline_metrics/context/1"
+
+_TRACE: Final = TraceContextTextMapPropagator()
+
+# Runs whose begin in this process is remembered.
+_MAX_RUNS: Final = 64
+
+
+def part(context: Mapping[str, Any]) -> Part:
+    """Measure a part of a run that another process began, in a `with` or an `async with`.
+
+    Stages inside belong to that run, and their spans to its trace. What they did is `data` of what
+    this returns: plain data to send back to the run, for its `add_part()`. A part has no span,
+    report or log line of its own.
+
+    Args:
+        context: what `Run.context()` returned there.
+
+    Raises:
+        TypeError: `context` is not a dict.
+        ValueError: it is not the context of a run.
+    """
+    return Part(context)
+
+
+class Part(AsyncContextMixin):
+    """What `part(...)` returns. It can be entered once."""
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        self._context = checked_context(context)
+        self.id = os.urandom(16).hex()
+        self._collector = RunDataCollector(None)
+        self._scope = series.RunScope(
+            self._context["pipeline"], self._context["run"], (self._collector.stats,)
+        )
+        self._numbers = itertools.count(1)
+        self._owner = ""
+        self._began: float | None = None
+        self._ended: float | None = None
+        self._around: Any = None
+        self._final: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Part of run {self._context['pipeline']!r}>"
+
+    def __enter__(self) -> Part:
+        """Begin the part.
+
+        Raises:
+            RuntimeError: it was entered before.
+        """
+        if self._began is not None:
+            raise RuntimeError("this part was entered before: call part() for each")
+        with errors.suppress_errors("the trace of a part"):
+            self._around = get_current()
+            attach(_TRACE.extract(self._context, self._around))
+        # what has no context belongs to a run that is open here, if there is one
+        self._scope.remote = any(
+            scope.parts is not None and not scope.ended for scope in list(series.scopes)
+        )
+        self._owner = _owner()
+        _began(self._context["run"])
+        series.open_scope(self._scope)
+        self._began = clock.now()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the part, whose data is final from then on."""
+        if self._began is None or self._ended is not None:
+            return
+        self._ended = clock.now()
+        series.close_scope(self._scope)
+        with errors.suppress_errors("the trace of a part"):
+            if self._around is not None:
+                attach(self._around)
+                self._around = None
+        with errors.suppress_errors("the data of a part"):
+            self._final = self._collect()
+        with errors.suppress_errors("releasing a part"):
+            drain.release(self._scope)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the part's stages did until now: plain data, for `Run.add_part()`.
+
+        Each look has a higher number; of several, the run keeps the one with the highest.
+        """
+        if self._final is not None:
+            return self._final
+        try:
+            return self._collect()
+        except Exception:
+            errors.log_internal_error("the data of a part")
+            return self._envelope({"stages": [], "queues": [], "limits": []}, 0.0)
+
+    def _collect(self) -> dict[str, Any]:
+        now = clock.now() if self._ended is None else self._ended
+        wall_s = 0.0 if self._began is None else now - self._began
+        drain.drain()
+        rows = self._collector.part_data(self._scope, wall_s, now)
+        for stage in rows["stages"]:
+            # without queues nobody knows its workers; the task or thread of this part is one
+            stage["worker_ids"] = [str(n) for n in stage["worker_ids"]] or [self._owner]
+        return self._envelope(rows, wall_s)
+
+    def _envelope(self, rows: dict[str, Any], wall_s: float) -> dict[str, Any]:
+        return {
+            "schema": PART,
+            "id": self.id,
+            "part": self._context["part"],
+            "run": self._context["run"],
+            "number": next(self._numbers),
+            "final": self._ended is not None,
+            "wall_s": wall_s,
+            "process": _process(self._context["run"]),
+            **rows,
+        }
+
+
+def checked_context(context: object) -> dict[str, str]:
+    """Return the known keys of a run's context.
+
+    Raises:
+        TypeError: it is not a dict.
+        ValueError: it is not the context of a run.
+    """
+    if not isinstance(context, dict):
+        raise TypeError(
+            f"context must be what run.context() returned, not {type(context).__name__}"
+        )
+    if context.get("schema") != CONTEXT:
+        raise ValueError(
+            f"context must be what run.context() returned; its schema is not {CONTEXT}"
+        )
+    found: dict[str, str] = {}
+    for key in ("pipeline", "run", "part"):
+        value = context.get(key)
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_LENGTH:
+            raise ValueError(f"context must be what run.context() returned; {key!r} is broken")
+        found[key] = value
+    for key in ("traceparent", "tracestate"):
+        if isinstance(context.get(key), str):
+            found[key] = context[key]
+    return found
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the W3C headers of the current span, without baggage; none without a span."""
+    headers: dict[str, str] = {}
+    with errors.suppress_errors("the trace of a part"):
+        _TRACE.inject(headers)
+    return headers
+
+
+def _owner() -> str:
+    """Return what tells the current task or thread from others of this process."""
+    owner = owner_here()
+    return f"task {os.urandom(8).hex()}" if isinstance(owner, int) else str(threading.get_ident())
+
+
+# --- this process -----------------------------------------------------------------------------
+
+_process_id = os.urandom(8).hex()
+
+# by run: the clock and the CPU seconds of this process when it began to work for the run
+_first: dict[str, tuple[float, float]] = {}
+
+
+@forking.in_child
+def _begin_anew() -> None:
+    global _process_id  # of the child
+    _process_id = os.urandom(8).hex()
+    _first.clear()
+
+
+def _began(run_id: str) -> None:
+    if run_id not in _first:
+        while len(_first) >= _MAX_RUNS:
+            _first.pop(next(iter(_first)), None)
+        _first[run_id] = (clock.now(), time.process_time())
+
+
+def _process(run_id: str) -> dict[str, Any]:
+    first = _first.get(run_id)
+    return {
+        "id": _process_id,
+        "host": platform.node() or None,
+        "pid": os.getpid(),
+        "wall_s": None if first is None else max(0.0, clock.now() - first[0]),
+        "cpu_s": None if first is None else max(0.0, time.process_time() - first[1]),
+        "cpus": cgroup.limits().cpus,
+        "rss_bytes_peak": _rss_peak(),
+    }
+
+
+def _rss_peak() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,151 @@
+"""What a run knows of its parts in other processes: those that came, and those that did not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.validation import check_wait
+from otel_pipeline_metrics._lifecycle.part import CONTEXT, trace_headers
+from otel_pipeline_metrics.report.parts import Parts
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics.report.merge_rules import Data
+
+# How often an `async with` looks whether all parts are there.
+_POLL_S: Final = 0.01
+
+
+def check_timeout(value: object) -> float:
+    """Return `parts_timeout` as a number of seconds.
+
+    Raises:
+        TypeError: it is not a number.
+        ValueError: it is negative or not finite.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value == 0:
+        return 0.0
+    return check_wait(value, "parts_timeout")
+
+
+class RunParts:
+    """The parts of one run."""
+
+    def __init__(self, pipeline: str, run_id: str, timeout_s: float) -> None:
+        self._pipeline = pipeline
+        self._run_id = run_id
+        self._timeout_s = timeout_s
+        self._parts = Parts(run_id)
+        self._sent = 0
+        self.rejected = 0
+        # by token: contexts whose part is not here; whether it may still come
+        self._outstanding: dict[str, bool] = {}
+        self.after_fork()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Let nobody wait for a thread that the child lacks; parts come to the parent."""
+        self._changed = threading.Condition(threading.RLock())
+
+    @property
+    def missing(self) -> int:
+        """How many contexts were given out and have no part yet."""
+        return len(self._outstanding)
+
+    def expect(self) -> dict[str, Any]:
+        """Return the context of one more part, as plain data."""
+        token = os.urandom(8).hex()
+        with self._changed:
+            self._sent += 1
+            self._outstanding[token] = True
+        return {
+            "schema": CONTEXT,
+            "pipeline": self._pipeline,
+            "run": self._run_id,
+            "part": token,
+            **trace_headers(),
+        }
+
+    def give_up(self, context: dict[str, Any]) -> None:
+        """Wait no longer for the part of a context: its work is over."""
+        with self._changed:
+            if context["part"] in self._outstanding:
+                self._outstanding[context["part"]] = False
+                self._changed.notify_all()
+
+    def add(self, data: Any) -> bool:
+        """Fold a part into the run; return whether it is in. Never raises an `Exception`."""
+        try:
+            token = self._parts.add(data)
+        except ValueError as error:
+            self._reject(error)
+            return False
+        except Exception:
+            errors.log_internal_error("adding a part")
+            return False
+        with self._changed:
+            self._outstanding.pop(token, None)
+            self._changed.notify_all()
+        return True
+
+    def _reject(self, error: ValueError) -> None:
+        with self._changed:
+            self.rejected += 1
+        errors.warn_once(
+            f"part {self._run_id}",
+            "a part that was given to run %r is dropped (%s); further ones are only counted",
+            self._pipeline,
+            error,
+        )
+
+    def wait(self) -> None:
+        """Wait for the parts that may still come, for as long as the run was told to.
+
+        Inside of an event loop it does not: nothing could come meanwhile.
+        """
+        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - public in asyncio.events' docs
+            return
+        deadline = clock.monotonic() + self._timeout_s
+        with self._changed:
+            while self._is_waiting and (left := deadline - clock.monotonic()) > 0:
+                self._changed.wait(left)
+
+    async def wait_async(self) -> None:
+        """Do what `wait` does, and let other tasks work meanwhile."""
+        deadline = clock.monotonic() + self._timeout_s
+        while self._is_waiting and clock.monotonic() < deadline:
+            await _sleep(_POLL_S)
+
+    @property
+    def _is_waiting(self) -> bool:
+        return True in self._outstanding.values()
+
+    def close(self) -> None:
+        """Take no more parts: the report is made."""
+        self._parts.close()
+
+    def fold(self, data: Data) -> None:
+        """Add everything to the data of the run's report, if there is or was to be anything."""
+        if not (self._sent or len(self._parts) or self.rejected):
+            return
+        if len(self._parts):
+            self._parts.fold(data)
+        data["run"] |= {
+            "parts": len(self._parts),
+            "parts_missing": self.missing,
+            "parts_rejected": self.rejected,
+        }
+
+
+async def _sleep(seconds: float) -> None:
+    """Sleep in asyncio or trio, whichever runs this."""
+    trio = sys.modules.get("trio")
+    if trio is not None and asyncio._get_running_loop() is None:  # noqa: SLF001 - public in asyncio.events' docs
+        await trio.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
