@@ -120,7 +120,7 @@ def is_right(found: Truth, verdict: dict[str, Any]) -> bool:
     """
     kind, stage, ties = verdict["kind"], verdict["stage"], verdict["ties"]
     if found.case == "stage":
-        return bool(kind in {"stage", "workers"} and stage == found.first)
+        return bool(kind in {"stage", "workers", "serial"} and stage == found.first)
     if found.case == "source":
         return bool(kind == "source")
     alike = set(found.alike)
@@ -178,11 +178,20 @@ def _gains(
     pipeline: Pipeline, expected: Outcome, verdict: dict[str, Any]
 ) -> tuple[float, float] | None:
     """Return the gain of one more worker as told, and as the simulation has it."""
-    if verdict["what_if"] is None:
+    one_more = _one_more(verdict)
+    if one_more is None:
         return None
     stages = tuple(
         replace(s, workers=s.workers + 1) if s.name == verdict["stage"] else s
         for s in pipeline.stages
     )
     wall_s = simulate(replace(pipeline, stages=stages)).wall_s
-    return verdict["what_if"]["gain"], expected.wall_s / wall_s - 1
+    return one_more, expected.wall_s / wall_s - 1
+
+
+def _one_more(verdict: dict[str, Any]) -> float | None:
+    """Return the middle of the gain that was told for one more worker of the limiting stage."""
+    for change in verdict["what_if"]:
+        if change["change"] == "workers" and change["name"] == verdict["stage"]:
+            return float(sum(change["gain"]) / 2)
+    return None

@@ -178,3 +178,8 @@ class Account:
         """Whether its calls are mostly made in tasks of their own."""
         spawned, known = self.spawned
         return 2 * spawned > known
+
+    @property
+    def is_spawned_somewhere(self) -> bool:
+        """Whether any of its calls is known to be made in a task of its own."""
+        return self.spawned[0] > 0

@@ -34,6 +34,10 @@ class StageStats(Distribution):
         self.abandoned = 0
         self.errors: dict[str, int] = {}
         self.retries = 0
+        # seconds of the calls that raised, and of the others that reported retries
+        self.failed_s = 0.0
+        self.retried_s = 0.0
+        self.retried = 0
         self.items_in: int | None = None
         self.items_out: int | None = None
         self.bytes_in: int | None = None
@@ -53,11 +57,16 @@ class StageStats(Distribution):
             kind = result.error_type or cardinality.OTHER
             kind = cardinality.key_in(self.errors, kind, "error types of a stage")
             self.errors[kind] = self.errors.get(kind, 0) + 1
+            self.failed_s += result.busy_s
         elif result.outcome == "cancelled":
             self.cancelled += 1
         elif result.outcome == "abandoned":
             self.abandoned += 1
-        self.retries += sum(count for _, count in result.retries)
+        if result.retries:
+            self.retries += sum(count for _, count in result.retries)
+            if result.outcome != "error":
+                self.retried += 1
+                self.retried_s += result.busy_s
         self.add_counts(result.counts.since(result.reported))
 
     def add_counts(self, counts: Counts) -> None:
@@ -83,6 +92,8 @@ class StageStats(Distribution):
             "abandoned": self.abandoned,
             "errors": {"total": sum(self.errors.values()), "by_type": dict(self.errors)},
             "retries": self.retries,
+            "failed_s": self.failed_s,
+            "retried": {"count": self.retried, "total_s": self.retried_s},
             "items": {"in": self.items_in, "out": self.items_out},
             "bytes": {"in": self.bytes_in, "out": self.bytes_out},
             "duration_s": {

@@ -79,6 +79,7 @@ class StageTimes:
             "in_flight_avg": None if by_hand else ratio(wall_s, self._wall_s),
             "cpu_s": None if None in cpu or not cpu else sum(filter(None, cpu)),
             "service_by_in_flight": _by_in_flight(variants),
+            "callers": [] if by_hand else _callers(variants),
         }
 
     def _run_share(self, mains: Sequence[Series], self_s: float) -> float | None:
@@ -115,6 +116,7 @@ class StageTimes:
                 (t.busy / total for t in walls if (total := t.busy + t.idle + t.blocked)),
                 default=None,
             ),
+            "busiest_s": max((t.busy for t in walls), default=None),
         }
 
 
@@ -151,3 +153,14 @@ def _by_in_flight(variants: Sequence[Series]) -> list[dict[str, Any]]:
         {"in_flight": level, "count": count, "avg_s": seconds / count}
         for level, (count, seconds) in sorted(levels.items())
     ]
+
+
+def _callers(variants: Sequence[Series]) -> list[dict[str, Any]]:
+    """Return the seconds of calls by the stage that they were made in; null outside of stages."""
+    found: dict[str | None, dict[str, Any]] = {}
+    for each in variants:
+        name = None if each.caller is None else each.caller.name
+        row = found.setdefault(name, {"stage": name, "wall_s": 0.0, "spawned": False})
+        row["wall_s"] += _wall(each)
+        row["spawned"] = row["spawned"] or each.account.is_spawned_somewhere
+    return list(found.values())

@@ -7,6 +7,53 @@ group: they share the time of those workers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics.analysis.parts import Part
+
+
+# From this part of its busy time on, what a worker does between calls may be a wait that cannot
+# be seen: at a queue that is not wrapped, or polling.
+UNCLEAR: Final = 0.1
+
+
+@dataclass
+class QueueFacts:
+    """One wrapped queue. Times are in seconds."""
+
+    name: str
+    capacity: int | None
+    producers: list[str]
+    consumers: list[str]
+    put: int
+    got: int
+    # the average number of items in it, by its capacity; None if it is unbounded or unknown
+    fill: float | None
+    # from the first put to the last, and how long producers waited for room meanwhile
+    span_s: float | None
+    put_blocked_s: float | None
+    get_waited_s: float | None
+
+    @property
+    def blocked_share(self) -> float | None:
+        """The part of the time in which it was filled that its producers waited."""
+        if self.put_blocked_s is None or not self.span_s:
+            return None
+        return self.put_blocked_s / self.span_s
+
+
+@dataclass
+class LimitFacts:
+    """One wrapped limit. Times are in seconds."""
+
+    name: str
+    # how long the run needs at least for the permits held; None if it is unknown
+    needs_s: float | None
+    # by stage, what it held and what it waited; None is outside of stages
+    held_s: dict[str | None, float]
+    waited_s: dict[str | None, float]
+    permits: int | None
 
 
 @dataclass
@@ -33,6 +80,13 @@ class StageGroup:
     noise: float
     # whether its input comes through an instrumented queue
     gets: bool
+    # the busy time of each of its stages
+    shares: dict[str, float]
+    # busy time of the worker that was busy for longest; None if unknown
+    hottest_s: float | None = None
+    # seconds that calls without failures and retries would have saved, at least and at most;
+    # None if unknown
+    saved_s: tuple[float, float] | None = None
 
     @property
     def wall(self) -> float:
@@ -48,6 +102,16 @@ class StageGroup:
     def demand(self) -> float:
         """The work of each worker: the run takes at least that long."""
         return self.work / self.workers
+
+    @property
+    def surely(self) -> float:
+        """The work of each worker within calls: what it does between them may be a wait."""
+        return self.demand if self.is_clear else (self.inside or 0.0) / self.workers
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether its workers spend nearly all of their busy time in calls."""
+        return self.between <= UNCLEAR * self.busy
 
     @property
     def share(self) -> float:
@@ -92,6 +156,15 @@ class Facts:
     # 95th percentile and median of the event loop's delay
     loop_delay_s: float | None = None
     loop_delay_usual_s: float | None = None
+    # the share of time in which a thread held the GIL, and in which one that was ready had no CPU
+    gil_held: float | None = None
+    run_delay: float | None = None
+    # by name, the own time of all stages where it is known
+    parts: dict[str, Part] = field(default_factory=dict)
+    queues: list[QueueFacts] = field(default_factory=list)
+    limits: list[LimitFacts] = field(default_factory=list)
+    # time in which no stage was open; None if unknown
+    outside_s: float | None = None
     partial: bool = False
     # how many merged runs there were at a time
     runs: float = 1

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core.lookup import entries, get_path, get_strings, number
-from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
+from otel_pipeline_metrics.analysis.facts import Facts, LimitFacts, QueueFacts, StageGroup
+from otel_pipeline_metrics.analysis.parts import read_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,27 +46,68 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     for stage in stages:
         group = _read_group(stage, consumers, wall_s, permits)
         if group is None:
-            own = number(stage, "self_s")
-            unseen[str(stage.get("name"))] = (
-                own if own is not None else number(stage, "duration_s", "total") or 0.0
-            )
+            unseen[str(stage.get("name"))] = number(stage, "duration_s", "total") or 0.0
         else:
             groups.append(group)
+    parts = read_parts(data, wall_s, runs)
     single, groups = groups, _join_neighbours(groups, queues, wall_s)
     facts = Facts(
         wall_s=wall_s,
         runs=runs,
         groups=sorted(groups, key=lambda group: group.demand, reverse=True),
         source_s=_source(queues, runs, wall_s),
-        unseen=unseen,
+        unseen={name: s for name, s in unseen.items() if name not in parts},
         round_robin=_round_robin(single, queues, wall_s, runs) if len(groups) > 1 else [],
         smallest_queue=_smallest(queues),
         loop_delay_s=number(data, "resources", "event_loop_delay_s", "p95"),
         loop_delay_usual_s=number(data, "resources", "event_loop_delay_s", "p50"),
         partial=bool(get_path(data, "run", "partial")),
+        parts=parts,
+        queues=[_read_queue(queue) for queue in queues],
+        limits=[_read_limit(limit, runs) for limit in entries(data, "limits")],
+        gil_held=number(data, "resources", "gil_held"),
+        run_delay=number(data, "resources", "run_delay"),
     )
+    outside = number(data, "run", "outside_s")
+    facts.outside_s = None if outside is None else outside / runs
     _read_cpu(facts, data)
     return facts
+
+
+def _read_queue(queue: Mapping[str, Any]) -> QueueFacts:
+    capacity, depth = number(queue, "capacity"), number(queue, "depth_avg")
+    return QueueFacts(
+        name=str(queue.get("name")),
+        capacity=None if capacity is None else int(capacity),
+        producers=get_strings(queue, "producers"),
+        consumers=get_strings(queue, "consumers"),
+        put=int(number(queue, "put") or 0),
+        got=int(number(queue, "got") or 0),
+        fill=None if depth is None or not capacity else min(1.0, depth / capacity),
+        span_s=number(queue, "put_span_s"),
+        put_blocked_s=number(queue, "put_blocked_s"),
+        get_waited_s=number(queue, "get_waited_s"),
+    )
+
+
+def _read_limit(limit: Mapping[str, Any], runs: float) -> LimitFacts:
+    held: dict[str | None, float] = {}
+    waited: dict[str | None, float] = {}
+    known = True
+    for row in entries(limit, "stages"):
+        stage = row.get("stage")
+        seconds, waits = number(row, "held_s"), number(row, "waited_s")
+        known = known and seconds is not None
+        held[stage] = (seconds or 0.0) / runs
+        waited[stage] = (waits or 0.0) / runs
+    most = number(limit, "max")
+    return LimitFacts(
+        name=str(limit.get("name")),
+        needs_s=sum(held.values()) / most if most and known and held else None,
+        held_s=held if known else {},
+        waited_s=waited,
+        permits=None if most is None else int(most),
+    )
 
 
 def _read_group(
@@ -104,7 +146,33 @@ def _read_group(
         permit_wait_s=permits.get(name, 0.0),
         noise=_noise(stage, count),
         gets=name in consumers,
+        shares={name: busy},
+        hottest_s=number(stage, "busiest_s"),
+        saved_s=_saved(stage, count),
     )
+
+
+def _saved(stage: Mapping[str, Any], count: int) -> tuple[float, float] | None:
+    """Return the seconds that a stage's calls would save if none failed and none tried again.
+
+    A failed call costs what it took. It is then followed by another one, in which case all of its
+    time is saved, or it is given up, and a good one would have taken the place of it.
+    """
+    failures, retries = number(stage, "errors", "total"), number(stage, "retries")
+    if not failures and not retries:
+        return 0.0, 0.0
+    total, failed = number(stage, "duration_s", "total"), number(stage, "failed_s")
+    retried, tried_again = number(stage, "retried", "count"), number(stage, "retried", "total_s")
+    if total is None or failed is None or retried is None or tried_again is None:
+        return None
+    failures = failures or 0.0
+    # of calls that tried again, how long they would have taken without is known from the others
+    plain = count - failures - retried
+    if plain <= 0:
+        return None
+    good = max(0.0, total - failed - tried_again) / plain
+    saved = tried_again - retried * good
+    return saved + failed - failures * good, saved + failed
 
 
 def _noise(stage: Mapping[str, Any], count: int) -> float:
@@ -234,6 +302,8 @@ def _join(first: StageGroup, second: StageGroup) -> StageGroup:
         permit_wait_s=first.permit_wait_s + second.permit_wait_s,
         noise=larger.noise,
         gets=first.gets,
+        shares=first.shares | second.shares,
+        saved_s=larger.saved_s,
     )
 
 

@@ -9,6 +9,7 @@ from otel_pipeline_metrics._core import text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from otel_pipeline_metrics.analysis.bounds import Bound
     from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
 
 
@@ -21,18 +22,10 @@ NO_QUEUE: Final = (
 )
 MEASURED: Final = "The demand of a stage is its busy time over its workers, as this run had it."
 SCALES: Final = (
-    "The gain assumes that another worker is as fast as the others: right for awaited I/O while "
-    "the other side can take more, wrong for computing in Python, which the GIL keeps on one CPU."
+    "Another worker is assumed to be as fast as the others: right for awaited I/O while the other "
+    "side can take more, wrong for computing in Python, which the GIL keeps on one CPU."
 )
-BUFFERS: Final = (
-    "The gain is an upper bound: it assumes queues that are large enough to even out slow and "
-    "fast calls."
-)
-
-TURNS: Final = (
-    "That they take turns is inferred: their times add up to the run's, and none of them waited "
-    "for another."
-)
+PARTIAL: Final = "The run has not finished or did not succeed: these are its numbers so far."
 
 
 def workers(amount: float) -> str:
@@ -47,31 +40,49 @@ def demand(group: StageGroup, facts: Facts) -> str:
     return f"{work} of work{each} in a run of {wall}"
 
 
-def stage(top: StageGroup, facts: Facts) -> str:
+def stage(bound: Bound, facts: Facts, name: str) -> str:
     """Explain why a stage limits the run."""
-    parts = [f"{top.name} was busy {text.percent(top.share)} of the time: {demand(top, facts)}."]
-    if len(top.names) > 1:
-        parts.append(f"The same workers run {text.listed(top.names)}; {top.name} takes most of it.")
-    if top.permit_wait_s > top.busy:
-        waited = top.permit_wait_s / top.wall if top.wall else 0.0
-        parts[0] = (
-            f"{top.name} waited for permits or rate limits {text.percent(waited)} of the time "
-            f"and was busy {text.percent(top.share)}: {demand(top, facts)}."
-        )
-    others = [group for group in facts.groups if group is not top]
+    group, others = bound.group, [each for each in facts.groups if each is not bound.group]
+    if group is None:
+        calls = text.counted(bound.workers or 1, "call")
+        parts = [
+            (
+                f"{bound.name} had {calls} in progress "
+                f"{text.percent(bound.seconds / facts.wall_s)} of "
+                f"the time, as many as there ever were: {text.duration(bound.seconds)} of "
+                f"{text.duration(facts.wall_s)}."
+            )
+        ]
+    else:
+        share = text.percent(group.share)
+        parts = [f"{group.name} was busy {share} of the time: {demand(group, facts)}."]
+        if len(group.names) > 1:
+            parts.append(f"The same workers run {text.listed(group.names)}.")
+    inside = {n: s for n, s in bound.made_of.items() if n is not None}
+    if len(inside) > 1 or name != bound.name:
+        each = [
+            f"{n} {text.duration(s)}"
+            for n, s in sorted(inside.items(), key=lambda found: found[1], reverse=True)
+        ]
+        parts.append(f"Of that, each stage's own time is {text.listed(each)}.")
     parts += _states(others)
     if others:
-        following = others[0]
+        following = max(others, key=lambda each: each.demand)
         second = text.duration(following.demand)
         parts.append(f"The next largest demand is {following.name}'s, {second}.")
-    if facts.source_s is not None and top.demand < 1.1 * facts.source_s:
+    if facts.source_s is not None and bound.seconds < 1.1 * facts.source_s:
         parts.append(
             f"The source took {text.duration(facts.source_s)} to fill the first queue, "
             "so it is about as slow."
         )
-    if top.gets and top.inside is not None and top.between > 0.3 * top.busy:
+    if (
+        group is not None
+        and group.gets
+        and group.inside is not None
+        and group.between > 0.3 * group.busy
+    ):
         parts.append(
-            f"{text.percent(top.between / top.busy)} of its busy time passed between its "
+            f"{text.percent(group.between / group.busy)} of its busy time passed between its "
             "calls, in the loop around it."
         )
     return " ".join(parts)
@@ -91,40 +102,13 @@ def _states(others: Sequence[StageGroup]) -> list[str]:
     return sentences
 
 
-def tie(tied: Sequence[StageGroup], facts: Facts) -> str:
+def tie(tied: Sequence[Bound], facts: Facts) -> str:
     """Explain that several stages limit the run equally."""
-    each = [f"{s.name} {text.duration(s.demand)} ({text.percent(s.share)} busy)" for s in tied]
-    names, wall = text.listed([s.name for s in tied]), text.duration(facts.wall_s)
+    each = [f"{bound.name} {text.duration(bound.seconds)}" for bound in tied]
+    names, wall = text.listed([str(bound.name) for bound in tied]), text.duration(facts.wall_s)
     return (
         f"{names} have about the same work for each of their workers in a run of {wall}: "
         f"{text.listed(each)}. Relieving one alone gains little."
-    )
-
-
-def explain_turns(top: StageGroup, tied: Sequence[StageGroup], facts: Facts) -> str:
-    """Explain that the same workers ran the stages one after the other."""
-    count = round(top.workers / facts.runs)
-    where, in_each = (
-        ("one worker", "") if count <= 1 else (f"the same {workers(count)}", " in each")
-    )
-    each = text.listed([f"{s.name} {text.duration(s.demand)}" for s in facts.round_robin])
-    together = text.duration(sum(group.demand for group in facts.round_robin))
-    names = text.listed([s.name for s in facts.round_robin])
-    most = f"{top.name} takes the most, {text.percent(top.demand / facts.wall_s)} of the run."
-    if len(tied) > 1:
-        most = f"{text.listed([s.name for s in tied])} take about the same."
-    return (
-        f"{names} take turns in {where}: only one of them runs at "
-        f"a time{in_each}, and none waits for another. Their busy times ({each}) add up to "
-        f"{together} in a run of {text.duration(facts.wall_s)}. {most}"
-    )
-
-
-def cpu_left(facts: Facts) -> str:
-    """Explain that the CPU caps the gain."""
-    return (
-        f"{facts.cores or 0.0:.2f} CPUs were busy already, and more threads or tasks share one: "
-        "the gain is limited to what is left of it."
     )
 
 
@@ -153,39 +137,14 @@ def explain_loop_source(top: StageGroup, facts: Facts) -> str:
     )
 
 
-def cpu(facts: Facts) -> str:
-    """Explain that the CPU is used up."""
-    cores, cpus = facts.cores or 0.0, facts.cpus or 0.0
-    if facts.utilization is not None and facts.utilization >= 0.9:
-        limit = "the cgroup's quota of" if facts.quota else "all of"
-        used = f"The run used {text.percent(facts.utilization)} of {limit} {cpus:g} CPUs."
-    else:
-        used = (
-            f"The process kept {cores:.2f} of {cpus:g} CPUs busy. One thread at a time runs "
-            "Python (the GIL, or one event loop), so about one CPU is all that it can use."
-        )
-    return (
-        f"{used} {facts.concurrency:.1f} workers were busy at a time on average: they shared "
-        "the CPU, so their busy times include invisible waits for each other."
-    )
-
-
-def event_loop(facts: Facts) -> str:
-    """Explain that something blocks the event loop."""
-    late, cores = facts.loop_delay_s or 0.0, facts.cores
-    used = "" if cores is None else f" while only {cores:.2f} CPUs were busy"
-    return (
-        f"One time in twenty, the event loop ran {text.duration(late)} late or more{used}: "
-        "something blocks it, and every task waits meanwhile."
-    )
-
-
-def errors(top: StageGroup, waste: float, facts: Facts) -> str:
+def errors(group: StageGroup, saved_s: tuple[float, float], facts: Facts) -> str:
     """Explain that a stage's failed attempts take its time."""
+    low, high = (text.percent(max(0.0, saved) / group.busy) for saved in saved_s)
+    cost = low if low == high else f"{low} to {high}"
     return (
-        f"{top.name} limits the run ({text.percent(top.share)} busy: {demand(top, facts)}), and "
-        f"{text.percent(waste)} of its attempts failed: {top.errors:,} errors and "
-        f"{top.retries:,} retries in {top.count:,} calls."
+        f"{group.name} limits the run ({text.percent(group.share)} busy: {demand(group, facts)}), "
+        f"and failures cost {cost} of its time: {group.errors:,} errors and {group.retries:,} "
+        f"retries in {group.count:,} calls."
     )
 
 

@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics._core.lookup import get_path, get_strings, number, whole
+from otel_pipeline_metrics._core.lookup import entries, get_path, get_strings, number, whole
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -21,7 +21,9 @@ _KIND_ORDER: Final = {"fetch": 0, "write": 2}
 _OTHER_KIND: Final = 1
 
 # of other kinds, the stage that a verdict names is not the limit, only the first to look at
-_OF_STAGES: Final = frozenset({"stage", "tie", "errors", "workers"})
+_OF_STAGES: Final = frozenset(
+    {"stage", "tie", "errors", "workers", "serial", "skew", "limit", "event loop"}
+)
 
 
 def runs_in(run: dict[str, Any]) -> int:
@@ -164,13 +166,12 @@ def verdict(report: RunReport) -> VerdictText:
     ties = get_strings(found, "ties")
     kind = str(get_path(found, "kind") or ("stage" if stage else "unknown"))
     marked = ([str(stage)] if stage is not None else []) + [t for t in ties if t != stage]
-    busy = number(found, "busy")
     return VerdictText(
         kind=kind,
         known=kind != "unknown",
-        headline=_headline(kind, marked, busy),
+        headline=_headline(kind, marked, found),
         why=str(get_path(found, "why") or ""),
-        what_if=_what_if(found, marked),
+        what_if=_what_if(found),
         advice=get_strings(found, "advice"),
         assumptions=get_strings(found, "assumptions"),
         confidence=get_path(found, "confidence"),
@@ -178,29 +179,73 @@ def verdict(report: RunReport) -> VerdictText:
     )
 
 
-def _headline(kind: str, marked: list[str], busy: float | None) -> str:
+def _headline(kind: str, marked: list[str], found: dict[str, Any]) -> str:
+    busy, name = number(found, "busy"), get_path(found, "name")
     stage = marked[0] if marked else "a stage"
     share = f" ({text.percent(busy)} busy)" if busy is not None else ""
     if kind == "tie" and len(marked) > 1:
         return f"{text.listed(marked)} hold the run back alike{share}"
+    inside = f"something inside of {stage}" if name in (None, stage) else f"{name}"
+    step = f"A step at the queue {name}" if name else "A step"
     return {
         "stage": f"{stage} holds the run back{share}",
         "tie": f"{stage} holds the run back{share}",
         "source": "The source limits the run, not a stage",
+        "limit": f"The limit of {inside} holds the run back",
+        "undecorated": f"{step} that is no stage holds the run back",
+        "serial": f"{stage} takes the largest part of a run in which little overlaps",
         "cpu": "The CPU limits the run",
-        "event loop": "The event loop limits the run",
+        "gil": "The GIL limits the run: one thread at a time runs Python",
+        "machine": "The machine is busy with other programs, which slows the run",
+        "event loop": f"{stage} holds up the event loop" if marked else "The event loop is held up",
         "errors": f"Errors and retries of {stage} hold the run back",
         "workers": f"{stage} has too few workers{share}",
+        "skew": f"One worker of {stage} has most of its work",
     }.get(kind, "What limits the run is not known")
 
 
-def _what_if(found: dict[str, Any], marked: list[str]) -> str | None:
-    gain, more = number(found, "what_if", "gain"), whole(found, "what_if", "more_workers")
-    if gain is None or more is None or not marked:
-        return None
-    following = get_path(found, "what_if", "next")
-    then = f"then {following or 'the source'} limits it"
-    if following in marked:
-        then = "it is the limit even then"
-    workers = text.counted(more, "more worker")
-    return f"With {workers} of {marked[0]}, about {text.percent(gain)} more throughput; {then}."
+def changes(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what changes would gain; a report of schema 1 has one of them at most.
+
+    There, `what_if` was `{"more_workers": 1, "gain": 0.25, "next": stage}`, or null.
+    """
+    told = found.get("what_if")
+    if not isinstance(told, dict):
+        return entries(found, "what_if")
+    gain, stage = number(told, "gain"), get_path(found, "stage")
+    if gain is None or stage is None:
+        return []
+    change = {"change": "workers", "name": stage, "stage": stage, "by": whole(told, "more_workers")}
+    return [{**change, "gain": [gain, gain], "next": told.get("next")}]
+
+
+def _what_if(found: dict[str, Any]) -> str | None:
+    """Return the first change, and what it gains."""
+    for change in changes(found):
+        gain = change.get("gain")
+        if not isinstance(gain, list) or len(gain) != 2:
+            continue
+        low, high = (number({"gain": each}, "gain") for each in gain)
+        if low is None or high is None:
+            continue
+        name, by = change.get("name") or "it", whole(change, "by") or 1
+        with_it = {
+            "faster": f"With {name} twice as fast",
+            "workers": f"With {text.counted(by, 'more worker')} of {name}",
+            "limit": f"With twice what {name} allows",
+            "errors": f"Without failures of {name}",
+        }.get(str(change.get("change")))
+        if with_it is None:
+            continue
+        low_text, high_text = text.percent(low), text.percent(high)
+        gained = high_text if low_text == high_text else f"{round(low * 100)} to {high_text}"
+        following = change.get("next")
+        then = ""
+        if following is not None:
+            then = (
+                "; it is the limit even then"
+                if following == name
+                else f"; then {following} is next"
+            )
+        return f"{with_it}, about {gained} more throughput{then}."
+    return None

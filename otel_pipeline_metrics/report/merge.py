@@ -73,6 +73,8 @@ _STAGE: Final[Table] = {
     "abandoned": count,
     "errors": {"total": count, "by_type": counts_by_key},
     "retries": count,
+    "failed_s": sum_all,
+    "retried": {"count": count, "total_s": sum_all},
     "items": _BOTH_WAYS,
     "bytes": _BOTH_WAYS,
     "duration_s": _DISTRIBUTION | {"total": sum_known, "min": min_known, "sum_of_squares": sum_all},
@@ -80,11 +82,14 @@ _STAGE: Final[Table] = {
     "share": dict.fromkeys(_STATES, forgotten),
     "throughput": dict.fromkeys(("wall_per_s", "busy_per_s", "items_per_s"), forgotten),
     "busiest_share": max_known,
+    # of runs one after the other, nobody knows whether it was the same worker
+    "busiest_s": forgotten,
     "self_s": sum_all,
     "wall_s": sum_all,
     "cpu_s": sum_all,
     "in_flight": sum_known,
     "service_by_in_flight": lambda found: merge_means(found, "in_flight", "avg_s"),
+    "callers": lambda found: merge_entries(found, ("stage",), {"wall_s": sum_all, "spawned": any}),
 }
 _QUEUE: Final[Table] = {
     "capacity": largest_limit,

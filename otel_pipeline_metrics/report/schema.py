@@ -154,6 +154,12 @@ PARTS: Final[dict[str, Schema]] = {
             by_type=_map("by the type of the exception", {"type": "integer"}),
         ),
         retries=_count("reported retries"),
+        failed_s=_number("seconds of the calls that raised"),
+        retried=_object(
+            "calls that reported retries and did not raise",
+            count=_count("how many"),
+            total_s=_number("their seconds"),
+        ),
         items=_pair("items taken and produced", "in", "out"),
         bytes=_pair("bytes read and written", "in", "out"),
         duration_s=_object(
@@ -177,6 +183,7 @@ PARTS: Final[dict[str, Schema]] = {
         ),
         share=_states("the states' shares of the workers' time, 0 to 1"),
         busiest_share=_number("the busy share of the busiest worker"),
+        busiest_s=_number("the busy seconds of the worker that was busy for longest"),
         self_s=_number("seconds in which calls were open, and no stage inside of them was"),
         run_share=_number(
             "the run's part in which it was the innermost stage open, shared equally with others"
@@ -194,6 +201,15 @@ PARTS: Final[dict[str, Schema]] = {
             ),
         ),
         in_flight=_count("calls in progress at the end"),
+        callers=_list(
+            "in which stages it was called",
+            _object(
+                "one of them",
+                stage=_text("its name; null outside of stages"),
+                wall_s=_number("seconds of the calls from begin to end, waits included"),
+                spawned=_of("boolean", "whether a sampled one began in a task of its own"),
+            ),
+        ),
     ),
     "queues": _entries(
         "one instrumented queue",
@@ -333,21 +349,48 @@ PARTS: Final[dict[str, Schema]] = {
     ),
     "bottleneck": _object(
         "the verdict: what limits the run",
-        kind=_text("stage, source, cpu, event loop, errors, workers, tie or unknown"),
-        stage=_text("the stage to look at first; null if the limit is none of them"),
+        kind=_text(
+            "stage, source, limit, undecorated, serial, cpu, gil, machine, event loop, errors, "
+            "workers, skew, tie or unknown"
+        ),
+        name=_text("the stage, limit or queue; null if it has no name, or the limit is none"),
+        stage=_text("the stage concerned; null if the limit is none of them"),
         ties=_list("all stages that limit the run equally", {"type": "string"}),
         busy=_number("that stage's busy share"),
         confidence=_text("high, medium or low"),
         why=_text("the reason, with numbers"),
-        advice=_list("what to do, a sentence each", {"type": "string"}),
-        what_if=_optional(
+        evidence=_list(
+            "numbers that speak for the verdict or against it",
             _object(
-                "the effect of more workers",
-                more_workers=_count("how many more"),
-                gain=_number("throughput gained, 0.25 is a quarter"),
-                next=_text("what limits the run then; null is the source"),
-            )
+                "one of them",
+                name=_text("what it is, with its unit"),
+                value=_number("null is unknown"),
+                line=_number("where the line is drawn"),
+                **{"for": _of("boolean", "whether it speaks for the verdict; null is unknown")},
+            ),
         ),
+        when=_text("what limited the run when, if that changed"),
+        advice=_list("what to do, a sentence each", {"type": "string"}),
+        what_if={
+            # of schema 1, an object
+            "type": ["array", "object", "null"],
+            "description": "what changes would gain, the verdict's own first",
+            "items": _object(
+                "one change",
+                change=_text("faster, workers, limit or errors"),
+                name=_text("the stage, limit or queue that is changed"),
+                stage=_text("the stage concerned"),
+                by=_count(
+                    "2 is half the service time or twice the permits, 1 is one more worker, null "
+                    "is no failures"
+                ),
+                gain=_list(
+                    "the least and the most throughput gained, 0.25 is a quarter more",
+                    {"type": "number"},
+                ),
+                next=_text("what limits the run then"),
+            ),
+        },
         assumptions=_list("what the verdict takes for granted", {"type": "string"}),
     ),
     "telemetry": _object(

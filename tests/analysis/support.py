@@ -40,6 +40,44 @@ def stage(
     }
 
 
+def own(
+    name: str,
+    self_s: float,
+    run_share: float,
+    levels: dict[int, tuple[int, float]] | None = None,
+    **more: Any,
+) -> Data:
+    """Return a stage whose waits are unknown, but not its own time.
+
+    Args:
+        name: the stage's.
+        self_s: its own time, of all calls.
+        run_share: the part of the run in which it was open, shared with others.
+        levels: by number in flight, samples and their mean duration; one call at a time if None.
+        more: other keys of its row.
+    """
+    found = unseen(name, self_s)
+    rows = levels or {1: (found["count"], self_s / found["count"])}
+    return found | {
+        "self_s": self_s,
+        "run_share": run_share,
+        "in_flight_avg": self_s / 100.0,
+        "service_by_in_flight": [
+            {"in_flight": level, "count": count, "avg_s": mean}
+            for level, (count, mean) in rows.items()
+        ],
+        "callers": [{"stage": None, "wall_s": self_s, "spawned": False}],
+        **more,
+    }
+
+
+def change(found: Data, kind: str, name: str | None) -> tuple[float, float, str | None]:
+    """Return what a change gains, at least and at most, and what limits the run then."""
+    (row,) = [c for c in found["what_if"] if (c["change"], c["name"]) == (kind, name)]
+    low, high = row["gain"]
+    return low, high, row["next"]
+
+
 def unseen(name: str, total: float) -> Data:
     """Return a stage whose waits are unknown."""
     nothing = dict.fromkeys(("wall", "busy", "idle", "blocked"))
@@ -59,7 +97,10 @@ def queue(
     return {
         "name": name,
         "capacity": capacity,
-        "depth_avg": 1.0,
+        # full if its producers waited for room
+        "depth_avg": None
+        if capacity is None
+        else capacity * (0.9 if blocked > 0.3 * span else 0.5),
         "depth_peak": 4,
         "put": 1000,
         "got": 1000,

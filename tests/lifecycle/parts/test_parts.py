@@ -149,7 +149,7 @@ def test_workers_of_each_process_are_its_own(clock: Clock) -> None:
             data["process"]["id"] = process
             run.add_part(data)
     assert (row(run.report)["workers"], row(run.report)["count"]) == (2, 3)
-    assert run.report.bottleneck["kind"] == "stage"
+    assert run.report.bottleneck["kind"] == "serial"
     assert run.report.bottleneck["stage"] == "work"
 
 

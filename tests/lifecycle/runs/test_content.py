@@ -150,7 +150,37 @@ def test_the_numbers_are_exact_with_a_manual_clock(clock: Clock, captured: Captu
         "run_share": 0.7,
         "wall_s": 7.0,
         "in_flight_avg": 0.7,
+        "callers": [{"stage": None, "wall_s": 7.0, "spawned": False}],
     }.items() <= stage.items()
+
+
+def test_the_seconds_of_failed_and_of_repeated_calls(clock: Clock) -> None:
+    """A call that tries again and then fails is a failed one."""
+    with opm.run("r", resources=False) as run:
+        for seconds, tries, fails in ((1, 0, False), (4, 2, False), (8, 0, True), (16, 1, True)):
+            with contextlib.suppress(KeyError), opm.process("call") as call:
+                clock.advance(seconds)
+                for _ in range(tries):
+                    call.retry(KeyError())
+                if fails:
+                    raise KeyError
+    (stage,) = run.report.stages
+    assert stage["failed_s"] == 24.0
+    assert stage["retried"] == {"count": 1, "total_s": 4.0}
+
+
+def test_who_calls_a_stage(clock: Clock) -> None:
+    with opm.run("r", resources=False) as run:
+        with opm.stage("outer"), opm.stage("inner"):
+            clock.advance(2)
+        with opm.stage("inner"):
+            clock.advance(1)
+    found = {stage["name"]: stage["callers"] for stage in run.report.stages}
+    assert found["outer"] == [{"stage": None, "wall_s": 2.0, "spawned": False}]
+    assert sorted(found["inner"], key=str) == [
+        {"stage": "outer", "wall_s": 2.0, "spawned": False},
+        {"stage": None, "wall_s": 1.0, "spawned": False},
+    ]
 
 
 def test_a_stage_without_calls_is_not_in_the_report() -> None:

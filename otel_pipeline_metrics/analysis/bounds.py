@@ -1,0 +1,425 @@
+"""Find what a run cannot be faster than, and what a change to it would gain.
+
+The bottleneck law: a run takes at least as long as each of its workers, limits and other steps
+needs for its share of the work. What overlaps nothing else adds up instead (Amdahl's law). Both are
+in Lazowska et al., "Quantitative System Performance", 1984, chapter 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline_metrics.analysis.findings import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from otel_pipeline_metrics.analysis.facts import Facts, QueueFacts, StageGroup
+    from otel_pipeline_metrics.analysis.findings import Kind
+    from otel_pipeline_metrics.analysis.parts import Part
+
+
+# From this part of a run on, what bounds it explains nearly all of it.
+FULL: Final = 0.85
+# From this part of a run on, a stage that always has as many calls in progress as it ever had
+# has a pool of its own, which is never idle.
+POOL: Final = 0.9
+# What adds up cannot take longer than the run, but for errors of measurement.
+ADDS_UP: Final = 1.02
+# Less than this part of a run overlaps nothing at the begin and at the end of any pipeline.
+PHASES: Final = 0.1
+# A worker that was busy for so much longer than the average one has more than chance gives it.
+HOT: Final = 1.25
+# Ranges of gains: what queues of finite size lose, and how well a mean of some calls is known.
+# `benchmarks/verdict` has the first: the bound is up to 13 points too high in one of twenty.
+LOST: Final = 0.1
+KNOWN: Final = 0.03
+# A smaller gain is not worth a line.
+WORTH_A_LINE: Final = 0.03
+
+
+@dataclass
+class Bound:
+    """Something that a run cannot be faster than."""
+
+    kind: Kind
+    name: str | None
+    stage: str | None
+    # how long the run takes at least
+    seconds: float
+    # how much of that is each stage's own time, or that of a step that is no stage, by its name
+    made_of: dict[str | None, float] = field(default_factory=dict)
+    # how many workers it has; None if more of them are not its limit, or unknown
+    workers: float | None = None
+    group: StageGroup | None = None
+    part: Part | None = None
+
+
+@dataclass
+class Bounds:
+    """All bounds of one run."""
+
+    wall_s: float
+    # what overlaps nothing else, so adds up
+    alone: list[Bound]
+    # the largest first
+    together: list[Bound]
+    # whether the steps in `alone` overlap each other, in many tasks or threads of the same kind
+    lanes: float | None = None
+
+    @property
+    def rest_s(self) -> float:
+        """The time in which stages could overlap."""
+        return max(0.0, self.wall_s - sum(bound.seconds for bound in self.alone))
+
+    @property
+    def top(self) -> Bound | None:
+        """The largest bound of those that overlap."""
+        return self.together[0] if self.together else None
+
+    @property
+    def load(self) -> float:
+        """The part of the time in which stages could overlap that the largest bound explains."""
+        top, rest = self.top, self.rest_s
+        return min(1.0, top.seconds / rest) if top is not None and rest else 0.0
+
+    def gain(self, changed: Callable[[Bound], float]) -> tuple[float, float, Bound | None]:
+        """Return the least and the most that a change gains, and what limits the run then.
+
+        Args:
+            changed: returns the seconds of a bound after the change.
+        """
+        alone = sum(changed(bound) for bound in self.alone)
+        rest = self.rest_s
+        if not self.together:
+            following = max(self.alone, key=changed, default=None)
+            low = high = self.wall_s / max(1e-12, alone + rest) - 1
+            return (*_widen(low, high, 1 + high), following)
+        following = max(self.together, key=changed)
+        before, after = self.together[0].seconds, changed(following)
+        slack = max(0.0, rest - before)
+        # what the bounds do not explain stays as it is, or shrinks with them
+        walls = (alone + after + slack, alone + (after * rest / before if before else rest))
+        gains = sorted(self.wall_s / max(1e-12, wall) - 1 for wall in walls)
+        if following is not self.together[0] and gains[0] > 0:
+            # two that are nearly alike hold each other up
+            gains[0] = (1 + gains[0]) * (1 - LOST * _closeness(self, changed)) - 1
+        return (*_widen(gains[0], gains[1], 1 + gains[1]), following)
+
+    def faster(self, name: str | None, stage: str | None = None) -> Change:
+        """Return the change that a stage, or a step that is none, takes half the time."""
+        low, high, following = self.gain(
+            lambda bound: bound.seconds - bound.made_of.get(name, 0.0) / 2
+        )
+        shown = following.name if following is not None else None
+        return Change("faster", name, stage, 2, low, high, shown)
+
+    def more_workers(self, bound: Bound) -> Change:
+        """Return the change that a bound has one more worker."""
+        share = (bound.workers or 1.0) / ((bound.workers or 1.0) + 1)
+        low, high, following = self.gain(
+            lambda each: each.seconds * (share if each is bound else 1.0)
+        )
+        shown = following.name if following is not None else None
+        return Change("workers", bound.name, bound.stage, 1, low, high, shown)
+
+    def twice_the_permits(self, bound: Bound) -> Change:
+        """Return the change that a limit allows twice as much."""
+        low, high, following = self.gain(
+            lambda each: each.seconds / 2 if each is bound else each.seconds
+        )
+        shown = following.name if following is not None else None
+        return Change("limit", bound.name, bound.stage, 2, low, high, shown)
+
+    def no_errors(self, bound: Bound, name: str, saved_s: tuple[float, float]) -> Change:
+        """Return the change that no call of a stage fails.
+
+        Args:
+            bound: what the stage is part of.
+            name: the stage's.
+            saved_s: how much less work that is, at least and at most.
+        """
+        share = 1 / (bound.workers or 1.0)
+        ranges = [
+            self.gain(
+                lambda each, s=saved: (
+                    max(0.0, each.seconds - s * share)  # type: ignore[misc]
+                    if each is bound
+                    else each.seconds
+                )
+            )
+            for saved in saved_s
+        ]
+        following = ranges[-1][2]
+        shown = following.name if following is not None else None
+        low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
+        return Change("errors", name, name, None, low, high, shown)
+
+
+def _closeness(bounds: Bounds, changed: Callable[[Bound], float]) -> float:
+    """Return how close the two largest bounds after a change are, 0 to 1."""
+    first, second = sorted((changed(bound) for bound in bounds.together), reverse=True)[:2]
+    return second / first if first else 0.0
+
+
+def _widen(low: float, high: float, factor: float) -> tuple[float, float]:
+    """Widen a range of gains by what is not known; `factor` is the new throughput by the old."""
+    if high <= 1e-9:
+        return 0.0, 0.0
+    return max(0.0, low - KNOWN * factor), high + KNOWN * factor
+
+
+# --- what bounds a run ---------------------------------------------------------------------------
+
+
+def find_bounds(facts: Facts) -> Bounds:
+    """Return what bounds a run."""
+    found = [*_groups(facts), *_unwatched(facts)]
+    if not any(bound.group is not None for bound in found):
+        return _without_queues(facts, found)
+    steps = _steps(facts)
+    if any(bound.part is not None and bound.seconds >= FULL * facts.wall_s for bound in found):
+        # a stage that is called in tasks of their own is what such a step consists of
+        steps = [bound for bound in steps if bound.kind != "undecorated"]
+    others = [*_limits(facts), *steps]
+    in_turn = {group.name for group in facts.round_robin}
+    alone = [
+        bound for bound in found if (bound.name in in_turn if in_turn else _is_alone(bound, facts))
+    ]
+    together = _sorted([bound for bound in found if bound not in alone] + others)
+    if in_turn:
+        return Bounds(facts.wall_s, _sorted(alone), [])
+    whole = sum(bound.seconds for bound in alone)
+    if whole < PHASES * facts.wall_s or (
+        together and whole + together[0].seconds > ADDS_UP * facts.wall_s
+    ):
+        # if they do not add up they overlap: each waits for the next item of a slow source
+        return Bounds(facts.wall_s, [], _sorted([*found, *others]))
+    return Bounds(facts.wall_s, _sorted(alone), together)
+
+
+def _sorted(bounds: list[Bound]) -> list[Bound]:
+    return sorted(bounds, key=lambda bound: bound.seconds, reverse=True)
+
+
+def _is_alone(bound: Bound, facts: Facts) -> bool:
+    parts = [
+        facts.parts[name] for name in bound.made_of if name is not None and name in facts.parts
+    ]
+    if not parts or bound.seconds >= FULL * facts.wall_s:
+        return False
+    return all(part.is_alone for part in parts)
+
+
+def _groups(facts: Facts) -> list[Bound]:
+    """Return a bound for each group of workers whose waits are known."""
+    found = []
+    inside: dict[str, list[str]] = {}
+    for part in facts.parts.values():
+        if part.within is not None and part.within != part.name:
+            inside.setdefault(part.within, []).append(part.name)
+    for group in facts.groups:
+        if group.ephemeral and any(name in facts.parts for name in group.names):
+            continue
+        waited = sum(
+            limit.waited_s.get(name, 0.0)
+            for limit in facts.limits
+            if limit.needs_s is not None
+            for name in group.names
+        )
+        surely = group.surely
+        permits = max(0.0, group.permit_wait_s - waited) / group.workers
+        bound = Bound("stage", group.name, group.name, surely, group=group)
+        if group.is_clear:
+            bound.seconds = group.busy / group.workers
+        bound.made_of = _made_of(group, facts, inside, bound.seconds)
+        bound.workers = group.workers
+        if len(group.names) == 1 and group.workers >= 2 and group.hottest_s is not None:
+            mean = group.busy / group.workers
+            if group.hottest_s >= HOT * mean and group.is_clear:
+                scale = group.hottest_s / mean
+                bound.kind, bound.seconds = "skew", group.hottest_s
+                bound.made_of = {name: s * scale for name, s in bound.made_of.items()}
+                bound.workers = None
+        found.append(bound)
+        if permits > group.busy / group.workers:
+            name = _waits_most_at(group, facts)
+            found.append(Bound("limit", name or group.name, group.name, bound.seconds + permits))
+    return found
+
+
+def _waits_most_at(group: StageGroup, facts: Facts) -> str | None:
+    """Return the limit that a group waits at most."""
+    waits = {
+        limit.name: sum(limit.waited_s.get(name, 0.0) for name in group.names)
+        for limit in facts.limits
+        if limit.needs_s is None
+    }
+    most = max(waits, key=waits.__getitem__, default=None)
+    return most if most is not None and waits[most] > 0 else None
+
+
+def _made_of(
+    group: StageGroup, facts: Facts, inside: Mapping[str, list[str]], seconds: float
+) -> dict[str | None, float]:
+    """Return what a group's time consists of, with the stages `inside` that its own ones call."""
+    names = [*group.names]
+    for name in names:
+        names += [each for each in inside.get(name, ()) if each not in names]
+    own = {name: facts.parts[name].own_s / group.workers for name in names if name in facts.parts}
+    if len(own) < len(names):
+        whole = sum(group.shares.values())
+        return {name: seconds * busy / whole for name, busy in group.shares.items() if whole}
+    total = sum(own.values())
+    # times are measured in two ways, which differ by little
+    scale = seconds / total if total > seconds else 1.0
+    return {name: scale * part for name, part in own.items()}
+
+
+def _unwatched(facts: Facts) -> list[Bound]:
+    """Return a bound for each stage whose workers' waits are unknown."""
+    seen = {name for group in facts.groups if not group.ephemeral for name in group.names}
+    found = []
+    for part in facts.parts.values():
+        if part.name in seen or _root(part, facts) in seen:
+            continue
+        seconds = max(part.needs_s, part.alone_s) if part.most else part.alone_s
+        found.append(
+            Bound(
+                "stage", part.name, part.name, seconds, {part.name: seconds}, part.most, part=part
+            )
+        )
+    return found
+
+
+def _root(part: Part, facts: Facts) -> str:
+    """Return the outermost stage that a stage is called within."""
+    seen = {part.name}
+    while part.within is not None and part.within in facts.parts and part.within not in seen:
+        part = facts.parts[part.within]
+        seen.add(part.name)
+    return part.name
+
+
+def _without_queues(facts: Facts, found: list[Bound]) -> Bounds:
+    """Return the bounds of a run whose waits are unknown.
+
+    A stage that always has as many calls in progress as it ever had has a pool of its own. If
+    there is none, the stages follow one another, in one task or in many.
+    """
+    limits = _limits(facts)
+    in_turn = all(
+        bound.part is not None and bound.part.most == 1 and bound.part.is_alone for bound in found
+    )
+    pools = [
+        bound
+        for bound in found
+        if not in_turn
+        and bound.part is not None
+        and bound.part.most
+        and bound.part.needs_s >= POOL * facts.wall_s
+    ]
+    if pools or any(limit.seconds >= FULL * facts.wall_s for limit in limits):
+        return Bounds(facts.wall_s, [], _sorted([*found, *limits]))
+    outside = facts.outside_s or 0.0
+    overlap = [
+        bound
+        for bound in found
+        if bound.part is not None
+        and bound.part.most
+        and bound.part.own_s > 1.02 * bound.part.most * bound.part.alone_s
+    ]
+    lanes = None
+    if overlap:
+        # each of them runs in many places at a time, so their own times tell their shares
+        whole = sum(bound.part.own_s for bound in found if bound.part is not None)
+        inside = facts.wall_s - outside
+        lanes = whole / inside if inside else None
+        for bound in found:
+            if bound.part is not None:
+                bound.seconds = inside * bound.part.own_s / whole
+    else:
+        for bound in found:
+            if bound.part is not None:
+                bound.seconds = bound.part.alone_s
+    for bound in found:
+        bound.made_of = {bound.name: bound.seconds}
+    if outside > 0:
+        found.append(Bound("undecorated", None, None, outside, {None: outside}))
+    return Bounds(facts.wall_s, _sorted(found), [], lanes)
+
+
+def _limits(facts: Facts) -> list[Bound]:
+    """Return a bound for each limit whose permits are counted."""
+    found = []
+    for limit in facts.limits:
+        if limit.needs_s is None or not sum(limit.waited_s.values()):
+            continue
+        permits = limit.permits or 1
+        made_of: dict[str | None, float] = {}
+        for name, held in limit.held_s.items():
+            part = facts.parts.get(str(name))
+            # who holds a permit for longer than its own calls take has others call inside
+            if name is not None and part is not None and held <= 1.1 * part.own_s:
+                made_of[name] = held / permits
+        stage = max(limit.waited_s, key=limit.waited_s.__getitem__)
+        found.append(Bound("limit", limit.name, stage, limit.needs_s, made_of))
+    return found
+
+
+# --- steps that are no stages --------------------------------------------------------------------
+
+
+def _steps(facts: Facts) -> list[Bound]:
+    """Return a bound for the source, and for each step between queues that is no stage."""
+    unconsumed = [queue for queue in facts.queues if queue.got and not queue.consumers]
+    found = []
+    before = _upstream(facts, unconsumed)
+    for queue in facts.queues:
+        if queue.producers or not queue.put or queue.span_s is None:
+            continue
+        work = max(0.0, queue.span_s - (queue.put_blocked_s or 0.0)) / facts.runs
+        feeder = [each for each in unconsumed if each is not queue]
+        if not feeder or queue.name in before:
+            found.append(Bound("source", queue.name, None, work, {queue.name: work}))
+        else:
+            name = feeder[0].name if len(feeder) == 1 else queue.name
+            found.append(Bound("undecorated", name, None, work, {name: work}))
+    named = {bound.name for bound in found}
+    for queue in unconsumed:
+        # nothing behind it tells how long its consumer takes: it is full, or it is not
+        if queue.name in named or queue.fill is None or queue.get_waited_s is None:
+            continue
+        if _feeds_others(queue, facts):
+            continue
+        work = max(0.0, facts.wall_s - queue.get_waited_s / facts.runs)
+        if queue.fill >= FILLED and (queue.blocked_share or 0.0) >= HELD_UP:
+            found.append(Bound("undecorated", queue.name, None, work, {queue.name: work}))
+    return found
+
+
+# From this average filling on, the consumers of a queue are slower than its producers.
+FILLED: Final = 0.5
+# From this part of the time on, producers were held up by a full queue, and not by chance.
+HELD_UP: Final = 0.3
+
+
+def _feeds_others(queue: QueueFacts, facts: Facts) -> bool:
+    """Tell whether what is got from a queue seems to be put into one that no stage fills."""
+    before = _upstream(facts, [queue])
+    return any(
+        not each.producers and each.put and each is not queue and each.name not in before
+        for each in facts.queues
+    )
+
+
+def _upstream(facts: Facts, queues: list[QueueFacts]) -> set[str]:
+    """Return the names of the queues that lead to some queues, through stages."""
+    found = {queue.name for queue in queues}
+    while True:
+        stages = {name for queue in facts.queues if queue.name in found for name in queue.producers}
+        more = {q.name for q in facts.queues if stages & set(q.consumers)} - found
+        if not more:
+            return found
+        found |= more

@@ -1,0 +1,105 @@
+"""`limit`: a lock, semaphore, pool or rate, or something inside of a stage that acts like one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline_metrics._core import text
+from otel_pipeline_metrics.analysis.bounds import FULL
+from otel_pipeline_metrics.analysis.case import ALIKE
+from otel_pipeline_metrics.analysis.findings import Change, Verdict, at_least
+from otel_pipeline_metrics.analysis.hidden_limit import GROWS, SURELY
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics.analysis.case import Case
+
+
+# From this part of the run on, the permits of a limit are all held most of the time.
+USED: Final = FULL
+
+
+def check(case: Case) -> Verdict | None:
+    """Workers wait for a permit, or share something that serves few of them at a time."""
+    top = case.bounds.top
+    if top is None:
+        return None
+    if top.kind == "limit":
+        return _named(case)
+    return _inside(case) if case.growth is not None else None
+
+
+def _named(case: Case) -> Verdict | None:
+    top, facts = case.bounds.top, case.facts
+    if top is None:
+        return None
+    change, best = case.change("limit", top.name), case.best
+    if change is None or (best is not None and change.middle < best.middle - ALIKE):
+        # a stage that uses most of the limit, and time of its own, is worth more
+        return None
+    load = case.bounds.load
+    waits = next((limit for limit in facts.limits if limit.name == top.name), None)
+    waited = sum(waits.waited_s.values()) if waits is not None else None
+    evidence = [
+        at_least("part of the run that the limit explains", load, USED),
+        at_least("seconds that workers waited for it", waited, 0.05 * facts.wall_s),
+    ]
+    permits = f" of {waits.permits}" if waits is not None and waits.permits else ""
+    named = f"The permits of {top.name}" if waits is not None else f"Permits inside of {top.stage}"
+    why = f"{named}{permits} were in use {text.percent(load)} of the time" + (
+        f", and workers waited {text.duration(waited)} for them in all."
+        if waited is not None
+        else ", and its workers waited for them."
+    )
+    return Verdict(
+        kind="limit",
+        name=top.name,
+        stage=top.stage,
+        confidence="high" if load >= USED else "low",
+        evidence=evidence,
+        why=why,
+        what_if=case.listed(change),
+        advice=[f"Raise {top.name}, or hold a permit for a shorter time."],
+        assumptions=["What is behind the limit is assumed to serve twice as many as well."],
+    )
+
+
+def _inside(case: Case) -> Verdict | None:
+    top, found, facts = case.bounds.top, case.growth, case.facts
+    if top is None or found is None:
+        return None
+    alone = facts.parts[str(top.name)].count * found.few_s / (top.workers or found.most)
+    low, high, following = case.bounds.gain(
+        lambda each: max(each.seconds / 2, alone) if each is top else each.seconds
+    )
+    change = Change(
+        "limit", top.name, top.stage, 2, low / 2, high, following.name if following else None
+    )
+    evidence = [
+        at_least("times longer with as many in flight as mostly", found.ratio, GROWS),
+        at_least("standard errors by which that differs", found.deviations, SURELY),
+        at_least("part of the run that the stage explains", case.bounds.load, FULL),
+    ]
+    sure = case.bounds.load >= FULL and found.deviations >= 2 * SURELY
+    return Verdict(
+        kind="limit",
+        name=top.name,
+        stage=top.stage,
+        busy=None if top.group is None else top.group.share,
+        confidence="medium" if sure else "low",
+        evidence=evidence,
+        why=(
+            f"A call of {top.name} takes {text.duration(found.few_s)} with few others in flight, "
+            f"and {text.duration(found.many_s)} with {found.most}: something inside of it serves "
+            f"about {found.permits:.1g} at a time."
+        ),
+        what_if=[change],
+        advice=[
+            (
+                f"Raise what {top.name} shares: connections, permits, a rate, an "
+                "executor's threads, "
+                "or the far side's capacity. More workers only wait longer."
+            ),
+            "Wrap it with wrap_limit(), so that it has a name here.",
+        ],
+        assumptions=["The first calls, which found few others in flight, are taken for typical."],
+    )
