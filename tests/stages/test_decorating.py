@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import doctest
 import functools
 import inspect
+import sys
 import traceback
+import types
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,18 +153,16 @@ class AsyncGenerator:
         yield a
 
 
-@pytest.mark.parametrize(
-    ("instance", "is_kind"),
-    list(zip([Plain(), Coroutine(), Generator(), AsyncGenerator()], KINDS, strict=True)),
-)
+@pytest.mark.parametrize("instance", [Plain(), Coroutine(), Generator(), AsyncGenerator()])
 @pytest.mark.parametrize("partial", [False, True])
-def test_a_callable_instance(
-    instance: Any, is_kind: Any, partial: bool, clock: Clock, results: Results
-) -> None:
-    """It is named after its class, and is a coroutine function if its `__call__` is one."""
-    measured = stage(functools.partial(instance, 3) if partial else instance)
+def test_a_callable_instance(instance: Any, partial: bool, clock: Clock, results: Results) -> None:
+    """It is named after its class, and is of the same kind for who looks."""
+    bare = functools.partial(instance, 3) if partial else instance
+    measured = stage(bare)
     assert call(measured, *(() if partial else (3,))) == 3
-    assert is_kind(measured)
+    assert [is_kind(bare) for is_kind in KINDS] == [is_kind(measured) for is_kind in KINDS]
+    called = [is_kind(bare.__call__) for is_kind in KINDS[1:]]
+    assert [is_kind(measured.__call__) for is_kind in KINDS[1:]] == called
     assert len(results.durations(type(instance).__name__)) == 1
 
 
@@ -348,3 +349,72 @@ def test_attributes_are_copied_when_given(results: Results) -> None:
 
 def test_these_tests_use_the_public_names() -> None:
     assert {"stage", "fetch", "process", "write", "current_stage", "Stage"} <= set(opm.__all__)
+
+
+DOCUMENTED = """
+import functools, types
+from otel_pipeline_metrics import stage
+
+def measured(function):
+    return stage(function) if MEASURED else function
+
+@measured
+def plain(n):
+    '''
+    >>> plain(1)
+    1
+    '''
+    return n
+
+@measured
+@functools.lru_cache
+def cached(n):
+    '''
+    >>> cached(2)
+    2
+    '''
+    return n
+
+@measured
+def steps(n):
+    '''
+    >>> list(steps(3))
+    [3]
+    '''
+    yield n
+
+@measured
+async def waits(n):
+    '''
+    >>> waits(4).close()
+    '''
+
+class Some:
+    @measured
+    def method(self):
+        '''
+        >>> Some().method()
+        '''
+
+    @classmethod
+    @measured
+    def of_class(cls):
+        '''
+        >>> Some.of_class()
+        '''
+"""
+
+
+def test_doctest_sees_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It finds the same examples, and they pass."""
+    found = []
+    for measured in (False, True):
+        module = types.ModuleType("documented")
+        monkeypatch.setitem(sys.modules, "documented", module)
+        vars(module)["MEASURED"] = measured
+        exec(DOCUMENTED, vars(module))  # noqa: S102 - the point
+        tests = doctest.DocTestFinder().find(module)
+        runner = doctest.DocTestRunner()
+        assert [runner.run(test).failed for test in tests if test.examples] == [0] * 6
+        found.append([(test.name, len(test.examples)) for test in tests])
+    assert found[0] == found[1]

@@ -175,3 +175,64 @@ def test_pickling_by_value_into_another_process(tmp_path: Path) -> None:
 def test_a_spawned_pool() -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.map(plain, range(3)) == [0, 1, 2]
+
+
+DILL = """
+import asyncio, functools, sys
+import dill
+import otel_pipeline_metrics as opm
+
+FACTOR = 2
+
+@opm.stage(items=lambda r: r, attributes={"a": 1})
+def plain(n, cell=1):
+    return helper(n)
+
+def helper(n):
+    return n * FACTOR
+
+@opm.stage
+async def waits(n):
+    return helper(n)
+
+@opm.fetch
+def steps(n):
+    yield helper(n)
+
+@opm.fetch
+async def asteps(n):
+    yield helper(n)
+
+part = opm.write(functools.partial(helper, 3))
+
+class Job:
+    @opm.stage
+    def run(self):
+        return helper(4)
+
+opm.configure(exporter="none", console=False)
+with opm.run("r", resources=False):
+    plain(1)
+    for function, given in (
+        (plain, [2]), (waits, [2]), (steps, [2]), (asteps, [2]), (part, []), (Job().run, [])
+    ):
+        for recurse in (False, True):
+            # as Hugging Face's fingerprint: the same bytes each time
+            first = dill.dumps(function, recurse=recurse)
+            assert first == dill.dumps(function, recurse=recurse), function
+            copied = dill.loads(first)
+            got = copied(*given)
+            if hasattr(got, "send") and not hasattr(got, "__next__"):
+                got = asyncio.run(got)
+            elif hasattr(got, "__next__"):
+                got = next(got)
+            elif hasattr(got, "__anext__"):
+                got = asyncio.run(got.__anext__())
+            print(got, end=" ")
+"""
+
+
+def test_dill_of_what_main_defines(tmp_path: Path) -> None:
+    """In a project that is not installed, which dill pickles by value, module by module."""
+    ended = run_script(DILL, tmp_path / "dilled.py")
+    assert (ended.stderr, ended.stdout) == ("", "4 4 4 4 4 4 4 4 6 6 8 8 ")

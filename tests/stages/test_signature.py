@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from otel_pipeline_metrics import stage
 from otel_pipeline_metrics._stages import signature as _signature
 from otel_pipeline_metrics._stages import wrappers
+from tests.stages.support import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,20 +89,79 @@ def stars(function: Any) -> bool:
     return bool(function.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS))
 
 
-def test_stars_are_kept_only_if_needed() -> None:
+def test_a_wrapper_has_stars_only_if_its_function_has() -> None:
     def usual(a: int, /, b: int = 2, *, c: int = 3) -> int:
         return a + b + c
 
-    def taken(cell: int) -> int:
-        return cell
+    def starred(*cells: int, **items: int) -> tuple[int, int]:
+        return sum(cells), sum(items.values())
 
     wrapped = stage("w")(usual)
     assert not stars(wrapped)
     assert wrapped(1) == 6
     assert wrapped(1, 1, c=1) == 3
-    assert stars(stage("w")(taken))
-    assert stars(stage("w")(len))
-    assert stage("w")(taken)(1) == 1
+    assert stars(stage("w")(starred))
+    assert stage("w")(starred)(1, 2, cells=3, items=4) == (3, 7)
+
+
+OWN_NAMES = (
+    "function", "stage", "items", "internals", "wrapper", "cell", "series", "parent", "returned",
+    "error", "now", "len", "Exception", "BaseException", "KeyError", "self", "given", "step",
+    "source", "held", "stop", "execution", "suspended", "type", "args", "kwargs", "_function",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN_NAMES)
+@pytest.mark.parametrize("kind", ["def", "async def", "generator", "async generator"])
+def test_a_parameter_may_have_any_name(name: str, kind: str, results: Results) -> None:
+    """Also one that the wrapper uses itself, and with its parts failing."""
+    made: dict[str, Any] = {}
+    does = "return" if kind.endswith("def") else "yield"
+    start = "async def" if kind.startswith("async") else "def"
+    exec(f"{start} told(fails, *, {name}=1):\n    1 / fails\n    {does} {name}", made)  # noqa: S102
+    wrapped = stage("told")(made["told"])
+    assert (call(wrapped, 1), call(functools.partial(wrapped, 1, **{name: 2}))) == (1, 2)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            call(wrapped, 0)
+    assert [r.outcome for r in results.of("told") if r.outcome != "ok"] == ["error"] * 2
+
+
+def test_the_globals_of_the_program_may_have_any_name(results: Results) -> None:
+    """A wrapper has those of its function, and must not read its own names there."""
+    names = dict.fromkeys((*OWN_NAMES, "list", "StopIteration", "GeneratorExit"))
+    text = "def told(n): return n\ndef steps(n): yield n\nasync def waits(n): return n"
+    exec(text, names)  # noqa: S102 - the point
+    for name in ("told", "steps", "waits"):
+        wrapped = stage(name)(names[name])
+        assert wrapped.__globals__ is names
+        assert call(wrapped, 3) == 3
+        assert len(results.durations(name)) == 1
+
+
+@pytest.mark.parametrize("given", [(), (1, 2), (1, 2, 3)])
+@pytest.mark.parametrize("kind", ["def", "async def", "generator", "async generator"])
+@pytest.mark.parametrize("way", ["function", "stars", "partial", "instance", "partial of it"])
+def test_wrong_arguments_raise_at_the_call(
+    kind: str, way: str, given: tuple[int, ...], results: Results
+) -> None:
+    """And not when a coroutine is awaited or a generator iterated; with the same message."""
+    made: dict[str, Any] = {}
+    does = "return" if kind.endswith("def") else "yield"
+    start = "async def" if kind.startswith("async") else "def"
+    extra = ", **more" if way == "stars" else ""
+    exec(f"{start} told(a, *, items=1{extra}):\n    {does} a", made)  # noqa: S102
+    exec(f"class Made:\n    {start} __call__(self, a, *, items=1):\n        {does} a", made)  # noqa: S102
+    bare = {"instance": made["Made"](), "partial of it": functools.partial(made["Made"]())}.get(
+        way, functools.partial(made["told"], items=2) if way == "partial" else made["told"]
+    )
+    messages = []
+    for function in (bare, stage("told")(bare)):
+        with pytest.raises(TypeError) as caught:
+            function(*given)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert call(stage("told")(bare), 3) == 3
 
 
 def test_functions_with_the_same_parameters_share_one_maker() -> None:

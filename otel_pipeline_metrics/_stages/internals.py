@@ -1,0 +1,41 @@
+"""What a wrapper needs of this package, as one object that pickles as its name.
+
+A wrapper of a local function is pickled with all that it refers to. Modules of a project that is
+not installed, and functions with their globals, are copied then (dill), and context variables
+cannot be. This object is looked up by name where the wrapper is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from otel_pipeline_metrics._core import clock, errors, hooks, nesting, series
+from otel_pipeline_metrics._core.process import gc_safety
+from otel_pipeline_metrics._stages import invocation, sampling, suspended
+
+
+class Internals:
+    """The modules that wrappers use: slots are read as fast as the globals of a module."""
+
+    __slots__ = (
+        "clock", "errors", "gc_safety", "hooks", "invocation", "nesting", "sampling", "series",
+        "suspended",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.clock = clock
+        self.errors = errors
+        self.gc_safety = gc_safety
+        self.hooks = hooks
+        self.invocation = invocation
+        self.nesting = nesting
+        self.sampling = sampling
+        self.series = series
+        self.suspended = suspended
+
+    def __reduce__(self) -> str:
+        """Pickle as the name of the one object there is."""
+        return "internals"
+
+
+internals: Final = Internals()
