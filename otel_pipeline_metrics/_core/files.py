@@ -15,6 +15,11 @@ from typing import Final
 
 from otel_pipeline_metrics._core import clock
 
+# a file name of any system; a point at its beginning would hide the file, or lead out of the folder
+_UNSAFE: Final = re.compile(r"[^\w.-]+|^[.]+")
+# bytes of a name in a file's name: these have 255 at most, and there may be more in it
+_MAX_NAME: Final = 120
+
 # how long a pipe or a device may take: nobody may be reading
 PATIENCE_S: Final = 1.0
 _PAUSE_S: Final = 0.02
@@ -54,6 +59,12 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     else:
         _write_in_place(target, data, found.st_mode)
     return target
+
+
+def safe_name(name: str) -> str:
+    """Return a name as a part of a file name, of 120 bytes at most."""
+    short = name.encode("utf-8", "replace")[:_MAX_NAME].decode("utf-8", "ignore")
+    return _UNSAFE.sub("_", short) or "_"
 
 
 def write_temporary(text: str, prefix: str, suffix: str) -> Path:

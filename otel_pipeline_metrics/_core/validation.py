@@ -124,6 +124,25 @@ def check_positive(value: object, argument: str) -> float:
     return number
 
 
+def read_ratio(given: str | float) -> float:
+    """Return the ratio that "10%", "0.1" or 0.1 means.
+
+    Raises:
+        ValueError: it is not a positive ratio, or a number of per cent without `%`.
+    """
+    digits = str(given).strip().removesuffix("%")
+    in_percent = digits != str(given).strip()
+    try:
+        found = float(digits) / (100 if in_percent else 1)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ValueError(f"{given!r} is not a ratio such as 10% or 0.1")
+    if found >= 1 and not in_percent:
+        raise ValueError(f"{given!r} would be {found * 100:g} %: write 10% or 0.1")
+    return found
+
+
 def check_wait(value: object, argument: str) -> float:
     """Return `value` as seconds to wait at most: a finite float above zero, or `MAX_WAIT_S`.
 

@@ -8,6 +8,7 @@ Only for that case the API's private set-once is opened, and only here.
 from __future__ import annotations
 
 import weakref
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import metrics, trace
@@ -16,7 +17,7 @@ from opentelemetry.util._once import Once
 from otel_pipeline_metrics._core import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
     from otel_pipeline_metrics._export.environment import Signal
@@ -114,6 +115,26 @@ def forget_ours() -> None:
     for each in _GLOBALS.values():
         if _is_ours(getattr(each.module, each.attribute, None)):
             _reopen(each)
+
+
+@contextmanager
+def replaced(tracer_provider: Any, meter_provider: Any) -> Iterator[None]:
+    """Make these the global providers for a while."""
+    given: dict[Signal, Any] = {"traces": tracer_provider, "metrics": meter_provider}
+    before = []
+    for signal, each in _GLOBALS.items():
+        names = (each.attribute, f"{each.attribute}_SET_ONCE")
+        kept = {name: getattr(each.module, name) for name in names if hasattr(each.module, name)}
+        before.append((each, kept))
+        if _reopen(each):
+            # `set` would also bind the meters that the program made before, and for good
+            setattr(each.module, each.attribute, given[signal])
+    try:
+        yield
+    finally:
+        for each, kept in before:
+            for name, value in kept.items():
+                setattr(each.module, name, value)
 
 
 def _reopen(each: _Global) -> bool:

@@ -247,6 +247,11 @@ def is_configured() -> bool:
     return _export is not None
 
 
+def in_force() -> Config | None:
+    """Return what the latest `configure()` asked for; None after `shutdown()`."""
+    return None if _export is None or _asked is None else _asked.config
+
+
 def stats() -> dict[str, Any]:
     """Return where spans and metric points went since `configure()`.
 

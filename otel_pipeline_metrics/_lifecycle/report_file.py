@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import errors
-from otel_pipeline_metrics._core.files import absolute, write_atomically, write_temporary
+from otel_pipeline_metrics._core.files import (
+    absolute,
+    safe_name,
+    write_atomically,
+    write_temporary,
+)
 from otel_pipeline_metrics.report.run_report import FORMAT_BY_SUFFIX
 
 if TYPE_CHECKING:
@@ -17,10 +22,6 @@ if TYPE_CHECKING:
 
 
 _PLACEHOLDER: Final = re.compile(r"\{(run_id|date|pipeline)\}")
-# a file name of any system; a point at its beginning would hide the file, or lead out of the folder
-_UNSAFE: Final = re.compile(r"[^\w.-]+|^[.]+")
-# Bytes of a pipeline's name: file names have 255 at most, and there may be more in it.
-_MAX_NAME: Final = 120
 
 
 class ReportFile:
@@ -66,7 +67,7 @@ class ReportFile:
         values = {
             "run_id": run_id,
             "date": datetime.fromtimestamp(started_unix, tz=timezone.utc).date().isoformat(),
-            "pipeline": _safe(pipeline),
+            "pipeline": safe_name(pipeline),
         }
         filled = _PLACEHOLDER.sub(lambda found: values[found[1]], self._given)
         # unlike Path.expanduser, it leaves a user that does not exist as it is
@@ -100,9 +101,3 @@ class ReportFile:
 
     def _rendered(self, report: RunReport) -> str:
         return report.render(self._format).removesuffix("\n") + "\n"
-
-
-def _safe(name: str) -> str:
-    """Return a name as a part of a file name."""
-    short = name.encode("utf-8", "replace")[:_MAX_NAME].decode("utf-8", "ignore")
-    return _UNSAFE.sub("_", short) or "_"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -11,6 +10,7 @@ import click
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics._core.validation import read_ratio
 from otel_pipeline_metrics.report import RunReport
 from otel_pipeline_metrics.report.run_report import read_report
 
@@ -97,14 +97,7 @@ def ratio(given: str) -> float:
     Raises:
         BadParameter: the text is not a positive ratio, or a number of per cent without `%`.
     """
-    digits = given.strip().removesuffix("%")
-    in_percent = digits != given.strip()
     try:
-        found = float(digits) / (100 if in_percent else 1)
-    except ValueError:
-        found = math.nan
-    if not 0 < found < math.inf:
-        raise click.BadParameter(f"{given!r} is not a ratio such as 10% or 0.1")
-    if found >= 1 and not in_percent:
-        raise click.BadParameter(f"{given!r} would be {found * 100:g} %: write 10% or 0.1")
-    return found
+        return read_ratio(given)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._lifecycle.report_file import _safe
+from otel_pipeline_metrics._core.files import safe_name
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -141,16 +141,16 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_a_safe_name(name: str, safe: str) -> None:
-    assert _safe(name) == safe
+    assert safe_name(name) == safe
 
 
 @given(st.text(min_size=1, max_size=128))
 def test_any_name_is_one_part_of_a_path(name: str) -> None:
-    safe = _safe(name)
+    safe = safe_name(name)
     assert PurePosixPath(safe).name == safe
     assert 0 < len(safe.encode()) <= 120
     assert not safe.startswith(".")
-    assert _safe(safe) == safe
+    assert safe_name(safe) == safe
 
 
 def test_a_renderer_that_fails_costs_no_report(
