@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from otel_pipeline_metrics._lifecycle.part import part
     from otel_pipeline_metrics._lifecycle.run import Run, run
+    from otel_pipeline_metrics._pools.workers import workers
     from otel_pipeline_metrics._probes.caches.counted_lru import counted_lru_cache
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
     from otel_pipeline_metrics._probes.caches.register import (
@@ -88,6 +89,7 @@ __all__ = [
     "stats",
     "unregister_cache",
     "waiting",
+    "workers",
     "wrap_executor",
     "wrap_limit",
     "wrap_queue",
@@ -131,6 +133,7 @@ _LAZY = {
         "_lifecycle.collector": ("MetricsCollector", "get_metrics_collector"),
         "_lifecycle.configure": ("configure", "flush", "shutdown", "stats"),
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
+        "_pools.workers": ("workers",),
         "_probes.queues.wrap": ("wrap_queue",),
         "_probes.limits.wrap": ("wrap_limit",),
         "_probes.caches.counted_lru": ("counted_lru_cache",),

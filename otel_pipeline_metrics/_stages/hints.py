@@ -45,11 +45,11 @@ def check_decorated_once(function: Any, stage: StageId) -> None:
     A stage around a decorated function of another name is fine if there is something in between,
     such as retries: the inner one measures attempts then, the outer one the whole.
     """
+    before = stage_of(function)
+    if before is None:
+        return
     while isinstance(function, functools.partial):
         function = function.func
-    before = getattr(function, _MARK, None)
-    if not isinstance(before, StageId):
-        return
     directly = getattr(getattr(function, "__wrapped__", None), _MARK, None) is not before
     if directly or before.identity == stage.identity:
         errors.warn_once(
@@ -58,6 +58,14 @@ def check_decorated_once(function: Any, stage: StageId) -> None:
             stage.name,
             before.name,
         )
+
+
+def stage_of(function: Any) -> StageId | None:
+    """Return the stage that a decorated function is, also inside a `partial`."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    found = getattr(function, _MARK, None)
+    return found if isinstance(found, StageId) else None
 
 
 def mark(wrapper: Any, stage: StageId) -> None:

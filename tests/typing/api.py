@@ -367,3 +367,25 @@ async def monitored() -> None:
     assert_type(await monitor.stop(), None)
     async with opm.run("r", resources=5.0):
         pass
+
+
+# workers
+
+
+async def working() -> None:
+    items: asyncio.Queue[int] = opm.wrap_queue(asyncio.Queue(), name="items", sentinel=None)
+    results: asyncio.Queue[str] = opm.wrap_queue(asyncio.Queue(), name="results")
+    async with opm.workers(bare_coroutine, items, results, count=(1, 8)) as tasks:
+        assert_type(tasks.name, str)
+        assert_type(tasks.skipped, int)
+    async with opm.workers(bare_async_generator, items, on_error="skip", name="x"):
+        pass
+
+
+def working_threads() -> None:
+    items: queue.Queue[int] = opm.wrap_queue(queue.Queue(), name="items", sentinel=None)
+    with opm.workers(bare, items, count=2) as threads, opm.workers(bare_generator, items):
+        assert_type(threads.dropped, int)
+    opm.workers(bare, items, on_error="ignore")  # type: ignore[call-overload]
+    opm.workers(bare, items, count="4")  # type: ignore[call-overload]
+    opm.workers(bare)  # type: ignore[call-overload]

@@ -1,0 +1,1 @@
+"""Workers between two queues: tasks or threads that call one function for each item."""

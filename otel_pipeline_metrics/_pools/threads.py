@@ -1,0 +1,185 @@
+"""`ThreadPool`: the workers of a plain function or generator function."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import queue
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_pipeline_metrics._pools.pool import Plan, Pool, SinkError, raise_as_itself
+from otel_pipeline_metrics._probes.queues.instrumented import SHUT_DOWN
+from otel_pipeline_metrics._probes.queues.probe import NOTHING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+# A thread that waits at a queue looks this often, in seconds, whether it should end.
+LOOKS_S: Final = 0.05
+
+_EndOfSource: Final = SHUT_DOWN[1]
+
+
+class _StoppedError(Exception):
+    """The pool stopped while a thread had a result to put."""
+
+
+class ThreadPool(Pool):
+    """Threads that take items from one queue and put results into another."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan)
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        # those that take items
+        self._active = 0
+
+    def __enter__(self) -> Self:
+        """Start the threads."""
+        self._enter()
+        try:
+            for _ in range(self._plan.low):
+                self._add()
+        except BaseException:  # no more threads
+            self._stop_and_wait()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Wait for the end of the source; at once for the items in hand after an exception."""
+        try:
+            if error is None:
+                with self._changed:
+                    while self._active and self._error is None:
+                        self._changed.wait()
+        finally:  # also by Ctrl-C
+            self._stop_and_wait()
+        self._tell_skipped()
+        if self._error is not None and self._outdoes(error):
+            raise_as_itself(self._error)
+
+    def _stop_and_wait(self) -> None:
+        self._stopping = True
+        for thread in self._threads:
+            thread.join()
+
+    def _add(self) -> None:
+        context = contextvars.copy_context()
+        # a daemon, so that a program that never leaves the block can end
+        thread = threading.Thread(
+            target=context.run,
+            args=(self._work,),
+            name=f"{self.name}-{len(self._threads)}",
+            daemon=True,
+        )
+        with self._changed:
+            self._active += 1
+        try:
+            thread.start()
+        except BaseException:
+            with self._changed:
+                self._active -= 1
+            raise
+        self._threads.append(thread)
+
+    # --- a thread --------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        try:
+            self._take_all()
+        except BaseException as error:  # of the source, since those of items are handled
+            self._fail(error)
+        with self._changed:
+            self._active -= 1
+            # the last one stays active until the end is passed on
+            last = not self._active and self._may_pass_on()
+            self._active += last
+        if last:
+            try:
+                self._pass_end_on()
+            except BaseException as error:
+                self._fail(error)
+        with self._changed:
+            self._active -= last
+            self._changed.notify_all()
+
+    def _take_all(self) -> None:
+        get = self._plan.source.get
+        while not self._stopping and not self._ended:
+            try:
+                item = get(timeout=LOOKS_S)
+            except queue.Empty:
+                continue
+            except _EndOfSource:
+                self._ended = True
+                return
+            if self._is_end(item):
+                self._ended = True
+                self._done()
+                return
+            try:
+                if self._error is None:
+                    self._handle(item)
+                else:
+                    with self._changed:
+                        self._dropped += 1
+            finally:
+                self._done()
+
+    def _handle(self, item: Any) -> None:
+        try:
+            if self._plan.generates:
+                with contextlib.closing(self._plan.function(item)) as results:
+                    for result in results:
+                        self._put(self._checked(result))
+            else:
+                self._put(self._checked(self._plan.function(item)))
+        except _StoppedError:
+            pass
+        except SinkError as refused:
+            self._fail(refused.error)
+        except Exception as error:
+            with self._changed:
+                goes_on = self._skips()
+            if not goes_on:
+                self._fail(error)
+        except BaseException as error:
+            self._fail(error)
+
+    def _put(self, result: Any) -> None:
+        if self._plan.sink is None:
+            return
+        while not self._stopping:
+            try:
+                self._plan.sink.put(result, timeout=LOOKS_S)
+            except queue.Full:
+                continue
+            except Exception as error:
+                raise SinkError(error) from error
+            return
+        raise _StoppedError
+
+    def _pass_end_on(self) -> None:
+        end = self._end_of_sink()
+        if end is NOTHING:
+            self._shut_down_sink()
+        else:
+            with contextlib.suppress(_StoppedError):
+                self._put(end)
+
+    def _fail(self, error: BaseException) -> None:
+        if isinstance(error, SinkError):
+            error = error.error
+        with self._changed:
+            if self._error is None:
+                self._error = error
+            self._changed.notify_all()
