@@ -96,6 +96,9 @@ class PartsOfRun(Protocol):
     def give_up(self, context: dict[str, Any]) -> None:
         """Wait no longer for the part of a context: its work is over."""
 
+    def withdraw(self, context: dict[str, Any]) -> None:
+        """Expect no part of a context: its work never began."""
+
     def add(self, data: Any) -> bool:
         """Fold a part into the run. Never raises."""
 

@@ -78,6 +78,13 @@ class RunParts:
                 self._outstanding[context["part"]] = False
                 self._changed.notify_all()
 
+    def withdraw(self, context: dict[str, Any]) -> None:
+        """Expect no part of a context: its work never began."""
+        with self._changed:
+            if self._outstanding.pop(context["part"], None) is not None:
+                self._sent -= 1
+                self._changed.notify_all()
+
     def add(self, data: Any) -> bool:
         """Fold a part into the run; return whether it is in. Never raises an `Exception`."""
         try:

@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 def _propagator() -> Any:
-    """Return what OTEL_PROPAGATORS names; W3C trace context if that cannot be loaded."""
+    """Return what OTELPROPAGATORS names; W3C trace context if that cannot be loaded."""
     try:
         from opentelemetry import propagate as named
     except Exception as error:  # the API raises it at its import
         from opentelemetry.trace.propagation import tracecontext
 
         errors.warn_once(
-            "propagators", "OTEL_PROPAGATORS cannot be used (%s); tracecontext is used", error
+            "propagators", "OTELPROPAGATORS cannot be used (%s); tracecontext is used", error
         )
         return tracecontext.TraceContextTextMapPropagator()
     return named
 
 
-_PROPAGATOR: Final = _propagator()
+PROPAGATOR: Final = _propagator()
 
 
 P = ParamSpec("P")
@@ -52,7 +52,8 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
 
     It pickles if `function` does. Another process gets the W3C headers of the span and the
     baggage, and the run's name and id: spans there are children of the one current here, and
-    metrics count stages for the run. The run's report counts this process only.
+    metrics count stages for the run. The run's report counts this process only; for the others see
+    `Run.context()`, and `wrap_executor`, which brings theirs back.
 
     Raises:
         TypeError: `function` is not callable, or is a generator function, which runs in the
@@ -77,11 +78,20 @@ class Propagated(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in a copy of the context: a context takes one call at a time."""
-        return _run_in(self._context.copy(), self._function, *args, **kwargs)
+        return run_in(self._context.copy(), self._function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle with the part of the context that another process can use."""
-        return FromOtherProcess, (self._function, *self._context.copy().run(_carried))
+        return FromOtherProcess, (self._function, *self.carried())
+
+    @property
+    def function(self) -> Callable[P, R]:
+        """The function alone."""
+        return self._function
+
+    def carried(self) -> tuple[dict[str, str], str | None, str | None]:
+        """Return what of the context another process can use."""
+        return self._context.copy().run(carried)
 
 
 class FromOtherProcess(Generic[P, R]):
@@ -102,30 +112,31 @@ class FromOtherProcess(Generic[P, R]):
         """Call the function as part of the run in the process that sent it."""
         context = contextvars.copy_context()
         context.run(_restore, *self._carried)
-        return _run_in(context, self._function, *args, **kwargs)
+        return run_in(context, self._function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle for yet another process."""
         return FromOtherProcess, (self._function, *self._carried)
 
 
-def _carried() -> tuple[dict[str, str], str | None, str | None]:
+def carried() -> tuple[dict[str, str], str | None, str | None]:
+    """Return what another process can use: the headers, and name and id of the run."""
     headers: dict[str, str] = {}
     with errors.suppress_errors("propagating to another process"):
-        _PROPAGATOR.inject(headers)
+        PROPAGATOR.inject(headers)
     scope = series.current_scope()
     return headers, scope.pipeline, scope.run_id
 
 
 def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) -> None:
     with errors.suppress_errors("propagating from another process"):
-        context_api.attach(_PROPAGATOR.extract(headers))
+        context_api.attach(PROPAGATOR.extract(headers))
     if pipeline is not None and run_id is not None:
         scope = series.remote_run_scope(pipeline, run_id)
         series.active_cell.set(series.scopes.get(scope) or series.root_cell(scope))
 
 
-def _run_in(
+def run_in(
     context: contextvars.Context, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
     """Run a function in a context; its time counts for the current thread."""

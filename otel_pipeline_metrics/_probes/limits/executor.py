@@ -19,10 +19,12 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_name
 from otel_pipeline_metrics._probes.limits.permits import Permits
 from otel_pipeline_metrics._probes.limits.probe import PermitWait, use_here, watch
+from otel_pipeline_metrics._stages.parts import reduce_with_part
 from otel_pipeline_metrics._stages.propagate import FromOtherProcess, Propagated
 from otel_pipeline_metrics._stages.workers import accounting
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.hooks import PartsOfRun
     from otel_pipeline_metrics._probes.limits.probe import Hold
 
 E = TypeVar("E", bound=Executor)
@@ -37,6 +39,9 @@ def wrap_executor(executor: E, *, name: str | None = None) -> E:
     Its workers are a limit, as those of `wrap_limit` are: tasks wait for a free one. The wait and
     the time in a worker belong to the stage that submits. A worker that waits in `result()` for a
     task of a thread pool is `blocked` until the task begins.
+
+    What the tasks of a process pool do comes back with their results, and counts in the report of
+    the run that submitted them. Results and exceptions are those of the bare pool.
 
     Args:
         executor: the executor.
@@ -117,6 +122,8 @@ class _Task:
         self._use = use_here(probe.name)
         self._submitted = clock.now()
         self._hold: Hold | None = None
+        # of a process pool whose work is part of a run here
+        self.part: dict[str, Any] | None = None
         self.start = _Start(probe)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -128,7 +135,10 @@ class _Task:
             self.end()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the function alone: what another process does is not counted."""
+        """Pickle the function alone; what another process does comes back as a part of the run."""
+        if self.part is not None and isinstance(self._function, Propagated):
+            headers, _, _ = self._function.carried()
+            return reduce_with_part(self._function.function, headers, self.part)
         pickled: tuple[Any, ...] = self._function.__reduce__()
         return pickled
 
@@ -177,16 +187,26 @@ class _Processes:
 
     def submit(self, submit: Any, task: _Task, args: Any, kwargs: Any) -> Any:
         """Submit a task, and count it until it is done."""
+        parts = _series.current_scope().parts
+        if parts is not None:
+            with errors.suppress_errors("the part of a call"):
+                task.part = parts.expect()
         with self._lock:
             self._waiting.append(task)
             self._begin_next()
         try:
             future = submit(task, *args, **kwargs)
         except BaseException:
-            self._done(task)
+            self._over(task, parts, began=False)
             raise
-        future.add_done_callback(lambda _: self._done(task))
+        future.add_done_callback(lambda f: self._over(task, parts, began=not f.cancelled()))
         return future
+
+    def _over(self, task: _Task, parts: PartsOfRun | None, *, began: bool) -> None:
+        self._done(task)
+        if parts is not None and task.part is not None:
+            # it comes before the result, or not at all
+            (parts.give_up if began else parts.withdraw)(task.part)
 
     def _done(self, task: _Task) -> None:
         with self._lock:

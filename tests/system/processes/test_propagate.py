@@ -320,12 +320,12 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_a_pool_of_processes(method: str) -> None:
-    """Spans are children of the one that submitted; metrics count stages for the run."""
+    """Spans are children of the one that submitted; metrics and report count for the run."""
     with collector("none", "http/protobuf") as there:
         done = run_text(POOL, method, collector=there)
     assert done.returncode == 0, done.stderr
     for name, lines in zip(("one", "two"), _by_three(done.stdout.splitlines()), strict=True):
-        assert lines == [f"[0, 1, 2, 3, 4, 5] {{'{name}'}}", "True", "['crawl']"]
+        assert lines == [f"[0, 1, 2, 3, 4, 5] {{'{name}'}}", "True", "['crawl', 'parse']"]
     parsed = [
         (attributes["pipeline.name"], point.count)
         for _, attributes, point in points(there, "pipeline.stage.duration")

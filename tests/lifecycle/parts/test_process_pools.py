@@ -1,0 +1,209 @@
+"""Test that what the tasks of a wrapped process pool do is in the run's report."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import pickle
+import threading
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otel_pipeline_metrics as opm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.lifecycle.configure.support import Captured
+
+METHODS = multiprocessing.get_all_start_methods()
+
+
+@pytest.fixture
+def pool() -> Iterator[concurrent.futures.ProcessPoolExecutor]:
+    with concurrent.futures.ProcessPoolExecutor(
+        2, multiprocessing.get_context("forkserver")
+    ) as made:
+        yield opm.wrap_executor(made)
+
+
+@opm.stage("parse")
+def parse(number: int) -> int:
+    opm.current_stage().add_items(2)
+    if number % 10 == 3:
+        opm.current_stage().retry("again")
+    if number % 10 == 5:
+        raise ValueError("bad", number)
+    return number
+
+
+class OddError(Exception):
+    """One that pickles in its own way."""
+
+    def __init__(self, first: int, second: object) -> None:
+        super().__init__(first)
+        self.second = second
+
+    def __reduce__(self) -> Any:
+        return OddError, (self.args[0], self.second), {"third": 3}
+
+
+def odd(number: int) -> None:
+    parse(number)
+    raise OddError(number, [number])
+
+
+def plain_error() -> None:
+    raise OddError(1, [1])
+
+
+def end(_: int) -> None:
+    os._exit(3)
+
+
+def not_picklable() -> object:
+    parse(1)
+    return threading.Lock()
+
+
+def row(run: opm.Run) -> dict[str, Any]:
+    (found,) = run.report.stages
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_a_thousand_calls_in_two_processes(method: str) -> None:
+    context = multiprocessing.get_context(method)
+    with (
+        concurrent.futures.ProcessPoolExecutor(2, context) as pool,
+        opm.run("pool", resources=False) as run,
+    ):
+        opm.wrap_executor(pool)
+        futures = [pool.submit(parse, number) for number in range(500)]
+        results = list(pool.map(parse, [n for n in range(555) if n % 10 != 5], chunksize=10))
+        found = [future.exception() for future in futures]
+    assert results == [n for n in range(555) if n % 10 != 5]
+    assert [type(error) for error in found if error is not None] == [ValueError] * 50
+    stage = row(run)
+    assert (stage["count"], stage["errors"]["by_type"]) == (1000, {"ValueError": 50})
+    assert (stage["items"]["out"], stage["retries"]) == (2000, 106)
+    assert 1 <= stage["workers"] <= 2
+    assert run.report.run["parts"] == 550
+    assert run.parts_missing == 0
+
+
+def test_the_verdict_names_the_slow_stage_in_the_workers(
+    pool: concurrent.futures.ProcessPoolExecutor,
+) -> None:
+    # the pool's own start is not the run's
+    list(pool.map(uneven, range(2)))
+    with opm.run("pool", resources=False) as run:
+        list(pool.map(uneven, range(8)))
+    assert run.report.bottleneck["stage"] == "slow"
+
+
+def uneven(_: int) -> None:
+    import time
+
+    with opm.stage("fast"):
+        pass
+    with opm.stage("slow"):
+        time.sleep(0.1)
+
+
+def test_an_exception_is_as_it_was(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    with opm.run("pool", resources=False) as run:
+        error = pool.submit(odd, 1).exception()
+    outside = pool.submit(plain_error).exception()
+    assert type(error) is OddError
+    assert (error.args, vars(error)) == ((1,), {"second": [1], "third": 3})
+    assert row(run)["count"] == 1
+    assert vars(outside) == vars(error)
+    # an exception that arrived goes on as any other
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    assert (again.args, vars(again)) == (error.args, vars(error))
+    last = [traceback.format_exception(one)[-1] for one in (error, outside)]
+    assert last[0] == last[1]
+
+
+def test_only_a_run_wraps_results(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    assert pool.submit(parse, 1).result() == 1
+    with opm.run("pool", resources=False) as run:
+        pass
+    assert run.report.stages == []
+
+
+@pytest.mark.parametrize("function", [end, not_picklable])
+def test_what_is_lost_is_missing_and_not_waited_for(
+    pool: concurrent.futures.ProcessPoolExecutor, function: Callable[..., object]
+) -> None:
+    run = opm.run("pool", resources=False, parts_timeout=3600)
+    with run:
+        pool.submit(parse, 1).result()
+        arguments = (1,) if function is end else ()
+        assert pool.submit(function, *arguments).exception() is not None
+    assert run.parts_missing == 1
+    assert row(run)["count"] == 1
+
+
+def test_a_task_that_never_began_is_not_missing(
+    pool: concurrent.futures.ProcessPoolExecutor,
+) -> None:
+    with opm.run("pool", resources=False) as run:
+        futures = [pool.submit(uneven, number) for number in range(20)]
+        cancelled = [future.cancel() for future in futures]
+        concurrent.futures.wait(futures)
+    assert any(cancelled)
+    assert run.parts_missing == 0
+    assert run.report.run["parts"] == cancelled.count(False)
+
+
+def test_a_call_that_unpickles_where_it_was_made_gives_the_value() -> None:
+    """Another kind of pool may run it there."""
+    made = []
+
+    class Here(concurrent.futures.ProcessPoolExecutor):
+        def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            made.append(pickle.loads(pickle.dumps(function)))  # noqa: S301 - our own
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future.set_result(made[-1](*args, **kwargs))
+            return future
+
+    with Here(1) as pool, opm.run("pool", resources=False, parts_timeout=0) as run:
+        assert opm.wrap_executor(pool).submit(parse, 1).result() == 1
+    assert row(run)["count"] == 1
+
+
+def test_propagate_gives_the_plain_value(captured: Captured) -> None:
+    with opm.run("pool", resources=False) as run:
+        carried = pickle.dumps(opm.propagate(parse))
+    assert pickle.loads(carried)(1) == 1  # noqa: S301 - our own
+    assert "parts" not in run.report.run
+
+
+def test_spans_of_tasks_are_in_the_runs_trace() -> None:
+    """They are in the workers' trace, whose ids come back with what they return."""
+    context = multiprocessing.get_context("forkserver")
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, context) as pool,
+        opm.run("pool", resources=False),
+    ):
+        opm.wrap_executor(pool)
+        with opm.stage("submitting"):
+            assert pool.submit(headers).result() == current_headers()
+
+
+def current_headers() -> dict[str, str]:
+    from opentelemetry import propagate
+
+    found: dict[str, str] = {}
+    propagate.inject(found)
+    return found
+
+
+def headers() -> dict[str, str]:
+    return current_headers()
