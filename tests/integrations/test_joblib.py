@@ -38,7 +38,7 @@ def slow(_: int) -> None:
     with opm.stage("fast"):
         pass
     with opm.stage("slow"):
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def rows(run: opm.Run) -> dict[str, dict[str, Any]]:

@@ -96,6 +96,7 @@ def test_a_thousand_calls_in_two_processes(method: str) -> None:
     assert run.parts_missing == 0
 
 
+@pytest.mark.slow
 def test_the_verdict_names_the_slow_stage_in_the_workers(
     pool: concurrent.futures.ProcessPoolExecutor,
 ) -> None:
@@ -112,7 +113,7 @@ def uneven(_: int) -> None:
     with opm.stage("fast"):
         pass
     with opm.stage("slow"):
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def test_an_exception_is_as_it_was(pool: concurrent.futures.ProcessPoolExecutor) -> None:
@@ -154,7 +155,7 @@ def test_a_task_that_never_began_is_not_missing(
     pool: concurrent.futures.ProcessPoolExecutor,
 ) -> None:
     with opm.run("pool", resources=False) as run:
-        futures = [pool.submit(uneven, number) for number in range(20)]
+        futures = [pool.submit(uneven, number) for number in range(12)]
         cancelled = [future.cancel() for future in futures]
         concurrent.futures.wait(futures)
     assert any(cancelled)
