@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core.cleaning import MAX_INT, clean_attribute, clean_int, clean_text
@@ -18,6 +19,12 @@ MAX_NAME_LENGTH: Final = 128
 
 # Seconds, eleven days: no program waits longer, and some of the system's calls refuse 25 days.
 MAX_WAIT_S: Final = 1_000_000
+
+# an address: a host without a user or password, then anything that a browser takes as it is
+_WEB_ADDRESS: Final = re.compile(
+    r"https?://[^/?#@\\{}\x00-\x20\x7f]+(?:[/?#][^\x00-\x20\x7f]*)?", re.IGNORECASE
+)
+MAX_ADDRESS_LENGTH: Final = 2000
 
 _SCALARS: Final = (str, bool, int, float)
 
@@ -186,3 +193,25 @@ def check_attributes(value: object, argument: str = "attributes") -> dict[str, A
     if not hasattr(value, "items"):
         raise TypeError(f"{argument} must be a mapping, not {type(value).__name__}")
     return dict(check_attribute(key, item, argument) for key, item in value.items())
+
+
+def check_trace_url(value: object, argument: str) -> str:
+    """Return `value` if it is the address of a trace with `{trace_id}` in its place.
+
+    Raises:
+        TypeError: it is not a string.
+        ValueError: it is not an http or https address, names a user or a password, has no
+            `{trace_id}` behind the host, or is longer than `MAX_ADDRESS_LENGTH`.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} must be a string, not {type(value).__name__}")
+    if len(value) > MAX_ADDRESS_LENGTH:
+        raise ValueError(f"{argument} must be at most {MAX_ADDRESS_LENGTH} characters")
+    if not _WEB_ADDRESS.fullmatch(value):
+        raise ValueError(
+            f"{argument} must be an http or https address without a user and password, "
+            f"not {value[:80]!r}"
+        )
+    if "{trace_id}" not in value:
+        raise ValueError(f"{argument} must have {{trace_id}} where the id of a trace goes")
+    return value

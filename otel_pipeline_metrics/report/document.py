@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics.report import html, markdown
+from otel_pipeline_metrics.report import markdown
 from otel_pipeline_metrics.report.console import Table
+from otel_pipeline_metrics.report.page import page
 from otel_pipeline_metrics.report.run_report import FORMATS
 
 if TYPE_CHECKING:
@@ -86,4 +87,4 @@ def _markdown(document: Document) -> str:
 
 def _html(document: Document) -> str:
     view = document._asdict()
-    return html.page("document.html.jinja", view.pop("data"), **view)
+    return page("document.html.jinja", view.pop("data"), **view)

@@ -5,11 +5,13 @@ A report may come from a file, so any key may be missing.
 
 from __future__ import annotations
 
+import re
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import entries, get_path, get_strings, number, whole
+from otel_pipeline_metrics._core.validation import check_trace_url
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 _KIND_ORDER: Final = {"fetch": 0, "write": 2}
 _OTHER_KIND: Final = 1
+
+_TRACE_ID: Final = re.compile("[0-9a-f]{32}")
 
 # of other kinds, the stage that a verdict names is not the limit, only the first to look at
 _OF_STAGES: Final = frozenset(
@@ -124,8 +128,17 @@ def items_completed(report: RunReport) -> int | None:
     """Return how many items have passed the run: those that its last stages took.
 
     Last stages that share a queue share its items, so theirs are added. Of others, the largest
-    count is taken.
+    count is taken. Of a stage that tells no number of items, each call counts as one.
     """
+    return _completed(report, per_call=1)
+
+
+def items_told(report: RunReport) -> int | None:
+    """Return the same as `items_completed`; None if the last stages tell no number of items."""
+    return _completed(report, per_call=None)
+
+
+def _completed(report: RunReport, per_call: int | None) -> int | None:
     ordered = stages_in_flow_order(report)
     producers = {name for queue in report.queues for name in get_strings(queue, "producers")}
     consumed: dict[str, list[str]] = {}
@@ -135,13 +148,36 @@ def items_completed(report: RunReport) -> int | None:
     last = [s for s in ordered if s["name"] in consumed and s["name"] not in producers]
     groups: dict[tuple[str, ...], int] = {}
     for stage in last or ordered[-1:]:
-        taken = next(
-            (n for way in ("in", "out") if (n := whole(stage, "items", way)) is not None),
-            whole(stage, "count") or 0,
-        )
-        group = tuple(sorted(consumed.get(stage["name"], ())))
-        groups[group] = groups.get(group, 0) + taken
+        told = (n for way in ("in", "out") if (n := whole(stage, "items", way)) is not None)
+        by_calls = None if per_call is None else per_call * (whole(stage, "count") or 0)
+        taken = next(told, by_calls)
+        if taken is not None:
+            group = tuple(sorted(consumed.get(stage["name"], ())))
+            groups[group] = groups.get(group, 0) + taken
     return max(groups.values(), default=None)
+
+
+def in_turn(report: RunReport) -> bool:
+    """Tell whether the stages ran one after the other, as far as the report knows."""
+    known = [number(stage, "self_s") for stage in report.stages]
+    wall_s = number(report.run, "observed_s") or number(report.run, "wall_s")
+    if not known or None in known or not wall_s or report.queues:
+        return False
+    return sum(filter(None, known)) <= 1.02 * wall_s
+
+
+def trace_link(report: RunReport, trace_id: object) -> str | None:
+    """Return the address of a trace; None unless the report tells a proper one.
+
+    A report may come from a file, so its address is checked like an argument.
+    """
+    template = report.run.get("trace_url")
+    if not isinstance(trace_id, str) or not _TRACE_ID.fullmatch(trace_id):
+        return None
+    try:
+        return check_trace_url(template, "trace_url").replace("{trace_id}", trace_id)
+    except (TypeError, ValueError):
+        return None
 
 
 class VerdictText(NamedTuple):

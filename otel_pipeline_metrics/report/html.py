@@ -6,22 +6,25 @@ escapes every string (jinja2's autoescape), and the page's policy forbids script
 
 from __future__ import annotations
 
-import json
-from importlib import resources
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import get_path, get_strings, number, ratio, whole
-from otel_pipeline_metrics.report import charts, console
+from otel_pipeline_metrics.report import charts, console, slowest
 from otel_pipeline_metrics.report.flow import (
     error_total,
-    items_completed,
+    in_turn,
+    items_told,
     queues_after,
     queues_in_order,
     runs_in,
     stages_in_flow_order,
+    trace_link,
     verdict,
 )
+from otel_pipeline_metrics.report.page import fragment, page
+from otel_pipeline_metrics.report.timeline import timeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,80 +46,50 @@ def render(report: RunReport) -> str:
     Raises:
         ImportError: jinja2 is not installed.
     """
-    return page("page.html.jinja", report.to_dict(), **_view(report))
+    return page("page.html.jinja", report.to_dict(), **_view(report, ""))
 
 
-def page(template: str, data: dict[str, Any], **view: Any) -> str:
-    """Return the template of `_page/` with what it shows, and the data for programs.
+def notebook(report: RunReport) -> str:
+    """Return the same for the output of a notebook's cell: its style reaches nothing else there.
 
     Raises:
         ImportError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError(
-            'render("html") needs jinja2: pip install "otel-pipeline-metrics[cli]"'
-        ) from error
-    folder = resources.files("otel_pipeline_metrics.report") / "_page"
-    environment = jinja2.Environment(
-        autoescape=True,
-        finalize=_shown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    found = environment.from_string((folder / template).read_text("utf-8"))
-    shown = view | {
-        "style": _Trusted((folder / "page.css").read_text("utf-8")),
-        "data": _Trusted(embeddable(data)),
-    }
-    return found.render(shown)
+    return fragment("notebook.html.jinja", **_view(report, f"opm-{os.urandom(4).hex()}-"))
 
 
-class _Trusted(str):
-    """Trusted text that jinja2 does not escape."""
+def _view(report: RunReport, prefix: str) -> dict[str, Any]:
+    """Return everything that the template shows.
 
-    __slots__ = ()
-
-    def __html__(self) -> str:
-        return str(self)
-
-
-def _shown(value: Any) -> Any:
-    """Replace control characters: the page may be read in a terminal, or copied from."""
-    return text.printable(value) if type(value) is str else value
-
-
-def embeddable(data: dict[str, Any]) -> str:
-    """Return the JSON, escaped so that no string in it can end its HTML element."""
-    found = text.printable_json(json.dumps(data, ensure_ascii=False, allow_nan=False))
-    for character in "<>&\u2028\u2029":
-        found = found.replace(character, f"\\u{ord(character):04x}")
-    return found
-
-
-def _view(report: RunReport) -> dict[str, Any]:
-    """Return everything that the template shows."""
+    Args:
+        report: the run's.
+        prefix: of the elements' ids, so that two reports in a notebook have different ones.
+    """
     ordered = stages_in_flow_order(report)
     after = queues_after(report, ordered)
     found = verdict(report)
     caches = console.cache_table(report)
+    shares = _shares(report, ordered)
+    waits = bool(console.states_of(ordered))
     flow: list[dict[str, Any]] = [_queue_step(queue) for queue in after.get(-1, [])]
     for index, stage in enumerate(ordered):
-        flow.append(_stage_step(stage, str(stage["name"]) in found.stages))
+        part = shares[index] if shares else None
+        flow.append(_stage_step(stage, str(stage["name"]) in found.stages, part, waits))
         flow += [_queue_step(queue) for queue in after.get(index, [])]
     return {
+        "prefix": prefix,
         "head": _head(report),
-        "verdict": found._replace(headline=_unbroken(found.headline)),
+        "verdict": found,
+        "shares": shares,
         "flow": flow,
-        "stated": any(step["is"] == "stage" and step["bar"] for step in flow),
+        "states": list(console.states_of(ordered)),
+        "timeline": timeline(report, ordered),
+        "slowest": slowest.table(report, ordered),
         "durations": charts.durations(ordered),
-        "stages": [_stage_row(stage) for stage in ordered],
+        "stages": _stage_table(ordered),
         "queues": [_queue_row(queue) for queue in queues_in_order(report)],
         "limits": console.limit_table(report),
-        "resources": charts.resources(report),
+        "resources": _resources(report),
         "cache_head": [cell.capitalize() for cell in (*caches.head, "size")],
         "caches": [
             _cache_row(cache, cells)
@@ -134,17 +107,18 @@ def _head(report: RunReport) -> dict[str, Any]:
     run = report.run
     result = run.get("result")
     tone, sign = _RESULTS.get(str(result), ("warn", "…"))
-    items, total = items_completed(report), whole(run, "total")
+    items, total = items_told(report), whole(run, "total")
     of_total = f" of {total:,}" if total is not None else ""
     merged = runs_in(run)
+    trace_id = run.get("trace_id")
     facts = [
-        ("Duration", text.duration(number(run, "wall_s")), False),
-        ("Started", _instant(run.get("started")), False),
-        ("Items", f"{items:,}{of_total}" if items is not None else None, False),
-        ("Errors", f"{error_total(report):,}", False),
-        ("Trace", run.get("trace_id"), True),
-        ("Run", run.get("id"), True),
-        ("Merged from", f"{merged:,} runs" if merged > 1 else None, False),
+        ("Duration", text.duration(number(run, "wall_s")), "", None),
+        ("Started", _instant(run.get("started")), "", None),
+        ("Items", f"{items:,}{of_total}" if items is not None else None, "", None),
+        ("Errors", f"{error_total(report):,}" if report.stages else None, "", None),
+        ("Trace", trace_id, "code", trace_link(report, trace_id)),
+        ("Run", run.get("id"), "code", None),
+        ("Merged from", f"{merged:,} runs" if merged > 1 else None, "", None),
     ]
     return {
         "pipeline": run.get("pipeline"),
@@ -169,10 +143,38 @@ def _instant(started: object) -> str | None:
     return f"{date} {clock}{' UTC' if offset in {'+00:00', 'Z'} else offset}"
 
 
+# --- the share of the run -------------------------------------------------------------------
+
+# patterns that the style tells apart, without colour too
+_PATTERNS: Final = 6
+
+
+def _shares(report: RunReport, stages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the run's parts in the stages, then outside of them; none unless they took turns."""
+    if not in_turn(report):
+        return []
+    found = [(str(stage["name"]), number(stage, "run_share")) for stage in stages]
+    wall_s = number(report.run, "wall_s")
+    found.append(("outside of stages", ratio(number(report.run, "outside_s"), wall_s)))
+    total = max(1.0, sum(share or 0.0 for _, share in found))
+    patterns = [f"p{index % _PATTERNS}" for index in range(len(stages))] + ["idle"]
+    return [
+        {
+            "name": name,
+            "width": f"{100 * (share or 0.0) / total:.2f}",
+            "text": text.percent(share),
+            "pattern": pattern,
+        }
+        for (name, share), pattern in zip(found, patterns, strict=True)
+    ]
+
+
 # --- the flow -------------------------------------------------------------------------------
 
 
-def _stage_step(stage: dict[str, Any], marked: bool) -> dict[str, Any]:
+def _stage_step(
+    stage: dict[str, Any], marked: bool, part: dict[str, Any] | None, waits: bool
+) -> dict[str, Any]:
     workers = whole(stage, "workers")
     per_s, unit = _rate(stage)
     errors = whole(stage, "errors", "total") or 0
@@ -191,7 +193,9 @@ def _stage_step(stage: dict[str, Any], marked: bool) -> dict[str, Any]:
         "workers": None if workers is None else text.counted(workers, "worker"),
         "marked": marked,
         "errors": text.counted(errors, "error") if errors else None,
-        "bar": _bar(shares),
+        # a stage that only ran says more by its part of the run
+        "bar": _bar(shares) if waits else None,
+        "part": part,
         "figures": figures,
     }
 
@@ -211,16 +215,10 @@ def _bar(shares: Sequence[tuple[str, float | None]]) -> dict[str, Any] | None:
     total = max(1.0, sum(share for _, share in known))
     return {
         "parts": [
-            (state, f"{100 * share / total:.2f}", _unbroken(text.percent(share)))
-            for state, share in known
+            (state, f"{100 * share / total:.2f}", text.percent(share)) for state, share in known
         ],
-        "text": _unbroken(", ".join(f"{state} {text.percent(share)}" for state, share in known)),
+        "text": ", ".join(f"{state} {text.percent(share)}" for state, share in known),
     }
-
-
-def _unbroken(line: str) -> str:
-    """Keep numbers on one line with their per cent sign."""
-    return line.replace(" %", "\u00a0%")
 
 
 def _queue_step(queue: dict[str, Any]) -> dict[str, Any]:
@@ -253,18 +251,49 @@ def _ways(producers: list[str], consumers: list[str]) -> str | None:
 # --- tables ---------------------------------------------------------------------------------
 
 
-def _stage_row(stage: dict[str, Any]) -> list[str]:
-    return [
-        str(stage["name"]),
-        text.number(whole(stage, "count")),
-        *(
-            text.duration(number(stage, "duration_s", key))
-            for key in ("p50", "p95", "p99", "total", "avg", "min", "max")
-        ),
-        text.number(whole(stage, "items", "in")),
-        text.number(whole(stage, "items", "out")),
-        text.number(whole(stage, "retries")),
+_DURATIONS: Final = ("p50", "p95", "p99", "max", "avg", "min", "total")
+
+
+def _stage_table(stages: Sequence[dict[str, Any]]) -> console.Table:
+    """Return the durations of each stage, and the counts that any stage has."""
+    counts = [
+        (title, path)
+        for title, *path in (("items in", "items", "in"), ("items out", "items", "out"))
+        if any(whole(stage, *path) is not None for stage in stages)
     ]
+    if any(whole(stage, "retries") for stage in stages):
+        counts.append(("retries", ["retries"]))
+    head = ("stage", "count", *_DURATIONS, *(title for title, _ in counts))
+    rows = [
+        (
+            str(stage["name"]),
+            text.number(whole(stage, "count")),
+            *(text.duration(number(stage, "duration_s", key)) for key in _DURATIONS),
+            *(text.number(whole(stage, *path)) for _, path in counts),
+        )
+        for stage in stages
+    ]
+    return console.Table(head, rows, left=1)
+
+
+def _resources(report: RunReport) -> dict[str, Any] | None:
+    """Return the figures of CPU, memory, disk and network; None if they were not sampled."""
+    found = report.resources
+    if not whole(found, "samples"):
+        return None
+    limits = get_path(found, "limits")
+    cpus, memory = number(limits, "cpus"), number(limits, "memory_bytes")
+    available = [
+        *([] if cpus is None else [f"{cpus:g} CPUs"]),
+        *([] if memory is None else [f"{text.size(memory)} of memory"]),
+    ]
+    return {
+        "rows": console.resource_table(report).rows,
+        "samples": text.counted(whole(found, "samples") or 0, "sample"),
+        "limits": f"{text.listed(available)}, as {get_path(limits, 'source')} says"
+        if available
+        else None,
+    }
 
 
 def _queue_row(queue: dict[str, Any]) -> list[str]:

@@ -95,6 +95,11 @@ class RunReport:
         return self._list("caches")
 
     @property
+    def windows(self) -> list[dict[str, Any]]:
+        """How the run went over time, in about 20 windows; empty without `resources`."""
+        return self._list("windows") if "windows" in self._data else []
+
+    @property
     def resources(self) -> dict[str, Any]:
         """The use of CPU, memory, disk and network during the run."""
         return self._part("resources")

@@ -152,6 +152,68 @@ def report(*stages: Data, queues: Sequence[Data] = (), **more: Any) -> RunReport
     return RunReport(data(stages, queues, **more))
 
 
+def slow_call(seconds: float, trace_id: str | None = None, **more: Any) -> Data:
+    return {
+        "duration_s": seconds,
+        "outcome": "ok",
+        "error_type": None,
+        "attributes": {},
+        "trace_id": trace_id,
+        "span_id": None if trace_id is None else trace_id[:16],
+        **more,
+    }
+
+
+def window(
+    start_s: float,
+    stages: Sequence[tuple[str, int, tuple[float, float, float]]],
+    queues: dict[str, int] | None = None,
+    **more: Any,
+) -> Data:
+    """Return a second of a run: of each stage its calls and seconds busy, idle, blocked."""
+    return {
+        "start_s": start_s,
+        "end_s": start_s + 1,
+        "stages": [
+            {
+                "name": name,
+                "kind": name if name in {"fetch", "write"} else "process",
+                "count": count,
+                "items": count,
+                "calls_per_s": float(count),
+                "items_per_s": float(count),
+                "time_s": dict(zip(("busy", "idle", "blocked"), times, strict=True)),
+            }
+            for name, count, times in stages
+        ],
+        "queues": [{"name": name, "depth": depth} for name, depth in (queues or {}).items()],
+        "cpu_utilization": None,
+        "rss_bytes": None,
+        **more,
+    }
+
+
+def full_windows() -> list[Data]:
+    """Return 20 windows: process is the busiest stage of the first 6, then write."""
+    made = []
+    for second in range(20):
+        early = second < 6
+        made.append(
+            window(
+                float(second),
+                [
+                    ("write", 50, (0.3, 0.7, 0.0) if early else (0.98, 0.02, 0.0)),
+                    ("fetch", 50, (0.1, 0.0, 0.9)),
+                    ("process", 50, (0.9, 0.0, 0.1) if early else (0.25, 0.01, 0.74)),
+                ],
+                {"pages": 4, "parsed": 0 if early else 4},
+                cpu_utilization=None if second == 9 else 0.3 + 0.12 * math.sin(second),
+                rss_bytes=40_000_000 + 2_000_000 * second,
+            )
+        )
+    return made
+
+
 def full_data(run_id: str = "run-1") -> Data:
     """Return fetch 2 ms -> (4) -> process 5 ms -> (4) -> write 20 ms, with all other parts."""
     values = random.Random(4)  # noqa: S311
@@ -178,6 +240,11 @@ def full_data(run_id: str = "run-1") -> Data:
         run_id=run_id,
     )
     made["run"]["trace_id"] = "0af7651916cd43dd8448eb211c80319c"
+    made["stages"][0]["slowest"] = [
+        slow_call(0.05, "4bf92f3577b34da6a3ce929d0e0e4736", attributes={"file.name": "a.csv"}),
+        slow_call(0.04, outcome="error", error_type="TimeoutError"),
+    ]
+    made["windows"] = full_windows()
     made["caches"] = [
         {
             "name": "geo",
@@ -247,6 +314,26 @@ def full_data(run_id: str = "run-1") -> Data:
 
 def full(run_id: str = "run-1") -> RunReport:
     return RunReport(full_data(run_id))
+
+
+def in_turn() -> RunReport:
+    """Return a run without queues, whose stages took turns, with long names of each style."""
+    parts = {
+        "collect_customer_transactions_from_the_warehouse": 6.0,
+        "ParseDocumentContentVersion2": 9.0,
+        "app.jobs.nightly.save": 3.0,
+    }
+    stages = [stage(name, [seconds / 30] * 30, workers=None) for name, seconds in parts.items()]
+    for made, seconds in zip(stages, parts.values(), strict=True):
+        made |= {"self_s": seconds, "run_share": seconds / 20}
+        made["slowest"] = [slow_call(seconds / 30)]
+    found = data(stages, pipeline="customer_transactions.nightly-import")
+    found["run"]["outside_s"] = 2.0
+    found["windows"] = [
+        window(0.0, [(name, 30, (0.3, 0.0, 0.0)) for name in parts]),
+        window(1.0, [(name, 30, (0.2, 0.0, 0.0)) for name in parts]),
+    ]
+    return RunReport(found)
 
 
 HOSTILE = "<script>alert(1)</script>|`--><img src=x onerror=alert(2)>"

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from otel_pipeline_metrics.report import RunReport
-from otel_pipeline_metrics.report.html import embeddable
+from otel_pipeline_metrics.report import RunReport, page
+from otel_pipeline_metrics.report.page import embeddable
 from tests.report import samples
 
-VOID = {"meta", "line", "path", "polygon", "polyline", "br", "i"}
+VOID = {"meta", "wbr", "line", "path", "polygon", "polyline", "br", "i"}
 
 
 class Page(HTMLParser):
@@ -47,7 +47,9 @@ class Page(HTMLParser):
 
 
 ALL = pytest.mark.parametrize(
-    "report", [samples.full(), samples.hostile(), samples.bare()], ids=["full", "hostile", "bare"]
+    "report",
+    [samples.full(), samples.hostile(), samples.bare(), samples.in_turn()],
+    ids=["full", "hostile", "bare", "in_turn"],
 )
 
 
@@ -107,10 +109,15 @@ def test_the_page_shows_every_part_of_the_report() -> None:
         "What this assumes A further worker of write is as fast as those there are.",
         "write ◆ bottleneck write 1 worker 98\u00a0% busy 2\u00a0% idle 0\u00a0% blocked",
         "queue pages holds 3.7 on average, 4 at most, room for 4 · 75.0 ms median wait",
-        "fetch 1,000 2.01 ms 3.31 ms 4.05 ms 2.10 s 2.10 ms",
+        "Busiest stage 1 process 2 write 1 from 0 s: process 2 from 6.00 s: write",
+        "process up to 50 items/s",
+        "pages up to 4, room for 4",
+        "CPU up to 42 %",
+        "Memory (RSS) up to 74.4 MiB 0 s 5 s 10 s 15 s 20 s",
+        "write 50.0 ms 2.5\u00d7 file.name a.csv 4bf92f3577b34da6a3ce929d0e0e4736",
+        "write 40.0 ms 2\u00d7 TimeoutError",
+        "fetch 1,000 2.01 ms 3.31 ms 4.05 ms 5.06 ms 2.10 ms",
         "pages 1,000 3.7 4 4 75.0 ms",
-        "CPU 0 % 20 % 40 % 60 % 0 s 5 s 10 s 15 s 20 s",
-        "Memory (RSS) 0 MiB 20 MiB 40 MiB 60 MiB 80 MiB",
         "20 samples. This process may use 2 CPUs and 256 MiB of memory, as cgroup2 says.",
         "geo 900 100 90 % 80 % 95 % - 7 - 93 64.0 KiB",
         "process 1 0.1 % json.decoder.JSONDecodeError",
@@ -133,10 +140,15 @@ def test_every_picture_has_a_text() -> None:
     page = Page(samples.full().render("html"))
     pictures = [attrs for _, attrs in page.tags if attrs.get("role") == "img"]
     assert all(attrs["aria-label"] for attrs in pictures)
-    charts = [a["aria-label"] for a in pictures if a["class"] == "chart"]
-    assert charts == [
-        "CPU over 20.0 s: from 18 % to 47 %; the axis ends at 60\u00a0%",
-        "Memory (RSS) over 20.0 s: from 38.1 MiB to 77.2 MiB; the axis ends at 80\u00a0MiB",
+    strips = [a["aria-label"] for a in pictures if a["class"] == "strips"]
+    assert strips == [
+        "fetch over time: up to 50 items/s",
+        "process over time: up to 50 items/s",
+        "write over time: up to 50 items/s",
+        "Depth of pages over time: up to 4, room for 4",
+        "Depth of parsed over time: up to 4, room for 4",
+        "CPU over time: up to 42\u00a0%",
+        "Memory (RSS) over time: up to 74.4\u00a0MiB",
     ]
     svgs = [attrs for tag, attrs in page.tags if tag == "svg"]
     assert all(attrs.get("aria-hidden") == "true" for attrs in svgs)
@@ -148,12 +160,123 @@ def test_tables_have_heads_for_rows_and_columns() -> None:
     assert {"row", "col", "colgroup"} == set(heads)
 
 
-def test_an_unknown_reading_is_a_gap_in_the_line() -> None:
+def strips_of(report: RunReport, name: str) -> list[str]:
+    """Return the paths of the strip over time with this name."""
+    page = Page(report.render("html"))
+    labels = [a["aria-label"] for _, a in page.tags if a.get("class") == "strips"]
+    paths = [a["d"] for _, a in page.tags if a.get("class") == "steps"]
+    pairs = zip(labels, paths, strict=True)
+    return [path or "" for label, path in pairs if (label or "").startswith(name)]
+
+
+def test_an_unknown_reading_is_a_gap_in_the_strip() -> None:
+    made = samples.data()
+    made["windows"] = [
+        samples.window(float(t), [], cpu_utilization=None if t == 1 else 0.25 * (t + 2))
+        for t in range(3)
+    ]
+    # a full strip is 96 high, and the y-axis points down
+    assert strips_of(RunReport(made), "CPU") == [
+        "M0.00 100V52.0H33.33V100ZM66.67 100V4.0H100.00V100Z"
+    ]
+
+
+def test_a_queue_is_drawn_within_its_capacity() -> None:
+    made = samples.data(queues=[samples.queue("pages", ["a"], ["b"], capacity=8)])
+    made["windows"] = [samples.window(float(t), [], {"pages": 4}) for t in range(2)]
+    assert strips_of(RunReport(made), "Depth of pages") == [
+        "M0.00 100V52.0H50.00V100ZM50.00 100V52.0H100.00V100Z"
+    ]
+
+
+def test_the_bands_are_the_states_of_the_workers() -> None:
+    page = Page(samples.full().render("html"))
+    bands = [a for tag, a in page.tags if tag == "i" and (a.get("style") or "").startswith("clip")]
+    assert [a["class"] for a in bands] == [
+        *("busy", "blocked"), *("busy", "idle", "blocked"), *("busy", "idle"),
+    ]  # fmt: skip
+    (first, *_) = [a["style"] or "" for a in bands]
+    assert first.startswith("clip-path:polygon(0.00% 90.0%,5.00% 90.0%,")
+
+
+def test_stages_that_took_turns_share_one_bar() -> None:
+    page = Page(samples.in_turn().render("html"))
+    (bar,) = [a["aria-label"] for _, a in page.tags if a.get("class") == "bar tall"]
+    assert bar == (
+        "collect_customer_transactions_from_the_warehouse 30\u00a0%, "
+        "ParseDocumentContentVersion2 45\u00a0%, app.jobs.nightly.save 15\u00a0%, "
+        "outside of stages 10\u00a0%"
+    )
+    assert "Share of the run" not in Page(samples.full().render("html")).words
+
+
+def test_no_section_is_empty() -> None:
+    page = Page(samples.bare().render("html"))
+    assert [attrs.get("class") for tag, attrs in page.tags if tag == "section"] == [
+        "verdict unknown"
+    ]
+    for words in ("Items", "Errors", "Slowest", "Over time", "Durations", "Telemetry", "Trace"):
+        assert words not in page.words
+
+
+def test_items_are_shown_only_where_a_stage_told_them() -> None:
+    quiet = samples.report(samples.stage("load", [0.1] * 500))
+    told = samples.report(samples.stage("load", [0.1] * 500, items=(1500, None)))
+    assert "Items" not in Page(quiet.render("html")).words
+    assert "Items 1,500" in Page(told.render("html")).words
+
+
+TRACE_URL = "https://tempo.example/trace/{trace_id}"
+
+
+def links(report: RunReport) -> list[str | None]:
+    page = Page(report.render("html"))
+    return [attrs.get("href") for tag, attrs in page.tags if tag == "a"]
+
+
+def test_traces_are_links_where_the_report_has_an_address() -> None:
     made = samples.full_data()
-    made["resources"]["series"] = [[t, 0.5 if t != 2 else None, None] for t in range(5)]
-    page = Page(RunReport(made).render("html"))
-    lines = [a["points"] for t, a in page.tags if t == "polyline"]
-    assert lines == ["0.00,16.67 25.00,16.67", "75.00,16.67 100.00,16.67"]
+    made["run"]["trace_url"] = TRACE_URL
+    assert links(RunReport(made)) == [
+        "https://tempo.example/trace/0af7651916cd43dd8448eb211c80319c",
+        "https://tempo.example/trace/4bf92f3577b34da6a3ce929d0e0e4736",
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "javascript:alert(1)//{trace_id}",
+        "data:text/html,{trace_id}",
+        "https://user:secret@tempo.example/{trace_id}",
+        "//tempo.example/{trace_id}",
+        "https://tempo.example/trace",
+        "https://{trace_id}.example/",
+        "https://tempo.example/\n{trace_id}",
+        "https:/{trace_id}",
+        17,
+        None,
+    ],
+)
+def test_an_address_from_a_file_is_no_link_unless_it_is_a_proper_one(url: object) -> None:
+    made = samples.full_data()
+    made["run"]["trace_url"] = url
+    assert links(RunReport(made)) == []
+
+
+@pytest.mark.parametrize("trace_id", ["../../admin", "0AF7651916CD43DD8448EB211C80319C", 5, None])
+def test_a_trace_id_from_a_file_is_no_link_unless_it_is_a_proper_one(trace_id: object) -> None:
+    made = samples.full_data()
+    made["run"] |= {"trace_url": TRACE_URL, "trace_id": trace_id}
+    for stage in made["stages"]:
+        stage["slowest"] = [samples.slow_call(0.05) | {"trace_id": trace_id}]
+    assert links(RunReport(made)) == []
+
+
+def test_numbers_keep_their_units_on_the_line() -> None:
+    assert page._shown("in 5 s, 3 % of 2 min 03 s and 12 stages") == (
+        "in 5\u00a0s, 3\u00a0% of 2\u00a0min 03\u00a0s and 12 stages"
+    )
 
 
 def test_the_page_says_that_states_are_unknown() -> None:
@@ -164,5 +287,6 @@ def test_the_page_says_that_states_are_unknown() -> None:
 
 def test_without_jinja2_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
+    page._environment.cache_clear()
     with pytest.raises(ImportError, match=r'pip install "otel-pipeline-metrics\[cli\]"'):
         samples.full().render("html")
