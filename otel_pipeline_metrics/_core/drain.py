@@ -269,6 +269,7 @@ def _build_batch(
         return
     series.budget.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
+    slowest, series.slowest = series.slowest, []
     samples = tuple(exemplars.values())
     batch = Batch(
         series.key,
@@ -278,6 +279,7 @@ def _build_batch(
         time,
         cpu_s,
         samples,
+        slowest,
         sizes,
         event_times,
         progress,

@@ -162,6 +162,8 @@ class Batch:
     cpu_s: float = 0.0
     # some of `durations` with a sampled span, and its OpenTelemetry context
     exemplars: Sequence[tuple[float, Any]] = ()
+    # of `durations` with a sampled span, at least the slowest five, each with its context
+    slowest: Sequence[tuple[float, Any]] = ()
     # items that came out of the calls in `durations`, if the stage has `items`; in no order
     sizes: Sequence[int] = ()
     # of items that calls have finished, also calls in progress

@@ -46,7 +46,7 @@ class Series:
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
         "drawn_one_in", "durations", "event_times", "exemplars", "key", "left_over", "limits",
         "lost", "mean_s", "one_in", "open", "results", "sample_at", "sampled", "samples", "scope",
-        "sizes", "stage", "times", "until_sample", "wakes_at", "watch",
+        "sizes", "slow_from", "slowest", "stage", "times", "until_sample", "wakes_at", "watch",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
@@ -103,6 +103,9 @@ class Series:
         self.cache: Any = None
         # by bucket: one of `durations` with a sampled span, and its context
         self.exemplars: dict[int, tuple[float, Any]] = {}
+        # the same of the slowest of them since the last batch, and how slow a call must be
+        self.slowest: list[tuple[float, Any]] = []
+        self.slow_from = 0.0
         self.limits = self.times.limits
 
     def add_limit(self, name: str) -> LimitUse:

@@ -18,6 +18,7 @@ from otel_pipeline_metrics._core.validation import (
     check_name,
     check_number,
     check_positive,
+    check_trace_url,
     check_wait,
 )
 
@@ -78,6 +79,8 @@ class Config:
     max_attribute_values: int = 200
     error_messages: bool = False
     stalled_after_s: float = 300.0
+    # with {trace_id} in it
+    trace_url: str | None = None
 
     def is_same(self, other: Config) -> bool:
         """Tell whether all settings are equal, and the providers and the stream identical."""
@@ -407,6 +410,15 @@ OPTIONS: Final = (
         "OTEL_PIPELINE_METRICS_STALLED_AFTER",
         _SECONDS,
         field="stalled_after_s",
+    ),
+    Option(
+        "trace_url",
+        None,
+        "address of a trace in your backend, with `{trace_id}` in its place; http or https. "
+        "Reports keep it, and their pages link to it",
+        _or_none(check_trace_url),
+        "OTEL_PIPELINE_METRICS_TRACE_URL",
+        (lambda text: check_trace_url(text, text), "an http or https address with {trace_id}"),
     ),
     Option(
         "",

@@ -86,6 +86,7 @@ def configure(
     max_attribute_values: int = Config.max_attribute_values,
     error_messages: bool | None = None,
     stalled_after: float = Config.stalled_after_s,
+    trace_url: str | None = None,
 ) -> None:
     """Set where telemetry goes; without arguments, OTEL_* variables decide.
 
@@ -137,6 +138,9 @@ def configure(
             out. None: OTEL_PIPELINE_METRICS_ERROR_MESSAGES, or False.
         stalled_after: seconds without any movement after which a stage with calls in progress,
             or a queue with items, counts as stalled; at least ten times the stage's p99.
+        trace_url: the address of a trace in your backend, such as
+            "https://tempo.example/trace/{trace_id}": http or https, without a password. Reports
+            keep it, and their pages link to the traces. None: OTEL_PIPELINE_METRICS_TRACE_URL.
 
     Raises:
         TypeError: an argument is of the wrong kind.

@@ -9,7 +9,7 @@ import sys
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from otel_pipeline_metrics._core import clock, drain, errors, privacy, series
+from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
@@ -359,6 +359,7 @@ class Run(AsyncContextMixin):
             "pipeline": self.name,
             "id": self.id,
             "trace_id": self._span.trace_id if self._span is not None else None,
+            "trace_url": settings.settings().trace_url,
             "result": self._result,
             "error_type": self._error_type,
             "started": started.isoformat() if self._entered else None,

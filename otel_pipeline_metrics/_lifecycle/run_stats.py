@@ -9,6 +9,7 @@ from otel_pipeline_metrics._core import cardinality, quantile_sketch
 from otel_pipeline_metrics._core.distribution import Distribution
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._lifecycle.limit_stats import LimitStats
+from otel_pipeline_metrics._lifecycle.slowest import Slowest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,6 +45,7 @@ class StageStats(Distribution):
         self.bytes_out: int | None = None
         self.sum_of_squares = 0.0
         self.min_s = math.inf
+        self.slowest = Slowest()
 
     def add_sorted(self, durations: Sequence[float]) -> None:
         """Add the durations of one call or more, smallest first."""
@@ -113,6 +115,7 @@ class StageStats(Distribution):
                 "items_per_s": ratio(items, wall_s),
             },
             **times,
+            "slowest": self.slowest.to_list(),
         }
 
 
@@ -157,9 +160,10 @@ class RunStats:
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
-        if not (batch.durations or batch.results or batch.sizes or batch.progress):
+        if not (batch.durations or batch.results or batch.sizes or batch.progress or batch.slowest):
             return
         stats = self.of_stage(batch.key)
+        stats.slowest.add(batch)
         if batch.durations:
             stats.add_sorted(batch.durations)
         if batch.sizes:

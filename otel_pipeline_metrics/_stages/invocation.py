@@ -14,6 +14,7 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell, active_cell
+from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Details, Execution, execution_of
@@ -189,7 +190,10 @@ def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> 
 def add_late_span(series: Series, elapsed: float, items_out: int | None = None) -> None:
     """Make the span of a slow call after it has ended."""
     if hooks.tracing is not None:
-        hooks.tracing.record_late_span(series, StageResult(elapsed, items_out=items_out))
+        result = StageResult(elapsed, items_out=items_out)
+        context = hooks.tracing.record_late_span(series, result)
+        if context is not None and elapsed > series.slow_from:
+            keep_slowest(series, elapsed, context)
 
 
 def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -> None:

@@ -15,6 +15,7 @@ from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.metric_definitions import DURATION_BUCKETS
 from otel_pipeline_metrics._core.process import gc_safety
+from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 
@@ -94,10 +95,14 @@ class Spans:
         _leave(cell)
         _end(cell[-3])
         # a histogram's reservoir keeps only one exemplar for each bucket
-        exemplars = cell[0].exemplars
+        series: Series = cell[0]
+        exemplars = series.exemplars
         bucket = bisect_left(DURATION_BUCKETS, elapsed)
-        if bucket not in exemplars and _is_sampled(cell[-3]):
-            exemplars[bucket] = (elapsed, cell[-2])
+        is_slow = elapsed > series.slow_from
+        if (is_slow or bucket not in exemplars) and _is_sampled(cell[-3]):
+            exemplars.setdefault(bucket, (elapsed, cell[-2]))
+            if is_slow:
+                keep_slowest(series, elapsed, cell[-2])
 
     def span_of(self, cell: Cell) -> StageSpan:
         """Return the open span of a cell, to add details to it."""
@@ -299,6 +304,16 @@ def _tracer_of(provider: TracerProvider) -> Tracer | None:
     if isinstance(provider, (trace.NoOpTracerProvider, trace.ProxyTracerProvider)):
         return None
     return provider.get_tracer(defs.SCOPE, __version__)
+
+
+def ids_of(context: Any) -> tuple[str | None, str | None]:
+    """Return the ids of a context's trace and span in hexadecimal; None without a span."""
+    if context is None:
+        return None, None
+    found = trace.get_current_span(context).get_span_context()
+    if not found.is_valid:
+        return None, None
+    return trace.format_trace_id(found.trace_id), trace.format_span_id(found.span_id)
 
 
 def _is_sampled(span: Span) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio, whole
 from otel_pipeline_metrics._core.quantile_sketch import Sketch
+from otel_pipeline_metrics._core.slowest import SLOWEST
 from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report.flow import runs_in
 from otel_pipeline_metrics.report.merge_rules import (
@@ -22,6 +23,7 @@ from otel_pipeline_metrics.report.merge_rules import (
     counts_by_key,
     forgotten,
     largest_limit,
+    largest_of,
     max_known,
     merge_dicts,
     merge_means,
@@ -88,6 +90,7 @@ _STAGE: Final[Table] = {
     "wall_s": sum_all,
     "cpu_s": sum_all,
     "in_flight": sum_known,
+    "slowest": largest_of("duration_s", SLOWEST),
     "service_by_in_flight": lambda found: merge_means(found, "in_flight", "avg_s"),
     "callers": lambda found: merge_entries(found, ("stage",), {"wall_s": sum_all, "spawned": any}),
 }
@@ -180,6 +183,7 @@ _RESULTS: Final = ("success", None, "cancellation", "timeout", "failure")
 _RUN: Final[Table] = {
     "id": same,
     "trace_id": same,
+    "trace_url": same,
     "result": rank(_RESULTS),
     "partial": any,
     "total": sum_all,

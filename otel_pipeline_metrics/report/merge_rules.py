@@ -149,6 +149,17 @@ def merge_means(found: Sequence[Any], by: str, mean: str) -> list[Data]:
     return merged
 
 
+def largest_of(by: str, most: int) -> Callable[[Sequence[Any]], list[Data]]:
+    """Return the rule for lists of entries of which those with the largest `by` are kept."""
+
+    def rule(found: Sequence[Any]) -> list[Data]:
+        every = [entry for entries in found for entry in entries or () if isinstance(entry, dict)]
+        every.sort(key=lambda entry: -(number(entry, by) or 0.0))
+        return every[:most]
+
+    return rule
+
+
 def share_of_moments(parts: Sequence[Data], *keys: str) -> Data:
     """Return shares of random moments, and their numbers: of the reports that know them."""
     merged: Data = {}

@@ -14,7 +14,7 @@ from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._lifecycle.collector import MetricsCollector
 from otel_pipeline_metrics.cli.app import app
 from otel_pipeline_metrics.cli.files import NAME, BadInput, load
-from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report import RunReport, page
 from otel_pipeline_metrics.report.compare import compare
 from otel_pipeline_metrics.report.schema import collector_schema, report_schema
 from otel_pipeline_metrics.report.trend import trend
@@ -337,6 +337,7 @@ def test_without_jinja2_the_error_names_the_extra(
     full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "jinja2", None)
+    page._environment.cache_clear()
     result = opm("report", full, "--format", "html")
     assert result.exit_code == 2
     assert 'pip install "otel-pipeline-metrics[cli]"' in result.stderr

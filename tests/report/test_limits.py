@@ -66,7 +66,7 @@ def test_markdown_and_html_show_the_same_table() -> None:
     assert "load 70 %, store 25 %, no stage 5 %" in markdown
     page = found.render("html")
     assert '<h2 id="limits">Limits</h2>' in page
-    assert "load 70 %, store 25 %, no stage 5 %" in page
+    assert "load 70\u00a0%, store 25\u00a0%, no stage 5\u00a0%" in page
 
 
 @pytest.mark.parametrize("form", ["console", "markdown"])

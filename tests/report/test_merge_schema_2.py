@@ -123,3 +123,24 @@ def test_the_grouping_does_not_matter_in_schema_2_either(
     flat = RunReport.merge(x, y, z).to_dict()
     assert same(flat, RunReport.merge(RunReport.merge(x, y), z).to_dict())
     assert same(flat, RunReport.merge(x, RunReport.merge(y, z)).to_dict())
+
+
+def test_of_several_runs_the_slowest_calls_are_kept() -> None:
+    first, second = samples.full_data("run-1"), samples.full_data("run-2")
+    first["stages"][0]["slowest"] = [samples.slow_call(s, "a" * 32) for s in (0.9, 0.5, 0.4, 0.2)]
+    second["stages"][0]["slowest"] = [samples.slow_call(s, "b" * 32) for s in (0.8, 0.7, 0.1)]
+    for made in (first, second):
+        made["run"]["trace_url"] = "https://tempo.example/{trace_id}"
+    merged = RunReport.merge(RunReport(first), RunReport(second))
+    (write,) = [stage for stage in merged.stages if stage["name"] == "write"]
+    assert [(c["duration_s"], c["trace_id"][0]) for c in write["slowest"]] == [
+        (0.9, "a"), (0.8, "b"), (0.7, "b"), (0.5, "a"), (0.4, "a"),
+    ]  # fmt: skip
+    assert merged.run["trace_url"] == "https://tempo.example/{trace_id}"
+
+
+def test_addresses_of_traces_that_differ_are_unknown_together() -> None:
+    made = [samples.full_data(f"run-{n}") for n in range(2)]
+    for number, one in enumerate(made):
+        one["run"]["trace_url"] = f"https://tempo{number}.example/{{trace_id}}"
+    assert RunReport.merge(*map(RunReport, made)).run["trace_url"] is None

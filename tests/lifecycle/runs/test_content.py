@@ -116,6 +116,7 @@ def test_the_numbers_are_exact_with_a_manual_clock(clock: Clock, captured: Captu
         "pipeline": "nightly",
         "id": run.id,
         "trace_id": f"{captured.spans()[-1].context.trace_id:032x}",
+        "trace_url": None,
         "total": None,
         "result": "success",
         "error_type": None,
