@@ -11,6 +11,8 @@ from typing import Final, Literal, NamedTuple
 
 # The name of the instrumentation scope on every span and metric.
 SCOPE: Final = "otel_pipeline_metrics"
+# of the semantic conventions whose names are used here beside our own
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 
 # attributes
 PIPELINE_NAME: Final = "pipeline.name"
@@ -47,6 +49,9 @@ BREAKER_STATE: Final = "pipeline.breaker.state"
 CONNECTION_NAME: Final = "pipeline.connection.name"
 CONNECTION_STATE: Final = "pipeline.connection.state"
 ERROR_TYPE: Final = "error.type"
+CODE_FUNCTION_NAME: Final = "code.function.name"
+CODE_FILE_PATH: Final = "code.file.path"
+CODE_LINE_NUMBER: Final = "code.line.number"
 CPU_MODE: Final = "cpu.mode"
 DISK_IO_DIRECTION: Final = "disk.io.direction"
 NETWORK_IO_DIRECTION: Final = "network.io.direction"

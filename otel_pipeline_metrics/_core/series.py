@@ -315,10 +315,10 @@ _remote_scopes: dict[str, RunScope] = {}
 
 
 def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
-    """Remove fixed attributes from their stages."""
+    """Remove fixed attributes from their stages, and build those of spans anew."""
     for stage, key in attributes:
         stage.attributes.pop(key, None)
-    for series in all_series() if attributes else ():
+    for series in all_series():
         series.cache = None
 
 

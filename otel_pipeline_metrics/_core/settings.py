@@ -78,6 +78,7 @@ class Config:
     allowed_keys: tuple[str, ...] = ()
     max_attribute_values: int = 200
     error_messages: bool = False
+    code_location: bool = False
     stalled_after_s: float = 300.0
     # with {trace_id} in it
     trace_url: str | None = None
@@ -400,6 +401,14 @@ OPTIONS: Final = (
         "OTEL_PIPELINE_METRICS_ERROR_MESSAGES",
         _FLAG,
         at_import=True,
+    ),
+    Option(
+        "code_location",
+        None,
+        "`True` puts file and line of a decorated function on its spans, beside its name",
+        _or_none(check_flag),
+        "OTEL_PIPELINE_METRICS_CODE_LOCATION",
+        _FLAG,
     ),
     Option(
         "stalled_after",

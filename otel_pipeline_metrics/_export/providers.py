@@ -6,16 +6,23 @@ A provider that the user gave or installed is used as it is, and never replaced 
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import uuid
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as distribution_version
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace as trace_api
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import (
+    HOST_NAME,
     PROCESS_PID,
     SERVICE_INSTANCE_ID,
     SERVICE_NAME,
+    SERVICE_VERSION,
     Resource,
 )
 from opentelemetry.sdk.trace import TracerProvider
@@ -37,6 +44,8 @@ from otel_pipeline_metrics._export.flush import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_pipeline_metrics._core.settings import Config
     from otel_pipeline_metrics._export.delivery.spool import Settings
     from otel_pipeline_metrics._export.environment import ExportPlan, Signal
@@ -248,11 +257,28 @@ def _resource(config: Config) -> Resource:
     attributes: dict[str, Any] = dict(config.resource_attributes)
     if config.service_name is not None:
         attributes[SERVICE_NAME] = config.service_name
+    # what Resource.create finds, in OTEL_* or by a detector, wins
     resource = Resource.create(attributes)
+    resource = Resource(_of_the_process(resource.attributes)).merge(resource)
     if not resource.attributes.get(SERVICE_INSTANCE_ID):
         # Without it two processes of one job write the same Prometheus series.
         resource = resource.merge(Resource({SERVICE_INSTANCE_ID: str(uuid.uuid4())}))
     return OwnResource(resource)
+
+
+def _of_the_process(known: Mapping[str, Any]) -> dict[str, str | int]:
+    """Return what tells the process apart, and the service's version where it is known."""
+    found: dict[str, str | int] = {PROCESS_PID: os.getpid()}
+    with suppress(OSError, UnicodeError):
+        found[HOST_NAME] = socket.gethostname()
+    version = getattr(sys.modules.get("__main__"), "__version__", None)
+    if version is None:
+        # a service that is named like a distribution, such as the one it comes in
+        with suppress(PackageNotFoundError, ValueError):
+            version = distribution_version(str(known.get(SERVICE_NAME)))
+    if isinstance(version, str) and version:
+        found[SERVICE_VERSION] = version
+    return {key: value for key, value in found.items() if value != ""}
 
 
 class OwnResource(Resource):

@@ -85,6 +85,7 @@ def configure(
     allowed_keys: Sequence[str] = (),
     max_attribute_values: int = Config.max_attribute_values,
     error_messages: bool | None = None,
+    code_location: bool | None = None,
     stalled_after: float = Config.stalled_after_s,
     trace_url: str | None = None,
 ) -> None:
@@ -136,6 +137,9 @@ def configure(
         error_messages: put the message of an exception, up to 1,000 characters, on the span
             that failed. Messages may quote data; by default only the class of an exception goes
             out. None: OTEL_PIPELINE_METRICS_ERROR_MESSAGES, or False.
+        code_location: put `code.file.path` and `code.line.number` of a decorated function on its
+            spans, beside `code.function.name`. None: OTEL_PIPELINE_METRICS_CODE_LOCATION, or
+            False.
         stalled_after: seconds without any movement after which a stage with calls in progress,
             or a queue with items, counts as stalled; at least ten times the stage's p99.
         trace_url: the address of a trace in your backend, such as

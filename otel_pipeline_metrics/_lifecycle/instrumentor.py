@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 
 _OPTIONS = frozenset(option.name for option in settings.OPTIONS)
+# not every version of the base class takes them out
+_OF_THE_LOADER = frozenset({"skip_dep_check", "raise_exception_on_conflict"})
 
 
 class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # untyped
     """An instrumentor that calls `configure()` on the providers of the process.
 
-    `instrument()` takes the arguments of `configure()`. No library is patched: decorated
-    functions report. It never raises, since an exception would keep every later
-    instrumentation from loading.
+    `instrument()` takes the arguments of `configure()`; another keyword is a TypeError. No
+    library is patched: decorated functions report. It raises nothing else, since an exception
+    would keep every later instrumentation from loading.
     """
 
     def instrumentation_dependencies(self) -> Collection[str]:
@@ -31,7 +33,12 @@ class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # un
         return ()
 
     def _instrument(self, **kwargs: Any) -> None:
-        options = {key: value for key, value in kwargs.items() if key in _OPTIONS}
+        options = {key: value for key, value in kwargs.items() if key not in _OF_THE_LOADER}
+        for key in options:
+            if key not in _OPTIONS:
+                raise TypeError(
+                    f"instrument() has no argument {key!r}: it takes those of configure()"
+                )
         try:
             configure.configure(**options)
         except Exception:  # it would keep later instrumentors from loading

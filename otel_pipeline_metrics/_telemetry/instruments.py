@@ -155,7 +155,8 @@ def point_of(reading: Any, field: str, attributes: dict[str, str]) -> list[Point
 
 def meter_of(provider: MeterProvider | None) -> Meter:
     """Return our meter on `provider`, or on the present or future global one."""
-    return (_global_provider() if provider is None else provider).get_meter(defs.SCOPE, __version__)
+    used = _global_provider() if provider is None else provider
+    return used.get_meter(defs.SCOPE, __version__, defs.SCHEMA_URL)
 
 
 _NO_PROVIDER: Final = metrics.NoOpMeterProvider()

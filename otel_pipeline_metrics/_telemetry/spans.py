@@ -17,7 +17,7 @@ from otel_pipeline_metrics._core.metric_definitions import DURATION_BUCKETS
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._core.version import __version__
-from otel_pipeline_metrics._telemetry.attributes import stage_attributes
+from otel_pipeline_metrics._telemetry.attributes import code_attributes, stage_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # the key of the span in a context; `set_span_in_context` would copy the context twice
 (_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
+# the key that `suppress_instrumentation()` of opentelemetry-instrumentation sets
+_SUPPRESSED = context_api._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001 - there is no other way
 # the key of the innermost run's `OpenRun` in a context
 _RUN_KEY = context_api.create_key("otel_pipeline_metrics.run")
 
@@ -70,9 +72,11 @@ class Spans:
         budget = series.budget
         if tracer is None or (budget.spans_left < 1 and budget.skip_span()):
             return
+        around = get_current()  # passed on, as each of the callees would look it up again
+        if _is_suppressed(around):
+            return
         budget.spans_left -= 1
         budget.spans_made += 1
-        around = get_current()  # passed on, as each of the callees would look it up again
         span = _started(
             tracer,
             series.key.stage,
@@ -111,7 +115,7 @@ class Spans:
     def record_late_span(self, series: Series, result: StageResult) -> Any:
         """Make the span of a call that has ended; return its context if it is sampled."""
         tracer = self._tracer if self._fixed else self._current_tracer()
-        if tracer is None or series.budget.late_left < 1:
+        if tracer is None or series.budget.late_left < 1 or _is_suppressed(get_current()):
             return None
         series.budget.late_left -= 1
         series.budget.spans_made += 1
@@ -138,6 +142,8 @@ class Spans:
         if tracer is None:
             return None
         around = _outside_ended(get_current())
+        if _is_suppressed(around):
+            return None
         span = _started(
             tracer,
             f"run {scope.pipeline}",
@@ -281,6 +287,11 @@ def _outside_ended(context: Context) -> Context:
     return context
 
 
+def _is_suppressed(context: Context) -> bool:
+    """Tell whether this is inside of `suppress_instrumentation()`."""
+    return bool(context.get(_SUPPRESSED))
+
+
 def _started(tracer: Tracer, name: str, context: Context | None = None, **more: Any) -> Span:
     """Start a span; what a sampler or a processor raises, also `SystemExit`, is an `Exception`."""
     try:
@@ -303,7 +314,7 @@ def _end(span: Span, *at: int) -> None:
 def _tracer_of(provider: TracerProvider) -> Tracer | None:
     if isinstance(provider, (trace.NoOpTracerProvider, trace.ProxyTracerProvider)):
         return None
-    return provider.get_tracer(defs.SCOPE, __version__)
+    return provider.get_tracer(defs.SCOPE, __version__, schema_url=defs.SCHEMA_URL)
 
 
 def ids_of(context: Any) -> tuple[str | None, str | None]:
@@ -323,7 +334,11 @@ def _is_sampled(span: Span) -> bool:
 def _fixed_attributes(series: Series) -> dict[str, AttributeValue]:
     """Return the attributes that are on every span of a stage, built once."""
     if series.cache is None:
-        series.cache = {**series.attributes, **stage_attributes(series.key)}
+        series.cache = {
+            **code_attributes(series.stage.code),
+            **series.attributes,
+            **stage_attributes(series.key),
+        }
     attributes: dict[str, AttributeValue] = series.cache
     return attributes
 

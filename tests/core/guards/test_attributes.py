@@ -29,7 +29,8 @@ def given(captured: Captured, span: str) -> dict[str, Any]:
     """Return the attributes of the span `name` that are not the library's own."""
     (found,) = [one for one in captured.spans() if one.name == span]
     attributes = found.attributes or {}
-    return {key: value for key, value in attributes.items() if not key.startswith("pipeline.")}
+    own = ("pipeline.", "code.")
+    return {key: value for key, value in attributes.items() if not key.startswith(own)}
 
 
 def function_(attributes: Any) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
+import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +18,8 @@ import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from tests.lifecycle.configure.support import Captured
 
 
@@ -163,6 +168,54 @@ def test_only_named_attributes_reach_the_metrics(captured: Captured) -> None:
     assert (given["tenant"], given["shard"], given["row"]) == ("a", "b", 7)
     (point,) = captured.points()["pipeline.stage.duration"]
     assert dict(point.attributes) == {"pipeline.stage.name": "work", "tenant": "a"}
+
+
+@pytest.fixture
+def resource_of() -> Iterator[Callable[..., dict[str, Any]]]:
+    """Return the resource of the providers that `configure()` builds."""
+
+    def made(**arguments: Any) -> dict[str, Any]:
+        opm.configure(exporter="console", **arguments)
+        return dict(trace.get_tracer_provider().resource.attributes)  # type: ignore[attr-defined]
+
+    yield made
+    opm.shutdown()
+
+
+def test_the_resource_tells_the_process_apart(
+    resource_of: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sys.modules["__main__"], "__version__", raising=False)
+    resource = resource_of(service_name="no such distribution")
+    assert resource["host.name"] == socket.gethostname()
+    assert resource["process.pid"] == os.getpid()
+    assert "service.version" not in resource
+
+
+@pytest.mark.parametrize("way", ["argument", "variable"])
+def test_what_is_set_of_the_resource_wins(
+    way: str, resource_of: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {"host.name": "given", "process.pid": "7", "service.version": "1.2"}
+    monkeypatch.setattr(sys.modules["__main__"], "__version__", "9", raising=False)
+    if way == "variable":
+        text = ",".join(f"{key}={value}" for key, value in given.items())
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", text)
+        given_argument = {}
+    else:
+        given_argument = given
+    resource = resource_of(resource_attributes=given_argument)
+    assert {key: resource[key] for key in given} == given
+
+
+def test_the_services_version_where_it_is_known(
+    resource_of: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = sys.modules["__main__"]
+    monkeypatch.delattr(main, "__version__", raising=False)
+    assert resource_of(service_name="pytest")["service.version"] == pytest.__version__
+    monkeypatch.setattr(main, "__version__", "9.1", raising=False)
+    assert resource_of(service_name="another")["service.version"] == "9.1"
 
 
 def test_service_name_and_resource_attributes_are_on_built_providers(

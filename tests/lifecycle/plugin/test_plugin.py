@@ -229,16 +229,22 @@ def test_bad_options_are_logged_and_never_raised(
     assert work() == 1
 
 
-def test_unknown_options_are_ignored(
+@pytest.mark.parametrize("key", ["whatever", "exporters", "span_per_second"])
+def test_an_unknown_keyword_is_an_error_that_names_it(
+    instrumentor: PipelineMetricsInstrumentor, key: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"instrument\(\) has no argument '{key}'"):
+        instrumentor.instrument(**{key: 1}, console=False)
+    assert not instrumentor.is_instrumented_by_opentelemetry
+
+
+def test_the_loaders_own_options_are_ignored(
     instrumentor: PipelineMetricsInstrumentor,
     captured: Captured,
     quiet_faults: pytest.LogCaptureFixture,
 ) -> None:
-    """The loader passes its own options, such as skip_dep_check."""
     captured.install()
-    instrumentor.instrument(
-        skip_dep_check=True, raise_exception_on_conflict=True, whatever=object()
-    )
+    instrumentor.instrument(skip_dep_check=True, raise_exception_on_conflict=True)
     work()
     assert captured.span_names() == ["work"]
     assert quiet_faults.records == []
