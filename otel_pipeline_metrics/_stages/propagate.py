@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 
 def _propagator() -> Any:
-    """Return what OTELPROPAGATORS names; W3C trace context if that cannot be loaded."""
+    """Return what OTEL_PROPAGATORS names; W3C trace context if that cannot be loaded."""
     try:
         from opentelemetry import propagate as named
     except Exception as error:  # the API raises it at its import
         from opentelemetry.trace.propagation import tracecontext
 
         errors.warn_once(
-            "propagators", "OTELPROPAGATORS cannot be used (%s); tracecontext is used", error
+            "propagators", "OTEL_PROPAGATORS cannot be used (%s); tracecontext is used", error
         )
         return tracecontext.TraceContextTextMapPropagator()
     return named
