@@ -85,7 +85,7 @@ def build_jaeger(backend: Backend, work: Path) -> None:
     source.mkdir()
     for path in backend.inputs:
         shutil.copy(path, source)
-    package = "github.com/jaegertracing/jaeger/cmd/all-in-one"
+    package = "github.com/jaegertracing/jaeger/cmd/jaeger"
     output = work / "bin" / backend.binaries[0]
     go("build", *GO_BUILD_FLAGS, "-o", str(output), package, work=work, cwd=source)
 
@@ -103,15 +103,15 @@ BACKENDS = {
     for backend in (
         Backend(
             name="collector",
-            version="0.150.0",
+            version="0.165.0",
             binaries=("otelcol",),
             inputs=(HERE / "collector.yaml",),
             build=build_collector,
         ),
         Backend(
             name="jaeger",
-            version="1.62.0",
-            binaries=("jaeger-all-in-one",),
+            version="1.76.0",
+            binaries=("jaeger",),
             inputs=(HERE / "jaeger" / "go.mod", HERE / "jaeger" / "go.sum"),
             build=build_jaeger,
         ),

@@ -51,7 +51,7 @@ def _binary_paths() -> dict[str, Path]:
 
 
 def binary(name: str) -> Path:
-    """Return a program of `make backends`: otelcol, jaeger-all-in-one, prometheus, promtool."""
+    """Return a program of `make backends`: otelcol, jaeger, prometheus, promtool."""
     path = _binary_paths()[name]
     if not path.is_file():
         raise BackendMissingError(f"{path} is not there: build it with `make backends`")

@@ -58,6 +58,7 @@ __all__ = [
 CONFIG = ROOT / "collector-config"
 DEVELOPMENT = CONFIG / "development.yaml"
 PRODUCTION = CONFIG / "production.yaml"
+JAEGER = ROOT / "tests" / "support" / "jaeger.yaml"
 
 JsonObject = dict[str, Any]
 
@@ -79,7 +80,7 @@ class Collector(Server):
     """An OpenTelemetry Collector that runs one of our configurations."""
 
     program = "otelcol"
-    port_names = ("grpc", "http", "metrics", "health")
+    port_names = ("grpc", "http", "metrics", "health", "scrape")
 
     def __init__(
         self,
@@ -120,20 +121,21 @@ class Collector(Server):
             "OTLP_HTTP_LISTEN": f"{HOST}:{self.ports['http']}",
             "COLLECTOR_METRICS_PORT": str(self.ports["metrics"]),
             "HEALTH_LISTEN": f"{HOST}:{self.ports['health']}",
+            "SCRAPE_LISTEN": f"{HOST}:{self.ports['scrape']}",
             **self._env,
         }
 
     def _is_ready(self) -> bool:
         return answers(f"http://{HOST}:{self.ports['health']}/") and all(
-            map(accepts_connections, self.ports.values())
+            accepts_connections(self.ports[name]) for name in ("grpc", "http", "metrics", "health")
         )
 
 
 class Jaeger(Server):
     """A Jaeger that keeps its traces in memory."""
 
-    program = "jaeger-all-in-one"
-    port_names = ("otlp", "query", "admin")
+    program = "jaeger"
+    port_names = ("otlp", "query", "health")
 
     @property
     def url(self) -> str:
@@ -173,29 +175,21 @@ class Jaeger(Server):
         return json.loads(answer)["data"] or []
 
     def _arguments(self) -> list[str]:
-        anything = f"{HOST}:0"
-        return [
-            f"--collector.otlp.grpc.host-port={HOST}:{self.ports['otlp']}",
-            f"--query.http-server.host-port={HOST}:{self.ports['query']}",
-            f"--admin.http.host-port={HOST}:{self.ports['admin']}",
-            # Not used here, but they would otherwise listen on fixed ports of every interface.
-            f"--collector.otlp.http.host-port={anything}",
-            f"--collector.grpc-server.host-port={anything}",
-            f"--collector.http-server.host-port={anything}",
-            f"--query.grpc-server.host-port={anything}",
-            f"--http-server.host-port={anything}",
-            f"--processor.jaeger-binary.server-host-port={anything}",
-            f"--processor.jaeger-compact.server-host-port={anything}",
-            f"--processor.zipkin-compact.server-host-port={anything}",
-        ]
+        return [f"--config={JAEGER}"]
 
     def _environment(self) -> dict[str, str]:
-        # Otherwise it traces itself, and shows up among the services.
-        return {**super()._environment(), "OTEL_TRACES_SAMPLER": "always_off"}
+        return {
+            **super()._environment(),
+            "OTLP_LISTEN": self.otlp_endpoint,
+            "QUERY_LISTEN": f"{HOST}:{self.ports['query']}",
+            "HEALTH_LISTEN": f"{HOST}:{self.ports['health']}",
+            # Otherwise it traces itself, and shows up among the services.
+            "OTEL_TRACES_SAMPLER": "always_off",
+        }
 
     def _is_ready(self) -> bool:
         return (
-            answers(f"http://{HOST}:{self.ports['admin']}/")
+            answers(f"http://{HOST}:{self.ports['health']}/status")
             and answers(f"{self.url}/api/services")
             and accepts_connections(self.ports["otlp"])
         )

@@ -30,6 +30,7 @@ from tests.support.servers import (
     Collector,
     Jaeger,
     JsonObject,
+    Prometheus,
     StartError,
     binary,
     collector_environment,
@@ -50,6 +51,7 @@ pytestmark = [
 ]
 
 TEMPO = CONFIG / "production.tempo.yaml"
+SCRAPE = CONFIG / "production.scrape.yaml"
 FILE_STORAGE = CONFIG / "production.file-storage.yaml"
 
 
@@ -189,22 +191,11 @@ def test_debug_output_shows_what_arrived(backends: Backends) -> None:
 
 @pytest.mark.parametrize(
     "configs",
-    [[DEVELOPMENT], [PRODUCTION], [PRODUCTION, TEMPO]],
+    [[DEVELOPMENT], [PRODUCTION], [PRODUCTION, TEMPO], [PRODUCTION, FILE_STORAGE, SCRAPE]],
     ids=lambda configs: "+".join(path.stem for path in configs),
 )
 def test_the_collector_accepts(configs: list[Path]) -> None:
     assert validate_config(*configs) == ""
-
-
-def test_of_file_storage_only_the_extension_is_missing() -> None:
-    """This is the one combination that cannot run: this Collector has no file_storage."""
-    complaints = [
-        line
-        for line in validate_config(PRODUCTION, FILE_STORAGE).splitlines()
-        if line.startswith("'")
-    ]
-    assert len(complaints) == 1
-    assert complaints[0].startswith("'extensions' unknown type: \"file_storage\"")
 
 
 def test_promtool_accepts_the_prometheus_configuration() -> None:
@@ -236,6 +227,49 @@ def test_production_outlasts_an_absent_backend(backends: Backends) -> None:
         stack.enter_context(sdk(collector, "patient")).send_three_spans()
         jaeger.start()
         jaeger.traces("patient", wait_until=has_spans("run", "fetch", "write"))
+
+
+def test_file_storage_outlasts_a_killed_collector(backends: Backends, tmp_path: Path) -> None:
+    """What waits for an absent Jaeger is still there when the Collector comes back."""
+    with ExitStack() as stack:
+        jaeger = stack.enter_context(Jaeger())
+        own = {"JAEGER_OTLP_ENDPOINT": jaeger.otlp_endpoint, "QUEUE_DIRECTORY": str(tmp_path)}
+        collector = stack.enter_context(collector_beside(backends, PRODUCTION, FILE_STORAGE, **own))
+        jaeger.kill()
+        stack.enter_context(sdk(collector, "stored")).send_three_spans()
+        collector.kill()
+        jaeger.start()
+        collector.start()
+        traces = jaeger.traces("stored", wait_until=has_spans("run", "fetch", "write"))
+        assert sum(len(trace["spans"]) for trace in traces) == 3
+
+
+def test_a_prometheus_scrapes_the_collector(backends: Backends, tmp_path: Path) -> None:
+    """The names and labels are those of a Prometheus that takes OTLP."""
+    with (
+        collector_beside(backends, PRODUCTION, SCRAPE) as collector,
+        sdk(collector, "pulled") as it,
+    ):
+        target = f"{process.HOST}:{collector.ports['scrape']}"
+        config = tmp_path / "prometheus.yml"
+        config.write_text(
+            "scrape_configs:\n"
+            "  - job_name: pipelines\n"
+            "    honor_labels: true\n"
+            "    scrape_interval: 200ms\n"
+            "    scrape_timeout: 200ms\n"
+            f"    static_configs: [{{targets: ['{target}']}}]\n"
+        )
+        it.send_three_metrics()
+        with Prometheus(config) as prometheus:
+            for series, value in (
+                ("pipeline_stage_duration_seconds_sum", "0.25"),
+                ("pipeline_cache_hit_ratio", "0.75"),
+                ("pipeline_stage_items_total", "42"),
+            ):
+                (found,) = prometheus.query(f'{series}{{service_name="pulled",job="pulled"}}')
+                assert found["value"][1] == value
+            assert prometheus.exemplars("pipeline_stage_duration_seconds_bucket")
 
 
 def one_span() -> Sequence[ReadableSpan]:
@@ -277,7 +311,7 @@ def test_restart_keeps_the_addresses(backends: Backends) -> None:
         with sdk(collector, "restarted") as it:
             it.send_three_spans()
         backends.jaeger.traces("restarted")
-        assert 'otelcol_exporter_sent_spans_total{exporter="debug"' in collector.own_metrics()
+        assert 'otelcol_exporter_sent_spans{exporter="debug"' in collector.own_metrics()
 
 
 def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
