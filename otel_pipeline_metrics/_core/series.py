@@ -45,8 +45,9 @@ class Series:
     __slots__ = (
         "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
         "drawn_one_in", "durations", "event_times", "exemplars", "key", "left_over", "limits",
-        "lost", "mean_s", "one_in", "open", "results", "sample_at", "sampled", "samples", "scope",
-        "sizes", "slow_from", "slowest", "stage", "times", "until_sample", "wakes_at", "watch",
+        "lost", "mean_s", "one_in", "open", "plain", "results", "returned", "sample_at", "sampled",
+        "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "until_sample",
+        "wakes_at", "watch",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
@@ -107,6 +108,10 @@ class Series:
         self.slowest: list[tuple[float, Any]] = []
         self.slow_from = 0.0
         self.limits = self.times.limits
+        # of a plain function: the type of a result that was there when it returned, and all such
+        # types by their identity
+        self.returned: type = object
+        self.plain: dict[int, type] = {}
 
     def add_limit(self, name: str) -> LimitUse:
         """Return what this stage did at a limit, made if need be."""

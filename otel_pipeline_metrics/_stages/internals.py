@@ -11,23 +11,26 @@ from typing import Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, series
 from otel_pipeline_metrics._core.process import gc_safety
-from otel_pipeline_metrics._stages import invocation, sampling, suspended
+from otel_pipeline_metrics._stages import invocation, later, sampling, suspended
 
 
 class Internals:
     """The modules that wrappers use: slots are read as fast as the globals of a module."""
 
     __slots__ = (
-        "clock", "errors", "gc_safety", "hooks", "invocation", "nesting", "sampling", "series",
-        "suspended",
+        "active_cell", "clock", "collecting", "errors", "gc_safety", "hooks", "invocation",
+        "later", "nesting", "sampling", "series", "suspended",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.active_cell = series.active_cell
         self.clock = clock
+        self.collecting = gc_safety.running_in
         self.errors = errors
         self.gc_safety = gc_safety
         self.hooks = hooks
         self.invocation = invocation
+        self.later = later
         self.nesting = nesting
         self.sampling = sampling
         self.series = series

@@ -114,7 +114,7 @@ def end(
         return
     try:
         now = clock.now()
-        _leave(cell, now)
+        leave(cell, now)
         execution.elapsed += now - cell[2]
         deactivate(execution, now)
         if cell[6] is not None:
@@ -126,7 +126,7 @@ def end(
         errors.log_internal_error("ending a stage")
 
 
-def _leave(cell: Cell, now: float) -> None:
+def leave(cell: Cell, now: float) -> None:
     """Close a call for the one around it."""
     parent = cell[4]
     if parent[5] is cell and cell[5] is None and not nesting.overlapping:
@@ -139,7 +139,7 @@ def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None
     """End a call that reports its duration and its items only."""
     try:
         series, now = cell[0], clock.now()
-        _leave(cell, now)
+        leave(cell, now)
         elapsed = now - cell[2]
         if hooks.workers is not None:
             hooks.workers.left(cell, now)

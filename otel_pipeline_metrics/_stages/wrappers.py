@@ -78,7 +78,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
     def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
         # --- it begins
         try:
-            current, now = internals.series.active_cell, internals.clock.now
+            current, now, nesting = internals.active_cell, internals.clock.now, internals.nesting
             parent: Any = current.get()
             if parent is None:
                 parent = internals.series.default_cell
@@ -91,7 +91,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             cell: Cell = [series, None, 0.0, None, parent, None, None, None]
             hooks = internals.hooks
             tracing, workers = hooks.tracing, hooks.workers
-            if internals.gc_safety.running_in and internals.gc_safety.here():
+            if internals.collecting and internals.gc_safety.here():
                 token = internals.invocation.detached(cell)
             else:
                 if workers is not None:
@@ -107,10 +107,10 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 internals.sampling.begin(cell)
             began = cell[2] = now()
             # last, since nothing may come between that and the end
-            if parent[5] is None and not internals.nesting.overlapping:
+            if parent[5] is None and not nesting.overlapping:
                 parent[5] = cell
             else:
-                internals.nesting.enter(parent, cell, began)
+                nesting.enter(parent, cell, began)
         except Exception:  # an internal error must not stop the stage
             cell = internals.invocation.unmeasured("beginning a stage")
         # --- the user's
@@ -121,14 +121,19 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             raise
         # --- it ends
         if cell[3] is not None or items is not None:
-            internals.invocation.end(cell, None, items, returned)
-            return returned
+            return internals.later.end(cell, items, returned)
+        if (
+            returned is not None
+            and type(returned) is not series.returned
+            and internals.later.is_later(series, returned)
+        ):
+            return internals.later.end(cell, items, returned)
         try:
             ended = now()
-            if parent[5] is cell and cell[5] is None and not internals.nesting.overlapping:
+            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
                 parent[5] = None
             else:
-                internals.nesting.close(cell, ended)
+                nesting.close(cell, ended)
             elapsed = ended - began
             if workers is not None:
                 workers.left(cell, ended)
@@ -156,7 +161,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
     async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
         # --- it begins
         try:
-            current, now = internals.series.active_cell, internals.clock.now
+            current, now, nesting = internals.active_cell, internals.clock.now, internals.nesting
             parent: Any = current.get()
             if parent is None:
                 parent = internals.series.default_cell
@@ -169,7 +174,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             cell: Cell = [series, None, 0.0, None, parent, None, None, None]
             hooks = internals.hooks
             tracing, workers = hooks.tracing, hooks.workers
-            if internals.gc_safety.running_in and internals.gc_safety.here():
+            if internals.collecting and internals.gc_safety.here():
                 token = internals.invocation.detached(cell)
             else:
                 if workers is not None:
@@ -185,10 +190,10 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                 internals.sampling.begin(cell)
             began = cell[2] = now()
             # last, since nothing may come between that and the end
-            if parent[5] is None and not internals.nesting.overlapping:
+            if parent[5] is None and not nesting.overlapping:
                 parent[5] = cell
             else:
-                internals.nesting.enter(parent, cell, began)
+                nesting.enter(parent, cell, began)
         except Exception:  # an internal error must not stop the stage
             cell = internals.invocation.unmeasured("beginning a stage")
         # --- the user's
@@ -206,10 +211,10 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             return returned
         try:
             ended = now()
-            if parent[5] is cell and cell[5] is None and not internals.nesting.overlapping:
+            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
                 parent[5] = None
             else:
-                internals.nesting.close(cell, ended)
+                nesting.close(cell, ended)
             elapsed = ended - began
             if workers is not None:
                 workers.left(cell, ended)
