@@ -18,6 +18,11 @@ SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.37.0"
 PIPELINE_NAME: Final = "pipeline.name"
 RUN_ID: Final = "pipeline.run.id"
 RUN_RESULT: Final = "pipeline.run.result"
+BOTTLENECK_KIND: Final = "pipeline.bottleneck.kind"
+BOTTLENECK_NAME: Final = "pipeline.bottleneck.name"
+BOTTLENECK_CONFIDENCE: Final = "pipeline.bottleneck.confidence"
+BOTTLENECK_GAIN_LOW: Final = "pipeline.bottleneck.gain.low"
+BOTTLENECK_GAIN_HIGH: Final = "pipeline.bottleneck.gain.high"
 STAGE_NAME: Final = "pipeline.stage.name"
 STAGE_KIND: Final = "pipeline.stage.kind"
 STAGE_STATE: Final = "pipeline.stage.state"
@@ -114,6 +119,15 @@ RUN_LAST_SUCCESS: Final = Metric(
     "Unix time at which a run last ended in success.",
     attributes=(PIPELINE_NAME,),
     absent="until a run has ended in success",
+)
+BOTTLENECK: Final = Metric(
+    "pipeline.bottleneck",
+    "gauge",
+    "{bottleneck}",
+    "1 for what limits a run in progress, 0 for what limited it earlier.",
+    attributes=(PIPELINE_NAME, BOTTLENECK_KIND, BOTTLENECK_NAME),
+    absent="for the first seconds of a run, while nothing is known, without `resources`, and after "
+    "a run: at its end, all are 0 once",
 )
 STAGE_DURATION: Final = Metric(
     "pipeline.stage.duration",

@@ -97,20 +97,30 @@ class Sketch:
 
         The rank is floor(q (n - 1)), counted from zero, as in the paper.
         """
+        return self._quantiles((q,))[0]
+
+    def _quantiles(self, rising: Sequence[float]) -> list[float | None]:
         count = self.count()
         if not count:
-            return None
-        rank, seen, value = q * (count - 1), self._zeros, 0.0
-        for index in sorted(self._buckets) if seen <= rank else ():
-            seen += self._buckets[index]
-            value = _middle(index, _GAMMA ** (1 << self._halved))
-            if seen > rank:
-                break
-        return value
+            return [None] * len(rising)
+        gamma = _GAMMA ** (1 << self._halved)
+        found: list[float | None] = []
+        indexes = iter(sorted(self._buckets))
+        seen, index = self._zeros, None
+        for q in rising:
+            rank = q * (count - 1)
+            while seen <= rank:
+                following = next(indexes, None)
+                if following is None:
+                    break
+                index = following
+                seen += self._buckets[index]
+            found.append(0.0 if index is None else _middle(index, gamma))
+        return found
 
     def percentiles(self, low: float | None, high: float | None) -> dict[str, float | None]:
         """Return p50, p95 and p99, limited to the smallest and the largest value seen."""
-        found = {name: self.quantile(q) for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+        found = dict(zip(("p50", "p95", "p99"), self._quantiles((0.5, 0.95, 0.99)), strict=True))
         low, high = low or 0.0, math.inf if high is None else high
         return {
             name: None if value is None else min(max(value, low), high)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, drain, errors
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.validation import check_positive
 from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.limit_stats import limit_list
+from otel_pipeline_metrics._lifecycle.live_verdict import LiveVerdict
 from otel_pipeline_metrics._lifecycle.run_stats import RunStats
 from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
 from otel_pipeline_metrics._lifecycle.windows import (
@@ -32,9 +35,14 @@ from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import RunScope
+    from otel_pipeline_metrics._lifecycle.live_verdict import Tell
     from otel_pipeline_metrics._lifecycle.run_parts import RunParts
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
     from otel_pipeline_metrics._probes.resources.ticker import Ticker
+
+
+# A reading of the resources takes about a tenth of a millisecond.
+SAMPLE_INTERVAL_S: Final = 1.0
 
 
 class RecordedResources:
@@ -82,11 +90,18 @@ class RunDataCollector:
         self._caches_before: dict[str, CacheReading] = {}
         self._windows = Windows()
         self._ticker: Ticker | None = None
+        self._live: LiveVerdict | None = None
 
-    def begin(self, scope: RunScope) -> None:
-        """Remember the caches' counts from before the run, and begin the first window."""
+    def begin(self, scope: RunScope, tell: Tell) -> None:
+        """Remember the caches' counts from before the run, and begin the first window.
+
+        Args:
+            scope: the run's.
+            tell: takes kind and name of what limits the run, while it goes on.
+        """
         self._began = clock.now()
         if self.monitor is not None:
+            self._live = LiveVerdict(str(scope.pipeline), lambda: self._so_far(scope), tell)
             self._windows.add(self._reading(scope, 0.0))
             self._interval = self.monitor.interval
             found = ticker.shared(self.monitor.interval)
@@ -103,19 +118,14 @@ class RunDataCollector:
             scope: the scope that counts the run's stages and queues.
             now: `clock.now()` at the end of the run, or during it.
         """
-        started_at, wall_s = run.pop("started_at"), run["wall_s"]
-        data: dict[str, Any] = {
+        wall_s = run["wall_s"]
+        data = self._times_of(run, scope, now) | {
             "schema": SCHEMA,
-            "run": run,
-            "stages": self._stages(run, scope, wall_s, now),
-            "queues": self._queues(scope, wall_s),
-            "limits": limit_list(scope, self.stats.limits, wall_s, now),
             "caches": [
                 delta(reading, self._caches_before.get(reading.name))
                 for reading in caches_registry.read_all()
             ],
             "windows": self._windows.rows(self._reading(scope, wall_s)),
-            "resources": self._resources(started_at),
             # the state before the last flush
             "telemetry": telemetry_stats.snapshot_for_report()
             | {"stage_spans": self._stage_spans(scope, traced=run["trace_id"] is not None)},
@@ -125,6 +135,27 @@ class RunDataCollector:
                 self.parts.fold(data)
         data["bottleneck"] = _verdict(data)
         return data
+
+    def _times_of(
+        self, run: dict[str, Any], scope: RunScope, now: float, *, percentiles: bool = True
+    ) -> dict[str, Any]:
+        """Return the parts of a report that a verdict reads, without those of other processes."""
+        started_at, wall_s = run.pop("started_at"), run["wall_s"]
+        return {
+            "run": run,
+            "stages": self._stages(run, scope, now, percentiles=percentiles),
+            "queues": self._queues(scope, wall_s, percentiles=percentiles),
+            "limits": limit_list(scope, self.stats.limits, wall_s, now),
+            "resources": self._resources(started_at),
+        }
+
+    def _so_far(self, scope: RunScope) -> dict[str, Any]:
+        """Return what a verdict reads of the run until now."""
+        drain.drain_scope(scope)
+        now = clock.now()
+        run = {"wall_s": now - self._began, "started_at": self._began, "partial": False}
+        # most of the cost of a report are its percentiles
+        return self._times_of(run, scope, now, percentiles=False)
 
     def part_data(self, scope: RunScope, wall_s: float, now: float) -> dict[str, Any]:
         """Return what a part says of its stages, queues and limits, as in a report.
@@ -146,7 +177,9 @@ class RunDataCollector:
         }
 
     def end(self) -> None:
-        """Begin no more windows."""
+        """Begin no more windows, and come to no more verdicts."""
+        # it refers to the run, which would be a reference cycle
+        self._live = None
         if self._ticker is not None:
             self._ticker.remove(self)
             self._ticker = None
@@ -158,6 +191,9 @@ class RunDataCollector:
         if self._windows.is_due(at_s, least_s):
             drain.drain_scope(scope)
             self._windows.add(self._reading(scope, at_s))
+        live = self._live
+        if live is not None:
+            live.tick()
 
     def _reading(self, scope: RunScope, at_s: float) -> Reading:
         """Return the run's sums until now."""
@@ -185,13 +221,13 @@ class RunDataCollector:
         return StageTimes(scope, root, wall_s, now, states)
 
     def _stages(
-        self, run: dict[str, Any], scope: RunScope, wall_s: float, now: float
+        self, run: dict[str, Any], scope: RunScope, now: float, *, percentiles: bool
     ) -> list[dict[str, Any]]:
         """Return the stages' rows, and add to the run's what lies outside of them."""
-        times = self._times(scope, wall_s, now)
+        times = self._times(scope, run["wall_s"], now)
         run["outside_s"] = times.outside_s
         self._add_open_stages(times)
-        return self.stats.stage_list(wall_s, times.row)
+        return self.stats.stage_list(run["wall_s"], times.row, percentiles=percentiles)
 
     def _add_open_stages(self, times: StageTimes) -> None:
         """Have a row for stages too of which no call has ended."""
@@ -199,10 +235,15 @@ class RunDataCollector:
             if any(each.active for main in series_of_key for each in main.variants):
                 self.stats.of_stage(key)
 
-    def _queues(self, scope: RunScope, wall_s: float) -> list[dict[str, Any]]:
+    def _queues(
+        self, scope: RunScope, wall_s: float, *, percentiles: bool = True
+    ) -> list[dict[str, Any]]:
         depths = queues_registry.sizes()
         found = self.stats.queue_list(
-            wall_s, list(scope.queues.values()), queues_registry.known_capacities()
+            wall_s,
+            list(scope.queues.values()),
+            queues_registry.known_capacities(),
+            percentiles=percentiles,
         )
         return [{**queue, "depth": depths.get(queue["name"])} for queue in found]
 
@@ -275,3 +316,13 @@ def delta(now: CacheReading, before: CacheReading | None) -> dict[str, Any]:
     reading = replace(now, reuse=reuse, **{key: during(key) for key in counts})
     keys = ("name", *counts, "hit_ratio", "entries", "size_bytes", "what_if")
     return {key: getattr(reading, key) for key in keys}
+
+
+def sample_interval(resources: object) -> float | None:
+    """Return the seconds between two samples; None: no sampling."""
+    if isinstance(resources, bool):
+        return SAMPLE_INTERVAL_S if resources else None
+    if not isinstance(resources, numbers.Real):
+        kind = type(resources).__name__
+        raise TypeError(f"resources must be True, False or a number of seconds, not {kind}")
+    return check_positive(resources, "resources")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import numbers
 import os
 import sys
 from datetime import datetime, timezone
@@ -18,10 +17,10 @@ from otel_pipeline_metrics._core.validation import (
     check_attributes,
     check_count,
     check_name,
-    check_positive,
 )
 from otel_pipeline_metrics._lifecycle import summary
-from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector
+from otel_pipeline_metrics._lifecycle.live_verdict import span_attributes
+from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector, sample_interval
 from otel_pipeline_metrics._lifecycle.report_file import ReportFile
 from otel_pipeline_metrics._lifecycle.run_decorator import each_call
 from otel_pipeline_metrics._lifecycle.run_parts import RunParts, check_timeout
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
 Result = Literal["success", "failure", "cancellation", "timeout"]
 
-# A reading of the resources takes about a tenth of a millisecond.
-SAMPLE_INTERVAL_S: Final = 1.0
 
 PARTS_TIMEOUT_S: Final = 2.0
 
@@ -127,8 +124,7 @@ class Run(AsyncContextMixin):
             live=live,
             parts_timeout=parts_timeout,
         )
-        interval = _interval(resources)
-        self._collector = RunDataCollector(interval)
+        self._collector = RunDataCollector(sample_interval(resources))
         self._scope = series.RunScope(self.name, self.id, (self._collector.stats,))
         self._scope.on_resources = self._collector.recorded.add
         self._parts = RunParts(self.name, self.id, check_timeout(parts_timeout))
@@ -190,7 +186,7 @@ class Run(AsyncContextMixin):
                 self._collector.monitor.start()
                 self._collector.heartbeat.start(self._note_loop_delay)
         with errors.suppress_errors("a run's caches"):
-            self._collector.begin(self._scope)
+            self._collector.begin(self._scope, self._note_bottleneck)
         series.open_scope(self._scope)
         self._started_unix = clock.unix()
         self._started_at = clock.now()
@@ -338,12 +334,20 @@ class Run(AsyncContextMixin):
         if self._runs is not None:
             self._runs.latest().loop_delay(self.name, seconds)
 
+    def _note_bottleneck(self, found: tuple[str, str | None] | None) -> None:
+        if self._runs is not None:
+            self._runs.latest().bottleneck(self.name, self.id, found)
+
     def _end_telemetry(self) -> None:
         context = None
         result = self._result or "success"
         wall_s = (self._ended_at or clock.now()) - self._started_at
         # error.type is for failures; the result alone tells cancellation and timeout
         error_type = self._error_type if result == "failure" else None
+        with errors.suppress_errors("a run's verdict"):
+            if self._span is not None and self._span.is_recording:
+                self._drain()
+                self._span.set_attributes(span_attributes(self._data()["bottleneck"]))
         with errors.suppress_errors("ending a run's span"):
             if self._span is not None:
                 context = self._span.end(result, error_type, self._message)
@@ -372,16 +376,6 @@ class Run(AsyncContextMixin):
 
     def _write(self, report: RunReport) -> Path | None:
         return None if self._file is None else self._file.write(report)
-
-
-def _interval(resources: object) -> float | None:
-    """Return the seconds between two samples; None: no sampling."""
-    if isinstance(resources, bool):
-        return SAMPLE_INTERVAL_S if resources else None
-    if not isinstance(resources, numbers.Real):
-        kind = type(resources).__name__
-        raise TypeError(f"resources must be True, False or a number of seconds, not {kind}")
-    return check_positive(resources, "resources")
 
 
 def _result_of(error: BaseException | None) -> Result:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from otel_pipeline_metrics._core.observed import QueueSeries
+    from otel_pipeline_metrics._core.quantile_sketch import Sketch
     from otel_pipeline_metrics._core.records import (
         Batch,
         Counts,
@@ -78,12 +79,15 @@ class StageStats(Distribution):
         self.bytes_in = _plus(self.bytes_in, counts.bytes_in)
         self.bytes_out = _plus(self.bytes_out, counts.bytes_out)
 
-    def to_dict(self, wall_s: float, times: Mapping[str, Any]) -> dict[str, Any]:
+    def to_dict(
+        self, wall_s: float, times: Mapping[str, Any], *, percentiles: bool = True
+    ) -> dict[str, Any]:
         """Return the stage's part of the report; unknown is None, never 0.
 
         Args:
             wall_s: the duration of the run.
             times: the part that is about its time.
+            percentiles: whether to compute percentiles of the durations, and to add the sketch.
         """
         items = self.items_out if self.items_out is not None else self.items_in
         return {
@@ -103,11 +107,9 @@ class StageStats(Distribution):
                 "avg": ratio(self.total_s, self.count),
                 "min": self.min_s if self.count else None,
                 "max": self.max_s if self.count else None,
-                # the sketch's error must not lead to a quantile outside the values seen
-                **self.sketch.percentiles(self.min_s, self.max_s),
-                "rel_error": quantile_sketch.REL_ERROR,
                 "sum_of_squares": self.sum_of_squares,
-                "sketch": self.sketch.to_dict(),
+                # the sketch's error must not lead to a quantile outside the values seen
+                **(_percentiles(self.sketch, self.min_s, self.max_s) if percentiles else {}),
             },
             "throughput": {
                 "wall_per_s": ratio(self.count, wall_s),
@@ -122,7 +124,9 @@ class StageStats(Distribution):
 class QueueStats(Distribution):
     """The times from put to get of one queue's items during a run."""
 
-    def to_dict(self, series: QueueSeries, capacity: int | None, wall_s: float) -> dict[str, Any]:
+    def to_dict(
+        self, series: QueueSeries, capacity: int | None, wall_s: float, *, percentiles: bool
+    ) -> dict[str, Any]:
         """Return the queue's part of the report."""
         return {
             "name": series.name,
@@ -134,10 +138,8 @@ class QueueStats(Distribution):
             "got": series.got,
             "wait_s": {
                 "avg": ratio(self.total_s, self.count),
-                **self.sketch.percentiles(None, self.max_s),
                 "max": self.max_s if self.count else None,
-                "rel_error": quantile_sketch.REL_ERROR,
-                "sketch": self.sketch.to_dict(),
+                **(_percentiles(self.sketch, None, self.max_s) if percentiles else {}),
             },
             # the time in which the queue was filled: from the first put to the last
             "put_span_s": None
@@ -188,21 +190,42 @@ class RunStats:
         return self.stages.get(key) or self.stages.setdefault(key, StageStats(key))
 
     def stage_list(
-        self, wall_s: float, times: Callable[[StageKey], Mapping[str, Any]]
+        self,
+        wall_s: float,
+        times: Callable[[StageKey], Mapping[str, Any]],
+        *,
+        percentiles: bool = True,
     ) -> list[dict[str, Any]]:
         """Return the stages' part of the report."""
-        return [s.to_dict(wall_s, times(key)) for key, s in list(self.stages.items())]
+        return [
+            stats.to_dict(wall_s, times(key), percentiles=percentiles)
+            for key, stats in list(self.stages.items())
+        ]
 
     def queue_list(
-        self, wall_s: float, series: Sequence[QueueSeries], capacities: Mapping[str, int]
+        self,
+        wall_s: float,
+        series: Sequence[QueueSeries],
+        capacities: Mapping[str, int],
+        *,
+        percentiles: bool = True,
     ) -> list[dict[str, Any]]:
         """Return the queues' part of the report."""
         return [
             self.queues.get(queue.name, QueueStats()).to_dict(
-                queue, capacities.get(queue.name), wall_s
+                queue, capacities.get(queue.name), wall_s, percentiles=percentiles
             )
             for queue in series
         ]
+
+
+def _percentiles(sketch: Sketch, low: float | None, high: float | None) -> dict[str, Any]:
+    """Return the percentiles, and what they are computed from."""
+    return {
+        **sketch.percentiles(low, high),
+        "rel_error": quantile_sketch.REL_ERROR,
+        "sketch": sketch.to_dict(),
+    }
 
 
 def _plus(total: int | None, more: int | None) -> int | None:

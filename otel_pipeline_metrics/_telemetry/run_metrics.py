@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core import metric_definitions as defs
+from otel_pipeline_metrics._telemetry.bottlenecks import Bottlenecks
+from otel_pipeline_metrics._telemetry.sdk_private.readers import count_readers
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import Point
@@ -20,6 +22,9 @@ class RunMetrics:
         self._successor: RunMetrics | None = None
         self._duration = instruments.histogram(defs.RUN_DURATION)
         self._eventloop_delay = instruments.histogram(defs.EVENTLOOP_DELAY)
+        self._bottlenecks = Bottlenecks(
+            instruments, distinct, lambda: count_readers(instruments.provider())
+        )
         self.after_fork()
         instruments.observable_up_down_counter(defs.RUN_ACTIVE, self._read_active)
         instruments.observable_gauge(defs.RUN_LAST_SUCCESS, self._read_last_success)
@@ -30,6 +35,7 @@ class RunMetrics:
         self._open: dict[str, str] = {}
         self._seen: dict[str, None] = {}
         self._last_success: dict[str, float] = {}
+        self._bottlenecks.after_fork()
 
     def take_over(self, before: RunMetrics) -> None:
         """Continue with the runs in progress of an earlier configuration."""
@@ -38,6 +44,7 @@ class RunMetrics:
         if before is self:
             return
         before._successor = self
+        self._bottlenecks.take_over(before._bottlenecks)
         for run_id, pipeline in list(before._open.items()):
             self.started(pipeline, run_id)
 
@@ -56,6 +63,15 @@ class RunMetrics:
 
     def _limit_pipeline_name(self, pipeline: str) -> str:
         return self._distinct.name(defs.PIPELINE_NAME, pipeline, again=True)
+
+    def bottleneck(self, pipeline: str, run_id: str, found: tuple[str, str | None] | None) -> None:
+        """Set what limits a run in progress: its kind and name, or None if that is not known."""
+        if run_id not in self._open:
+            return
+        self._bottlenecks.tell(run_id, pipeline, found)
+        if run_id not in self._open:
+            # it has ended in another thread meanwhile
+            self._bottlenecks.ended(run_id)
 
     def started(self, pipeline: str, run_id: str) -> None:
         """Count a run that begins."""
@@ -77,6 +93,7 @@ class RunMetrics:
         pipeline = self._limit_pipeline_name(pipeline)
         self._seen[pipeline] = None
         self._open.pop(run_id, None)
+        self._bottlenecks.ended(run_id)
         if result == "success":
             self._last_success[pipeline] = unix_time
         attributes = {defs.PIPELINE_NAME: pipeline, defs.RUN_RESULT: result}

@@ -239,6 +239,15 @@ class OpenRun:
         context = self.span.get_span_context()
         return trace.format_trace_id(context.trace_id) if context.is_valid else None
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether attributes of the span are kept."""
+        return self.span.is_recording()
+
+    def set_attributes(self, attributes: Mapping[str, str | float]) -> None:
+        """Add attributes to the span."""
+        self.span.set_attributes(attributes)
+
     def leave(self) -> None:
         """Make the span no longer current; the caller ends it elsewhere.
 

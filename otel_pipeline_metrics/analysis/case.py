@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Gains that differ by less are alike.
 ALIKE: Final = 0.05
 # The stages, and the bounds, whose changes are weighed.
-WEIGHED: Final = 20
+WEIGHED: Final = 10
 # The changes that a verdict lists.
 LISTED: Final = 4
 

@@ -197,7 +197,11 @@ class VerdictText(NamedTuple):
 
 def verdict(report: RunReport) -> VerdictText:
     """Return the report's verdict in plain words."""
-    found = report.bottleneck
+    return verdict_in_words(report.bottleneck)
+
+
+def verdict_in_words(found: dict[str, Any]) -> VerdictText:
+    """Return a verdict, a report's part `bottleneck`, in plain words."""
     stage = get_path(found, "stage")
     ties = get_strings(found, "ties")
     kind = str(get_path(found, "kind") or ("stage" if stage else "unknown"))

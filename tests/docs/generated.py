@@ -25,7 +25,7 @@ _BLOCK: Final = re.compile(
 )
 # the names in each table begin with one of these
 _METRICS: Final = {
-    "metrics of runs": ("pipeline.run.",),
+    "metrics of runs": ("pipeline.run.", "pipeline.bottleneck"),
     "metrics of stages": (
         "pipeline.stage.",
         "pipeline.item.",

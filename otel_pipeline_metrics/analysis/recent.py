@@ -1,0 +1,92 @@
+"""Take the latest part of a run: what was added to its sums since an earlier report of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+# Sums, and averages over the run's wall time. Everything else is left as it is.
+_STAGE_SUMS: Final = (
+    ("count",), ("errors", "total"), ("retries",), ("failed_s",), ("retried", "count"),
+    ("retried", "total_s"), ("duration_s", "total"), ("duration_s", "sum_of_squares"),
+    ("time_s", "running"), ("time_s", "awaiting"), ("time_s", "busy"), ("time_s", "idle"),
+    ("time_s", "blocked"), ("self_s",), ("wall_s",), ("cpu_s",), ("busiest_s",),
+)  # fmt: skip
+_QUEUE_SUMS: Final = (
+    ("put",), ("got",), ("put_blocked_s",), ("get_waited_s",), ("put_span_s",),
+)  # fmt: skip
+_LIMIT_SUMS: Final = (("waited_s",), ("held_s",))
+
+
+def since(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a report of the time between two reports of a run in progress.
+
+    It has what a verdict reads, and no more. How calls get slower with others in flight is that
+    of the whole run, since only its begin shows it.
+    """
+    walls = tuple(number(data, "run", "wall_s") or 0.0 for data in (now, before))
+    run = dict(now["run"]) | {"wall_s": walls[0] - walls[1]}
+    outside = [number(data, "run", "outside_s") for data in (now, before)]
+    if outside[0] is not None and outside[1] is not None:
+        run["outside_s"] = max(0.0, outside[0] - outside[1])
+    return {
+        **now,
+        "run": run,
+        "stages": [
+            _since(row, old, _STAGE_SUMS, ("run_share", "in_flight_avg"), walls)
+            for row, old in _pairs(now, before, "stages")
+        ],
+        "queues": [
+            _since(row, old, _QUEUE_SUMS, ("depth_avg",), walls)
+            for row, old in _pairs(now, before, "queues")
+        ],
+        "limits": [_limit(row, old, walls) for row, old in _pairs(now, before, "limits")],
+    }
+
+
+def _pairs(
+    now: Mapping[str, Any], before: Mapping[str, Any], part: str
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    earlier = {(row.get("name"), row.get("kind")): row for row in entries(before, part)}
+    return [
+        (row, earlier.get((row.get("name"), row.get("kind")), {})) for row in entries(now, part)
+    ]
+
+
+def _limit(row: dict[str, Any], old: dict[str, Any], walls: tuple[float, ...]) -> dict[str, Any]:
+    earlier = {stage.get("stage"): stage for stage in entries(old, "stages")}
+    stages = [
+        _since(stage, earlier.get(stage.get("stage"), {}), _LIMIT_SUMS, (), walls)
+        for stage in entries(row, "stages")
+    ]
+    return row | {"stages": stages}
+
+
+def _since(
+    row: dict[str, Any],
+    old: dict[str, Any],
+    sums: Sequence[tuple[str, ...]],
+    averages: Sequence[str],
+    walls: tuple[float, ...],
+) -> dict[str, Any]:
+    found = dict(row)
+    for path in sums:
+        value = number(row, *path)
+        if value is None:
+            continue
+        place = found
+        for key in path[:-1]:
+            place[key] = dict(get_path(place, key) or {})
+            place = place[key]
+        place[path[-1]] = max(0, value - (number(old, *path) or 0))
+    for key in averages:
+        value = number(row, key)
+        if value is not None:
+            added = value * walls[0] - (number(old, key) or 0.0) * walls[1]
+            found[key] = ratio(max(0.0, added), walls[0] - walls[1])
+    return found
