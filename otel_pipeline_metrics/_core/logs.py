@@ -10,6 +10,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_pipeline_metrics._core import notebook
 from otel_pipeline_metrics._core.text import printable
 
 if TYPE_CHECKING:
@@ -55,10 +56,27 @@ class Logger:
 
     def _log(self, level: int, message: str, args: tuple[object, ...], exc_info: Any) -> None:
         try:
+            if notebook.holds(sys.stderr) and self._goes_to_stderr(level):
+                notebook.hold(_written(self.standard, level, message, args, exc_info))
+                return
             self.standard.log(level, message, *args, exc_info=exc_info, stacklevel=_STACK_LEVEL)
         except BaseException as error:
             if self._passes_on(error):
                 raise
+
+    def _goes_to_stderr(self, level: int) -> bool:
+        """Tell whether the program has no handler, so that logging writes to stderr itself."""
+        last = logging.lastResort
+        enabled = last is not None and level >= last.level and self.standard.isEnabledFor(level)
+        return enabled and not self.standard.hasHandlers()
+
+
+def _written(
+    logger: logging.Logger, level: int, message: str, args: tuple[object, ...], exc_info: Any
+) -> str:
+    record = logger.makeRecord(logger.name, level, "", 0, message, args, exc_info)
+    logger.filter(record)
+    return logging.Formatter().format(record)
 
 
 class _Clean(logging.Filter):

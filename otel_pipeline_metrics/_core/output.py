@@ -7,7 +7,7 @@ import shutil
 import sys
 from typing import Any, Final
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import errors, notebook
 
 # what stands for these where an encoding has no such character
 _PLAIN: Final = str.maketrans(
@@ -18,13 +18,28 @@ _PLAIN: Final = str.maketrans(
 def write_line(stream: Any, message: str) -> bool:
     """Write a line to a stream, or to stderr for None; tell whether it was written.
 
-    Characters that the stream's encoding lacks are replaced. A stream of the program may raise
-    anything: that costs the line, and passes on only what somebody raised *into* it.
+    Characters that the stream's encoding lacks are replaced. In a notebook a line of another
+    thread than the one of the cells waits for the next line there. A stream of the program may
+    raise anything: that costs the line, and passes on only what somebody raised *into* it.
     """
     # looked up now, since tests and notebooks replace it; None under pythonw and in some daemons
     stream = sys.stderr if stream is None else stream
     if stream is None:
         return False
+    if notebook.holds(stream):
+        notebook.hold(message)
+        return True
+    waiting = notebook.taken() if notebook.is_running() else []
+    return _write("\n".join([*waiting, message]), stream)
+
+
+def write_held() -> None:
+    """Write what other threads had to say in a notebook, if this is the thread of the cells."""
+    if notebook.is_running() and not notebook.holds(sys.stderr) and (waiting := notebook.taken()):
+        _write("\n".join(waiting), sys.stderr)
+
+
+def _write(message: str, stream: Any) -> bool:
     try:
         try:
             stream.write(f"{message}\n")

@@ -5,6 +5,7 @@ A constructor that raises costs one warning and its own signal, never the caller
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from importlib import import_module
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import errors, notebook
 from otel_pipeline_metrics._export import console
 from otel_pipeline_metrics._export.delivery import responses
 from otel_pipeline_metrics._export.delivery.counting_exporters import (
@@ -118,7 +119,10 @@ def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | Non
         factory=_factory(plan, signal, name),
     )
     if signal == "metrics":
-        return BuiltExporter(PeriodicExportingMetricReader(counting), counting, ledger)
+        # an interval's table would stand in a notebook's cell that did not ask for it
+        never = name == "console" and notebook.is_running()
+        reader = PeriodicExportingMetricReader(counting, math.inf if never else None)
+        return BuiltExporter(reader, counting, ledger)
     processor: Any = (
         console.ConsoleSpanProcessor(counting, exporter)
         if name == "console"

@@ -12,6 +12,7 @@ from otel_pipeline_metrics._core import (
     cardinality,
     clock,
     errors,
+    output,
     privacy,
     series,
     settings,
@@ -388,6 +389,7 @@ def flush(timeout: float | None = None) -> FlushReport:
     # the lock is not taken: `configure()` in another thread may hold it for as long as it flushes
     export = _export or _global_export()
     report = export.flush(max(0.001, deadline - clock.monotonic()))
+    output.write_held()
     return report if drained else dataclasses.replace(report, ok=False)
 
 

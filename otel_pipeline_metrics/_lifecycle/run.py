@@ -147,6 +147,9 @@ class Run(AsyncContextMixin):
     def __repr__(self) -> str:
         return f"<Run {self.name!r} {self._result or 'in progress'}>"
 
+    def _repr_html_(self) -> str | None:
+        return self.report._repr_html_()
+
     @property
     def report(self) -> RunReport:
         """The report: final after the run, and `partial` until then."""

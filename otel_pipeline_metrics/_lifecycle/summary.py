@@ -43,6 +43,7 @@ def show(report: RunReport, written: Path | None) -> None:
     shown = asked != "off" and (asked is not None or output.is_terminal(sys.stderr))
     where = f"\n\nreport: {text.printable(written)}" if written is not None else ""
     if not shown or not _print(stream, report, where):
+        output.write_held()
         errors.logger.info(f"{report.render('console')}{where}")
         return
     errors.logger.info("%s", console.headline(report))

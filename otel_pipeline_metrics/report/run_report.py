@@ -64,6 +64,15 @@ class RunReport:
         result = printable(run.get("result"))
         return f"<RunReport {run.get('pipeline')!r} {result} {len(self.stages)} stages>"
 
+    def _repr_html_(self) -> str | None:
+        """Return what a notebook shows; None without jinja2, so that it shows `repr`."""
+        from otel_pipeline_metrics.report import html
+
+        try:
+            return html.notebook(self)
+        except ImportError:
+            return None
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RunReport) and self._data == other._data
 

@@ -259,3 +259,44 @@ def test_nothing_is_too_wide_covered_cut_or_faint(
         ], name
     assert any(one["scrolls"] for one in measured["full-390"]["frames"])
     assert not any(one["scrolls"] for one in measured["full-1280"]["frames"])
+
+
+HOST = """
+<div class="jp-Notebook" id="host">
+  <h1>Title</h1><h2>Part</h2><p class="note">With <a href="#x">a link</a> and <b>weight</b>.</p>
+  <table class="frame"><thead><tr><th>a</th></tr></thead>
+  <tbody><tr><td class="text">1</td></tr></tbody></table>
+  <ul class="legend"><li>one</li></ul><ol class="flow"><li class="stage">two</li></ol>
+  <div class="bar head verdict scroll"><span class="running busy idle">three</span></div>
+  <dl class="facts"><dt>k</dt><dd class="code">v</dd></dl><section>s</section><figure>f</figure>
+</div>
+"""
+STYLES = """
+onload = () => {
+  const styles = () => JSON.stringify([...document.querySelectorAll('body, #host, #host *')].map(
+    node => [...getComputedStyle(node)].map(key => getComputedStyle(node).getPropertyValue(key))))
+  const shown = document.getElementById('shown'), before = styles()
+  shown.style.display = 'none'
+  shown.innerHTML = document.getElementById('output').innerHTML
+  const same = before === styles()
+  shown.style.display = ''
+  const bar = getComputedStyle(shown.querySelector('.opm .bar'))
+  document.title = JSON.stringify({same, bar: bar.display, count: JSON.parse(before).length})
+}
+"""
+
+
+def test_a_report_in_a_notebook_changes_nothing_around_it(browser: str, tmp_path: Path) -> None:
+    html = samples.full()._repr_html_()
+    assert html is not None
+    book = tmp_path / "book.html"
+    book.write_text(
+        f"<!DOCTYPE html>{HOST}<div id='shown'></div>"
+        f"<template id='output'>{html}</template><script>{STYLES}</script>",
+        "utf-8",
+    )
+    dom, log = run(browser, tmp_path, "--dump-dom", book.as_uri())
+    found = re.search(r"<title>(.*)</title>", dom)
+    assert found is not None
+    assert json.loads(found[1]) == {"same": True, "bar": "flex", "count": 25}
+    assert ":CONSOLE" not in log

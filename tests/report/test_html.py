@@ -290,3 +290,22 @@ def test_without_jinja2_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
     page._environment.cache_clear()
     with pytest.raises(ImportError, match=r'pip install "otel-pipeline-metrics\[cli\]"'):
         samples.full().render("html")
+
+
+def test_two_reports_in_a_notebook_share_no_id() -> None:
+    ids = []
+    for _ in range(2):
+        html = samples.full()._repr_html_()
+        page = Page(html or "")
+        assert page.open == []
+        assert page.scripts == []
+        ids += [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+        named = [attrs["aria-labelledby"] for _, attrs in page.tags if "aria-labelledby" in attrs]
+        assert set(named) <= set(ids)
+    assert len(ids) == len(set(ids)) > 10
+
+
+def test_without_jinja2_a_notebook_shows_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    page._environment.cache_clear()
+    assert samples.full()._repr_html_() is None
