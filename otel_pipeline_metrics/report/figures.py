@@ -185,10 +185,10 @@ def _chance(report: RunReport, wall_s: float) -> _Chance:
         busiest = max(busiest, total / max(workers or 1, width))
         together += total
         calls = max(calls, sample.calls)
-    outside = number(report.run, "outside_s")
-    if outside is None:
-        # stages without workers of their own take turns, or run inside each other
-        outside = max(0.0, wall_s - (busiest if workers_known else together))
+    # Stages without workers of their own take turns, or run inside each other. With several workers
+    # some call is open nearly always, though each of them waits for items much of the time.
+    left = wall_s - (busiest if workers_known else together)
+    outside = max(0.0, left, number(report.run, "outside_s") or 0.0)
     if outside > _PACED * wall_s:
         outside = wall_s
     parts.append((outside**2 / calls, max(1, calls - 1)))

@@ -116,12 +116,18 @@ def test_calls_that_run_at_the_same_time_add_their_part_only() -> None:
     assert compare(old, new).regressions == ("throughput of write fell by 20 %",)
 
 
-def test_a_source_slower_than_every_stage_sets_the_pace_at_random() -> None:
-    """Three stages with workers of their own, each busy for half of the time: all of it waits."""
+@pytest.mark.parametrize("outside_s", [None, 0.5])
+def test_a_source_slower_than_every_stage_sets_the_pace_at_random(outside_s: float | None) -> None:
+    """Three stages with workers of their own, each busy for half of the time: all of it waits.
+
+    Some of them are nearly always busy, so little of the time is outside of all stages.
+    """
 
     def sourced(wall_s: float) -> RunReport:
         stages = [samples.stage(name, [0.1] * 100, wall_s=wall_s) for name in "abc"]
-        return samples.report(*stages, wall_s=wall_s)
+        made = samples.report(*stages, wall_s=wall_s)
+        made.run["outside_s"] = outside_s
+        return made
 
     found = compare(sourced(20.0), sourced(25.0))
     assert figure(found, "throughput of c").judgement == "noise"
