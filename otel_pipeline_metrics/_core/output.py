@@ -11,7 +11,14 @@ from otel_pipeline_metrics._core import errors, notebook
 
 # what stands for these where an encoding has no such character
 _PLAIN: Final = str.maketrans(
-    {"\u2588": "#", "\u00b5": "u", "\u2026": "...", "\u2192": "->", "\u25c6": "*"}
+    {
+        **dict.fromkeys("\u2588\u2589\u258a\u258b\u258c", "#"),
+        **dict.fromkeys("\u258d\u258e\u258f", " "),
+        "\u00b5": "u",
+        "\u2026": "...",
+        "\u2192": "->",
+        "\u25c6": "*",
+    }
 )
 
 

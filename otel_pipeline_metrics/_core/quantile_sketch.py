@@ -119,13 +119,24 @@ class Sketch:
         return found
 
     def percentiles(self, low: float | None, high: float | None) -> dict[str, float | None]:
-        """Return p50, p95 and p99, limited to the smallest and the largest value seen."""
-        found = dict(zip(("p50", "p95", "p99"), self._quantiles((0.5, 0.95, 0.99)), strict=True))
-        low, high = low or 0.0, math.inf if high is None else high
-        return {
-            name: None if value is None else min(max(value, low), high)
-            for name, value in found.items()
-        }
+        """Return p50, p95 and p99, limited to the smallest and the largest value seen.
+
+        Below 100 values p99 is the largest, and below 20 values p95 is too.
+        """
+        count, quantiles = self.count(), (0.5, 0.95, 0.99)
+        largest = [is_largest(q, count) for q in quantiles]
+        values = self._quantiles(
+            [1.0 if top else q for q, top in zip(quantiles, largest, strict=True)]
+        )
+        found: dict[str, float | None] = {}
+        for name, value, top in zip(("p50", "p95", "p99"), values, largest, strict=True):
+            found[name] = value
+            if value is not None:
+                most = math.inf if high is None else high
+                found[name] = (
+                    most if top and high is not None else max(min(value, most), low or 0.0)
+                )
+        return found
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data that `from_dict` takes."""
@@ -176,6 +187,11 @@ class Sketch:
         keep_from = indexes[-MAX_BUCKETS]
         low = sum(self._buckets.pop(index) for index in indexes if index < keep_from)
         self._buckets[keep_from] += low
+
+
+def is_largest(q: float, count: int) -> bool:
+    """Tell whether the quantile `q` of so few values is the largest: ceil(q n) = n."""
+    return count * (1 - q) < 1 - 1e-9
 
 
 def bucket_values(data: Any) -> list[tuple[float, int]] | None:

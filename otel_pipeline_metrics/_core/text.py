@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -88,14 +89,30 @@ def listed(names: Sequence[str]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     """Return aligned columns under a head, the first `left` of them aligned to the left."""
-    every = [[printable(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(map(len, column)) for column in zip(*every, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in every
+    return "\n".join("  ".join(row).rstrip() for row in aligned(head, rows, left=left))
+
+
+def aligned(
+    head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int
+) -> list[tuple[str, ...]]:
+    """Return the head and the rows with each column's cells of the same width."""
+    columns = []
+    for place, column in enumerate(zip(head, *rows, strict=True)):
+        cells = [printable(cell) for cell in column]
+        room = max(map(width, cells))
+        pads = [" " * (room - width(cell)) for cell in cells]
+        pairs = zip(cells, pads, strict=True) if place < left else zip(pads, cells, strict=True)
+        columns.append(["".join(pair) for pair in pairs])
+    return list(zip(*columns, strict=True))
+
+
+def width(text: str) -> int:
+    """Return how many columns of a terminal a text takes (Unicode Annex 11)."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF")
+        for one in text
     )
 
 

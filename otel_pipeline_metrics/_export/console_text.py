@@ -66,7 +66,7 @@ def attributes(given: Mapping[str, Any] | None, *, hide: bool = False) -> str:
     """Return `items_out=20 error.type=ValueError`; `hide` omits what a span's line has."""
     shown = []
     for key, value in (given or {}).items():
-        if hide and key in _HIDDEN:
+        if hide and (key in _HIDDEN or key.startswith("code.")):
             continue
         printed = (
             text.size(value)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import errors, output, settings, text
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics.report import console
+from otel_pipeline_metrics.report.tables import look_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,9 +45,9 @@ def show(report: RunReport, written: Path | None) -> None:
     where = f"\n\nreport: {text.printable(written)}" if written is not None else ""
     if not shown or not _print(stream, report, where):
         output.write_held()
-        errors.logger.info(f"{report.render('console')}{where}")
+        errors.logger.info(f"{console.render(report)}{where}")
         return
-    errors.logger.info("%s", console.headline(report))
+    errors.logger.info("%s, %s", console.headline(report), console.details(report))
     if tell_of_more:
         tell_of_more = False
         output.write_line(stream, MORE)
@@ -56,4 +57,4 @@ def _print(stream: Any, report: RunReport, where: str) -> bool:
     """Write the summary, as wide as the terminal and in its colours."""
     if stream is None:
         return False
-    return output.write_line(stream, f"{report.render('console')}{where}")
+    return output.write_line(stream, f"{console.render(report, look_of(stream))}{where}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import click
 
 from otel_pipeline_metrics.cli.files import BadInput, load, put, ratio, reading
+from otel_pipeline_metrics.report import RunReport, console
 from otel_pipeline_metrics.report.run_report import FORMAT_BY_SUFFIX, FORMATS
+from otel_pipeline_metrics.report.tables import look_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from otel_pipeline_metrics.report import RunReport
     from otel_pipeline_metrics.report.run_report import Format
 
 
@@ -42,7 +44,11 @@ def _show(found: _Rendered, form: str | None, output: str | None, *files: str) -
     chosen = form or FORMAT_BY_SUFFIX.get(Path(output or "").suffix.lower(), "console")
     try:
         with reading(*files):
-            text = found.render(cast("Any", chosen))
+            if isinstance(found, RunReport) and chosen == "console" and output is None:
+                # as wide as the terminal; `put` would take colours for control characters
+                text = console.render(found, look_of(sys.stdout)._replace(colours=False))
+            else:
+                text = found.render(cast("Any", chosen))
     except ImportError as error:
         raise BadInput(str(error)) from None
     put(text, output)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics._core.lookup import entries, get_path, number, whole
+from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio, whole
 from otel_pipeline_metrics.analysis import caches
 from otel_pipeline_metrics.report.flow import (
     error_total,
@@ -13,9 +13,21 @@ from otel_pipeline_metrics.report.flow import (
     stages_in_flow_order,
     verdict,
 )
+from otel_pipeline_metrics.report.tables import (
+    BOLD,
+    CYAN,
+    DIM,
+    GREEN,
+    PLAIN,
+    RED,
+    YELLOW,
+    Look,
+    Table,
+    bar,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics.report.run_report import RunReport
 
@@ -35,7 +47,18 @@ _SHARES: Final = (
     ("wait for a CPU", "run_delay", "at"),
 )
 
+_DURATIONS: Final = ("p50", "p95", "p99", "max")
+
 _SIZES: Final = {"half": "if half", "twice": "if twice", "four_times": "if 4 times"}
+
+# verdicts that tell what took the time of a run in which little overlaps
+_OF_TIME: Final = frozenset({"serial", "undecorated"})
+# the numbers of those that name no stage
+_FIGURES: Final = {
+    "cpu": (("cpu_utilization", "avg"), "busy"),
+    "gil": (("gil_held",), "held"),
+    "machine": (("run_delay",), "a ready thread has no CPU for"),
+}
 
 _GUARDS: Final = (
     ("forbidden_keys", "attribute", "with a forbidden key left out"),
@@ -44,61 +67,98 @@ _GUARDS: Final = (
 )
 
 
-class Table(NamedTuple):
-    """Cells under a head; the first `left` columns are aligned to the left."""
-
-    head: Sequence[str]
-    rows: Sequence[tuple[str, ...]]
-    left: int
-
-    def __str__(self) -> str:
-        return text.table(self.head, self.rows, left=self.left) if self.rows else ""
+# columns of the stages that may be left out, those of least worth first
+_LEAVE: Final = (
+    "kind", "p50", "p99", "of run", *SPLIT, *UNSPLIT, "p95", "self", "items/s", "max", "share",
+)  # fmt: skip
 
 
-def render(report: RunReport) -> str:
-    """Return a headline, the verdict if there is one, then the tables."""
-    stages = stages_in_flow_order(report) if report.queues else report.stages
+def render(report: RunReport, look: Look = PLAIN) -> str:
+    """Return what happened and what limited it, then the tables, as wide as there is room."""
     parts = [
-        headline(report),
-        _verdict(report),
-        str(_stage_table(stages)) or "no stage ran",
-        str(queue_table(report)),
-        str(limit_table(report)),
-        str(resource_table(report)) or "resources: not sampled",
-        str(cache_table(report)),
+        _top(report, look),
+        _stages(report, look) or "no stage ran",
+        queue_table(report).render(look),
+        limit_table(report).render(look),
+        _telling(resource_table(report)).render(look) or "resources: not sampled",
+        cache_table(report).render(look),
         # otherwise part of the verdict's advice
         ""
         if verdict(report).known
-        else "\n".join(map(text.printable, caches.advise(report.to_dict()))),
-        telemetry_losses(report),
+        else "\n".join(look.wrap(text.printable(line)) for line in caches.advise(report.to_dict())),
+        look.wrap(telemetry_losses(report)),
     ]
     return "\n\n".join(part for part in parts if part)
 
 
+def _top(report: RunReport, look: Look) -> str:
+    result = report.run.get("result")
+    tone = {"success": GREEN, "failure": RED, "cancellation": YELLOW}.get(str(result), "")
+    found = verdict(report)
+    lines = [found.why, found.what_if, " ".join(found.advice)] if found.known else []
+    if found.known and result == "failure":
+        lines.insert(0, f"verdict: {found.headline}")
+    return "\n".join(
+        [
+            look.paint(look.wrap(headline(report)), f"{BOLD};{tone}" if tone else BOLD),
+            *(look.wrap(text.printable(line), "  ") for line in lines if line),
+            look.paint(look.wrap(details(report)), DIM),
+        ]
+    )
+
+
 def headline(report: RunReport) -> str:
-    """Return the run in one line."""
+    """Return how the run ended and what took its time or, if it failed, what failed."""
     run = report.run
     result = run.get("result") or "in progress"
     line = f"run {run.get('pipeline')}: {result} in {text.duration(number(run, 'wall_s'))}"
     if run.get("error_type"):
-        line += f" ({run['error_type']})"
-    trace = [f"trace {run['trace_id']}"] if run.get("trace_id") else []
-    return text.printable(", ".join([line, *facts(report), *trace]))
+        line += f" ({_failure(report, str(run['error_type']))})"
+    sentence = _sentence(report) if result != "failure" else ""
+    return text.printable(f"{line}; {sentence}" if sentence else line)
+
+
+def _failure(report: RunReport, error_type: str) -> str:
+    """Return the error that ended the run, and the stages that raised such ones."""
+    raised = [
+        str(stage["name"])
+        for stage in stages_in_flow_order(report)
+        if error_type in (get_path(stage, "errors", "by_type") or {})
+    ]
+    return f"{error_type} in {text.listed(raised)}" if raised else error_type
+
+
+def _sentence(report: RunReport) -> str:
+    """Return in a sentence with its number what limited the run or took its time."""
+    found = verdict(report)
+    if found.known and found.kind not in _OF_TIME:
+        figure = _FIGURES.get(found.kind)
+        share = number(report.resources, *figure[0]) if figure else None
+        number_of_it = f" ({figure[1]} {text.percent(share)})" if figure and share else ""
+        return f"{found.headline}{number_of_it}"
+    outside = ratio(number(report.run, "outside_s"), number(report.run, "wall_s"))
+    shares = [(number(stage, "run_share") or 0.0, str(stage["name"])) for stage in report.stages]
+    share, name = max(shares, default=(0.0, ""), key=lambda one: one[0])
+    part = "most" if max(share, outside or 0.0) > 0.5 else "the largest part"
+    if outside is not None and outside > share:
+        return f"{part} of it ({text.percent(outside)}) was outside of stages"
+    if share == 0.0:
+        return found.headline if found.known else ""
+    return f"{name} took {part} of it ({text.percent(share)})"
+
+
+def details(report: RunReport) -> str:
+    """Return the numbers of stages and errors, how sure the verdict is, and the trace."""
+    trace = [f"trace {report.run['trace_id']}"] if report.run.get("trace_id") else []
+    found = verdict(report)
+    sure = [f"{found.confidence} confidence"] if found.known and found.confidence else []
+    return text.printable(", ".join([*facts(report), *sure, *trace]))
 
 
 def facts(report: RunReport) -> list[str]:
     """Return the numbers of stages and errors, and whether the report is partial."""
     counts = text.counted(len(report.stages), "stage"), text.counted(error_total(report), "error")
     return [*counts, "partial"] if report.run.get("partial") else [*counts]
-
-
-def _verdict(report: RunReport) -> str:
-    found = verdict(report)
-    if not found.known:
-        return ""
-    confidence = f", {found.confidence} confidence" if found.confidence else ""
-    lines = [f"verdict: {found.headline}{confidence}", found.why, found.what_if, *found.advice]
-    return "\n  ".join(text.printable(line) for line in lines if line)
 
 
 def states_of(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -115,32 +175,81 @@ def own_of(stages: Sequence[dict[str, Any]]) -> tuple[str, ...]:
     return ("self",) if any(number(stage, "self_s") is not None for stage in stages) else ()
 
 
-def _stage_table(stages: list[dict[str, Any]]) -> Table:
+def _stages(report: RunReport, look: Look) -> str:
+    """Return the table of the stages; what does not fit of their errors follows it."""
+    stages = stages_in_flow_order(report)
+    table = _stage_table(report, stages, stage_errors)
+    if table.fits(look):
+        return table.render(look)
+    table = _stage_table(report, stages, lambda s: text.number(whole(s, "errors", "total") or 0))
+    notes = [
+        look.wrap(text.printable(f"errors of {stage['name']}: {stage_errors(stage)}"))
+        for stage in stages
+        if "(" in stage_errors(stage)
+    ]
+    return "\n".join([table.render(look), *notes])
+
+
+def _stage_table(
+    report: RunReport, stages: list[dict[str, Any]], errors: Callable[[dict[str, Any]], str]
+) -> Table:
     states = states_of(stages)
     own = own_of(stages)
+    wall_s = number(report.run, "wall_s")
+    shared = any(number(stage, "run_share") is not None for stage in stages)
+    rated = any(number(stage, "throughput", "items_per_s") is not None for stage in stages)
     head = (
-        "stage", "kind", "duration", *own, "count", "items", "avg/item", "p50", "p95", "p99",
-        *states, "errors",
+        "stage", "kind", "duration", *own, *(("share", "of run") if shared else ()), "count",
+        "items", "avg/item", *(("items/s",) if rated else ()), "p50", "p95", "p99", "max", *states,
+        "errors",
     )  # fmt: skip
-    return Table(head, [_stage_row(stage, own, states) for stage in stages], left=2)
+    cells = [_cells(stage, states) | {"errors": errors(stage)} for stage in stages]
+    marked = verdict(report).stages
+    tones = {}
+    for row, (stage, found) in enumerate(zip(stages, cells, strict=True)):
+        tones[row, "of run"] = CYAN
+        if stage["name"] in marked:
+            tones[row, "stage"] = YELLOW
+        if not found["errors"].startswith("0"):
+            tones[row, "errors"] = RED
+    outside_s = number(report.run, "outside_s")
+    if stages and outside_s is not None:
+        part = ratio(outside_s, wall_s)
+        cells.append(
+            {"stage": "outside", "duration": text.duration(outside_s)}
+            | {"share": text.percent(part), "of run": bar(part)}
+        )
+        tones |= {(len(stages), title): DIM for title in head}
+    rows = [tuple(one.get(title, "") for title in head) for one in cells]
+    if shared:  # a bar begins at the left
+        rows = [_padded(row, head.index("of run")) for row in rows]
+    return Table(head, rows, left=2, leave=_LEAVE, tones=tones)
 
 
-def _stage_row(stage: dict[str, Any], own: Sequence[str], states: Sequence[str]) -> tuple[str, ...]:
+def _padded(row: tuple[str, ...], place: int) -> tuple[str, ...]:
+    return (*row[:place], row[place].ljust(6), *row[place + 1 :])
+
+
+def _cells(stage: dict[str, Any], states: Sequence[str]) -> dict[str, str]:
+    """Return what the columns show of a stage, by their titles."""
     total = number(stage, "duration_s", "total")
     items = stage_items(stage)
     per = items or whole(stage, "count")
-    return (
-        stage["name"],
-        stage.get("kind") or text.UNKNOWN,
-        text.duration(total),
-        *(text.duration(number(stage, "self_s")) for _ in own),
-        text.number(whole(stage, "count")),
-        text.number(items),
-        text.duration(total / per if per and total is not None else None),
-        *(text.duration(number(stage, "duration_s", p)) for p in ("p50", "p95", "p99")),
-        *(text.percent(number(stage, "share", state)) for state in states),
-        stage_errors(stage),
-    )
+    share = number(stage, "run_share")
+    return {
+        "stage": stage["name"],
+        "kind": stage.get("kind") or text.UNKNOWN,
+        "duration": text.duration(total),
+        "self": text.duration(number(stage, "self_s")),
+        "share": text.percent(share),
+        "of run": bar(share),
+        "count": text.number(whole(stage, "count")),
+        "items": text.number(items),
+        "avg/item": text.duration(total / per if per and total is not None else None),
+        "items/s": text.number(number(stage, "throughput", "items_per_s")),
+        **{p: text.duration(number(stage, "duration_s", p)) for p in _DURATIONS},
+        **{state: text.percent(number(stage, "share", state)) for state in states},
+    }
 
 
 def stage_items(stage: dict[str, Any]) -> int | None:
@@ -162,7 +271,8 @@ def stage_errors(stage: dict[str, Any]) -> str:
 def queue_table(report: RunReport) -> Table:
     """Return a row for each queue, in the order of the flow."""
     head = (
-        "queue", "depth avg", "peak", "capacity", "items", "wait p50", "p95", "put blocked",
+        "queue", "depth avg", "peak", "capacity", "items", "wait p50", "wait p95",
+        "put blocked",
     )  # fmt: skip
     rows = [
         (
@@ -177,7 +287,8 @@ def queue_table(report: RunReport) -> Table:
         )
         for queue in queues_in_order(report)
     ]
-    return Table(head, rows, left=1)
+    leave = ("wait p95", "wait p50", "peak", "put blocked")
+    return Table(head, rows, left=1, leave=leave)
 
 
 def limit_table(report: RunReport) -> Table:
@@ -199,7 +310,8 @@ def limit_table(report: RunReport) -> Table:
         )
         for limit in report.limits
     ]
-    return Table(head, rows, left=2)
+    leave = ("kind", "usage avg", "peak", "wait p95", "held by", "max")
+    return Table(head, rows, left=2, leave=leave)
 
 
 def _holders(limit: dict[str, Any]) -> str:
@@ -239,6 +351,17 @@ def resource_table(report: RunReport) -> Table:
     return Table(("resource", "", ""), rows if found.get("samples") else [], left=3)
 
 
+def _telling(table: Table) -> Table:
+    """Leave out resources that were not used, cannot be read or are the whole host's."""
+    silent = {text.UNKNOWN, text.size(0)}
+    rows = [
+        row
+        for row in table.rows
+        if "host" not in row[0] and not {cell.partition(" ")[2] for cell in row[1:]} <= silent
+    ]
+    return table._replace(head=("", "", ""), rows=rows)
+
+
 def cache_table(report: RunReport) -> Table:
     """Return a row for each cache, with the hit ratios of other sizes if one is known."""
     known = any(get_path(cache, "what_if") is not None for cache in report.caches)
@@ -257,13 +380,8 @@ def cache_table(report: RunReport) -> Table:
         )
         for cache in report.caches
     ]
-    return Table(head, rows, left=1)
-
-
-def _cache_advice(report: RunReport) -> str:
-    # part of the verdict's advice if that is shown
-    advice = [] if verdict(report).known else caches.advise({"caches": report.caches})
-    return "\n".join(map(text.printable, advice))
+    leave = (*reversed(tuple(sizes.values())), "expirations", "evictions", "entries")
+    return Table(head, rows, left=1, leave=leave)
 
 
 def telemetry_losses(report: RunReport) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.report import markdown
-from otel_pipeline_metrics.report.console import Table
 from otel_pipeline_metrics.report.page import page
 from otel_pipeline_metrics.report.run_report import FORMATS
+from otel_pipeline_metrics.report.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,6 +24,7 @@ from otel_pipeline_metrics.report.flow import (
     verdict,
 )
 from otel_pipeline_metrics.report.page import fragment, page
+from otel_pipeline_metrics.report.tables import Table
 from otel_pipeline_metrics.report.timeline import timeline
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _ways(producers: list[str], consumers: list[str]) -> str | None:
 _DURATIONS: Final = ("p50", "p95", "p99", "max", "avg", "min", "total")
 
 
-def _stage_table(stages: Sequence[dict[str, Any]]) -> console.Table:
+def _stage_table(stages: Sequence[dict[str, Any]]) -> Table:
     """Return the durations of each stage, and the counts that any stage has."""
     counts = [
         (title, path)
@@ -273,7 +274,7 @@ def _stage_table(stages: Sequence[dict[str, Any]]) -> console.Table:
         )
         for stage in stages
     ]
-    return console.Table(head, rows, left=1)
+    return Table(head, rows, left=1)
 
 
 def _resources(report: RunReport) -> dict[str, Any] | None:

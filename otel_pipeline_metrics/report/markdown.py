@@ -9,6 +9,7 @@ from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import number, whole
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.flow import runs_in, stages_in_flow_order, verdict
+from otel_pipeline_metrics.report.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,9 @@ _WORD: Final = re.compile(r"[^\s|`]+")
 _BLOCK: Final = re.compile(r"\A(?:[-+=#]|\d{1,9}(?=[.)]))")
 # an underscore within a word is not emphasis
 _SPECIAL: Final = re.compile(r"([\\`*\[\]<>|~$&]|(?<![^\W_])_|_(?![^\W_]))")
+
+
+_DURATIONS: Final = ("p50", "p95", "p99", "max", "total")
 
 
 def render(report: RunReport) -> str:
@@ -92,15 +96,15 @@ def _verdict(report: RunReport) -> str:
     return "\n".join(lines)
 
 
-def _stage_table(report: RunReport) -> console.Table:
+def _stage_table(report: RunReport) -> Table:
     marked, stages = verdict(report).stages, stages_in_flow_order(report)
     states = console.states_of(stages)
     own = console.own_of(stages)
     head = (
-        "stage", "kind", "count", "items", "p50", "p95", "p99", "total", *own, *states, "errors",
+        "stage", "kind", "count", "items", *_DURATIONS, *own, *states, "errors",
     )  # fmt: skip
     rows = [_stage_row(stage, own, states, stage["name"] in marked) for stage in stages]
-    return console.Table(head, rows, left=2)
+    return Table(head, rows, left=2)
 
 
 def _stage_row(
@@ -112,7 +116,7 @@ def _stage_row(
         escaped(stage.get("kind") or text.UNKNOWN),
         text.number(whole(stage, "count")),
         text.number(console.stage_items(stage)),
-        *(text.duration(number(stage, "duration_s", p)) for p in ("p50", "p95", "p99", "total")),
+        *(text.duration(number(stage, "duration_s", p)) for p in _DURATIONS),
         *(text.duration(number(stage, "self_s")) for _ in own),
         *(text.percent(number(stage, "share", state)) for state in states),
         escaped(console.stage_errors(stage)),
@@ -128,7 +132,7 @@ def _code(given: object) -> str:
     return f"{fence}{pad}{one_line}{pad}{fence}"
 
 
-def table(table: console.Table, written: Callable[[str], str] = escaped) -> str:
+def table(table: Table, written: Callable[[str], str] = escaped) -> str:
     """Return a table as GitHub reads it; "" without rows."""
     rule = [":---" if column < table.left else "---:" for column in range(len(table.head))]
     rows = [[written(cell) for cell in row] for row in table.rows]

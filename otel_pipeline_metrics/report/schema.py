@@ -62,10 +62,9 @@ def _percentiles(unit: str) -> dict[str, Schema]:
     return {
         "avg": _number(f"mean, in {unit}"),
         "max": _number("the longest, exact"),
-        **{
-            name: _number(f"{name[1:]} % were shorter, within rel_error")
-            for name in ("p50", "p95", "p99")
-        },
+        "p50": _number("50 % were shorter, within rel_error"),
+        "p95": _number("95 % were shorter, within rel_error; below 20 values the longest"),
+        "p99": _number("99 % were shorter, within rel_error; below 100 values the longest"),
         "rel_error": _number("the relative error of the percentiles"),
         "sketch": _optional(
             _object(

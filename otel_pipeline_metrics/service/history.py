@@ -14,6 +14,7 @@ from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.distribution import Distribution
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.quantile_sketch import is_largest
 
 # Samples of each measurement that are kept one by one.
 DEFAULT_SIZE: Final = 100
@@ -65,7 +66,8 @@ class History:
     def to_dict(self) -> dict[str, Any]:
         """Return all samples' sums, and quantiles of the latest ones.
 
-        A quantile is the sample of rank floor(q (n - 1)), counted from zero, as in the sketch.
+        A quantile is the sample of rank floor(q (n - 1)), counted from zero, as in the sketch;
+        below 100 samples p99 is the largest, and below 20 p95 is too.
         """
         with self._lock:
             latest = sorted(seconds for _, seconds in self._latest)
@@ -79,6 +81,7 @@ class History:
             }
             overall = whole.sketch.percentiles(None, whole.max_s)
         for name, q in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-            found[name] = latest[int(q * (len(latest) - 1))] if latest else None
+            rank = 1 if is_largest(q, len(latest)) else q
+            found[name] = latest[int(rank * (len(latest) - 1))] if latest else None
         found["overall"] = overall
         return found

@@ -44,7 +44,7 @@ def test_a_folder_is_summed_up(tmp_path: Path, clock: Clock) -> None:
         "type      name    count     errors   total      p50      p95      p99     max",
         # within one per cent of 50, 95 and 99 ms, and never above the largest
         "database  insert    100  10 (10 %)  5.05 s  50.3 ms  95.4 ms  99.2 ms  100 ms",
-        "http      get         1    0 (0 %)  2.00 s   1.99 s   1.99 s   1.99 s  2.00 s",
+        "http      get         1    0 (0 %)  2.00 s   2.00 s   2.00 s   2.00 s  2.00 s",
     ]
 
 

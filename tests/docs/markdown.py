@@ -120,7 +120,8 @@ def _fences_of(path: Path) -> list[Fence]:
 
 
 def without_numbers(line: str) -> str:
-    """Replace what differs between runs: ids, numbers with their units, and the alignment."""
+    """Replace what differs between runs: ids, bars, numbers with their units, and the alignment."""
+    line = re.sub(r"[▏▎▍▌▋▊▉█]+", "", line)  # bars
     line = re.sub(r"\b(?=[0-9a-f]*\d)[0-9a-f]{8,32}\b", "<id>", line)
     line = re.sub(r"~?\b\d[\d,.:]*(?: ?(?:ns|µs|ms|s|min|B|KiB|MiB|GiB|%))?(?!\w)", "<n>", line)
     return " ".join(line.split())

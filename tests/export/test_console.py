@@ -75,6 +75,7 @@ class TestSpans:
             metric_definitions.STAGE_IO_OUT: 2048,
         }
 
+        given["code.function.name"] = "__main__.fetch"
         assert written(span(attributes=given)) == [
             (
                 "22:13:20.512  fetch                3.20 ms  ok     "

@@ -28,9 +28,7 @@ def summary(values: Sequence[float]) -> Data:
     return {
         "avg": sum(values) / len(values) if values else None,
         "max": max(values, default=None),
-        "p50": made.quantile(0.5),
-        "p95": made.quantile(0.95),
-        "p99": made.quantile(0.99),
+        **made.percentiles(min(values, default=None), max(values, default=None)),
         "rel_error": REL_ERROR,
         "sketch": made.to_dict(),
     }

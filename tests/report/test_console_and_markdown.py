@@ -9,39 +9,36 @@ from otel_pipeline_metrics.report.markdown import escaped
 from tests.report import samples
 
 CONSOLE = """\
-run nightly: success in 20.0 s, 3 stages, 3 errors, trace 0af7651916cd43dd8448eb211c80319c
-
-verdict: write holds the run back (98 % busy), high confidence
+run nightly: success in 20.0 s; write holds the run back (98 % busy)
   write is busy 98 % of the time, and process is blocked on it for 74 %.
   With 1 more worker of write, about 96 % more throughput; it is the limit even then.
   Add workers to write, or make each call of it shorter.
+3 stages, 3 errors, high confidence, trace 0af7651916cd43dd8448eb211c80319c
 
-stage    kind     duration  count  items  avg/item      p50      p95      p99  busy  idle  \
-blocked                                            errors
-fetch    fetch      2.10 s  1,000  1,000   2.10 ms  2.01 ms  3.31 ms  4.05 ms  10 %   0 %  \
-   90 %                                                 0
-process  process    5.15 s  1,000    998   5.16 ms  4.94 ms  7.52 ms  9.18 ms  25 %   1 %  \
-   74 %  3 (ValueError 2, json.decoder.JSONDecodeError 1)
-write    write      19.6 s  1,000  1,000   19.6 ms  19.6 ms  23.0 ms  25.0 ms  98 %   2 %  \
-    0 %                                                 0
+stage    kind     duration  count  items  avg/item  items/s      p50      p95      p99      \
+max  busy  idle  blocked                                            errors
+fetch    fetch      2.10 s  1,000  1,000   2.10 ms       50  2.01 ms  3.31 ms  4.05 ms  5.06 \
+ms  10 %   0 %     90 %                                                 0
+process  process    5.15 s  1,000    998   5.16 ms     49.9  4.94 ms  7.52 ms  9.18 ms  10.8 \
+ms  25 %   1 %     74 %  3 (ValueError 2, json.decoder.JSONDecodeError 1)
+write    write      19.6 s  1,000  1,000   19.6 ms       50  19.6 ms  23.0 ms  25.0 ms  30.1 \
+ms  98 %   2 %      0 %                                                 0
 
-queue   depth avg  peak  capacity  items  wait p50      p95  put blocked
-pages         3.7     4         4  1,000   75.0 ms  75.0 ms       13.5 s
-parsed        3.9     4         4    998   78.1 ms  89.8 ms       13.5 s
+queue   depth avg  peak  capacity  items  wait p50  wait p95  put blocked
+pages         3.7     4         4  1,000   75.0 ms   75.0 ms       13.5 s
+parsed        3.9     4         4    998   78.1 ms   89.8 ms       13.5 s
 
-resource
 cpu             avg 31 %       peak 47 %
 memory (rss)    avg 57.2 MiB   peak 77.2 MiB
 disk            read 16.3 MiB  write 6.51 MiB
-network (host)  receive -      transmit -
 GIL             held 62 %      190 samples
 wait for a CPU  at 5 %         95 samples
 
 cache  hits  misses  hit ratio  if half  if twice  if 4 times  evictions  expirations  entries
 geo     900     100       90 %     80 %      95 %           -          7            -       93
 
-telemetry of this process so far: 1 span dropped, 6 metric points dropped, \
-2 attributes with a forbidden key left out, 1 message cut"""
+telemetry of this process so far: 1 span dropped, 6 metric points dropped, 2 attributes with a \
+forbidden key left out, 1 message cut"""
 
 MARKDOWN = """\
 ### nightly: success in 20.0 s
@@ -53,16 +50,17 @@ MARKDOWN = """\
 > - With 1 more worker of write, about 96 % more throughput; it is the limit even then.
 > - Add workers to write, or make each call of it shorter.
 
-| stage | kind | count | items | p50 | p95 | p99 | total | busy | idle | blocked | errors |
-| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
-| fetch | fetch | 1,000 | 1,000 | 2.01 ms | 3.31 ms | 4.05 ms | 2.10 s | 10 % | 0 % | 90 % \
-| 0 |
-| process | process | 1,000 | 998 | 4.94 ms | 7.52 ms | 9.18 ms | 5.15 s | 25 % | 1 % | 74 % \
-| 3 (ValueError 2, json.decoder.JSONDecodeError 1) |
-| **write** (bottleneck) | write | 1,000 | 1,000 | 19.6 ms | 23.0 ms | 25.0 ms | 19.6 s | 98 % \
-| 2 % | 0 % | 0 |
+| stage | kind | count | items | p50 | p95 | p99 | max | total | busy | idle | blocked | \
+errors |
+| :--- | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| fetch | fetch | 1,000 | 1,000 | 2.01 ms | 3.31 ms | 4.05 ms | 5.06 ms | 2.10 s | 10 % | 0 % \
+| 90 % | 0 |
+| process | process | 1,000 | 998 | 4.94 ms | 7.52 ms | 9.18 ms | 10.8 ms | 5.15 s | 25 % | 1 \
+% | 74 % | 3 (ValueError 2, json.decoder.JSONDecodeError 1) |
+| **write** (bottleneck) | write | 1,000 | 1,000 | 19.6 ms | 23.0 ms | 25.0 ms | 30.1 ms | \
+19.6 s | 98 % | 2 % | 0 % | 0 |
 
-| queue | depth avg | peak | capacity | items | wait p50 | p95 | put blocked |
+| queue | depth avg | peak | capacity | items | wait p50 | wait p95 | put blocked |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 | pages | 3.7 | 4 | 4 | 1,000 | 75.0 ms | 75.0 ms | 13.5 s |
 | parsed | 3.9 | 4 | 4 | 998 | 78.1 ms | 89.8 ms | 13.5 s |
@@ -76,13 +74,13 @@ MARKDOWN = """\
 | GIL | held 62 % | 190 samples |
 | wait for a CPU | at 5 % | 95 samples |
 
-| cache | hits | misses | hit ratio | if half | if twice | if 4 times | evictions | expirations \
-| entries |
+| cache | hits | misses | hit ratio | if half | if twice | if 4 times | evictions | \
+expirations | entries |
 | :--- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 | geo | 900 | 100 | 90 % | 80 % | 95 % | - | 7 | - | 93 |
 
-telemetry of this process so far: 1 span dropped, 6 metric points dropped, \
-2 attributes with a forbidden key left out, 1 message cut
+telemetry of this process so far: 1 span dropped, 6 metric points dropped, 2 attributes with a \
+forbidden key left out, 1 message cut
 """
 
 
@@ -92,7 +90,7 @@ def test_the_console_format() -> None:
 
 def test_the_console_format_of_a_minimal_report() -> None:
     expected = (
-        "run empty: in progress in -, 0 stages, 0 errors\n\nno stage ran\n\nresources: not sampled"
+        "run empty: in progress in -\n0 stages, 0 errors\n\nno stage ran\n\nresources: not sampled"
     )
     assert expected == samples.bare().render("console")
 
@@ -100,8 +98,8 @@ def test_the_console_format_of_a_minimal_report() -> None:
 def test_the_console_format_leaves_unknown_states_out() -> None:
     found = samples.report(samples.stage("load", [0.5, 0.5], kind=None)).render("console")
     expected = (
-        "stage  kind  duration  count  items  avg/item     p50     p95     p99  errors\n"
-        "load   -       1.00 s      2      -    500 ms  502 ms  502 ms  502 ms       0"
+        "stage  kind  duration  count  items  avg/item     p50     p95     p99     max  errors\n"
+        "load   -       1.00 s      2      -    500 ms  500 ms  500 ms  500 ms  500 ms       0"
     )
     assert expected in found
     assert "verdict" not in found
@@ -150,7 +148,7 @@ def test_the_tables_of_a_hostile_report_keep_their_columns() -> None:
     rows = [line for line in lines if line.startswith("| ")]
     # a column ends at a bar without a backslash before it
     columns = [line.replace(r"\|", "").count("|") for line in rows]
-    assert columns == [13] * 5 + [9] * 4 + [4] * 8 + [11] * 3
+    assert columns == [14] * 5 + [9] * 4 + [4] * 8 + [11] * 3
     assert not any("<script" in line.replace(r"\<script", "") for line in rows)
 
 

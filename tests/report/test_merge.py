@@ -149,11 +149,6 @@ def test_merged_sketches_sums_and_extremes_equal_those_of_one_report(
     assert merged["count"] == len(values)
     assert same(merged["duration_s"]["sketch"], whole["duration_s"]["sketch"])
     expected = {**whole["duration_s"]}
-    for name in ("p50", "p95", "p99"):
-        # a report's percentiles are within the measured extremes
-        clamped = min(max(expected[name], expected["min"]), expected["max"])
-        assert merged["duration_s"][name] in {expected[name], clamped}
-        del expected[name]
     assert same({k: merged["duration_s"][k] for k in expected}, expected)
 
 

@@ -316,10 +316,24 @@ def test_it_renders_like_a_report(process: opm.MetricsCollector, clock: Clock) -
     fill(process, clock)
     text = process.render()
     assert text == opm.RunReport(process.export_json()).render("console")
-    assert text.startswith("run collector: in progress in 2.00 s, 2 stages, 1 error\n")
+    assert text.startswith("run collector: in progress in 2.00 s\n2 stages, 1 error\n")
     lines = [line.split() for line in text.splitlines()]
-    assert ["by", "hand", "-", "500", "ms", "10", "-", "50.0", "ms", *"---1"] in lines
-    assert ["decorated", "-", "2.00", "s", "1", "-", "2.00", "s", *"---0"] in lines
+    assert [
+        "by",
+        "hand",
+        "-",
+        "500",
+        "ms",
+        "10",
+        "-",
+        "50.0",
+        "ms",
+        *"---",
+        "50.0",
+        "ms",
+        "1",
+    ] in lines
+    assert ["decorated", "-", "2.00", "s", "1", "-", "2.00", "s", *"---", "2.00", "s", "0"] in lines
     assert ["geo", "9", "1", "90", "%", "0", "0", "-"] in lines
     assert "avg 25 %" in text
     assert "avg 64.0 MiB" in text
