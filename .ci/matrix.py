@@ -24,6 +24,7 @@ OLDEST = (
     "opentelemetry-instrumentation==0.51b0",
     "opentelemetry-instrumentation-system-metrics==0.51b0",
     "opentelemetry-exporter-prometheus==0.51b0",
+    "opentelemetry-instrumentation-logging==0.51b0",
     "psutil==5.9.6",
     # OpenTelemetry 1.30 asks its instrumentation for pkg_resources' successor only
     "setuptools<81",
@@ -99,7 +100,7 @@ def install(interpreter: str, folder: str, pins: tuple[str, ...]) -> str:
     python = str(Path(folder) / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, "--upgrade", "pip>=25.1"])
-    run([*pip, "--group", "test", ".[all]", *pins])
+    run([*pip, "--group", "test", ".[all,logs]", *pins])
     return python
 
 

@@ -79,6 +79,7 @@ class Config:
     max_attribute_values: int = 200
     error_messages: bool = False
     code_location: bool = False
+    logs: bool = False
     stalled_after_s: float = 300.0
     # with {trace_id} in it
     trace_url: str | None = None
@@ -408,6 +409,15 @@ OPTIONS: Final = (
         "`True` puts file and line of a decorated function on its spans, beside its name",
         _or_none(check_flag),
         "OTEL_PIPELINE_METRICS_CODE_LOCATION",
+        _FLAG,
+    ),
+    Option(
+        "logs",
+        None,
+        "`True` puts the ids of trace and span on log records, and sends these over OTLP where "
+        "telemetry goes there. Messages may quote data. See [metrics.md](metrics.md#logs)",
+        _or_none(check_flag),
+        "OTEL_PIPELINE_METRICS_LOGS",
         _FLAG,
     ),
     Option(

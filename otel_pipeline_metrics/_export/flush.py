@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
     from otel_pipeline_metrics._export.delivery.log_filter import Filter
     from otel_pipeline_metrics._export.environment import Signal
+    from otel_pipeline_metrics._export.logs import Logs
     from otel_pipeline_metrics._export.prometheus import Page
 
 
@@ -126,6 +127,7 @@ class ExportPipeline:
         traces: SignalPipeline,
         metrics: SignalPipeline,
         log_filter: Filter | None = None,
+        logs: Logs | None = None,
     ) -> None:
         self._pipelines = (traces, metrics)
         self.tracer_provider: TracerProvider = traces.provider
@@ -140,15 +142,18 @@ class ExportPipeline:
         self._writing: set[int] = set()
         self._token = secrets.token_hex(4)
         self._filter = log_filter
+        self._logs = logs
         self._last: FlushReport | None = None
         self._flush_s: float | None = None
         self._late: Sequence[BackgroundCall] = ()
         self._late_s = 0.0
-        self._threads = {
+        self._threads: dict[str, BackgroundThread] = {
             pipeline.signal: BackgroundThread(f"flush-{pipeline.signal}", ready=True)
             for pipeline in self._pipelines
             if not pipeline.is_noop
         }
+        if logs is not None:
+            self._threads["logs"] = BackgroundThread("flush-logs", ready=True)
         owned = traces.owned or metrics.owned
         self._abort_thread = BackgroundThread("flush-stop", ready=True) if owned else None
         self._counting = (*traces.exporters, *metrics.exporters)
@@ -238,6 +243,9 @@ class ExportPipeline:
                 if pipeline.exporters and not any(e.ledger.remote for e in pipeline.exporters):
                     # on the console the last of the spans comes before the table of metrics
                     calls[-1].wait(min(deadline, clock.monotonic() + CONSOLE_S))
+        if self._logs is not None:
+            call = partial(self._logs.flush, deadline, ending=ending)
+            calls.append(self._threads["logs"].submit(call))
         if not wait_for(calls, until) and ending:
             self._abort(self._keeping)
         in_time = wait_for(calls, deadline)
@@ -289,6 +297,8 @@ class ExportPipeline:
             exporter.ledger.close()
             exporter.delivery.close()
         self._warn_of_losses()
+        if self._logs is not None:
+            self._logs.close()
         if self._filter is not None:
             self._filter.remove()
         for thread in (*self._threads.values(), self._abort_thread):

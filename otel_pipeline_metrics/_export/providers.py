@@ -102,14 +102,22 @@ def build(config: Config) -> ExportPipeline:
         keep_lines = is_true(os.environ, environment_variables.OTEL_PIPELINE_METRICS_EXPORTER_LOGS)
         log_filter = Filter(secrets(os.environ) if keep_lines else None)
         log_filter.install()
-    return ExportPipeline(traces, metrics, log_filter)
+    log_records = None
+    if config.logs and not plan.disabled:
+        try:
+            from otel_pipeline_metrics._export import logs  # few programs need it
+
+            log_records = logs.build(config, plan, _resource(config), traces.provider)
+        except Exception as error:  # of the instrumentation, whose parts are private
+            errors.warn_once("logs", "logs cannot be set up: %r", error)
+    return ExportPipeline(traces, metrics, log_filter, log_records)
 
 
 def check(config: Config) -> None:
     """Refuse arguments that do not go together with the environment.
 
     Raises:
-        ValueError: a spool is asked for, and metrics have delta temporality; or an exporter whose
+        ValueError: a spool is asked for, and metrics have delta temporality; or something whose
             package is missing.
     """
     plan = environment.plan(os.environ, config.exporters, config.console)
@@ -119,6 +127,12 @@ def check(config: Config) -> None:
         raise ValueError(
             'exporter "prometheus" needs a package: pip install "otel-pipeline-metrics[prometheus]"'
         )
+    by_variable = is_true(os.environ, environment_variables.OTEL_PIPELINE_METRICS_LOGS)
+    if config.logs and not by_variable:
+        from otel_pipeline_metrics._export import logs
+
+        if not logs.installed():
+            raise ValueError(f"logs: {logs.MISSING}")
     if config.spool is not None and _counts_twice(config, plan, _existing(config, plan)):
         raise ValueError(
             f"spool: with {_TEMPORALITY}=delta a batch that arrives twice, as one from the spool "

@@ -87,6 +87,7 @@ def configure(
     max_attribute_values: int = Config.max_attribute_values,
     error_messages: bool | None = None,
     code_location: bool | None = None,
+    logs: bool | None = None,
     stalled_after: float = Config.stalled_after_s,
     trace_url: str | None = None,
 ) -> None:
@@ -141,6 +142,9 @@ def configure(
         code_location: put `code.file.path` and `code.line.number` of a decorated function on its
             spans, beside `code.function.name`. None: OTEL_PIPELINE_METRICS_CODE_LOCATION, or
             False.
+        logs: put the ids of trace and span on log records, and send these over OTLP where
+            telemetry goes there; needs the extra `logs`. Messages may quote data. None:
+            OTEL_PIPELINE_METRICS_LOGS, or False.
         stalled_after: seconds without any movement after which a stage with calls in progress,
             or a queue with items, counts as stalled; at least ten times the stage's p99.
         trace_url: the address of a trace in your backend, such as

@@ -14,6 +14,8 @@ import grpc
 import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import _internal as metrics_internal
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_pb
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as logs_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics_pb
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_pb
@@ -86,6 +88,7 @@ class Received:
         self.spans: Counter[str] = Counter()
         self.points: Counter[str] = Counter()
         self.resources: list[dict[str, str]] = []
+        self.records: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.refuse = False
         # refuse in a way that another attempt may overcome
@@ -109,6 +112,29 @@ class Received:
                     for metric in scope.metrics:
                         data = getattr(metric, metric.WhichOneof("data"))
                         self.points[metric.name] += len(data.data_points)
+
+    def take_records(self, request: Any) -> None:
+        with self.lock:
+            for resource in request.resource_logs:
+                service = _attributes(resource.resource)["service.name"]
+                for scope in resource.scope_logs:
+                    self.records += [
+                        {
+                            "logger": scope.scope.name,
+                            "service": service,
+                            "body": record.body.string_value,
+                            "severity": record.severity_text,
+                            "trace_id": record.trace_id.hex(),
+                            "span_id": record.span_id.hex(),
+                            # where it was logged is on it in some versions of the SDK
+                            "attributes": {
+                                key: value
+                                for key, value in _attributes(record).items()
+                                if not key.startswith("code.")
+                            },
+                        }
+                        for record in scope.log_records
+                    ]
 
 
 def _attributes(resource: Any) -> dict[str, str]:
@@ -146,6 +172,9 @@ def http_collector() -> Iterator[Received]:
                 elif self.path == "/v1/metrics":
                     received.take_points(metrics_pb.ExportMetricsServiceRequest.FromString(body))
                     answer = point_answer(received.rejects)
+                elif self.path == "/v1/logs":
+                    received.take_records(logs_pb.ExportLogsServiceRequest.FromString(body))
+                    answer = logs_pb.ExportLogsServiceResponse()
             content = b"" if answer is None else answer.SerializeToString()
             # 500, as today's exporters retry 503 but not 500
             if self.path.startswith("/moved"):
@@ -194,9 +223,16 @@ def grpc_collector() -> Iterator[Received]:
             received.take_points(request)
             return point_answer(received.rejects)
 
+    class Logs(logs_grpc.LogsServiceServicer):
+        def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+            refuse(context)
+            received.take_records(request)
+            return logs_pb.ExportLogsServiceResponse()
+
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=2))
     trace_grpc.add_TraceServiceServicer_to_server(Traces(), server)
     metrics_grpc.add_MetricsServiceServicer_to_server(Metrics(), server)
+    logs_grpc.add_LogsServiceServicer_to_server(Logs(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     received.endpoint = f"http://127.0.0.1:{port}"

@@ -1,0 +1,287 @@
+"""Let log records meet the traces: the ids of the current span on each, and records over OTLP.
+
+The ids and the translation to OTLP are those of `opentelemetry-instrumentation-logging`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import logging.config
+import os
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import _logs as logs_api
+from opentelemetry import context as context_api
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+from otel_pipeline_metrics._core import clock, errors, privacy
+from otel_pipeline_metrics._core.cleaning import clean_attribute, clean_text
+from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._export.delivery.log_filter import exporting
+from otel_pipeline_metrics._export.environment_checks import get
+from otel_pipeline_metrics._export.environment_repairs import repaired_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.trace import TracerProvider
+
+    from otel_pipeline_metrics._core.settings import Config
+    from otel_pipeline_metrics._export.environment import ExportPlan
+
+
+MISSING: Final = 'a package is missing: pip install "otel-pipeline-metrics[logs]"'
+
+_PACKAGE: Final = "opentelemetry.instrumentation.logging"
+_GROUP: Final = "opentelemetry_logs_exporter"
+_TRANSPORTS: Final = {"grpc": "grpc", "http/protobuf": "http"}
+_SUPPRESSED: Final = context_api._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001 - there is no other way
+# what the instrumentation puts on a record, which in OTLP has fields for it
+_IDS: Final = frozenset({"otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"})
+# that set the handlers of the root logger
+_SETUPS: Final = (
+    (logging, "basicConfig"),
+    (logging.config, "dictConfig"),
+    (logging.config, "fileConfig"),
+)
+
+
+def installed() -> bool:
+    """Tell whether the package of the extra `logs` is installed."""
+    return find_spec("opentelemetry.instrumentation") is not None and (
+        find_spec(_PACKAGE) is not None
+    )
+
+
+def exporter_names(config: Config, plan: ExportPlan) -> tuple[str, ...]:
+    """Return the exporters of log records: as traces and metrics go, or as a variable says."""
+    if config.exporters is not None:
+        return ("otlp",) if "otlp" in config.exporters else ()
+    asked = get(os.environ, "OTEL_LOGS_EXPORTER")
+    if asked:
+        return tuple(n for n in (name.strip() for name in asked.split(",")) if n and n != "none")
+    otlp = any(name.startswith("otlp") for name in (*plan.traces, *plan.metrics))
+    return ("otlp",) if otlp or get(os.environ, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT") else ()
+
+
+def build(
+    config: Config, plan: ExportPlan, resource: Resource, tracer_provider: TracerProvider
+) -> Logs | None:
+    """Put ids on the records from now on, and send them where telemetry goes; None if it cannot."""
+    if not installed():
+        errors.warn_once("logs", "logs: %s", MISSING)
+        return None
+    existing: Any = logs_api.get_logger_provider()
+    if type(existing).__name__ in {"ProxyLoggerProvider", "NoOpLoggerProvider"}:
+        return Logs(exporter_names(config, plan), plan, resource, tracer_provider)
+    return Logs((), plan, resource, tracer_provider, existing)
+
+
+class Logs:
+    """The log records of this process on their way out."""
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        plan: ExportPlan,
+        resource: Resource,
+        tracer_provider: TracerProvider,
+        given: Any = None,
+    ) -> None:
+        """Build the exporters, or take the provider of the program, `given`."""
+        self._names = names
+        self._given = given
+        self._plan = plan
+        self._resource = resource
+        self._provider: LoggerProvider | None = None
+        self._instrumentor = _inject_ids(tracer_provider)
+        self._handler: logging.Handler | None = None
+        self._setups: list[tuple[Any, str, Any, Any]] = []
+        # the exporters are built now, so that a wrong one is said at once
+        if self._current() is not None and not (given is not None and _is_handled()):
+            self._attach()
+        forking.watch(self)
+
+    def after_fork(self) -> None:
+        """Build the exporters anew in a child that logs: connections are the parent's."""
+        self._provider = None
+
+    def get_logger(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a logger, as the provider that the handler takes this for."""
+        provider = self._current()
+        return (provider or logs_api.NoOpLoggerProvider()).get_logger(*args, **kwargs)
+
+    def _current(self) -> Any:
+        if self._given is not None:
+            return self._given
+        if self._provider is None and self._names:
+            provider = LoggerProvider(self._resource, shutdown_on_exit=False)
+            kept = []
+            for name in self._names:
+                exporter = _exporter(name, self._plan)
+                if exporter is not None:
+                    kept.append(name)
+                    processor = BatchLogRecordProcessor(exporter)
+                    provider.add_log_record_processor(_Guard(processor))  # type: ignore[arg-type]
+            self._names = tuple(kept)
+            self._provider = provider if kept else None
+        return self._provider
+
+    def flush(self, deadline: float, *, ending: bool) -> object:
+        """Send what is pending; False if that failed."""
+        provider = self._given or self._provider
+        if provider is None or not hasattr(provider, "force_flush"):
+            return True
+        with exporting():
+            sent = provider.force_flush(max(1, int((deadline - clock.monotonic()) * 1000)))
+            if ending and provider is not self._given:
+                provider.shutdown()
+        return sent
+
+    def _attach(self) -> None:
+        """Take the records of the root logger, also after the program has set it up."""
+        self._handler = handler = _handler_class()(logger_provider=self)
+        handler.addFilter(_is_of_the_program)
+        logging.getLogger().addHandler(handler)
+        for module, name in _SETUPS:
+            original = getattr(module, name)
+            ours = _beside(handler, original)
+            setattr(module, name, ours)
+            self._setups.append((module, name, original, ours))
+
+    def close(self) -> None:
+        """Put no more ids on records, and take none."""
+        if self._handler is not None:
+            logging.getLogger().removeHandler(self._handler)
+        for module, name, original, ours in self._setups:
+            if getattr(module, name) is ours:
+                setattr(module, name, original)
+        if self._instrumentor is not None:
+            self._instrumentor.uninstrument()
+            self._instrumentor = None
+
+
+def _inject_ids(tracer_provider: TracerProvider) -> Any:
+    """Instrument `logging`; return what to uninstrument, None if the program did it already."""
+    instrumentor = import_module(_PACKAGE).LoggingInstrumentor()
+    if instrumentor.is_instrumented_by_opentelemetry:
+        errors.logger.info("logs: the program has instrumented logging already, which stays so")
+        return None
+    instrumentor.instrument(
+        tracer_provider=tracer_provider,
+        inject_trace_context=True,
+        enable_log_auto_instrumentation=False,  # see `_attach`
+        skip_dep_check=True,
+    )
+    return instrumentor
+
+
+def _is_handled() -> bool:
+    """Tell whether the program has set up OpenTelemetry's handler itself."""
+    handlers = logging.getLogger().handlers
+    return any(type(handler).__name__ == "LoggingHandler" for handler in handlers)
+
+
+def _handler_class() -> Any:
+    """Return the handler that translates records to OTLP."""
+    if find_spec(f"{_PACKAGE}.handler") is not None:
+        return import_module(f"{_PACKAGE}.handler").LoggingHandler
+    from opentelemetry.sdk._logs import LoggingHandler  # in earlier versions
+
+    return LoggingHandler
+
+
+def _beside(handler: logging.Handler, setup: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a set-up of logging that neither removes the handler nor takes it for its own."""
+
+    @functools.wraps(setup)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        root = logging.getLogger()
+        there = handler in root.handlers
+        if there:
+            root.removeHandler(handler)
+        try:
+            return setup(*args, **kwargs)
+        finally:
+            if there:
+                root.addHandler(handler)
+
+    return wrapper
+
+
+def _is_of_the_program(record: logging.LogRecord) -> bool:
+    """Leave out what exporting logs: each batch that fails would make another one."""
+    of_opentelemetry = record.name == "opentelemetry" or record.name.startswith("opentelemetry.")
+    return not of_opentelemetry and not context_api.get_value(_SUPPRESSED)
+
+
+def _exporter(name: str, plan: ExportPlan) -> Any:
+    try:
+        with repaired_environment(dict(plan.repairs)):
+            return _load(name, plan)
+    except Exception as error:  # third-party code
+        # the message of the error may quote a header: class only
+        errors.logger.warning(
+            "the %s exporter for logs cannot be built (%s) and is left out",
+            name,
+            type(error).__name__,
+        )
+        return None
+
+
+def _load(name: str, plan: ExportPlan) -> Any:
+    variables = ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    protocol = next(filter(None, (get(os.environ, v) for v in variables)), plan.traces_protocol)
+    if name == "otlp" and protocol in _TRANSPORTS:
+        transport = _TRANSPORTS[protocol]
+        module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}._log_exporter")
+        return module.OTLPLogExporter(timeout=plan.traces_timeout_s)
+    entry = "otlp_json_http" if name == "otlp" else name
+    found = tuple(entry_points(group=_GROUP, name=entry))
+    if not found:
+        raise LookupError(f"no entry point {entry}")
+    return found[0].load()()
+
+
+class _Guard:
+    """A processor that cleans the attributes of records: forbidden keys, and what has fields."""
+
+    def __init__(self, processor: Any) -> None:
+        self._processor = processor
+
+    def on_emit(self, data: Any) -> None:
+        """Take a record."""
+        _clean(data)
+        self._processor.on_emit(data)
+
+    def emit(self, data: Any) -> None:
+        """Take a record, before OpenTelemetry 1.35."""
+        _clean(data)
+        self._processor.emit(data)
+
+    def shutdown(self) -> None:
+        """End the processor."""
+        self._processor.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        """Flush the processor."""
+        return bool(self._processor.force_flush(timeout_millis))
+
+
+def _clean(data: Any) -> None:
+    record = data.log_record
+    given = {k: v for k, v in dict(record.attributes or {}).items() if k not in _IDS}
+    kept = privacy.drop_forbidden(given, "a log record")
+    cleaned = {clean_text(key): clean_attribute(value, key) for key, value in kept.items()}
+    # earlier versions count what was dropped
+    is_bounded = hasattr(record, "dropped_attributes")
+    record.attributes = BoundedAttributes(attributes=cleaned) if is_bounded else cleaned
+    if isinstance(record.body, str):
+        record.body = clean_text(record.body)
