@@ -29,6 +29,7 @@ from otel_pipeline_metrics._probes.queues import registry as queues_registry
 from otel_pipeline_metrics._probes.resources import cgroup, ticker
 from otel_pipeline_metrics._probes.resources.levels import Level
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
+from otel_pipeline_metrics._stages import hints
 from otel_pipeline_metrics._stages.workers import snapshot
 from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report import SCHEMA
@@ -119,6 +120,7 @@ class RunDataCollector:
             now: `clock.now()` at the end of the run, or during it.
         """
         wall_s = run["wall_s"]
+        hints.check_names_differ(scope)
         data = self._times_of(run, scope, now) | {
             "schema": SCHEMA,
             "caches": [

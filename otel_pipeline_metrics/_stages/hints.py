@@ -1,12 +1,15 @@
-"""Warn once of what is allowed where a stage is defined, and is hardly ever meant."""
+"""Warn once of what is allowed where stages are defined, and is hardly ever meant."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.stage_id import StageId
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.series import RunScope
 
 KINDS: Final = ("fetch", "process", "write")
 
@@ -71,3 +74,26 @@ def stage_of(function: Any) -> StageId | None:
 def mark(wrapper: Any, stage: StageId) -> None:
     """Remember on a wrapper which stage it measures."""
     setattr(wrapper, _MARK, stage)
+
+
+def check_names_differ(scope: RunScope) -> None:
+    """Warn of functions of one name that a run called: the stage named after them is their sum.
+
+    Functions that were given one name on purpose have names of their own.
+    """
+    for variants in list(scope.variants.values()):
+        name = variants[0].stage.name
+        called = {each.stage.code for each in list(variants)} - {None}
+        named = sorted(
+            code.function for code in called if code and code.function.rpartition(".")[2] == name
+        )
+        if len(named) > 1:
+            errors.warn_once(
+                f"functions named {name}",
+                "%d functions are the stage %r, whose numbers are their sum: %s; a name for each, "
+                "as in @stage(%r), keeps them apart",
+                len(named),
+                name,
+                ", ".join(named[:5]),
+                f"{name} 2",
+            )

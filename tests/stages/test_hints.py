@@ -117,3 +117,43 @@ def test_a_kind_with_a_slip_warns_once(
 def test_a_kind_of_ones_own_does_not_warn(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     opm.stage("a", kind=kind)
     assert not caplog.messages
+
+
+class First:
+    def loads(self) -> None:
+        """Do nothing."""
+
+    def gets(self) -> None:
+        """Do nothing."""
+
+
+class Second(First):
+    def loads(self) -> None:
+        """Do nothing."""
+
+
+def test_two_functions_of_one_name_in_a_run_are_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = opm.stage(First.loads), opm.stage(Second.loads)
+    for functions in ((first,), (second,), (first, first), (opm.stage(First.loads), first)):
+        with opm.run("r", resources=False):
+            for function in functions:
+                function(First())
+    assert not told(caplog, "loads")
+    for _ in range(2):
+        with opm.run("r", resources=False) as run:
+            first(First())
+            second(Second())
+    assert [(stage["name"], stage["count"]) for stage in run.report.stages] == [("loads", 2)]
+    (said,) = told(caplog, "2 functions are the stage 'loads'")
+    assert f"{__name__}.First.loads, {__name__}.Second.loads" in said
+
+
+def test_one_name_that_was_given_on_purpose(caplog: pytest.LogCaptureFixture) -> None:
+    with opm.run("r", resources=False):
+        opm.stage("given")(First.loads)(First())
+        opm.stage("given")(First.gets)(First())
+        with opm.stage("given"):
+            pass
+    assert not told(caplog, "given")
