@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Calls in flight that are told apart; the last one is for more.
 MAX_IN_FLIGHT: Final = 16
 
+# Tasks that are told apart; the last one is for more.
+MAX_TASKS: Final = 64
+
 
 class Sample(NamedTuple):
     """A call that was looked at closely. Times are in seconds."""
@@ -31,6 +34,7 @@ class Sample(NamedTuple):
     spawned: bool | None = None  # whether another task began it; None if unknown
     weight: float = 1.0  # how many calls it stands for
     cpu_weight: float = 1.0  # the same of its CPU time, which is measured in fewer calls
+    task: int | None = None  # the identity of the task that made it; None for a thread
 
 
 class Ratio:
@@ -117,8 +121,7 @@ class Account:
     __slots__ = (
         "blocked", "by_in_flight", "count", "cpu", "ended", "excess", "idle", "partial",
         "partial_blocked", "partial_idle", "partial_running", "partial_sampled", "partial_wait",
-        "pulled", "pulled_open", "pullers", "running", "seen",
-        "spawned",
+        "pulled", "pulled_open", "pullers", "running", "seen", "spawned", "tasks",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -151,6 +154,8 @@ class Account:
         self.spawned = [0, 0]
         # by number in flight at the begin: samples, and their seconds
         self.by_in_flight: dict[int, tuple[int, float]] = {}
+        # identities of the tasks that made samples
+        self.tasks: set[int] = set()
 
     def take(self, samples: list[Sample]) -> None:
         """Add samples."""
@@ -163,6 +168,8 @@ class Account:
             if sample.spawned is not None:
                 self.spawned[0] += sample.spawned
                 self.spawned[1] += 1
+            if sample.task is not None and len(self.tasks) < MAX_TASKS:
+                self.tasks.add(sample.task)
             level = min(sample.in_flight, MAX_IN_FLIGHT)
             count, seconds = self.by_in_flight.get(level, (0, 0.0))
             self.by_in_flight[level] = count + 1, seconds + sample.elapsed

@@ -79,6 +79,7 @@ class StageTimes:
             "in_flight_avg": None if by_hand else ratio(wall_s, self._wall_s),
             "cpu_s": None if None in cpu or not cpu else sum(filter(None, cpu)),
             "service_by_in_flight": _by_in_flight(variants),
+            "tasks": len(set().union(*(each.account.tasks for each in variants))),
             "callers": [] if by_hand else _callers(variants),
         }
 

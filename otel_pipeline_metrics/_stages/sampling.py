@@ -129,6 +129,7 @@ def end(cell: Cell, elapsed: float) -> None:
             watch.spawned,
             watch.weight,
             CPU_READ,
+            watch.owner if isinstance(watch.owner, int) else None,
         )
     )
 

@@ -31,12 +31,19 @@ ADDS_UP: Final = 1.02
 PHASES: Final = 0.1
 # A worker that was busy for so much longer than the average one has more than chance gives it.
 HOT: Final = 1.25
+# A stage whose part of the run is hardly more than half of its time was open with another one
+# nearly always.
+SHARED: Final = 0.55
 # Ranges of gains: what queues of finite size lose, and how well a mean of some calls is known.
 # `benchmarks/verdict` has the first: the bound is up to 13 points too high in one of twenty.
 LOST: Final = 0.1
 KNOWN: Final = 0.03
+# The part of it that calls lose which differ as much as those of a memoryless service.
+UNEVEN: Final = 0.7
+# Of time in which the largest bound was not busy, the part that may stay when it is faster.
+GOES: Final = 0.25
 # A smaller gain is not worth a line.
-WORTH_A_LINE: Final = 0.03
+WORTH_A_LINE: Final = 0.05
 
 
 @dataclass
@@ -50,6 +57,8 @@ class Bound:
     seconds: float
     # how much of that is each stage's own time, or that of a step that is no stage, by its name
     made_of: dict[str | None, float] = field(default_factory=dict)
+    # how much more may be saved of these, and what is surely not: times that others overlap
+    overlapped: dict[str | None, tuple[float, float]] = field(default_factory=dict)
     # how many workers it has; None if more of them are not its limit, or unknown
     workers: float | None = None
     group: StageGroup | None = None
@@ -67,6 +76,10 @@ class Bounds:
     together: list[Bound]
     # whether the steps in `alone` overlap each other, in many tasks or threads of the same kind
     lanes: float | None = None
+    # whether each item has a task of its own, so that something must let so few of them work
+    has_many_tasks: bool = False
+    # coefficient of variation of the calls of what bounds the run, at most 1
+    spread: float = 0.0
 
     @property
     def rest_s(self) -> float:
@@ -99,21 +112,42 @@ class Bounds:
         following = max(self.together, key=changed)
         before, after = self.together[0].seconds, changed(following)
         slack = max(0.0, rest - before)
-        # what the bounds do not explain stays as it is, or shrinks with them
-        walls = (alone + after + slack, alone + (after * rest / before if before else rest))
-        gains = sorted(self.wall_s / max(1e-12, wall) - 1 for wall in walls)
-        if following is not self.together[0] and gains[0] > 0:
-            # two that are nearly alike hold each other up
-            gains[0] = (1 + gains[0]) * (1 - LOST * _closeness(self, changed)) - 1
-        return (*_widen(gains[0], gains[1], 1 + gains[1]), following)
+        # what the bounds do not explain stays as it is, or goes for the most part
+        low, high = (
+            self.wall_s / max(1e-12, alone + after + part * slack) - 1 for part in (1.0, GOES)
+        )
+        if low > 0:
+            # two that are nearly alike hold each other up, and so do calls that differ much
+            uneven = max(_closeness(self, changed), UNEVEN * self.spread)
+            low = max(0.0, (1 + low) * (1 - LOST * uneven) - 1)
+        return (*_widen(low, high, 1 + high), following)
 
-    def faster(self, name: str | None, stage: str | None = None) -> Change:
-        """Return the change that a stage, or a step that is none, takes half the time."""
+    def faster(self, name: str | None, stage: str | None = None, failures: float = 0.0) -> Change:
+        """Return the change that a stage, or a step that is none, takes half the time.
+
+        Args:
+            name: of the stage or step.
+            stage: its name if it is a stage.
+            failures: the part of its time that failures cost, which may stay as long as it is.
+        """
         low, high, following = self.gain(
             lambda bound: bound.seconds - bound.made_of.get(name, 0.0) / 2
         )
+        if any(name in bound.overlapped for bound in self.alone):
+            low, high = self._saved(name, 0)[0], self._saved(name, 1)[1]
+        if failures:
+            part = max(0.0, 1 - failures) / 2
+            low = self.gain(lambda bound: bound.seconds - bound.made_of.get(name, 0.0) * part)[0]
         shown = following.name if following is not None else None
         return Change("faster", name, stage, 2, low, high, shown)
+
+    def _saved(self, name: str | None, at_most: int) -> tuple[float, float, Bound | None]:
+        """Return what half the time of a step gains that others overlap for a part of it."""
+        return self.gain(
+            lambda bound: max(
+                0.0, bound.seconds - bound.overlapped.get(name, (0.0, 0.0))[at_most] / 2
+            )
+        )
 
     def more_workers(self, bound: Bound) -> Change:
         """Return the change that a bound has one more worker."""
@@ -132,24 +166,22 @@ class Bounds:
         shown = following.name if following is not None else None
         return Change("limit", bound.name, bound.stage, 2, low, high, shown)
 
-    def no_errors(self, bound: Bound, name: str, saved_s: tuple[float, float]) -> Change:
+    def no_errors(self, bound: Bound, name: str, saved: tuple[float, float]) -> Change:
         """Return the change that no call of a stage fails.
 
         Args:
             bound: what the stage is part of.
             name: the stage's.
-            saved_s: how much less work that is, at least and at most.
+            saved: the part of its time that is saved then, at least and at most.
         """
-        share = 1 / (bound.workers or 1.0)
+        seconds = bound.made_of[name]
         ranges = [
             self.gain(
-                lambda each, s=saved: (
-                    max(0.0, each.seconds - s * share)  # type: ignore[misc]
-                    if each is bound
-                    else each.seconds
+                lambda each, s=part * seconds: (  # type: ignore[misc]
+                    max(0.0, each.seconds - s) if each is bound else each.seconds
                 )
             )
-            for saved in saved_s
+            for part in saved
         ]
         following = ranges[-1][2]
         shown = following.name if following is not None else None
@@ -158,16 +190,19 @@ class Bounds:
 
 
 def _closeness(bounds: Bounds, changed: Callable[[Bound], float]) -> float:
-    """Return how close the two largest bounds after a change are, 0 to 1."""
-    first, second = sorted((changed(bound) for bound in bounds.together), reverse=True)[:2]
-    return second / first if first else 0.0
+    """Return how close the two largest bounds after a change are: 0 if one is twice the other."""
+    largest = sorted((changed(bound) for bound in bounds.together), reverse=True)[:2]
+    if len(largest) < 2 or largest[0] <= 0:
+        return 0.0
+    return max(0.0, 2 * largest[1] / largest[0] - 1)
 
 
 def _widen(low: float, high: float, factor: float) -> tuple[float, float]:
     """Widen a range of gains by what is not known; `factor` is the new throughput by the old."""
-    if high <= 1e-9:
+    if max(abs(low), abs(high)) <= 1e-9:
         return 0.0, 0.0
-    return max(0.0, low - KNOWN * factor), high + KNOWN * factor
+    least = low - KNOWN * factor
+    return least if low < 0 else max(0.0, least), high + KNOWN * factor
 
 
 # --- what bounds a run ---------------------------------------------------------------------------
@@ -195,8 +230,16 @@ def find_bounds(facts: Facts) -> Bounds:
         together and whole + together[0].seconds > ADDS_UP * facts.wall_s
     ):
         # if they do not add up they overlap: each waits for the next item of a slow source
-        return Bounds(facts.wall_s, [], _sorted([*found, *others]))
-    return Bounds(facts.wall_s, _sorted(alone), together)
+        return _with_spread(facts, Bounds(facts.wall_s, [], _sorted([*found, *others])))
+    return _with_spread(facts, Bounds(facts.wall_s, _sorted(alone), together))
+
+
+def _with_spread(facts: Facts, bounds: Bounds) -> Bounds:
+    """Note how much the calls of what bounds the run differ."""
+    names = bounds.together[0].made_of if bounds.together else ()
+    known = [facts.parts[name].spread for name in names if name in facts.parts]
+    bounds.spread = min(1.0, max((spread for spread in known if spread), default=0.0))
+    return bounds
 
 
 def _sorted(bounds: list[Bound]) -> list[Bound]:
@@ -287,7 +330,13 @@ def _unwatched(facts: Facts) -> list[Bound]:
         seconds = max(part.needs_s, part.alone_s) if part.most else part.alone_s
         found.append(
             Bound(
-                "stage", part.name, part.name, seconds, {part.name: seconds}, part.most, part=part
+                "stage",
+                part.name,
+                part.name,
+                seconds,
+                {part.name: seconds},
+                workers=part.most,
+                part=part,
             )
         )
     return found
@@ -320,8 +369,16 @@ def _without_queues(facts: Facts, found: list[Bound]) -> Bounds:
         and bound.part.most
         and bound.part.needs_s >= POOL * facts.wall_s
     ]
-    if pools or any(limit.seconds >= FULL * facts.wall_s for limit in limits):
-        return Bounds(facts.wall_s, [], _sorted([*found, *limits]))
+    if any(limit.seconds >= FULL * facts.wall_s for limit in limits):
+        # how many calls of a stage there were at a time is a matter of the limit
+        return Bounds(facts.wall_s, [], _sorted([*pools, *limits]))
+    if pools:
+        return _with_spread(facts, Bounds(facts.wall_s, [], _sorted([*found, *limits])))
+    return _in_turn(facts, found)
+
+
+def _in_turn(facts: Facts, found: list[Bound]) -> Bounds:
+    """Return the bounds of stages that follow one another, in one task or in many."""
     outside = facts.outside_s or 0.0
     overlap = [
         bound
@@ -330,12 +387,13 @@ def _without_queues(facts: Facts, found: list[Bound]) -> Bounds:
         and bound.part.most
         and bound.part.own_s > 1.02 * bound.part.most * bound.part.alone_s
     ]
-    lanes = None
+    lanes, unbounded = None, False
     if overlap:
         # each of them runs in many places at a time, so their own times tell their shares
         whole = sum(bound.part.own_s for bound in found if bound.part is not None)
         inside = facts.wall_s - outside
         lanes = whole / inside if inside else None
+        unbounded = all(bound.part is not None and bound.part.in_own_tasks for bound in found)
         for bound in found:
             if bound.part is not None:
                 bound.seconds = inside * bound.part.own_s / whole
@@ -345,9 +403,16 @@ def _without_queues(facts: Facts, found: list[Bound]) -> Bounds:
                 bound.seconds = bound.part.alone_s
     for bound in found:
         bound.made_of = {bound.name: bound.seconds}
+        part = bound.part
+        if overlap and part is not None and part.most == 1:
+            # at most all of it is saved, and nothing if others were open all the while
+            is_shared = part.alone_s <= SHARED * part.own_s
+            bound.overlapped = {bound.name: (0.0 if is_shared else part.alone_s, part.own_s)}
+            bound.seconds = part.alone_s
+            bound.made_of = {bound.name: bound.seconds}
     if outside > 0:
         found.append(Bound("undecorated", None, None, outside, {None: outside}))
-    return Bounds(facts.wall_s, _sorted(found), [], lanes)
+    return Bounds(facts.wall_s, _sorted(found), [], lanes, unbounded)
 
 
 def _limits(facts: Facts) -> list[Bound]:
@@ -363,6 +428,11 @@ def _limits(facts: Facts) -> list[Bound]:
             # who holds a permit for longer than its own calls take has others call inside
             if name is not None and part is not None and held <= 1.1 * part.own_s:
                 made_of[name] = held / permits
+        own = {part.name: part.own_s for part in facts.parts.values()}
+        whole = sum(own.values())
+        if not made_of and 0.9 * whole <= sum(limit.held_s.values()) <= 1.1 * whole:
+            # it is held around all of the stages
+            made_of = {name: seconds / permits for name, seconds in own.items()}
         stage = max(limit.waited_s, key=limit.waited_s.__getitem__)
         found.append(Bound("limit", limit.name, stage, limit.needs_s, made_of))
     return found

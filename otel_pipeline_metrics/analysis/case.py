@@ -75,7 +75,9 @@ def make_case(facts: Facts) -> Case:
     for name in nlargest(WEIGHED, longest, key=longest.__getitem__):
         if case.growth is not None and top is not None and name == top.name:
             continue
-        case.changes.append(bounds.faster(name, name if name in stages else None))
+        failures = max(0.0, facts.saved.get(str(name), (0.0, 0.0))[1])
+        stage = name if name in stages else None
+        case.changes.append(bounds.faster(name, stage, failures))
     for bound in every[:WEIGHED]:
         case.changes += _of_bound(case, bound)
     case.changes.sort(key=lambda change: change.middle, reverse=True)
@@ -90,9 +92,9 @@ def _of_bound(case: Case, bound: Bound) -> list[Change]:
         found.append(bounds.twice_the_permits(bound))
     elif is_limit and _can_widen(case, bound):
         found.append(_capped(bounds.more_workers(bound), facts))
-    saved = None if bound.group is None else bound.group.saved_s
-    if is_limit and bound.group is not None and saved is not None and any(saved):
-        found.append(bounds.no_errors(bound, bound.group.name, saved))
+    if is_limit:
+        failing = [str(name) for name in bound.made_of if name in facts.saved]
+        found += [bounds.no_errors(bound, name, facts.saved[name]) for name in failing]
     return found
 
 

@@ -67,8 +67,6 @@ class StageGroup:
     # each item has a worker of its own, so the limit on workers is unknown
     ephemeral: bool
     count: int
-    errors: int
-    retries: int
     busy: float
     idle: float
     blocked: float
@@ -84,9 +82,6 @@ class StageGroup:
     shares: dict[str, float]
     # busy time of the worker that was busy for longest; None if unknown
     hottest_s: float | None = None
-    # seconds that calls without failures and retries would have saved, at least and at most;
-    # None if unknown
-    saved_s: tuple[float, float] | None = None
 
     @property
     def wall(self) -> float:
@@ -159,6 +154,11 @@ class Facts:
     # the share of time in which a thread held the GIL, and in which one that was ready had no CPU
     gil_held: float | None = None
     run_delay: float | None = None
+    # by name of a stage with failures or retries, the part of its calls' time that they would
+    # have saved without, at least and at most
+    saved: dict[str, tuple[float, float]] = field(default_factory=dict)
+    # of the same stages: errors, retries and calls
+    failures: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     # by name, the own time of all stages where it is known
     parts: dict[str, Part] = field(default_factory=dict)
     queues: list[QueueFacts] = field(default_factory=list)

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The largest number in flight that a report tells apart; it also stands for more.
 MOST_IN_FLIGHT: Final = 16
+# The number of tasks that stands for more.
+MOST_TASKS: Final = 64
 # From this part of its time on, a stage that overlaps no other is taken to be alone.
 ALONE: Final = 0.95
 
@@ -40,6 +42,8 @@ class Part:
     cpu_s: float | None
     # by the number in flight at the begin: samples, and their mean duration
     levels: dict[int, tuple[int, float]] = field(default_factory=dict)
+    # whether about each of its calls was made in a task of its own
+    in_own_tasks: bool = False
     # the stage that its calls were made in, in the same task or thread
     within: str | None = None
 
@@ -84,6 +88,7 @@ def read_parts(data: Mapping[str, Any], wall_s: float, runs: float) -> dict[str,
             cpu_s=_over(number(stage, "cpu_s"), runs),
             levels=levels,
             within=_within(stage),
+            in_own_tasks=_in_own_tasks(stage),
         )
     return found
 
@@ -122,6 +127,11 @@ def _spread(stage: Mapping[str, Any]) -> float | None:
         # the quantile of the normal distribution: a few very long calls do not count
         spread = min(spread, max(0.0, most / half - 1) / 1.645)
     return spread
+
+
+def _in_own_tasks(stage: Mapping[str, Any]) -> bool:
+    tasks, count = number(stage, "tasks") or 0, number(stage, "count") or 0
+    return tasks > MOST_IN_FLIGHT and tasks >= 0.8 * min(MOST_TASKS, count)
 
 
 def _within(stage: Mapping[str, Any]) -> str | None:

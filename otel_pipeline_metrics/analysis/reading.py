@@ -51,6 +51,11 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
             groups.append(group)
     parts = read_parts(data, wall_s, runs)
     single, groups = groups, _join_neighbours(groups, queues, wall_s)
+    failing = {
+        str(stage.get("name")): (saved, _failures(stage))
+        for stage in stages
+        if (saved := _saved(stage)) is not None
+    }
     facts = Facts(
         wall_s=wall_s,
         runs=runs,
@@ -63,6 +68,8 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
         loop_delay_usual_s=number(data, "resources", "event_loop_delay_s", "p50"),
         partial=bool(get_path(data, "run", "partial")),
         parts=parts,
+        saved={name: saved for name, (saved, _) in failing.items()},
+        failures={name: counts for name, (_, counts) in failing.items()},
         queues=[_read_queue(queue) for queue in queues],
         limits=[_read_limit(limit, runs) for limit in entries(data, "limits")],
         gil_held=number(data, "resources", "gil_held"),
@@ -137,8 +144,6 @@ def _read_group(
         workers=workers,
         ephemeral=ephemeral,
         count=count,
-        errors=int(number(stage, "errors", "total") or 0),
-        retries=int(number(stage, "retries") or 0),
         busy=busy,
         idle=idle,
         blocked=blocked,
@@ -148,31 +153,38 @@ def _read_group(
         gets=name in consumers,
         shares={name: busy},
         hottest_s=number(stage, "busiest_s"),
-        saved_s=_saved(stage, count),
     )
 
 
-def _saved(stage: Mapping[str, Any], count: int) -> tuple[float, float] | None:
-    """Return the seconds that a stage's calls would save if none failed and none tried again.
+def _failures(stage: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return a stage's errors, retries and calls."""
+    errors, retries, calls = (
+        int(number(stage, *path) or 0) for path in (("errors", "total"), ("retries",), ("count",))
+    )
+    return errors, retries, calls
+
+
+def _saved(stage: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the part of a stage's time that is saved if no call fails and none tries again.
 
     A failed call costs what it took. It is then followed by another one, in which case all of its
     time is saved, or it is given up, and a good one would have taken the place of it.
     """
     failures, retries = number(stage, "errors", "total"), number(stage, "retries")
     if not failures and not retries:
-        return 0.0, 0.0
+        return None
     total, failed = number(stage, "duration_s", "total"), number(stage, "failed_s")
     retried, tried_again = number(stage, "retried", "count"), number(stage, "retried", "total_s")
-    if total is None or failed is None or retried is None or tried_again is None:
+    if not total or failed is None or retried is None or tried_again is None:
         return None
     failures = failures or 0.0
     # of calls that tried again, how long they would have taken without is known from the others
-    plain = count - failures - retried
+    plain = (number(stage, "count") or 0) - failures - retried
     if plain <= 0:
         return None
     good = max(0.0, total - failed - tried_again) / plain
     saved = tried_again - retried * good
-    return saved + failed - failures * good, saved + failed
+    return (saved + failed - failures * good) / total, (saved + failed) / total
 
 
 def _noise(stage: Mapping[str, Any], count: int) -> float:
@@ -293,8 +305,6 @@ def _join(first: StageGroup, second: StageGroup) -> StageGroup:
         workers=first.workers,
         ephemeral=False,
         count=larger.count,
-        errors=larger.errors,
-        retries=larger.retries,
         busy=first.busy + second.busy,
         idle=first.idle + second.idle,
         blocked=first.blocked + second.blocked,
@@ -303,7 +313,6 @@ def _join(first: StageGroup, second: StageGroup) -> StageGroup:
         noise=larger.noise,
         gets=first.gets,
         shares=first.shares | second.shares,
-        saved_s=larger.saved_s,
     )
 
 

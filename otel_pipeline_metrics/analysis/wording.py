@@ -137,14 +137,20 @@ def explain_loop_source(top: StageGroup, facts: Facts) -> str:
     )
 
 
-def errors(group: StageGroup, saved_s: tuple[float, float], facts: Facts) -> str:
-    """Explain that a stage's failed attempts take its time."""
-    low, high = (text.percent(max(0.0, saved) / group.busy) for saved in saved_s)
+def errors(name: str, saved: tuple[float, float], counts: tuple[int, int, int]) -> str:
+    """Explain that a stage's failed attempts take its time.
+
+    Args:
+        name: the stage's.
+        saved: the part of its time that they cost, at least and at most.
+        counts: its errors, retries and calls.
+    """
+    low, high = (text.percent(max(0.0, part)) for part in saved)
     cost = low if low == high else f"{low} to {high}"
+    failed, retries, calls = (f"{count:,}" for count in counts)
     return (
-        f"{group.name} limits the run ({text.percent(group.share)} busy: {demand(group, facts)}), "
-        f"and failures cost {cost} of its time: {group.errors:,} errors and {group.retries:,} "
-        f"retries in {group.count:,} calls."
+        f"Failures cost {cost} of the time of {name}, which limits the run: {failed} errors and "
+        f"{retries} retries in {calls} calls."
     )
 
 

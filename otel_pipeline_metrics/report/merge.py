@@ -89,6 +89,7 @@ _STAGE: Final[Table] = {
     "self_s": sum_all,
     "wall_s": sum_all,
     "cpu_s": sum_all,
+    "tasks": count,
     "in_flight": sum_known,
     "slowest": largest_of("duration_s", SLOWEST),
     "service_by_in_flight": lambda found: merge_means(found, "in_flight", "avg_s"),

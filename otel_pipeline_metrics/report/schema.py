@@ -200,6 +200,7 @@ PARTS: Final[dict[str, Schema]] = {
                 avg_s=_number("their mean duration"),
             ),
         ),
+        tasks=_count("tasks that made its sampled calls; the last one, 64, is for more"),
         in_flight=_count("calls in progress at the end"),
         callers=_list(
             "in which stages it was called",

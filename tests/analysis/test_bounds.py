@@ -52,6 +52,68 @@ def test_stages_in_many_tasks_of_the_same_kind_share_the_time_by_their_own() -> 
     assert low <= 1 / (1 - 0.75 / 2) - 1 <= high
 
 
+def tasks(held: float, number: int) -> Data:
+    """Return stages in so many tasks, of which eight were at work on average."""
+    levels = dict.fromkeys(range(1, 9), (100, 0.01))
+    return report(
+        [
+            own("fetch", 0.6 * held, 0.5, levels, tasks=number),
+            own("store", 0.4 * held, 0.5, levels, tasks=number),
+        ]
+    ) | {"run": {"wall_s": 100.0, "partial": False, "outside_s": 0.0}}
+
+
+def test_a_steady_number_of_many_tasks_is_a_limit_around_the_stages() -> None:
+    found = analyze(tasks(held=795.0, number=64))
+
+    assert (found["kind"], found["name"], found["confidence"]) == ("limit", "fetch", "medium")
+    low, high, _ = change(found, "limit", "fetch")
+    assert low < 1.0 < high
+
+
+@pytest.mark.parametrize(("held", "number"), [(795.0, 8), (740.0, 64)])
+def test_few_tasks_or_a_number_that_varies_is_no_limit(held: float, number: int) -> None:
+    assert (analyze(tasks(held, number))["kind"]) == "serial"
+
+
+def test_retries_count_where_nothing_overlaps() -> None:
+    """Without its 20 s of retries, `call` would take 20 s of the 60."""
+    data = in_a_row(call=40, write=20)
+    data["run"] |= {"wall_s": 60.0, "outside_s": 0.0}
+    for row, share in zip(data["stages"], (4 / 6, 2 / 6), strict=True):
+        row |= {"run_share": share, "in_flight_avg": share}
+    data["stages"][0] |= {
+        "retries": 100,
+        "failed_s": 0.0,
+        "retried": {"count": 100, "total_s": 22.0},
+    }
+
+    found = analyze(data)
+
+    assert (found["kind"], found["name"], found["stage"]) == ("errors", "call", "call")
+    low, high, _ = change(found, "errors", "call")
+    assert low <= 60 / 40 - 1 <= high
+
+
+def test_what_others_overlap_may_gain_nothing() -> None:
+    """Of two calls at a time, the shorter one is never waited for."""
+    data = report(
+        [
+            own("job", 13, 0.13),
+            own("short", 52, 0.26),
+            own("long", 87, 0.61),
+        ]
+    )
+    data["run"]["outside_s"] = 0.0
+
+    found = analyze(data)
+
+    assert (found["kind"], found["name"]) == ("serial", "long")
+    low, high, _ = change(found, "faster", "long")
+    assert low <= 1 / (1 - 0.35) - 1 <= high
+    assert change(found, "faster", "short")[0] == 0.0
+
+
 def test_a_pool_that_is_never_idle_limits_a_run_without_queues() -> None:
     data = report(
         [

@@ -270,7 +270,7 @@ def test_errors_and_retries_of_the_limit_are_its_cause() -> None:
 
     assert (found["kind"], found["stage"]) == ("errors", "write")
     # a failed call is followed by another one, or a good one would have taken its place
-    assert "failures cost 80 % to 84 % of its time" in found["why"]
+    assert "Failures cost 80 % to 84 % of the time of write" in found["why"]
     low, high, _ = change(found, "errors", "write")
     assert low <= 99 / 20 - 1 <= high
 

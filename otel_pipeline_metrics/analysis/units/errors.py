@@ -26,23 +26,22 @@ def check(case: Case) -> Verdict | None:
     others = [c.middle for c in case.changes if c is not change and c.name == change.name]
     if change.middle < max(others, default=0.0) - ALIKE or change.middle < best.middle - ALIKE:
         return None
-    group = next(g for g in case.facts.groups if g.name == change.name)
-    saved = group.saved_s or (0.0, 0.0)
+    saved = case.facts.saved[str(change.name)]
+    group = next((g for g in case.facts.groups if g.name == change.name), None)
+    load = case.bounds.load if case.bounds.together else 1.0
     evidence = [
-        at_least(
-            "part of the stage's time that failures cost, at least", saved[0] / group.busy, 0.1
-        ),
+        at_least("part of the stage's time that failures cost, at least", saved[0], WORTH),
         at_least("gain without failures, at least", change.low, WORTH),
-        at_least("part of the run that the stage explains", case.bounds.load, FULL),
+        at_least("part of the run that the stage explains", load, FULL),
     ]
     verdict = Verdict(
         kind="errors",
         name=change.name,
         stage=change.name,
-        busy=group.share,
+        busy=None if group is None else group.share,
         confidence="high",
         evidence=evidence,
-        why=wording.errors(group, saved, case.facts),
+        why=wording.errors(str(change.name), saved, case.facts.failures[str(change.name)]),
         what_if=case.listed(change),
         advice=[f"Find out why {change.name} fails."],
         assumptions=[
@@ -52,5 +51,5 @@ def check(case: Case) -> Verdict | None:
             )
         ],
     )
-    verdict.doubt((case.bounds.load < FULL) + (saved[1] > 1.5 * saved[0]))
+    verdict.doubt((load < FULL) + (saved[1] > 1.5 * saved[0]))
     return verdict

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Final
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis.bounds import FULL
 from otel_pipeline_metrics.analysis.case import ALIKE
-from otel_pipeline_metrics.analysis.findings import Change, Verdict, at_least
+from otel_pipeline_metrics.analysis.findings import Change, Verdict, at_least, at_most
 from otel_pipeline_metrics.analysis.hidden_limit import GROWS, SURELY
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.case import Case
 
 
+# A number of calls at a time that is as close to a whole one, for all of a run, is no chance.
+STEADY: Final = 0.03
 # From this part of the run on, the permits of a limit are all held most of the time.
 USED: Final = FULL
 
@@ -22,7 +24,7 @@ def check(case: Case) -> Verdict | None:
     """Workers wait for a permit, or share something that serves few of them at a time."""
     top = case.bounds.top
     if top is None:
-        return None
+        return _around(case)
     if top.kind == "limit":
         return _named(case)
     return _inside(case) if case.growth is not None else None
@@ -60,6 +62,45 @@ def _named(case: Case) -> Verdict | None:
         what_if=case.listed(change),
         advice=[f"Raise {top.name}, or hold a permit for a shorter time."],
         assumptions=["What is behind the limit is assumed to serve twice as many as well."],
+    )
+
+
+def _around(case: Case) -> Verdict | None:
+    """Return the verdict that something lets few of many tasks work at a time."""
+    bounds, facts = case.bounds, case.facts
+    if bounds.lanes is None or not bounds.has_many_tasks:
+        return None
+    at_a_time = round(bounds.lanes)
+    off = abs(bounds.lanes - at_a_time) / bounds.lanes
+    evidence = [
+        at_most("from a whole number of calls at a time, of it", off, STEADY, vetoes=True),
+        at_least("calls at a time", bounds.lanes, 2.0, vetoes=True),
+        at_most(
+            "part of the run outside of stages",
+            (facts.outside_s or 0.0) / facts.wall_s,
+            STEADY,
+            vetoes=True,
+        ),
+    ]
+    stage = max(bounds.alone, key=lambda bound: bound.seconds).name
+    others = text.listed([str(bound.name) for bound in bounds.alone])
+    return Verdict(
+        kind="limit",
+        name=stage,
+        stage=stage,
+        confidence="medium",
+        evidence=evidence,
+        why=(
+            f"Each item has a task of its own, and about {bounds.lanes:.1f} of them at a time were "
+            f"in {others}: a semaphore, a pool or the like around them lets so many work."
+        ),
+        # what is behind may serve less than twice as many
+        what_if=[Change("limit", stage, stage, 2, 0.5, 1.05), *case.listed()],
+        advice=[
+            f"Let more than {at_a_time} work at a time, as far as the other side can take it.",
+            "Wrap what holds them back with wrap_limit(), so that it has a name here.",
+        ],
+        assumptions=["That something holds the tasks back is inferred: their number is steady."],
     )
 
 

@@ -116,7 +116,7 @@ def check(case: Case) -> Verdict | None:
         return None
     change = best
     faster = next((c for c in case.changes if c.change == "faster"), None)
-    if best.change == "workers" and faster and faster.middle >= best.middle - ALIKE:
+    if best.change == "workers" and faster and faster.middle >= best.middle - 2 * ALIKE:
         change = faster
     bound = case.bound_of(change.name)
     if bound is None or bound.kind not in ("stage", "skew", "limit"):
