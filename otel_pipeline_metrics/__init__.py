@@ -123,7 +123,15 @@ def _open_part(context: dict[str, Any]) -> hooks.OpenPart:
     return Part(context)
 
 
+def _work_arrived() -> None:
+    """Load what configures a worker, at its first work of another process."""
+    from otel_pipeline_metrics._lifecycle.worker_parts import configure_worker
+
+    configure_worker()
+
+
 hooks.open_part = _open_part
+hooks.work_arrived = _work_arrived
 
 # Loaded at first use: a module that only decorates functions loads none of them.
 _LAZY = {

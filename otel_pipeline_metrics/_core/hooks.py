@@ -93,6 +93,9 @@ class PartsOfRun(Protocol):
     def expect(self) -> dict[str, Any]:
         """Return the context of one part more, which is waited for. Never raises."""
 
+    def expect_task(self) -> dict[str, Any]:
+        """Return the context of one more task of an engine, whose parts cover several."""
+
     def give_up(self, context: dict[str, Any]) -> None:
         """Wait no longer for the part of a context: its work is over."""
 
@@ -133,3 +136,6 @@ watch: Callable[[], None] | None = None
 
 # Loads `_lifecycle`, which alone knows how a part is measured.
 open_part: Callable[[dict[str, Any]], OpenPart] | None = None
+
+# The same: what configures a worker that has work of another process, where it may.
+work_arrived: Callable[[], None] | None = None

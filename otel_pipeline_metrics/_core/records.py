@@ -48,6 +48,10 @@ def error_type_of(error: BaseException) -> str:
     return kinds.pop() if len(kinds) == 1 else qualified_name(type(error))
 
 
+# Exceptions with which code asks its engine for another attempt; set by its adapter.
+asks_for_retry: set[type[BaseException]] = set()
+
+
 def outcome_of(error: BaseException | None) -> Outcome:
     """Return the outcome of a call that ended with `error`.
 

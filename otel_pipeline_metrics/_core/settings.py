@@ -453,6 +453,12 @@ OPTIONS: Final = (
         "see [architecture.md](architecture.md#why-it-is-built-so)",
         variable="OTEL_PIPELINE_METRICS_FOLD",
     ),
+    Option(
+        "",
+        True,
+        "`off` forbids a worker to configure itself; see [engines.md](engines.md#workers)",
+        variable="OTEL_PIPELINE_METRICS_WORKERS",
+    ),
 )
 
 

@@ -260,6 +260,11 @@ def is_configured() -> bool:
     return _export is not None
 
 
+def was_configured() -> bool:
+    """Tell whether `configure()` was called in this process or before it was forked."""
+    return _asked is not None
+
+
 def in_force() -> Config | None:
     """Return what the latest `configure()` asked for; None after `shutdown()`."""
     return None if _export is None or _asked is None else _asked.config

@@ -6,7 +6,6 @@ import itertools
 import os
 import platform
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +26,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 CONTEXT: Final = "otel_pipeline_metrics/context/1"
+
+# In place of a token: of a task whose part covers several.
+TASK: Final = "task"
 
 _TRACE: Final = TraceContextTextMapPropagator()
 
@@ -51,73 +53,39 @@ def part(context: Mapping[str, Any]) -> Part:
     return Part(context)
 
 
-class Part(AsyncContextMixin):
-    """What `part(...)` returns. It can be entered once."""
+class Measured:
+    """What the stages of one part did until now, and its data."""
 
-    def __init__(self, context: Mapping[str, Any]) -> None:
-        self._context = checked_context(context)
+    def __init__(self, context: Mapping[str, str]) -> None:
+        self._context = context
         self.id = os.urandom(16).hex()
         self._collector = RunDataCollector(None)
-        self._scope = series.RunScope(
-            self._context["pipeline"], self._context["run"], (self._collector.stats,)
-        )
+        self.scope = series.RunScope(context["pipeline"], context["run"], (self._collector.stats,))
         self._numbers = itertools.count(1)
-        self._owner = ""
-        self._began: float | None = None
-        self._ended: float | None = None
-        self._around: Any = None
-        self._final: dict[str, Any] | None = None
-
-    def __repr__(self) -> str:
-        return f"<Part of run {self._context['pipeline']!r}>"
-
-    def __enter__(self) -> Part:
-        """Begin the part.
-
-        Raises:
-            RuntimeError: it was entered before.
-        """
-        if self._began is not None:
-            raise RuntimeError("this part was entered before: call part() for each")
-        with errors.suppress_errors("the trace of a part"):
-            self._around = get_current()
-            attach(_TRACE.extract(self._context, self._around))
+        # tasks and threads that worked for it
+        self.owners: dict[str, None] = {}
+        # tasks of an engine that are over, of those that the run counts
+        self.covers = 0
         # what has no context belongs to a run that is open here, if there is one
-        self._scope.remote = any(
+        self.scope.remote = any(
             scope.parts is not None and not scope.ended for scope in list(series.scopes)
         )
-        self._owner = _owner()
-        _began(self._context["run"])
-        series.open_scope(self._scope)
+        _began(context["run"])
         self._began = clock.now()
-        return self
+        self._ended: float | None = None
+        self._final: dict[str, Any] | None = None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End the part, whose data is final from then on."""
-        if self._began is None or self._ended is not None:
-            return
+    def end(self) -> None:
+        """Make the data final."""
         self._ended = clock.now()
-        series.close_scope(self._scope)
-        with errors.suppress_errors("the trace of a part"):
-            if self._around is not None:
-                attach(self._around)
-                self._around = None
         with errors.suppress_errors("the data of a part"):
             self._final = self._collect()
         with errors.suppress_errors("releasing a part"):
-            drain.release(self._scope)
+            drain.release(self.scope)
 
     @property
     def data(self) -> dict[str, Any]:
-        """What the part's stages did until now: plain data, for `Run.add_part()`.
-
-        Each look has a higher number; of several, the run keeps the one with the highest.
-        """
+        """Return plain data, each time with a higher number."""
         if self._final is not None:
             return self._final
         try:
@@ -128,12 +96,13 @@ class Part(AsyncContextMixin):
 
     def _collect(self) -> dict[str, Any]:
         now = clock.now() if self._ended is None else self._ended
-        wall_s = 0.0 if self._began is None else now - self._began
+        wall_s = now - self._began
         drain.drain()
-        rows = self._collector.part_data(self._scope, wall_s, now)
+        rows = self._collector.part_data(self.scope, wall_s, now)
         for stage in rows["stages"]:
-            # without queues nobody knows its workers; the task or thread of this part is one
-            stage["worker_ids"] = [str(n) for n in stage["worker_ids"]] or [self._owner]
+            # without queues nobody knows its workers; the tasks and threads of this part are some
+            found = [str(number) for number in stage["worker_ids"]]
+            stage["worker_ids"] = found or list(self.owners)
         return self._envelope(rows, wall_s)
 
     def _envelope(self, rows: dict[str, Any], wall_s: float) -> dict[str, Any]:
@@ -144,10 +113,82 @@ class Part(AsyncContextMixin):
             "run": self._context["run"],
             "number": next(self._numbers),
             "final": self._ended is not None,
+            "covers": self.covers,
             "wall_s": wall_s,
             "process": _process(self._context["run"]),
             **rows,
         }
+
+
+class Part(AsyncContextMixin):
+    """What `part(...)` returns. It can be entered once."""
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        self._context = checked_context(context)
+        self._measured: Measured | None = None
+        self._over = False
+        self._around: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Part of run {self._context['pipeline']!r}>"
+
+    def __enter__(self) -> Part:
+        """Begin the part.
+
+        Raises:
+            RuntimeError: it was entered before.
+        """
+        if self._measured is not None:
+            raise RuntimeError("this part was entered before: call part() for each")
+        self._around = attach_trace(self._context)
+        self._measured = Measured(self._context)
+        self._measured.owners[owner()] = None
+        series.open_scope(self._measured.scope)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End the part, whose data is final from then on."""
+        if self._measured is None or self._over:
+            return
+        self._over = True
+        series.close_scope(self._measured.scope)
+        detach_trace(self._around)
+        self._around = None
+        self._measured.end()
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the part's stages did until now: plain data, for `Run.add_part()`.
+
+        Each look has a higher number; of several, the run keeps the one with the highest.
+
+        Raises:
+            RuntimeError: the part was not entered.
+        """
+        if self._measured is None:
+            raise RuntimeError("this part was not entered: use it in a `with`")
+        return self._measured.data
+
+
+def attach_trace(context: Mapping[str, str]) -> Any:
+    """Make the span that a context names current; return what `detach_trace` takes."""
+    with errors.suppress_errors("the trace of a part"):
+        around = get_current()
+        attach(_TRACE.extract(context, around))
+        return around
+    return None
+
+
+def detach_trace(around: Any) -> None:
+    """Make current what was around a part."""
+    with errors.suppress_errors("the trace of a part"):
+        if around is not None:
+            attach(around)
 
 
 def checked_context(context: object) -> dict[str, str]:
@@ -185,10 +226,10 @@ def trace_headers() -> dict[str, str]:
     return headers
 
 
-def _owner() -> str:
+def owner() -> str:
     """Return what tells the current task or thread from others of this process."""
-    owner = owner_here()
-    return f"task {os.urandom(8).hex()}" if isinstance(owner, int) else str(threading.get_ident())
+    found = owner_here()
+    return f"task {os.urandom(8).hex()}" if isinstance(found, int) else str(found[0])
 
 
 # --- this process -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_wait
-from otel_pipeline_metrics._lifecycle.part import CONTEXT, trace_headers
+from otel_pipeline_metrics._lifecycle.part import CONTEXT, TASK, trace_headers
 from otel_pipeline_metrics.report.parts import Parts
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class RunParts:
         self.rejected = 0
         # by token: contexts whose part is not here; whether it may still come
         self._outstanding: dict[str, bool] = {}
+        # tasks that an engine was given
+        self._tasks = 0
         self.after_fork()
         forking.watch(self)
 
@@ -54,8 +56,12 @@ class RunParts:
 
     @property
     def missing(self) -> int:
-        """How many contexts were given out and have no part yet."""
-        return len(self._outstanding)
+        """How many contexts and tasks of engines were given out and have no part yet."""
+        return len(self._outstanding) + self._tasks_missing
+
+    @property
+    def _tasks_missing(self) -> int:
+        return max(0, self._tasks - self._parts.covered) if self._tasks else 0
 
     def expect(self) -> dict[str, Any]:
         """Return the context of one more part, as plain data."""
@@ -63,6 +69,16 @@ class RunParts:
         with self._changed:
             self._sent += 1
             self._outstanding[token] = True
+        return self._context(token)
+
+    def expect_task(self) -> dict[str, Any]:
+        """Return the context of one more task of an engine, whose parts cover several."""
+        with self._changed:
+            self._sent += 1
+            self._tasks += 1
+        return self._context(TASK)
+
+    def _context(self, token: str) -> dict[str, Any]:
         return {
             "schema": CONTEXT,
             "pipeline": self._pipeline,
@@ -130,7 +146,7 @@ class RunParts:
 
     @property
     def _is_waiting(self) -> bool:
-        return True in self._outstanding.values()
+        return True in self._outstanding.values() or self._tasks_missing > 0
 
     def close(self) -> None:
         """Take no more parts: the report is made."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy
+from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy, records
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
@@ -269,6 +269,10 @@ def close(execution: Execution, error: BaseException | None) -> None:
 
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
+    if isinstance(error, tuple(records.asks_for_retry)):
+        # the engine calls it again: an attempt, not a failure
+        execution.retry(getattr(error, "exc", None))
+        error = None
     details = execution.details or Details()
     if series.stage.form in _STEPS and isinstance(error, (StopIteration, StopAsyncIteration)):
         error = None  # the end of the iteration

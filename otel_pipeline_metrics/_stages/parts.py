@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -18,21 +17,23 @@ from opentelemetry import context as context_api
 
 from otel_pipeline_metrics._core import errors, hooks, series
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._stages.propagate import PROPAGATOR, FromOtherProcess, Propagated, run_in
+from otel_pipeline_metrics._stages.propagate import (
+    PROPAGATOR,
+    FromOtherProcess,
+    Propagated,
+    run_in,
+    this_process,
+    work_arrived,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.hooks import PartsOfRun
 
-# Tells this process from the one that sent a call; a forked child gets another one.
-_here = os.urandom(8).hex()
-
 
 @forking.in_child
 def _begin_anew() -> None:
-    global _here  # of the child
-    _here = os.urandom(8).hex()
     _unsent.clear()
 
 
@@ -46,7 +47,7 @@ def reduce_with_part(
         headers: of the trace and the baggage around it.
         context: of the part, see `Run.context()`.
     """
-    return PartCall, (function, headers, context, _here)
+    return PartCall, (function, headers, context, this_process())
 
 
 class PartCall:
@@ -70,10 +71,11 @@ class PartCall:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as a part of the run in the process that sent it."""
         headers, sent, sender = self._carried
-        if sender == _here or hooks.open_part is None:
+        if sender == this_process() or hooks.open_part is None:
             # its stages belong to the run without a part, and nothing pickles the result
             here = FromOtherProcess(self._function, headers, sent["pipeline"], sent["run"])
             return here(*args, **kwargs)
+        work_arrived()
         context = contextvars.copy_context()
         part: Any = None
         with errors.suppress_errors("the part of a call"):

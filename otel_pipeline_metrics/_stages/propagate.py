@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
+import os
 import types
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as context_api
 
 from otel_pipeline_metrics._core import errors, hooks, series
+from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._stages.workers import finding
 
 if TYPE_CHECKING:
@@ -36,6 +38,21 @@ def _propagator() -> Any:
 
 
 PROPAGATOR: Final = _propagator()
+
+
+# Tells this process from the one that sent a call; a forked child gets another one.
+_here = os.urandom(8).hex()
+
+
+def this_process() -> str:
+    """Return what tells this process from others."""
+    return _here
+
+
+@forking.in_child
+def _begin_anew() -> None:
+    global _here  # of the child
+    _here = os.urandom(8).hex()
 
 
 P = ParamSpec("P")
@@ -82,7 +99,7 @@ class Propagated(Generic[P, R]):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle with the part of the context that another process can use."""
-        return FromOtherProcess, (self._function, *self.carried())
+        return FromOtherProcess, (self._function, *self.carried(), _here)
 
     @property
     def function(self) -> Callable[P, R]:
@@ -103,20 +120,31 @@ class FromOtherProcess(Generic[P, R]):
         headers: dict[str, str],
         pipeline: str | None,
         run_id: str | None,
+        sender: str = "",
     ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
         self._carried = headers, pipeline, run_id
+        self._sender = sender
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function as part of the run in the process that sent it."""
+        if self._sender != _here:
+            work_arrived()
         context = contextvars.copy_context()
         context.run(_restore, *self._carried)
         return run_in(context, self._function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle for yet another process."""
-        return FromOtherProcess, (self._function, *self._carried)
+        return FromOtherProcess, (self._function, *self._carried, self._sender)
+
+
+def work_arrived() -> None:
+    """Have a worker configure itself, where it may. Never raises."""
+    if hooks.work_arrived is not None:
+        with errors.suppress_errors("configuring a worker"):
+            hooks.work_arrived()
 
 
 def carried() -> tuple[dict[str, str], str | None, str | None]:

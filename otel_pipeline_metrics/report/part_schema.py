@@ -54,6 +54,7 @@ _FIELDS: Final[dict[str, Schema]] = {
     "run": _TEXT,
     "number": _known("integer"),
     "final": _known("boolean"),
+    "covers": _known("integer"),
     "wall_s": _known("number"),
     "process": {"type": "object", "properties": PARTS["processes"]["items"]["properties"]},
     **{

@@ -130,6 +130,8 @@ class Parts:
         self._open: dict[str, bytes] = {}
         self._final = Sums()
         self._folded: Sums | None = None
+        # by id: the tasks of an engine that it covers
+        self._covers: dict[str, int] = {}
         self._processes: dict[str, Data] = {}
         self._closed = False
         self.after_fork()
@@ -141,6 +143,12 @@ class Parts:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    @property
+    def covered(self) -> int:
+        """How many tasks of engines its parts cover."""
+        with self._lock:
+            return sum(self._covers.values())
 
     def close(self) -> None:
         """Take no more parts."""
@@ -171,6 +179,8 @@ class Parts:
                     f"the run would have over {MAX_STAGES:,} stages of other processes"
                 )
             self._note_process(part)
+            if part["covers"]:
+                self._covers[part["id"]] = part["covers"]
             self._folded = None
             if part["final"]:
                 self._seen[part["id"]] = _FINAL

@@ -6,11 +6,12 @@ are registered here. That happens at import, before the providers of `configure(
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
 
 from otel_pipeline_metrics._core import errors
@@ -142,31 +143,51 @@ _EXIT_PRIORITY: Final = 100
 # Called as such a child begins, once `at_end_of_child()` has been called.
 at_begin: list[Callable[[], None]] = []
 _at_end: Callable[[], None] | None = None
-_registered = False
+# Packages like multiprocessing whose children are known here.
+_registered: set[str] = set()
+# multiprocessing itself, its fork with dill (pathos, Hugging Face datasets), and Celery's
+_PACKAGES: Final = ("multiprocessing", "multiprocess", "billiard")
 
 
 def at_end_of_child(call: Callable[[], None]) -> None:
-    """Call this at the end of a process that multiprocessing started.
+    """Call this at the end of a process that multiprocessing, or one of its kind, started.
 
     It holds for this process and its children. Call it again in a forked child: multiprocessing
     may not have been imported before.
     """
-    global _at_end, _registered  # written here only
+    global _at_end  # written here only
     _at_end = call
-    # A program that starts children has imported multiprocessing; no other pays for its import.
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is None or process is None:
-        return
-    if not _registered:
-        _registered = True
-        util.register_after_fork(_finish, _begin)
-    if process.parent_process() is not None:
-        _begin(None)
+    # A program that starts children has imported the package; no other pays for its import.
+    for package in _PACKAGES:
+        util = sys.modules.get(f"{package}.util")
+        process = sys.modules.get(f"{package}.process")
+        if util is None or process is None:
+            continue
+        if package not in _registered:
+            _registered.add(package)
+            util.register_after_fork(_finish, functools.partial(_begin, util))
+        if _is_child(process):
+            _begin(util)
+    _watch_celery()
 
 
-def _begin(_: object) -> None:
-    util = sys.modules["multiprocessing.util"]
+def _is_child(process: Any) -> bool:
+    if hasattr(process, "parent_process"):
+        return process.parent_process() is not None
+    return getattr(process.current_process(), "_parent_pid", None) is not None  # billiard
+
+
+def _watch_celery() -> None:
+    """Have the children of Celery's pool end as others do: they leave by `os._exit`."""
+    celery = sys.modules.get("celery.signals")
+    if celery is not None and "celery" not in _registered:
+        _registered.add("celery")
+        celery.worker_process_shutdown.connect(
+            lambda **_: _finish(), weak=False, dispatch_uid="otel_pipeline_metrics"
+        )
+
+
+def _begin(util: Any, _: object = None) -> None:
     util.Finalize(None, _finish, exitpriority=_EXIT_PRIORITY)
     for call in at_begin:
         with errors.suppress_errors("the beginning of a child process"):
