@@ -1,0 +1,163 @@
+"""Test Celery's real workers on a real Redis: in the report, at the collector, in the trace."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.process import ROOT, poll
+from tests.support.redis import needs_redis, redis_server
+from tests.system.faults.collector.servers import collector
+from tests.system.processes.support import points
+
+pytest.importorskip("celery")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.system.faults.collector.servers import Collector
+
+pytestmark = [pytest.mark.slow, needs_redis]
+
+POOLS = {
+    "prefork": ["-P", "prefork", "-c", "2"],
+    "prefork, children recycled": ["-P", "prefork", "-c", "2", "--max-tasks-per-child=50"],
+    "threads": ["-P", "threads", "-c", "4"],
+    "solo": ["-P", "solo"],
+    "gevent": ["-P", "gevent", "-c", "8"],
+}
+TASKS = 400
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[str]:
+    with redis_server() as port:
+        yield f"redis://127.0.0.1:{port}"
+
+
+def environment(broker: str, there: Collector, **more: str) -> dict[str, str]:
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "GRPC_"))}
+    return inherited | {
+        "BROKER": broker,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{there.port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def worker(pool: list[str], env: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "celery", "-A", "tests.integrations.celery_tasks", "worker"]
+    options = ["-l", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    with log.open("w") as said:
+        process = subprocess.Popen(
+            [*command, *options, *pool], cwd=ROOT, env=env, stdout=said, stderr=said
+        )
+    try:
+        poll(lambda: " ready." in log.read_text(), timeout=60, what="the worker")
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
+
+
+def drive(env: dict[str, str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.integrations.celery_tasks", str(TASKS)],
+        cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def calls(there: Collector, stage: str) -> int:
+    return sum(
+        point.count
+        for _, attributes, point in points(there, "pipeline.stage.duration")
+        if attributes["pipeline.stage.name"] == stage
+    )
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_every_call_is_counted_once_everywhere(pool: str, broker: str, tmp_path: Path) -> None:
+    database = f"{broker}/{list(POOLS).index(pool)}"
+    # one in ten is retried once, one in ten fails
+    attempts = TASKS + TASKS // 10
+    with collector("none", "http/protobuf") as there:
+        env = environment(database, there)
+        with worker(POOLS[pool], env, tmp_path / "log") as process:
+            found = drive(env)
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+        said = (tmp_path / "log").read_text()
+        report = found["report"]
+        rows = {stage["name"]: stage for stage in report["stages"]}
+        assert rows["parse"]["count"] == attempts
+        assert rows["parse"]["errors"]["by_type"] == {"ValueError": TASKS // 10}
+        assert rows["parse"]["retries"] == TASKS // 10
+        assert rows["parse"]["items"]["out"] == 2 * attempts
+        assert rows["slow"]["count"] == TASKS - TASKS // 10
+        assert report["run"]["parts_missing"] == 0
+        assert found["errors"] == TASKS // 10
+        assert calls(there, "parse") == attempts, said
+        assert calls(there, "slow") == TASKS - TASKS // 10
+        traces = {
+            (span.name, span.trace_id.hex())
+            for request in there.requests
+            for resource in getattr(request, "resource_spans", ())
+            for scope in resource.scope_spans
+            for span in scope.spans
+        }
+        assert ("parse", report["run"]["trace_id"]) in traces
+        assert len({trace for _, trace in traces}) == 1
+
+
+def test_a_worker_that_is_killed_leaves_the_rest_missing(broker: str, tmp_path: Path) -> None:
+    program = """
+import json, time
+import otel_pipeline_metrics as opm
+from tests.integrations import celery_tasks as tasks
+with opm.run("driver", resources=False, parts_timeout=1) as run:
+    [tasks.nested.delay(n) for n in range(10)][-1].get(timeout=60)
+    tasks.parent.delay(1).get(timeout=60)
+    deadline = time.monotonic() + 30
+    while run.parts_missing and time.monotonic() < deadline:
+        time.sleep(0.05)
+    tasks.end.delay()
+    time.sleep(1)
+print(json.dumps(run.report.to_dict()))
+"""
+    with collector("none", "http/protobuf") as there:
+        env = environment(f"{broker}/10", there)
+        with worker(["-P", "prefork", "-c", "1"], env, tmp_path / "log"):
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    (stage,) = report["stages"]
+    # with the one that a task sent
+    assert (stage["name"], stage["count"]) == ("nested", 11)
+    assert report["run"]["parts_missing"] == 1
+
+
+def test_off_forbids_a_worker_to_configure_itself(broker: str, tmp_path: Path) -> None:
+    with collector("none", "http/protobuf") as there:
+        env = environment(f"{broker}/11", there)
+        off = env | {"OTEL_PIPELINE_METRICS_WORKERS": "off"}
+        with worker(POOLS["solo"], off, tmp_path / "log"):
+            found = drive(env)
+        assert {stage["name"] for stage in found["report"]["stages"]} == {"parse", "slow"}
+        assert calls(there, "parse") == 0
+        assert "configured itself" not in (tmp_path / "log").read_text()
