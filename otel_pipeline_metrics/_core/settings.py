@@ -83,6 +83,7 @@ class Config:
     stalled_after_s: float = 300.0
     # with {trace_id} in it
     trace_url: str | None = None
+    attach: bool = False
 
     def is_same(self, other: Config) -> bool:
         """Tell whether all settings are equal, and the providers and the stream identical."""
@@ -438,6 +439,15 @@ OPTIONS: Final = (
         _or_none(check_trace_url),
         "OTEL_PIPELINE_METRICS_TRACE_URL",
         (lambda text: check_trace_url(text, text), "an http or https address with {trace_id}"),
+    ),
+    Option(
+        "attach",
+        None,
+        "`True` lets `opm top` of the same user look at this process, through a socket in a folder "
+        "of the user's own; see [report.md](report.md#look-at-a-process-from-outside)",
+        _or_none(check_flag),
+        "OTEL_PIPELINE_METRICS_ATTACH",
+        _FLAG,
     ),
     Option(
         "",

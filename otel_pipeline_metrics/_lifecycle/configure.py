@@ -23,6 +23,7 @@ from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.settings import Config
 from otel_pipeline_metrics._core.validation import check_wait
+from otel_pipeline_metrics._lifecycle import attach as attach_server
 from otel_pipeline_metrics._lifecycle import summary, telemetry_stats
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
@@ -90,6 +91,7 @@ def configure(
     logs: bool | None = None,
     stalled_after: float = Config.stalled_after_s,
     trace_url: str | None = None,
+    attach: bool | None = None,
 ) -> None:
     """Set where telemetry goes; without arguments, OTEL_* variables decide.
 
@@ -150,6 +152,8 @@ def configure(
         trace_url: the address of a trace in your backend, such as
             "https://tempo.example/trace/{trace_id}": http or https, without a password. Reports
             keep it, and their pages link to the traces. None: OTEL_PIPELINE_METRICS_TRACE_URL.
+        attach: let `opm top`, run by the same user or root, look at this process. Otherwise
+            nothing listens. None: OTEL_PIPELINE_METRICS_ATTACH, or False.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -169,6 +173,7 @@ def configure(
     with _lock:
         if _export is not None and asked.is_same(_asked):
             _watch_the_end(_export)
+            attach_server.update(wanted=config.attach)
             return
         # both raise before anything changes, so the earlier configuration stays in force
         if providers is not None:
@@ -202,6 +207,7 @@ def configure(
             atexit.register(_at_exit)
             signals.at_end.append(_end_export)
         _watch_the_end(_export)
+        attach_server.update(wanted=config.attach)
 
 
 def _ask(config: Config, providers: ModuleType | None) -> _Asked:
@@ -362,6 +368,7 @@ def shutdown() -> None:
     """
     with _lock:
         _end_export()
+        attach_server.update(wanted=False)
         sink.install(sink.silent(), retire=False)
         settings.replace(Config())
         series.limit_spans(Config().spans_per_second)

@@ -16,6 +16,7 @@ from otel_pipeline_metrics.cli.files import NAME, BadInput, say
 from otel_pipeline_metrics.cli.report_commands import compare, merge, report, schema, trend
 from otel_pipeline_metrics.cli.service_commands import ops
 from otel_pipeline_metrics.cli.telemetry_commands import doctor, replay
+from otel_pipeline_metrics.cli.top import top
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 @click.group(
     name=NAME,
-    commands=[report, compare, trend, merge, schema, doctor, replay, ops],
+    commands=[report, compare, trend, merge, schema, doctor, replay, ops, top],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name=NAME)
 def app() -> None:
-    """Show, compare, follow and merge reports; check telemetry; sum up operations."""
+    """Show, compare, follow and merge reports; check telemetry; sum up operations; watch."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

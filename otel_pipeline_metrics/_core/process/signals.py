@@ -64,6 +64,11 @@ def forget(run: RunInProgress) -> None:
     _update_handler()
 
 
+def in_progress() -> list[RunInProgress]:
+    """Return the runs that have begun and not ended, the first one first."""
+    return list(_runs)
+
+
 def watch_always(always: bool) -> None:
     """Choose whether SIGTERM is handled outside a run too."""
     global _always  # written here only
