@@ -52,7 +52,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable ".[all,logs]" --group test --group engines
+	$(BIN)/python -m pip install --quiet --editable ".[all,logs,file-config]" --group test --group engines
 	@touch $@
 
 $(VENV)-bench/.installed: pyproject.toml

@@ -100,7 +100,7 @@ def install(interpreter: str, folder: str, pins: tuple[str, ...]) -> str:
     python = str(Path(folder) / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     run([*pip, "--upgrade", "pip>=25.1"])
-    run([*pip, "--group", "test", ".[all,logs]", *pins])
+    run([*pip, "--group", "test", f".[all,logs{'' if pins else ',file-config'}]", *pins])
     return python
 
 

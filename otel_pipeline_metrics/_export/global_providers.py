@@ -17,7 +17,7 @@ from opentelemetry.util._once import Once
 from otel_pipeline_metrics._core import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
     from otel_pipeline_metrics._export.environment import Signal
@@ -121,20 +121,46 @@ def forget_ours() -> None:
 def replaced(tracer_provider: Any, meter_provider: Any) -> Iterator[None]:
     """Make these the global providers for a while."""
     given: dict[Signal, Any] = {"traces": tracer_provider, "metrics": meter_provider}
-    before = []
+    before = _state()
     for signal, each in _GLOBALS.items():
-        names = (each.attribute, f"{each.attribute}_SET_ONCE")
-        kept = {name: getattr(each.module, name) for name in names if hasattr(each.module, name)}
-        before.append((each, kept))
         if _reopen(each):
             # `set` would also bind the meters that the program made before, and for good
             setattr(each.module, each.attribute, given[signal])
     try:
         yield
     finally:
-        for each, kept in before:
-            for name, value in kept.items():
-                setattr(each.module, name, value)
+        _restore(before)
+
+
+@contextmanager
+def restored_on_error() -> Iterator[None]:
+    """Remove the global providers that are set inside of this if an exception leaves it."""
+    before = _state()
+    try:
+        yield
+    except BaseException:
+        kept = [value for _, _, value in before]
+        made = [value for _, _, value in _state() if all(value is not one for one in kept)]
+        _restore(before)
+        for provider in made:
+            if hasattr(provider, "shutdown"):
+                provider.shutdown()  # its threads would go on
+        raise
+
+
+def _state() -> list[tuple[Any, str, Any]]:
+    """Return what holds the global providers: module, name and value."""
+    return [
+        (each.module, name, getattr(each.module, name))
+        for each in _GLOBALS.values()
+        for name in (each.attribute, f"{each.attribute}_SET_ONCE")
+        if hasattr(each.module, name)
+    ]
+
+
+def _restore(state: Iterable[tuple[Any, str, Any]]) -> None:
+    for module, name, value in state:
+        setattr(module, name, value)
 
 
 def _reopen(each: _Global) -> bool:

@@ -163,8 +163,15 @@ def configure(
             forbidden here or in a stage that is defined already.
     """
     # `locals()` has every argument by its name, and nothing else yet
-    config = settings.resolve(locals())
+    given = dict(locals())
+    config = settings.resolve(given)
     providers = _load_providers(config)
+    overruled = False
+    if providers is not None and os.environ.get("OTEL_CONFIG_FILE"):
+        from otel_pipeline_metrics._export import config_file
+
+        by_file = config_file.overrule(config, given)
+        overruled, config = by_file is not config, by_file
     asked = _ask(config, providers)
     intent = providers.intent(config) if providers is not None else None
     nothing_set = intent is not None and intent.nothing
@@ -194,7 +201,8 @@ def configure(
             telemetry_stats.ledgers = _export.ledgers
             telemetry_stats.pages = _export.pages
             summary.show_telemetry = _export.show_console
-            _warn_of_ignored(config, _export)
+            if not overruled:  # or the file has said so
+                _warn_of_ignored(config, _export)
             if config.console is None and (nothing_set or _export.console):
                 config = dataclasses.replace(config, console="summary")
         settings.replace(config)
