@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from otel_pipeline_metrics._lifecycle.part import part
     from otel_pipeline_metrics._lifecycle.run import Run, run
+    from otel_pipeline_metrics._lifecycle.track import track
     from otel_pipeline_metrics._pools.workers import workers
     from otel_pipeline_metrics._probes.caches.counted_lru import counted_lru_cache
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
@@ -87,6 +88,7 @@ __all__ = [
     "shutdown",
     "stage",
     "stats",
+    "track",
     "unregister_cache",
     "waiting",
     "workers",
@@ -154,6 +156,7 @@ _LAZY = {
         "_probes.resources.reading": ("ResourceReading",),
         "_lifecycle.part": ("part",),
         "_lifecycle.run": ("Run", "run"),
+        "_lifecycle.track": ("track",),
         "report": ("RunReport",),
     }.items()
     for name in names

@@ -22,6 +22,9 @@ _HIDDEN: Final = {
 }
 
 
+# where a function is, and the verdict, which the summary tells
+_HIDDEN_PARTS: Final = ("code.", "pipeline.bottleneck.")
+
 _SHORT: Final = {
     metric_definitions.PIPELINE_NAME: "pipeline",
     metric_definitions.STAGE_NAME: "stage",
@@ -66,7 +69,7 @@ def attributes(given: Mapping[str, Any] | None, *, hide: bool = False) -> str:
     """Return `items_out=20 error.type=ValueError`; `hide` omits what a span's line has."""
     shown = []
     for key, value in (given or {}).items():
-        if hide and (key in _HIDDEN or key.startswith("code.")):
+        if hide and (key in _HIDDEN or key.startswith(_HIDDEN_PARTS)):
             continue
         printed = (
             text.size(value)

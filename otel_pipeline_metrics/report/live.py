@@ -1,21 +1,13 @@
-"""Show a run in progress in the terminal: stages, rates, queues, time left.
-
-One daemon thread does everything, and it alone writes to the terminal. An internal error ends
-the view, never the run. Without a terminal, or without rich, nothing is shown. The program's own
-output is not redirected: that would send `print` to another stream than the intended one.
-"""
+"""The picture of a run in progress: stages, rates, queues, time left; and of a loop."""
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors, text
 from otel_pipeline_metrics._core.lookup import get_strings, number, ratio, whole
-from otel_pipeline_metrics.report import console
+from otel_pipeline_metrics.report import console, screen
 from otel_pipeline_metrics.report.flow import (
     error_total,
     items_completed,
@@ -28,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
     from rich.table import Table
     from typing_extensions import Self
 
@@ -37,9 +29,6 @@ if TYPE_CHECKING:
 
 # rates are those of the last ten seconds
 WINDOW_S: Final = 10.0
-
-# how long `stop` waits for a terminal that takes no output
-STOP_S: Final = 1.0
 
 
 class Live:
@@ -51,8 +40,8 @@ class Live:
         """Prepare the view; nothing is shown yet.
 
         Args:
-            snapshot: returns the report so far; called on the view's thread.
-            interval: seconds between two frames.
+            snapshot: returns the report so far; called on the thread that draws.
+            interval: seconds between two pictures.
             stream: where to draw; standard error by default.
 
         Raises:
@@ -60,12 +49,11 @@ class Live:
         """
         if not interval > 0:
             raise ValueError(f"interval must be more than 0 s, not {interval!r}")
-        self._snapshot = snapshot
+        history = History()
+        self._view = lambda: render_frame(snapshot(), history)
         self._interval = interval
         self._stream = stream
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._pid = 0
+        self._screen: screen.Screen | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -82,80 +70,23 @@ class Live:
     @property
     def shown(self) -> bool:
         """Whether the view is being drawn."""
-        return self._thread is not None and self._thread.is_alive()
+        return (
+            self._screen is not None
+            and self._view in self._screen.views
+            and self._screen.is_drawing
+        )
 
     def start(self) -> None:
-        """Begin to draw if the stream is a terminal that supports it."""
-        if self._thread is not None:
-            return
-        with errors.suppress_errors("the live view"):
-            stream = sys.stderr if self._stream is None else self._stream
-            terminal = _terminal(stream)
-            if terminal is None:
-                return
-            self._pid = os.getpid()
-            self._stopping.clear()
-            self._thread = threading.Thread(
-                target=self._run, args=(terminal,), name="opm-live", daemon=True
-            )
-            self._thread.start()
+        """Begin to draw if the stream is a terminal that supports it, or in a notebook."""
+        if self._screen is None:
+            with errors.suppress_errors("the live view"):
+                self._screen = screen.show(self._view, self._stream, self._interval)
 
     def stop(self) -> None:
         """Erase the view; safe at any time, and repeatedly."""
-        thread, self._thread = self._thread, None
-        self._stopping.set()
-        # a forked child has no such thread, and the terminal belongs to the parent
-        if thread is not None and os.getpid() == self._pid:
-            thread.join(STOP_S)
-
-    def _run(self, terminal: Console) -> None:
-        with errors.suppress_errors("the live view"):
-            self._draw(terminal)
-
-    def _draw(self, terminal: Console) -> None:
-        from rich import live
-
-        history = History()
-        view = live.Live(
-            console=terminal,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        try:
-            with view:
-                # a killed program must not leave a terminal without a cursor
-                terminal.show_cursor(True)
-                while True:
-                    frame = None
-                    with errors.suppress_errors("the live view"):
-                        frame = render_frame(self._snapshot(), history)
-                    if frame is None:
-                        return
-                    view.update(frame, refresh=True)
-                    if self._stopping.wait(self._interval):
-                        return
-        except (OSError, ValueError) as error:
-            # the terminal was closed meanwhile, which is not an error
-            errors.logger.debug("the live view ended: %r", error)
-
-
-def _terminal(stream: Any) -> Console | None:
-    try:
-        if not stream.isatty() or os.environ.get("TERM") == "dumb":
-            return None
-    except (AttributeError, ValueError):
-        return None
-    try:
-        from rich.console import Console
-    except ImportError:
-        errors.warn_once(
-            "live view",
-            'the live view needs rich: pip install "otel-pipeline-metrics[cli]"',
-        )
-        return None
-    return Console(file=stream, highlight=False)
+        shown, self._screen = self._screen, None
+        if shown is not None:
+            screen.hide(shown, self._view)
 
 
 class _Point(NamedTuple):
@@ -220,6 +151,32 @@ def _headline(report: RunReport) -> str:
     line = f"{report.run.get('pipeline')}  {text.duration(number(report.run, 'wall_s'))}"
     count = error_total(report)
     return text.printable(line) + (f"  {text.counted(count, 'error')}" if count else "")
+
+
+class Bar:
+    """How far a loop is: its items so far, their rate, and the time left if the end is known."""
+
+    def __init__(self, name: str, total: int | None) -> None:
+        self.name = name
+        self.total = total
+        # counted by the loop, in its thread
+        self.done = 0
+        self._began = clock.now()
+
+    def __call__(self) -> RenderableType:
+        """Return the picture of this moment."""
+        from rich.table import Table
+        from rich.text import Text
+
+        done = self.done
+        rate = ratio(done, clock.now() - self._began)
+        name = Text(text.printable(self.name), style="bold")
+        row = Table.grid(padding=(0, 1))
+        if self.total:
+            row.add_row(name, _progress(done, self.total, rate))
+        else:
+            row.add_row(name, Text(f"{done:,} items  {text.number(rate)} per s"))
+        return row
 
 
 def _progress(done: int, total: int, rate: float | None) -> RenderableType:

@@ -76,6 +76,7 @@ class TestSpans:
         }
 
         given["code.function.name"] = "__main__.fetch"
+        given["pipeline.bottleneck.kind"] = "serial"
         assert written(span(attributes=given)) == [
             (
                 "22:13:20.512  fetch                3.20 ms  ok     "

@@ -104,6 +104,17 @@ def generated(a: int) -> Iterator[int]:
     yield a
 
 
+for tracked in opm.track([1, 2], name="numbers"):
+    kept_int: int = tracked
+wrong_str: str = next(opm.track([1], name="numbers"))  # type: ignore[assignment]
+
+
+async def tracks(source: AsyncIterator[bytes]) -> None:
+    async for one in opm.track(source, name="bytes", kind="fetch", total=3):
+        kept_bytes: bytes = one
+        print(kept_bytes)
+
+
 @opm.process("numbers")
 async def async_generated(a: int) -> AsyncIterator[int]:
     yield a
