@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         register_cache,
         unregister_cache,
     )
+    from otel_pipeline_metrics._probes.handoff.consume import consume
+    from otel_pipeline_metrics._probes.handoff.headers import extract, inject
     from otel_pipeline_metrics._probes.limits.executor import wrap_executor
     from otel_pipeline_metrics._probes.limits.wrap import wrap_limit
     from otel_pipeline_metrics._probes.queues.wrap import wrap_queue
@@ -71,15 +73,18 @@ __all__ = [
     "StageResult",
     "__version__",
     "configure",
+    "consume",
     "counted_cache",
     "counted_lru_cache",
     "counter",
     "current_stage",
+    "extract",
     "fetch",
     "flush",
     "gauge",
     "get_metrics_collector",
     "histogram",
+    "inject",
     "part",
     "process",
     "propagate",
@@ -145,6 +150,8 @@ _LAZY = {
         "_lifecycle.instrumentor": ("PipelineMetricsInstrumentor",),
         "_pools.workers": ("workers",),
         "_probes.queues.wrap": ("wrap_queue",),
+        "_probes.handoff.consume": ("consume",),
+        "_probes.handoff.headers": ("extract", "inject"),
         "_probes.limits.wrap": ("wrap_limit",),
         "_probes.caches.counted_lru": ("counted_lru_cache",),
         "_probes.caches.register": ("counted_cache", "register_cache", "unregister_cache"),

@@ -47,7 +47,7 @@ class Spans:
         # whether the provider ignores all spans
         self.disabled = self._fixed and self._tracer is None
 
-    def _current_tracer(self) -> Tracer | None:
+    def current_tracer(self) -> Tracer | None:
         """Return the tracer, or None while there is no provider.
 
         The user may set a global provider at any time, so it is looked up for each span until
@@ -67,7 +67,7 @@ class Spans:
 
     def open(self, cell: Cell, links: Sequence[Link] = (), links_dropped: int = 0) -> None:
         """Open a span under the current one and make it current, if the budget allows."""
-        tracer = self._tracer if self._fixed else self._current_tracer()
+        tracer = self._tracer if self._fixed else self.current_tracer()
         series: Series = cell[0]
         budget = series.budget
         if tracer is None or (budget.spans_left < 1 and budget.skip_span()):
@@ -114,7 +114,7 @@ class Spans:
 
     def record_late_span(self, series: Series, result: StageResult) -> Any:
         """Make the span of a call that has ended; return its context if it is sampled."""
-        tracer = self._tracer if self._fixed else self._current_tracer()
+        tracer = self._tracer if self._fixed else self.current_tracer()
         if tracer is None or series.budget.late_left < 1 or _is_suppressed(get_current()):
             return None
         series.budget.late_left -= 1
@@ -138,7 +138,7 @@ class Spans:
         self, scope: RunScope, attributes: Mapping[str, AttributeValue]
     ) -> OpenRun | None:
         """Open a run's span and make it current."""
-        tracer = self._current_tracer()
+        tracer = self.current_tracer()
         if tracer is None:
             return None
         around = _outside_ended(get_current())

@@ -26,6 +26,8 @@ else:
 
 assert_type(opm.flush(), opm.FlushReport)
 assert_type(opm.flush(timeout=1).ok, bool)
+assert_type(opm.inject({"a": "b"}, queue="q"), dict[str, str])
+assert_type(opm.consume([1], queue="q"), Iterator[int])
 assert_type(opm.part({}).data, dict[str, Any])
 assert_type(opm.run("x", parts_timeout=1).add_part({}), bool)
 

@@ -1,0 +1,198 @@
+"""Watch the loop around a broker's client: a span and a wait for each message, with `consume`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
+
+from opentelemetry import trace
+from opentelemetry.context import attach, get_current
+
+from otel_pipeline_metrics._core import clock, drain, errors, series
+from otel_pipeline_metrics._core.validation import check_name
+from otel_pipeline_metrics._probes.handoff.headers import MAX_WAIT_S, boot_id, extract, put_of, read
+from otel_pipeline_metrics._stages.waiting import waiting
+from otel_pipeline_metrics._telemetry import sink
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+
+M = TypeVar("M")
+
+# OpenTelemetry's own limit on a span
+_MAX_LINKS: Final = 128
+
+
+@overload
+def consume(
+    iterable: Iterable[M], *, queue: str, headers: Callable[[Any], Any] | None = None
+) -> Iterator[M]: ...
+@overload
+def consume(
+    iterable: AsyncIterable[M], *, queue: str, headers: Callable[[Any], Any] | None = None
+) -> AsyncIterator[M]: ...
+def consume(
+    iterable: Any, *, queue: str, headers: Callable[[Any], Any] | None = None
+) -> Iterator[Any] | AsyncIterator[Any]:
+    """Iterate over the messages of a client, each in a span of its own.
+
+    From one message to the next, the span `process {queue}` of a consumer is current, with a link
+    to the span that sent the message; without a span around, it is that one's child. The time in
+    the queue, and the wait for the next message, are those of a queue.
+
+    Args:
+        iterable: the client, or any loop over messages, plain or async. A list of messages is a
+            batch, with a link for each.
+        queue: the name of the queue, topic or stream, up to 128 characters.
+        headers: returns the headers of a message; by default its `.headers`, called or not.
+
+    Raises:
+        TypeError: `iterable` cannot be iterated, `queue` is not a string, or `headers` not a
+            function.
+        ValueError: `queue` is empty or too long.
+    """
+    check_name(queue, "queue")
+    if headers is not None and not callable(headers):
+        raise TypeError(f"headers must be a function or None, not {type(headers).__name__}")
+    if hasattr(iterable, "__aiter__"):
+        return _AsyncMessages(iterable, queue, headers or _headers_of)
+    if not hasattr(iterable, "__iter__"):
+        raise TypeError(f"iterable must be iterable, not {type(iterable).__name__}")
+    return _Messages(iterable, queue, headers or _headers_of)
+
+
+def _headers_of(message: Any) -> Any:
+    found = getattr(message, "headers", None)
+    return found() if callable(found) else found
+
+
+class _Loop:
+    """What both kinds of loops share: the span of the message that is being processed."""
+
+    def __init__(self, queue: str, headers: Callable[[Any], Any]) -> None:
+        self._queue = queue
+        self._headers = headers
+        self._span: Any = None
+        self._around: Any = None
+
+    def _begin(self, message: Any) -> None:
+        with errors.suppress_errors("receiving a message"):
+            batch = message if isinstance(message, list) else [message]
+            found = []
+            for one in batch:
+                try:
+                    given = self._headers(one)
+                except Exception as error:  # the program's function, or its client's
+                    errors.warn_once(f"headers of {self._queue}", "a message's headers: %r", error)
+                    given = None
+                found.append(read(given))
+            self._count(batch, found)
+            self._open(found, is_batch=isinstance(message, list))
+
+    def _count(self, batch: list[Any], found: list[dict[str, str]]) -> None:
+        scope = series.current_scope()
+        queue = scope.add_queue(self._queue)
+        queue.got += len(batch)
+        for message, headers in zip(batch, found, strict=True):
+            seconds = _waited(message, headers)
+            if seconds is not None:
+                queue.waits.append(seconds)
+        if len(queue.waits) >= drain.PENDING_BOUND:
+            drain.drain_queue(scope, queue)
+
+    def _open(self, found: list[dict[str, str]], *, is_batch: bool) -> None:
+        tracer = sink.installed().spans.current_tracer()
+        if tracer is None:
+            return
+        contexts = [extract(headers) for headers in found]
+        senders = [trace.get_current_span(context).get_span_context() for context in contexts]
+        links = [trace.Link(sender) for sender in senders if sender.is_valid]
+        around = parent = get_current()
+        if not trace.get_current_span(around).get_span_context().is_valid and len(found) == 1:
+            parent = contexts[0]
+        attributes: dict[str, Any] = {
+            "messaging.operation.name": "process",
+            "messaging.operation.type": "process",
+            "messaging.destination.name": self._queue,
+        }
+        if is_batch:
+            attributes["messaging.batch.message_count"] = len(found)
+        self._span = tracer.start_span(
+            f"process {self._queue}",
+            parent,
+            trace.SpanKind.CONSUMER,
+            attributes=attributes,
+            links=links[:_MAX_LINKS],
+        )
+        self._around = around
+        attach(trace.set_span_in_context(self._span, around))
+
+    def _end(self) -> None:
+        span, self._span = self._span, None
+        if span is None:
+            return
+        with errors.suppress_errors("the end of a message"):
+            if trace.get_current_span() is span:
+                attach(self._around)
+            self._around = None
+            span.end()
+
+    def __del__(self) -> None:
+        """End the span of the message at which the loop was left."""
+        self._end()
+
+
+class _Messages(_Loop):
+    def __init__(self, iterable: Any, queue: str, headers: Callable[[Any], Any]) -> None:
+        super().__init__(queue, headers)
+        self._messages = iter(iterable)
+
+    def __iter__(self) -> _Messages:
+        return self
+
+    def __next__(self) -> Any:
+        self._end()
+        with waiting("idle"):
+            message = next(self._messages)
+        self._begin(message)
+        return message
+
+
+class _AsyncMessages(_Loop):
+    def __init__(self, iterable: Any, queue: str, headers: Callable[[Any], Any]) -> None:
+        super().__init__(queue, headers)
+        self._messages = iterable.__aiter__()
+
+    def __aiter__(self) -> _AsyncMessages:
+        return self
+
+    async def __anext__(self) -> Any:
+        self._end()
+        async with waiting("idle"):
+            message = await self._messages.__anext__()
+        self._begin(message)
+        return message
+
+
+def _waited(message: Any, headers: dict[str, str]) -> float | None:
+    """Return the seconds that a message was in its queue; None if that is not known.
+
+    The clocks of two machines differ, so of another one only the broker's stamp counts.
+    """
+    put = put_of(headers)
+    since: float | None = None
+    if put is not None and put.boot_id and put.boot_id == boot_id():
+        since = put.unix_s
+    elif put is not None:
+        since = _stamp_of(message)
+    seconds = None if since is None else clock.unix() - since
+    return seconds if seconds is not None and 0 <= seconds <= MAX_WAIT_S else None
+
+
+def _stamp_of(message: Any) -> float | None:
+    """Return the Unix time of a Kafka message by its broker; aiokafka's and confluent's form."""
+    found = getattr(message, "timestamp", None)
+    if callable(found):
+        kind, found = found()
+        if not kind:  # TIMESTAMP_NOT_AVAILABLE
+            return None
+    return found / 1000 if isinstance(found, (int, float)) and found > 0 else None
