@@ -8,6 +8,7 @@ from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import caches, wording
 from otel_pipeline_metrics.analysis.case import make_case
 from otel_pipeline_metrics.analysis.findings import Verdict
+from otel_pipeline_metrics.analysis.over_time import when
 from otel_pipeline_metrics.analysis.reading import facts_of
 from otel_pipeline_metrics.analysis.units import UNITS
 
@@ -49,7 +50,10 @@ def analyze(report: _Report | Mapping[str, Any]) -> dict[str, Any]:
     data: Any = report if isinstance(report, dict) else None
     if data is None:
         data = report.to_dict() if hasattr(report, "to_dict") else dict(report)
-    verdict = _verdict(facts_of(data))
+    facts = facts_of(data)
+    verdict = _verdict(facts)
+    if verdict.kind != "unknown":
+        verdict.when = when(data, facts)
     verdict.advice += caches.advise(data)
     return verdict.to_dict()
 

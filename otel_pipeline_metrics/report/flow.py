@@ -210,7 +210,7 @@ def verdict_in_words(found: dict[str, Any]) -> VerdictText:
         kind=kind,
         known=kind != "unknown",
         headline=_headline(kind, marked, found),
-        why=str(get_path(found, "why") or ""),
+        why=" ".join(str(found[key]) for key in ("why", "when") if found.get(key)),
         what_if=_what_if(found),
         advice=get_strings(found, "advice"),
         assumptions=get_strings(found, "assumptions"),
@@ -278,7 +278,9 @@ def _what_if(found: dict[str, Any]) -> str | None:
         if with_it is None:
             continue
         low_text, high_text = text.percent(low), text.percent(high)
-        gained = high_text if low_text == high_text else f"{round(low * 100)} to {high_text}"
+        gained = (
+            f"about {high_text}" if low_text == high_text else f"{round(low * 100)} to {high_text}"
+        )
         following = change.get("next")
         then = ""
         if following is not None:
@@ -287,5 +289,5 @@ def _what_if(found: dict[str, Any]) -> str | None:
                 if following == name
                 else f"; then {following} is next"
             )
-        return f"{with_it}, about {gained} more throughput{then}."
+        return f"{with_it}, {gained} more throughput{then}."
     return None

@@ -217,7 +217,7 @@ def test_the_cpu_limits_if_several_workers_are_busy_but_one_cpu_of_four() -> Non
 
     assert (found["kind"], found["name"], found["stage"]) == ("gil", None, "parse")
     assert "1.00 of 4 CPUs busy" in found["why"]
-    assert found["what_if"] == []
+    assert {each["change"] for each in found["what_if"]} == {"faster"}
 
 
 def test_the_cpu_limits_if_a_quota_is_used_up() -> None:
@@ -387,6 +387,88 @@ def test_unexplained_blocked_time_is_not_a_wait_for_permits(missing: str) -> Non
     found = analyze(data)
 
     assert (found["kind"], found["stage"]) == ("stage", "write")
+
+
+def windows(*busiest: str) -> list[Data]:
+    """Return windows of ten seconds, in each of which one stage was busy all the time."""
+    return [
+        {
+            "start_s": 10.0 * number,
+            "end_s": 10.0 * (number + 1),
+            "stages": [
+                {"name": name, "time_s": {"busy": 10.0 if name == most else 4.0}}
+                for name in ("fetch", "process", "write")
+            ],
+        }
+        for number, most in enumerate(busiest)
+    ]
+
+
+def test_when_tells_how_the_busiest_stage_changed() -> None:
+    changed = ("fetch",) * 3 + ("write",) * 3 + ("process",) + ("write",) * 3
+    found = analyze(example() | {"windows": windows(*changed)})
+
+    assert found["when"] == (
+        "The busiest stage changed: fetch from 0 s to 30.0 s and write from 30.0 s to 1 min 40 s."
+    )
+    assert analyze(example() | {"windows": windows(*["write"] * 10)})["when"] is None
+    assert analyze(example())["when"] is None
+
+
+def test_other_programs_on_the_machine() -> None:
+    data = example(cpu=(0.1, 2, "host"))
+    data["resources"]["run_delay"] = 0.8
+    free = example(cpu=(0.1, 2, "host"))
+    free["resources"]["run_delay"] = 0.05
+    full = example(cpu=(0.95, 2, "host"))
+    full["resources"]["run_delay"] = 0.8
+
+    found = analyze(data)
+
+    assert (found["kind"], found["name"], found["confidence"]) == ("machine", None, "medium")
+    assert "At 80 % of the moments" in found["why"]
+    assert analyze(free)["kind"] == "stage"
+    # its own threads wait for each other
+    assert analyze(full)["kind"] == "cpu"
+
+
+def test_the_gil_needs_to_be_held_if_that_is_known() -> None:
+    data = report(
+        [stage("parse", busy=280, idle=20, workers=3)],
+        [queue("q", [], ["parse"], blocked=90)],
+        cpu=(0.5, 2, "host"),
+    )
+    data["resources"]["gil_held"] = 0.97
+    other = copy.deepcopy(data)
+    other["resources"]["gil_held"] = 0.1
+
+    assert (analyze(data)["kind"], analyze(data)["confidence"]) == ("gil", "high")
+    # computing in C code without the GIL
+    assert analyze(other)["kind"] == "stage"
+
+
+def test_the_stage_that_holds_the_event_loop_is_named() -> None:
+    """Others await, and take as long because they wait for their turn."""
+    running = {"fetch": 1.0, "process": 95.0, "write": 1.0}
+    data = report(
+        [
+            stage(name, busy=99, idle=1)
+            | {"self_s": 99.0, "run_share": 0.33, "in_flight_avg": 0.99}
+            for name in running
+        ],
+        [queue("a", ["fetch"], ["process"]), queue("b", ["process"], ["write"])],
+        loop_delay_s=0.02,
+    )
+    data["resources"]["event_loop_delay_s"]["p50"] = 0.01
+    for row in data["stages"]:
+        ran = running[row["name"]]
+        row["time_s"] |= {"running": ran, "awaiting": 99 - ran}
+
+    found = analyze(data)
+
+    assert (found["kind"], found["name"], found["stage"]) == ("event loop", "process", "process")
+    assert found["confidence"] == "high"
+    assert change(found, "faster", "process")[0] > 0.3
 
 
 def test_every_verdict_is_plain_data() -> None:

@@ -280,7 +280,21 @@ def full_data(run_id: str = "run-1") -> Data:
         "confidence": "high",
         "why": "write is busy 98 % of the time, and process is blocked on it for 74 %.",
         "advice": ["Add workers to write, or make each call of it shorter."],
-        "what_if": {"more_workers": 1, "gain": 0.96, "next": "write"},
+        "name": "write",
+        "evidence": [
+            {"name": "part of the run that it needs", "value": 0.98, "line": 0.85, "for": True}
+        ],
+        "when": None,
+        "what_if": [
+            {
+                "change": "workers",
+                "name": "write",
+                "stage": "write",
+                "by": 1,
+                "gain": [0.9, 1.0],
+                "next": "write",
+            }
+        ],
         "assumptions": ["A further worker of write is as fast as those there are."],
     }
     made["telemetry"] = {

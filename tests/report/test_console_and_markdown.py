@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report.flow import verdict_in_words
 from otel_pipeline_metrics.report.markdown import escaped
 from tests.report import samples
 
 CONSOLE = """\
 run nightly: success in 20.0 s; write holds the run back (98 % busy)
   write is busy 98 % of the time, and process is blocked on it for 74 %.
-  With 1 more worker of write, about 96 % more throughput; it is the limit even then.
+  With 1 more worker of write, 90 to 100 % more throughput; it is the limit even then.
   Add workers to write, or make each call of it shorter.
 3 stages, 3 errors, high confidence, trace 0af7651916cd43dd8448eb211c80319c
 
@@ -47,7 +50,7 @@ MARKDOWN = """\
 
 > **write holds the run back (98 % busy)**, high confidence
 > write is busy 98 % of the time, and process is blocked on it for 74 %.
-> - With 1 more worker of write, about 96 % more throughput; it is the limit even then.
+> - With 1 more worker of write, 90 to 100 % more throughput; it is the limit even then.
 > - Add workers to write, or make each call of it shorter.
 
 | stage | kind | count | items | p50 | p95 | p99 | max | total | busy | idle | blocked | \
@@ -196,3 +199,35 @@ def test_every_kind_of_verdict_is_a_sentence(kind: str, expected: str) -> None:
     made = samples.data()
     made["bottleneck"] = {"kind": kind, "stage": "a", "ties": ["b"] * (kind == "tie"), "busy": 0.9}
     assert f"> **{expected}**" in RunReport(made).render("markdown")
+
+
+@pytest.mark.parametrize(
+    ("what_if", "expected"),
+    [
+        # of schema 1
+        (
+            {"more_workers": 2, "gain": 0.5, "next": None},
+            "With 2 more workers of a, about 50 % more throughput.",
+        ),
+        (
+            [{"change": "faster", "name": "a", "by": 2, "gain": [0.2, 0.31], "next": "b"}],
+            "With a twice as fast, 20 to 31 % more throughput; then b is next.",
+        ),
+        (
+            [{"change": "limit", "name": "slots", "by": 2, "gain": [0.5, 1.0], "next": "slots"}],
+            "With twice what slots allows, 50 to 100 % more throughput; it is the limit even then.",
+        ),
+        (
+            [{"change": "errors", "name": "a", "by": None, "gain": [1.0, 1.0], "next": None}],
+            "Without failures of a, about 100 % more throughput.",
+        ),
+        ([{"change": "something new", "name": "a", "gain": [1.0, 1.0]}], None),
+        ([{"change": "faster", "name": "a", "gain": "?"}], None),
+        (None, None),
+        ({"gain": 0.5}, None),
+    ],
+)
+def test_what_a_change_gains_is_a_sentence(what_if: Any, expected: str | None) -> None:
+    found = verdict_in_words({"kind": "stage", "stage": "a", "what_if": what_if})
+
+    assert found.what_if == expected

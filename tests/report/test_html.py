@@ -105,7 +105,7 @@ def test_the_page_shows_every_part_of_the_report() -> None:
         "Started 2026-05-04 03:02:01 UTC",
         "Trace 0af7651916cd43dd8448eb211c80319c",
         "Verdict write holds the run back (98\u00a0% busy) high confidence",
-        "With 1 more worker of write, about 96 % more throughput",
+        "With 1 more worker of write, 90 to 100 % more throughput",
         "What this assumes A further worker of write is as fast as those there are.",
         "write ◆ bottleneck write 1 worker 98\u00a0% busy 2\u00a0% idle 0\u00a0% blocked",
         "queue pages holds 3.7 on average, 4 at most, room for 4 · 75.0 ms median wait",

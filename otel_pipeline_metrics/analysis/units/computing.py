@@ -10,6 +10,7 @@ from otel_pipeline_metrics.analysis.findings import Verdict, at_least, at_most
 if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.case import Case
     from otel_pipeline_metrics.analysis.facts import Facts
+    from otel_pipeline_metrics.analysis.findings import Change
 
 
 # From this utilization on, the CPUs are used up: the rest is lost between samples.
@@ -43,6 +44,7 @@ def check_machine(case: Case) -> Verdict | None:
         stage=_computing(facts),
         confidence="medium",
         evidence=evidence,
+        what_if=_faster(case),
         why=(
             f"At {text.percent(delay)} of the moments, a thread that was ready to run had no CPU, "
             f"while this process used only {cores or 0.0:.2f} CPUs: other programs had the rest."
@@ -77,6 +79,7 @@ def check_cpu(case: Case) -> Verdict | None:
             at_least("CPUs used, of those that there are", facts.utilization, CPU_FULL),
             at_least("stages busy at a time", busy, CROWD),
         ],
+        what_if=_faster(case),
         why=(
             f"The run used {text.percent(facts.utilization)} of {limit} {cpus:g} CPUs, with "
             f"{busy:.1f} workers busy at a time on average."
@@ -115,6 +118,7 @@ def check_gil(case: Case) -> Verdict | None:
         stage=_computing(facts),
         confidence="high" if held is not None and held >= GIL_HELD and not less else "medium",
         evidence=evidence,
+        what_if=_faster(case),
         why=(
             f"The process kept {facts.cores:.2f} of {facts.cpus or 0.0:g} CPUs busy "
             f"with {busy:.1f} "
@@ -140,6 +144,11 @@ def check_gil(case: Case) -> Verdict | None:
         if less
         else [],
     )
+
+
+def _faster(case: Case) -> list[Change]:
+    """Return what less work gains; more workers or permits get no more of the CPU."""
+    return [change for change in case.listed() if change.change == "faster"]
 
 
 def _source_share(case: Case) -> float | None:
