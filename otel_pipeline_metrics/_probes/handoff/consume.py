@@ -31,8 +31,11 @@ def consume(
     iterable: AsyncIterable[M], *, queue: str, headers: Callable[[Any], Any] | None = None
 ) -> AsyncIterator[M]: ...
 def consume(
-    iterable: Any, *, queue: str, headers: Callable[[Any], Any] | None = None
-) -> Iterator[Any] | AsyncIterator[Any]:
+    iterable: Iterable[M] | AsyncIterable[M],
+    *,
+    queue: str,
+    headers: Callable[[Any], Any] | None = None,
+) -> Iterator[M] | AsyncIterator[M]:
     """Iterate over the messages of a client, each in a span of its own.
 
     From one message to the next, the span `process {queue}` of a consumer is current, with a link

@@ -108,7 +108,7 @@ def _put(headers: Any, carried: dict[str, str]) -> None:
             headers.append((name, given))
 
 
-def extract(headers: Any) -> Context:
+def extract(headers: object) -> Context:
     """Return the OpenTelemetry context that a message's headers carry: its span and its baggage.
 
     Never raises: what is broken, or not there, is left out.
