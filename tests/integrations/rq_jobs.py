@@ -1,0 +1,34 @@
+"""Jobs of RQ that run stages."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import otel_pipeline_metrics as opm
+
+
+@opm.process("parse")
+def parse(number: int) -> int:
+    opm.current_stage().add_items(2)
+    if number % 10 == 5:
+        raise ValueError("bad", number)
+    return number
+
+
+def job(first: int) -> int:
+    """Make ten calls, of which one fails."""
+    for number in range(first, first + 10):
+        try:
+            parse(number)
+        except ValueError:
+            opm.process("slow")(time.sleep)(0.002)
+    return first
+
+
+def failing() -> None:
+    parse(5)
+
+
+def end() -> None:
+    os.kill(os.getpid(), 9)

@@ -1,0 +1,112 @@
+"""Test RQ's real workers, which fork a process for each job, on a real Redis."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import otel_pipeline_metrics as opm
+from tests.integrations import rq_jobs as jobs
+from tests.support.process import ROOT
+from tests.support.redis import needs_redis, redis_server
+from tests.system.faults.collector.servers import collector
+from tests.system.processes.support import points
+
+rq = pytest.importorskip("rq")
+redis = pytest.importorskip("redis")
+
+from otel_pipeline_metrics.integrations.rq import OpmQueue  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.system.faults.collector.servers import Collector
+
+pytestmark = [pytest.mark.slow, needs_redis]
+
+WORKER = "otel_pipeline_metrics.integrations.rq.OpmWorker"
+JOBS = 100
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    with redis_server() as found:
+        yield found
+
+
+def work(port: int, there: Collector, workers: int = 2) -> None:
+    """Run workers until the queue is empty."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "GRPC_"))}
+    env = inherited | {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{there.port}",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+    }
+    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--worker-class", WORKER]
+    started = [
+        subprocess.Popen(
+            [*command, "--url", f"redis://127.0.0.1:{port}"],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(workers)
+    ]
+    for each in started:
+        _, said = each.communicate(timeout=120)
+        assert each.returncode == 0, said
+
+
+def calls(there: Collector, stage: str) -> int:
+    return sum(
+        point.count
+        for _, attributes, point in points(there, "pipeline.stage.duration")
+        if attributes["pipeline.stage.name"] == stage
+    )
+
+
+def rows(run: opm.Run) -> dict[str, dict[str, Any]]:
+    return {stage["name"]: stage for stage in run.report.stages}
+
+
+def test_a_thousand_calls_in_two_workers(port: int) -> None:
+    with collector("none", "http/protobuf") as there, redis.Redis(port=port) as client:
+        queue = OpmQueue(connection=client)
+        with opm.run("rq", resources=False, parts_timeout=20) as run:
+            for number in range(JOBS):
+                queue.enqueue(jobs.job, 10 * number)
+            work(port, there)
+        found = rows(run)
+        assert found["parse"]["count"] == 10 * JOBS
+        assert found["parse"]["errors"]["by_type"] == {"ValueError": JOBS}
+        assert found["parse"]["items"]["out"] == 20 * JOBS
+        assert found["slow"]["count"] == JOBS
+        assert (run.parts_missing, run.report.run["parts"]) == (0, JOBS)
+        assert (calls(there, "parse"), calls(there, "slow")) == (10 * JOBS, JOBS)
+
+
+def test_failing_and_killed_jobs(port: int) -> None:
+    with collector("none", "http/protobuf") as there, redis.Redis(port=port) as client:
+        queue = OpmQueue(connection=client)
+        with opm.run("rq", resources=False, parts_timeout=2) as run:
+            failed = queue.enqueue(jobs.failing)
+            queue.enqueue(jobs.end)
+            gone = queue.enqueue(jobs.job, 0, result_ttl=0)
+            work(port, there, 1)
+        assert failed.get_status() == "failed"
+        assert not client.exists(gone.key)
+    found = rows(run)
+    assert found["parse"]["errors"]["by_type"] == {"ValueError": 1}
+    # the one that was killed, and the one whose result is not kept
+    assert run.parts_missing == 2
+
+
+def test_outside_a_run_nothing_is_added(port: int) -> None:
+    with redis.Redis(port=port) as client:
+        job = OpmQueue("other", connection=client).enqueue(jobs.job, 0)
+        assert job.get_meta() == {}
