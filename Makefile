@@ -10,7 +10,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo demo-collector test lint matrix backends bench exits mutants clean
 
-demo: $(VENV)/.installed  ## index the running Python's standard library, no server needed
+demo: $(VENV)/.runnable  ## index the running Python's standard library, no server needed
 	$(BIN)/python -m examples.stdlib_index --out demo-out
 
 demo-collector: $(VENV)/.installed backends  ## the same through the real Collector, Jaeger and Prometheus
@@ -50,6 +50,10 @@ clean:
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+
+$(VENV)/.runnable: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[all,logs,file-config]" --group test --group engines
