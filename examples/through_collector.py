@@ -92,10 +92,11 @@ def run_the_index(backends: Backends, out: Path, protocol: str, more: list[str])
 
 
 def show_jaeger(jaeger: Jaeger, report: opm.RunReport, findings: Findings) -> None:
-    expected = {stage["name"]: stage["count"] for stage in report.stages}
+    expected = {stage["name"]: stage["count"] or 0 for stage in report.stages}
     expected[f"run {SERVICE}"] = 1
     # A stage that is called very often has spans for some calls; the report has their number.
-    total = report.telemetry["stage_spans"]["made"] + 1
+    spans = report.telemetry["stage_spans"] or {"made": 0, "skipped": 0}
+    total = (spans["made"] or 0) + 1
     try:
         traces = jaeger.traces(
             SERVICE,
@@ -114,7 +115,7 @@ def show_jaeger(jaeger: Jaeger, report: opm.RunReport, findings: Findings) -> No
             print(f"    {count:>6,}  {name}")
         findings.expect("spans in Jaeger", total, sum(found.values()))
         for name, count in expected.items():
-            if not report.telemetry["stage_spans"]["skipped"]:
+            if not spans["skipped"]:
                 findings.expect(f"spans {name!r} in Jaeger", count, found[name])
             elif not found[name]:
                 findings.expect(f"spans {name!r} in Jaeger", "some", 0)

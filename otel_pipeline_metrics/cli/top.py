@@ -182,8 +182,8 @@ def _watch(pictures: Iterator[Picture]) -> None:
     except KeyboardInterrupt:
         raise SystemExit(0) from None
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _leave(number: int, _: FrameType | None) -> NoReturn:

@@ -27,7 +27,7 @@ from otel_pipeline_metrics.report.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_pipeline_metrics.report.run_report import RunReport
 
@@ -252,7 +252,7 @@ def _cells(stage: dict[str, Any], states: Sequence[str]) -> dict[str, str]:
     }
 
 
-def stage_items(stage: dict[str, Any]) -> int | None:
+def stage_items(stage: Mapping[str, Any]) -> int | None:
     """Return the items that a stage produced or, if it only takes items, took."""
     produced = whole(stage, "items", "out")
     return produced if produced is not None else whole(stage, "items", "in")
@@ -314,7 +314,7 @@ def limit_table(report: RunReport) -> Table:
     return Table(head, rows, left=2, leave=leave)
 
 
-def _holders(limit: dict[str, Any]) -> str:
+def _holders(limit: Mapping[str, Any]) -> str:
     """Return the stages that held a limit, with their shares of the time it was held."""
     held = [
         (seconds, one.get("stage") or "no stage")

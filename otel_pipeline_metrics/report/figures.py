@@ -27,7 +27,7 @@ from otel_pipeline_metrics.report.stage_changes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_pipeline_metrics.report.run_report import RunReport
     from otel_pipeline_metrics.report.stage_changes import Pair, StageChange
@@ -247,7 +247,7 @@ def _caches(old: RunReport, new: RunReport) -> list[Figure]:
     return [_cache(before.get(cache["name"], {}), cache) for cache in new.caches]
 
 
-def _cache(old: dict[str, Any], new: dict[str, Any]) -> Figure:
+def _cache(old: Mapping[str, Any], new: Mapping[str, Any]) -> Figure:
     name = f"hit ratio of {new['name']}"
     figure = Figure(name, "1", number(old, "hit_ratio"), number(new, "hit_ratio"))
     misses = [whole(one, "misses") or 0 for one in (old, new)]

@@ -14,7 +14,7 @@ from otel_pipeline_metrics._core.lookup import entries, get_path, get_strings, n
 from otel_pipeline_metrics._core.validation import check_trace_url
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from otel_pipeline_metrics.report.run_report import RunReport
 
@@ -30,7 +30,7 @@ _OF_STAGES: Final = frozenset(
 )
 
 
-def runs_in(run: dict[str, Any]) -> int:
+def runs_in(run: Mapping[str, Any]) -> int:
     """Return how many runs a report's part `run` is of."""
     return whole(run, "merged_runs") or len(run.get("merged_from") or ()) or 1
 
@@ -46,7 +46,7 @@ def stages_in_flow_order(report: RunReport) -> list[dict[str, Any]]:
     Queues decide first. What they leave open is decided by kind (fetch first, write last),
     then by the report's own order; so are stages that feed each other.
     """
-    stages = report.stages
+    stages: list[Any] = list(report.stages)
     position = {
         str(stage.get("name")): (_KIND_ORDER.get(str(stage.get("kind")), _OTHER_KIND), index)
         for index, stage in enumerate(stages)
@@ -200,7 +200,7 @@ def verdict(report: RunReport) -> VerdictText:
     return verdict_in_words(report.bottleneck)
 
 
-def verdict_in_words(found: dict[str, Any]) -> VerdictText:
+def verdict_in_words(found: Mapping[str, Any]) -> VerdictText:
     """Return a verdict, a report's part `bottleneck`, in plain words."""
     stage = get_path(found, "stage")
     ties = get_strings(found, "ties")
@@ -219,7 +219,7 @@ def verdict_in_words(found: dict[str, Any]) -> VerdictText:
     )
 
 
-def _headline(kind: str, marked: list[str], found: dict[str, Any]) -> str:
+def _headline(kind: str, marked: list[str], found: Mapping[str, Any]) -> str:
     busy, name = number(found, "busy"), get_path(found, "name")
     stage = marked[0] if marked else "a stage"
     share = f" ({text.percent(busy)} busy)" if busy is not None else ""
@@ -244,7 +244,7 @@ def _headline(kind: str, marked: list[str], found: dict[str, Any]) -> str:
     }.get(kind, "What limits the run is not known")
 
 
-def changes(found: dict[str, Any]) -> list[dict[str, Any]]:
+def changes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what changes would gain; a report of schema 1 has one of them at most.
 
     There, `what_if` was `{"more_workers": 1, "gain": 0.25, "next": stage}`, or null.
@@ -259,7 +259,7 @@ def changes(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [{**change, "gain": [gain, gain], "next": told.get("next")}]
 
 
-def _what_if(found: dict[str, Any]) -> str | None:
+def _what_if(found: Mapping[str, Any]) -> str | None:
     """Return the first change, and what it gains."""
     for change in changes(found):
         gain = change.get("gain")

@@ -28,7 +28,7 @@ from otel_pipeline_metrics.report.tables import Table
 from otel_pipeline_metrics.report.timeline import timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from otel_pipeline_metrics.report.run_report import RunReport
 
@@ -311,7 +311,7 @@ def _queue_row(queue: dict[str, Any]) -> list[str]:
     ]
 
 
-def _cache_row(cache: dict[str, Any], cells: Sequence[str]) -> dict[str, Any]:
+def _cache_row(cache: Mapping[str, Any], cells: Sequence[str]) -> dict[str, Any]:
     hit_ratio = number(cache, "hit_ratio")
     return {
         "cells": [*cells, text.size(number(cache, "size_bytes"))],

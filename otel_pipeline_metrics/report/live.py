@@ -17,7 +17,7 @@ from otel_pipeline_metrics.report.flow import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from rich.console import RenderableType
@@ -122,7 +122,7 @@ class History:
         return ratio(last.finished - (first.finished or 0), last.at - first.at)
 
 
-def _count(stage: dict[str, Any]) -> tuple[int, str]:
+def _count(stage: Mapping[str, Any]) -> tuple[int, str]:
     items = console.stage_items(stage)
     return (items, "items") if items is not None else (whole(stage, "count") or 0, "calls")
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
+    from otel_pipeline_metrics.report import rows
+
 
 Format = Literal["console", "html", "json", "markdown"]
 FORMATS: Final[tuple[Format, ...]] = ("console", "html", "json", "markdown")
@@ -79,56 +81,56 @@ class RunReport:
     __hash__ = None  # type: ignore[assignment]  # equal by content, and the content is a dict
 
     @property
-    def run(self) -> dict[str, Any]:
+    def run(self) -> rows.RunRow:
         """The run itself: its pipeline, ids, result, start and wall time."""
-        return self._part("run")
+        part: rows.RunRow = self._data["run"]
+        return part
 
     @property
-    def stages(self) -> list[dict[str, Any]]:
+    def stages(self) -> list[rows.StageRow]:
         """One entry per stage, in the order in which they first finished."""
         return self._list("stages")
 
     @property
-    def queues(self) -> list[dict[str, Any]]:
+    def queues(self) -> list[rows.QueueRow]:
         """One entry per instrumented queue."""
         return self._list("queues")
 
     @property
-    def limits(self) -> list[dict[str, Any]]:
+    def limits(self) -> list[rows.LimitRow]:
         """One entry per limit that workers waited for or held: locks, semaphores, pools."""
         return self._list("limits") if "limits" in self._data else []
 
     @property
-    def caches(self) -> list[dict[str, Any]]:
+    def caches(self) -> list[rows.CacheRow]:
         """One entry per registered cache, with its counts during this run."""
         return self._list("caches")
 
     @property
-    def windows(self) -> list[dict[str, Any]]:
+    def windows(self) -> list[rows.WindowRow]:
         """How the run went over time, in about 20 windows; empty without `resources`."""
         return self._list("windows") if "windows" in self._data else []
 
     @property
-    def resources(self) -> dict[str, Any]:
+    def resources(self) -> rows.ResourcesRow:
         """The use of CPU, memory, disk and network during the run."""
-        return self._part("resources")
-
-    @property
-    def bottleneck(self) -> dict[str, Any]:
-        """The verdict: what limits the run."""
-        return self._part("bottleneck")
-
-    @property
-    def telemetry(self) -> dict[str, Any]:
-        """The fate of the spans and metrics of this process."""
-        return self._part("telemetry")
-
-    def _part(self, name: str) -> dict[str, Any]:
-        part: dict[str, Any] = self._data[name]
+        part: rows.ResourcesRow = self._data["resources"]
         return part
 
-    def _list(self, name: str) -> list[dict[str, Any]]:
-        part: list[dict[str, Any]] = self._data[name]
+    @property
+    def bottleneck(self) -> rows.BottleneckRow:
+        """The verdict: what limits the run."""
+        part: rows.BottleneckRow = self._data["bottleneck"]
+        return part
+
+    @property
+    def telemetry(self) -> rows.TelemetryRow:
+        """The fate of the spans and metrics of this process."""
+        part: rows.TelemetryRow = self._data["telemetry"]
+        return part
+
+    def _list(self, name: str) -> list[Any]:
+        part: list[Any] = self._data[name]
         return part
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from otel_pipeline_metrics._core.lookup import get_path, number, whole
 from otel_pipeline_metrics._core.quantile_sketch import bucket_values
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 # two sketches with a relative error of one per cent cannot show a smaller shift
@@ -110,7 +110,7 @@ def calls_to_tell(error: float, counts: tuple[int, int], limit: float) -> int:
     return max(2, math.ceil(needed / digit) * digit)
 
 
-def sample_of(stage: dict[str, Any]) -> Sample | None:
+def sample_of(stage: Mapping[str, Any]) -> Sample | None:
     """Return the durations in a stage's entry; None if it took no time."""
     calls, total = whole(stage, "count"), number(stage, "duration_s", "total")
     if not calls or total is None or total <= 0:

@@ -31,7 +31,7 @@ from otel_pipeline_metrics.report.significance import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_pipeline_metrics.report.run_report import RunReport
 
@@ -137,7 +137,7 @@ def _cpu_s(report: RunReport) -> float | None:
 
 
 def _paired(
-    old: dict[str, Any], new: dict[str, Any], wall_s: float | None, cpu: float | None
+    old: Mapping[str, Any], new: Mapping[str, Any], wall_s: float | None, cpu: float | None
 ) -> Pair | StageChange:
     first, second = sample_of(old), sample_of(new)
     if first is not None and not whole(new, "count") and not whole(new, "in_flight"):
@@ -165,7 +165,7 @@ def _paired(
 
 
 def _per_item(
-    old: dict[str, Any], new: dict[str, Any]
+    old: Mapping[str, Any], new: Mapping[str, Any]
 ) -> tuple[Literal["item", "invocation"], tuple[float, float]]:
     """Return the unit, and how many of it a call has in each of the runs."""
     for way in ("in", "out"):

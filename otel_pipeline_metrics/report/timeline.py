@@ -10,7 +10,7 @@ from otel_pipeline_metrics._core.lookup import entries, number, whole
 from otel_pipeline_metrics.report.flow import queues_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_pipeline_metrics.report.run_report import RunReport
 
@@ -32,7 +32,7 @@ class _Window(NamedTuple):
     left: float
     right: float
     seconds: float
-    data: dict[str, Any]
+    data: Mapping[str, Any]
 
 
 def timeline(report: RunReport, ordered: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
@@ -148,7 +148,7 @@ def _level(
     }
 
 
-def _entry(window: dict[str, Any], part: str, of: dict[str, Any]) -> dict[str, Any] | None:
+def _entry(window: Mapping[str, Any], part: str, of: Mapping[str, Any]) -> dict[str, Any] | None:
     for one in entries(window, part):
         if one.get("name") == of["name"] and one.get("kind") == of.get("kind", one.get("kind")):
             return one

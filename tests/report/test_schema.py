@@ -13,8 +13,9 @@ import jsonschema
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics.report import RunReport
+from otel_pipeline_metrics.report import RunReport, rows
 from otel_pipeline_metrics.report.schema import collector_schema, report_schema
+from tests.report import rows as written
 from tests.report import samples
 
 if TYPE_CHECKING:
@@ -129,3 +130,31 @@ def test_exports_of_the_collector_fit() -> None:
     assert not COLLECTOR.is_valid(data | {"duration_s": "1"})
     assert not COLLECTOR.is_valid({"stages": {}})
     COLLECTOR.validate(json.loads(json.dumps(opm.get_metrics_collector().export_json())))
+
+
+def test_the_typed_rows_are_those_of_the_schema() -> None:
+    """`python -m tests.report.rows` writes them."""
+    expected: dict[str, Any] = {"__name__": rows.__name__}
+    exec(written.text(), expected)  # noqa: S102 - written here
+    found = {name: kind for name, kind in vars(rows).items() if name.endswith("Row")}
+    assert set(found) == {name for name in expected if name.endswith("Row")}
+    for name, kind in found.items():
+        assert str(kind.__annotations__) == str(expected[name].__annotations__), name
+
+
+@pytest.mark.parametrize("made", [samples.full, real_report], ids=["full", "real"])
+def test_the_rows_of_a_report_have_only_typed_keys(made: Callable[[], RunReport]) -> None:
+    report = made()
+    for part, kind in (
+        ([report.run], rows.RunRow),
+        (report.stages, rows.StageRow),
+        (report.queues, rows.QueueRow),
+        (report.limits, rows.LimitRow),
+        (report.caches, rows.CacheRow),
+        (report.windows, rows.WindowRow),
+        ([report.resources], rows.ResourcesRow),
+        ([report.bottleneck], rows.BottleneckRow),
+        ([report.telemetry], rows.TelemetryRow),
+    ):
+        for row in part:
+            assert set(row) <= set(kind.__annotations__), kind

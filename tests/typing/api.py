@@ -17,6 +17,7 @@ from typing import Any
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report.compare import Comparison, StageChange, compare
+from otel_pipeline_metrics.report.rows import StageRow
 
 if sys.version_info >= (3, 11):
     from typing import assert_type
@@ -311,6 +312,16 @@ opm.wrap_executor(ThreadPoolExecutor(1), "x")  # type: ignore[call-arg]
 
 report = opm.RunReport.load("report.json")
 assert_type(opm.RunReport.merge(report, report), opm.RunReport)
+assert_type(report.stages, list[StageRow])
+assert_type(report.stages[0]["name"], str)
+assert_type(report.stages[0]["duration_s"]["p99"], float | None)
+assert_type(report.stages[0]["items"]["out"], float | None)
+assert_type(report.stages[0]["errors"]["by_type"], dict[str, int])
+assert_type(report.queues[0]["producers"], list[str])
+assert_type(report.run["partial"], bool)
+assert_type(report.bottleneck["advice"], list[str])
+report.stages[0]["durations"]  # type: ignore[typeddict-item]
+report.bottleneck["stages"]  # type: ignore[typeddict-item]
 assert_type(analyze(report), dict[str, Any])
 assert_type(analyze(report.to_dict()), dict[str, Any])
 assert_type(compare(report, report, fail_on=0.1), Comparison)
