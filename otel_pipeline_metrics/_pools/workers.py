@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @overload
 def workers(
     function: Callable[[Any], Awaitable[Any]] | Callable[[Any], AsyncIterator[Any]],
-    source: Any,
-    sink: Any = None,
+    source: object,
+    sink: object = None,
     *,
     count: int | tuple[int, int] = 4,
     name: str | None = None,
@@ -33,8 +33,8 @@ def workers(
 @overload
 def workers(
     function: Callable[[Any], Any],
-    source: Any,
-    sink: Any = None,
+    source: object,
+    sink: object = None,
     *,
     count: int | tuple[int, int] = 4,
     name: str | None = None,
@@ -44,8 +44,8 @@ def workers(
 
 def workers(
     function: Callable[[Any], Any],
-    source: Any,
-    sink: Any = None,
+    source: object,
+    sink: object = None,
     *,
     count: int | tuple[int, int] = 4,
     name: str | None = None,

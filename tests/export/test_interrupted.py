@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -300,7 +301,9 @@ class TestStageSpans:
     def cell(self) -> Callable[[], list[Any]]:
         budget = SimpleNamespace(spans_left=10_000, spans_made=0)
         key = SimpleNamespace(stage="s")
-        series = SimpleNamespace(key=key, budget=budget, cache={"a": 1}, exemplars={})
+        series = SimpleNamespace(
+            key=key, budget=budget, cache={"a": 1}, exemplars={}, slow_from=math.inf
+        )
         return lambda: [series, *[None] * (CELL_WITHOUT_SPAN - 1)]
 
     def test_a_span_that_fails_to_open_is_not_current(
