@@ -91,11 +91,13 @@ def workers(
         function = process(name)(function)
         stage = hints.stage_of(function)
     assert stage is not None  # noqa: S101 - `process` marks it
+    checked: Any = source
+    checked_sink: Any = sink
     plan = Plan(
         function,
         inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called),
-        source,
-        sink,
+        checked,
+        checked_sink,
         low,
         high,
         stage.name if name is None else check_name(name, "name"),
