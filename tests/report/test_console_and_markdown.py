@@ -224,7 +224,7 @@ def test_every_kind_of_verdict_is_a_sentence(kind: str, expected: str) -> None:
         ([{"change": "something new", "name": "a", "gain": [1.0, 1.0]}], None),
         ([{"change": "faster", "name": "a", "gain": "?"}], None),
         (None, None),
-        ({"gain": 0.5}, None),
+        ({"more_workers": 1}, None),
     ],
 )
 def test_what_a_change_gains_is_a_sentence(what_if: Any, expected: str | None) -> None:
