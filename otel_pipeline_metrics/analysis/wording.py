@@ -42,6 +42,12 @@ def demand(group: StageGroup, facts: Facts) -> str:
 
 def stage(bound: Bound, facts: Facts, name: str) -> str:
     """Explain why a stage limits the run."""
+    if bound.kind == "limit":
+        used = text.percent(bound.seconds / facts.wall_s)
+        return (
+            f"The permits of {bound.name} were in use {used} of the time, and {name} holds them "
+            f"for {text.duration(bound.made_of[name])}."
+        )
     group, others = bound.group, [each for each in facts.groups if each is not bound.group]
     if group is None:
         calls = text.counted(bound.workers or 1, "call")

@@ -125,7 +125,8 @@ def test_a_pool_that_is_never_idle_limits_a_run_without_queues() -> None:
 
     found = analyze(data)
 
-    assert (found["kind"], found["name"], found["confidence"]) == ("stage", "parse", "high")
+    # nothing shows how long a call takes with no other in flight
+    assert (found["kind"], found["name"], found["confidence"]) == ("stage", "parse", "medium")
     low, high, _ = change(found, "faster", "parse")
     assert low <= 1.0 <= high
 

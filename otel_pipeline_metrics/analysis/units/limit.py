@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis.bounds import FULL
-from otel_pipeline_metrics.analysis.case import ALIKE
 from otel_pipeline_metrics.analysis.findings import Change, Verdict, at_least, at_most
 from otel_pipeline_metrics.analysis.hidden_limit import GROWS, SURELY
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
 # A number of calls at a time that is as close to a whole one, for all of a run, is no chance.
 STEADY: Final = 0.03
+# A limit that gains less than a stage that holds its permits, by more than this, is not named.
+NEARLY: Final = 0.02
 # From this part of the run on, the permits of a limit are all held most of the time.
 USED: Final = FULL
 
@@ -35,8 +36,8 @@ def _named(case: Case) -> Verdict | None:
     if top is None:
         return None
     change, best = case.change("limit", top.name), case.best
-    if change is None or (best is not None and change.middle < best.middle - ALIKE):
-        # a stage that uses most of the limit, and time of its own, is worth more
+    if change is None or (best is not None and change.middle < best.middle - NEARLY):
+        # a stage that holds most of the permits, and takes time beside, is worth more
         return None
     load = case.bounds.load
     waits = next((limit for limit in facts.limits if limit.name == top.name), None)
@@ -52,7 +53,7 @@ def _named(case: Case) -> Verdict | None:
         if waited is not None
         else ", and its workers waited for them."
     )
-    return Verdict(
+    verdict = Verdict(
         kind="limit",
         name=top.name,
         stage=top.stage,
@@ -63,6 +64,10 @@ def _named(case: Case) -> Verdict | None:
         advice=[f"Raise {top.name}, or hold a permit for a shorter time."],
         assumptions=["What is behind the limit is assumed to serve twice as many as well."],
     )
+    # who cannot have two of a lock has to hold it for a shorter time
+    is_lock = waits is not None and waits.permits == 1
+    verdict.doubt(int(is_lock and best is not None and best is not change))
+    return verdict
 
 
 def _around(case: Case) -> Verdict | None:

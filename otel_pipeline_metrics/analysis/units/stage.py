@@ -16,7 +16,7 @@ from otel_pipeline_metrics.analysis.units.steps import TIE
 if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.bounds import Bound
     from otel_pipeline_metrics.analysis.case import Case
-    from otel_pipeline_metrics.analysis.facts import StageGroup
+    from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
     from otel_pipeline_metrics.analysis.findings import Change, Confidence, Kind, Witness
 
 
@@ -27,6 +27,9 @@ CLOSE: Final = 1.15
 # From this average filling on, the queue before a stage holds what it cannot take.
 FILLED: Final = 0.3
 CPU_FREE: Final = 0.5
+# From this coefficient of variation on, more workers gain more than faster ones: that of a
+# memoryless service is 1.
+TAILS: Final = 1.5
 
 
 def check_tie(case: Case) -> Verdict | None:
@@ -118,6 +121,10 @@ def check(case: Case) -> Verdict | None:
     faster = next((c for c in case.changes if c.change == "faster"), None)
     if best.change == "workers" and faster and faster.middle >= best.middle - 2 * ALIKE:
         change = faster
+    workers = case.change("workers", change.name)
+    if workers is not None and workers.middle >= change.middle - ALIKE and _has_tails(case):
+        # a long call holds up one of two workers, and all of one that is twice as fast
+        change = workers
     bound = case.bound_of(change.name)
     if bound is None or bound.kind not in ("stage", "skew", "limit"):
         return None
@@ -170,6 +177,7 @@ def _confidence(case: Case, bound: Bound) -> Confidence:
     group, part = bound.group, bound.part
     count = group.count if group is not None else part.count if part is not None else 0
     doubts += count < FEW_CALLS
+    doubts += _may_share(bound, facts)
     doubts += group is not None and (group.ephemeral or not group.is_clear)
     others = [each for each in bounds.together if each is not bound]
     if others:
@@ -183,6 +191,26 @@ def _confidence(case: Case, bound: Bound) -> Confidence:
     doubts += evidence[2].for_it is False or evidence[3].for_it is False
     doubts += any(seconds > bound.seconds for seconds in facts.unseen.values())
     return "high" if not doubts else "medium" if doubts == 1 else "low"
+
+
+def _has_tails(case: Case) -> bool:
+    """Tell whether the calls of the one worker that bounds the run differ by very much."""
+    group = case.bounds.top.group if case.bounds.top is not None else None
+    if group is None or round(group.workers) != 1:
+        return False
+    return group.noise * math.sqrt(group.count) >= TAILS
+
+
+def _may_share(bound: Bound, facts: Facts) -> bool:
+    """Tell whether calls might be slower because of each other, which nothing rules out.
+
+    Under load all calls find others in flight, so how long one takes alone is not known.
+    """
+    part = facts.parts.get(str(bound.name))
+    if part is None or (bound.workers or 1) < 2:
+        return False
+    most = max(part.levels, default=0)
+    return sum(count for level, (count, _) in part.levels.items() if 2 * level <= most) < FEW_CALLS
 
 
 def _better_staffed(case: Case, bound: Bound) -> StageGroup | None:
