@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 
 VARIABLE: Final = "OTEL_CONFIG_FILE"
+_MISSING: Final = 'a package is missing: pip install "otel-pipeline-metrics[file-config]"'
 _PACKAGE: Final = "opentelemetry.configuration"
 # our part of the file: `instrumentation/development`, `python`
 _OURS: Final = "otel_pipeline_metrics"
@@ -91,7 +92,7 @@ def apply(arguments: Sequence[str]) -> dict[str, Any] | None:
     if present:
         return None  # the program's own, or those of `opentelemetry-instrument`, from the file
     if find_spec(_PACKAGE) is None:
-        _warn('a package is missing: pip install "otel-pipeline-metrics[file-config]"')
+        _warn(_MISSING)
         return None
     try:
         options = _apply(path)
@@ -112,6 +113,17 @@ def apply(arguments: Sequence[str]) -> dict[str, Any] | None:
             ", ".join(left_out),
         )
     return options
+
+
+def reason_against(path: str) -> str | None:
+    """Return why a file cannot be used, as far as reading tells; None if it can."""
+    if find_spec(_PACKAGE) is None:
+        return _MISSING
+    try:
+        import_module(_PACKAGE).load_config_file(path)
+    except Exception as error:  # as in `apply`
+        return _reason(error)
+    return None
 
 
 def _present() -> tuple[int, ...]:

@@ -74,6 +74,7 @@ def diagnose(
         *(Finding("note", "versions", line) for line in _versions()),
         Finding("note", "service", _service(env, config)),
         *(Finding("problem", "environment", problem) for problem in plan.problems),
+        *_config_file(env),
     ]
     for signal in environment.SIGNALS:
         findings += _signal(inputs, signal)
@@ -132,6 +133,21 @@ def _service(env: Mapping[str, str], config: Config) -> str:
         if key.strip() == "service.name" and value.strip():
             return f"{value.strip()} (OTEL_RESOURCE_ATTRIBUTES)"
     return "unknown_service (default): set OTEL_SERVICE_NAME, backends sort by it"
+
+
+def _config_file(env: Mapping[str, str]) -> Iterator[Finding]:
+    path = get(env, "OTEL_CONFIG_FILE")
+    if not path:
+        return
+    from otel_pipeline_metrics._export import config_file
+
+    reason = config_file.reason_against(path)
+    if reason is not None:
+        ignored = f"OTEL_CONFIG_FILE is ignored, and the other variables decide: {reason}"
+        yield Finding("problem", "configuration file", text.printable(ignored))
+        return
+    says = f"{path} (OTEL_CONFIG_FILE) decides where telemetry goes; this is what holds without it:"
+    yield Finding("note", "configuration file", text.printable(says))
 
 
 def _signal(inputs: _Inputs, signal: Signal) -> Iterator[Finding]:
@@ -254,6 +270,12 @@ def _spool(inputs: _Inputs) -> Iterator[Finding]:
     yield Finding("ok", "spool", holds if kept else "writable and empty")
 
 
+def _names(env: Mapping[str, str], variable: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Return the names that an argument and a variable have."""
+    more = (name.strip() for name in get(env, variable).split(","))
+    return tuple(dict.fromkeys((*given, *filter(None, more))))
+
+
 def _limits(inputs: _Inputs) -> list[str]:
     env, plan, config, _ = inputs
     broken = {name for name, _ in plan.repairs}
@@ -268,9 +290,8 @@ def _limits(inputs: _Inputs) -> list[str]:
     )
     rate = config.spans_per_second
     budget = "no limit" if rate is None else f"{rate:g} a second, after its first thousand"
-    more = _from(env, variables.OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS)
-    words = list(config.forbidden_keys)
-    words += [word.strip() for word in (more[0] if more else "").split(",") if word.strip()]
+    forbidden = _names(env, variables.OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS, config.forbidden_keys)
+    allowed = _names(env, variables.OTEL_PIPELINE_METRICS_ALLOWED_KEYS, config.allowed_keys)
     strict = plan.development if config.strict is None else config.strict
     strict_from = value(variables.OTEL_PIPELINE_METRICS_STRICT, str(strict).lower())
     most = value(variables.OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES, config.max_attribute_values)
@@ -286,7 +307,8 @@ def _limits(inputs: _Inputs) -> list[str]:
         f"spans in the queue: at most {value('OTEL_BSP_MAX_QUEUE_SIZE', 2048)}",
         f"metrics are exported every {interval}, and at the end",
         f"the exporters' own log lines: {logs}, without the endpoint's credentials",
-        f"forbidden attribute keys: {', '.join(dict.fromkeys(['the built-in ones', *words]))}",
+        f"forbidden attribute keys: {', '.join(('the built-in ones', *forbidden))}",
+        *([f"allowed attribute keys: {', '.join(allowed)}"] if allowed else []),
         f"forbidden keys are errors, not only dropped (strict): {strict_from}",
         f"values of an attribute on metrics, before further ones become _OTHER: {most}",
         f"messages of exceptions on spans: {messages}",

@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from otel_pipeline_metrics._core import settings
 from otel_pipeline_metrics._core.settings import Config
+from otel_pipeline_metrics._export import config_file
 from otel_pipeline_metrics._export.delivery.spool import Spool
 from otel_pipeline_metrics.cli import doctor
 from otel_pipeline_metrics.cli.telemetry_commands import doctor as command
@@ -339,3 +340,35 @@ class TestReplayCommand:
 
 
 PROTOCOL = "OTEL_EXPORTER_OTLP_PROTOCOL"
+
+
+def test_allowed_keys_are_shown() -> None:
+    env = {"OTEL_PIPELINE_METRICS_ALLOWED_KEYS": "user.id, customer.name"}
+    assert "allowed attribute keys: user.id, customer.name" in texts("limits and guards", env=env)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("file_format: '1.0'", "decides where telemetry goes"),
+        ("file_format: '7.0'", "is ignored, and the other variables decide: "),
+        (None, "is ignored, and the other variables decide: "),
+    ],
+)
+def test_a_configuration_file_is_read_and_not_applied(
+    content: str | None, says: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("opentelemetry.configuration")
+    path = tmp_path / "otel.yaml"
+    if content is not None:
+        path.write_text(content)
+    env = {"OTEL_CONFIG_FILE": str(path)}
+    (line,) = texts("configuration file", env=env)
+    assert says in line
+    assert (line in problems(env=env)) is ("ignored" in line)
+
+
+def test_a_configuration_file_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_file, "find_spec", lambda _: None)
+    (line,) = problems(env={"OTEL_CONFIG_FILE": "otel.yaml"})
+    assert "otel-pipeline-metrics[file-config]" in line
