@@ -66,6 +66,11 @@ def update(*, wanted: bool) -> None:
     forking.at_end_of_child(_at_end)
 
 
+def listens() -> bool:
+    """Tell whether there is a socket, which SIGTERM must not leave behind."""
+    return _server is not None
+
+
 def _at_end() -> None:
     update(wanted=False)
 

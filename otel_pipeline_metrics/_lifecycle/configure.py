@@ -179,8 +179,8 @@ def configure(
     global _asked, _export, _exit_registered
     with _lock:
         if _export is not None and asked.is_same(_asked):
-            _watch_the_end(_export)
             attach_server.update(wanted=config.attach)
+            _watch_the_end(_export)
             return
         # both raise before anything changes, so the earlier configuration stays in force
         if providers is not None:
@@ -214,8 +214,8 @@ def configure(
             _exit_registered = True
             atexit.register(_at_exit)
             signals.at_end.append(_end_export)
-        _watch_the_end(_export)
         attach_server.update(wanted=config.attach)
+        _watch_the_end(_export)
 
 
 def _ask(config: Config, providers: ModuleType | None) -> _Asked:
@@ -229,7 +229,7 @@ def _watch_the_end(export: ExportPipeline | None) -> None:
     forking.at_end_of_child(_end_export)
     with errors.suppress_errors("watching for SIGTERM"):
         # providers of the user's are flushed at SIGTERM only during a run
-        signals.watch_always(_owns_providers(export))
+        signals.watch_always(_owns_providers(export) or attach_server.listens())
 
 
 def _load_providers(config: Config) -> ModuleType | None:

@@ -219,7 +219,7 @@ def look():
         path = attaching.folders()[0] / str(os.getpid())
         connection.connect(str(path))
         return connection.recv(7)
-print("going", flush=True)
+going()
 print(look())
 attaching.os.geteuid = lambda: me + 1
 print(look())
@@ -348,16 +348,17 @@ def test_an_error_while_making_a_picture_ends_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ending", ["exit", "error", "sigterm in a run"])
+@pytest.mark.parametrize("ending", ["exit", "error", "sigterm", "sigterm in a run"])
 def test_an_end_leaves_nothing(ending: str, runtime: Path) -> None:
     body = {
         "exit": "going()",
         "error": "going(); os.close(2); raise SystemExit(0)",
+        "sigterm": "going()",
         "sigterm in a run": "with opm.run('r'): going()",
     }[ending]
     with process(body) as running:
         assert (runtime / str(running.pid)).exists()
-        if ending == "sigterm in a run":
+        if ending.startswith("sigterm"):
             running.send_signal(signal.SIGTERM)
             assert running.wait(SECONDS) == -signal.SIGTERM
         else:
