@@ -138,6 +138,13 @@ STAGE_DURATION: Final = Metric(
     absent="until the stage has finished once",
     buckets=DURATION_BUCKETS,
 )
+STAGE_WORKERS: Final = Metric(
+    "pipeline.stage.workers",
+    "up-down counter",
+    "{worker}",
+    "Workers that `workers()` keeps for a stage.",
+    absent="until `workers()` is used; 0 after it",
+)
 STAGE_TIME: Final = Metric(
     "pipeline.stage.time",
     "counter",

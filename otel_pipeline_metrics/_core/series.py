@@ -144,8 +144,8 @@ class RunScope:
 
     __slots__ = (
         "account", "budgets", "called", "correction", "ended", "limits", "on_resources",
-        "parts", "pipeline", "queues", "released", "remote", "run_id", "series", "shares", "sinks",
-        "times", "variants", "workers",
+        "parts", "pipeline", "pools", "queues", "released", "remote", "run_id", "series", "shares",
+        "sinks", "times", "variants", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -170,6 +170,8 @@ class RunScope:
         self.queues: dict[str, QueueSeries] = {}
         # by name: what happened at limits outside of stages, with a reference to all the rest
         self.limits: dict[str, LimitUse] = {}
+        # the pools of `workers()` that were entered in this run
+        self.pools: list[Any] = []
         # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}
         # whether another process began it
@@ -212,7 +214,7 @@ class RunScope:
             series.account = Account()
         for kept in (
             self.series, self.called, self.variants, self.budgets, self.times, self.queues,
-            self.limits, self.workers, self.shares.outlived,
+            self.limits, self.pools, self.workers, self.shares.outlived,
         ):  # fmt: skip
             kept.clear()
         self.account = Account()

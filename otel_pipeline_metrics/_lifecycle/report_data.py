@@ -23,6 +23,7 @@ from otel_pipeline_metrics._lifecycle.windows import (
     Reading,
     Windows,
 )
+from otel_pipeline_metrics._pools.registry import pool_list
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
@@ -123,6 +124,7 @@ class RunDataCollector:
         hints.check_names_differ(scope)
         data = self._times_of(run, scope, now) | {
             "schema": SCHEMA,
+            "pools": pool_list(scope),
             "caches": [
                 delta(reading, self._caches_before.get(reading.name))
                 for reading in caches_registry.read_all()

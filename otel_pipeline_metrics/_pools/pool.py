@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core.records import StageKey
+from otel_pipeline_metrics._pools import registry
+from otel_pipeline_metrics._pools.meters import Meters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Never
 
+    from otel_pipeline_metrics._core.stage_id import StageId
     from otel_pipeline_metrics._probes.queues.instrumented import Instrumented
 
 
@@ -30,9 +34,12 @@ class Plan:
     low: int
     high: int
     name: str
-    # of the stage that `function` is
-    stage: str
+    # that `function` is
+    stage: StageId
     on_error: Literal["stop", "skip"]
+
+
+Change = TypedDict("Change", {"at_s": float, "from": int, "to": int, "why": str})
 
 
 class SinkError(Exception):
@@ -57,11 +64,29 @@ class Pool:
         self._error: BaseException | None = None
         self._skipped = 0
         self._dropped = 0
+        # how many workers take items
+        self._active = 0
+        # of those, how many leave after the item in hand
+        self._surplus = 0
+        self._changes: list[Change] = []
+        # of an elastic pool
+        self._meters = Meters() if plan.low < plan.high else None
+        self._size = registry.Size(self)
 
     @property
     def name(self) -> str:
         """The name of the pool."""
         return self._plan.name
+
+    @property
+    def count(self) -> int:
+        """How many workers there are, without those that leave after the item in hand."""
+        return max(0, self._active - self._surplus)
+
+    @property
+    def changes(self) -> list[Change]:
+        """Each change of their number: `at_s` since the start, `from`, `to`, and `why`."""
+        return list(self._changes)
 
     @property
     def skipped(self) -> int:
@@ -116,6 +141,30 @@ class Pool:
         if self._entered:
             raise RuntimeError(f"the workers of {self.name!r} were started before; make new ones")
         self._entered = True
+        self._began = clock.now()
+        registry.enter(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report's part about the pool."""
+        return {
+            "name": self.name,
+            "stage": self._plan.stage.name,
+            "low": self._plan.low,
+            "high": self._plan.high,
+            "workers": self.count,
+            "skipped": self._skipped,
+            "dropped": self._dropped,
+            "changes": [dict(change) for change in self._changes],
+        }
+
+    def _stage_key(self, pipeline: str | None) -> StageKey:
+        """Return what metrics of the stage are kept under."""
+        stage = self._plan.stage
+        return StageKey(pipeline, stage.name, stage.kind)
+
+    def _note_change(self, before: int, after: int, why: str) -> None:
+        at_s = clock.now() - self._began
+        self._changes.append({"at_s": at_s, "from": before, "to": after, "why": why})
 
     def _is_end(self, item: Any) -> bool:
         probe = self._plan.source._opm_probe  # noqa: SLF001 - of the same library

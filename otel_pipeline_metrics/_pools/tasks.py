@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._pools.meters import BLOCKED, IDLE, WORKING, Meter
 from otel_pipeline_metrics._pools.pool import Plan, Pool, SinkError, raise_as_itself
+from otel_pipeline_metrics._pools.tuning import Tuner
 from otel_pipeline_metrics._probes.queues.instrumented import SHUT_DOWN
 from otel_pipeline_metrics._probes.queues.probe import NOTHING
 
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 _EndOfSource: Final = SHUT_DOWN[0]
 
+# From this part of the time on, an event loop computes, so more tasks do not help.
+_BUSY: Final = 0.85
+
 
 class TaskPool(Pool):
     """Tasks that take items from one queue and put results into another."""
@@ -26,8 +33,9 @@ class TaskPool(Pool):
         self._tasks: set[asyncio.Task[None]] = set()
         # those that wait for an item
         self._waiting: set[asyncio.Task[None]] = set()
-        # how many take items
-        self._active = 0
+        # of those, the ones that leave since there are too many
+        self._released: set[asyncio.Task[None]] = set()
+        self._controller: asyncio.Task[None] | None = None
         self._made = 0
         self._body: asyncio.Task[Any] | None = None
         # the body was cancelled because an item failed
@@ -40,6 +48,10 @@ class TaskPool(Pool):
         self._body = asyncio.current_task()
         for _ in range(self._plan.low):
             self._add()
+        if self._meters is not None:
+            self._controller = asyncio.get_running_loop().create_task(
+                self._control(), name=f"{self.name}-control"
+            )
         return self
 
     async def __aexit__(
@@ -56,14 +68,11 @@ class TaskPool(Pool):
             cancelled = None
         if error is not None:
             self._stop()
-        while self._tasks:
-            try:
-                await asyncio.wait(self._tasks)
-            except asyncio.CancelledError as outside:
-                # while it stops already, this is what cancelled the body, or makes no difference
-                if not self._stopping:
-                    cancelled = outside
-                    self._stop()
+        outside = await self._wait_for(self._tasks)
+        if self._controller is not None:
+            self._controller.cancel()
+            outside = await self._wait_for({self._controller}) or outside
+        cancelled = outside or cancelled
         if self._body_cancelled and not isinstance(error, asyncio.CancelledError):
             # the body never awaited again, or went on; nobody else shall meet it
             with contextlib.suppress(asyncio.CancelledError):
@@ -74,6 +83,19 @@ class TaskPool(Pool):
             raise_as_itself(self._error)
         if cancelled is not None and cancelled is not error:
             raise cancelled
+
+    async def _wait_for(self, tasks: set[asyncio.Task[None]]) -> asyncio.CancelledError | None:
+        """Wait for tasks; stop them if the block is cancelled meanwhile, and return that."""
+        cancelled = None
+        while any(not task.done() for task in tasks):
+            try:
+                await asyncio.wait(tasks)
+            except asyncio.CancelledError as outside:
+                # while it stops already, this is what cancelled the body, or makes no difference
+                if not self._stopping:
+                    cancelled = outside
+                    self._stop()
+        return cancelled
 
     def _is_cancelled_by_us(self) -> bool:
         """Take the cancellation of the body back; tell whether nobody else wants it."""
@@ -111,11 +133,14 @@ class TaskPool(Pool):
 
     async def _work(self) -> None:
         this: Any = asyncio.current_task()
+        meter = None if self._meters is None else self._meters.add()
         try:
             try:
-                await self._take_all(this)
+                await self._take_all(this, meter)
             finally:
                 self._active -= 1
+                if meter is not None and self._meters is not None:
+                    self._meters.remove(meter)
             if not self._active and self._may_pass_on():
                 await self._pass_end_on()
         except BaseException as error:
@@ -123,8 +148,8 @@ class TaskPool(Pool):
             if not isinstance(error, Exception):
                 raise
 
-    async def _take_all(self, this: asyncio.Task[None]) -> None:
-        while not self._ended and not self._stopping:
+    async def _take_all(self, this: asyncio.Task[None], meter: Meter | None) -> None:
+        while not self._ended and not self._stopping and not self._is_surplus():
             self._waiting.add(this)
             try:
                 item = await self._plan.source.get()
@@ -132,7 +157,7 @@ class TaskPool(Pool):
                 self._end()
                 return
             except asyncio.CancelledError:
-                if self._was_woken():
+                if self._was_woken(this):
                     return
                 raise
             finally:
@@ -142,40 +167,58 @@ class TaskPool(Pool):
                 self._done()
                 return
             try:
-                await self._handle(item)
+                if meter is None:
+                    await self._handle(item)
+                else:
+                    meter.enter(WORKING)
+                    await self._handle(item, meter)
+                    meter.done += 1
+                    meter.enter(IDLE)
             finally:
                 self._done()
 
-    def _was_woken(self) -> bool:
-        """Tell whether a wait was cancelled only because nothing will come."""
-        return self._ended and not self._stopping
+    def _is_surplus(self) -> bool:
+        """Tell whether this task leaves, since there are too many."""
+        leaves = self._surplus > 0
+        self._surplus -= leaves
+        return leaves
+
+    def _was_woken(self, this: asyncio.Task[None]) -> bool:
+        """Tell whether a wait was cancelled because nothing will come, or there are too many."""
+        released = this in self._released
+        self._released.discard(this)
+        return (self._ended or released) and not self._stopping
 
     def _end(self) -> None:
         self._ended = True
         for task in self._waiting:
             task.cancel()
 
-    async def _handle(self, item: Any) -> None:
+    async def _handle(self, item: Any, meter: Meter | None = None) -> None:
         try:
             if self._plan.generates:
                 async with contextlib.aclosing(self._plan.function(item)) as results:
                     async for result in results:
-                        await self._put(self._checked(result))
+                        await self._put(self._checked(result), meter)
             else:
-                await self._put(self._checked(await self._plan.function(item)))
+                await self._put(self._checked(await self._plan.function(item)), meter)
         except SinkError:
             raise
         except Exception:
             if not self._skips():
                 raise
 
-    async def _put(self, result: Any) -> None:
+    async def _put(self, result: Any, meter: Meter | None = None) -> None:
         if self._plan.sink is None:
             return
+        if meter is not None:
+            meter.enter(BLOCKED)
         try:
             await self._plan.sink.put(result)
         except Exception as error:
             raise SinkError(error) from error
+        if meter is not None:
+            meter.enter(WORKING)
 
     async def _pass_end_on(self) -> None:
         end = self._end_of_sink()
@@ -194,3 +237,42 @@ class TaskPool(Pool):
         if self._body is not None and not self._leaving:
             self._body_cancelled = True
             self._body.cancel()
+
+    # --- how many --------------------------------------------------------------------------------
+
+    async def _control(self) -> None:
+        """Change the number of tasks while items come."""
+        with errors.suppress_errors("changing the number of workers"):
+            assert self._meters is not None  # noqa: S101 - of an elastic pool
+            meters, tuner = self._meters, Tuner(self._plan.low, self._plan.high)
+            meters.begin()
+            cpu = time.thread_time()
+            while not self._is_over():
+                began = clock.now()
+                await asyncio.sleep(meters.pause_s())
+                before, cpu = cpu, time.thread_time()
+                busy = (cpu - before) / max(clock.now() - began, 1e-9)
+                bound = f"the event loop is busy {100 * busy:.0f} % of the time"
+                count = tuner.tick(meters.tick(None if busy < _BUSY else bound))
+                if count != self.count and not self._is_over():
+                    self._resize(count, tuner.why)
+
+    def _is_over(self) -> bool:
+        return self._stopping or self._ended
+
+    def _resize(self, count: int, why: str) -> None:
+        self._note_change(self.count, count, why)
+        staying = self._active - len(self._released)
+        self._surplus = max(0, staying - count)
+        # those that have no item leave at once
+        for task in list(self._waiting - self._released)[: self._surplus]:
+            self._surplus -= 1
+            self._released.add(task)
+            task.cancel()
+        for _ in range(count - staying):
+            self._add()
+
+    @property
+    def count(self) -> int:
+        """How many workers there are, without those that leave after the item in hand."""
+        return max(0, super().count - len(self._released))

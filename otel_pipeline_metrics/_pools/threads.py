@@ -8,7 +8,11 @@ import queue
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._pools.gil import Gil
+from otel_pipeline_metrics._pools.meters import BLOCKED, IDLE, WORKING, Meter
 from otel_pipeline_metrics._pools.pool import Plan, Pool, SinkError, raise_as_itself
+from otel_pipeline_metrics._pools.tuning import Tuner
 from otel_pipeline_metrics._probes.queues.instrumented import SHUT_DOWN
 from otel_pipeline_metrics._probes.queues.probe import NOTHING
 
@@ -34,8 +38,8 @@ class ThreadPool(Pool):
         super().__init__(plan)
         self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
-        # those that take items
-        self._active = 0
+        self._made = 0
+        self._controller: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         """Start the threads."""
@@ -43,6 +47,11 @@ class ThreadPool(Pool):
         try:
             for _ in range(self._plan.low):
                 self._add()
+            if self._meters is not None:
+                self._controller = threading.Thread(
+                    target=self._control, name=f"{self.name}-control", daemon=True
+                )
+                self._controller.start()
         except BaseException:  # no more threads
             self._stop_and_wait()
             raise
@@ -69,6 +78,8 @@ class ThreadPool(Pool):
 
     def _stop_and_wait(self) -> None:
         self._stopping = True
+        if self._controller is not None:  # first, since it starts threads
+            self._controller.join()
         for thread in self._threads:
             thread.join()
 
@@ -78,11 +89,12 @@ class ThreadPool(Pool):
         thread = threading.Thread(
             target=context.run,
             args=(self._work,),
-            name=f"{self.name}-{len(self._threads)}",
+            name=f"{self.name}-{self._made}",
             daemon=True,
         )
         with self._changed:
             self._active += 1
+            self._made += 1
         try:
             thread.start()
         except BaseException:
@@ -94,12 +106,16 @@ class ThreadPool(Pool):
     # --- a thread --------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        meter = None if self._meters is None else self._meters.add()
+        left = False
         try:
-            self._take_all()
+            left = self._take_all(meter)
         except BaseException as error:  # of the source, since those of items are handled
             self._fail(error)
+        if meter is not None and self._meters is not None:
+            self._meters.remove(meter)
         with self._changed:
-            self._active -= 1
+            self._active -= not left
             # the last one stays active until the end is passed on
             last = not self._active and self._may_pass_on()
             self._active += last
@@ -112,37 +128,56 @@ class ThreadPool(Pool):
             self._active -= last
             self._changed.notify_all()
 
-    def _take_all(self) -> None:
+    def _take_all(self, meter: Meter | None) -> bool:
+        """Work on items until the end; return True if it leaves before, as one too many."""
         get = self._plan.source.get
         while not self._stopping and not self._ended:
+            if self._is_surplus():
+                return True
             try:
                 item = get(timeout=LOOKS_S)
             except queue.Empty:
                 continue
             except _EndOfSource:
                 self._ended = True
-                return
+                break
             if self._is_end(item):
                 self._ended = True
                 self._done()
-                return
+                break
             try:
-                if self._error is None:
-                    self._handle(item)
-                else:
+                if self._error is not None:
                     with self._changed:
                         self._dropped += 1
+                elif meter is None:
+                    self._handle(item)
+                else:
+                    meter.enter(WORKING)
+                    self._handle(item, meter)
+                    meter.done += 1
+                    meter.enter(IDLE)
             finally:
                 self._done()
+        return False
 
-    def _handle(self, item: Any) -> None:
+    def _is_surplus(self) -> bool:
+        """Tell whether this thread leaves, since there are too many."""
+        if not self._surplus:
+            return False
+        with self._changed:
+            leaves = self._surplus > 0
+            self._surplus -= leaves
+            self._active -= leaves
+            return leaves
+
+    def _handle(self, item: Any, meter: Meter | None = None) -> None:
         try:
             if self._plan.generates:
                 with contextlib.closing(self._plan.function(item)) as results:
                     for result in results:
-                        self._put(self._checked(result))
+                        self._put(self._checked(result), meter)
             else:
-                self._put(self._checked(self._plan.function(item)))
+                self._put(self._checked(self._plan.function(item)), meter)
         except _StoppedError:
             pass
         except SinkError as refused:
@@ -155,9 +190,11 @@ class ThreadPool(Pool):
         except BaseException as error:
             self._fail(error)
 
-    def _put(self, result: Any) -> None:
+    def _put(self, result: Any, meter: Meter | None = None) -> None:
         if self._plan.sink is None:
             return
+        if meter is not None:
+            meter.enter(BLOCKED)
         while not self._stopping:
             try:
                 self._plan.sink.put(result, timeout=LOOKS_S)
@@ -165,6 +202,8 @@ class ThreadPool(Pool):
                 continue
             except Exception as error:
                 raise SinkError(error) from error
+            if meter is not None:
+                meter.enter(WORKING)
             return
         raise _StoppedError
 
@@ -183,3 +222,34 @@ class ThreadPool(Pool):
             if self._error is None:
                 self._error = error
             self._changed.notify_all()
+
+    # --- how many --------------------------------------------------------------------------------
+
+    def _control(self) -> None:
+        """Change the number of threads while items come."""
+        with errors.suppress_errors("changing the number of workers"):
+            assert self._meters is not None  # noqa: S101 - of an elastic pool
+            meters, tuner = self._meters, Tuner(self._plan.low, self._plan.high)
+            gil = Gil()
+            meters.begin()
+            while not self._is_over():
+                left = meters.pause_s()
+                while left > 0 and not self._is_over():
+                    # short sleeps: an end is noticed soon, and each tells whether the GIL is held
+                    pause = min(left, LOOKS_S)
+                    gil.sample(pause)
+                    left -= pause
+                count = tuner.tick(meters.tick(gil.bound(meters.cpus())))
+                if count != self.count and not self._is_over():
+                    self._resize(count, tuner.why)
+
+    def _is_over(self) -> bool:
+        return self._stopping or self._ended or self._error is not None
+
+    def _resize(self, count: int, why: str) -> None:
+        with self._changed:
+            self._note_change(self.count, count, why)
+            self._surplus = max(0, self._active - count)
+            missing = count - self._active
+        for _ in range(missing):
+            self._add()

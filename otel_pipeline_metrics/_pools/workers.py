@@ -101,7 +101,7 @@ def workers(
         low,
         high,
         stage.name if name is None else check_name(name, "name"),
-        stage.name,
+        stage,
         on_error,
     )
     return TaskPool(plan) if is_async else ThreadPool(plan)

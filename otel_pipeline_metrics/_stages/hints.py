@@ -65,9 +65,10 @@ def check_decorated_once(function: Any, stage: StageId) -> None:
 
 def stage_of(function: Any) -> StageId | None:
     """Return the stage that a decorated function is, also inside a `partial`."""
-    while isinstance(function, functools.partial):
+    while (found := getattr(function, _MARK, None)) is None and isinstance(
+        function, functools.partial
+    ):
         function = function.func
-    found = getattr(function, _MARK, None)
     return found if isinstance(found, StageId) else None
 
 

@@ -13,6 +13,7 @@ from otel_pipeline_metrics.report.flow import (
     stages_in_flow_order,
     verdict,
 )
+from otel_pipeline_metrics.report.pools import pool_table
 from otel_pipeline_metrics.report.tables import (
     BOLD,
     CYAN,
@@ -66,7 +67,6 @@ _GUARDS: Final = (
     ("cut_messages", "message", "cut"),
 )
 
-
 # columns of the stages that may be left out, those of least worth first
 _LEAVE: Final = (
     "kind", "p50", "p99", "of run", *SPLIT, *UNSPLIT, "p95", "self", "items/s", "max", "share",
@@ -80,6 +80,7 @@ def render(report: RunReport, look: Look = PLAIN) -> str:
         _stages(report, look) or "no stage ran",
         queue_table(report).render(look),
         limit_table(report).render(look),
+        pool_table(report).render(look),
         _telling(resource_table(report)).render(look) or "resources: not sampled",
         cache_table(report).render(look),
         # otherwise part of the verdict's advice

@@ -9,6 +9,7 @@ from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import number, whole
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.flow import runs_in, stages_in_flow_order, verdict
+from otel_pipeline_metrics.report.pools import pool_table
 from otel_pipeline_metrics.report.tables import Table
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def render(report: RunReport) -> str:
         table(_stage_table(report), str) or "No stage ran.",
         table(console.queue_table(report)),
         table(console.limit_table(report)),
+        table(pool_table(report)),
         table(console.resource_table(report)) or "Resources were not sampled.",
         table(console.cache_table(report)),
         escaped(console.telemetry_losses(report)),

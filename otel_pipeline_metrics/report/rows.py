@@ -236,6 +236,31 @@ class LimitRow(TypedDict):
     observed_s: float | None
 
 
+# One change.
+PoolChangesRow = TypedDict(
+    "PoolChangesRow",
+    {
+        "at_s": "float | None",
+        "from": "int | None",
+        "to": "int | None",
+        "why": "str | None",
+    },
+)
+
+
+class PoolRow(TypedDict):
+    """One pool."""
+
+    name: str | None
+    stage: str | None
+    low: int | None
+    high: int | None
+    workers: int | None
+    skipped: int | None
+    dropped: int | None
+    changes: list[PoolChangesRow]
+
+
 class WindowStagesRow(TypedDict):
     """One stage."""
 

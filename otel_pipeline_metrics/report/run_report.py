@@ -102,6 +102,11 @@ class RunReport:
         return self._list("limits") if "limits" in self._data else []
 
     @property
+    def pools(self) -> list[rows.PoolRow]:
+        """The tasks or threads of each `workers()`; empty in reports of earlier releases."""
+        return self._list("pools") if "pools" in self._data else []
+
+    @property
     def caches(self) -> list[rows.CacheRow]:
         """One entry per registered cache, with its counts during this run."""
         return self._list("caches")

@@ -265,6 +265,28 @@ PARTS: Final[dict[str, Schema]] = {
         ),
         observed_s=_number("in a report of several: seconds that the averages cover"),
     ),
+    "pools": _list(
+        "the tasks or threads of each `workers()` that began in the run",
+        _object(
+            "one pool",
+            name=_text("its name"),
+            stage=_text("the stage that they run"),
+            low=_count("the least number of workers"),
+            high=_count("the most; as `low` where the number is fixed"),
+            workers=_count("how many there were when the report was made; 0 after the end"),
+            skipped=_count("items that failed and were skipped"),
+            dropped=_count("items that were taken after an error, and not worked on"),
+            changes=_list(
+                "each change of their number",
+                _object(
+                    "one change",
+                    at_s=_number("seconds since the pool began"),
+                    **{"from": _count("the number before"), "to": _count("the number after")},
+                    why=_text("what was measured"),
+                ),
+            ),
+        ),
+    ),
     "windows": _list(
         "how the run went over time, in about 20 windows; empty without `resources`",
         _object(
@@ -433,7 +455,7 @@ PARTS: Final[dict[str, Schema]] = {
 }
 
 # parts that reports of earlier releases lack
-OPTIONAL_PARTS: Final = frozenset({"limits", "windows", "processes"})
+OPTIONAL_PARTS: Final = frozenset({"limits", "pools", "windows", "processes"})
 
 # fields of entries that hold text; all others hold numbers
 TEXT_FIELDS: Final = frozenset(

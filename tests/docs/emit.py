@@ -65,6 +65,10 @@ async def main() -> None:
     # without waiting for seconds
     live_verdict.INTERVAL_S = 0.01  # type: ignore[misc]
     async with opm.run("everything"), limit:
+        ended = opm.wrap_queue(asyncio.Queue(), name="ended", sentinel=None)
+        await ended.put(None)
+        async with opm.workers(write, ended):
+            pass
         await asyncio.gather(source(), sink())
         reader.get_metrics_data()  # active calls are visible in a run in progress
     try:

@@ -34,7 +34,7 @@ from typing import Any, TypedDict
 _SCALARS: Final = {"string": "str", "number": "float", "integer": "int", "boolean": "bool"}
 # of an entry in a list; the others keep the part's name
 _SINGULAR: Final = {
-    "stages": "stage", "queues": "queue", "limits": "limit", "caches": "cache",
+    "stages": "stage", "queues": "queue", "limits": "limit", "pools": "pool", "caches": "cache",
     "windows": "window", "processes": "process",
 }  # fmt: skip
 

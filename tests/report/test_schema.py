@@ -150,6 +150,7 @@ def test_the_rows_of_a_report_have_only_typed_keys(made: Callable[[], RunReport]
         (report.stages, rows.StageRow),
         (report.queues, rows.QueueRow),
         (report.limits, rows.LimitRow),
+        (report.pools, rows.PoolRow),
         (report.caches, rows.CacheRow),
         (report.windows, rows.WindowRow),
         ([report.resources], rows.ResourcesRow),
