@@ -48,7 +48,7 @@ def loud_faults() -> Iterator[None]:
     # Property tests call one stage thousands of times; other tests cover the limit of spans.
     series.limit_spans(None)
     # As in a program without queues, until the test has one.
-    hooks.workers = None
+    hooks.set_workers(None)
     yield
     errors.raise_faults = False
     privacy.dropped_before()  # or the next strict configure() would refuse them
@@ -145,9 +145,9 @@ def results() -> Iterator[Results]:
     before, sinks = _sink.installed(), drain._sinks
     drain.drain()
     sink = Results()
-    hooks.tracing = None
+    hooks.set_tracing(None)
     drain.set_sinks((sink,))
     yield sink
     drain.drain()
-    hooks.tracing = before.spans
+    hooks.set_tracing(before.spans)
     drain.set_sinks(sinks)

@@ -61,7 +61,6 @@ def set_sinks(sinks: tuple[Sink, ...]) -> None:
 def submit(stage: StageId, result: StageResult) -> None:
     """Add a result that the program measured itself."""
     series = _series.current_scope().add(stage)
-    series.begun.append(_series.OVER)
     series.results.append((result, None))
     if len(series.results) >= PENDING_BOUND:
         drain_series(series)
@@ -182,31 +181,36 @@ def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
 
 
 def _locked(work: Callable[[], None], here: int) -> None:
-    global _drainer, _wanted_until  # changed under the lock, or a hint
+    # nothing else, since what a line of its own in here raises would leave the lock locked
     with _drain_lock:
+        _drained(work, here)
+
+
+def _drained(work: Callable[[], None], here: int) -> None:
+    global _drainer, _wanted_until  # changed under the lock, or a hint
+    try:
         _drainer = here
         _wanted_until = 0.0
         gc_safety.stay_last()
-        try:
-            work()
-        except BaseException as error:
-            if not isinstance(error, Exception) or errors.from_signal_handler(error):
-                errors.warn_once(
-                    "draining",
-                    "%s was raised while finished calls were being flushed: up to %d of a stage "
-                    "may be missing from metrics and reports, which show them as in flight",
-                    type(error).__name__,
-                    PENDING_BOUND,
-                )
-            raise
-        finally:
-            _drainer = 0
+        work()
+    except BaseException as error:
+        if not isinstance(error, Exception) or errors.from_signal_handler(error):
+            errors.warn_once(
+                "draining",
+                "%s was raised while finished calls were being flushed: up to %d of a stage "
+                "may be missing from metrics and reports, which show them as in flight",
+                type(error).__name__,
+                PENDING_BOUND,
+            )
+        raise
+    finally:
+        _drainer = 0
 
 
 def _drain_scope(scope: RunScope) -> None:
     _replay_workers(scope)
     for series in list(scope.series.values()):
-        if series.pending or series.begun or series.open or series.times.queued:
+        if series.pending or series.active or series.account.has_partial or series.times.queued:
             _flush_series(series)
     for queue in list(scope.queues.values()):
         if queue.waits:
@@ -238,20 +242,10 @@ def _drain_parted() -> None:
 
 def _flush_series(series: Series, most: int | None = None) -> None:
     durations, results = pop_front(series.durations, most), pop_front(series.results, most)
-    # Kept until the sinks have them: a signal handler may raise at any point from here on.
-    series.lost += len(durations) + len(results)
     sizes, event_times = pop_front(series.sizes, most), pop_front(series.event_times, most)
-    begun = pop_front(series.begun)
-    # `in_progress` written out, since most are over
-    series.open = [
-        cell for cell in (*series.open, *begun) if cell[1] is not None or cell[3] is not None
-    ]
-    series.left_over = len(series.durations) + len(series.results)
     series.sample_at -= len(durations)
     series.wakes_at = min(series.sample_at, PENDING_BOUND) if series.sample_at > 0 else 0
     _build_batch(series, durations, results, sizes, event_times)
-    # not reached if a signal handler raised: any of the sinks may have them
-    series.lost -= len(durations) + len(results)
 
 
 def _build_batch(

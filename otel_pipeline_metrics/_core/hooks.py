@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from otel_pipeline_metrics._core.process.gc_safety import extras
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
@@ -125,11 +127,33 @@ class OpenPart(Protocol):
         """End it."""
 
 
-# Set by `_telemetry`; None: no spans.
+# None: no spans.
 tracing: Tracing | None = None
 
-# Set when the first queue is instrumented; before that, no wait can be seen.
+# None until the first queue is instrumented; before that, no wait can be seen.
 workers: WorkerAccounting | None = None
+
+
+def set_tracing(found: Tracing | None) -> None:
+    """Have the hot path open spans; None: not any more."""
+    global tracing  # replaced whole
+    tracing = found
+    _add_extra("tracing", found)
+
+
+def set_workers(found: WorkerAccounting | None) -> None:
+    """Have the hot path account for workers; None: not any more."""
+    global workers  # replaced whole
+    workers = found
+    _add_extra("workers", found)
+
+
+def _add_extra(name: str, found: object) -> None:
+    if found is None:
+        extras.discard(name)
+    else:
+        extras.add(name)
+
 
 # Sets `workers`.
 watch: Callable[[], None] | None = None

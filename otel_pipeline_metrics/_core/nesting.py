@@ -22,9 +22,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.process.gc_safety import extras
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from otel_pipeline_metrics._core.series import Cell
     from otel_pipeline_metrics._core.shares import Shares
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 # Of a cell, see `series.Cell`; numbers, since names would cost the hot path.
 _TOKEN, _PARENT, _CHILD = 1, 4, 5
 
-# How many runs have calls that overlap: the hot path leaves all calls to this module meanwhile.
-overlapping = 0
+# Of runs with calls that overlap: the hot path leaves all calls to this module meanwhile.
+_dividing: set[Shares] = set()
 
 _lock = threading.RLock()
 
@@ -72,63 +73,75 @@ class Overlap:
 
     def account_until(self, now: float) -> None:
         """Add the excess since the last change."""
-        self.excess = self.excess_until(now)
-        self.since = max(now, self.since)
+        # at once: a signal handler may raise between two statements
+        self.excess, self.since = self.excess_until(now), max(now, self.since)
 
 
 def enter(parent: Cell, cell: Cell, now: float) -> None:
     """Open a call inside of another."""
-    with _lock:
-        _enter(parent, cell, now)
-
-
-def leave(parent: Cell, cell: Cell, now: float) -> None:
-    """Close a call inside of another; it is not over."""
-    with _lock:
-        _leave(parent, cell, now)
+    _change(_enter, parent, cell, now)
 
 
 def close(cell: Cell, now: float) -> None:
     """End a call, in which others may still be open."""
-    with _lock:
-        _close(cell, now)
-        found = cell[_CHILD]
-        if not isinstance(found, Overlap):
-            return
-        if found.inside:
-            cell[0].scope.shares.outlived[id(cell)] = cell
-        else:
-            cell[_CHILD] = None
+    _change(_end, cell, now)
 
 
 def pause(cell: Cell, now: float) -> None:
     """Close a call that waits."""
-    with _lock:
-        _close(cell, now)
-        if cell[_CHILD] is None:
-            # a call that another task begins meanwhile must find it closed
-            cell[_CHILD] = Overlap(now, is_open=False)
+    _change(_pause, cell, now)
 
 
 def resume(cell: Cell, now: float) -> None:
     """Open a call again after `pause`."""
-    with _lock:
-        found: Any = cell[_CHILD]
-        if isinstance(found, Overlap):
-            found.account_until(now)
-            found.is_open = True
-            cell[0].scope.shares.outlived.pop(id(cell), None)
-            holder, found.holder = found.holder, None
-            _settle(cell, found, now)
-            if holder is not None and holder is cell[_PARENT]:
-                around: Any = holder[_CHILD]
-                around.account_until(now)
-                around.children[id(cell)] = around.ghosts.pop(id(cell))
-                return
-            if holder is not None:
-                _leave(holder, cell, now)
-        if cell[_PARENT] is not None:
-            _enter(cell[_PARENT], cell, now)
+    _change(_resume, cell, now)
+
+
+def _change(change: Callable[..., None], *given: Any) -> None:
+    try:
+        with _lock:
+            change(*given)
+    except BaseException:  # of a signal handler
+        with _lock:
+            _divide_anew(*given[-2:])
+        raise
+
+
+def _end(cell: Cell, now: float) -> None:
+    _close(cell, now)
+    found = cell[_CHILD]
+    if not isinstance(found, Overlap):
+        return
+    if found.inside:
+        cell[0].scope.shares.outlived[id(cell)] = cell
+    else:
+        cell[_CHILD] = None
+
+
+def _pause(cell: Cell, now: float) -> None:
+    _close(cell, now)
+    if cell[_CHILD] is None:
+        # a call that another task begins meanwhile must find it closed
+        cell[_CHILD] = Overlap(now, is_open=False)
+
+
+def _resume(cell: Cell, now: float) -> None:
+    found: Any = cell[_CHILD]
+    if isinstance(found, Overlap):
+        found.account_until(now)
+        found.is_open = True
+        cell[0].scope.shares.outlived.pop(id(cell), None)
+        holder, found.holder = found.holder, None
+        _settle(cell, found, now)
+        if holder is not None and holder is cell[_PARENT]:
+            around: Any = holder[_CHILD]
+            around.account_until(now)
+            around.children[id(cell)] = around.ghosts.pop(id(cell))
+            return
+        if holder is not None:
+            _leave(holder, cell, now)
+    if cell[_PARENT] is not None:
+        _enter(cell[_PARENT], cell, now)
 
 
 def excess_so_far(cell: Cell, now: float) -> float:
@@ -312,43 +325,69 @@ def _has_inside(cell: Cell) -> bool:
 
 
 def _begin_to_divide(cell: Cell, shares: Shares, now: float) -> None:
-    global overlapping  # changed under the lock
     shares.concurrent += 1
     if shares.concurrent > 1:
         _add_if_innermost(cell, shares, now)
         return
-    overlapping += 1
-    root = cell
-    while root[_PARENT] is not None:
-        root = root[_PARENT]
-    shares.begin((each[0].stage.identity for each in _innermost(root)), now)
+    _tell_hot_path(shares)
+    shares.begin((each[0].stage.identity for each in _innermost(_root_of(cell))), now)
 
 
 def _end_to_divide(shares: Shares, now: float) -> None:
-    global overlapping  # changed under the lock
     shares.concurrent -= 1
     if not shares.concurrent:
-        overlapping -= 1
+        _tell_hot_path(shares)
         shares.end(now)
+
+
+def _tell_hot_path(shares: Shares) -> None:
+    """Tell the hot path whether calls overlap, in any run."""
+    (_dividing.add if shares.concurrent else _dividing.discard)(shares)
+    (extras.add if _dividing else extras.discard)("overlapping")
 
 
 def _innermost(cell: Cell) -> Iterator[Cell]:
     """Yield the open calls with none open inside of them."""
+    for each in _all_inside(cell):
+        if each is not cell and not _inside(each):
+            yield each
+
+
+def _all_inside(cell: Cell) -> Iterator[Cell]:
+    """Yield a call and all that are open inside of it, at any depth."""
     left = [cell]
     while left:
         each = left.pop()
-        found: Any = each[_CHILD]
-        if isinstance(found, Overlap):
-            inside = [*found.children.values(), *found.ghosts.values()]
-        else:
-            inside = [] if found is None else [found]
-        left += inside
-        if not inside and each is not cell:
-            yield each
+        left += _inside(each)
+        yield each
+
+
+def _inside(cell: Cell) -> list[Cell]:
+    found: Any = cell[_CHILD]
+    if isinstance(found, Overlap):
+        return [*found.children.values(), *found.ghosts.values()]
+    return [] if found is None else [found]
+
+
+def _root_of(cell: Cell) -> Cell:
+    while cell[_PARENT] is not None:
+        cell = cell[_PARENT]
+    return cell
+
+
+def _divide_anew(cell: Cell, now: float) -> None:
+    """Find out again what there is to divide, after a change was interrupted."""
+    root, shares = _root_of(cell), cell[0].scope.shares
+    shares.concurrent = sum(len(_inside(each)) > 1 for each in _all_inside(root))
+    shares.end(now)
+    if shares.concurrent:
+        shares.begin((each[0].stage.identity for each in _innermost(root)), now)
+    _tell_hot_path(shares)
 
 
 @forking.in_child
 def _reset_after_fork() -> None:
-    global _lock, overlapping  # a thread that the child lacks may hold the lock
+    global _lock  # a thread that the child lacks may hold the lock
     _lock = threading.RLock()
-    overlapping = 0
+    _dividing.clear()
+    extras.discard("overlapping")

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.stage_id import StageId
 
 
-# Runs of other processes that are remembered at a time.
-MAX_REMOTE_SCOPES: Final = 16
-
 # Results that a series keeps before the thread that adds one more flushes them.
 PENDING_BOUND: Final = 1024
 
@@ -43,9 +40,9 @@ class Series:
     """
 
     __slots__ = (
-        "account", "attributes", "begun", "budget", "cache", "called", "caller", "correction",
-        "drawn_one_in", "durations", "event_times", "exemplars", "key", "left_over", "limits",
-        "lost", "mean_s", "one_in", "open", "plain", "results", "returned", "sample_at", "sampled",
+        "account", "attributes", "budget", "cache", "called", "caller", "correction",
+        "drawn_one_in", "durations", "earlier", "event_times", "exemplars", "key", "latest",
+        "limits", "mean_s", "one_in", "plain", "results", "returned", "sample_at", "sampled",
         "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "until_sample",
         "wakes_at", "watch",
     )  # fmt: skip
@@ -73,14 +70,10 @@ class Series:
         self.results: list[tuple[StageResult, Any]] = []
         # of calls in progress too, so that a call without end keeps a bounded number
         self.event_times: list[EventTime] = []
-        # one cell for each call since the last batch: appending is atomic, counting up is not
-        self.begun: list[Cell] = []
-        # of earlier calls: those in progress at the last batch
-        self.open: list[Cell] = []
-        # finished calls that are in `durations` or `results` and not in `open`
-        self.left_over = 0
-        # finished calls whose batch was interrupted
-        self.lost = 0
+        # The calls in progress: those that end in the reverse order are only appended and removed
+        # at the end. The first one that does not moves all others to a dict, by identity.
+        self.latest: list[Cell] = []
+        self.earlier: dict[int, Cell] = {}
         # whether the next call is a sample; the length of `durations` at which it will be again,
         # and at which something is due, which is this or a flush
         self.watch = True
@@ -135,8 +128,31 @@ class Series:
     @property
     def active(self) -> int:
         """The number of calls in progress."""
-        ended = len(self.durations) + len(self.results) - self.left_over
-        return max(0, len(self.open) + len(self.begun) - ended) + self.lost
+        return len(self.latest) + len(self.earlier)
+
+    @property
+    def open(self) -> list[Cell]:
+        """The cells of the calls in progress."""
+        return [*self.earlier.values(), *self.latest]
+
+    def remove(self, cell: Cell) -> None:
+        """Remove a call that is over, see `latest`; again does nothing.
+
+        Each call is moved once at most, so this costs the same however many there are. Another
+        thread may move or remove calls meanwhile: one that is moved is over if it has no token and
+        no execution.
+        """
+        latest, earlier = self.latest, self.earlier
+        while earlier.pop(id(cell), None) is None and latest:
+            last = latest[-1]
+            if last is cell:
+                del latest[-1]
+                return
+            earlier[id(last)] = last
+            if latest and latest[-1] is last:
+                del latest[-1]
+            if last[1] is None and last[3] is None:
+                earlier.pop(id(last), None)
 
 
 class RunScope:
@@ -282,16 +298,6 @@ Cell = list[Any]
 CELL_WITHOUT_SPAN: Final = 8  # the length of a call's cell
 
 
-def in_progress(cell: Cell) -> bool:
-    """Tell whether a call goes on."""
-    # a generator that has yielded has an execution and no token
-    return cell[1] is not None or cell[3] is not None
-
-
-# Stands for a call that was over when it was known.
-OVER: Final[Cell] = [None] * CELL_WITHOUT_SPAN
-
-
 def root_cell(scope: RunScope, outer: Cell | None = None) -> Cell:
     """Return what is current in a run outside of stages."""
     return [ScopeRef(scope, outer), True, 0.0, None, None, None, None, None]
@@ -315,10 +321,6 @@ def goes_on(cell: Cell | None) -> Cell:
     while cell is not None and cell[1] is None:
         cell = cell[4]
     return default_cell if cell is None else cell
-
-
-# By run id: the scopes of runs in other processes whose work is done here.
-_remote_scopes: dict[str, RunScope] = {}
 
 
 def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
@@ -350,7 +352,7 @@ def open_scope(scope: RunScope) -> None:
     """
     cell = scopes[scope] = root_cell(scope, _outside_ended(active_cell.get()))
     _update_default_scope()
-    if not (gc_safety.running_in and gc_safety.here()):
+    if not (gc_safety.here()):
         active_cell.set(cell)
 
 
@@ -363,7 +365,7 @@ def close_scope(scope: RunScope) -> None:
     """
     scope.ended = True
     _update_default_scope()
-    if gc_safety.running_in and gc_safety.here():
+    if gc_safety.here():
         return
     found = active_cell.get()
     going_on = _outside_ended(found)
@@ -376,27 +378,6 @@ def _outside_ended(cell: Cell | None) -> Cell | None:
     while cell is not None and isinstance(cell[0], ScopeRef) and cell[0].scope.ended:
         cell = cell[0].outer
     return cell
-
-
-def remote_run_scope(pipeline: str, run_id: str) -> RunScope:
-    """Return the scope in this process of a run that another process started.
-
-    A child that was forked during the run has it; otherwise it is made. It never becomes the
-    default, and the oldest is forgotten when there are too many.
-    """
-    for scope in list(scopes):
-        if scope.run_id == run_id:
-            return scope
-    found = _remote_scopes.get(run_id)
-    if found is None:
-        found = RunScope(pipeline, run_id)
-        found.remote = True
-        found = _remote_scopes.setdefault(run_id, found)
-        while len(_remote_scopes) > MAX_REMOTE_SCOPES:
-            oldest = _remote_scopes.pop(next(iter(_remote_scopes)), None)
-            if oldest is not None:
-                oldest.released = True
-    return found
 
 
 def _update_default_scope() -> None:

@@ -92,9 +92,9 @@ class Shares:
 
     def _go_on(self, now: float) -> None:
         if now > self._last:
-            if self._innermost:
-                self._clock += (now - self._last) / len(self._innermost)
-            self._last = now
+            more = (now - self._last) / len(self._innermost) if self._innermost else 0.0
+            # at once: a signal handler may raise between two statements
+            self._clock, self._last = self._clock + more, now
 
     def _add_alone(self, stage: Hashable, found: _Innermost) -> None:
         seconds = found.calls * (self._last - found.since)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_pipeline_metrics._core import clock, nesting
+from otel_pipeline_metrics._core.abandoned import abandon, was_left
 from otel_pipeline_metrics._core.records import NOTHING, Progress, StageTime
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def take(
         before = account.seen.pop(details, None) if account.seen else None
         results.append(result if before is None else result._replace(reported=before))
     account.take(pop(series.samples))
-    progress = _look_at_open(series) if series.open or account.has_partial else []
+    progress = _look_at_open(series) if series.active or account.has_partial else []
     if account.running.count:
         _choose_rate(series)
     return results, progress
@@ -75,15 +76,21 @@ def _look_at_open(series: Series) -> list[Progress]:
         puller.pulled_open.pop(series, None)
     account.pullers = []
     progress = []
-    for cell in series.open:
+    for entry in series.open:
+        if was_left(entry):
+            abandon(entry)
+            continue
+        execution = entry[3]
+        # of a generator that is not between two items, the step in progress
+        step = entry if execution is None else execution.cell
+        cell = entry if step[1] is None else step
         elapsed = elapsed_so_far(cell, now)
         account.partial += elapsed
         account.excess += nesting.excess_so_far(cell, now)
-        execution = cell[3]
         whole = now - cell[2] if cell[1] is not None and cell[2] else 0.0
         waited = 0.0
         if execution is not None:
-            whole += execution.elapsed
+            whole += execution.before() + execution.waited
             waited = execution.idle + execution.blocked
         account.partial_wait += max(0.0, whole - waited - elapsed)
         _look_at_sample(account, cell, now)
@@ -134,8 +141,8 @@ def pop(entries: list[T]) -> list[T]:
 def elapsed_so_far(cell: Cell, now: float) -> float:
     """Return how long a call has been open, waits left out."""
     execution = cell[3]
-    before = 0.0 if execution is None else execution.elapsed - execution.waited
-    return max(0.0, before) + step_so_far(cell, now)
+    before: float = 0.0 if execution is None else execution.before()
+    return before + step_so_far(cell, now)
 
 
 def step_so_far(cell: Cell, now: float) -> float:

@@ -72,7 +72,10 @@ class Execution:
     # Class attributes, not slots: an instance then stores only what differs from the default.
     cell: Cell  # see `series.Cell`
     series: Series | None  # None once it is closed
-    elapsed: float = 0.0  # seconds before the last resumption, waits included
+    entry: Cell | None = None  # of a generator: its cell between items; `cell` is its last step's
+    block: object = None  # of a block: the `Stage` that its `with` statement holds
+    # seconds before the last resumption, waits included; of a generator once it is over
+    elapsed: float = 0.0
     idle: float = 0.0
     blocked: float = 0.0
     duration_only: bool = True  # whether there is only the duration to report so far
@@ -97,6 +100,12 @@ class Execution:
         """Take over the span that is open in the cell, if any; not for users."""
         if len(self.cell) > CELL_WITHOUT_SPAN and hooks.tracing is not None:
             self.span = hooks.tracing.span_of(self.cell)
+
+    def before(self) -> float:
+        """Return the seconds before its last resumption, without waits; not for users."""
+        if self.entry is None or self.details is None:
+            return self.elapsed - self.waited
+        return sum(self.details.pulls.values())
 
     @property
     def scope(self) -> RunScope:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from otel_pipeline_metrics._core import clock, errors, hooks, nesting, series
-from otel_pipeline_metrics._core.process import gc_safety
+from otel_pipeline_metrics._core import clock, nesting, series
+from otel_pipeline_metrics._core.process.gc_safety import extras
 from otel_pipeline_metrics._stages import invocation, later, sampling, suspended
 
 
@@ -18,17 +18,14 @@ class Internals:
     """The modules that wrappers use: slots are read as fast as the globals of a module."""
 
     __slots__ = (
-        "active_cell", "clock", "collecting", "errors", "gc_safety", "hooks", "invocation",
-        "later", "nesting", "sampling", "series", "suspended",
+        "active_cell", "clock", "extras", "invocation", "later", "nesting", "sampling", "series",
+        "suspended",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.active_cell = series.active_cell
         self.clock = clock
-        self.collecting = gc_safety.running_in
-        self.errors = errors
-        self.gc_safety = gc_safety
-        self.hooks = hooks
+        self.extras = extras
         self.invocation = invocation
         self.later = later
         self.nesting = nesting

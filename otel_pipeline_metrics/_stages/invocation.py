@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy, records
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.abandoned import DETACHED, abandon, was_left
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell, active_cell
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.stage_id import StageId
 
 
-# Stands for a cell's token if the call is measured without being current.
-DETACHED: Final = object()
-
 _STEPS: Final = ("step", "async step")
 
 
@@ -37,39 +35,66 @@ _STEPS: Final = ("step", "async step")
 
 def begin_block(stage: StageId) -> Execution:
     """Begin a call of `stage`, make it current and return its execution. Never raises."""
+    cell: Any = None
     try:
         parent = active_cell.get()
-        if parent is None or parent[1] is None:
+        if parent is None:
+            parent = _series.default_cell
+        elif parent[1] is None:
             parent = _series.goes_on(parent)
-        series = parent[0].called.get(stage) or parent[0].add(stage)
-        cell: Cell = [series, None, 0.0, None, parent, None, None, None]
-        if gc_safety.running_in and gc_safety.here():
-            detached(cell)
-        else:
-            if hooks.workers is not None:
-                hooks.workers.entered(cell)
-            elif hooks.tracing is not None:
-                open_span(cell)
-            cell[1] = active_cell.set(cell)
-        series.begun.append(cell)
-        if series.watch and stage.form == "block":
-            sampling.begin(cell)
-        began = cell[2] = clock.now()
-        # as on the hot path: nothing may come between that and the end
-        if parent[5] is None and not nesting.overlapping:
-            parent[5] = cell
-        else:
-            nesting.enter(parent, cell, began)
+        while parent[3] is not None and was_left(parent):
+            abandon(parent)
+            parent = _series.goes_on(parent)
+        try:
+            series = parent[0].called[stage]
+        except KeyError:
+            series = parent[0].add(stage)
+        cell = [series, None, 0.0, None, parent, None, None, None]
+        begin(cell)
+        if cell[3] is None:
+            cell[3] = Execution(cell)
+        execution: Execution = cell[3]
+        return execution  # noqa: TRY300 - a signal handler may raise here
     except Exception:  # an internal error must not stop the stage
-        cell = unmeasured("beginning a stage")
-    return ensure_execution(cell) or NOOP_EXECUTION
+        return execution_of(not_begun(cell))
+    except BaseException:
+        abandon(cell)
+        raise
 
 
-def detached(cell: Cell) -> Any:
-    """Mark a call that the garbage collector makes as not current; return the token."""
-    cell[1] = DETACHED
-    cell[3] = Execution(cell)
-    return DETACHED
+def begin(cell: Cell) -> float:
+    """Make a call current, and note when it began; the hot path does this itself if it can."""
+    series, parent = cell[0], cell[4]
+    extras = gc_safety.extras
+    if not extras:
+        cell[1] = active_cell.set(cell)
+    elif gc_safety.here():
+        # the garbage collector makes the call
+        cell[1] = DETACHED
+        cell[3] = Execution(cell)
+    else:
+        if hooks.workers is not None:
+            hooks.workers.entered(cell)
+        elif hooks.tracing is not None:
+            open_span(cell)
+        cell[1] = active_cell.set(cell)
+    series.latest.append(cell)
+    if series.watch and series.stage.form != "task block":
+        sampling.begin(cell)
+    began: float
+    began = cell[2] = clock.now()
+    # last, since nothing may come between that and the end
+    if parent[5] is None and not extras:
+        parent[5] = cell
+    else:
+        nesting.enter(parent, cell, began)
+    return began
+
+
+def not_begun(cell: Cell | None) -> Cell:
+    """Log the current internal error; return the cell of a call that is not measured."""
+    abandon(cell)
+    return unmeasured("beginning a stage")
 
 
 def unmeasured(where: str) -> Cell:
@@ -89,6 +114,7 @@ def end_in_other_context(
     if other_context and ensure_execution(cell) is not None:
         end(cell, None, count, returned)
     else:
+        abandon(cell)
         unmeasured("ending a stage")
 
 
@@ -106,8 +132,18 @@ def end(
         count: counts the items of `returned`.
         returned: what the user's code returned.
     """
-    if cell[3] is None and error is None and count is not None and len(cell) == CELL_WITHOUT_SPAN:
-        _end_counted(cell, count, returned)
+    execution = cell[3]
+    if error is None and (
+        (count is None or len(cell) == CELL_WITHOUT_SPAN)
+        if execution is None
+        else (
+            execution.duration_only
+            and cell[6] is None
+            and execution.span is None
+            and cell[1] is not DETACHED
+        )
+    ):
+        _end_plain(cell, count, returned)
         return
     execution = ensure_execution(cell)
     if execution is None:
@@ -122,42 +158,68 @@ def end(
         if count is not None:
             count_items(execution, count, returned)
         close(execution, error)
-    except Exception:  # an internal error must not change the outcome
+    except BaseException as raised:  # of a signal handler
+        abandon(cell)
+        if not isinstance(raised, Exception):
+            raise
+        # an internal error must not change the outcome
         errors.log_internal_error("ending a stage")
 
 
 def leave(cell: Cell, now: float) -> None:
     """Close a call for the one around it."""
     parent = cell[4]
-    if parent[5] is cell and cell[5] is None and not nesting.overlapping:
+    if parent[5] is cell and cell[5] is None and not gc_safety.extras:
         parent[5] = None
     else:
         nesting.close(cell, now)
 
 
-def _end_counted(cell: Cell, count: Callable[[Any], int], returned: Any) -> None:
-    """End a call that reports its duration and its items only."""
+def _end_plain(  # noqa: C901, PLR0912 - the hot path of blocks
+    cell: Cell, count: Callable[[Any], int] | None, returned: Any
+) -> None:
+    """End a call that reports its duration only, or that and its items."""
     try:
         series, now = cell[0], clock.now()
-        leave(cell, now)
+        parent, extras = cell[4], gc_safety.extras
+        if parent[5] is cell and cell[5] is None and not extras:
+            parent[5] = None
+        else:
+            nesting.close(cell, now)
         elapsed = now - cell[2]
-        if hooks.workers is not None:
+        if extras and hooks.workers is not None:
             hooks.workers.left(cell, now)
         active_cell.reset(cell[1])
         size: int | None = None
-        try:
-            size = check_count(count(returned), "n")
-            series.sizes.append(size)
-        except Exception as error:  # the call's result must not be lost with its count
-            _log_not_counted(series, error)
-        series.durations.append(elapsed)
+        if count is not None:
+            try:
+                size = check_count(count(returned), "n")
+            except Exception as error:  # the call's result must not be lost with its count
+                _log_not_counted(series, error)
+        execution = cell[3]
+        if execution is not None:
+            execution.series = cell[3] = None
+        latest, durations = series.latest, series.durations
+        if latest and latest[-1] is cell:
+            del latest[-1]
+        else:
+            series.remove(cell)
         cell[1] = None
-        if elapsed > series.budget.slow_s:
+        if size is not None:
+            series.sizes.append(size)
+        durations.append(elapsed)
+        if len(cell) > CELL_WITHOUT_SPAN:
+            if hooks.tracing is not None:
+                hooks.tracing.close(cell, elapsed)
+        elif elapsed > series.budget.slow_s:
             add_late_span(series, elapsed, size)
-        if len(series.durations) >= series.wakes_at:
+        if len(durations) >= series.wakes_at:
             sampling.wake(series)
     except Exception as error:
         end_in_other_context(cell, error, count, returned)
+    except BaseException:
+        abandon(cell)
+        raise
 
 
 def ensure_execution(cell: Cell | None) -> Execution | None:
@@ -234,12 +296,13 @@ def deactivate(execution: Execution, now: float) -> None:
     if hooks.workers is not None:
         hooks.workers.left(execution.cell, now)
     token, execution.cell[1] = execution.cell[1], None
-    if token is None or token is DETACHED or (gc_safety.running_in and gc_safety.here()):
+    if token is None or token is DETACHED or (gc_safety.here()):
         return
     try:
         active_cell.reset(token)
-    except ValueError:
-        # it is current in another task only, which did not close it
+    except (ValueError, RuntimeError):
+        # it is current in another task only, which did not close it; or an exception interrupted
+        # its end just after this
         return
     if execution.span is not None:
         step_span(execution, "suspend")
@@ -250,6 +313,9 @@ def close(execution: Execution, error: BaseException | None) -> None:
     series = execution.series
     if series is None:
         return
+    execution.series = None  # closed: ending it again or adding details changes nothing
+    entry = execution.entry or execution.cell
+    series.remove(entry)
     if execution.duration_only and error is None and execution.puller is None:
         if execution.span is not None:
             with errors.suppress_errors("ending a span"):
@@ -262,8 +328,7 @@ def close(execution: Execution, error: BaseException | None) -> None:
         # calls are drawn whatever they report
         series.sample_at -= 1
         series.wakes_at -= 1
-    execution.series = None  # closed: ending it again or adding details changes nothing
-    execution.cell[3] = None  # leaves no cycle to the garbage collector
+    entry[3] = execution.cell[3] = None  # leaves no cycle to the garbage collector
     if len(series.durations) >= series.wakes_at or len(series.results) >= PENDING_BOUND:
         sampling.wake(series)
 

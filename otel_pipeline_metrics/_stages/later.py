@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.abandoned import DETACHED
 from otel_pipeline_metrics._core.series import active_cell
 from otel_pipeline_metrics._stages import invocation, sampling, suspended
 from otel_pipeline_metrics._stages.execution import execution_of
@@ -83,13 +84,12 @@ def _moved(cell: Cell, form: Form) -> Execution:
     execution.elapsed += now - cell[2]
     invocation.deactivate(execution, now)
     cell[3] = cell[6] = None
-    # it has begun, and does not end here; a flush would find that out
-    before.left_over -= 1
+    before.remove(cell)
     parent, stage = cell[4], before.stage.of(form)
     series = parent[0].called.get(stage) or parent[0].add(stage)
     execution.cell = [series, None, now, execution, parent, None, None, None]
     execution.series = series
-    series.begun.append(execution.cell)
+    series.earlier[id(execution.cell)] = execution.cell
     return execution
 
 
@@ -104,7 +104,7 @@ def _watch(cell: Cell, items: ItemCounter | None, future: Any) -> None:
         return
     # what of its time runs is unknown, as in a block of a task
     goes_on = _moved(cell, "task block").cell
-    goes_on[1] = invocation.DETACHED
+    goes_on[1] = DETACHED
     nesting.enter(goes_on[4], goes_on, goes_on[2])
     future.add_done_callback(functools.partial(_done, goes_on, items))
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as context_api
 
-from otel_pipeline_metrics._core import errors, hooks, series
+from otel_pipeline_metrics._core import errors, hooks, remote_runs, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._stages.workers import finding
 
@@ -160,7 +160,7 @@ def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) 
     with errors.suppress_errors("propagating from another process"):
         context_api.attach(PROPAGATOR.extract(headers))
     if pipeline is not None and run_id is not None:
-        scope = series.remote_run_scope(pipeline, run_id)
+        scope = remote_runs.remote_run_scope(pipeline, run_id)
         series.active_cell.set(series.scopes.get(scope) or series.root_cell(scope))
 
 

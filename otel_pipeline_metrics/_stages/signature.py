@@ -180,10 +180,20 @@ class _Plainly(ast.NodeTransformer):
             return node
         return self.generic_visit(node)
 
-    def visit_Delete(self, _: ast.Delete) -> ast.AST:
+    def visit_Delete(self, node: ast.Delete) -> ast.AST:
         """Let go of the arguments."""
+        if not isinstance(node.targets[0], ast.Name):
+            return self.generic_visit(node)  # an item of a list
         names = sum(self._parameters, ())
         return ast.Delete([ast.Name(name, ast.Del()) for name in names]) if names else ast.Pass()
+
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        """Put `try:` into the line of what follows it.
+
+        Python does not guard a line of its own, where a debugger or a tracer may raise.
+        """
+        ast.copy_location(node, node.body[0])
+        return self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> ast.Name:
         node.id = self._renamed.get(node.id, node.id)

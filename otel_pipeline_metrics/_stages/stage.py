@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Union, cast, overload
 
-from otel_pipeline_metrics._core import privacy, stage_id
+from otel_pipeline_metrics._core import cardinality, privacy, stage_id
+from otel_pipeline_metrics._core.abandoned import abandon
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._stages import hints, invocation
@@ -29,6 +30,12 @@ F = TypeVar(
 )
 
 
+# By valid name and kind, so that a `with` block need not check them again: its stage.
+_blocks: dict[tuple[str, str | None], tuple[StageId, StageId]] = {}
+
+_NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = {}
+
+
 class Stage(AsyncContextMixin):
     """One stage of a pipeline, as `stage(...)` returns it.
 
@@ -37,7 +44,7 @@ class Stage(AsyncContextMixin):
     `async with`, which return an `Execution`. It may be entered again, also while open.
     """
 
-    __slots__ = ("_attributes", "_id", "_items", "_kind", "_name", "_open")
+    __slots__ = ("_attributes", "_id", "_items", "_kind", "_name", "_open", "_others")
 
     def __init__(
         self,
@@ -46,17 +53,27 @@ class Stage(AsyncContextMixin):
         items: ItemCounter | None,
         attributes: Mapping[str, AttributeValue] | None,
     ) -> None:
+        # the execution of its block, and those of other blocks that are open at the same time
+        self._open: Execution | None = None
+        self._others: dict[Execution, None] | None = None
+        self._items = items
+        # in a thread, and in a task
+        self._id: tuple[StageId, StageId] | None = None
+        self._name: str | None
+        self._kind: str | None
+        if items is None and not attributes and name.__class__ is str:
+            found = _blocks.get((name, kind)) if kind is None or kind.__class__ is str else None
+            if found is not None:
+                self._name, self._kind, self._id = name, kind, found
+                self._attributes = _NO_ATTRIBUTES
+                return
         self._name = None if name is None else check_name(name, "name")
         self._kind = None if kind is None else check_name(kind, "kind")
         if kind is not None:
             hints.check_kind(kind)
         if items is not None and not callable(items):
             raise TypeError(f"items must be callable or None, not {type(items).__name__}")
-        self._items = items
         self._attributes = check_attributes(attributes)
-        # in a thread, and in a task
-        self._id: tuple[StageId, StageId] | None = None
-        self._open: dict[Execution, None] = {}
 
     def __call__(self, function: F) -> F:
         """Return a wrapper of `function` that measures it as this stage.
@@ -73,16 +90,26 @@ class Stage(AsyncContextMixin):
         Raises:
             TypeError: the stage has neither a name nor a kind.
         """
-        stage = self._block_id()
-        # Part of the execution and not of the identity: each block may have other values.
-        attributes = self._attributes and privacy.drop_forbidden(
-            self._attributes, f"stage {stage.name!r}"
-        )
-        execution = invocation.begin_block(stage)
-        for key, value in attributes.items():
-            execution.set_attribute(key, value)
-        self._open[execution] = None
-        return execution
+        stage = (self._id or self._block_ids())[in_task()]
+        execution: Any = None
+        try:
+            execution = invocation.begin_block(stage)
+            if self._attributes:
+                # Part of the execution and not of the identity: each block may have other values.
+                where = f"stage {stage.name!r}"
+                for key, value in privacy.drop_forbidden(self._attributes, where).items():
+                    execution.set_attribute(key, value)
+            execution.block = self
+            if self._open is None:
+                self._open = execution
+            else:
+                self._others = self._others or {}
+                self._others[execution] = None
+            opened: Execution = execution
+            return opened  # noqa: TRY300 - a signal handler may raise here
+        except BaseException:
+            self._give_up(execution)
+            raise
 
     def __exit__(
         self,
@@ -93,25 +120,45 @@ class Stage(AsyncContextMixin):
         """Close the execution that this block opened; an error is raised further."""
         # One Stage may be open in many tasks. The block's own execution is the current one, unless
         # another task or context closes it: then the latest is the best guess.
-        execution = invocation.current_execution()
-        if execution in self._open:
-            del self._open[execution]
-        elif self._open:
-            execution, _ = self._open.popitem()
-        else:
-            return  # one exit too many: the current execution belongs to another stage
-        invocation.end(execution.cell, error)
+        execution: Any = None
+        try:
+            execution, others = invocation.current_execution(), self._others
+            if others and execution not in others and execution is not self._open:
+                execution = next(reversed(others))
+            elif execution is not self._open and not others:
+                execution = self._open
+                if execution is None:
+                    return  # one exit too many: the current execution is another stage's
+            invocation.end(execution.cell, error)
+            execution.block = None
+            if execution is self._open:
+                self._open = None
+            elif others:
+                others.pop(execution, None)
+        except BaseException:
+            self._give_up(execution or self._open)
+            raise
 
-    def _block_id(self) -> StageId:
-        if self._id is None:
-            name = self._name or self._kind
-            if name is None:
-                raise TypeError("name is missing: a stage used with `with` has no function's name")
-            if self._items is not None:
-                raise TypeError("items is for decorators: in a `with` block call add_items()")
-            block = stage_id.stage_id(name, self._kind, form="block")
-            self._id = block, block.of("task block")
-        return self._id[in_task()]
+    def _give_up(self, execution: Execution | None) -> None:
+        if execution is None:
+            return
+        abandon(execution.cell)
+        if execution is self._open:
+            self._open = None
+        elif self._others:
+            self._others.pop(execution, None)
+
+    def _block_ids(self) -> tuple[StageId, StageId]:
+        name = self._name or self._kind
+        if name is None:
+            raise TypeError("name is missing: a stage used with `with` has no function's name")
+        if self._items is not None:
+            raise TypeError("items is for decorators: in a `with` block call add_items()")
+        block = stage_id.stage_id(name, self._kind, form="block")
+        found = self._id = block, block.of("task block")
+        if self._name is not None and len(_blocks) < cardinality.MAX_NAMES:
+            _blocks[self._name, self._kind] = found
+        return found
 
     def _decorate(self, function: Any) -> Any:
         if isinstance(function, (classmethod, staticmethod)):

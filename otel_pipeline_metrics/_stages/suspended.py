@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.abandoned import DETACHED, abandon
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import active_cell
 from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution
 from otel_pipeline_metrics._stages.invocation import (
-    DETACHED,
     close,
     count_items,
     deactivate,
+    leave,
+    not_begun,
     start_span,
     step_span,
 )
@@ -29,38 +31,48 @@ if TYPE_CHECKING:
 
 def begin_suspended(stage: StageId) -> Execution:
     """Begin an execution that is not current until it is resumed. Never raises."""
+    cell: Any = None
     try:
         parent = _series.goes_on(active_cell.get())
         # who pulls its items may change, so it has no caller
         series = parent[0].scope.add(stage)
-        cell: Cell = [series, None, 0.0, None, parent, None, None, None]
-        execution = cell[3] = Execution(cell)
+        cell = [series, None, 0.0, None, parent, None, None, None]
+        execution: Execution = Execution(cell)
+        cell[3] = execution
+        execution.entry = cell
         execution.ensure_details()
-        series.begun.append(cell)
-        if not (gc_safety.running_in and gc_safety.here()):
+        series.earlier[id(cell)] = cell
+        if not gc_safety.here():
             if hooks.workers is not None:
                 hooks.workers.opened(execution)
             start_span(execution)
             step_span(execution, "suspend")
-    except Exception:
-        errors.log_internal_error("opening a generator stage")
+        return execution  # noqa: TRY300 - a signal handler may raise here
+    except Exception:  # an internal error must not stop the stage
+        not_begun(cell)
         return NOOP_EXECUTION
-    return execution
+    except BaseException:  # of a signal handler
+        abandon(cell)
+        raise
 
 
-def resume(execution: Execution) -> None:
-    """Make a suspended execution current and count its time. Never raises."""
+def resume(execution: Execution) -> Cell:
+    """Make a suspended execution current and count its time. Never raises.
+
+    Returns:
+        The cell of this step, which is a call inside of whoever pulls the item.
+    """
     series = execution.series
     if series is None:
-        return
+        return NOOP_EXECUTION.cell
     try:
-        cell = execution.cell
         parent = active_cell.get()
         if parent is None or parent[1] is None:
             parent = _series.goes_on(parent)
         execution.puller = parent[0]
-        cell[4] = parent
-        if gc_safety.running_in and gc_safety.here():
+        cell: Cell = [series, None, 0.0, execution, parent, None, None, None]
+        execution.cell = cell
+        if gc_safety.here():
             cell[1] = DETACHED
         else:
             if execution.span is not None:
@@ -72,27 +84,24 @@ def resume(execution: Execution) -> None:
         if steps < 0:
             sampling.begin(cell)
         began = cell[2] = clock.now()
-        if parent[5] is None and cell[5] is None and not nesting.overlapping:
+        if parent[5] is None and not gc_safety.extras:
             parent[5] = cell
         else:
-            nesting.resume(cell, began)
+            nesting.enter(parent, cell, began)
     except Exception:
-        errors.log_internal_error("resuming a generator stage")
+        failed(execution, "resuming")
+    return execution.cell
 
 
 def pause(execution: Execution) -> None:
     """Suspend an execution: it is no longer current and its time stops. Never raises."""
-    if execution.series is None:
+    cell = execution.cell
+    if execution.series is None or cell[1] is None:
         return
     try:
-        cell, now = execution.cell, clock.now()
-        parent = cell[4]
-        if parent[5] is cell and cell[5] is None and not nesting.overlapping:
-            parent[5] = None
-        else:
-            nesting.close(cell, now)
+        now = clock.now()
+        leave(cell, now)
         elapsed = now - cell[2]
-        execution.elapsed += elapsed
         waited = execution.idle + execution.blocked
         if waited != execution.waited:
             elapsed -= waited - execution.waited
@@ -102,15 +111,34 @@ def pause(execution: Execution) -> None:
         deactivate(execution, now)
         if cell[6] is not None:
             sampling.end(cell, elapsed)
-    except Exception:
-        errors.log_internal_error("pausing a generator stage")
+        cell[1] = cell[3] = None
+    except BaseException as error:  # of a signal handler
+        abandon(cell)
+        if not isinstance(error, Exception):
+            raise
+        failed(execution, "pausing")
 
 
-def finish(execution: Execution, error: BaseException | None = None) -> None:
-    """Close a suspended execution. Never raises."""
+def failed(execution: Execution, what: str) -> Cell:
+    """Log the current internal error; return the cell of the step."""
+    errors.log_internal_error(f"{what} a generator stage")
+    return execution.cell
+
+
+def finish(execution: Execution | None, error: BaseException | None = None) -> None:
+    """Close an execution, suspended or not. Never raises."""
+    if execution is None:
+        return
     try:
+        pause(execution)
+        if execution.details is not None:
+            execution.elapsed = execution.before() + execution.waited
         close(execution, error)
-    except Exception:
+    except BaseException as raised:  # of a signal handler
+        abandon(execution.cell)
+        abandon(execution.entry)
+        if not isinstance(raised, Exception):
+            raise
         errors.log_internal_error("closing a generator stage")
 
 

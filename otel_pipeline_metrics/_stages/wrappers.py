@@ -21,7 +21,6 @@ from otel_pipeline_metrics._stages.signature import with_signature_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-    from otel_pipeline_metrics._core.series import Cell
     from otel_pipeline_metrics._core.stage_id import Form, StageId
 
     ItemCounter = Callable[[Any], int]
@@ -76,81 +75,74 @@ def _function(  # noqa: C901, PLR0915 - the hot path
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
-        # --- it begins
+        cell: Any = None
         try:
-            current, now, nesting = internals.active_cell, internals.clock.now, internals.nesting
-            parent: Any = current.get()
-            if parent is None:
-                parent = internals.series.default_cell
-            elif parent[1] is None:
-                parent = internals.series.goes_on(parent)
+            # --- it begins
             try:
-                series = parent[0].called[stage]
-            except KeyError:
-                series = parent[0].add(stage)
-            cell: Cell = [series, None, 0.0, None, parent, None, None, None]
-            hooks = internals.hooks
-            tracing, workers = hooks.tracing, hooks.workers
-            if internals.collecting and internals.gc_safety.here():
-                token = internals.invocation.detached(cell)
-            else:
-                if workers is not None:
-                    workers.entered(cell)
-                elif tracing is not None:
-                    try:
-                        tracing.open(cell)
-                    except Exception:  # the call is measured without a span
-                        internals.errors.log_internal_error("starting a span")
-                token = cell[1] = current.set(cell)
-            series.begun.append(cell)
-            if series.watch:
-                internals.sampling.begin(cell)
-            began = cell[2] = now()
-            # last, since nothing may come between that and the end
-            if parent[5] is None and not nesting.overlapping:
-                parent[5] = cell
-            else:
-                nesting.enter(parent, cell, began)
-        except Exception:  # an internal error must not stop the stage
-            cell = internals.invocation.unmeasured("beginning a stage")
-        # --- the user's
-        try:
-            returned = function(*args, **kwargs)
-        except BaseException as error:
-            internals.invocation.end(cell, error)
+                current, now = internals.active_cell, internals.clock.now
+                parent: Any = current.get()
+                if parent is None:
+                    parent = internals.series.default_cell
+                elif parent[1] is None:
+                    parent = internals.series.goes_on(parent)
+                try:
+                    series = parent[0].called[stage]
+                except KeyError:
+                    series = parent[0].add(stage)
+                cell = [series, None, 0.0, None, parent, None, None, None]
+                extras, latest = internals.extras, series.latest
+                if extras:
+                    token, began = None, internals.invocation.begin(cell)
+                else:
+                    token = cell[1] = current.set(cell)
+                    latest.append(cell)
+                    if series.watch:
+                        internals.sampling.begin(cell)
+                    began = cell[2] = now()
+                    # last, since nothing may come between that and the end
+                    if parent[5] is None and not extras:
+                        parent[5] = cell
+                    else:
+                        internals.nesting.enter(parent, cell, began)
+            except Exception:  # an internal error must not stop the stage
+                cell = internals.invocation.not_begun(cell)
+            # --- the user's
+            try:
+                returned = function(*args, **kwargs)
+            except BaseException as error:
+                internals.invocation.end(cell, error)
+                raise
+            # --- it ends
+            if cell[3] is not None or items is not None or token is None or extras:
+                return internals.later.end(cell, items, returned)
+            if (
+                returned is not None
+                and type(returned) is not series.returned
+                and internals.later.is_later(series, returned)
+            ):
+                return internals.later.end(cell, items, returned)
+            try:
+                elapsed = now() - began
+                if parent[5] is cell and cell[5] is None and not extras:
+                    parent[5] = None
+                else:
+                    internals.nesting.close(cell, began + elapsed)
+                current.reset(token)
+                if latest and latest[-1] is cell:
+                    del latest[-1]
+                else:
+                    series.remove(cell)
+                cell[1], durations = None, series.durations
+                durations.append(elapsed)
+                if len(durations) >= series.wakes_at:
+                    internals.sampling.wake(series)
+            except Exception as error:  # an internal error must not change the outcome
+                internals.invocation.end_in_other_context(cell, error)
+            return returned  # noqa: TRY300 - the handler is for what is raised at this line too
+        except BaseException:
+            if cell is not None and cell[1] is not None:
+                internals.invocation.abandon(cell)
             raise
-        # --- it ends
-        if cell[3] is not None or items is not None:
-            return internals.later.end(cell, items, returned)
-        if (
-            returned is not None
-            and type(returned) is not series.returned
-            and internals.later.is_later(series, returned)
-        ):
-            return internals.later.end(cell, items, returned)
-        try:
-            ended = now()
-            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
-                parent[5] = None
-            else:
-                nesting.close(cell, ended)
-            elapsed = ended - began
-            if workers is not None:
-                workers.left(cell, ended)
-            current.reset(token)
-            durations = series.durations
-            durations.append(elapsed)
-            cell[1] = None
-            if tracing is not None:
-                if len(cell) > internals.series.CELL_WITHOUT_SPAN:
-                    tracing.close(cell, elapsed)
-                elif elapsed > series.budget.slow_s:
-                    internals.invocation.add_late_span(series, elapsed)
-            if len(durations) >= series.wakes_at:
-                internals.sampling.wake(series)
-        except Exception as error:  # an internal error must not change the outcome
-            internals.invocation.end_in_other_context(cell, error)
-        return returned
 
     return wrapper
 
@@ -159,79 +151,72 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
     function: Callable[..., Awaitable[Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Awaitable[Any]]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
-        # --- it begins
+        cell: Any = None
         try:
-            current, now, nesting = internals.active_cell, internals.clock.now, internals.nesting
-            parent: Any = current.get()
-            if parent is None:
-                parent = internals.series.default_cell
-            elif parent[1] is None:
-                parent = internals.series.goes_on(parent)
+            # --- it begins
             try:
-                series = parent[0].called[stage]
-            except KeyError:
-                series = parent[0].add(stage)
-            cell: Cell = [series, None, 0.0, None, parent, None, None, None]
-            hooks = internals.hooks
-            tracing, workers = hooks.tracing, hooks.workers
-            if internals.collecting and internals.gc_safety.here():
-                token = internals.invocation.detached(cell)
-            else:
-                if workers is not None:
-                    workers.entered(cell)
-                elif tracing is not None:
-                    try:
-                        tracing.open(cell)
-                    except Exception:  # the call is measured without a span
-                        internals.errors.log_internal_error("starting a span")
-                token = cell[1] = current.set(cell)
-            series.begun.append(cell)
-            if series.watch:
-                internals.sampling.begin(cell)
-            began = cell[2] = now()
-            # last, since nothing may come between that and the end
-            if parent[5] is None and not nesting.overlapping:
-                parent[5] = cell
-            else:
-                nesting.enter(parent, cell, began)
-        except Exception:  # an internal error must not stop the stage
-            cell = internals.invocation.unmeasured("beginning a stage")
-        # --- the user's
-        try:
-            awaited = function(*args, **kwargs)
-            if cell[6] is not None:
-                awaited = internals.sampling.driven(cell[6], awaited)
-            returned = await awaited
-        except BaseException as error:
-            internals.invocation.end(cell, error)
+                current, now = internals.active_cell, internals.clock.now
+                parent: Any = current.get()
+                if parent is None:
+                    parent = internals.series.default_cell
+                elif parent[1] is None:
+                    parent = internals.series.goes_on(parent)
+                try:
+                    series = parent[0].called[stage]
+                except KeyError:
+                    series = parent[0].add(stage)
+                cell = [series, None, 0.0, None, parent, None, None, None]
+                extras, latest = internals.extras, series.latest
+                if extras:
+                    token, began = None, internals.invocation.begin(cell)
+                else:
+                    token = cell[1] = current.set(cell)
+                    latest.append(cell)
+                    if series.watch:
+                        internals.sampling.begin(cell)
+                    began = cell[2] = now()
+                    # last, since nothing may come between that and the end
+                    if parent[5] is None and not extras:
+                        parent[5] = cell
+                    else:
+                        internals.nesting.enter(parent, cell, began)
+            except Exception:  # an internal error must not stop the stage
+                cell = internals.invocation.not_begun(cell)
+            # --- the user's
+            try:
+                awaited = function(*args, **kwargs)
+                if cell[6] is not None:
+                    awaited = internals.sampling.driven(cell[6], awaited)
+                returned = await awaited
+            except BaseException as error:
+                internals.invocation.end(cell, error)
+                raise
+            # --- it ends
+            if cell[3] is not None or items is not None or token is None or extras:
+                internals.invocation.end(cell, None, items, returned)
+                return returned
+            try:
+                elapsed = now() - began
+                if parent[5] is cell and cell[5] is None and not extras:
+                    parent[5] = None
+                else:
+                    internals.nesting.close(cell, began + elapsed)
+                current.reset(token)
+                if latest and latest[-1] is cell:
+                    del latest[-1]
+                else:
+                    series.remove(cell)
+                cell[1], durations = None, series.durations
+                durations.append(elapsed)
+                if len(durations) >= series.wakes_at:
+                    internals.sampling.wake(series)
+            except Exception as error:  # an internal error must not change the outcome
+                internals.invocation.end_in_other_context(cell, error)
+            return returned  # noqa: TRY300 - the handler is for what is raised at this line too
+        except BaseException:
+            if cell is not None and cell[1] is not None:
+                internals.invocation.abandon(cell)
             raise
-        # --- it ends
-        if cell[3] is not None or items is not None:
-            internals.invocation.end(cell, None, items, returned)
-            return returned
-        try:
-            ended = now()
-            if parent[5] is cell and cell[5] is None and not nesting.overlapping:
-                parent[5] = None
-            else:
-                nesting.close(cell, ended)
-            elapsed = ended - began
-            if workers is not None:
-                workers.left(cell, ended)
-            current.reset(token)
-            durations = series.durations
-            durations.append(elapsed)
-            cell[1] = None
-            if tracing is not None:
-                if len(cell) > internals.series.CELL_WITHOUT_SPAN:
-                    tracing.close(cell, elapsed)
-                elif elapsed > series.budget.slow_s:
-                    internals.invocation.add_late_span(series, elapsed)
-            if len(durations) >= series.wakes_at:
-                internals.sampling.wake(series)
-        except Exception as error:  # an internal error must not change the outcome
-            internals.invocation.end_in_other_context(cell, error)
-        return returned
 
     return wrapper
 

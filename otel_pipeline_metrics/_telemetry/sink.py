@@ -112,8 +112,8 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
             telemetry.runs.take_over(earlier.runs)
         _earlier.clear()
     _telemetry = telemetry
-    # if spans are disabled, the hot path skips them at the cost of one check
-    hooks.tracing = None if telemetry.spans.disabled else telemetry.spans
+    # if spans are disabled, the hot path skips them
+    hooks.set_tracing(None if telemetry.spans.disabled else telemetry.spans)
     values.flush_full = telemetry.values.flush_full
     _update_sinks()
     if before is not None:

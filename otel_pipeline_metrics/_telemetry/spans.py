@@ -230,7 +230,7 @@ class OpenRun:
         self.span = span
         self.around = around
         self.ended = False
-        if not (gc_safety.running_in and gc_safety.here()):
+        if not (gc_safety.here()):
             attach(Context({**around, _SPAN_KEY: span, _RUN_KEY: self}))
 
     @property
@@ -254,7 +254,7 @@ class OpenRun:
         A run that began in this one stays current; see `series.close_scope`.
         """
         self.ended = True
-        if gc_safety.running_in and gc_safety.here():
+        if gc_safety.here():
             return
         found = get_current()
         going_on = _outside_ended(found)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics import current_stage, stage
-from otel_pipeline_metrics._core import cardinality, drain, stage_id
+from otel_pipeline_metrics._core import cardinality, drain, remote_runs, stage_id
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.records import (
@@ -135,7 +135,6 @@ def test_one_call_flushes_no_more_than_the_bound(results: Results) -> None:
     work()
     (series,) = [s for s in _series.all_series() if s.key.stage == "bound"]
     series.durations.extend([0.0] * (PENDING_BOUND + 10))
-    series.begun.extend([_series.OVER] * (PENDING_BOUND + 10))
     work()
     assert [len(batch.durations) for batch in results.batches] == [PENDING_BOUND]
     assert (len(series.durations), series.active) == (12, 0)
@@ -179,14 +178,14 @@ def test_the_backlog_before_there_is_a_provider() -> None:
 
 def test_a_17th_run_of_another_process_displaces_the_first(results: Results) -> None:
     """The first one is forgotten, but its calls in progress are still flushed."""
-    scopes = [_series.remote_run_scope("p", f"run-{n}") for n in range(16)]
-    assert [_series.remote_run_scope("p", f"run-{n}") for n in range(16)] == scopes
-    _series.remote_run_scope("p", "run-16")
-    assert [_series.remote_run_scope("p", f"run-{n}") for n in range(1, 16)] == scopes[1:]
+    scopes = [remote_runs.remote_run_scope("p", f"run-{n}") for n in range(16)]
+    assert [remote_runs.remote_run_scope("p", f"run-{n}") for n in range(16)] == scopes
+    remote_runs.remote_run_scope("p", "run-16")
+    assert [remote_runs.remote_run_scope("p", f"run-{n}") for n in range(1, 16)] == scopes[1:]
     scopes[0].add(stage_id.stage_id("late", None)).durations.append(2.0)
     assert results.durations("late") == [2.0]
-    assert _series.remote_run_scope("p", "run-0") is not scopes[0]
-    _series._remote_scopes.clear()
+    assert remote_runs.remote_run_scope("p", "run-0") is not scopes[0]
+    remote_runs._remote_scopes.clear()
 
 
 @pytest.mark.parametrize("busy", [TimeInStates(1.0), TimeInStates(0, 1.0), TimeInStates(0, 0, 1.0)])

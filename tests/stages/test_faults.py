@@ -129,7 +129,7 @@ def test_an_error_in_tracing_is_logged_once(  # noqa: PLR0917 - a table's column
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The call is unaffected, it is counted, and each place logs one line."""
-    monkeypatch.setattr(hooks, "tracing", Tracing(failing))
+    hooks.set_tracing(Tracing(failing))
     given = object()
     for _ in range(3):
         assert form(given) is given
@@ -148,7 +148,7 @@ def test_the_users_error_wins_over_an_internal_one(
     results: Results,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(hooks, "tracing", Tracing("end"))
+    hooks.set_tracing(Tracing("end"))
     error = KeyError("k")
 
     @stage("fails")
@@ -165,7 +165,7 @@ def test_the_users_error_wins_over_an_internal_one(
 def test_internal_errors_are_raised_in_our_own_tests(
     monkeypatch: pytest.MonkeyPatch, results: Results
 ) -> None:
-    monkeypatch.setattr(hooks, "tracing", Tracing("open"))
+    hooks.set_tracing(Tracing("open"))
     with pytest.raises(BrokenError):
         by_function(1)
     forget()
@@ -223,7 +223,7 @@ def test_what_is_not_an_exception_is_raised_further(
             if what == "open":
                 raise error
 
-    hooks.tracing = Interrupted("open")
+    hooks.set_tracing(Interrupted("open"))
     with pytest.raises(error):
         by_function(1)
     assert nothing_current()

@@ -121,7 +121,6 @@ def test_the_lock_keeps_two_draining_threads_apart(
 
     def end(numbers: range) -> None:
         for number in numbers:
-            series.begun.append(_series.OVER)
             series.durations.append(float(number))
 
     def overtake() -> None:

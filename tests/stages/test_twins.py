@@ -32,21 +32,22 @@ def test_both_wrappers_have_the_same_code() -> None:
 
     ours, theirs = body(wrappers._function), body(wrappers._coroutine)
     driving = (
-        "        awaited = function(*args, **kwargs)\n"
-        "        if cell[6] is not None:\n"
-        "            awaited = internals.sampling.driven(cell[6], awaited)\n"
-        "        returned = awaited\n"
+        "            awaited = function(*args, **kwargs)\n"
+        "            if cell[6] is not None:\n"
+        "                awaited = internals.sampling.driven(cell[6], awaited)\n"
+        "            returned = awaited\n"
     )
     assert sum(each.count(driving) for each in theirs) == 1
-    plain = "        returned = function(*args, **kwargs)\n"
+    plain = "            returned = function(*args, **kwargs)\n"
     at_once = (
-        "        internals.invocation.end(cell, None, items, returned)\n        return returned\n"
+        "            internals.invocation.end(cell, None, items, returned)\n"
+        "            return returned\n"
     )
     later = (
-        "        return internals.later.end(cell, items, returned)\n"
-        "    if returned is not None and type(returned) is not series.returned and "
+        "            return internals.later.end(cell, items, returned)\n"
+        "        if returned is not None and type(returned) is not series.returned and "
         "internals.later.is_later(series, returned):\n"
-        "        return internals.later.end(cell, items, returned)\n"
+        "            return internals.later.end(cell, items, returned)\n"
     )
     assert sum(each.count(later) for each in ours) == 1
     assert [each.replace(later, at_once) for each in ours] == [

@@ -18,8 +18,10 @@ import sys
 import threading
 from typing import Any
 
-# Not empty while a thread runs a collection; always empty from Python 3.12 on.
-running_in: set[str] = set()
+# Not empty while a call has more to do than the least: while there are spans, workers or calls that
+# overlap (see `hooks`), and before Python 3.12 while a thread runs a collection. One look at it
+# tells the hot path that there is nothing of all that.
+extras: set[str] = set()
 
 _latest: dict[str, object] = {}
 
@@ -40,18 +42,18 @@ _here = _native_local()
 
 def here() -> bool:
     """Tell whether the collection that runs now called this code."""
-    return getattr(_here, "start", None) is _latest.get("start")
+    return "p" in extras and getattr(_here, "start", None) is _latest.get("start")
 
 
 # Each callback gets the phase, "start" or "stop", and a new dictionary for each collection. The
 # set's methods tell the phases apart: "start" leaves the letters "op", "stop" removes them. The
 # thread that collects is the one whose last dictionary is the last of all threads.
 _first: list[Any] = [
-    functools.partial(running_in.update, "op"),
+    functools.partial(extras.update, "op"),
     _latest.__setitem__,
     _here.__setattr__,
 ]
-_last = running_in.difference_update
+_last = extras.difference_update
 
 
 def stay_last() -> None:

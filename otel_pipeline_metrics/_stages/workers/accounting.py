@@ -126,7 +126,7 @@ class Accounting:
                     drain.drain_workers(worker.scope)
             else:
                 _leave(worker, cell, now)
-            if len(cell) > CELL_WITHOUT_SPAN or worker.late:
+            if cell[3] is not None or len(cell) > CELL_WITHOUT_SPAN or worker.late:
                 _span_left(worker, cell)
             elif not stack:
                 worker.context = None
@@ -308,7 +308,7 @@ def on_join(asked: Worker | None = None) -> None:
 def watch() -> None:
     """Begin the accounting: from now on the hot path calls `Accounting`."""
     if hooks.workers is None:
-        hooks.workers = Accounting()
+        hooks.set_workers(Accounting())
         for cell in _entered_before():
             _enter(cell, cell[2])
 
@@ -367,6 +367,10 @@ def _span_left(worker: Worker, cell: Cell) -> None:
         return
     if worker.late and cell[3] is not None:
         link_late(worker.late, cell[3])
-    if not worker.stack and hooks.tracing is not None:
-        with_span = len(cell) > CELL_WITHOUT_SPAN
-        worker.context = hooks.tracing.span_of(cell).identity() if with_span else None
+    if not worker.stack:
+        execution, span = cell[3], None
+        if execution is not None:
+            span = execution.span
+        elif len(cell) > CELL_WITHOUT_SPAN and hooks.tracing is not None:
+            span = hooks.tracing.span_of(cell)
+        worker.context = None if span is None else span.identity()

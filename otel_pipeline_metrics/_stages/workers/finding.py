@@ -54,7 +54,7 @@ def current_worker(
         drain.drain_workers(scope)
         worker.account.stage, worker.context = before.account.stage, before.context
         worker.lendable = False
-    if not (gc_safety.running_in and gc_safety.here()):
+    if not (gc_safety.here()):
         worker_of_context.set(worker)
     return worker
 

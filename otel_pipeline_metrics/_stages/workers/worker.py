@@ -210,7 +210,7 @@ def opener_of(cell: Cell) -> object:
 
 def in_task() -> bool:
     """Tell whether a task runs this code, and not a thread or greenlet of its own."""
-    return isinstance(owner_here(), int)
+    return (bool(_tasks) or "trio" in sys.modules) and isinstance(owner_here(), int)
 
 
 def owner_here() -> int | tuple[int]:

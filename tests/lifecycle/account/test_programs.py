@@ -44,7 +44,7 @@ class Trial:
         self._over = False
         self._in_task = True
         self.found: list[str] = []
-        hooks.workers = None
+        hooks.set_workers(None)
 
     def _compare(self, when: str) -> None:
         found = differences(

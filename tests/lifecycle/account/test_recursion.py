@@ -70,10 +70,6 @@ def test_a_workers_time_counts_once_in_a_stage_inside_itself_by_way_of_another(
     assert busy(run, "outer") == 2.0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a generator has one caller at a time, so its tasks move on to who pulls its next item",
-)
 def test_a_task_stays_inside_of_who_pulled_the_item(clock: Clock) -> None:
     @opm.stage("child")
     async def child() -> None:

@@ -16,7 +16,7 @@ import pytest
 from opentelemetry import context as context_api
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core import drain, remote_runs, series
 from otel_pipeline_metrics._stages import propagate
 
 if TYPE_CHECKING:
@@ -163,11 +163,11 @@ def test_the_run_of_another_process_keeps_its_stages_while_it_is_remembered() ->
         for _ in range(2):
             contextvars.copy_context().run(propagate.FromOtherProcess(work, {}, "p", "ab"))
             drain.drain()
-        scope = series._remote_scopes["ab"]
+        scope = remote_runs._remote_scopes["ab"]
         (remote,) = scope.series.values()
         assert (remote.account.count, scope.released) == (2, False)
     finally:
-        series._remote_scopes.clear()
+        remote_runs._remote_scopes.clear()
 
 
 def entered(name: str) -> opm.Run:
@@ -276,9 +276,10 @@ def test_a_call_that_looked_up_its_series_before_the_run_was_forgotten_is_counte
         (found,) = run._scope.series.values()
     assert not run._scope.series  # forgotten
     # the late call begins, other runs come and go, and it ends
-    found.begun.append(series.OVER)
+    found.earlier[0] = series.default_cell
     for _ in range(runs_later):
         plain()
     found.durations.append(0.25)
+    found.earlier.clear()
     drain.drain()
     assert (found.active, found.pending) == (0, False)

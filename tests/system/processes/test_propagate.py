@@ -15,7 +15,7 @@ import pytest
 from opentelemetry import baggage, context, trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core import remote_runs
 from tests.stages.conftest import make_otel, nothing_left_over, otel
 from tests.system.faults.collector.servers import collector
 from tests.system.processes import jobs
@@ -275,7 +275,7 @@ def test_what_a_pickle_carries() -> None:
     arrived = pickle.loads(packed)  # noqa: S301 - our own
     number, trace_id, who, _ = arrived(5)
     assert (number, int(trace_id, 16), who) == (5, 0xABC, "me")
-    scope = _series.remote_run_scope("nightly", run.id)
+    scope = remote_runs.remote_run_scope("nightly", run.id)
     assert [series.key.pipeline for series in scope.series.values()] == ["nightly"]
     assert trace.get_current_span() is trace.INVALID_SPAN
     again = pickle.loads(pickle.dumps(arrived))  # noqa: S301 - our own
@@ -283,12 +283,12 @@ def test_what_a_pickle_carries() -> None:
 
 
 def test_runs_of_other_processes_are_forgotten() -> None:
-    before = len(_series._remote_scopes)
+    before = len(remote_runs._remote_scopes)
     for number in range(100):
-        _series.remote_run_scope("nightly", f"run-{number}")
-    assert len(_series._remote_scopes) <= _series.MAX_REMOTE_SCOPES
-    assert before <= _series.MAX_REMOTE_SCOPES
-    _series._remote_scopes.clear()
+        remote_runs.remote_run_scope("nightly", f"run-{number}")
+    assert len(remote_runs._remote_scopes) <= remote_runs.MAX_REMOTE_SCOPES
+    assert before <= remote_runs.MAX_REMOTE_SCOPES
+    remote_runs._remote_scopes.clear()
 
 
 POOL = """
