@@ -280,7 +280,7 @@ def _groups(facts: Facts) -> list[Bound]:
         bound.workers = group.workers
         if len(group.names) == 1 and group.workers >= 2 and group.hottest_s is not None:
             mean = group.busy / group.workers
-            if group.hottest_s >= HOT * mean and group.is_clear:
+            if group.is_clear and group.hottest_s >= HOT * mean > 0:
                 scale = group.hottest_s / mean
                 bound.kind, bound.seconds = "skew", group.hottest_s
                 bound.made_of = {name: s * scale for name, s in bound.made_of.items()}
