@@ -98,7 +98,7 @@ def _top(report: RunReport, look: Look) -> str:
     found = verdict(report)
     lines = [found.why, found.what_if, " ".join(found.advice)] if found.known else []
     if found.known and result == "failure":
-        lines.insert(0, f"verdict: {found.headline}")
+        lines.insert(0, f"verdict: {sentence(report)}")
     return "\n".join(
         [
             look.paint(look.wrap(headline(report)), f"{BOLD};{tone}" if tone else BOLD),
@@ -115,8 +115,8 @@ def headline(report: RunReport) -> str:
     line = f"run {run.get('pipeline')}: {result} in {text.duration(number(run, 'wall_s'))}"
     if run.get("error_type"):
         line += f" ({_failure(report, str(run['error_type']))})"
-    sentence = _sentence(report) if result != "failure" else ""
-    return text.printable(f"{line}; {sentence}" if sentence else line)
+    found = sentence(report) if result != "failure" else ""
+    return text.printable(f"{line}; {found}" if found else line)
 
 
 def _failure(report: RunReport, error_type: str) -> str:
@@ -129,7 +129,7 @@ def _failure(report: RunReport, error_type: str) -> str:
     return f"{error_type} in {text.listed(raised)}" if raised else error_type
 
 
-def _sentence(report: RunReport) -> str:
+def sentence(report: RunReport) -> str:
     """Return in a sentence with its number what limited the run or took its time."""
     found = verdict(report)
     if found.known and found.kind not in _OF_TIME:
@@ -140,10 +140,12 @@ def _sentence(report: RunReport) -> str:
     outside = ratio(number(report.run, "outside_s"), number(report.run, "wall_s"))
     shares = [(number(stage, "run_share") or 0.0, str(stage["name"])) for stage in report.stages]
     share, name = max(shares, default=(0.0, ""), key=lambda one: one[0])
+    if found.kind == "serial" and found.stages:
+        share, name = next((one for one in shares if one[1] == found.stages[0]), (share, name))
     part = "most" if max(share, outside or 0.0) > 0.5 else "the largest part"
     if outside is not None and outside > share:
         return f"{part} of it ({text.percent(outside)}) was outside of stages"
-    if share == 0.0:
+    if share == 0.0 or found.kind == "undecorated":
         return found.headline if found.known else ""
     return f"{name} took {part} of it ({text.percent(share)})"
 

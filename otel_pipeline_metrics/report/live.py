@@ -143,7 +143,7 @@ def render_frame(report: RunReport, history: History) -> RenderableType:
     if report.queues:
         parts.append(_queues(report))
     if found.known:
-        parts.append(Text(text.printable(f"so far: {found.headline}")))
+        parts.append(Text(text.printable(f"so far: {console.sentence(report)}")))
     return Group(*parts)
 
 

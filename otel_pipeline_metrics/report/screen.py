@@ -8,6 +8,7 @@ whole above the views. No file descriptor is redirected, so what C code, child p
 
 from __future__ import annotations
 
+import atexit
 import html
 import io
 import logging
@@ -76,13 +77,26 @@ def show(view: View, stream: Any = None, interval: float = 0.5) -> Screen | None
 def hide(screen: Screen, view: View) -> None:
     """Remove a view; safe at any time, and repeatedly."""
     with _lock:
-        if view in screen.views:
-            screen.views.remove(view)
+        if view not in screen.views:
+            return
+        screen.views.remove(view)
+        screen.leave(view)
         if screen.views or _screens.get(id(screen.stream)) is not screen:
             screen.wake.set()
             return
         del _screens[id(screen.stream)]
     screen.end()
+
+
+@atexit.register
+def _at_exit() -> None:
+    """End all views: a daemon thread must not write while the interpreter ends."""
+    with _lock:
+        found = list(_screens.values())
+        _screens.clear()
+    for screen in found:
+        screen.views.clear()
+        screen.end()
 
 
 def _console(stream: Any) -> Console | None:
@@ -94,10 +108,9 @@ def _console(stream: Any) -> Console | None:
             'the live view needs rich: pip install "otel-pipeline-metrics[cli]"',
         )
         return None
-    if stream is None:
-        return Console(
-            file=io.StringIO(), width=_NOTEBOOK_COLUMNS, highlight=False, force_jupyter=False
-        )
+    if stream is None:  # in a notebook, where rich would show what it prints, and in colours
+        stream = io.StringIO()
+        return Console(file=stream, highlight=False, force_jupyter=False, color_system=None)
     return Console(file=stream, highlight=False, force_jupyter=False)
 
 
@@ -147,10 +160,19 @@ class Screen:
         self._thread = threading.Thread(target=self._run, name="opm-live", daemon=True)
         self._thread.start()
 
+    def leave(self, view: View) -> None:
+        """Let a view go, which is not among `views` any more."""
+
     def end(self) -> None:
-        """Erase the views and give the streams back; the thread ends by itself."""
+        """Erase the views, give the streams back, and wait a moment for the thread."""
         self.wake.set()
         self._give_back()
+        self._clear()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(STOP_S)
+
+    def _clear(self) -> None:
         # without the lock: a terminal that takes no output must not hold up the program
         if not self.lock.acquire(timeout=STOP_S):
             self.up = False
@@ -306,6 +328,12 @@ class NotebookScreen(Screen):
             "text/plain": plain,
             "text/html": f'<pre style="{style}">{html.escape(plain)}</pre>',
         }
+
+    def leave(self, view: View) -> None:
+        """Show the end of a view, which stays in the output."""
+        with errors.suppress_errors("the live view"):
+            last = view()
+            self._draw([*self._pictures(), *([] if last is None else [last])])
 
     def _stand_in(self) -> None:
         """Do nothing: a notebook keeps its outputs apart."""

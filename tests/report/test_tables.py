@@ -134,6 +134,22 @@ def test_a_failed_run_leads_with_what_failed() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        ("serial", "load took most of it (60 %)"),
+        ("undecorated", "A step that is no stage holds the run back"),
+        ("cpu", "The CPU limits the run (busy 31 %)"),
+        ("gil", "The GIL limits the run: one thread at a time runs Python (held 62 %)"),
+    ],
+)
+def test_a_verdict_that_names_no_stage_has_its_number_too(kind: str, first: str) -> None:
+    made = sequential().to_dict()
+    made["bottleneck"] = {"kind": kind, "stage": "load" if kind == "serial" else None}
+    made["resources"] = {"samples": 9, "cpu_utilization": {"avg": 0.31}, "gil_held": 0.62}
+    assert console.headline(RunReport(made)) == f"run nightly: success in 10.0 s; {first}"
+
+
 def test_stages_are_in_flow_order_and_the_rest_is_outside() -> None:
     rows = [line.split() for line in console.render(sequential()).splitlines()]
     names = [row[0] for row in rows if row and row[0] in {"load", "save", "outside"}]

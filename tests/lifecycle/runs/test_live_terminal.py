@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
@@ -127,6 +128,19 @@ with opm.run("long", live=True, resources=False):
     assert any(line.startswith("slow ") and "0 calls" in line for line in shown)
 
 
+def test_a_program_may_end_while_a_view_is_up() -> None:
+    program = """
+import sys, otel_pipeline_metrics as opm
+followed = opm.track(range(1000), name="rows")
+for n in followed:
+    print("row", n)
+    if n == 200: break
+"""
+    lines = screen_of(program)
+    assert lines[-1] == "row 200"
+    assert not any("of 1,000" in line for line in lines)
+
+
 def test_a_dumb_terminal_shows_the_summary_only() -> None:
     program = "import otel_pipeline_metrics as opm\nwith opm.run('x', live=True): pass"
     lines = screen_of(program, TERM="dumb")
@@ -145,7 +159,9 @@ def test_a_notebook_updates_one_output(tmp_path: Path) -> None:
     )
     pictures = [one for one in cell if one["output_type"] == "display_data"]
     assert 1 <= len(pictures) <= 2  # of the run and of the loop, or of both
-    assert "work" in pictures[0]["data"]["text/plain"]
+    assert "\x1b" not in pictures[0]["data"]["text/html"]
+    # the last picture stays
+    assert re.search("work ◆ +40 calls", pictures[0]["data"]["text/plain"])
     assert pictures[0]["data"]["text/html"].startswith("<pre")
     printed = "".join(one["text"] for one in cell if one.get("name") == "stdout")
     assert printed.split("\n") == ["row 0", "row 10", "row 20", "row 30", ""]
