@@ -81,7 +81,6 @@ def _view(report: RunReport, prefix: str) -> dict[str, Any]:
         "prefix": prefix,
         "head": _head(report),
         "verdict": found,
-        "when": get_path(report.bottleneck, "when"),
         "shares": shares,
         "flow": flow,
         "states": list(console.states_of(ordered)),
