@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
@@ -12,7 +13,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_pipeline_metrics._core import clock, text
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.output import write_line
+from otel_pipeline_metrics._core.output import columns, write_line
 from otel_pipeline_metrics._export import console_text
 
 if TYPE_CHECKING:
@@ -145,8 +146,8 @@ class ConsoleMetricExporter(MetricExporter):
         if rows and (self._last is None or told != self._last):
             self._last = told
             heading = time.strftime("%H:%M:%S", time.localtime(clock.unix()))
-            table = text.table(("metric", "attributes", "value"), rows, left=3)
-            write_line(self._stream, f"\nmetrics at {heading}\n{table}\n")
+            stream = sys.stderr if self._stream is None else self._stream
+            write_line(self._stream, f"\nmetrics at {heading}\n{_table(rows, columns(stream))}\n")
         return MetricExportResult.SUCCESS
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
@@ -180,6 +181,21 @@ def _outcome(span: ReadableSpan) -> str:
     if result is not None:
         return _RESULTS.get(str(result), str(result))
     return "error" if span.status.status_code is StatusCode.ERROR else "ok"
+
+
+def _table(rows: Sequence[tuple[str, str, str]], room: int | None) -> str:
+    """Return a table; where it is too wide for the terminal, a paragraph for each metric."""
+    table = text.table(("metric", "attributes", "value"), rows, left=3)
+    if room is None or max(map(text.width, table.splitlines())) <= room:
+        return table
+    lines = []
+    for name, points in itertools.groupby(rows, key=lambda row: row[0]):
+        lines.append(name)
+        for _, attributes, value in points:
+            line = text.printable(f"  {attributes}  {value}" if attributes else f"  {value}")
+            fits = text.width(line) <= room
+            lines += [line] if fits else [f"  {text.printable(attributes)}", f"    {value}"]
+    return "\n".join(lines)
 
 
 def _rows(metrics_data: MetricsData) -> Iterator[tuple[str, str, str]]:

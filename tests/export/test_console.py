@@ -245,6 +245,33 @@ class TestMetrics:
         assert stream.getvalue().count("metrics at") == 2
         provider.shutdown()
 
+    def test_on_a_narrow_terminal_a_metric_is_a_paragraph(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Terminal(io.StringIO):
+            def isatty(self) -> bool:
+                return True
+
+        monkeypatch.setenv("COLUMNS", "50")
+        reader = InMemoryMetricReader()
+        provider = MeterProvider([reader], shutdown_on_exit=False)
+        meter = provider.get_meter("test")
+        items = meter.create_counter("pipeline.stage.items", "{item}")
+        items.add(12_000, {"pipeline.stage.name": "parse", "pipeline.io.direction": "out"})
+        items.add(7, {"pipeline.stage.name": "a stage with a long name", "pipeline.name": "x"})
+        meter.create_counter("work", "s").add(1.5)
+        stream = Terminal()
+        ConsoleMetricExporter(stream).export(reader.get_metrics_data())  # type: ignore[arg-type]
+        assert stream.getvalue().splitlines()[2:-1] == [
+            "pipeline.stage.items",
+            "  stage=a stage with a long name pipeline=x",
+            "    7 items",
+            "  stage=parse direction=out  12,000 items",
+            "work",
+            "  1.50 s",
+        ]
+        provider.shutdown()
+
     def test_what_changes_by_itself_is_no_reason_for_a_table(self) -> None:
         reader = InMemoryMetricReader()
         provider = MeterProvider([reader], shutdown_on_exit=False)
