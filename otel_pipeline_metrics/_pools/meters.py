@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from otel_pipeline_metrics._core import clock
@@ -54,7 +53,6 @@ class Meters:
         # of workers that left earlier
         self._gone = (0.0, 0.0, 0.0, 0)
         self._at = 0.0
-        self._cpu = 0.0
         self._rate = 0.0
 
     def add(self) -> Meter:
@@ -65,7 +63,7 @@ class Meters:
 
     def begin(self) -> None:
         """Begin the first tick."""
-        self._at, self._cpu = clock.now(), time.process_time()
+        self._at = clock.now()
 
     def remove(self, meter: Meter) -> None:
         """Take a worker out that leaves; what it did still counts."""
@@ -105,12 +103,6 @@ class Meters:
             working / done if done else None,
             bound,
         )
-
-    def cpus(self) -> float:
-        """Return how many CPUs the process used since the last call, in its own time."""
-        cpu = time.process_time()
-        seconds, self._cpu = cpu - self._cpu, cpu
-        return seconds / max(clock.now() - self._at, 1e-9)
 
 
 def _sum(readings: list[tuple[float, float, float, int]]) -> tuple[float, float, float, int]:

@@ -239,7 +239,7 @@ class ThreadPool(Pool):
                     pause = min(left, LOOKS_S)
                     gil.sample(pause)
                     left -= pause
-                count = tuner.tick(meters.tick(gil.bound(meters.cpus())))
+                count = tuner.tick(meters.tick(gil.bound()))
                 if count != self.count and not self._is_over():
                     self._resize(count, tuner.why)
 

@@ -11,6 +11,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from benchmarks import _virtual_time, elastic
+from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._pools import gil
 from otel_pipeline_metrics._pools.meters import BLOCKED, IDLE, WORKING, Meters
 from otel_pipeline_metrics._pools.threads import ThreadPool
@@ -194,17 +195,30 @@ def test_the_gil_is_what_limits_if_a_thread_that_wakes_has_to_wait(
     switches = iter([0, 2] * 9 + [0, 1] * 40)
     monkeypatch.setattr(contention, "voluntary_switches", lambda: next(switches))
     monkeypatch.setattr(contention, "gil_enabled", lambda: True)
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    now = [0.0]
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.append(now[-1] + seconds))
+    monkeypatch.setattr(clock, "monotonic", lambda: now[-1])
     found = gil.Gil()
     for _ in range(9):
         found.sample(0.05)
 
-    assert found.bound(1.0) == "the GIL is held 100 % of the time"
-    # it cannot be held while no CPU is used
-    assert found.bound(0.1) is None
+    assert found.bound() == "the GIL is held 100 % of the time"
     for _ in range(40):
         found.sample(0.05)
-    assert found.bound(1.0) is None
+    assert found.bound() is None
+
+
+def test_a_sleep_that_takes_no_time_tells_nothing_of_the_gil(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    switches = iter([0, 2] * 20)
+    monkeypatch.setattr(contention, "voluntary_switches", lambda: next(switches))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    found = gil.Gil()
+    for _ in range(20):
+        found.sample(0.05)
+
+    assert found.bound() is None
 
 
 @pytest.mark.slow
