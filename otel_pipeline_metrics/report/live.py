@@ -15,13 +15,13 @@ from otel_pipeline_metrics.report.flow import (
     stages_in_flow_order,
     verdict,
 )
+from otel_pipeline_metrics.report.tables import BOLD, Look, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from rich.console import RenderableType
-    from rich.table import Table
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from typing_extensions import Self
 
     from otel_pipeline_metrics.report.run_report import RunReport
@@ -137,7 +137,7 @@ def render_frame(report: RunReport, history: History) -> RenderableType:
     parts: list[RenderableType] = [Text(_headline(report), style="bold")]
     total = whole(report.run, "total")
     if total:
-        parts.append(_progress(items_completed(report) or 0, total, history.finish_rate()))
+        parts.append(_Progress(items_completed(report) or 0, total, history.finish_rate()))
     if report.stages:
         parts.append(_stages(report, history, found.stages))
     if report.queues:
@@ -165,30 +165,51 @@ class Bar:
 
     def __call__(self) -> RenderableType:
         """Return the picture of this moment."""
-        from rich.table import Table
         from rich.text import Text
 
-        done = self.done
+        done, name = self.done, text.printable(self.name)
         rate = ratio(done, clock.now() - self._began)
-        name = Text(text.printable(self.name), style="bold")
-        row = Table.grid(padding=(0, 1))
         if self.total:
-            row.add_row(name, _progress(done, self.total, rate))
-        else:
-            row.add_row(name, Text(f"{done:,} items  {text.number(rate)} per s"))
-        return row
+            return _Progress(done, self.total, rate, name)
+        return Text.assemble((name, "bold"), f" {done:,} items  {text.number(rate)} per s")
 
 
-def _progress(done: int, total: int, rate: float | None) -> RenderableType:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
+class _Progress:
+    """A bar with its numbers; where there is little room, the numbers alone."""
 
-    row = Table.grid(padding=(0, 1))
-    share = text.percent(min(1.0, done / total))
-    bar = ProgressBar(total=total, completed=min(done, total), width=30)
-    row.add_row(bar, Text(f"{done:,} of {total:,}  {share}  {left(done, total, rate)}"))
-    return row
+    def __init__(self, done: int, total: int, rate: float | None, name: str = "") -> None:
+        self._done, self._total, self._name = done, total, name
+        share = text.percent(min(1.0, done / total))
+        self._numbers = f"{done:,} of {total:,}  {share}  {left(done, total, rate)}"
+
+    def __rich_console__(self, terminal: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table as Grid
+        from rich.text import Text
+
+        name = [Text(self._name, style="bold")] if self._name else []
+        taken = text.width(f"{self._name} {self._numbers} ")
+        if options.max_width - taken < 10:
+            yield from [*name, Text(self._numbers)]
+            return
+        row = Grid.grid(padding=(0, 1))
+        width = min(30, options.max_width - taken)
+        bar = ProgressBar(total=self._total, completed=min(self._done, self._total), width=width)
+        row.add_row(*name, bar, Text(self._numbers))
+        yield row
+
+
+class _Fitted:
+    """A table with the columns that find room, as in the summary."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, terminal: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        look = Look(options.max_width, colours=terminal.color_system is not None)
+        yield Text.from_ansi(self._table.render(look))
 
 
 def left(done: int, total: int, rate: float | None) -> str:
@@ -198,53 +219,49 @@ def left(done: int, total: int, rate: float | None) -> str:
     return f"{text.duration((total - done) / rate)} left" if rate else "time left unknown"
 
 
-def _table(*head: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column, title in enumerate(head):
-        words = column == 0 or title in {"from", "to"}
-        table.add_column(title, justify="left" if words else "right", no_wrap=True)
-    return table
-
-
 def _stages(report: RunReport, history: History, marked: list[str]) -> RenderableType:
-    from rich.text import Text
-
     stages = stages_in_flow_order(report)
     states = console.states_of(stages)
-    table = _table("stage", "done", "per s", "in flight", "p50", *states, "errors")
-    for stage in stages:
+    rows, tones = [], {}
+    for row, stage in enumerate(stages):
         name = stage["name"]
-        shown = text.printable(name)
         done, unit = _count(stage)
-        table.add_row(
-            Text(f"{shown} ◆" if name in marked else shown, style="bold" if name in marked else ""),
-            f"{done:,} {unit}",
-            text.number(history.rate(name)),
-            text.number(whole(stage, "in_flight")),
-            text.duration(number(stage, "duration_s", "p50")),
-            *(text.percent(number(stage, "share", s)) for s in states),
-            text.number(whole(stage, "errors", "total")),
+        if name in marked:
+            tones[row, "stage"] = BOLD
+        rows.append(
+            (
+                f"{name} ◆" if name in marked else name,
+                f"{done:,} {unit}",
+                text.number(history.rate(name)),
+                text.number(whole(stage, "in_flight")),
+                text.duration(number(stage, "duration_s", "p50")),
+                *(text.percent(number(stage, "share", s)) for s in states),
+                text.number(whole(stage, "errors", "total")),
+            )
         )
-    return table
+    head = ("stage", "done", "per s", "in flight", "p50", *states, "errors")
+    leave = ("p50", *states, "in flight", "per s")
+    return _Fitted(Table(head, rows, left=1, leave=leave, tones=tones))
 
 
 def _queues(report: RunReport) -> RenderableType:
-    from rich.text import Text
-
-    table = _table("queue", "depth", "peak", "capacity", "wait p50", "from", "to")
-    for queue in queues_in_order(report):
-        now = number(queue, "depth")
-        table.add_row(
-            Text(text.printable(queue["name"])),
-            text.number(number(queue, "depth_avg") if now is None else now),
+    rows = [
+        (
+            queue["name"],
+            *(
+                ", ".join(get_strings(queue, key)) or text.UNKNOWN
+                for key in ("producers", "consumers")
+            ),
+            text.number(
+                number(queue, "depth_avg")
+                if number(queue, "depth") is None
+                else number(queue, "depth")
+            ),
             text.number(number(queue, "depth_peak")),
             console.capacity(queue),
             text.duration(number(queue, "wait_s", "p50")),
-            *(
-                Text(text.printable(", ".join(get_strings(queue, key))) or text.UNKNOWN)
-                for key in ("producers", "consumers")
-            ),
         )
-    return table
+        for queue in queues_in_order(report)
+    ]
+    head = ("queue", "from", "to", "depth", "peak", "capacity", "wait p50")
+    return _Fitted(Table(head, rows, left=3, leave=("wait p50", "peak", "from", "to")))

@@ -32,9 +32,9 @@ def wait_for(condition: object, seconds: float = 10.0) -> None:
         time.sleep(0.005)
 
 
-def drawn(picture: object) -> str:
+def drawn(picture: object, width: int = 100) -> str:
     out = io.StringIO()
-    Console(file=out, width=100, color_system=None).print(picture)
+    Console(file=out, width=width, color_system=None).print(picture)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
@@ -58,11 +58,30 @@ stage         done  per s  in flight      p50  busy  idle  blocked  errors
 fetch    300 items    100          1  2.01 ms  10 %   0 %     90 %       0
 process  300 items    100          1  4.94 ms  25 %   1 %     74 %       3
 write ◆  300 items    100          1  19.6 ms  98 %   2 %      0 %       0
-queue   depth  peak  capacity  wait p50  from     to
-pages     3.7     4         4   75.0 ms  fetch    process
-parsed    3.9     4         4   78.1 ms  process  write
+queue   from     to       depth  peak  capacity  wait p50
+pages   fetch    process    3.7     4         4   75.0 ms
+parsed  process  write      3.9     4         4   78.1 ms
 so far: write holds the run back (98 % busy)"""
     assert drawn(live.render_frame(report(300, 1000), history)) == expected
+
+
+def test_on_a_narrow_terminal_columns_go_and_numbers_stay(clock: Clock) -> None:
+    history = live.History()
+    live.render_frame(report(100, 1000), history)
+    clock.advance(2)
+    expected = """\
+nightly  20.0 s  3 errors
+300 of 1,000  30 %  7.00 s left
+stage         done  per s  errors
+fetch    300 items    100       0
+process  300 items    100       3
+write ◆  300 items    100       0
+queue   to       depth  capacity
+pages   process    3.7         4
+parsed  write      3.9         4
+so far: write holds the run back (98 %
+busy)"""
+    assert drawn(live.render_frame(report(300, 1000), history), 40) == expected
 
 
 def test_rates_cover_the_last_seconds(clock: Clock) -> None:
