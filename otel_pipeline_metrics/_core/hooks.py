@@ -98,6 +98,9 @@ class PartsOfRun(Protocol):
     def expect_task(self) -> dict[str, Any]:
         """Return the context of one more task of an engine, whose parts cover several."""
 
+    def share(self) -> dict[str, Any]:
+        """Return a context for all workers of an engine, each of which has one part."""
+
     def give_up(self, context: dict[str, Any]) -> None:
         """Wait no longer for the part of a context: its work is over."""
 

@@ -159,7 +159,7 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "account", "budgets", "called", "correction", "ended", "limits", "on_resources",
+        "account", "around", "budgets", "called", "correction", "ended", "limits", "on_resources",
         "parts", "pipeline", "pools", "queues", "released", "remote", "run_id", "series", "shares",
         "sinks", "times", "variants", "workers",
     )  # fmt: skip
@@ -197,6 +197,8 @@ class RunScope:
         self.released = False
         # takes (CPU utilisation, RSS in bytes) that the program measured itself
         self.on_resources: Callable[[float, float], None] | None = None
+        # of a run in another process: the context in which spans without one begin
+        self.around: Any = None
         # of a run in this process: what takes parts that other processes measured
         self.parts: PartsOfRun | None = None
 
@@ -354,6 +356,12 @@ def open_scope(scope: RunScope) -> None:
     _update_default_scope()
     if not (gc_safety.here()):
         active_cell.set(cell)
+
+
+def open_for_process(scope: RunScope) -> None:
+    """Make a scope the default one while it is the only run; it becomes current nowhere."""
+    scopes[scope] = root_cell(scope)
+    _update_default_scope()
 
 
 def close_scope(scope: RunScope) -> None:

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
 CONTEXT: Final = "otel_pipeline_metrics/context/1"
 
-# In place of a token: of a task whose part covers several.
+# In place of a token: of a task whose part covers several, and of a worker that is told of the run.
 TASK: Final = "task"
+WORKER: Final = "worker"
 
 _TRACE: Final = TraceContextTextMapPropagator()
 
@@ -173,6 +174,11 @@ class Part(AsyncContextMixin):
         if self._measured is None:
             raise RuntimeError("this part was not entered: use it in a `with`")
         return self._measured.data
+
+
+def trace_of(context: Mapping[str, str]) -> Any:
+    """Return the OpenTelemetry context that a run's context names."""
+    return _TRACE.extract(context)
 
 
 def attach_trace(context: Mapping[str, str]) -> Any:

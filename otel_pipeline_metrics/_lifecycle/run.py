@@ -193,6 +193,7 @@ class Run(AsyncContextMixin):
         series.open_scope(self._scope)
         self._started_unix = clock.unix()
         self._started_at = clock.now()
+        self._parts.opened()
         if self._file is not None:
             self._file.fill(run_id=self.id, pipeline=self.name, started_unix=self._started_unix)
         with errors.suppress_errors("watching for SIGTERM"):
@@ -219,6 +220,7 @@ class Run(AsyncContextMixin):
         try:
             # who is interrupted wants to leave
             if isinstance(error, Exception | None):
+                self._parts.ending()
                 self._parts.wait()
         finally:
             self._end(error)
@@ -234,6 +236,7 @@ class Run(AsyncContextMixin):
             return
         try:
             if isinstance(error, Exception | None):
+                self._parts.ending()
                 await self._parts.wait_async()
         finally:
             self._end(error)

@@ -6,12 +6,12 @@ import asyncio
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_wait
-from otel_pipeline_metrics._lifecycle.part import CONTEXT, TASK, trace_headers
+from otel_pipeline_metrics._lifecycle.part import CONTEXT, TASK, WORKER, trace_headers
 from otel_pipeline_metrics.report.parts import Parts
 
 if TYPE_CHECKING:
@@ -33,12 +33,25 @@ def check_timeout(value: object) -> float:
     return check_wait(value, "parts_timeout")
 
 
+class Engine(Protocol):
+    """An adapter that tells its workers which runs of this process are open."""
+
+    def opened(self, parts: RunParts) -> None:
+        """Have workers measure for a run that begins."""
+
+    def ending(self, parts: RunParts, timeout_s: float) -> None:
+        """Collect the parts of a run that ends, within some seconds."""
+
+
+engines: list[Engine] = []
+
+
 class RunParts:
     """The parts of one run."""
 
     def __init__(self, pipeline: str, run_id: str, timeout_s: float) -> None:
         self._pipeline = pipeline
-        self._run_id = run_id
+        self.run_id = run_id
         self._timeout_s = timeout_s
         self._parts = Parts(run_id)
         self._sent = 0
@@ -57,7 +70,7 @@ class RunParts:
     @property
     def missing(self) -> int:
         """How many contexts and tasks of engines were given out and have no part yet."""
-        return len(self._outstanding) + self._tasks_missing
+        return len(self._outstanding) + self._tasks_missing + self._parts.unfinished(WORKER)
 
     @property
     def _tasks_missing(self) -> int:
@@ -78,11 +91,15 @@ class RunParts:
             self._tasks += 1
         return self._context(TASK)
 
+    def share(self) -> dict[str, Any]:
+        """Return a context for all workers of an engine, each of which has one part."""
+        return self._context(WORKER)
+
     def _context(self, token: str) -> dict[str, Any]:
         return {
             "schema": CONTEXT,
             "pipeline": self._pipeline,
-            "run": self._run_id,
+            "run": self.run_id,
             "part": token,
             **trace_headers(),
         }
@@ -120,11 +137,23 @@ class RunParts:
         with self._changed:
             self.rejected += 1
         errors.warn_once(
-            f"part {self._run_id}",
+            f"part {self.run_id}",
             "a part that was given to run %r is dropped (%s); further ones are only counted",
             self._pipeline,
             error,
         )
+
+    def opened(self) -> None:
+        """Tell the engines that the run has begun."""
+        for engine in engines:
+            with errors.suppress_errors("telling an engine of a run"):
+                engine.opened(self)
+
+    def ending(self) -> None:
+        """Have the engines collect what their workers did."""
+        for engine in engines:
+            with errors.suppress_errors("collecting the parts of an engine"):
+                engine.ending(self, self._timeout_s)
 
     def wait(self) -> None:
         """Wait for the parts that may still come, for as long as the run was told to.

@@ -21,6 +21,7 @@ from otel_pipeline_metrics._lifecycle.part import (
     checked_context,
     detach_trace,
     owner,
+    trace_of,
 )
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class WorkerParts:
         self._lock = threading.RLock()
         self._parts: dict[str, Measured] = {}
         self._changed: set[str] = set()
+        # runs that this process was told of
+        self._told: set[str] = set()
         self._active = 0
         self._delivering = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -158,6 +161,42 @@ class WorkerParts:
                 series.active_cell.set(begun.cell)
                 detach_trace(begun.around)
 
+    def open_run(self, context: Mapping[str, Any], owners: list[str]) -> None:
+        """Measure for a run that the driver says is open: work without a context is its own.
+
+        With two such runs at a time, it is nobody's.
+
+        Args:
+            context: of the run.
+            owners: names of the threads that may work for it.
+
+        Raises:
+            TypeError: `context` is not a dict.
+            ValueError: it is not the context of a run.
+        """
+        checked = checked_context(context)
+        with self._lock:
+            if checked["run"] in self._parts:
+                return
+            part = self._parts[checked["run"]] = Measured(checked)
+            part.owners.update(dict.fromkeys(owners))
+            part.scope.around = trace_of(checked)
+            self._told.add(checked["run"])
+        series.open_for_process(part.scope)
+        self._watch()
+
+    def close_run(self, run_id: str) -> dict[str, Any] | None:
+        """End the part of such a run, and return its data; None if there is none."""
+        with self._lock:
+            part = self._parts.pop(run_id, None)
+            self._told.discard(run_id)
+            self._changed.discard(run_id)
+        if part is None:
+            return None
+        series.close_scope(part.scope)
+        part.end()
+        return part.data
+
     # --- sending ------------------------------------------------------------------------------
 
     def _watch(self) -> None:
@@ -171,7 +210,7 @@ class WorkerParts:
         while True:
             self._wake.wait(INTERVAL_S)
             with self._lock:
-                idle = not self._active and not self._changed
+                idle = not (self._active or self._changed or self._told)
                 if idle:
                     self._thread = None
                     return
@@ -181,7 +220,7 @@ class WorkerParts:
         """Send what is new, and flush. Never raises."""
         with self._delivering:
             with self._lock:
-                changed, self._changed = self._changed, set()
+                changed, self._changed = self._changed | self._told, set()
                 parts = [self._parts[run_id] for run_id in changed if run_id in self._parts]
                 if self._active:
                     # tasks in progress have more the next time

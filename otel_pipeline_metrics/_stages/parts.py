@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copyreg
 import functools
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 @forking.in_child
 def _begin_anew() -> None:
     _unsent.clear()
+    _left.clear()
 
 
 def reduce_with_part(
@@ -138,7 +140,8 @@ class Envelope:
         """Pickle as a call that gives the value and folds the part."""
         with contextlib.suppress(ValueError):  # another call's exception took it along
             _unsent.remove(self._part)
-        return _opened, (self._value, self._part)
+        left = [_left.popleft() for _ in range(len(_left))]
+        return _opened, (self._value, [self._part, *left])
 
 
 # The parts in envelopes that nobody has pickled yet: results of one batch come back together, and
@@ -146,8 +149,13 @@ class Envelope:
 _unsent: deque[dict[str, Any]] = deque(maxlen=1000)
 
 
-def _opened(value: Any, part: dict[str, Any]) -> Any:
-    fold(part)
+# The parts of failed calls whose exceptions could not take them along; the next result does.
+_left: deque[dict[str, Any]] = deque(maxlen=1000)
+
+
+def _opened(value: Any, parts: list[dict[str, Any]]) -> Any:
+    for part in parts:
+        fold(part)
     return value
 
 
@@ -186,7 +194,11 @@ class _Reducing:
 
 
 def _attach_part(error: BaseException, part: dict[str, Any]) -> None:
-    error.__dict__["__reduce_ex__"] = _Reducing(error, part)
+    if type(error) in copyreg.dispatch_table:
+        # a library, such as tblib, pickles it in a way of its own
+        _left.append(part)
+    else:
+        error.__dict__["__reduce_ex__"] = _Reducing(error, part)
 
 
 def _opened_error(reduced: tuple[Any, ...], parts: list[dict[str, Any]]) -> Any:

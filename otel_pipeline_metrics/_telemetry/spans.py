@@ -77,16 +77,19 @@ class Spans:
             return
         budget.spans_left -= 1
         budget.spans_made += 1
+        parent = series.scope.around or around
+        if parent is not around and around:
+            parent = around  # there is a span, or something else, around
         span = _started(
             tracer,
             series.key.stage,
-            around,
+            parent,
             attributes=series.cache or _fixed_attributes(series),
             links=[_link(link) for link in links] if links else None,
         )
         if links_dropped:
             span.set_attribute(defs.LINKS_DROPPED, links_dropped)
-        context = Context({**around, _SPAN_KEY: span})
+        context = Context({**parent, _SPAN_KEY: span})
         cell += span, context, around
         try:
             attach(context)

@@ -128,6 +128,8 @@ class Parts:
         self._seen: dict[str, float] = {}
         # by id: those that are still being measured, since there may be thousands
         self._open: dict[str, bytes] = {}
+        # by id of those: the token
+        self._tokens: dict[str, str] = {}
         self._final = Sums()
         self._folded: Sums | None = None
         # by id: the tasks of an engine that it covers
@@ -143,6 +145,11 @@ class Parts:
 
     def __len__(self) -> int:
         return len(self._seen)
+
+    def unfinished(self, token: str) -> int:
+        """How many parts of a token are not final."""
+        with self._lock:
+            return sum(one == token for one in self._tokens.values())
 
     @property
     def covered(self) -> int:
@@ -185,9 +192,11 @@ class Parts:
             if part["final"]:
                 self._seen[part["id"]] = _FINAL
                 self._open.pop(part["id"], None)
+                self._tokens.pop(part["id"], None)
                 self._final.add(part)
             else:
                 self._seen[part["id"]] = part["number"]
+                self._tokens[part["id"]] = token
                 self._open[part["id"]] = zlib.compress(json.dumps(part).encode(), 1)
         return token
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import copyreg
 import multiprocessing
 import os
 import pickle
@@ -69,9 +70,31 @@ def not_picklable() -> object:
     return threading.Lock()
 
 
+def register() -> None:
+    copyreg.pickle(ValueError, _by_a_library)  # type: ignore[arg-type]
+
+
+def _by_a_library(error: ValueError) -> Any:
+    return ValueError, error.args, error.__dict__
+
+
 def row(run: opm.Run) -> dict[str, Any]:
     (found,) = run.report.stages
     return found
+
+
+def test_an_exception_that_a_library_pickles_leaves_its_part_to_the_next_result() -> None:
+    context = multiprocessing.get_context("forkserver")
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, context, register) as pool,
+        opm.run("pool", resources=False) as run,
+    ):
+        opm.wrap_executor(pool)
+        error = pool.submit(parse, 5).exception()
+        assert (type(error), vars(error)) == (ValueError, {})
+        assert pool.submit(parse, 1).result() == 1
+    assert (row(run)["count"], row(run)["errors"]["by_type"]) == (2, {"ValueError": 1})
+    assert run.parts_missing == 0
 
 
 @pytest.mark.slow
