@@ -220,17 +220,11 @@ def _stage_table(
         part = ratio(outside_s, wall_s)
         cells.append(
             {"stage": "outside", "duration": text.duration(outside_s)}
-            | {"share": text.percent(part), "of run": bar(part)}
+            | {"share": text.percent(part), "of run": bar(part).ljust(6)}
         )
         tones |= {(len(stages), title): DIM for title in head}
     rows = [tuple(one.get(title, "") for title in head) for one in cells]
-    if shared:  # a bar begins at the left
-        rows = [_padded(row, head.index("of run")) for row in rows]
     return Table(head, rows, left=2, leave=_LEAVE, tones=tones)
-
-
-def _padded(row: tuple[str, ...], place: int) -> tuple[str, ...]:
-    return (*row[:place], row[place].ljust(6), *row[place + 1 :])
 
 
 def _cells(stage: dict[str, Any], states: Sequence[str]) -> dict[str, str]:
@@ -245,7 +239,7 @@ def _cells(stage: dict[str, Any], states: Sequence[str]) -> dict[str, str]:
         "duration": text.duration(total),
         "self": text.duration(number(stage, "self_s")),
         "share": text.percent(share),
-        "of run": bar(share),
+        "of run": bar(share).ljust(6),
         "count": text.number(whole(stage, "count")),
         "items": text.number(items),
         "avg/item": text.duration(total / per if per and total is not None else None),
