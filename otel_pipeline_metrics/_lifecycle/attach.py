@@ -269,16 +269,13 @@ def _listen_in(folder: Path, pid: int) -> tuple[socket.socket, Path]:
 
 def picture() -> bytes:
     """Return the reports of the runs in progress, or else of the process, as a line of JSON."""
-    reports = [run.report for run in signals.in_progress() if isinstance(run, Run)]
-    if not reports:
-        reports = [RunReport(get_metrics_collector().export_json())]
-    return _encoded(
-        {
-            "pid": os.getpid(),
-            "program": printable(Path(sys.argv[0] if sys.argv else "").name),
-            "reports": [_trimmed(report.to_dict()) for report in reports[:_MOST_RUNS]],
-        }
-    )
+    program = printable(Path(sys.argv[0] if sys.argv else "").name) or "python"
+    runs = [run.report.to_dict() for run in signals.in_progress() if isinstance(run, Run)]
+    if not runs:
+        runs = [RunReport(get_metrics_collector().export_json()).to_dict()]
+        runs[0]["run"]["pipeline"] = program
+    reports = [_trimmed(report) for report in runs[:_MOST_RUNS]]
+    return _encoded({"pid": os.getpid(), "program": program, "reports": reports})
 
 
 def _encoded(data: dict[str, Any]) -> bytes:

@@ -289,7 +289,9 @@ def test_without_a_run_it_has_what_the_process_measures(runtime: Path) -> None:
     opm.configure(exporter="none", attach=True)
     with opm.stage("of the service"):
         pass
-    (report,) = first_picture(runtime / str(os.getpid()))["reports"]
+    found = first_picture(runtime / str(os.getpid()))
+    (report,) = found["reports"]
+    assert report["run"]["pipeline"] == found["program"]
     assert "of the service" in [s["name"] for s in opm.RunReport(report).stages]
 
 
