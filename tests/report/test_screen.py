@@ -216,6 +216,7 @@ def test_a_signal_handler_may_write_while_a_line_is_written(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_writes_by_itself(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
