@@ -133,8 +133,10 @@ class WorkerParts:
             part = self._parts.get(run_id)
             if part is None:
                 while len(self._parts) >= _MAX_RUNS:
-                    self._parts.pop(next(iter(self._parts)))
+                    self._parts.pop(next(iter(self._parts))).end()
                 part = self._parts[run_id] = Measured(context)
+                # nobody tells when the run is over: what has no context is not its work
+                part.scope.remote = True
             part.owners[owner()] = None
             self._changed.add(run_id)
         cell = series.scopes.get(part.scope)
