@@ -194,12 +194,12 @@ def _drained(work: Callable[[], None], here: int) -> None:
         gc_safety.stay_last()
         work()
     except BaseException as error:
-        if not isinstance(error, Exception) or errors.from_signal_handler(error):
+        if not issubclass(type(error), Exception) or errors.from_signal_handler(error):
             errors.warn_once(
                 "draining",
                 "%s was raised while finished calls were being flushed: up to %d of a stage "
                 "may be missing from metrics and reports, which show them as in flight",
-                type(error).__name__,
+                errors.name_of(error),
                 PENDING_BOUND,
             )
         raise

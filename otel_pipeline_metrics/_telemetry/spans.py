@@ -311,7 +311,7 @@ def _started(tracer: Tracer, name: str, context: Context | None = None, **more: 
     except BaseException as error:
         if errors.passes(error):
             raise
-        raise errors.CallbackError(type(error).__name__) from error
+        raise errors.CallbackError(errors.name_of(error)) from error
 
 
 def _end(span: Span, *at: int) -> None:
@@ -320,7 +320,7 @@ def _end(span: Span, *at: int) -> None:
     except BaseException as error:
         if errors.passes(error):
             raise
-        raise errors.CallbackError(type(error).__name__) from error
+        raise errors.CallbackError(errors.name_of(error)) from error
 
 
 def _tracer_of(provider: TracerProvider) -> Tracer | None:
