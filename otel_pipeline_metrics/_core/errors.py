@@ -193,8 +193,8 @@ class suppress_errors:  # noqa: N801 - reads as a word in `with suppress_errors(
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        """Log what our work or a callback in it raised; let through what comes from outside."""
-        if error is None or raise_faults or raised_into(error):
+        """Log an `Exception`; let everything else through."""
+        if not issubclass(type(error), Exception) or raise_faults or from_signal_handler(error):
             return False
         log_internal_error(self._where)
         return True
