@@ -396,6 +396,5 @@ def _result_of(error: BaseException | None) -> Result:
     return "failure" if issubclass(kind, SystemExit) else "cancellation"
 
 
-def _timeouts() -> tuple[type[BaseException], ...]:
-    # before Python 3.11 asyncio had a TimeoutError of its own
+def _timeouts() -> tuple[type[BaseException], ...]:  # before Python 3.11 asyncio had its own
     return TimeoutError, getattr(sys.modules.get("asyncio"), "TimeoutError", TimeoutError)
