@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, notebook, output
@@ -143,6 +144,8 @@ class Screen:
         self._picture = ""
         self._drawn = 0
         self._drawn_at = 0.0
+        # whether a line has erased it, and it is to be drawn again soon
+        self._erased = False
         # what stands in for a stream of this terminal, by the stream's id
         self._throughs: dict[int, Through] = {}
 
@@ -194,7 +197,7 @@ class Screen:
                     self._stand_in()
                     self.wake.clear()
                     self._draw(self._pictures())
-                    self.wake.wait(self._interval)
+                    self._wait()
             except (OSError, ValueError) as error:
                 # the terminal was closed meanwhile, which is not an error
                 errors.logger.debug("the live view ended: %r", error)
@@ -204,6 +207,18 @@ class Screen:
             if _screens.get(id(self.stream)) is self:
                 del _screens[id(self.stream)]
         self._give_back()
+
+    def _wait(self) -> None:
+        """Wait for the next picture; show the last one again that a line has erased."""
+        end = clock.monotonic() + self._interval
+        while self.views and self.up and self.wake.wait(max(0.0, end - clock.monotonic())):
+            self.wake.clear()
+            if not self._erased:
+                return
+            time.sleep(REDRAW_S)
+            with self.lock:
+                if self._erased and self.views and self.up:
+                    self._redraw()
 
     def _pictures(self) -> list[RenderableType]:
         found = []
@@ -243,6 +258,7 @@ class Screen:
         self.stream.write("".join(f"{line}\n" for line in lines))
         self.stream.flush()
         self._drawn, self._drawn_at = len(lines), clock.monotonic()
+        self._erased = False
 
     def _erase(self) -> None:
         drawn, self._drawn = self._drawn, 0
@@ -266,6 +282,9 @@ class Screen:
             finally:
                 if clock.monotonic() - self._drawn_at >= REDRAW_S:
                     self._redraw()
+                else:
+                    self._erased = True
+                    self.wake.set()
 
     # --- the program's streams ------------------------------------------------------------------
 
