@@ -9,7 +9,6 @@ whole above the views. No file descriptor is redirected, so what C code, child p
 from __future__ import annotations
 
 import atexit
-import html
 import io
 import logging
 import os
@@ -35,7 +34,7 @@ STOP_S: Final = 1.0
 # The program's lines come at once; below them, the views are drawn at most so often.
 REDRAW_S: Final = 0.05
 
-_NOTEBOOK_COLUMNS: Final = 110
+NOTEBOOK_COLUMNS: Final = 110
 
 # The screens of this process that have views, by the id of their stream.
 _screens: dict[int, Screen] = {}
@@ -67,7 +66,7 @@ def show(view: View, stream: Any = None, interval: float = 0.5) -> Screen | None
     with _lock:
         screen = _screens.get(id(stream))
         if screen is None:
-            kind = NotebookScreen if in_notebook else Screen
+            kind = _of_notebook() if in_notebook else Screen
             screen = _screens[id(stream)] = kind(stream, console, interval)
         screen.views.append(view)
         screen.begin()
@@ -98,6 +97,12 @@ def _at_exit() -> None:
     for screen in found:
         screen.views.clear()
         screen.end()
+
+
+def _of_notebook() -> type[Screen]:
+    from otel_pipeline_metrics.report.notebook_screen import NotebookScreen
+
+    return NotebookScreen
 
 
 def _console(stream: Any) -> Console | None:
@@ -321,41 +326,6 @@ class Screen:
         except (AttributeError, OSError, ValueError):
             return False
         return mine.st_rdev == other.st_rdev
-
-
-class NotebookScreen(Screen):
-    """The views in one output of a notebook's cell, which is updated."""
-
-    def begin(self) -> None:
-        """Show the first picture on the thread of the cell, to which the output belongs."""
-        if self._thread is None:
-            from IPython.display import display
-
-            shown = self._bundle(self._pictures())
-            show_once: Any = display
-            self._handle: Any = show_once(shown, raw=True, display_id=True)
-        super().begin()
-
-    def _draw(self, pictures: list[RenderableType]) -> None:
-        if pictures:
-            self._handle.update(self._bundle(pictures), raw=True)
-
-    def _bundle(self, pictures: list[RenderableType]) -> dict[str, str]:
-        plain = self._rendered(pictures, _NOTEBOOK_COLUMNS)
-        style = "line-height:1.2;white-space:pre;overflow-x:auto"
-        return {
-            "text/plain": plain,
-            "text/html": f'<pre style="{style}">{html.escape(plain)}</pre>',
-        }
-
-    def leave(self, view: View) -> None:
-        """Show the end of a view, which stays in the output."""
-        with errors.suppress_errors("the live view"):
-            last = view()
-            self._draw([*self._pictures(), *([] if last is None else [last])])
-
-    def _stand_in(self) -> None:
-        """Do nothing: a notebook keeps its outputs apart."""
 
 
 class Through:
