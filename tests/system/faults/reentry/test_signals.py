@@ -53,16 +53,15 @@ say(raised=raised, caught=caught, ended=ended, count=stage["count"], flying=stag
 def test_the_exception_of_an_alarm_is_raised_further() -> None:
     """It interrupts mostly our own code here, and the program's own handler catches it.
 
-    A call that it ends before it was measured is in the report as in flight, and so is a batch
-    whose flush it interrupts; a warning says so.
+    A call that it ends before it was measured is missing, one for each exception at most; a batch
+    whose flush it interrupts is flushed again.
     """
     said = run(ALARMS, quiet=False)
     assert said["caught"] == said["raised"] == 300
     assert "internal error" not in said["stderr"]
-    assert said["stderr"].count("was raised while finished calls were being flushed") <= 1
-    # every missing call is reported; each alarm may have ended one more than the loop could count
-    assert said["count"] <= said["ended"] + said["raised"]
-    assert said["count"] + said["flying"] >= said["ended"]
+    # each alarm may have ended one more than the loop could count
+    assert said["ended"] - said["raised"] <= said["count"] <= said["ended"] + said["raised"]
+    assert said["flying"] == 0
 
 
 DRAINING = """
