@@ -101,7 +101,7 @@ def _look_at_open(series: Series) -> list[Progress]:
     progress = []
     for entry in series.open:
         if was_left(entry):
-            abandon(entry)
+            abandon(entry, here=False)
             continue
         execution = entry[3]
         # of a generator that is not between two items, the step in progress

@@ -208,7 +208,8 @@ class StageSpan:
     def close(self, elapsed: float) -> None:
         """End it with only a duration."""
         self._cell[-1] = None  # it was made current in another context
-        self._spans.close(self._cell, elapsed)
+        if self._span.is_recording():  # else it has ended, or nothing keeps it
+            self._spans.close(self._cell, elapsed)
 
     def end(self, result: StageResult) -> Any:
         """End it with its details; return its context for exemplars if it is sampled."""
