@@ -7,6 +7,7 @@ are registered here. That happens at import, before the providers of `configure(
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import signal
 import sys
@@ -158,6 +159,11 @@ def at_end_of_child(call: Callable[[], None]) -> None:
     global _at_end  # written here only
     _at_end = call
     # A program that starts children has imported the package; no other pays for its import.
+    if "billiard" in sys.modules:
+        # it imports these at its first process only
+        with errors.suppress_errors("the end of a child process"):
+            for name in ("billiard.util", "billiard.process"):
+                importlib.import_module(name)
     for package in _PACKAGES:
         util = sys.modules.get(f"{package}.util")
         process = sys.modules.get(f"{package}.process")
