@@ -66,7 +66,8 @@ def no_service_left() -> Iterator[None]:
     if (stalled := sys.modules.get("otel_pipeline_metrics.service.stalled")) is None:
         return
     stalled.unwatch()
-    for name in ("stalled", "own health", "breakers", "connections"):
+    sys.modules["otel_pipeline_metrics.service.readings"].readings.stop()
+    for name in ("stalled", "own health", "service readings", "breakers", "connections"):
         _sink._probes.pop(name, None)
     if (events := sys.modules.get("otel_pipeline_metrics.service.events")) is not None:
         events._of_process.clear()

@@ -63,6 +63,8 @@ NETWORK_IO_DIRECTION: Final = "network.io.direction"
 CONTEXT_SWITCH_TYPE: Final = "process.context_switch.type"
 SDK_COMPONENT: Final = "otel.component.name"
 MEMORY_STATE: Final = "system.memory.state"
+FILESYSTEM_MOUNTPOINT: Final = "system.filesystem.mountpoint"
+FILESYSTEM_STATE: Final = "system.filesystem.state"
 
 # In seconds: from a tenth of a millisecond to ten minutes.
 DURATION_BUCKETS: Final[tuple[float, ...]] = (
@@ -560,6 +562,21 @@ SYSTEM_MEMORY_UTILIZATION: Final = Metric(
     "1",
     "Share of memory bytes in use, 0 to 1.",
     attributes=(MEMORY_STATE,),
+)
+SYSTEM_DISK_IO: Final = Metric(
+    "system.disk.io",
+    "counter",
+    "By",
+    "Disk bytes transferred by the host.",
+    attributes=(DISK_IO_DIRECTION,),
+    absent="where the host does not show it",
+)
+SYSTEM_FILESYSTEM_UTILIZATION: Final = Metric(
+    "system.filesystem.utilization",
+    "gauge",
+    "1",
+    "Share of a file system that is in use, 0 to 1.",
+    attributes=(FILESYSTEM_MOUNTPOINT, FILESYSTEM_STATE),
 )
 SYSTEM_NETWORK_IO: Final = Metric(
     "system.network.io",

@@ -81,6 +81,15 @@ class Config:
     code_location: bool = False
     logs: bool = False
     stalled_after_s: float = 300.0
+    monitoring_enabled: bool = True
+    monitoring_interval_s: float = 30.0
+    enable_system_metrics: bool = True
+    enable_performance_metrics: bool = True
+    enable_business_metrics: bool = True
+    enable_prometheus_integration: bool = False
+    # None: OTEL_METRIC_EXPORT_INTERVAL, or 10 s
+    metrics_sync_interval_s: float | None = None
+    history_size: int = 100
     # with {trace_id} in it
     trace_url: str | None = None
     attach: bool = False
@@ -254,6 +263,10 @@ class Option(NamedTuple):
             message = "%s must be %s, not %.40r; the default (%s) is used"
             errors.warn_once(self.variable, message, self.variable, expected, text, default)
             return default
+
+
+def _flag(name: str, meaning: str, variable: str) -> Option:
+    return Option(name, getattr(Config, name), meaning, check_flag, variable, _FLAG)
 
 
 OPTIONS: Final = (
@@ -430,6 +443,60 @@ OPTIONS: Final = (
         "OTEL_PIPELINE_METRICS_STALLED_AFTER",
         _SECONDS,
         field="stalled_after_s",
+    ),
+    _flag(
+        "monitoring_enabled",
+        "`False`: nothing reads the resources of process and host, neither for metrics nor for "
+        "reports, and no event loop is watched",
+        "OTEL_PIPELINE_METRICS_MONITORING_ENABLED",
+    ),
+    Option(
+        "monitoring_interval",
+        Config.monitoring_interval_s,
+        "seconds between two readings of a service's resources; a run has its own, `resources=`",
+        check_positive,
+        "OTEL_PIPELINE_METRICS_MONITORING_INTERVAL",
+        _SECONDS,
+        field="monitoring_interval_s",
+    ),
+    _flag(
+        "enable_system_metrics",
+        "the metrics `system.*`",
+        "OTEL_PIPELINE_METRICS_ENABLE_SYSTEM_METRICS",
+    ),
+    _flag(
+        "enable_performance_metrics",
+        "the metrics `process.*`, and how late the event loop is",
+        "OTEL_PIPELINE_METRICS_ENABLE_PERFORMANCE_METRICS",
+    ),
+    _flag(
+        "enable_business_metrics",
+        "metrics of events and operations, and the program's own of `opm.counter`, `gauge` and "
+        "`histogram`",
+        "OTEL_PIPELINE_METRICS_ENABLE_BUSINESS_METRICS",
+    ),
+    _flag(
+        "enable_prometheus_integration",
+        '`True` is as `"prometheus"` beside the other exporters; it opens a port',
+        "OTEL_PIPELINE_METRICS_ENABLE_PROMETHEUS_INTEGRATION",
+    ),
+    Option(
+        "metrics_sync_interval",
+        None,
+        "seconds between two exports of metrics; 10 if neither is set, nor "
+        "`OTEL_METRIC_EXPORT_INTERVAL` (in milliseconds)",
+        _or_none(check_wait),
+        "OTEL_PIPELINE_METRICS_METRICS_SYNC_INTERVAL",
+        _SECONDS,
+        field="metrics_sync_interval_s",
+    ),
+    Option(
+        "history_size",
+        Config.history_size,
+        "latest samples of each event and operation that quantiles are taken of",
+        _check_positive_count,
+        "OTEL_PIPELINE_METRICS_HISTORY_SIZE",
+        _COUNT,
     ),
     Option(
         "trace_url",

@@ -58,6 +58,10 @@ GROUPS: Final[dict[Signal, str]] = {
 JSON_ENTRY_POINT: Final = "otlp_json_http"
 
 _HTTP_PORT: Final = 4318
+
+# Seconds between two exports of metrics, where nothing is asked for.
+INTERVAL_S: Final = 10.0
+_INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 
@@ -77,6 +81,8 @@ class ExportPlan:
     source: Source
     # whether nothing but the console is asked for, if that
     development: bool = False
+    # milliseconds between two exports of metrics; None: the SDK's variable
+    metrics_interval_ms: float | None = None
     # whether the console shows each span, and not only the first of a name
     every_span: bool = False
     # one sentence for each broken variable; none quotes a header or a credential
@@ -111,6 +117,8 @@ def plan(
     exporters: Sequence[str] | None = None,
     console: object = None,
     *,
+    pulled: bool = False,
+    interval_s: float | None = None,
     installed: Callable[[str, str], bool] = installed,
 ) -> ExportPlan:
     """Decide what to export.
@@ -119,6 +127,8 @@ def plan(
         env: The environment variables.
         exporters: What the user gave as an argument, already checked; None if nothing.
         console: "all" adds the console to both signals, "off" removes it.
+        pulled: adds Prometheus to the metrics.
+        interval_s: seconds between two exports of metrics; None if the user gave none.
         installed: Tells whether an entry point exists; given in tests.
 
     Returns:
@@ -139,6 +149,9 @@ def plan(
         names["traces"] = tuple(name for name in chosen if name != PULLED)
     else:
         names, source = _from_environment(env, found, installed)
+    if pulled and not disabled and _can_be_pulled(found, installed):
+        names["metrics"] = tuple(dict.fromkeys((*names["metrics"], PULLED)))
+        source = "argument"
     asked = {name for signal in SIGNALS for name in names[signal]}
     development = not disabled and (source == "default" or asked == {"console"})
     if console == "off":
@@ -163,10 +176,29 @@ def plan(
         disabled=disabled,
         source=source,
         development=development,
+        metrics_interval_ms=_interval_ms(env, interval_s, found),
         every_span=console == "all",
         problems=tuple(dict.fromkeys(found.problems)),
         repairs=tuple(sorted(found.repairs.items())),
     )
+
+
+def _can_be_pulled(found: Findings, installed: Callable[[str, str], bool]) -> bool:
+    if installed(GROUPS["metrics"], PULLED):
+        return True
+    found.problems.append(
+        "Prometheus cannot scrape this program, since a package is missing: "
+        'pip install "otel-pipeline-metrics[prometheus]"'
+    )
+    return False
+
+
+def _interval_ms(env: Mapping[str, str], interval_s: float | None, found: Findings) -> float | None:
+    if interval_s is not None:
+        return interval_s * 1000
+    # a broken one is read as if it were not set
+    theirs = get(env, _INTERVAL) and _INTERVAL not in found.repairs
+    return None if theirs else INTERVAL_S * 1000
 
 
 def _from_environment(

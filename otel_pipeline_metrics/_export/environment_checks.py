@@ -271,7 +271,7 @@ _RULES: Final[dict[str, _Rule]] = {
     **{
         name: _Rule("a number of milliseconds above 0", positive, default, most=MAX_WAIT_S * 1000)
         for name, default in {
-            "OTEL_METRIC_EXPORT_INTERVAL": 60000,
+            "OTEL_METRIC_EXPORT_INTERVAL": 10000,
             "OTEL_METRIC_EXPORT_TIMEOUT": 30000,
         }.items()
     },

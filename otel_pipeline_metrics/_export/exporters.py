@@ -121,7 +121,9 @@ def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | Non
     if signal == "metrics":
         # an interval's table would stand in a notebook's cell that did not ask for it
         never = name == "console" and notebook.is_running()
-        reader = PeriodicExportingMetricReader(counting, math.inf if never else None)
+        reader = PeriodicExportingMetricReader(
+            counting, math.inf if never else plan.metrics_interval_ms
+        )
         return BuiltExporter(reader, counting, ledger)
     processor: Any = (
         console.ConsoleSpanProcessor(counting, exporter)

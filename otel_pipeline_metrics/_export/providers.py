@@ -64,7 +64,7 @@ def build(config: Config) -> ExportPipeline:
     Never raises for what the environment holds: that becomes a warning and a default. Call
     `shutdown` on the result of an earlier call before.
     """
-    plan = environment.plan(os.environ, config.exporters, config.console)
+    plan = plan_of(config)
     pipelines = _existing(config, plan)
     global_providers.forget_ours()
     missing = [signal for signal in environment.SIGNALS if pipelines[signal] is None]
@@ -120,7 +120,7 @@ def check(config: Config) -> None:
         ValueError: a spool is asked for, and metrics have delta temporality; or something whose
             package is missing.
     """
-    plan = environment.plan(os.environ, config.exporters, config.console)
+    plan = plan_of(config)
     if "prometheus" in (config.exporters or ()) and not environment.installed(
         environment.GROUPS["metrics"], "prometheus"
     ):
@@ -174,9 +174,20 @@ class Intent(NamedTuple):
     development: bool
 
 
+def plan_of(config: Config) -> ExportPlan:
+    """Return what the settings and the environment ask for."""
+    return environment.plan(
+        os.environ,
+        config.exporters,
+        config.console,
+        pulled=config.enable_prometheus_integration,
+        interval_s=config.metrics_sync_interval_s,
+    )
+
+
 def intent(config: Config) -> Intent:
     """Return what is asked for."""
-    plan = environment.plan(os.environ, config.exporters, config.console)
+    plan = plan_of(config)
     found = _existing(config, plan).values()
     nothing = plan.source == "default" and not any(found)
     return Intent(

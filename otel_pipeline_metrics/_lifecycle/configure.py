@@ -90,6 +90,14 @@ def configure(
     code_location: bool | None = None,
     logs: bool | None = None,
     stalled_after: float = Config.stalled_after_s,
+    monitoring_enabled: bool = Config.monitoring_enabled,
+    monitoring_interval: float = Config.monitoring_interval_s,
+    enable_system_metrics: bool = Config.enable_system_metrics,
+    enable_performance_metrics: bool = Config.enable_performance_metrics,
+    enable_business_metrics: bool = Config.enable_business_metrics,
+    enable_prometheus_integration: bool = Config.enable_prometheus_integration,
+    metrics_sync_interval: float | None = None,
+    history_size: int = Config.history_size,
     trace_url: str | None = None,
     attach: bool | None = None,
 ) -> None:
@@ -149,6 +157,16 @@ def configure(
             OTEL_PIPELINE_METRICS_LOGS, or False.
         stalled_after: seconds without any movement after which a stage with calls in progress,
             or a queue with items, counts as stalled; at least ten times the stage's p99.
+        monitoring_enabled: False reads no resources of process and host, for metrics or reports,
+            and watches no event loop.
+        monitoring_interval: seconds between two readings of a service's resources.
+        enable_system_metrics: report `system.*`.
+        enable_performance_metrics: report `process.*`, and how late the event loop is.
+        enable_business_metrics: report events, operations and the program's own metrics.
+        enable_prometheus_integration: add the exporter "prometheus" to the others.
+        metrics_sync_interval: seconds between two exports of metrics. None:
+            OTEL_PIPELINE_METRICS_METRICS_SYNC_INTERVAL, OTEL_METRIC_EXPORT_INTERVAL, or 10.
+        history_size: latest samples of an event or operation that quantiles are taken of.
         trace_url: the address of a trace in your backend, such as
             "https://tempo.example/trace/{trace_id}": http or https, without a password. Reports
             keep it, and their pages link to the traces. None: OTEL_PIPELINE_METRICS_TRACE_URL.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock, errors, settings
 from otel_pipeline_metrics._core.distribution import Distribution
 
 if TYPE_CHECKING:
@@ -29,19 +29,24 @@ class Heartbeat:
         self._due = 0.0
         self._delays = Distribution()
 
-    def start(self, on_delay: Callable[[float], None]) -> None:
-        """Begin, if an asyncio loop runs in this thread.
+    def start(self, on_delay: Callable[[float], None]) -> bool:
+        """Begin, if an asyncio loop runs in this thread and the settings do not forbid it.
 
         Args:
             on_delay: called with each delay in seconds, until the end.
+
+        Returns:
+            Whether it began.
         """
+        asked = settings.settings()
         asyncio = sys.modules.get("asyncio")
-        if asyncio is None:
-            return
+        if asyncio is None or not (asked.monitoring_enabled and asked.enable_performance_metrics):
+            return False
         self._loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for such use
         if self._loop is not None:
             self._on_delay = on_delay
             self._schedule()
+        return self._loop is not None
 
     def stop(self) -> None:
         """End the callbacks; a closed loop has dropped them already."""

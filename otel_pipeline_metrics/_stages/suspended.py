@@ -112,8 +112,10 @@ def pause(execution: Execution) -> None:
         if cell[6] is not None:
             sampling.end(cell, elapsed)
         cell[1] = cell[3] = None
-    except BaseException:
+    except BaseException as error:  # of a signal handler
         abandon(cell)
+        if not isinstance(error, Exception):
+            raise
         failed(execution, "pausing")
 
 
@@ -132,9 +134,11 @@ def finish(execution: Execution | None, error: BaseException | None = None) -> N
         if execution.details is not None:
             execution.elapsed = execution.before() + execution.waited
         close(execution, error)
-    except BaseException:
+    except BaseException as raised:  # of a signal handler
         abandon(execution.cell)
         abandon(execution.entry)
+        if not isinstance(raised, Exception):
+            raise
         errors.log_internal_error("closing a generator stage")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import get_current
 from opentelemetry.trace import get_current_span
 
-from otel_pipeline_metrics._core import cardinality, drain, errors
+from otel_pipeline_metrics._core import cardinality, drain, errors, settings
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._telemetry.backlog import BOUND
@@ -138,6 +138,8 @@ class Level:
 
     def points(self) -> list[Point]:
         """Return every level."""
+        if not _is_wanted(self.metric):
+            return []
         return [(value, dict(attributes)) for attributes, value in list(self.values.items())]
 
 
@@ -216,6 +218,9 @@ class ValueMetrics:
             drain.unless_draining(lambda: self._flush(measure))
 
     def _flush(self, measure: Measure) -> None:
+        if not _is_wanted(measure.metric):
+            measure.discard()
+            return
         recorder = self._recorders.get(measure.metric.name)
         if recorder is None:
             recorder = _Recorder(measure.metric, self._instruments)
@@ -227,6 +232,11 @@ class ValueMetrics:
             measure.keep()
         else:
             measure.discard()
+
+
+def _is_wanted(metric: defs.Metric) -> bool:
+    """Tell whether the settings ask for a metric; the telemetry's own health is always there."""
+    return settings.settings().enable_business_metrics or metric.name.startswith("otel.")
 
 
 def pairs(attributes: Mapping[str, AttributeValue]) -> Attributes:

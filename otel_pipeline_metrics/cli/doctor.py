@@ -68,7 +68,12 @@ def diagnose(
     """
     env = os.environ if env is None else env
     config = settings.settings()
-    plan = environment.plan(env, config.exporters, config.console or settings.amount_of(env))
+    plan = environment.plan(
+        env,
+        config.exporters,
+        config.console or settings.amount_of(env),
+        pulled=config.enable_prometheus_integration,
+    )
     inputs = _Inputs(env, plan, config, timeout_s if send else None)
     findings = [
         *(Finding("note", "versions", line) for line in _versions()),

@@ -1,35 +1,28 @@
-"""Keep the latest samples of a measurement, and what sums up all of them.
-
-The seam to "One account of time": once its bounded windows are there, `History` becomes one of
-them, and nothing else in this room changes.
-"""
+"""Keep the latest samples of a measurement, and what sums up all of them."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import Any, Final
+from typing import Any
 
-from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import clock, settings
 from otel_pipeline_metrics._core.distribution import Distribution
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.quantile_sketch import is_largest
 
-# Samples of each measurement that are kept one by one.
-DEFAULT_SIZE: Final = 100
-
-# Set by the `history_size` of `configure()`; a history that exists keeps its own.
-size = DEFAULT_SIZE
-
 
 class History:
-    """The durations of one kind of work, in seconds."""
+    """The durations of one kind of work, in seconds.
+
+    The latest `history_size` ones are kept one by one.
+    """
 
     def __init__(self) -> None:
         self._distribution = Distribution()
         # (`clock.now()`, seconds) of the latest ones, the newest last
-        self._latest: deque[tuple[float, float]] = deque(maxlen=size)
+        self._latest: deque[tuple[float, float]] = deque()
         self.after_fork()
         forking.watch(self)
 
@@ -40,8 +33,11 @@ class History:
 
     def add(self, seconds: float, at: float) -> None:
         """Add one sample, which ended at `at` on `clock.now`."""
+        size = settings.settings().history_size
         with self._lock:
             self._latest.append((at, seconds))
+            while len(self._latest) > size:
+                self._latest.popleft()
             self._distribution.add_sorted([seconds])
 
     @property

@@ -26,8 +26,8 @@ class LoopDelays:
 
     def start(self) -> None:
         """Begin to measure."""
-        self._last_beat = clock.now()
-        self._heartbeat.start(self._note)
+        if self._heartbeat.start(self._note):
+            self._last_beat = clock.now()
 
     def stop(self) -> None:
         """Stop measuring."""

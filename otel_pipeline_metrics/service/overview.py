@@ -8,6 +8,7 @@ from typing import Any
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._probes.caches import registry as caches
 from otel_pipeline_metrics._probes.resources import cgroup, probe
+from otel_pipeline_metrics._probes.resources.levels import sampled
 from otel_pipeline_metrics.service import process_stages
 from otel_pipeline_metrics.service.activity import activity
 from otel_pipeline_metrics.service.health import health
@@ -20,7 +21,11 @@ def comprehensive(events: dict[str, Any]) -> dict[str, Any]:
     del reading["at"]
     return {
         "timestamp": iso_time(round(clock.unix() * 1_000_000)),
-        "resources": {**reading, "limits": asdict(cgroup.limits())},
+        "resources": {
+            **reading,
+            "limits": asdict(cgroup.limits()),
+            "sampled": sampled.read().to_dict(),
+        },
         "stages": process_stages.to_list(),
         "caches": [{**asdict(cache), "hit_ratio": cache.hit_ratio} for cache in caches.read_all()],
         "events": events,

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 
 # Of a stage's durations, what is of use only where reports are merged.
+# what a report tells of one run
+_OF_A_RUN: Final = ("failed_s", "retried", "slowest")
 _ONLY_TO_MERGE: Final = ("sketch", "sum_of_squares")
 
 
@@ -69,5 +71,7 @@ def to_list() -> list[dict[str, Any]]:
         data = stats.to_dict(elapsed, {})
         for name in _ONLY_TO_MERGE:
             del data["duration_s"][name]
+        for name in _OF_A_RUN:
+            del data[name]
         found.append({"pipeline": key.pipeline, **data, "in_flight": in_flight.get(key, 0)})
     return found

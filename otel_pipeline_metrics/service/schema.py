@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from otel_pipeline_metrics._probes.caches.reading import CacheReading
+from otel_pipeline_metrics._probes.resources.levels import ResourceLevels
 from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 from otel_pipeline_metrics.service.health import STATUSES
 
@@ -68,6 +69,12 @@ def _resources() -> Schema:
             source={"enum": ["cgroup2", "cgroup1", "host"]},
             cpus={"type": "number", "description": "CPUs that the process may use"},
             memory_bytes=_count("memory that the process may use", known=False),
+        ),
+        sampled=_object(
+            **{
+                name: _number("of the readings at `monitoring_interval` and of runs")
+                for name in ResourceLevels().to_dict()
+            }
         ),
     )
 

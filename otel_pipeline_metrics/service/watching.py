@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_pipeline_metrics.service import own_health, process_stages, stalled
+from otel_pipeline_metrics.service import own_health, process_stages, readings, stalled
 
 
 def watch() -> None:
@@ -10,3 +10,4 @@ def watch() -> None:
     process_stages.watch()
     stalled.watch()
     own_health.watch()
+    readings.watch()

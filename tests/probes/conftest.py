@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._probes.caches import registry
-from otel_pipeline_metrics._probes.resources import cgroup, contention, probe
+from otel_pipeline_metrics._probes.resources import cgroup, contention, filesystems, probe
 from otel_pipeline_metrics._probes.resources.reading import ResourceLimits, ResourceReading
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def _empty_registries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry.reset()
     monkeypatch.setattr(probe, "_probes", {})
     monkeypatch.setattr(probe, "_manual", ResourceReading(-math.inf))
+    monkeypatch.setattr(filesystems, "_known", {})
     yield
     registry.reset()
 
@@ -43,6 +44,9 @@ class Machine:
         self.fds = 7
         self.disk = (0, 0)
         self.network: tuple[int, int] | None = (0, 0)
+        self.disks: tuple[int, int] | None = (0, 0)
+        # mount points with their devices, and the shares in use
+        self.mounts: list[tuple[str, str, float]] = [("/dev/a", "/", 0.25)]
         self.memory = (1000, 250)
         self.cpu = {"user": 0.0, "nice": 0.0, "system": 0.0, "idle": 0.0, "iowait": 0.0}
         self.failing: dict[str, Exception] = {}
@@ -66,6 +70,22 @@ class Machine:
         if self.network is None:
             return None
         return SimpleNamespace(bytes_recv=self.network[0], bytes_sent=self.network[1])
+
+    def disk_io_counters(self, *, nowrap: bool) -> Any:
+        self._call("disk_io_counters")
+        assert not nowrap
+        if self.disks is None:
+            return None
+        return SimpleNamespace(read_bytes=self.disks[0], write_bytes=self.disks[1])
+
+    def disk_partitions(self) -> Any:
+        self._call("disk_partitions")
+        return [SimpleNamespace(device=device, mountpoint=at) for device, at, _ in self.mounts]
+
+    def disk_usage(self, path: str) -> Any:
+        self._call("disk_usage")
+        (share,) = (share for _, at, share in self.mounts if at == path)
+        return SimpleNamespace(total=100, used=100 * share)
 
     def virtual_memory(self) -> Any:
         self._call("virtual_memory")

@@ -11,6 +11,7 @@ import pytest
 
 from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources import probe as _probe
+from otel_pipeline_metrics._probes.resources.filesystems import points
 from otel_pipeline_metrics._probes.resources.probe import ResourceProbe
 from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 
@@ -24,6 +25,7 @@ def test_everything_is_read(machine: Machine, clock: Clock) -> None:
     machine.switches = (11, 12)
     machine.disk = (100, 200)
     machine.network = (300, 400)
+    machine.disks = (500, 600)
 
     assert (
         ResourceReading(
@@ -42,6 +44,8 @@ def test_everything_is_read(machine: Machine, clock: Clock) -> None:
             context_switches_involuntary=12,
             system_memory_used_bytes=250,
             system_memory_utilization=0.25,
+            system_disk_read_bytes=500,
+            system_disk_write_bytes=600,
         )
         == ResourceProbe().read()
     )
@@ -160,6 +164,11 @@ def test_the_cpu_limit_is_read_again(
             {"network_receive_bytes", "network_transmit_bytes"},
         ),
         (
+            "disk_io_counters",
+            OSError("no"),
+            {"system_disk_read_bytes", "system_disk_write_bytes"},
+        ),
+        (
             "virtual_memory",
             KeyError("MemTotal"),
             {"system_memory_used_bytes", "system_memory_utilization"},
@@ -251,6 +260,25 @@ def test_without_a_network_interface_network_is_unknown(
 
     assert ResourceProbe().read().network_receive_bytes is None
     assert not caplog.records
+
+
+def test_without_a_disk_the_hosts_disks_are_unknown(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine.disks = None
+
+    assert ResourceProbe().read().system_disk_read_bytes is None
+    assert not caplog.records
+
+
+def test_file_systems_count_once_each(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+    """A container binds single files from one disk of the host."""
+    machine.mounts = [("/dev/a", "/", 0.25), ("/dev/a", "/etc/hosts", 0.25), ("/dev/b", "/b", 0.5)]
+    seen = [(share, attributes["system.filesystem.mountpoint"]) for share, attributes in points()]
+    assert seen == [(0.25, "/"), (0.5, "/b")]
+    machine.failing["disk_usage"] = PermissionError("no")
+    assert list(points()) == []
+    assert len(caplog.records) == 2
 
 
 def test_network_totals_do_not_fall(machine: Machine) -> None:

@@ -13,7 +13,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from otel_pipeline_metrics._core import cardinality, drain, series
 from otel_pipeline_metrics._probes.queues import registry
 from otel_pipeline_metrics._telemetry import sink, values
-from otel_pipeline_metrics.service import events, known_managers, process_stages, stalled
+from otel_pipeline_metrics.service import events, known_managers, process_stages, readings, stalled
 from otel_pipeline_metrics.service.activity import activity
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     known_managers.managers.clear()
     yield
     stalled.unwatch()
+    readings.readings.stop()
     known_managers.managers.update(before)
     for scope in list(series.scopes):
         scope.forget()

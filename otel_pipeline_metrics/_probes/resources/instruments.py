@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import errors, settings
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._probes.resources import probe
+from otel_pipeline_metrics._probes.resources import filesystems, probe
 from otel_pipeline_metrics._telemetry.instruments import Snapshot, point_of
 
 if TYPE_CHECKING:
@@ -29,13 +29,16 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
 
     Nothing is reported while contrib's `SystemMetricsInstrumentor` is on: it uses the same
     names. `process.cpu.utilization` and `system.cpu.utilization` are one value for all modes,
-    without an attribute, as the conventions allow.
+    without an attribute, as the conventions allow. The settings leave out the process, the host,
+    or all readings.
 
     Args:
         instruments: the set to add them to.
         psutil: False reports only the values given to `probe.record_manual()`.
     """
     contrib = _Contrib()
+    asked = settings.settings()
+    psutil &= asked.monitoring_enabled
     if not psutil:
         snapshot = Snapshot(probe.manual)
     else:
@@ -60,23 +63,34 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
     gauge = instruments.observable_gauge
     counter = instruments.observable_counter
     level = instruments.observable_up_down_counter
-    gauge(defs.PROCESS_CPU_UTILIZATION, points(("cpu_utilization", {})))
-    level(defs.PROCESS_MEMORY_USAGE, points(("rss_bytes", {})))
-    if not psutil:
-        return
-    for make, metric, fields in (
+    by_hand: tuple[Any, ...] = (
+        (gauge, defs.PROCESS_CPU_UTILIZATION, (("cpu_utilization", {}),)),
+        (level, defs.PROCESS_MEMORY_USAGE, (("rss_bytes", {}),)),
+    )
+    of_process: tuple[Any, ...] = (
         (counter, defs.PROCESS_CPU_TIME, _CPU_TIME),
         (level, defs.PROCESS_MEMORY_VIRTUAL, (("vms_bytes", {}),)),
         (level, defs.PROCESS_THREAD_COUNT, (("thread_count", {}),)),
         (level, defs.PROCESS_FD_COUNT, (("fd_count", {}),)),
         (counter, defs.PROCESS_DISK_IO, _DISK_IO),
         (counter, defs.PROCESS_CONTEXT_SWITCHES, _CONTEXT_SWITCHES),
+    )
+    of_host: tuple[Any, ...] = (
         (gauge, defs.SYSTEM_CPU_UTILIZATION, (("system_cpu_utilization", {}),)),
         (level, defs.SYSTEM_MEMORY_USAGE, (("system_memory_used_bytes", _USED),)),
         (gauge, defs.SYSTEM_MEMORY_UTILIZATION, (("system_memory_utilization", _USED),)),
         (counter, defs.SYSTEM_NETWORK_IO, _NETWORK_IO),
-    ):
+        (counter, defs.SYSTEM_DISK_IO, _SYSTEM_DISK_IO),
+    )
+    process = (*by_hand, *of_process) if psutil else by_hand
+    host = of_host if psutil and asked.enable_system_metrics else ()
+    for make, metric, fields in (*(process if asked.enable_performance_metrics else ()), *host):
         make(metric, points(*fields))
+    if host:
+        gauge(
+            defs.SYSTEM_FILESYSTEM_UTILIZATION,
+            lambda: iter(()) if contrib.is_on() else filesystems.points(),
+        )
 
 
 _USED: Final = {defs.MEMORY_STATE: "used"}
@@ -87,6 +101,10 @@ _CPU_TIME: Final = (
 _DISK_IO: Final = (
     ("disk_read_bytes", {defs.DISK_IO_DIRECTION: "read"}),
     ("disk_write_bytes", {defs.DISK_IO_DIRECTION: "write"}),
+)
+_SYSTEM_DISK_IO: Final = (
+    ("system_disk_read_bytes", {defs.DISK_IO_DIRECTION: "read"}),
+    ("system_disk_write_bytes", {defs.DISK_IO_DIRECTION: "write"}),
 )
 _CONTEXT_SWITCHES: Final = (
     ("context_switches_voluntary", {defs.CONTEXT_SWITCH_TYPE: "voluntary"}),

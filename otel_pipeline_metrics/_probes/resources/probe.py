@@ -8,7 +8,7 @@ from dataclasses import replace
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock, errors, settings
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.resources import cgroup
 from otel_pipeline_metrics._probes.resources.reading import ResourceReading
@@ -66,6 +66,7 @@ class ResourceProbe:
         self._cpus = 1.0
         self._cpus_at: float | None = None
         self._network = MonotonicCounter(), MonotonicCounter()
+        self._disks = MonotonicCounter(), MonotonicCounter()
 
     def after_fork(self) -> None:
         """Forget the parent's PID, lock and counters."""
@@ -87,6 +88,8 @@ class ResourceProbe:
 
     def sample(self, max_age_s: float = 0.0) -> Sample:
         """Return the reading that `read()` returns, with the counters behind it."""
+        if not settings.settings().monitoring_enabled:
+            return self._nothing()
         lock = self._lock
         if not lock.acquire(timeout=_LOCK_TIMEOUT_S):
             return self._last or self._nothing()
@@ -121,6 +124,7 @@ class ResourceProbe:
             fields |= _process_fields(process)
         if psutil is not None:
             fields |= self._network_fields(psutil)
+            fields |= self._disk_fields(psutil)
             fields |= read_or_none("the host's memory", _memory_fields, psutil) or {}
             times = read_or_none("the host's CPU time", _system_cpu, psutil)
         system_busy_s, system_total_s = times or (None, 0.0)
@@ -161,6 +165,16 @@ class ResourceProbe:
         return {
             "network_receive_bytes": receive.update(count.bytes_recv),
             "network_transmit_bytes": transmit.update(count.bytes_sent),
+        }
+
+    def _disk_fields(self, psutil: Any) -> dict[str, Any]:
+        count = read_or_none("disk counters", lambda: psutil.disk_io_counters(nowrap=False))
+        if count is None:  # there is no disk, or the host does not show it
+            return {}
+        read, write = self._disks
+        return {
+            "system_disk_read_bytes": read.update(count.read_bytes),
+            "system_disk_write_bytes": write.update(count.write_bytes),
         }
 
 

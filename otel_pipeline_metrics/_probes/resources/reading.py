@@ -35,6 +35,9 @@ class ResourceReading:
     system_cpu_utilization: float | None = None
     system_memory_used_bytes: int | None = None
     system_memory_utilization: float | None = None
+    # of all disks of the host, since it started
+    system_disk_read_bytes: int | None = None
+    system_disk_write_bytes: int | None = None
 
 
 @dataclass(frozen=True)
