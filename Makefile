@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests start hundreds of processes; each would compile the package again without its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-collector test lint matrix backends bench exits mutants clean
+.PHONY: demo demo-collector test lint matrix backends bench exits fuzz mutants clean
 
 demo: $(VENV)/.runnable  ## index the running Python's standard library, no server needed
 	$(BIN)/python -m examples.stdlib_index --out demo-out
@@ -40,6 +40,9 @@ bench: $(VENV)-bench/.installed  ## what a call costs, beside its peers
 
 exits:  ## end 1,000 programs that record, with a silent collector, on the newest Python
 	$(PYTHON) .ci/exits.py
+
+fuzz: $(VENV)/.installed  ## 10,000 random programs of the public API, with hostile values
+	OPM_FUZZ=10000 $(BIN)/python -m pytest -q tests/system/faults/test_fuzz.py
 
 mutants: $(VENV)/.mutable  ## change the code at random places and see whether a test fails
 	$(BIN)/python .ci/mutation/mutants.py $(MUTANTS_ARGS)

@@ -83,8 +83,8 @@ def figures(benches: Sequence[Bench]) -> str:
             *(_part(_high(b.of("right")), len(b.of("right"))) for b in benches),
         ],
         ["told ranges that hold the measured gain", *map(_held, benches)],
-        ["width of told ranges: median", *(_points(_width(b.ranges, 0.5)) for b in benches)],
-        ["the same, 90th percentile", *(_points(_width(b.ranges, 0.9)) for b in benches)],
+        ["width of told ranges, points: median", *(_wide(b, 0.5) for b in benches)],
+        ["the same, 90th percentile", *(_wide(b, 0.9) for b in benches)],
     ]
     return f"{_table(rows)}\n\n{_table(_families(benches))}"
 
@@ -167,6 +167,10 @@ def _part(count: int, of: int) -> str:
 
 def _points(gain: float) -> str:
     return f"{100 * gain:+.0f} %"
+
+
+def _wide(found: Bench, quantile: float) -> str:
+    return f"{100 * _width(found.ranges, quantile):.0f}"
 
 
 def _width(ranges: Sequence[Range], quantile: float) -> float:

@@ -190,15 +190,17 @@ class _Run:
 
 
 def _virtually(shape: Shape, seed: str, kwargs: Mapping[str, Any]) -> _Run:
-    with _virtual_time.virtual_time() as scheduler:
-        found = _once(shape, seed, kwargs)
-    if scheduler.spinning:
-        raise NotVirtualError(f"{shape.name} waits by looking at the clock again and again")
-    if found.took_s == 0 or found.computed_s > _COMPUTES * found.took_s:
-        raise NotVirtualError(
-            f"{shape.name} computes for {found.computed_s:.3f} s in {found.took_s:.3f} s"
-        )
-    return found
+    # a first run may compute because it imports modules and compiles functions
+    for _ in range(2):
+        with _virtual_time.virtual_time() as scheduler:
+            found = _once(shape, seed, kwargs)
+        if scheduler.spinning:
+            raise NotVirtualError(f"{shape.name} waits by looking at the clock again and again")
+        if found.took_s > 0 and found.computed_s <= _COMPUTES * found.took_s:
+            return found
+    raise NotVirtualError(
+        f"{shape.name} computes for {found.computed_s:.3f} s in {found.took_s:.3f} s"
+    )
 
 
 def _once(shape: Shape, seed: str, kwargs: Mapping[str, Any]) -> _Run:

@@ -20,8 +20,13 @@ DETACHED: Final = object()
 _ONE_OWNER: Final = 2
 
 
-def abandon(cell: Cell | None) -> None:
-    """Forget a call that was interrupted as it began or ended; again does nothing."""
+def abandon(cell: Cell | None, *, here: bool = True) -> None:
+    """Forget a call that was interrupted as it began or ended; again does nothing.
+
+    Args:
+        cell: of the call.
+        here: whether it was made in the current context.
+    """
     if cell is None or cell[4] is None:
         return
     series, token, execution, now = cell[0], cell[1], cell[3], clock.now()
@@ -36,7 +41,10 @@ def abandon(cell: Cell | None) -> None:
     if execution is not None and (execution.entry is None or execution.entry is cell):
         execution.series = execution.block = None
     if len(cell) > CELL_WITHOUT_SPAN and hooks.tracing is not None:
-        hooks.tracing.span_of(cell).close(now - cell[2])
+        span = hooks.tracing.span_of(cell)
+        if here:
+            span.suspend()
+        span.close(now - cell[2])
 
 
 def _restore(cell: Cell, token: Any) -> None:

@@ -28,6 +28,8 @@ def clean_text(text: str) -> str:
 
     Python makes such text from bytes that are not UTF-8: file names, arguments, variables.
     """
+    if type(text) is not str:
+        text = str.__str__(text)  # without the methods of a class of the program
     try:
         str.encode(text)
     except UnicodeEncodeError:
@@ -43,6 +45,8 @@ def clean_text(text: str) -> str:
 
 def clean_int(number: int, argument: str) -> int:
     """Return `number` within 64 bits: a larger one becomes the largest."""
+    if type(number) is not int:
+        number = int.__int__(number)  # without the methods of a class of the program
     if -MAX_INT <= number <= MAX_INT:
         return number
     errors.warn_once(

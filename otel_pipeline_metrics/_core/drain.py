@@ -181,7 +181,7 @@ def _with_drain_lock(work: Callable[[], None], wait_s: float) -> bool:
 
 
 def _locked(work: Callable[[], None], here: int) -> None:
-    # nothing else, since what a line of its own in here raises would leave the lock locked
+    # nothing else: a line of its own in here could leave the lock locked
     with _drain_lock:
         _drained(work, here)
 
@@ -193,21 +193,12 @@ def _drained(work: Callable[[], None], here: int) -> None:
         _wanted_until = 0.0
         gc_safety.stay_last()
         work()
-    except BaseException as error:
-        if not isinstance(error, Exception) or errors.from_signal_handler(error):
-            errors.warn_once(
-                "draining",
-                "%s was raised while finished calls were being flushed: up to %d of a stage "
-                "may be missing from metrics and reports, which show them as in flight",
-                type(error).__name__,
-                PENDING_BOUND,
-            )
-        raise
     finally:
         _drainer = 0
 
 
 def _drain_scope(scope: RunScope) -> None:
+    _deliver()
     _replay_workers(scope)
     for series in list(scope.series.values()):
         if series.pending or series.active or series.account.has_partial or series.times.queued:
@@ -241,53 +232,67 @@ def _drain_parted() -> None:
 
 
 def _flush_series(series: Series, most: int | None = None) -> None:
-    durations, results = pop_front(series.durations, most), pop_front(series.results, most)
-    sizes, event_times = pop_front(series.sizes, most), pop_front(series.event_times, most)
-    series.sample_at -= len(durations)
+    _deliver()
+    durations, finished = series.durations[:most], series.results[:most]
+    sizes, event_times = series.sizes[:most], series.event_times[:most]
+    taken = len(durations), len(finished), len(sizes), len(event_times)
+    before = stage_time.saved(series)
+    try:
+        batch = _batch(series, durations, finished, sizes, event_times)
+        calls = [] if batch is None else _calls(series.scope, lambda sink: sink.accept(batch))
+        # At once: a signal handler raises before or after this, not in the middle. Others append at
+        # the end, and only the holder of the lock deletes.
+        (
+            series.durations[: taken[0]], series.results[: taken[1]], series.sizes[: taken[2]],
+            series.event_times[: taken[3]], _undelivered[len(_undelivered) :],
+        ) = (), (), (), (), calls  # fmt: skip
+    except BaseException:  # of a signal handler: the batch is built again
+        stage_time.restore(series, before)
+        raise
+    stage_time.add_pulls(series, finished)
+    series.sample_at -= taken[0]
     series.wakes_at = min(series.sample_at, PENDING_BOUND) if series.sample_at > 0 else 0
-    _build_batch(series, durations, results, sizes, event_times)
+    _deliver()
 
 
-def _build_batch(
+def _batch(
     series: Series,
     durations: list[float],
     finished: list[tuple[StageResult, Any]],
     sizes: list[int],
     event_times: list[EventTime],
-) -> None:
+) -> Batch | None:
     durations.sort()
     results, progress = stage_time.take(series, durations, finished)
     time = stage_time.since_reported(series)
     cpu_s = stage_time.cpu_since_reported(series)
     if not (durations or results or sizes or event_times or progress or cpu_s or any(time)):
-        return
+        return None
     series.budget.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
     slowest, series.slowest = series.slowest, []
-    samples = tuple(exemplars.values())
-    batch = Batch(
+    return Batch(
         series.key,
         series.attributes,
         durations,
         results,
         time,
         cpu_s,
-        samples,
+        tuple(exemplars.values()),
         slowest,
         sizes,
         event_times,
         progress,
     )
-    _send_to_sinks(series.scope, lambda sink: sink.accept(batch))
 
 
 def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
-    waits = pop_front(queue.waits)
-    if not waits:
-        return
-    waits.sort()
+    _deliver()
+    waits = sorted(queue.waits)
     batch = QueueBatch(queue.name, waits)
-    _send_to_sinks(scope, lambda sink: sink.accept_queue(batch))
+    calls = _calls(scope, lambda sink: sink.accept_queue(batch)) if waits else []
+    queue.waits[: len(waits)], _undelivered[len(_undelivered) :] = (), calls
+    _deliver()
 
 
 def _flush_limit(scope: RunScope, limit: LimitSeries) -> None:
@@ -295,15 +300,33 @@ def _flush_limit(scope: RunScope, limit: LimitSeries) -> None:
     if passed or waits:
         waits.sort()
         batch = LimitBatch(limit.name, waits, passed)
-        _send_to_sinks(scope, lambda sink: sink.accept_limit(batch))
+        _undelivered.extend(_calls(scope, lambda sink: sink.accept_limit(batch)))
+        _deliver()
 
 
-def _send_to_sinks(scope: RunScope, send: Callable[[Sink], None]) -> None:
-    for sink in (*_sinks, *scope.sinks):
+# A batch for a sink that has not taken it yet, as a signal handler has raised meanwhile.
+_undelivered: list[tuple[Sink, Callable[[Sink], None]]] = []
+
+
+def _calls(
+    scope: RunScope, send: Callable[[Sink], None]
+) -> list[tuple[Sink, Callable[[Sink], None]]]:
+    return [(sink, send) for sink in (*_sinks, *scope.sinks)]
+
+
+def _deliver() -> None:
+    """Send what is not delivered yet, one sink after the other."""
+    while _undelivered:
+        sink, send = _undelivered[0]
         try:
             send(sink)
-        except Exception:  # the other sinks get the batch all the same
+        except Exception as error:  # the other sinks get the batch all the same
+            if errors.from_signal_handler(error):
+                raise
+            del _undelivered[0]
             errors.log_internal_error(f"sink {type(sink).__name__}")
+        else:
+            del _undelivered[0]
 
 
 def pop_front(waiting: list[T], most: int | None = None) -> list[T]:
@@ -323,3 +346,4 @@ def _reset_after_fork() -> None:
     _drain_lock = threading.Lock()
     _drainer = 0
     _parted.clear()
+    _undelivered.clear()

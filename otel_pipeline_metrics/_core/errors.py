@@ -37,10 +37,11 @@ _MAX_LOGGED: Final = 1000
 def log_internal_error(where: str) -> None:
     """Log the current exception as an internal error in `where`, once per process.
 
-    An exception that a signal handler of the program raised is raised further: it only happened
-    to interrupt our code.
+    An exception that was raised into our code from outside, as by a signal handler of the program,
+    is raised further.
     """
-    if raise_faults or from_signal_handler(sys.exc_info()[1]):
+    error = sys.exc_info()[1]
+    if raise_faults or (error is not None and raised_into(error)):
         raise  # noqa: PLE0704 - called from except blocks only
     key = f"internal error in {where}"
     if key in _logged:
@@ -59,7 +60,7 @@ def from_signal_handler(error: BaseException | None) -> bool:
     if error is None or threading.get_ident() != threading.main_thread().ident:
         return False
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()} - {None}
-    step, interrupted = error.__traceback__, None
+    step, interrupted = _traceback_of(error), None
     while step is not None:
         frame = step.tb_frame
         if frame.f_code in handlers or _was_given(frame, interrupted):
@@ -87,9 +88,10 @@ def raised_into(error: BaseException) -> bool:
     So are Ctrl-C, what a signal handler raises, what a greenlet gets while another one runs
     (`gevent.Timeout`), and a `BaseException` that another thread has set.
     """
-    if isinstance(error, KeyboardInterrupt) or from_signal_handler(error):
+    kind = type(error)  # `isinstance` would ask the program's class for `__class__`
+    if issubclass(kind, KeyboardInterrupt) or from_signal_handler(error):
         return True
-    step = error.__traceback__
+    step = _traceback_of(error)
     if step is None:
         return False
     while step.tb_next is not None:
@@ -98,8 +100,8 @@ def raised_into(error: BaseException) -> bool:
     if module.partition(".")[0] in _SWITCHING:
         return True
     # no synchronous code gets these three from outside
-    if isinstance(error, (Exception, SystemExit, GeneratorExit)) or (
-        type(error).__name__ == "CancelledError"
+    if issubclass(kind, (Exception, SystemExit, GeneratorExit)) or (
+        name_of(error) == "CancelledError"
     ):
         return False
     import dis
@@ -108,13 +110,25 @@ def raised_into(error: BaseException) -> bool:
     return dis.opname[instruction] not in {"RAISE_VARARGS", "RERAISE"}
 
 
+def _traceback_of(error: BaseException) -> TracebackType | None:
+    """Return an exception's traceback without the code of a class of the program."""
+    found: TracebackType | None = vars(BaseException)["__traceback__"].__get__(error)
+    return found
+
+
+def name_of(error: BaseException) -> str:
+    """Return the name of an exception's class, without the code of a metaclass."""
+    name: str = type.__getattribute__(type(error), "__name__")
+    return name
+
+
 class CallbackError(Exception):
     """What code of the program raised inside our work, if it is no `Exception`."""
 
 
 def passes(error: BaseException) -> bool:
     """Tell whether a guard of ours handles it as it is, or the program does."""
-    return isinstance(error, Exception) or raised_into(error)
+    return issubclass(type(error), Exception) or raised_into(error)
 
 
 def _code_of(handler: Any) -> Any:
@@ -180,7 +194,7 @@ class suppress_errors:  # noqa: N801 - reads as a word in `with suppress_errors(
         traceback: TracebackType | None,
     ) -> bool:
         """Log an `Exception`; let everything else through."""
-        if not isinstance(error, Exception) or raise_faults or from_signal_handler(error):
+        if not issubclass(type(error), Exception) or raise_faults or from_signal_handler(error):
             return False
         log_internal_error(self._where)
         return True

@@ -186,7 +186,9 @@ def sanitized_message(error: object, as_text: Callable[[object], str] = str) -> 
     """Return a message, or that of an exception, shortened, without the secrets of URLs in it."""
     try:
         text = as_text(error)
-    except Exception:  # the user's own __str__
+    except BaseException as failed:  # the user's own __str__
+        if errors.raised_into(failed):
+            raise
         return ""
     head = text[: 2 * MAX_MESSAGE]
     if len(head) < len(text):

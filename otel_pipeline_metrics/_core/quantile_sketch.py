@@ -47,6 +47,13 @@ class Sketch:
     def __len__(self) -> int:
         return len(self._buckets)
 
+    def copy(self) -> Sketch:
+        """Return a sketch of the same values."""
+        made = Sketch()
+        made._buckets = dict(self._buckets)
+        made._zeros, made._halved = self._zeros, self._halved
+        return made
+
     @property
     def rel_error(self) -> float:
         """The relative error of its quantiles, `REL_ERROR` unless it was halved."""

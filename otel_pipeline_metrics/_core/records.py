@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
 
+from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.cleaning import clean_text
 
 if TYPE_CHECKING:
@@ -34,18 +35,34 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
     left = [error]
     while left:
         one = left.pop()
-        inner = getattr(one, "exceptions", None)
-        # before Python 3.11 groups are classes of a package
-        if isinstance(inner, tuple) and hasattr(one, "derive"):
-            left += reversed(inner)
-        else:
+        inside = _inside(one)
+        if inside is None:
             yield one
+        else:
+            left += reversed(inside)
+
+
+def _inside(error: BaseException) -> tuple[BaseException, ...] | None:
+    """Return the exceptions in a group; None if it is no group."""
+    try:
+        inner = getattr(error, "exceptions", None)
+        # before Python 3.11 groups are classes of a package
+        return inner if isinstance(inner, tuple) and hasattr(error, "derive") else None
+    except BaseException as failed:  # the attributes of the program's class
+        if errors.raised_into(failed):
+            raise
+        return None
 
 
 def error_type_of(error: BaseException) -> str:
     """Return `error.type`: of a group whose exceptions are of one type, that type."""
-    kinds = {qualified_name(type(one)) for one in leaves_of(error)}
-    return kinds.pop() if len(kinds) == 1 else qualified_name(type(error))
+    try:
+        kinds = {qualified_name(type(one)) for one in leaves_of(error)}
+        return kinds.pop() if len(kinds) == 1 else qualified_name(type(error))
+    except BaseException as failed:  # the attributes of the program's class
+        if errors.raised_into(failed):
+            raise
+        return errors.name_of(error)
 
 
 # Exceptions with which code asks its engine for another attempt; set by its adapter.
@@ -59,9 +76,10 @@ def outcome_of(error: BaseException | None) -> Outcome:
     that is not an `Exception` (asyncio's, trio's and anyio's cancellation, `KeyboardInterrupt`,
     `SystemExit`) came from outside the stage, so it counts as cancelled.
     """
-    if error is None or isinstance(error, Exception):
+    # not with `isinstance`, which asks the program's class for `__class__`
+    if error is None or issubclass(type(error), Exception):
         return "ok" if error is None else "error"
-    return "abandoned" if isinstance(error, GeneratorExit) else "cancelled"
+    return "abandoned" if issubclass(type(error), GeneratorExit) else "cancelled"
 
 
 class StageKey(NamedTuple):

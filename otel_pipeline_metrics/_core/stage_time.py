@@ -47,9 +47,6 @@ def take(
         account.ended += result.busy_s
         account.idle += result.idle_s
         account.blocked += result.blocked_s
-        for puller, seconds in details.pulls.items() if details is not None else ():
-            pulled = puller.account.pulled
-            pulled[series] = pulled.get(series, 0.0) + seconds
         before = account.seen.pop(details, None) if account.seen else None
         results.append(result if before is None else result._replace(reported=before))
     account.take(pop(series.samples))
@@ -57,6 +54,32 @@ def take(
     if account.running.count:
         _choose_rate(series)
     return results, progress
+
+
+def add_pulls(series: Series, finished: list[tuple[StageResult, Any]]) -> None:
+    """Add the time of finished generators to those that pulled their items."""
+    for _, details in finished:
+        for puller, seconds in details.pulls.items() if details is not None else ():
+            pulled = puller.account.pulled
+            pulled[series] = pulled.get(series, 0.0) + seconds
+
+
+def saved(series: Series) -> tuple[Any, ...]:
+    """Return the sums that a batch changes, for `restore`."""
+    account, times = series.account, series.times
+    return (
+        account.count, account.ended, account.idle, account.blocked, dict(account.seen),
+        times.reported, times.reported_cpu_s, series.exemplars, series.slowest,
+    )  # fmt: skip
+
+
+def restore(series: Series, before: tuple[Any, ...]) -> None:
+    """Set the sums to what they were before a batch that was interrupted."""
+    account, times = series.account, series.times
+    (
+        account.count, account.ended, account.idle, account.blocked, account.seen,
+        times.reported, times.reported_cpu_s, series.exemplars, series.slowest,
+    ) = before  # fmt: skip
 
 
 def _choose_rate(series: Series) -> None:
@@ -78,7 +101,7 @@ def _look_at_open(series: Series) -> list[Progress]:
     progress = []
     for entry in series.open:
         if was_left(entry):
-            abandon(entry)
+            abandon(entry, here=False)
             continue
         execution = entry[3]
         # of a generator that is not between two items, the step in progress

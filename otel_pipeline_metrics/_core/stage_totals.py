@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, drain
 from otel_pipeline_metrics._core.lookup import ratio
@@ -62,6 +62,9 @@ class StageTotal:
         }
 
 
+_NOTHING: Final = StageTotal()
+
+
 class StageTotals:
     """A sink that keeps the sums of each stage, by name."""
 
@@ -74,18 +77,21 @@ class StageTotals:
         self.started = clock.now()
         self.started_unix = clock.unix()
         self._stages: dict[str, StageTotal] = {}
+        self._last: Batch | None = None
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
         results = [result for result in batch.results if not isinstance(result, RecordedResult)]
-        if not (batch.durations or results):
+        if not (batch.durations or results) or batch is self._last:
             return
-        total = self._stages.setdefault(batch.key.stage, StageTotal())
+        # a copy, put in place at once: a signal handler may raise, and then the batch comes again
+        total = replace(self._stages.get(batch.key.stage, _NOTHING))
         if batch.durations:
             total.add(batch.durations)
         if results:
             total.add(sorted(result.busy_s for result in results))
             total.errors += sum(result.outcome == "error" for result in results)
+        self._stages[batch.key.stage], self._last = total, batch
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Take a queue's batch, which is no stage's."""

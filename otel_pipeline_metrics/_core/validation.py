@@ -38,6 +38,7 @@ def check_name(value: object, argument: str) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a string, not {type(value).__name__}")
+    value = str.__str__(value)  # without the methods of a class of the program
     if not value.strip():
         raise ValueError(f"{argument} must not be empty")
     if len(value) > MAX_NAME_LENGTH:
@@ -170,6 +171,7 @@ def check_attribute(key: object, value: object, argument: str) -> tuple[str, Att
     """
     if not isinstance(key, str):
         raise TypeError(f"{argument}: keys must be strings, not {type(key).__name__}")
+    key = str.__str__(key)  # without the methods of a class of the program
     if not key:
         raise ValueError(f"{argument}: a key must not be empty")
     elements = value if isinstance(value, (list, tuple)) else (value,)

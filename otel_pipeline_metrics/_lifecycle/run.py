@@ -221,7 +221,7 @@ class Run(AsyncContextMixin):
             return
         try:
             # who is interrupted wants to leave
-            if isinstance(error, Exception | None):
+            if error is None or issubclass(type(error), Exception):
                 self._parts.ending()
                 self._parts.wait()
         finally:
@@ -237,7 +237,7 @@ class Run(AsyncContextMixin):
         if not self._begin_to_end():
             return
         try:
-            if isinstance(error, Exception | None):
+            if error is None or issubclass(type(error), Exception):
                 self._parts.ending()
                 await self._parts.wait_async()
         finally:
@@ -388,15 +388,15 @@ class Run(AsyncContextMixin):
 
 def _result_of(error: BaseException | None) -> Result:
     """Return `pipeline.run.result` for the exception that left the run, or for None."""
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+    if error is None or (type(error) is SystemExit and error.code in (None, 0)):
         return "success"
-    # before Python 3.11 asyncio had a TimeoutError of its own
-    asyncio = sys.modules.get("asyncio")
-    timeouts = (TimeoutError, getattr(asyncio, "TimeoutError", TimeoutError))
-    if isinstance(error, Exception):
-        late = any(isinstance(one, timeouts) for one in leaves_of(error))
+    kind = type(error)  # `isinstance` would ask the program's class for `__class__`
+    if issubclass(kind, Exception):
+        late = any(issubclass(type(one), _timeouts()) for one in leaves_of(error))
         return "timeout" if late else "failure"
-    if isinstance(error, SystemExit):
-        return "failure"
     # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
-    return "cancellation"
+    return "failure" if issubclass(kind, SystemExit) else "cancellation"
+
+
+def _timeouts() -> tuple[type[BaseException], ...]:  # before Python 3.11 asyncio had its own
+    return TimeoutError, getattr(sys.modules.get("asyncio"), "TimeoutError", TimeoutError)

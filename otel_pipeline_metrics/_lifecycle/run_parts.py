@@ -145,13 +145,13 @@ class RunParts:
 
     def opened(self) -> None:
         """Tell the engines that the run has begun."""
-        for engine in engines:
+        for engine in engines.copy():
             with errors.suppress_errors("telling an engine of a run"):
                 engine.opened(self)
 
     def ending(self) -> None:
         """Have the engines collect what their workers did."""
-        for engine in engines:
+        for engine in engines.copy():
             with errors.suppress_errors("collecting the parts of an engine"):
                 engine.ending(self, self._timeout_s)
 

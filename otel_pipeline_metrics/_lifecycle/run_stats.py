@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,13 @@ class StageStats(Distribution):
         self.sum_of_squares = 0.0
         self.min_s = math.inf
         self.slowest = Slowest()
+
+    def copy(self) -> StageStats:
+        """Return the same statistics, to which batches can be added separately."""
+        made = copy.copy(self)
+        made.errors = dict(self.errors)
+        made.sketch, made.slowest = self.sketch.copy(), self.slowest.copy()
+        return made
 
     def add_sorted(self, durations: Sequence[float]) -> None:
         """Add the durations of one call or more, smallest first."""
@@ -159,12 +167,16 @@ class RunStats:
         self.stages: dict[StageKey, StageStats] = {}
         self.queues: dict[str, QueueStats] = {}
         self.limits: dict[str, LimitStats] = {}
+        self._last: Batch | None = None
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
+        if batch is self._last:
+            return
         if not (batch.durations or batch.results or batch.sizes or batch.progress or batch.slowest):
             return
-        stats = self.of_stage(batch.key)
+        # a copy, put in place at once: a signal handler may raise, and then the batch comes again
+        stats = self.of_stage(batch.key).copy()
         stats.slowest.add(batch)
         if batch.durations:
             stats.add_sorted(batch.durations)
@@ -176,6 +188,7 @@ class RunStats:
             stats.add(result)
         for more in batch.progress:
             stats.add_counts(more.counts)
+        self.stages[batch.key], self._last = stats, batch
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Add a batch to its queue."""

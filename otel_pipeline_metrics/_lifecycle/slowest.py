@@ -30,6 +30,12 @@ class Slowest:
         # the slowest first
         self._kept: list[dict[str, Any]] = []
 
+    def copy(self) -> Slowest:
+        """Return the same calls."""
+        made = Slowest()
+        made._kept = list(self._kept)
+        return made
+
     def to_list(self) -> list[dict[str, Any]]:
         """Return the calls as the report has them, the slowest first."""
         return [{**call, "attributes": dict(call["attributes"])} for call in self._kept]

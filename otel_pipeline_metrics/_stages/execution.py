@@ -208,7 +208,9 @@ class Execution:
         try:
             key, value = check_attribute(key, value, "set_attribute")
         except (TypeError, ValueError) as error:
-            errors.warn_once(f"attribute {key!r}", "an attribute is left out: %s", error)
+            # another class's own `__repr__` may raise
+            known = repr(key) if type(key) is str else type(key)
+            errors.warn_once(f"attribute {known}", "an attribute is left out: %s", error)
             return
         if self.series is None:
             return
@@ -245,7 +247,8 @@ def _unix_seconds(timestamp: object) -> float:
 
 def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
     if error is None or isinstance(error, str):
-        return clean_text((error or "")[:MAX_NAME_LENGTH])
+        # without the methods of a class of the program
+        return "" if error is None else clean_text(str.__str__(error)[:MAX_NAME_LENGTH])
     kind = type(error) if isinstance(error, BaseException) else error
     if isinstance(kind, type) and issubclass(kind, BaseException):
         return qualified_name(kind)

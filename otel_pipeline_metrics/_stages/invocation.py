@@ -158,11 +158,9 @@ def end(
         if count is not None:
             count_items(execution, count, returned)
         close(execution, error)
-    except BaseException as raised:  # of a signal handler
+    except BaseException:
         abandon(cell)
-        if not isinstance(raised, Exception):
-            raise
-        # an internal error must not change the outcome
+        # an internal error, or a callback's, must not change the outcome
         errors.log_internal_error("ending a stage")
 
 
@@ -194,7 +192,7 @@ def _end_plain(  # noqa: C901, PLR0912 - the hot path of blocks
         if count is not None:
             try:
                 size = check_count(count(returned), "n")
-            except Exception as error:  # the call's result must not be lost with its count
+            except BaseException as error:  # the call's result must not be lost with its count
                 _log_not_counted(series, error)
         execution = cell[3]
         if execution is not None:
@@ -262,19 +260,20 @@ def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -
     """Count items with the user's `items`; log once if it fails."""
     try:
         execution.add_items(count(value))
-    except Exception as error:  # the call's result must not be lost with its count
+    except BaseException as error:  # the call's result must not be lost with its count
         _log_not_counted(execution.series, error)
 
 
-def _log_not_counted(series: Series | None, error: Exception) -> None:
-    if errors.from_signal_handler(error):
+def _log_not_counted(series: Series | None, error: BaseException) -> None:
+    """Log what `items` raised; what was raised into it from outside is raised further."""
+    if errors.raised_into(error):
         raise error
     key = series.key if series is not None else None
     errors.warn_once(
         f"items of {key}",
         "the items= of stage %r failed with %s: %s; its items are not counted",
         key.stage if key else "?",
-        type(error).__name__,
+        errors.name_of(error),
         privacy.sanitized_message(error),
     )
 
@@ -334,12 +333,13 @@ def close(execution: Execution, error: BaseException | None) -> None:
 
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
-    if isinstance(error, tuple(records.asks_for_retry)):
+    # not with `isinstance`, which asks the program's class for `__class__`
+    if issubclass(type(error), tuple(records.asks_for_retry)):
         # the engine calls it again: an attempt, not a failure
         execution.retry(getattr(error, "exc", None))
         error = None
     details = execution.details or Details()
-    if series.stage.form in _STEPS and isinstance(error, (StopIteration, StopAsyncIteration)):
+    if series.stage.form in _STEPS and issubclass(type(error), (StopIteration, StopAsyncIteration)):
         error = None  # the end of the iteration
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None

@@ -112,10 +112,8 @@ def pause(execution: Execution) -> None:
         if cell[6] is not None:
             sampling.end(cell, elapsed)
         cell[1] = cell[3] = None
-    except BaseException as error:  # of a signal handler
+    except BaseException:
         abandon(cell)
-        if not isinstance(error, Exception):
-            raise
         failed(execution, "pausing")
 
 
@@ -134,11 +132,9 @@ def finish(execution: Execution | None, error: BaseException | None = None) -> N
         if execution.details is not None:
             execution.elapsed = execution.before() + execution.waited
         close(execution, error)
-    except BaseException as raised:  # of a signal handler
+    except BaseException:
         abandon(execution.cell)
         abandon(execution.entry)
-        if not isinstance(raised, Exception):
-            raise
         errors.log_internal_error("closing a generator stage")
 
 

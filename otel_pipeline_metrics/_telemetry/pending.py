@@ -53,6 +53,11 @@ class PendingValues:
         # by bucket, the latest value with a sampled span: as many as a reservoir keeps
         self._exemplars: dict[int, tuple[float, Any]] = {}
 
+    @property
+    def count(self) -> int:
+        """How many values are pending, without exemplars."""
+        return len(self._pending)
+
     def add_many(
         self, values: Sequence[float], exemplars: Sequence[tuple[float, Any]] = ()
     ) -> None:

@@ -208,7 +208,8 @@ class StageSpan:
     def close(self, elapsed: float) -> None:
         """End it with only a duration."""
         self._cell[-1] = None  # it was made current in another context
-        self._spans.close(self._cell, elapsed)
+        if self._span.is_recording():  # else it has ended, or nothing keeps it
+            self._spans.close(self._cell, elapsed)
 
     def end(self, result: StageResult) -> Any:
         """End it with its details; return its context for exemplars if it is sampled."""
@@ -311,7 +312,7 @@ def _started(tracer: Tracer, name: str, context: Context | None = None, **more: 
     except BaseException as error:
         if errors.passes(error):
             raise
-        raise errors.CallbackError(type(error).__name__) from error
+        raise errors.CallbackError(errors.name_of(error)) from error
 
 
 def _end(span: Span, *at: int) -> None:
@@ -320,7 +321,7 @@ def _end(span: Span, *at: int) -> None:
     except BaseException as error:
         if errors.passes(error):
             raise
-        raise errors.CallbackError(type(error).__name__) from error
+        raise errors.CallbackError(errors.name_of(error)) from error
 
 
 def _tracer_of(provider: TracerProvider) -> Tracer | None:

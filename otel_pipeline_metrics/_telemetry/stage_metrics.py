@@ -122,6 +122,7 @@ class StageMetrics:
         self._named_totals: dict[tuple[str, str], _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
         self._seen: set[StageKey] = set()
+        self._last: Batch | None = None
         self._backlog = PreConfigureBacklog()
 
     def take_over(self, before: StageMetrics) -> None:
@@ -147,18 +148,17 @@ class StageMetrics:
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to the totals; record only the begin of a new series."""
-        if not self._is_live(batch):
+        if batch is self._last or not self._is_live(batch):
             return
         stage = self._limit_pipeline_name(batch.key)
         totals = self._totals_of(stage, batch.attributes)
+        self._take_durations(totals, batch)
         for state, seconds in zip(StageTime._fields, batch.time, strict=True):
             # a state that was never seen may be unknown, which is not zero
             known = seconds or (state == "running" and (batch.durations or batch.results))
             amount = seconds if known else None
             self._count(totals, defs.STAGE_TIME, amount, defs.STAGE_STATE, state)
         self._count(totals, defs.STAGE_CPU_TIME, batch.cpu_s or None)
-        if batch.durations:
-            self._values(totals, defs.STAGE_DURATION).add_many(batch.durations, batch.exemplars)
         if batch.sizes:
             self._count(totals, defs.STAGE_ITEMS, sum(batch.sizes), defs.IO_DIRECTION, "out")
             self._values(totals, defs.STAGE_BATCH_SIZE).add_many(batch.sizes)
@@ -177,6 +177,19 @@ class StageMetrics:
             self._add_event(stage, own, event)
         for totals in touched.values():
             totals.flush_if_full()
+
+    def _take_durations(self, totals: _Totals, batch: Batch) -> None:
+        """Take the durations of a batch, which comes again if a signal handler raises here."""
+        durations = self._values(totals, defs.STAGE_DURATION) if batch.durations else None
+        before = 0 if durations is None else durations.count
+        try:
+            self._last = batch
+            if durations is not None:
+                durations.add_many(batch.durations, batch.exemplars)
+        except BaseException:
+            if durations is not None and durations.count == before:
+                self._last = None
+            raise
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Add the times that items spent in a queue."""

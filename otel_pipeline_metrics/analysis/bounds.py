@@ -252,6 +252,9 @@ def _is_alone(bound: Bound, facts: Facts) -> bool:
     ]
     if not parts or bound.seconds >= FULL * facts.wall_s:
         return False
+    if bound.group is not None and bound.group.share < FULL:
+        # its workers wait for other stages, so they overlap them, in bursts
+        return False
     return all(part.is_alone for part in parts)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -40,7 +41,12 @@ class Witness:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain data."""
-        return {"name": self.name, "value": self.value, "line": self.line, "for": self.for_it}
+        return {
+            "name": self.name,
+            "value": _finite(self.value),
+            "line": self.line,
+            "for": self.for_it,
+        }
 
 
 def at_least(name: str, value: float | None, line: float, *, vetoes: bool = False) -> Witness:
@@ -88,7 +94,7 @@ class Change:
             "name": self.name,
             "stage": self.stage,
             "by": self.by,
-            "gain": [round(self.low, 3), round(self.high, 3)],
+            "gain": [_finite(round(self.low, 3)), _finite(round(self.high, 3))],
             "next": self.next,
         }
 
@@ -128,7 +134,7 @@ class Verdict:
             "name": self.name,
             "stage": self.stage,
             "ties": self.ties,
-            "busy": self.busy,
+            "busy": _finite(self.busy),
             "confidence": self.confidence,
             "why": self.why,
             "evidence": [witness.to_dict() for witness in self.evidence],
@@ -137,3 +143,8 @@ class Verdict:
             "advice": self.advice,
             "assumptions": self.assumptions,
         }
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a number that JSON has; None for one of a report with impossible values."""
+    return value if value is not None and math.isfinite(value) else None

@@ -59,7 +59,7 @@ def growth(part: Part | None, workers: float | None) -> Growth | None:
     most = max(part.levels, key=lambda level: part.levels[level][0])
     low = [_of_level(part, level) for level in part.levels if level <= most / 2]
     count = sum(each[0] for each in low)
-    if most < 2 or not count or part.spread > EVEN:
+    if most < 2 or count < 1 or part.spread > EVEN:
         return None
     few_s = sum(seconds for _, seconds in low) / count if count else 0.0
     many_s = part.levels[most][1]

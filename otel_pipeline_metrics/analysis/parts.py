@@ -101,7 +101,7 @@ def _levels(stage: Mapping[str, Any]) -> dict[int, tuple[int, float]]:
     found = {}
     for row in entries(stage, "service_by_in_flight"):
         level, count, mean = (number(row, key) for key in ("in_flight", "count", "avg_s"))
-        if level and count and mean is not None:
+        if level and count and min(level, count) >= 1 and mean is not None:
             found[int(level)] = int(count), mean
     return found
 

@@ -102,7 +102,7 @@ def _read_limit(limit: Mapping[str, Any], runs: float) -> LimitFacts:
     waited: dict[str | None, float] = {}
     known = True
     for row in entries(limit, "stages"):
-        stage = row.get("stage")
+        stage = None if row.get("stage") is None else str(row["stage"])
         seconds, waits = number(row, "held_s"), number(row, "waited_s")
         known = known and seconds is not None
         held[stage] = (seconds or 0.0) / runs
@@ -192,8 +192,9 @@ def _noise(stage: Mapping[str, Any], count: int) -> float:
     squares = number(stage, "duration_s", "sum_of_squares")
     if not total or squares is None or count < 2:  # one value has no spread
         return 0.0
-    variance = max(0.0, squares / count - (total / count) ** 2)
-    return math.sqrt(variance / count) / (total / count)
+    mean = total / count
+    variance = max(0.0, squares / count - mean * mean)
+    return math.sqrt(variance / count) / mean if mean else 0.0
 
 
 def _permit_waits(

@@ -62,6 +62,8 @@ class _Cluster:
         client.subscribe_topic(TOPIC, self._take)  # type: ignore[no-untyped-call]
 
     def opened(self, parts: RunParts) -> None:
+        if self._client.status == "closed":
+            run_parts.engines.remove(self)
         if self._client.status != "running":
             return
         self._open[parts.run_id] = parts

@@ -105,6 +105,20 @@ def test_lines_of_every_way_are_whole_and_above_the_view(
     assert sys.stdout is sys.stderr is terminal
 
 
+def test_lines_in_quick_succession_leave_the_view_there(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(terminal, monkeypatch)
+    view = View("view")
+    shown = up(view, 60)
+    for number in range(5):
+        print("line", number)
+    drawn = view.drawn
+    wait_for(lambda: terminal.lines() == [*(f"line {n}" for n in range(5)), "view"])
+    assert view.drawn == drawn  # the same picture again
+    screen.hide(shown, view)
+
+
 def test_two_views_share_the_terminal_and_end_in_any_order(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

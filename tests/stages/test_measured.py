@@ -16,7 +16,7 @@ from unittest import mock
 import cloudpickle
 import pytest
 
-from otel_pipeline_metrics import process, register_cache, stage
+from otel_pipeline_metrics import process, register_cache, stage, unregister_cache
 from tests.stages.support import call
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def test_the_attributes_of_what_is_wrapped_are_reached(results: Results) -> None
     cached.cache_clear()
     assert cached.cache_info().currsize == 0
     register_cache("scaled", cached)
+    unregister_cache("scaled")
     upper = Upper()
     measured = stage("upper")(upper)
     measured("a")

@@ -125,7 +125,7 @@ async def executor_inside(k: Knobs) -> int:
         return await line(200, stages)
 
 
-@shape("limits unseen", faster="fetch", workers="fetch call", limits="call")
+@shape("limits unseen", faster="fetch call", workers="fetch call", limits="call")
 async def far_side_slows_down(k: Knobs) -> int:
     """A server shares its time: the more at a time, the longer each takes."""
     times, capacity = k.times("call", 0.030), k.limit("call", 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import queue
 import threading
 import zlib
 from typing import Any, Final
@@ -77,12 +78,40 @@ class _SecureConnection(HTTPSConnection):
     response_class = _Answer
 
 
+class _Idle:
+    """The idle connections of a pool, which never waits for one.
+
+    urllib3 empties it in a finalizer. A queue of `queue` is gevent's in a program that gevent has
+    patched, and raises "greenlet is being finalized" there at the interpreter's end.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self._maxsize = maxsize
+        self._kept: list[Any] = []
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002 - urllib3's
+        if 0 < self._maxsize <= len(self._kept):
+            raise queue.Full
+        self._kept.append(item)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002 - urllib3's
+        try:
+            return self._kept.pop()
+        except IndexError:
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        return len(self._kept)
+
+
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
+    QueueCls: Any = _Idle
 
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+    QueueCls: Any = _Idle
 
 
 _POOLS: Final[dict[str, Any]] = {"http": _Pool, "https": _SecurePool}

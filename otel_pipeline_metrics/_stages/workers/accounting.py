@@ -118,7 +118,7 @@ class Accounting:
         cell[7] = None
         try:
             stack = worker.stack
-            if worker.plain and stack[-1] is cell:
+            if worker.plain and stack and stack[-1] is cell:
                 stack.pop()
                 worker.log.append((now, EXIT, cell[0].times, id(cell), cell[2]))
                 # a generator goes on and off many times before its result is flushed

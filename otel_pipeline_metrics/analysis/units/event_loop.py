@@ -20,6 +20,8 @@ LATE_S: Final = 0.1
 USUALLY_LATE_S: Final = 0.005
 # From this part of the run on, what coroutines compute holds the loop.
 HELD: Final = 0.6
+# From this part of the moments on, a ready thread has no CPU because of other programs.
+STARVED: Final = 0.5
 
 
 def is_late(facts: Facts) -> bool:
@@ -40,18 +42,19 @@ def check(case: Case) -> Verdict | None:
     if not is_late(facts):
         return None
     known = holder is not None and held >= HELD
-    starved = facts.run_delay is not None and facts.run_delay >= FULL
+    starved = facts.run_delay is not None and facts.run_delay >= STARVED
     evidence = [
         at_least("event loop late one time in twenty, seconds", late, LATE_S),
         at_least(
             "event loop late every second time, seconds", facts.loop_delay_usual_s, USUALLY_LATE_S
         ),
         at_least("part of the run that stages ran, not awaited", held, HELD),
-        at_most("moments at which a ready thread has no CPU", facts.run_delay, FULL),
+        at_most("moments at which a ready thread has no CPU", facts.run_delay, STARVED),
     ]
-    if not known and facts.parts and (awaiting == 0 or starved):
+    if not known and (starved or (facts.parts and not awaiting)):
         return None
-    if not known and facts.cores is not None and facts.cores >= 0.9 and not facts.parts:
+    if not known and facts.run_delay is None and (late or 0.0) < LATE_S:
+        # on a busy machine, a loop that nothing blocks is as late
         return None
     used = "" if facts.cores is None else f" while {facts.cores:.2f} CPUs were busy"
     why = (

@@ -198,7 +198,7 @@ def _has_tails(case: Case) -> bool:
     group = case.bounds.top.group if case.bounds.top is not None else None
     if group is None or round(group.workers) != 1:
         return False
-    return group.noise * math.sqrt(group.count) >= TAILS
+    return group.noise * math.sqrt(max(0, group.count)) >= TAILS
 
 
 def _may_share(bound: Bound, facts: Facts) -> bool:

@@ -400,7 +400,7 @@ interpreters.destroy(inner)
 @pytest.mark.processes
 @pytest.mark.skipif(
     sys.version_info >= (3, 12),
-    reason="3.12 aborts as it ends the subinterpreter, and 3.13 has another name for its module",
+    reason="3.12 aborts with the SDK alone, too, and 3.13 has another name for its module",
 )
 def test_a_subinterpreter_may_configure() -> None:
     done = run_python(SUBINTERPRETER, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1")

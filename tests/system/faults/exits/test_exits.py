@@ -16,9 +16,7 @@ TIMES = 20
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_end_is_that_of_the_bare_program(name: str) -> None:
-    if name.startswith("gevent") and sys.version_info[:2] == (3, 12):
-        pytest.skip("urllib3's own finalizer writes a traceback there, after gevent has ended")
     if sys.version_info[:2] == (3, 10):
-        pytest.skip("one of 40 programs with threads crashed there, and it is not known yet why")
+        pytest.skip("one of 40 programs with threads crashed there once, in CI only")
     with silent_collector() as endpoint:
         assert list(differences([name] * TIMES, endpoint, at_once=2)) == [None] * TIMES

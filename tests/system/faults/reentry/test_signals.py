@@ -53,16 +53,15 @@ say(raised=raised, caught=caught, ended=ended, count=stage["count"], flying=stag
 def test_the_exception_of_an_alarm_is_raised_further() -> None:
     """It interrupts mostly our own code here, and the program's own handler catches it.
 
-    A call that it ends before it was measured is in the report as in flight, and so is a batch
-    whose flush it interrupts; a warning says so.
+    A call that it ends before it was measured is missing, one for each exception at most; a batch
+    whose flush it interrupts is flushed again.
     """
     said = run(ALARMS, quiet=False)
     assert said["caught"] == said["raised"] == 300
     assert "internal error" not in said["stderr"]
-    assert said["stderr"].count("was raised while finished calls were being flushed") <= 1
-    # every missing call is reported; each alarm may have ended one more than the loop could count
-    assert said["count"] <= said["ended"] + said["raised"]
-    assert said["count"] + said["flying"] >= said["ended"]
+    # each alarm may have ended one more than the loop could count
+    assert said["ended"] - said["raised"] <= said["count"] <= said["ended"] + said["raised"]
+    assert said["flying"] == 0
 
 
 DRAINING = """
@@ -106,9 +105,9 @@ ACTIONS = {
 def test_a_signal_handler_in_the_middle_of_draining(name: str) -> None:
     """It neither waits for the draining that it interrupts, nor takes part in it."""
     said = run(DRAINING.format(action=ACTIONS[name]), quiet=False)
-    # if it ends the configuration, the batch in progress is too late for it: a warning says so
+    # if it ends the telemetry, the batch in progress is too late for it: a warning says so
     late = "the last calls are not in the metrics: they could not be flushed in time\n"
-    assert said["stderr"] == (late if name in ("configure", "shutdown") else "")
+    assert said["stderr"] == (late if name == "shutdown" else "")
     assert (said["work"], said["calls"]) == (3000, 1)
     assert said["seconds"] < 0.9  # as long as a collection would wait for another thread
 

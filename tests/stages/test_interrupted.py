@@ -1,0 +1,148 @@
+"""Raise at every line of ours, as a signal handler may, and look at what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otel_pipeline_metrics import stage
+from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core.process import gc_safety
+from tests.support.interrupting import strike_at, striking
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+    from tests.conftest import Results
+
+pytestmark = [
+    pytest.mark.slow,
+    # a coroutine that was never awaited, since it was interrupted
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning"
+    ),
+]
+
+
+@stage("plain")
+def plain() -> None:
+    """Do nothing."""
+
+
+@stage("outer")
+def outer() -> None:
+    plain()
+    plain()
+
+
+@stage("sized", items=len)
+def sized() -> list[int]:
+    return [1, 2]
+
+
+@stage("numbers")
+def numbers() -> Iterator[int]:
+    yield 1
+    yield 2
+
+
+@stage("task")
+async def task() -> None:
+    await asyncio.sleep(0)
+
+
+def pulls() -> None:
+    for _ in numbers():
+        plain()
+
+
+def blocks() -> None:
+    with stage("says more") as s:
+        s.add_items(1)
+    with stage("bare"):
+        pass
+
+
+def tasks() -> None:
+    async def main() -> None:
+        await asyncio.gather(task(), task(), task())
+
+    asyncio.run(main())
+
+
+def flushes() -> None:
+    plain()
+    drain.drain()
+
+
+def modules() -> list[ModuleType]:
+    ours = ("otel_pipeline_metrics._stages", "otel_pipeline_metrics._core")
+    more = ("otel_pipeline_metrics._lifecycle.run_stats",)
+    return [
+        module
+        for name, module in list(sys.modules.items())
+        if name.startswith((*ours, *more)) and getattr(module, "__file__", None)
+    ]
+
+
+def left_over(context: contextvars.Context) -> list[str]:
+    """Return what an interrupted call has left behind."""
+    drain.drain()
+    found = [f"{each.key.stage} is in flight" for each in series.all_series() if each.active]
+    cell = context.get(series.active_cell)
+    if cell is not None and cell[1] is not None:
+        found.append("a call is current")
+    if "overlapping" in gc_safety.extras or series.process_scope.shares.concurrent:
+        found.append("calls overlap")
+    if drain._drain_lock.locked():
+        found.append("the flush is locked")
+    return found
+
+
+# It comes again if it was interrupted as it was taken: other sinks know that.
+last: Any = None
+
+
+def counts(results: Results) -> dict[str, int]:
+    global last  # the last batch
+    drain.drain()
+    found: dict[str, int] = {}
+    for batch in results.batches:
+        if batch is last:
+            continue
+        last = batch
+        count = len(batch.durations) + len(batch.results)
+        found[batch.key.stage] = found.get(batch.key.stage, 0) + count
+    results.batches.clear()
+    return found
+
+
+@pytest.mark.parametrize("call", [plain, outer, sized, pulls, blocks, tasks, flushes])
+def test_what_a_signal_handler_raises_costs_one_invocation_at_most(
+    call: Callable[[], object], results: Results
+) -> None:
+    """Nothing is in flight, current or open afterwards, and the next call is counted as always."""
+    for _ in range(101):  # the first 100 are samples, which take other ways
+        call()
+    counts(results)
+    call()
+    expected = counts(results)
+    struck = modules()
+    with striking():
+        for n in range(10_000):
+            context = contextvars.copy_context()
+            if not context.run(strike_at, n, call, *struck):
+                break
+            assert left_over(context) == [], n
+            found = counts(results)
+            # what had not begun yet is not missing
+            begun = {name: min(1, count) for name, count in expected.items()}
+            assert all(found.get(name, 0) <= expected[name] for name in found), (n, found)
+            call()
+            assert counts(results) == expected, (n, begun)
+    assert n > 20
