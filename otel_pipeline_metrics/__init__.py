@@ -19,7 +19,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import errors, hooks, privacy, settings
+from otel_pipeline_metrics._core import errors, hooks, options, privacy
 from otel_pipeline_metrics._core.records import StageResult
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._stages.execution import Execution
@@ -109,8 +109,8 @@ sink.installed()
 
 
 # Stages that are decorated before `configure()`, or without it, follow the environment's rules.
-if any(option.at_import and option.variable in os.environ for option in settings.OPTIONS):
-    privacy.activate(settings.environment_rules())
+if any(option.at_import and option.variable in os.environ for option in options.OPTIONS):
+    privacy.activate(options.environment_rules())
 
 
 def _watch_workers() -> None:

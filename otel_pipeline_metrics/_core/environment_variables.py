@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_pipeline_metrics._core.settings import OPTIONS
+from otel_pipeline_metrics._core.options import OPTIONS
 
 if TYPE_CHECKING:
 

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import errors, settings, text
+from otel_pipeline_metrics._core import errors, options, text
 from otel_pipeline_metrics._export import global_providers
 from otel_pipeline_metrics._export.environment_checks import get
 
@@ -43,12 +43,12 @@ def overrule(config: Config, given: Mapping[str, Any]) -> Config:
     """
     if config.tracer_provider is not None and config.meter_provider is not None:
         return config
-    options = apply([name for name in _OVERRULED if given[name]])
-    if options is None:
+    chosen = apply([name for name in _OVERRULED if given[name]])
+    if chosen is None:
         return config
     merged = dict(given)
-    for name, value in options.items():
-        option = next((one for one in settings.OPTIONS if one.name == name and one.check), None)
+    for name, value in chosen.items():
+        option = next((one for one in options.OPTIONS if one.name == name and one.check), None)
         if option is None or option.check is None or name in _OVERRULED:
             _warn_of_option(name, "configure() has no such argument, or the file decides it")
         elif given[name] == option.default:
@@ -60,7 +60,7 @@ def overrule(config: Config, given: Mapping[str, Any]) -> Config:
                 merged[name] = value
     # a signal that the file leaves out goes nowhere
     overruled: dict[str, Any] = {"resource_attributes": None, "service_name": None, "spool": None}
-    return settings.resolve({**merged, **overruled, "exporter": "none"})
+    return options.resolve({**merged, **overruled, "exporter": "none"})
 
 
 def _warn_of_option(name: str, reason: str) -> None:

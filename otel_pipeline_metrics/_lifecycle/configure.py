@@ -12,6 +12,7 @@ from otel_pipeline_metrics._core import (
     cardinality,
     clock,
     errors,
+    options,
     output,
     privacy,
     series,
@@ -182,7 +183,7 @@ def configure(
     """
     # `locals()` has every argument by its name, and nothing else yet
     given = dict(locals())
-    config = settings.resolve(given)
+    config = options.resolve(given)
     providers = _load_providers(config)
     overruled = False
     if providers is not None and os.environ.get("OTEL_CONFIG_FILE"):
@@ -399,7 +400,7 @@ def shutdown() -> None:
         settings.replace(Config())
         series.limit_spans(Config().spans_per_second)
         cardinality.limit(Config().max_attribute_values)
-        privacy.activate(settings.environment_rules())
+        privacy.activate(options.environment_rules())
         with errors.suppress_errors("watching for SIGTERM"):
             signals.watch_always(always=False)
 

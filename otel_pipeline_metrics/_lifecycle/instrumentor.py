@@ -8,14 +8,14 @@ from opentelemetry.instrumentation.instrumentor import (  # type: ignore[attr-de
     BaseInstrumentor,
 )
 
-from otel_pipeline_metrics._core import errors, settings
+from otel_pipeline_metrics._core import errors, options
 from otel_pipeline_metrics._lifecycle import configure
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-_OPTIONS = frozenset(option.name for option in settings.OPTIONS)
+_OPTIONS = frozenset(option.name for option in options.OPTIONS)
 # not every version of the base class takes them out
 _OF_THE_LOADER = frozenset({"skip_dep_check", "raise_exception_on_conflict"})
 

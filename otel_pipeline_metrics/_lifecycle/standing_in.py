@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core.settings import OPTIONS
+from otel_pipeline_metrics._core.options import OPTIONS
 from otel_pipeline_metrics._lifecycle.configure import configure, in_force, shutdown
 from otel_pipeline_metrics._telemetry import sink
 

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import errors, output, settings, text
+from otel_pipeline_metrics._core import errors, options, output, settings, text
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.tables import look_of
@@ -39,7 +39,7 @@ def show(report: RunReport, written: Path | None) -> None:
         with errors.suppress_errors("the console"):
             deferring_signals(show_telemetry)
     asked = settings.settings().console
-    asked = settings.amount_of(os.environ) if asked is None else asked
+    asked = options.amount_of(os.environ) if asked is None else asked
     stream: Any = sys.stderr if asked in {None, "summary", "all"} else asked
     shown = asked != "off" and (asked is not None or output.is_terminal(sys.stderr))
     where = f"\n\nreport: {text.printable(written)}" if written is not None else ""

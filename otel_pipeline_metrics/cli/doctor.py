@@ -8,7 +8,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from otel_pipeline_metrics._core import environment_variables, settings, text
+from otel_pipeline_metrics._core import environment_variables, options, settings, text
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._export import environment
 from otel_pipeline_metrics._export.environment_checks import get
@@ -71,7 +71,7 @@ def diagnose(
     plan = environment.plan(
         env,
         config.exporters,
-        config.console or settings.amount_of(env),
+        config.console or options.amount_of(env),
         pulled=config.enable_prometheus_integration,
     )
     inputs = _Inputs(env, plan, config, timeout_s if send else None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import metric_definitions
 from otel_pipeline_metrics._core.metric_definitions import Metric
-from otel_pipeline_metrics._core.settings import OPTIONS
+from otel_pipeline_metrics._core.options import OPTIONS
 from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:

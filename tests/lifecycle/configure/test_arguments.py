@@ -15,7 +15,7 @@ import pytest
 from opentelemetry import trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import settings
+from otel_pipeline_metrics._core import options, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,18 +64,18 @@ def test_the_signature_and_the_table_of_options_agree() -> None:
         name: parameter.default
         for name, parameter in inspect.signature(opm.configure).parameters.items()
     }
-    assert defaults == {option.name: option.default for option in settings.OPTIONS if option.name}
+    assert defaults == {option.name: option.default for option in options.OPTIONS if option.name}
 
 
 def test_a_default_resolves_to_the_default_setting() -> None:
-    resolved = settings.resolve({o.name: o.default for o in settings.OPTIONS if o.name})
+    resolved = options.resolve({o.name: o.default for o in options.OPTIONS if o.name})
     assert vars(resolved) == vars(settings.Config())
 
 
 def test_every_variable_in_the_code_is_an_option() -> None:
     package = Path(opm.__file__).parent
     text = "\n".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
-    variables = {option.variable for option in settings.OPTIONS if option.variable}
+    variables = {option.variable for option in options.OPTIONS if option.variable}
     assert set(re.findall(r"OTEL_PIPELINE_METRICS_[A-Z_]+", text)) == variables
 
 

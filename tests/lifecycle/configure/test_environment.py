@@ -15,7 +15,7 @@ import pytest
 from opentelemetry import metrics, trace
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import errors, settings
+from otel_pipeline_metrics._core import errors, options, settings
 from otel_pipeline_metrics._core.validation import MAX_WAIT_S
 from otel_pipeline_metrics._export import global_providers
 from tests.lifecycle.configure.support import run_python
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAMES = sorted(
-    {option.variable for option in settings.OPTIONS if option.variable}
+    {option.variable for option in options.OPTIONS if option.variable}
     | {
         f"OTEL_{name}"
         for name in (
