@@ -70,7 +70,7 @@ def check(case: Case) -> Verdict | None:
         stage=best.stage,
         confidence="high",
         evidence=evidence,
-        why=(f"{how}, so times add up in the run's {text.duration(facts.wall_s)}: {listed}."),
+        why=f"{how}, so times add up: {listed}, in a run of {text.duration(facts.wall_s)}.",
         what_if=case.listed(best),
         advice=_advice(case, name),
         assumptions=["The gain is that of Amdahl's law: all else takes as long as it did."],
