@@ -155,9 +155,12 @@ class Execution:
             error: the exception, its class, or a name for `error.type`, of which 128 characters
                 are kept. The exception's message is not recorded.
         """
-        error_type = _error_type(error)
-        if self.series is None:
-            return
+        error_type = retried_type(error)
+        if self.series is not None:
+            self.count_retry(error_type)
+
+    def count_retry(self, error_type: str) -> None:
+        """Count one more attempt, after an error of this type; also where the call has ended."""
         details = self.ensure_details()
         error_type = cardinality.key_in(details.retries, error_type, "errors of a call's retries")
         next(details.retries.setdefault(error_type, count()))
@@ -245,7 +248,8 @@ def _unix_seconds(timestamp: object) -> float:
     return seconds
 
 
-def _error_type(error: BaseException | type[BaseException] | str | None) -> str:
+def retried_type(error: BaseException | type[BaseException] | str | None) -> str:
+    """Return the `error.type` of a retry; "" if none is given."""
     if error is None or isinstance(error, str):
         # without the methods of a class of the program
         return "" if error is None else clean_text(str.__str__(error)[:MAX_NAME_LENGTH])

@@ -18,7 +18,13 @@ from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND,
 from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages import sampling
-from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Details, Execution, execution_of
+from otel_pipeline_metrics._stages.execution import (
+    NOOP_EXECUTION,
+    Details,
+    Execution,
+    execution_of,
+    retried_type,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -336,7 +342,7 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
     # not with `isinstance`, which asks the program's class for `__class__`
     if issubclass(type(error), tuple(records.asks_for_retry)):
         # the engine calls it again: an attempt, not a failure
-        execution.retry(getattr(error, "exc", None))
+        execution.count_retry(retried_type(getattr(error, "exc", None)))
         error = None
     details = execution.details or Details()
     if series.stage.form in _STEPS and issubclass(type(error), (StopIteration, StopAsyncIteration)):

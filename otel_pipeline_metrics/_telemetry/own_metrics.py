@@ -153,6 +153,8 @@ def _handle(make: type[H], kind: Kind, name: str, unit: str, description: str) -
     for argument, text in (("name", name), ("unit", unit), ("description", description)):
         if not isinstance(text, str):
             raise TypeError(f"{argument} must be a string, not {type(text).__name__}")
+    # without the methods of a class of the program
+    name, unit, description = map(str.__str__, (name, unit, description))
     if not _NAME.fullmatch(name):
         raise ValueError(
             "name must begin with a letter and have at most 255 letters, digits and characters "
@@ -190,7 +192,10 @@ def _finite(value: Any, argument: str, *, least: float = -math.inf) -> float:
     if isinstance(value, numbers.Integral):
         number = clean_int(int(value), argument)
     else:
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # a fraction may be larger than any float
+            number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{argument} must be finite, not {number}")
     if number < least:

@@ -302,7 +302,12 @@ class TestStageSpans:
         budget = SimpleNamespace(spans_left=10_000, spans_made=0)
         key = SimpleNamespace(stage="s")
         series = SimpleNamespace(
-            key=key, budget=budget, cache={"a": 1}, exemplars={}, slow_from=math.inf
+            key=key,
+            budget=budget,
+            cache={"a": 1},
+            exemplars={},
+            slow_from=math.inf,
+            scope=SimpleNamespace(around=None),
         )
         return lambda: [series, *[None] * (CELL_WITHOUT_SPAN - 1)]
 

@@ -114,7 +114,6 @@ def test_wsgi_needs_nothing(kind: list[str], stop: signal.Signals, tmp_path: Pat
             assert None not in [get(url) for _ in range(REQUESTS - 1)]
             process.send_signal(stop)
             _, said = process.communicate(timeout=60)
-        assert "Traceback" not in said, said
         assert received.calls("plain") == received.spans["plain"] == REQUESTS, said
 
 

@@ -66,7 +66,7 @@ def client(there: Collector, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
         ) as cluster,
         distributed.Client(cluster) as made,
     ):
@@ -132,7 +132,7 @@ def test_a_worker_that_dies_leaves_a_part_missing(client: Any) -> None:
 
 
 def test_a_cluster_in_this_process() -> None:
-    with distributed.Client(processes=False, dashboard_address=None) as client:
+    with distributed.Client(processes=False, dashboard_address="127.0.0.1:0") as client:
         instrument_dask(client)
         instrument_dask(client)
         with opm.run("dask", resources=False) as run:

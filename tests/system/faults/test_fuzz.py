@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._export import exporters
 from tests.lifecycle.configure.support import clean_slate
 from tests.stages.test_callbacks import HOSTILE, OddError, OwnInt, OwnText
 from tests.system.faults.backend import Backend
@@ -301,6 +302,8 @@ acts = st.builds(
 def _setting(monkeypatch: pytest.MonkeyPatch, loud_faults: None) -> Iterator[None]:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", NEVER_MS)
     monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", NEVER_MS)
+    # each backend puts itself there
+    monkeypatch.setattr(exporters, "load", exporters.load)
     errors.raise_faults = False
     yield
     errors.raise_faults = True
