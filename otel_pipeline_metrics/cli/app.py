@@ -13,6 +13,7 @@ import click
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics.cli.files import NAME, BadInput, say
+from otel_pipeline_metrics.cli.prometheus_commands import rules
 from otel_pipeline_metrics.cli.report_commands import compare, merge, report, schema, trend
 from otel_pipeline_metrics.cli.service_commands import ops
 from otel_pipeline_metrics.cli.telemetry_commands import doctor, replay
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 @click.group(
     name=NAME,
-    commands=[report, compare, trend, merge, schema, doctor, replay, ops, top],
+    commands=[report, compare, trend, merge, schema, doctor, replay, ops, top, rules],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name=NAME)
 def app() -> None:
-    """Show, compare, follow and merge reports; check telemetry; sum up operations; watch."""
+    """Show, compare, follow and merge reports; check telemetry; sum up operations; watch; alert."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
