@@ -63,6 +63,7 @@ def loud_faults() -> Iterator[None]:
 def no_service_left() -> Iterator[None]:
     """Let a test that uses a part of `service` leave no thread and no probe to the next one."""
     yield
+    _sink._probes.pop("workers", None)  # of pools
     if (stalled := sys.modules.get("otel_pipeline_metrics.service.stalled")) is None:
         return
     stalled.unwatch()

@@ -16,6 +16,7 @@ import pytest
 from otel_pipeline_metrics._lifecycle import configure
 from otel_pipeline_metrics.integrations.asgi import lifespan
 from otel_pipeline_metrics.service import MetricsManager
+from tests.lifecycle.configure.support import clean_slate
 from tests.support.process import ROOT, free_ports, poll
 from tests.system.faults.collector.servers import collector
 
@@ -37,6 +38,13 @@ SERVERS = {
 }
 WSGI = ["gunicorn", "tests.integrations.served_wsgi:app", "-b", "127.0.0.1:PORT", "-w", "2"]
 REQUESTS = 20
+
+
+@pytest.fixture(autouse=True)
+def slate() -> Iterator[None]:
+    """Leave no provider to the next test."""
+    with clean_slate():
+        yield
 
 
 @contextlib.contextmanager
@@ -92,14 +100,15 @@ def test_nothing_is_lost(server: str, stop: signal.Signals, tmp_path: Path) -> N
         assert received.calls("plain") == REQUESTS, said
         assert received.calls("coroutine") == REQUESTS
         assert received.spans["plain"] == received.spans["coroutine"] == REQUESTS
-        assert received.calls("closing") == workers
+        closed = received.calls("closing")
     operations = [
         record["operation_name"]
         for path in tmp_path.glob("metrics_*.json")
         for record in json.loads(path.read_text())["records"]
     ]
     assert operations.count("coroutine") == REQUESTS
-    assert operations.count("start") == workers
+    # under load a worker may be told to stop before it has started
+    assert 1 <= operations.count("start") == closed <= workers
 
 
 @pytest.mark.slow

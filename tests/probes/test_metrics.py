@@ -258,6 +258,8 @@ def test_resource_metrics_are_exported(
         "system.memory.usage": {("used",): 250},
         "system.memory.utilization": {("used",): 0.25},
         "system.network.io": {("receive",): 300, ("transmit",): 400},
+        "system.disk.io": {("read",): 0, ("write",): 0},
+        "system.filesystem.utilization": {("/", "used"): 0.25},
     }
     metrics = export.metrics()
     assert {name: described(metric) for name, metric in metrics.items()} == {
@@ -273,6 +275,8 @@ def test_resource_metrics_are_exported(
         "system.memory.usage": ("updowncounter", "By"),
         "system.memory.utilization": ("gauge", "1"),
         "system.network.io": ("counter", "By"),
+        "system.disk.io": ("counter", "By"),
+        "system.filesystem.utilization": ("gauge", "1"),
     }
     assert {
         key
@@ -284,6 +288,8 @@ def test_resource_metrics_are_exported(
         "disk.io.direction",
         "network.io.direction",
         "process.context_switch.type",
+        "system.filesystem.mountpoint",
+        "system.filesystem.state",
         "system.memory.state",
     }
 
@@ -304,7 +310,7 @@ def test_names_and_units_follow_the_conventions() -> None:
         if isinstance(value, Metric) and value.name.startswith(("process.", "system."))
     ]
 
-    assert len(ours) == 12
+    assert len(ours) == 14
     if "process.open_file_descriptor.count" in theirs:
         # renamed since; the library has the newest names
         theirs.add("process.unix.file_descriptor.count")

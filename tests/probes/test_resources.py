@@ -271,10 +271,13 @@ def test_without_a_disk_the_hosts_disks_are_unknown(
     assert not caplog.records
 
 
-def test_file_systems_count_once_each(machine: Machine, caplog: pytest.LogCaptureFixture) -> None:
+def test_file_systems_count_once_each(
+    machine: Machine, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     """A container binds single files from one disk of the host."""
     machine.mounts = [("/dev/a", "/", 0.25), ("/dev/a", "/etc/hosts", 0.25), ("/dev/b", "/b", 0.5)]
     seen = [(share, attributes["system.filesystem.mountpoint"]) for share, attributes in points()]
+    clock.advance(1)
     assert seen == [(0.25, "/"), (0.5, "/b")]
     machine.failing["disk_usage"] = PermissionError("no")
     assert list(points()) == []

@@ -11,10 +11,11 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.trace import NoOpTracerProvider
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._export import exporters, global_providers
+from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._lifecycle import configure
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics.service import get_event_metrics, readings
+from tests.lifecycle.configure.support import clean_slate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def ended() -> Iterator[None]:
-    yield
-    opm.shutdown()
-    global_providers.forget_ours()
+    with clean_slate():
+        yield
 
 
 def collected(metrics: Metrics, **settings: Any) -> set[str]:

@@ -93,6 +93,8 @@ def modules() -> list[ModuleType]:
 def left_over(context: contextvars.Context) -> list[str]:
     """Return what an interrupted call has left behind."""
     drain.drain()
+    if sys.exc_info()[0] is not None:
+        return [f"{sys.exc_info()[1]!r} is still handled"]
     found = [f"{each.key.stage} is in flight" for each in series.all_series() if each.active]
     cell = context.get(series.active_cell)
     if cell is not None and cell[1] is not None:

@@ -51,7 +51,9 @@ def strike_at(n: int, call: Callable[[], object], *modules: ModuleType) -> bool:
         nonlocal struck
         if frame.f_code.co_filename not in files:
             return None
-        if event == "line" and not _leaves_with(frame) and next(lines) == n:
+        if event != "line" or _leaves_with(frame) or _leaves_except(frame):
+            return trace
+        if next(lines) == n:
             struck = True
             sys.settrace(None)
             signal.raise_signal(signal.SIGUSR1)
@@ -96,6 +98,20 @@ def _leaves_with(frame: FrameType) -> bool:
     return frame.f_lasti not in _first_instructions(frame.f_code) and linecache.getline(
         frame.f_code.co_filename, frame.f_lineno
     ).lstrip().startswith(("with ", "async with "))
+
+
+def _leaves_except(frame: FrameType) -> bool:
+    """Tell whether a handler is being left, where Python handles no signal either.
+
+    An exception there would leave the one that was handled in `sys.exc_info()` for good.
+    """
+    code = frame.f_code.co_code[frame.f_lasti :]
+    return _OPERATIONS.get(code[0]) == "POP_EXCEPT" or (
+        _OPERATIONS.get(code[0]) == "NOP" and _OPERATIONS.get(code[2]) == "POP_EXCEPT"
+    )
+
+
+_OPERATIONS = {number: name for name, number in dis.opmap.items()}
 
 
 @functools.cache

@@ -30,8 +30,13 @@ if TYPE_CHECKING:
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Start without a metric of the program's own."""
     monkeypatch.setattr(own_metrics, "_handles", {})
-    monkeypatch.setattr(values, "_measures", dict(values._measures))
-    monkeypatch.setattr(values, "_levels", dict(values._levels))
+    for kept in ("_measures", "_levels"):
+        ours = {
+            name: each
+            for name, each in getattr(values, kept).items()
+            if name in own_metrics._RESERVED
+        }
+        monkeypatch.setattr(values, kept, ours)
     monkeypatch.setattr(sink, "_probes", dict(sink._probes))
     # as in a program that has not called configure()
     sink.install(sink.OtelSink())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock
@@ -20,14 +21,25 @@ _MOUNTS_MAX_AGE_S: Final = 60.0
 # A host with many containers has hundreds of mounts.
 _MOST: Final = 20
 
-_known: dict[str, tuple[float, list[str]]] = {}
+# Two exporters that collect at the same moment share one reading.
+_SHARED_AGE_S: Final = 0.05
+
+_known: dict[str, tuple[float, list[Any]]] = {}
 
 
-def points() -> Iterator[Point]:
+def points() -> list[Point]:
     """Return the share in use of each file system, 0 to 1.
 
     Only of those on a device of the host: to ask a network mount whose server is gone would hang.
     """
+    at, found = _known.get("read", (-math.inf, []))
+    if clock.now() - at > _SHARED_AGE_S:
+        found = list(_read())
+        _known["read"] = clock.now(), found
+    return found
+
+
+def _read() -> Iterator[Point]:
     psutil = read_or_none("psutil", _import_psutil)
     if psutil is None:
         return

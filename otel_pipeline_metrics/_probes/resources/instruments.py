@@ -89,7 +89,7 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
     if host:
         gauge(
             defs.SYSTEM_FILESYSTEM_UTILIZATION,
-            lambda: iter(()) if contrib.is_on() else filesystems.points(),
+            lambda: [] if contrib.is_on() else filesystems.points(),
         )
 
 
