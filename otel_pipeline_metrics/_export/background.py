@@ -49,6 +49,10 @@ class BackgroundCall:
             self.failed = self._call() is False
         except Exception:  # MeterProvider raises where the tracer returns False
             self.failed = True
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # what eventlet's join raises where a thread's returns
+            self.failed = True
         finally:
             self.done = True
             self._running.release()

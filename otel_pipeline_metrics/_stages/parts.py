@@ -98,7 +98,7 @@ class PartCall:
 
 
 def _attach(headers: dict[str, str]) -> None:
-    context_api.attach(PROPAGATOR.extract(headers))
+    context_api.attach(PROPAGATOR.extract(headers) or context_api.get_current())
 
 
 class SentCall:

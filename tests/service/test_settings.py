@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,8 @@ import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._export import exporters
 from otel_pipeline_metrics._lifecycle import configure
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
+from otel_pipeline_metrics._probes.resources import probe
+from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 from otel_pipeline_metrics.service import get_event_metrics, readings
 from tests.lifecycle.configure.support import clean_slate
 
@@ -24,8 +27,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def ended() -> Iterator[None]:
+def ended(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with clean_slate():
+        monkeypatch.setattr(probe, "_manual", ResourceReading(-math.inf))
         yield
 
 

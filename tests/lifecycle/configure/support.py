@@ -8,7 +8,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import metrics, propagate, trace
 from opentelemetry.metrics import _internal as metrics_internal
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -89,6 +89,8 @@ class Captured:
 def clean_slate() -> Iterator[None]:
     """Remove global providers and the configuration, before and after."""
     kept = (
+        # a configuration file may replace it
+        (propagate, "_HTTP_TEXT_FORMAT", propagate.get_global_textmap()),
         (trace, "_TRACER_PROVIDER", None),
         (trace, "_TRACER_PROVIDER_SET_ONCE", Once()),
         (metrics_internal, "_METER_PROVIDER", None),

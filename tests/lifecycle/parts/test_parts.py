@@ -316,7 +316,7 @@ def _nested(levels: int) -> Any:
         {"stages": [{"name": "x"}]},
         {"process": None},
         {"more": "x" * 5_000_000},
-        {"more": _nested(5000)},
+        {"more": _nested(200_000)},
         {"more": object()},
         {"more": {1, 2}},
     ],

@@ -12,7 +12,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry import baggage, context, trace
+from opentelemetry import baggage, context, propagate, trace
+from opentelemetry.propagators.composite import CompositePropagator
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import remote_runs
@@ -280,6 +281,17 @@ def test_what_a_pickle_carries() -> None:
     assert trace.get_current_span() is trace.INVALID_SPAN
     again = pickle.loads(pickle.dumps(arrived))  # noqa: S301 - our own
     assert again(6)[1:3] == (trace_id, who)
+
+
+def test_without_a_propagator_the_context_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration file that names none has one that returns None."""
+    arrived = pickle.loads(pickle.dumps(opm.propagate(jobs.parse)))  # noqa: S301 - our own
+    monkeypatch.setattr(propagate, "_HTTP_TEXT_FORMAT", CompositePropagator([]))
+    token = context.attach(baggage.set_baggage("who", "me"))
+    try:
+        assert arrived(5)[2] == "me"
+    finally:
+        context.detach(token)
 
 
 def test_runs_of_other_processes_are_forgotten() -> None:
