@@ -99,7 +99,7 @@ def run_cell(python: str, pins: tuple[str, ...]) -> str:
 
 
 def run_twice(command: list[str], label: str) -> str:
-    """Run a command, and again if it does not end: on Python 3.10 one in some twenty cells hung."""
+    """Run a command, and again if it does not end: one of Python 3.10 once hung."""
     try:
         return run(command)
     except subprocess.TimeoutExpired as error:
