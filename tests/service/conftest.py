@@ -13,7 +13,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from otel_pipeline_metrics._core import cardinality, drain, series
 from otel_pipeline_metrics._probes.queues import registry
 from otel_pipeline_metrics._telemetry import sink, values
-from otel_pipeline_metrics.service import events, known_managers, process_stages, readings, stalled
+from otel_pipeline_metrics.service import events, known_managers, process_stages, stalled
 from otel_pipeline_metrics.service.activity import activity
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(events, "_of_process", {})
     registry.queues.reset()
     drain.drain()
+    for scope in list(series.scopes):
+        scope.forget()
     before = list(known_managers.managers)
     for state in (activity, process_stages._stages, stalled.detector):
         state.after_fork()
@@ -38,8 +40,6 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         each.after_fork()
     known_managers.managers.clear()
     yield
-    stalled.unwatch()
-    readings.readings.stop()
     known_managers.managers.update(before)
     for scope in list(series.scopes):
         scope.forget()
