@@ -50,6 +50,7 @@ OTLP_TIMEOUT_S: Final = 2.0
 BUILT_IN: Final = ("otlp", "otlp_proto_grpc", "otlp_proto_http", "console")
 # pulled by Prometheus, and for metrics only
 PULLED: Final = "prometheus"
+INSTALL_PULLED: Final = 'pip install "otel-pipeline-metrics[prometheus]"'
 GROUPS: Final[dict[Signal, str]] = {
     "traces": "opentelemetry_traces_exporter",
     "metrics": "opentelemetry_metrics_exporter",
@@ -58,10 +59,6 @@ GROUPS: Final[dict[Signal, str]] = {
 JSON_ENTRY_POINT: Final = "otlp_json_http"
 
 _HTTP_PORT: Final = 4318
-
-# Seconds between two exports of metrics, where nothing is asked for.
-INTERVAL_S: Final = 10.0
-_INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
 _OTLP: Final = "OTEL_EXPORTER_OTLP_"
 
 
@@ -187,8 +184,7 @@ def _can_be_pulled(found: Findings, installed: Callable[[str, str], bool]) -> bo
     if installed(GROUPS["metrics"], PULLED):
         return True
     found.problems.append(
-        "Prometheus cannot scrape this program, since a package is missing: "
-        'pip install "otel-pipeline-metrics[prometheus]"'
+        f"Prometheus cannot scrape this program, since a package is missing: {INSTALL_PULLED}"
     )
     return False
 
@@ -197,8 +193,9 @@ def _interval_ms(env: Mapping[str, str], interval_s: float | None, found: Findin
     if interval_s is not None:
         return interval_s * 1000
     # a broken one is read as if it were not set
-    theirs = get(env, _INTERVAL) and _INTERVAL not in found.repairs
-    return None if theirs else INTERVAL_S * 1000
+    variable = environment_checks.METRIC_INTERVAL
+    theirs = get(env, variable) and variable not in found.repairs
+    return None if theirs else environment_checks.METRIC_INTERVAL_MS
 
 
 def _from_environment(

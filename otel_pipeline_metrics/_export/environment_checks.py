@@ -258,6 +258,9 @@ def _choice(default: str, *others: str) -> _Rule:
 _LIMIT: Final = _Rule("a whole number", lambda text: whole(text) is not None)
 _ENDPOINT: Final = _Rule("a usable URL", _is_usable_endpoint, strip=True, show=redact_endpoint)
 _COMPRESSION: Final = _choice("none", "gzip", "deflate")
+METRIC_INTERVAL: Final = "OTEL_METRIC_EXPORT_INTERVAL"
+# Between two exports of metrics, where nothing is asked for.
+METRIC_INTERVAL_MS: Final = 10_000
 _RULES: Final[dict[str, _Rule]] = {
     **{
         name: _Rule(
@@ -271,7 +274,7 @@ _RULES: Final[dict[str, _Rule]] = {
     **{
         name: _Rule("a number of milliseconds above 0", positive, default, most=MAX_WAIT_S * 1000)
         for name, default in {
-            "OTEL_METRIC_EXPORT_INTERVAL": 10000,
+            METRIC_INTERVAL: METRIC_INTERVAL_MS,
             "OTEL_METRIC_EXPORT_TIMEOUT": 30000,
         }.items()
     },

@@ -124,9 +124,7 @@ def check(config: Config) -> None:
     if "prometheus" in (config.exporters or ()) and not environment.installed(
         environment.GROUPS["metrics"], "prometheus"
     ):
-        raise ValueError(
-            'exporter "prometheus" needs a package: pip install "otel-pipeline-metrics[prometheus]"'
-        )
+        raise ValueError(f'exporter "prometheus" needs a package: {environment.INSTALL_PULLED}')
     by_variable = is_true(os.environ, environment_variables.OTEL_PIPELINE_METRICS_LOGS)
     if config.logs and not by_variable:
         from otel_pipeline_metrics._export import logs

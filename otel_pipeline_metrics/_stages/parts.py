@@ -14,14 +14,12 @@ import functools
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as context_api
-
 from otel_pipeline_metrics._core import errors, hooks, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._stages.propagate import (
-    PROPAGATOR,
     FromOtherProcess,
     Propagated,
+    attach_carried,
     run_in,
     this_process,
     work_arrived,
@@ -81,7 +79,7 @@ class PartCall:
         context = contextvars.copy_context()
         part: Any = None
         with errors.suppress_errors("the part of a call"):
-            context.run(_attach, headers)
+            context.run(attach_carried, headers)
             part = hooks.open_part(sent)
             context.run(part.__enter__)
         try:
@@ -95,10 +93,6 @@ class PartCall:
             context.run(part.__exit__, None, None, None)
             return Envelope(result, part.data)
         return result
-
-
-def _attach(headers: dict[str, str]) -> None:
-    context_api.attach(PROPAGATOR.extract(headers) or context_api.get_current())
 
 
 class SentCall:

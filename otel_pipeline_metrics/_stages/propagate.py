@@ -156,10 +156,15 @@ def carried() -> tuple[dict[str, str], str | None, str | None]:
     return headers, scope.pipeline, scope.run_id
 
 
+def attach_carried(headers: dict[str, str]) -> None:
+    """Make current what headers from another process carry."""
+    # None: no propagator is configured, as by a file that names none
+    context_api.attach(PROPAGATOR.extract(headers) or context_api.get_current())
+
+
 def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) -> None:
     with errors.suppress_errors("propagating from another process"):
-        # None: no propagator is configured, as by a file that names none
-        context_api.attach(PROPAGATOR.extract(headers) or context_api.get_current())
+        attach_carried(headers)
     if pipeline is not None and run_id is not None:
         scope = remote_runs.remote_run_scope(pipeline, run_id)
         series.active_cell.set(series.scopes.get(scope) or series.root_cell(scope))

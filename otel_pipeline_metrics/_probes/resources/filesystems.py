@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._probes.resources.probe import read_or_none
+from otel_pipeline_metrics._probes.resources.probe import (
+    SHARED_AGE_S,
+    import_psutil,
+    read_or_none,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +25,6 @@ _MOUNTS_MAX_AGE_S: Final = 60.0
 # A host with many containers has hundreds of mounts.
 _MOST: Final = 20
 
-# Two exporters that collect at the same moment share one reading.
-_SHARED_AGE_S: Final = 0.05
-
 _known: dict[str, tuple[float, list[Any]]] = {}
 
 
@@ -33,14 +34,14 @@ def points() -> list[Point]:
     Only of those on a device of the host: to ask a network mount whose server is gone would hang.
     """
     at, found = _known.get("read", (-math.inf, []))
-    if clock.now() - at > _SHARED_AGE_S:
+    if clock.now() - at > SHARED_AGE_S:
         found = list(_read())
         _known["read"] = clock.now(), found
     return found
 
 
 def _read() -> Iterator[Point]:
-    psutil = read_or_none("psutil", _import_psutil)
+    psutil = read_or_none("psutil", import_psutil)
     if psutil is None:
         return
     for mountpoint in _mountpoints(psutil):
@@ -48,12 +49,6 @@ def _read() -> Iterator[Point]:
         if used is not None and used.total:
             attributes = {defs.FILESYSTEM_MOUNTPOINT: mountpoint, defs.FILESYSTEM_STATE: "used"}
             yield used.used / used.total, attributes
-
-
-def _import_psutil() -> Any:
-    import psutil
-
-    return psutil
 
 
 def _mountpoints(psutil: Any) -> list[str]:

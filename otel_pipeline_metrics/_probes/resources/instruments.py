@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
-# Two exporters that collect at the same moment share one reading.
-_SHARED_AGE_S: Final = 0.05
-
 _CONTRIB: Final = "opentelemetry.instrumentation.system_metrics"
 
 
@@ -46,7 +43,7 @@ def install_resources(instruments: InstrumentSet, *, psutil: bool = True) -> Non
         # The first reading has no utilisation: take it now, so that the first export has one.
         with errors.suppress_errors("resources"):
             reader.read()
-        snapshot = Snapshot(lambda: reader.read(_SHARED_AGE_S))
+        snapshot = Snapshot(lambda: reader.read(probe.SHARED_AGE_S))
 
     def points(*fields: tuple[str, dict[str, str]]) -> Callable[[], Iterator[Point]]:
         read = snapshot.reader()

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 # An hour at the default interval. The summary covers older readings too.
 MAX_READINGS: Final = 720
 
-# Monitors that sample in the same round share one reading of the machine.
-_SHARED_AGE_S: Final = 0.05
-
 _Num = TypeVar("_Num", int, float)
 
 
@@ -243,7 +240,7 @@ class ResourceMonitor(AsyncContextMixin):
 
     def _tick(self, session: _Session) -> None:
         if not session.stopping:
-            self._take(session, min(_SHARED_AGE_S, self._interval / 10))
+            self._take(session, min(probe.SHARED_AGE_S, self._interval / 10))
 
     def _take(self, session: _Session, max_age_s: float = 0.0) -> None:
         with errors.suppress_errors("ResourceMonitor"):

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# Readers that ask at the same moment, such as two exporters, share one reading.
+SHARED_AGE_S: Final = 0.05
+
 # A reading takes a fraction of a millisecond; a thread that waits longer gets the previous one.
 _LOCK_TIMEOUT_S: Final = 0.1
 
@@ -113,7 +116,7 @@ class ResourceProbe:
 
     def _take(self) -> Sample:
         times: tuple[float, float] | None = None
-        psutil = read_or_none("psutil", _import_psutil)
+        psutil = read_or_none("psutil", import_psutil)
         process = read_or_none("the process", self._own_process, psutil)
         self._refresh_cpus(clock.now())
         # one after the other: what is done in between would be in only one of them
@@ -231,7 +234,8 @@ def read_or_none(what: str, read: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _import_psutil() -> Any:
+def import_psutil() -> Any:
+    """Return psutil, which costs a program only if it reads resources."""
     import psutil
 
     return psutil
