@@ -30,6 +30,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final[Mapping[str, Setting]] = {
+    "interval": Setting("1m", "time between two evaluations of the rules"),
     "limiting_share": Setting("0.8", "share of the last 30 minutes for which one name limits"),
     "limiting_for": Setting("10m", "`for` of PipelineLimitedByOneStage"),
     "error_budget": Setting("0.01", "share of calls that may fail"),
@@ -56,7 +57,9 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "lost_for": Setting("1m", "`for` of PipelineTelemetryLost"),
     "unusual_quartiles": Setting("3", "times the distance of the quartiles of the last day"),
     "unusual_share": Setting("0.2", "share of the median of the last day"),
-    "unusual_samples": Setting("720", "samples a minute apart below which nothing is said: 12 h"),
+    "unusual_samples": Setting(
+        "720", "samples, one an `interval`, below which nothing is said: 12 h"
+    ),
     "unusual_for": Setting("10m", "`for` of PipelineThroughputUnusual, PipelineDurationUnusual"),
 }
 

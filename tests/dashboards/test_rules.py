@@ -256,7 +256,7 @@ def test_every_name_in_them_is_a_metric_of_ours() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("nonsense=1", "'nonsense' is not one of limiting_share"),
+        ("nonsense=1", "'nonsense' is not one of interval, limiting_share"),
         ("queue_full_share=high", "queue_full_share must be a number of zero or more, not 'high'"),
         ("queue_full_for=5", "queue_full_for must be a time such as 10m, not '5'"),
         ("queue_full_share", "--set must be NAME=VALUE"),
@@ -274,6 +274,12 @@ def test_a_setting_is_in_the_file(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["rules", str(tmp_path), "--set", "queue_full_share=0.5"])
     assert done.exit_code == 0
     assert ">= 0.5\n" in (tmp_path / FILE_NAME).read_text()
+
+
+def test_the_rules_are_evaluated_as_often_as_is_set() -> None:
+    assert (
+        re.findall(r"^    interval: (.+)$", render({"interval": "5s"}), re.MULTILINE) == ["5s"] * 2
+    )
 
 
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
