@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages.stage import stage
-from otel_pipeline_metrics.report import screen
+from otel_pipeline_metrics.report import views
 from otel_pipeline_metrics.report.live import Bar
 
 if TYPE_CHECKING:
@@ -90,15 +90,15 @@ def track(
     return followed
 
 
-def _begin(name: str, total: int | None) -> tuple[Bar, screen.Screen | None]:
+def _begin(name: str, total: int | None) -> tuple[Bar, views.Screen | None]:
     bar = Bar(name, total)
     shown = None
     with errors.suppress_errors("the bar"):
-        shown = screen.show(bar)
+        shown = views.show(bar)
     return bar, shown
 
 
-def _end(bar: Bar, shown: screen.Screen | None) -> None:
+def _end(bar: Bar, shown: views.Screen | None) -> None:
     if shown is not None:
         with errors.suppress_errors("the bar"):
-            screen.hide(shown, bar)
+            views.hide(shown, bar)

@@ -177,7 +177,7 @@ def _reports_in(folder: str, pipeline: str | None, skipped: list[str]) -> Iterat
 @_output
 def merge(files: tuple[str, ...], output: str | None) -> None:
     """Merge the reports in FILES: of the processes of one run, or of several runs."""
-    from otel_pipeline_metrics.report.merge import merge_reports
+    from otel_pipeline_metrics.report.run_report import merge_reports
 
     places = [os.path.realpath(file) for file in files]
     often = Counter(places)

@@ -19,7 +19,8 @@ import tenacity
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._probes.limits.permits import Permits
-from otel_pipeline_metrics._probes.limits.probe import PermitWait, watch
+from otel_pipeline_metrics._probes.limits.probe import PermitWait
+from otel_pipeline_metrics._probes.limits.registry import watch
 from otel_pipeline_metrics._stages.stage import current_stage
 
 if TYPE_CHECKING:

@@ -30,11 +30,6 @@ _OF_STAGES: Final = frozenset(
 )
 
 
-def runs_in(run: Mapping[str, Any]) -> int:
-    """Return how many runs a report's part `run` is of."""
-    return whole(run, "merged_runs") or len(run.get("merged_from") or ()) or 1
-
-
 def error_total(report: RunReport) -> int:
     """Return the number of errors in all stages."""
     return sum(whole(stage, "errors", "total") or 0 for stage in report.stages)

@@ -18,11 +18,11 @@ from otel_pipeline_metrics.report.flow import (
     items_told,
     queues_after,
     queues_in_order,
-    runs_in,
     stages_in_flow_order,
     trace_link,
     verdict,
 )
+from otel_pipeline_metrics.report.merge_runs import runs_in
 from otel_pipeline_metrics.report.page import fragment, page
 from otel_pipeline_metrics.report.tables import Table
 from otel_pipeline_metrics.report.timeline import timeline

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors, text
 from otel_pipeline_metrics._core.lookup import get_strings, number, ratio, whole
-from otel_pipeline_metrics.report import console, screen
+from otel_pipeline_metrics.report import console, views
 from otel_pipeline_metrics.report.flow import (
     error_total,
     items_completed,
@@ -53,7 +53,7 @@ class Live:
         self._view = lambda: render_frame(snapshot(), history)
         self._interval = interval
         self._stream = stream
-        self._screen: screen.Screen | None = None
+        self._screen: views.Screen | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -80,13 +80,13 @@ class Live:
         """Begin to draw if the stream is a terminal that supports it, or in a notebook."""
         if self._screen is None:
             with errors.suppress_errors("the live view"):
-                self._screen = screen.show(self._view, self._stream, self._interval)
+                self._screen = views.show(self._view, self._stream, self._interval)
 
     def stop(self) -> None:
         """Erase the view; safe at any time, and repeatedly."""
         shown, self._screen = self._screen, None
         if shown is not None:
-            screen.hide(shown, self._view)
+            views.hide(shown, self._view)
 
 
 class _Point(NamedTuple):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import number, whole
 from otel_pipeline_metrics.report import console
-from otel_pipeline_metrics.report.flow import runs_in, stages_in_flow_order, verdict
+from otel_pipeline_metrics.report.flow import stages_in_flow_order, verdict
+from otel_pipeline_metrics.report.merge_runs import runs_in
 from otel_pipeline_metrics.report.pools import pool_table
 from otel_pipeline_metrics.report.tables import Table
 

@@ -15,7 +15,6 @@ from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio,
 from otel_pipeline_metrics._core.quantile_sketch import Sketch
 from otel_pipeline_metrics._core.slowest import SLOWEST
 from otel_pipeline_metrics.analysis import analyze
-from otel_pipeline_metrics.report.flow import runs_in
 from otel_pipeline_metrics.report.merge_rules import (
     Data,
     common,
@@ -47,8 +46,8 @@ from otel_pipeline_metrics.report.merge_runs import (
     Processes,
     Runs,
     Spans,
+    runs_in,
 )
-from otel_pipeline_metrics.report.run_report import RunReport
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -201,16 +200,6 @@ _TELEMETRY: Final[Table] = {
 
 
 # --- merging --------------------------------------------------------------------------------
-
-
-def merge_reports(reports: Iterable[RunReport]) -> RunReport:
-    """Return one report of several; they are read one after the other.
-
-    Raises:
-        ValueError: as `RunReport.merge`.
-    """
-    # copies would take longer than the rest
-    return RunReport(merge(report._data for report in reports))  # noqa: SLF001
 
 
 def merge(parts: Iterable[Data]) -> Data:

@@ -12,7 +12,7 @@ from otel_pipeline_metrics._core.lookup import number, whole
 from otel_pipeline_metrics.report.merge_rules import Data, sums_by_key
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
 
 _MAX_IDS: Final = 16
@@ -27,6 +27,11 @@ OF_PROCESSES: Final = frozenset({"process", "processes", *_OF_A_PROCESS})
 
 # keys of a run that `Runs` and `Spans` write
 WRITTEN_AT_THE_END: Final = frozenset({"started", "wall_s", "spans", "merged_from"})
+
+
+def runs_in(run: Mapping[str, Any]) -> int:
+    """Return how many runs a report's part `run` is of."""
+    return whole(run, "merged_runs") or len(run.get("merged_from") or ()) or 1
 
 
 class Runs:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import errors
-from otel_pipeline_metrics.report.screen import NOTEBOOK_COLUMNS, Screen
+from otel_pipeline_metrics.report.screen import Screen
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from otel_pipeline_metrics.report.screen import View
+
+
+NOTEBOOK_COLUMNS: Final = 110
 
 
 class NotebookScreen(Screen):

@@ -9,7 +9,6 @@ whole above the views. No file descriptor is redirected, so what C code, child p
 from __future__ import annotations
 
 import atexit
-import io
 import logging
 import os
 import sys
@@ -17,7 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, errors, notebook, output
+from otel_pipeline_metrics._core import clock, errors, output
 from otel_pipeline_metrics._core.process import forking
 
 if TYPE_CHECKING:
@@ -34,40 +33,18 @@ STOP_S: Final = 1.0
 # The program's lines come at once; below them, the views are drawn at most so often.
 REDRAW_S: Final = 0.05
 
-NOTEBOOK_COLUMNS: Final = 110
-
 # The screens of this process that have views, by the id of their stream.
 _screens: dict[int, Screen] = {}
 # reentrant: a signal handler may end a run
 _lock = threading.RLock()
 
 
-def show(view: View, stream: Any = None, interval: float = 0.5) -> Screen | None:
-    """Show what `view` returns, again and again, until `hide` or until it returns None.
-
-    Args:
-        view: returns the picture of a moment; called on the thread that draws.
-        stream: a terminal; by default stderr.
-        interval: seconds between two pictures, if this is the first view there.
-
-    Returns:
-        What shows it; None without a terminal, a notebook or rich.
-    """
-    stream = sys.stderr if stream is None else stream
-    stream = stream.stream if isinstance(stream, Through) else stream
-    in_notebook = stream is sys.stderr and notebook.is_running()
-    if not in_notebook and not output.is_terminal(stream):
-        return None
-    if not in_notebook and os.environ.get("TERM") == "dumb":
-        return None
-    console = _console(None if in_notebook else stream)
-    if console is None:
-        return None
+def add(view: View, stream: Any, make: Callable[[], Screen]) -> Screen:
+    """Show a view on the screen of a stream, which is made if need be; return that screen."""
     with _lock:
         screen = _screens.get(id(stream))
         if screen is None:
-            kind = _of_notebook() if in_notebook else Screen
-            screen = _screens[id(stream)] = kind(stream, console, interval)
+            screen = _screens[id(stream)] = make()
         screen.views.append(view)
         screen.begin()
         screen.wake.set()
@@ -97,27 +74,6 @@ def _at_exit() -> None:
     for screen in found:
         screen.views.clear()
         screen.end()
-
-
-def _of_notebook() -> type[Screen]:
-    from otel_pipeline_metrics.report.notebook_screen import NotebookScreen
-
-    return NotebookScreen
-
-
-def _console(stream: Any) -> Console | None:
-    try:
-        from rich.console import Console
-    except ImportError:
-        errors.warn_once(
-            "live view",
-            'the live view needs rich: pip install "otel-pipeline-metrics[cli]"',
-        )
-        return None
-    if stream is None:  # in a notebook, where rich would show what it prints, and in colours
-        stream = io.StringIO()
-        return Console(file=stream, highlight=False, force_jupyter=False, color_system=None)
-    return Console(file=stream, highlight=False, force_jupyter=False)
 
 
 @forking.in_child

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import number, ratio, whole
 from otel_pipeline_metrics.report.change_points import change_points
-from otel_pipeline_metrics.report.flow import runs_in, stages_in_flow_order
+from otel_pipeline_metrics.report.flow import stages_in_flow_order
+from otel_pipeline_metrics.report.merge_runs import runs_in
 from otel_pipeline_metrics.report.significance import RESOLUTION
 from otel_pipeline_metrics.report.trend_result import Change, Trend, TrendFigure, TrendRun
 

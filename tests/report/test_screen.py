@@ -14,7 +14,7 @@ import pyte
 import pytest
 from rich.text import Text
 
-from otel_pipeline_metrics.report import screen
+from otel_pipeline_metrics.report import screen, views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def use(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def up(view: View, interval: float = 0.01) -> screen.Screen:
-    shown = screen.show(view, interval=interval)
+    shown = views.show(view, interval=interval)
     assert shown is not None
     wait_for(lambda: view.drawn > 1 or (interval > 1 and shown._drawn))
     return shown
@@ -196,7 +196,7 @@ def test_another_terminal_and_a_pipe_are_left_alone(
     use(terminal, monkeypatch)
     other = Terminal()
     view = View("view")
-    shown = screen.show(view, other, 0.01)
+    shown = views.show(view, other, 0.01)
     assert shown is not None
     wait_for(lambda: view.drawn > 1)
     assert sys.stdout is terminal

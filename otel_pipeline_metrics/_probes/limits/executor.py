@@ -18,7 +18,8 @@ from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_name
 from otel_pipeline_metrics._probes.limits.permits import Permits
-from otel_pipeline_metrics._probes.limits.probe import PermitWait, use_here, watch
+from otel_pipeline_metrics._probes.limits.probe import PermitWait, use_here
+from otel_pipeline_metrics._probes.limits.registry import watch
 from otel_pipeline_metrics._stages.parts import reduce_with_part
 from otel_pipeline_metrics._stages.propagate import FromOtherProcess, Propagated
 from otel_pipeline_metrics._stages.workers import accounting

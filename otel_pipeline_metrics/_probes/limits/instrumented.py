@@ -24,6 +24,5 @@ class Limited(Instrumented):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with the wrapped object, if that can be pickled; another process counts anew."""
-        from otel_pipeline_metrics._probes.limits.wrap import instrument
-
-        return instrument, (self._opm_queue, self._opm_probe.name, self._opm_probe.given)
+        make, arguments = self._opm_probe.again
+        return make, (self._opm_queue, *arguments)

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._probes.limits import registry
 from otel_pipeline_metrics._stages.workers import accounting, finding
-from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +48,7 @@ class LimitProbe:
             that is not known.
     """
 
-    __slots__ = ("__weakref__", "_maximum", "given", "kind", "name")
+    __slots__ = ("__weakref__", "_maximum", "again", "kind", "name")
 
     def __init__(
         self, name: str, kind: str, maximum: int | Callable[[], int | None] | None
@@ -58,8 +56,8 @@ class LimitProbe:
         self.name = name
         self.kind = kind
         self._maximum = maximum
-        # the maximum that the user stated
-        self.given: int | None = None
+        # what makes the stand-in from a copy of the limit, and its other arguments
+        self.again: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
 
     def __del__(self) -> None:
         # its permits can no longer be released
@@ -215,11 +213,3 @@ class PermitWait:
         waits.append(self.seconds)
         if len(waits) >= drain.PENDING_BOUND:
             drain.drain_limit(self._scope, use.limit)
-
-
-def watch(probe: LimitProbe) -> None:
-    """Account for workers from now on, and report the limit for as long as it exists."""
-    with errors.suppress_errors("wrapping a limit"):
-        accounting.watch()
-        sink.add_probe("limits", registry.install_limits)
-    registry.register(probe)

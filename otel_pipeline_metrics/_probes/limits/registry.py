@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.levels import Levels
+from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._probes.limits.probe import LimitProbe
@@ -22,8 +25,11 @@ kinds: dict[str, str] = {}
 MIXED: Final = "mixed"
 
 
-def register(probe: LimitProbe) -> None:
-    """Report a limit for as long as it exists."""
+def watch(probe: LimitProbe) -> None:
+    """Account for workers from now on, and report the limit for as long as it exists."""
+    with errors.suppress_errors("wrapping a limit"):
+        accounting.watch()
+        sink.add_probe("limits", install_limits)
     limits.register(probe, probe.name)
     if kinds.setdefault(probe.name, probe.kind) != probe.kind:
         kinds[probe.name] = MIXED

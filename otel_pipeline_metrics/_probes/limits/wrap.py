@@ -11,7 +11,7 @@ from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core.validation import check_name, check_positive
 from otel_pipeline_metrics._probes.limits import coroutines, other, threads
 from otel_pipeline_metrics._probes.limits.permits import Permits, SinglePermit
-from otel_pipeline_metrics._probes.limits.probe import watch
+from otel_pipeline_metrics._probes.limits.registry import watch
 from otel_pipeline_metrics._probes.queues.instrumented import Instrumented, wrapped
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def instrument(obj: Any, name: str, limit: int | None) -> Any:
     else:
         releases = hasattr(obj, "release") or not hasattr(obj, "acquire")
         probe = Permits(name, kind, maximum, releases=releases)
-    probe.given = limit
+    probe.again = instrument, (name, limit)
     found = other.stand_in(obj, probe) if stand_in is None else stand_in(obj, probe)
     watch(probe)
     wrapped[id(obj)] = found
