@@ -156,6 +156,10 @@ class Server(ABC):
     def _is_ready(self) -> bool:
         """Tell whether it works by now; called repeatedly while it starts."""
 
+    def _binary(self) -> Path:
+        """Return its file."""
+        return binary(self.program)
+
     def _environment(self) -> dict[str, str]:
         """Return its whole environment: nothing is inherited, such as OTEL_*."""
         return {"HOME": str(self.directory)}
@@ -201,7 +205,7 @@ class Server(ABC):
         with self.log_path.open("ab") as log:
             # A session of its own: Ctrl-C is for the pipeline, whose last data it must still take.
             self._process = subprocess.Popen(
-                [*_launcher(), str(binary(self.program)), *self._arguments()],
+                [*_launcher(), str(self._binary()), *self._arguments()],
                 env=self._environment(),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,

@@ -13,10 +13,12 @@ The programs are those that `make backends` built.
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.support.process import (
@@ -35,11 +37,11 @@ from tests.support.process import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 __all__ = [
     "DEVELOPMENT",
     "PRODUCTION",
+    "Alertmanager",
     "BackendMissingError",
     "Backends",
     "Collector",
@@ -248,6 +250,45 @@ class Prometheus(Server):
 
     def _is_ready(self) -> bool:
         return answers(f"{self.url}/-/ready")
+
+
+class Alertmanager(Server):
+    """An Alertmanager of Debian's package, alone and on the loopback."""
+
+    program = "prometheus-alertmanager"
+    port_names = ("web",)
+
+    def __init__(self, config: Path) -> None:
+        super().__init__()
+        self._config = config
+
+    @staticmethod
+    def is_installed() -> bool:
+        """Whether the package is there."""
+        return shutil.which(Alertmanager.program) is not None
+
+    @property
+    def target(self) -> str:
+        """The address for the configuration of Prometheus."""
+        return f"{HOST}:{self.ports['web']}"
+
+    def _binary(self) -> Path:
+        found = shutil.which(self.program)
+        if found is None:
+            raise BackendMissingError(f"{self.program} is not installed")
+        return Path(found)
+
+    def _arguments(self) -> list[str]:
+        return [
+            f"--config.file={self._config}",
+            f"--storage.path={self.directory / 'data'}",
+            f"--web.listen-address={self.target}",
+            # empty: no port for a cluster
+            "--cluster.listen-address=",
+        ]
+
+    def _is_ready(self) -> bool:
+        return answers(f"http://{self.target}/-/ready")
 
 
 @dataclass(frozen=True)
