@@ -139,20 +139,21 @@ class Series:
         """Remove a call that is over, see `latest`; again does nothing.
 
         Each call is moved once at most, so this costs the same however many there are. Another
-        thread may move or remove calls meanwhile: one that is moved is over if it has no token and
-        no execution.
+        thread may move or remove calls wherever this calls something, and nowhere else; so a call
+        in progress is always in one of the two.
         """
-        latest, earlier = self.latest, self.earlier
-        while earlier.pop(id(cell), None) is None and latest:
+        latest, earlier, key = self.latest, self.earlier, id(cell)
+        while earlier.pop(key, None) is None and latest:
             last = latest[-1]
             if last is cell:
                 del latest[-1]
                 return
-            earlier[id(last)] = last
+            moved = id(last)
             if latest and latest[-1] is last:
+                earlier[moved] = last
                 del latest[-1]
-            if last[1] is None and last[3] is None:
-                earlier.pop(id(last), None)
+        # another thread may have moved it just now
+        earlier.pop(key, None)
 
 
 class RunScope:
