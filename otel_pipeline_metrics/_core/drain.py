@@ -233,24 +233,23 @@ def _drain_parted() -> None:
 
 def _flush_series(series: Series, most: int | None = None) -> None:
     _deliver()
-    durations, finished = series.durations[:most], series.results[:most]
-    sizes, event_times = series.sizes[:most], series.event_times[:most]
-    taken = len(durations), len(finished), len(sizes), len(event_times)
+    ended, told, sizes, times = series.durations, series.results, series.sizes, series.event_times
+    taken = ended[:most], told[:most], sizes[:most], times[:most]
+    n_ended, n_told, n_sizes, n_times = len(taken[0]), len(taken[1]), len(taken[2]), len(taken[3])
     before = stage_time.saved(series)
     try:
-        batch = _batch(series, durations, finished, sizes, event_times)
+        batch = _batch(series, *taken)
         calls = [] if batch is None else _calls(series.scope, lambda sink: sink.accept(batch))
-        # At once: a signal handler raises before or after this, not in the middle. Others append at
-        # the end, and only the holder of the lock deletes.
-        (
-            series.durations[: taken[0]], series.results[: taken[1]], series.sizes[: taken[2]],
-            series.event_times[: taken[3]], _undelivered[len(_undelivered) :],
-        ) = (), (), (), (), calls  # fmt: skip
+        # At once: a signal handler raises before or after this, not in the middle, as nothing is
+        # called there. Others append at the end, and only the holder of the lock deletes.
+        ended[:n_ended], told[:n_told], sizes[:n_sizes], times[:n_times], _undelivered[:0] = (
+            (), (), (), (), calls,
+        )  # fmt: skip
     except BaseException:  # of a signal handler: the batch is built again
         stage_time.restore(series, before)
         raise
-    stage_time.add_pulls(series, finished)
-    series.sample_at -= taken[0]
+    stage_time.add_pulls(series, taken[1])
+    series.sample_at -= n_ended
     series.wakes_at = min(series.sample_at, PENDING_BOUND) if series.sample_at > 0 else 0
     _deliver()
 
@@ -289,18 +288,21 @@ def _batch(
 def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
     _deliver()
     waits = sorted(queue.waits)
-    batch = QueueBatch(queue.name, waits)
+    taken, batch = len(waits), QueueBatch(queue.name, waits)
     calls = _calls(scope, lambda sink: sink.accept_queue(batch)) if waits else []
-    queue.waits[: len(waits)], _undelivered[len(_undelivered) :] = (), calls
+    # at once, as in `_flush_series`
+    queue.waits[:taken], _undelivered[:0] = (), calls
     _deliver()
 
 
 def _flush_limit(scope: RunScope, limit: LimitSeries) -> None:
-    passed, waits = limit.take_passed(), pop_front(limit.waits)
+    _deliver()
+    waits, passed = sorted(limit.waits), limit.not_flushed()
     if passed or waits:
-        waits.sort()
-        batch = LimitBatch(limit.name, waits, passed)
-        _undelivered.extend(_calls(scope, lambda sink: sink.accept_limit(batch)))
+        taken, batch = len(waits), LimitBatch(limit.name, waits, passed)
+        calls, passed = _calls(scope, lambda sink: sink.accept_limit(batch)), limit.passed + passed
+        # at once, as in `_flush_series`
+        limit.waits[:taken], limit.passed, _undelivered[:0] = (), passed, calls
         _deliver()
 
 

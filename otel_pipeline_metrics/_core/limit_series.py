@@ -26,11 +26,9 @@ class LimitSeries:
         # flushed: permits that were not waited for
         self.passed = 0
 
-    def take_passed(self) -> int:
-        """Return how many permits were acquired without waiting since the last call."""
-        new = max(0, self.acquired - self.waited - self.passed)
-        self.passed += new
-        return new
+    def not_flushed(self) -> int:
+        """Return how many permits were acquired without waiting since the last flush."""
+        return max(0, self.acquired - self.waited - self.passed)
 
 
 class LimitUse:

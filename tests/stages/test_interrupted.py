@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import queue
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics import stage
+from otel_pipeline_metrics import stage, wrap_limit, wrap_queue
 from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._core.process import gc_safety
-from tests.support.interrupting import strike_at, striking
+from tests.support.interrupting import strike_at, strike_at_every_line, striking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,3 +150,33 @@ def test_what_a_signal_handler_raises_costs_one_invocation_at_most(
             call()
             assert counts(results) == expected, (n, begun)
     assert n > 20
+
+
+def test_an_interrupted_flush_loses_nothing(results: Results) -> None:
+    """What it would have handed on is flushed next time, once."""
+    waiting = wrap_queue(queue.Queue[int](), name="q")
+    lock = wrap_limit(threading.Lock(), name="l")
+
+    def work() -> None:
+        for number in range(3):
+            plain()
+            waiting.put(number)
+            waiting.get()
+            with lock:
+                pass
+
+    def delivered(_: int = 0) -> None:
+        drain.drain()
+        batches = {id(batch): batch for batch in results.batches}.values()
+        queued = {id(batch): batch for batch in results.queue_batches}.values()
+        limits = {id(batch): batch for batch in results.limit_batches}.values()
+        assert sum(len(batch.durations) for batch in batches if batch.key.stage == "plain") == 3
+        assert sum(len(batch.waits) for batch in queued) == 3
+        assert sum(batch.passed for batch in limits) == 3
+        for kept in (results.batches, results.queue_batches, results.limit_batches):
+            kept.clear()
+        work()
+
+    work()
+    delivered()
+    assert strike_at_every_line(drain.drain, delivered, *modules()) > 50

@@ -1,4 +1,9 @@
-"""Raise an exception at each line of chosen files in turn, as a signal handler may."""
+"""Raise an exception at each line of chosen files in turn, as a signal handler may.
+
+Python handles signals in the middle of a line too, as a call of C returns. Such places are struck
+as well, but in 3.12, which tells a tracer of them not reliably. As a Python function returns, 3.10
+alone handles signals, and that is not struck: what it returns may be lost there for good.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ import linecache
 import signal
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,30 +41,43 @@ def striking() -> Iterator[None]:
 
 
 def strike_at(n: int, call: Callable[[], object], *modules: ModuleType) -> bool:
-    """Call, and raise `StrikeError` at the n-th line (from 0) that runs in `modules`.
+    """Call, and raise `StrikeError` at the n-th place (from 0) that runs in `modules`.
 
-    Only the calling thread is struck. Returns False if fewer lines ran.
+    A place is the begin of a line, or the return of a call in the middle of one. Only the calling
+    thread is struck. Returns False if there are fewer places.
 
     Raises:
         AssertionError: the exception did not reach the caller.
     """
     files = {module.__file__ for module in modules}
-    lines = itertools.count()
+    places = itertools.count()
+    caller: FrameType | None = None
     struck = False
 
     def trace(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal struck
+        nonlocal struck, caller
         if frame.f_code.co_filename not in files:
             return None
-        if event != "line" or _leaves_with(frame) or _leaves_except(frame):
-            return trace
-        if next(lines) == n:
+        frame.f_trace_opcodes = _IN_LINES
+        if event == "opcode":
+            is_place = frame.f_lasti in _after_calls(frame.f_code) and caller is not frame
+            caller = None
+        else:
+            is_place = event == "line" and not _leaves_with(frame) and not _leaves_except(frame)
+        if is_place and next(places) == n:
             struck = True
             sys.settrace(None)
             signal.raise_signal(signal.SIGUSR1)
         return trace
 
-    before = sys.gettrace()
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal caller
+        # C calls these
+        if event == "return" and not frame.f_code.co_name.startswith("__"):
+            caller = frame.f_back
+
+    before = sys.gettrace(), sys.getprofile()
+    sys.setprofile(note)
     sys.settrace(trace)
     try:
         call()
@@ -67,7 +85,8 @@ def strike_at(n: int, call: Callable[[], object], *modules: ModuleType) -> bool:
         assert struck
         return True
     finally:
-        sys.settrace(before)
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
     assert not struck, "the program's exception was swallowed"
     return False
 
@@ -75,12 +94,12 @@ def strike_at(n: int, call: Callable[[], object], *modules: ModuleType) -> bool:
 def strike_at_every_line(
     call: Callable[[], object], after: Callable[[int], object], *modules: ModuleType
 ) -> int:
-    """Call again and again, strike one line later each time; return how often that was.
+    """Call again and again, strike one place later each time; return how often that was.
 
     Args:
         call: what is interrupted.
         after: called after each strike, with the number of strikes so far.
-        modules: whose lines are struck.
+        modules: what is struck.
     """
     with striking():
         for n in itertools.count():
@@ -109,6 +128,20 @@ def _leaves_except(frame: FrameType) -> bool:
     return _OPERATIONS.get(code[0]) == "POP_EXCEPT" or (
         _OPERATIONS.get(code[0]) == "NOP" and _OPERATIONS.get(code[2]) == "POP_EXCEPT"
     )
+
+
+_IN_LINES: Final = sys.version_info[:2] != (3, 12)
+
+
+@functools.cache
+def _after_calls(code: CodeType) -> frozenset[int]:
+    """Return where calls return to, but for those that begin a line."""
+    called, found = False, []
+    for instruction in dis.get_instructions(code):
+        if called and instruction.offset not in _first_instructions(code):
+            found.append(instruction.offset)
+        called = instruction.opname.startswith("CALL")
+    return frozenset(found)
 
 
 _OPERATIONS = {number: name for name, number in dis.opmap.items()}
