@@ -8,16 +8,23 @@ in. Each kind of change is logged once.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from otel_pipeline_metrics._core.records import AttributeValue
 
 
 # OTLP's integers have 64 bits with a sign.
 MAX_INT: Final = 2**63 - 1
+
+# of one value: what log records carry is seldom deeper, or larger
+_MAX_DEPTH: Final = 16
+_MAX_PARTS: Final = 1000
 
 # in the order in which they are recognized: True is an int as well
 _SCALARS: Final = dict.fromkeys((str, bool, int, float))
@@ -84,6 +91,39 @@ def _clean_list(values: list[Any] | tuple[Any, ...], argument: str) -> Any:
         make: Any = float if kinds == {int, float} else str
         cleaned = [make(value) for value in cleaned]
     return type(values)(cleaned) if type(values) in {list, tuple} else cleaned
+
+
+def clean_any(value: Any, argument: str) -> Any:
+    """Return a value of any kind as OTLP can carry it: lists and mappings may hold others.
+
+    What is no data becomes its text. Of a value that is too deep or too large, or contains itself,
+    what is beyond is None.
+    """
+    return _clean_part(value, argument, iter(range(_MAX_PARTS)), _MAX_DEPTH)
+
+
+def _clean_part(value: Any, argument: str, left: Iterator[int], depth: int) -> Any:
+    if value is None or isinstance(value, (bool, float, bytes)):
+        return value
+    if isinstance(value, (str, int)):
+        return clean_attribute(value, argument)
+    if next(left, None) is None or not depth:
+        errors.warn_once("large value", "%s is too deep or too large, and is cut off", argument)
+        return None
+    if isinstance(value, Mapping):
+        return {
+            clean_text(str(key)): _clean_part(part, argument, left, depth - 1)
+            for key, part in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        parts = [_clean_part(part, argument, left, depth - 1) for part in value]
+        # a list of lists is left as it is
+        return (
+            parts
+            if any(isinstance(part, (dict, list)) for part in parts)
+            else (_clean_list(parts, argument))
+        )
+    return clean_text(str(value))
 
 
 def _kind_of(value: object) -> type:

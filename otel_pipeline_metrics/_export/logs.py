@@ -15,17 +15,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import _logs as logs_api
-from opentelemetry import context as context_api
-from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-from otel_pipeline_metrics._core import clock, errors, privacy
-from otel_pipeline_metrics._core.cleaning import clean_attribute, clean_text
+from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._export import log_handler
+from otel_pipeline_metrics._export.delivery import responses
 from otel_pipeline_metrics._export.delivery.log_filter import exporting
 from otel_pipeline_metrics._export.environment_checks import get
 from otel_pipeline_metrics._export.environment_repairs import repaired_environment
+from otel_pipeline_metrics._export.log_handler import PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,12 +39,8 @@ if TYPE_CHECKING:
 
 MISSING: Final = 'a package is missing: pip install "otel-pipeline-metrics[logs]"'
 
-_PACKAGE: Final = "opentelemetry.instrumentation.logging"
 _GROUP: Final = "opentelemetry_logs_exporter"
 _TRANSPORTS: Final = {"grpc": "grpc", "http/protobuf": "http"}
-_SUPPRESSED: Final = context_api._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001 - there is no other way
-# what the instrumentation puts on a record, which in OTLP has fields for it
-_IDS: Final = frozenset({"otelTraceID", "otelSpanID", "otelTraceSampled", "otelServiceName"})
 # that set the handlers of the root logger
 _SETUPS: Final = (
     (logging, "basicConfig"),
@@ -56,7 +52,7 @@ _SETUPS: Final = (
 def installed() -> bool:
     """Tell whether the package of the extra `logs` is installed."""
     return find_spec("opentelemetry.instrumentation") is not None and (
-        find_spec(_PACKAGE) is not None
+        find_spec(PACKAGE) is not None
     )
 
 
@@ -128,8 +124,7 @@ class Logs:
                 exporter = _exporter(name, self._plan)
                 if exporter is not None:
                     kept.append(name)
-                    processor = BatchLogRecordProcessor(exporter)
-                    provider.add_log_record_processor(_Guard(processor))  # type: ignore[arg-type]
+                    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
             self._names = tuple(kept)
             self._provider = provider if kept else None
         return self._provider
@@ -147,8 +142,7 @@ class Logs:
 
     def _attach(self) -> None:
         """Take the records of the root logger, also after the program has set it up."""
-        self._handler = handler = _handler_class()(logger_provider=self)
-        handler.addFilter(_is_of_the_program)
+        self._handler = handler = log_handler.make(self)
         logging.getLogger().addHandler(handler)
         for module, name in _SETUPS:
             original = getattr(module, name)
@@ -170,7 +164,7 @@ class Logs:
 
 def _inject_ids(tracer_provider: TracerProvider) -> Any:
     """Instrument `logging`; return what to uninstrument, None if the program did it already."""
-    instrumentor = import_module(_PACKAGE).LoggingInstrumentor()
+    instrumentor = import_module(PACKAGE).LoggingInstrumentor()
     if instrumentor.is_instrumented_by_opentelemetry:
         errors.logger.info("logs: the program has instrumented logging already, which stays so")
         return None
@@ -189,15 +183,6 @@ def _is_handled() -> bool:
     return any(type(handler).__name__ == "LoggingHandler" for handler in handlers)
 
 
-def _handler_class() -> Any:
-    """Return the handler that translates records to OTLP."""
-    if find_spec(f"{_PACKAGE}.handler") is not None:
-        return import_module(f"{_PACKAGE}.handler").LoggingHandler
-    from opentelemetry.sdk._logs import LoggingHandler  # in earlier versions
-
-    return LoggingHandler
-
-
 def _beside(handler: logging.Handler, setup: Callable[..., Any]) -> Callable[..., Any]:
     """Return a set-up of logging that neither removes the handler nor takes it for its own."""
 
@@ -214,12 +199,6 @@ def _beside(handler: logging.Handler, setup: Callable[..., Any]) -> Callable[...
                 root.addHandler(handler)
 
     return wrapper
-
-
-def _is_of_the_program(record: logging.LogRecord) -> bool:
-    """Leave out what exporting logs: each batch that fails would make another one."""
-    of_opentelemetry = record.name == "opentelemetry" or record.name.startswith("opentelemetry.")
-    return not of_opentelemetry and not context_api.get_value(_SUPPRESSED)
 
 
 def _exporter(name: str, plan: ExportPlan) -> Any:
@@ -242,46 +221,12 @@ def _load(name: str, plan: ExportPlan) -> Any:
     if name == "otlp" and protocol in _TRANSPORTS:
         transport = _TRANSPORTS[protocol]
         module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}._log_exporter")
-        return module.OTLPLogExporter(timeout=plan.traces_timeout_s)
+        exporter, timeout_s = module.OTLPLogExporter, plan.traces_timeout_s
+        if protocol == "grpc":
+            return exporter(timeout=timeout_s)
+        return responses.build_http(exporter, "logs", timeout=timeout_s)[0]
     entry = "otlp_json_http" if name == "otlp" else name
     found = tuple(entry_points(group=_GROUP, name=entry))
     if not found:
         raise LookupError(f"no entry point {entry}")
     return found[0].load()()
-
-
-class _Guard:
-    """A processor that cleans the attributes of records: forbidden keys, and what has fields."""
-
-    def __init__(self, processor: Any) -> None:
-        self._processor = processor
-
-    def on_emit(self, data: Any) -> None:
-        """Take a record."""
-        _clean(data)
-        self._processor.on_emit(data)
-
-    def emit(self, data: Any) -> None:
-        """Take a record, before OpenTelemetry 1.35."""
-        _clean(data)
-        self._processor.emit(data)
-
-    def shutdown(self) -> None:
-        """End the processor."""
-        self._processor.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30000) -> bool:
-        """Flush the processor."""
-        return bool(self._processor.force_flush(timeout_millis))
-
-
-def _clean(data: Any) -> None:
-    record = data.log_record
-    given = {k: v for k, v in dict(record.attributes or {}).items() if k not in _IDS}
-    kept = privacy.drop_forbidden(given, "a log record")
-    cleaned = {clean_text(key): clean_attribute(value, key) for key, value in kept.items()}
-    # earlier versions count what was dropped
-    is_bounded = hasattr(record, "dropped_attributes")
-    record.attributes = BoundedAttributes(attributes=cleaned) if is_bounded else cleaned
-    if isinstance(record.body, str):
-        record.body = clean_text(record.body)

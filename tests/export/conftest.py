@@ -137,8 +137,17 @@ class Received:
                     ]
 
 
-def _attributes(resource: Any) -> dict[str, str]:
-    return {pair.key: pair.value.string_value for pair in resource.attributes}
+def _attributes(resource: Any) -> dict[str, Any]:
+    return {pair.key: _value(pair.value) for pair in resource.attributes}
+
+
+def _value(found: Any) -> Any:
+    kind = found.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(one) for one in found.array_value.values]
+    if kind == "kvlist_value":
+        return {pair.key: _value(pair.value) for pair in found.kvlist_value.values}
+    return None if kind is None else getattr(found, kind)
 
 
 def span_answer(rejected: int) -> Any:

@@ -6,7 +6,6 @@ import logging
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -149,15 +148,6 @@ def test_forbidden_keys_do_not_go_out(
     opm.shutdown()
     (record,) = [r for r in http_collector.records if r["logger"] == "program"]
     assert record["attributes"] == {"tenant": "t"}
-
-
-def test_text_that_is_not_unicode_costs_no_batch() -> None:
-    """Not through `logging`: pytest-xdist could not carry the captured line."""
-    from otel_pipeline_metrics._export import logs
-
-    record = SimpleNamespace(body="odd \udc80", attributes={"tenant": "\udc80"})
-    logs._clean(SimpleNamespace(log_record=record))
-    assert (record.body, record.attributes) == ("odd \\udc80", {"tenant": "\\udc80"})
 
 
 def test_the_programs_logging_stays_its_own(

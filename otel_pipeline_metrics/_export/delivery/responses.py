@@ -142,7 +142,7 @@ def exchange(replacement: Any = None, attempts: int | None = None) -> Iterator[E
         _here.exchange = before
 
 
-def build_http(exporter: Callable[..., Any], signal: Signal, **arguments: Any) -> tuple[Any, bool]:
+def build_http(exporter: Callable[..., Any], signal: str, **arguments: Any) -> tuple[Any, bool]:
     """Build an HTTP exporter; return it and whether its answers can be observed.
 
     They cannot be if a credential provider brings its own session.
@@ -183,7 +183,7 @@ def grpc_breaks_after_fork() -> bool:
     return _fork_support() is False
 
 
-def _session(signal: Signal) -> Any:
+def _session(signal: str) -> Any:
     from otel_pipeline_metrics._export.delivery.http_session import BoundedSession
 
     # The first request imports modules, and an import in progress at a fork never ends in the
@@ -259,7 +259,7 @@ class _Stub:
         return response
 
 
-def _rejected(signal: Signal, body: bytes) -> int:
+def _rejected(signal: str, body: bytes) -> int:
     """Return how many items an HTTP answer says were rejected."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
@@ -276,7 +276,7 @@ def _rejected(signal: Signal, body: bytes) -> int:
         return 0
 
 
-def _rejected_of(signal: Signal, response: Any) -> int:
+def _rejected_of(signal: str, response: Any) -> int:
     partial = getattr(response, "partial_success", None)
     field = "rejected_spans" if signal == "traces" else "rejected_data_points"
     return max(0, int(getattr(partial, field, 0)))
