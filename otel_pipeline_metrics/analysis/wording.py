@@ -37,7 +37,8 @@ def demand(group: StageGroup, facts: Facts) -> str:
     """Return how much of the run a group's work takes."""
     each = f" for each of its {workers(group.workers)}" if round(group.workers) > 1 else ""
     work, wall = text.duration(group.demand), text.duration(facts.wall_s)
-    return f"{work} of work{each} in a run of {wall}"
+    waits = " and waits at limits" if group.permit_wait_s >= _MENTIONED * group.work else ""
+    return f"{work} of work{waits}{each} in a run of {wall}"
 
 
 def stage(bound: Bound, facts: Facts, name: str) -> str:
@@ -95,16 +96,20 @@ def stage(bound: Bound, facts: Facts, name: str) -> str:
 
 
 def _states(others: Sequence[StageGroup]) -> list[str]:
-    """Return which stages waited: blocked by backpressure, or idle without input."""
-    blocked = [s for s in others if s.blocked_share >= _MENTIONED and s.blocked >= s.idle]
-    idle = [s for s in others if s.wall and s.idle / s.wall >= _MENTIONED and s.idle > s.blocked]
+    """Return which stages waited: for room in a queue, at a limit, or without input."""
+    blocked = [s for s in others if s.wall and s.blocked >= s.idle]
+    waited = {
+        "Blocked on the next stage": [(s, s.blocked - s.permit_wait_s) for s in blocked],
+        "Waiting at a limit": [(s, s.permit_wait_s) for s in blocked],
+        "Waiting for input": [(s, s.idle) for s in others if s.wall and s.idle > s.blocked],
+    }
     sentences = []
-    if blocked:
-        each = [f"{s.name} {text.percent(s.blocked_share)}" for s in blocked]
-        sentences.append(f"Blocked on the next stage: {text.listed(each)}.")
-    if idle:
-        each = [f"{s.name} {text.percent(s.idle / s.wall)}" for s in idle]
-        sentences.append(f"Waiting for input: {text.listed(each)}.")
+    for how, found in waited.items():
+        each = [
+            f"{s.name} {text.percent(t / s.wall)}" for s, t in found if t >= _MENTIONED * s.wall
+        ]
+        if each:
+            sentences.append(f"{how}: {text.listed(each)}.")
     return sentences
 
 

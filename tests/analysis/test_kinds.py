@@ -181,6 +181,21 @@ def test_the_source_limits_if_no_stage_is_busy_or_blocked() -> None:
     assert (analyze(data)["kind"], analyze(data)["confidence"]) == ("source", "low")
 
 
+def test_a_stage_that_waits_at_a_limit_is_not_said_to_wait_for_the_next_stage() -> None:
+    data = report(
+        [stage("fetch", busy=10, blocked=47, idle=43), stage("write", busy=5, idle=95)],
+        [queue("in", [], ["fetch"], span=99), queue("q", ["fetch"], ["write"])],
+    )
+    waits = [{"stage": "fetch", "held_s": None, "waited_s": 47.0}]
+    data["limits"] = [{"name": "retry", "kind": "retry", "max": None, "stages": waits}]
+
+    found = analyze(data)
+
+    assert (found["kind"], found["name"]) == ("source", "in")
+    assert "fetch, has 57.0 s of work and waits at limits in a run of" in found["why"]
+    assert "Waiting at a limit: fetch 47 %. Waiting for input: write 95 %." in found["why"]
+
+
 def test_the_advice_names_the_smallest_queue_if_bursts_block_a_stage() -> None:
     data = report(
         [stage("a", busy=50, blocked=50), stage("b", busy=60, idle=40)],
