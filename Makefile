@@ -8,13 +8,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests start hundreds of processes; each would compile the package again without its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-collector test lint matrix backends bench exits fuzz mutants clean
+.PHONY: demo demo-collector demo-service test lint matrix backends bench exits fuzz mutants clean
 
 demo: $(VENV)/.runnable  ## index the running Python's standard library, no server needed
 	$(BIN)/python -m examples.stdlib_index --out demo-out
 
 demo-collector: $(VENV)/.installed backends  ## the same through the real Collector, Jaeger and Prometheus
 	$(BIN)/python -m examples.through_collector --out demo-out
+
+demo-service: $(VENV)/.serving  ## a service, what it depends on broken, and the alerts; servers if they are there
+	$(BIN)/python -m examples.service --out demo-out
 
 test: $(VENV)/.installed  ## every test; those of real servers need `make backends` (CI has them)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
@@ -56,6 +59,10 @@ $(BIN)/python:
 
 $(VENV)/.runnable: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.serving: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable . --group service
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python

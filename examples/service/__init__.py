@@ -1,0 +1,1 @@
+"""An event ingestor as a service: an endpoint, pools of workers, a cache, SQLite and a breaker."""
