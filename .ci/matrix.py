@@ -40,8 +40,8 @@ LEFT_OUT = (
 # Two cells share two cores: while one installs, the tests of the other, which wait a lot, run.
 WORKERS = ("-n", "2", "--dist", "loadgroup")
 
-# a test that hangs shows where
-STACKS = ("-o", "faulthandler_timeout=300")
+# A test that hangs shows where. One that fails is tried once more, which the last line counts.
+MORE = ("-o", "faulthandler_timeout=300", "--reruns", "1")
 
 
 def main() -> int:
@@ -89,7 +89,7 @@ def run_cell(python: str, pins: tuple[str, ...]) -> str:
         try:
             bin_python = install(interpreter, folder, pins)
             command = [bin_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WORKERS]
-            tests = run_twice([*command, *STACKS, *LEFT_OUT], label)
+            tests = run_twice([*command, *MORE, *LEFT_OUT], label)
         except subprocess.TimeoutExpired:
             return f"FAILED {label}: no end"
         except subprocess.CalledProcessError as error:
