@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics import stage, wrap_limit, wrap_queue
+from otel_pipeline_metrics import run, stage, wrap_limit, wrap_queue
 from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._core.process import gc_safety
 from tests.support.interrupting import strike_at, strike_at_every_line, striking
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-    from tests.conftest import Results
+    from tests.conftest import Clock, Results
 
 pytestmark = [
     pytest.mark.slow,
@@ -180,3 +180,46 @@ def test_an_interrupted_flush_loses_nothing(results: Results) -> None:
     work()
     delivered()
     assert strike_at_every_line(drain.drain, delivered, *modules()) > 50
+
+
+def test_an_interrupted_flush_changes_no_time_that_is_measured_later(
+    results: Results, clock: Clock
+) -> None:
+    waiting = wrap_queue(queue.Queue[int](), name="in")
+    going = wrap_queue(queue.Queue[int](), name="out")
+
+    @stage("works")
+    def works() -> None:
+        number = waiting.get()
+        clock.advance(0.25)
+        going.put(number)
+
+    def work() -> None:
+        for number in range(3):
+            waiting.put(number)
+            works()
+            clock.advance(0.125)
+
+    def measured(_: int = 0) -> float:
+        # what was struck is over with the next items
+        work()
+        drain.drain()
+        results.batches.clear()
+        work()
+        drain.drain()
+        found = sum(sum(b.time) for b in results.batches if b.key.stage == "works")
+        work()
+        return found
+
+    def after(strikes: int) -> None:
+        drain.drain()
+        workers = [each for scope in series.scopes for each in scope.workers.values()]
+        assert not any(worker.account.opened for worker in workers), strikes
+        assert measured() == pytest.approx(expected), strikes
+
+    # its workers have seen no other test's clock
+    with run("struck", resources=False):
+        expected = measured()
+        # three calls, and the time after each
+        assert expected == 1.125
+        assert strike_at_every_line(drain.drain, after, *modules()) > 50

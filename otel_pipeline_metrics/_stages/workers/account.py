@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_pipeline_metrics._core.records import TimeInStates
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.series import RunScope
 
@@ -97,6 +99,20 @@ class Account:
         time.between += between
         if got is not None:
             self.got_from[got] = None
+
+    def begin_anew(self, events: Sequence[Event]) -> None:
+        """Go on after events that were only in part taken, as a signal handler raised meanwhile.
+
+        The worker's time until its next event is counted for no stage.
+        """
+        self.opened.clear()
+        self.got_from.clear()
+        self.pending.clear()
+        self.stage = self.mark = None
+        self.met_queue = self.queue_since = self.quick = False
+        for _, kind, _, state, _ in events:
+            if kind == WAIT:
+                self.state = state
 
     def take(self, event: Event) -> None:
         """Share out the time until an event, and record what happened."""

@@ -22,7 +22,12 @@ def replay_logs(scope: RunScope) -> None:
     """Replay what the workers of a scope logged; forget idle ones if they are many."""
     for worker in list(scope.workers.values()):
         if worker.log:
-            replay(worker.account, pop_front(worker.log))
+            events = pop_front(worker.log)
+            try:
+                replay(worker.account, events)
+            except BaseException:
+                worker.account.begin_anew(events)
+                raise
     if scope.ended or len(scope.workers) >= MAX_WORKERS:
         for worker in list(scope.workers.values()):
             if not worker.stack and not worker.waits:
