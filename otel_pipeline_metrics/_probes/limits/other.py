@@ -13,7 +13,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._probes.limits.coroutines import counted
-from otel_pipeline_metrics._probes.limits.instrumented import Limited
+from otel_pipeline_metrics._probes.limits.instrumented import LimitedOpen
 from otel_pipeline_metrics._probes.limits.probe import PermitWait
 from otel_pipeline_metrics._probes.queues.instrumented import coroutine_function
 from otel_pipeline_metrics._probes.queues.other import special_methods
@@ -40,7 +40,7 @@ _TRIED: Final = frozenset({"multiprocessing"})
 _RELEASE: Final = ("release", "release_on_behalf_of")
 
 
-class LimitedOther(Limited):
+class LimitedOther(LimitedOpen):
     """The stand-in of any other limit; each class has a subclass."""
 
     __slots__ = ()

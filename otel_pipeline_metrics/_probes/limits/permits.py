@@ -1,4 +1,4 @@
-"""Follow the permits of a limit: of the one of a lock, or of the many of a semaphore."""
+"""Follow the many permits of a semaphore, a pool, or any other limit."""
 
 from __future__ import annotations
 
@@ -17,129 +17,6 @@ if TYPE_CHECKING:
 
 # Permits that are followed at a time, of a limit without a known maximum.
 HOLDS_BOUND: Final = 10_000
-
-
-class SinglePermit(LimitProbe):
-    """The permit of a lock or a condition.
-
-    Who calls this holds the lock, so nothing else changes these attributes meanwhile.
-
-    Args:
-        name: of the limit.
-        kind: what it is: a lock or a condition.
-        maximum: as for `LimitProbe`.
-        reentrant: whether its holder may acquire it again, which counts as one.
-    """
-
-    __slots__ = ("nested", "reentrant", "since", "use", "waited")
-
-    def __init__(
-        self,
-        name: str,
-        kind: str,
-        maximum: int | Callable[[], int | None] | None,
-        *,
-        reentrant: bool = False,
-    ) -> None:
-        super().__init__(name, kind, maximum)
-        self.reentrant = reentrant
-        # of who holds it; None if it is free
-        self.use: LimitUse | None = None
-        self.since = 0.0
-        self.waited: float | None = None
-        # how often its holder has acquired it again
-        self.nested = 0
-
-    def held(self) -> list[Hold]:
-        """Return the permit if it is held."""
-        use = self.use
-        return [] if use is None else [(use, self.since, self.waited)]
-
-    def after_fork(self) -> None:
-        """Forget the permit: the parent reports it."""
-        self.use = None
-        self.nested = 0
-
-    def acquired(self, waited: float | None = None) -> None:
-        """Count the permit as acquired, unless its holder does so again."""
-        if self.use is not None:
-            if self.reentrant:
-                self.nested += 1
-                return
-            # it was released through a raw reference
-            self.released()
-        try:
-            # `use_here` written out, since this is called for every permit
-            found = _series.active_cell.get()
-            here = _series.default_scope if found is None else found[0]
-            use = here.limits.get(self.name) or here.add_limit(self.name)
-            limit = use.limit
-            if waited is not None:
-                limit.waited += 1
-            limit.acquired += 1
-            self.waited = waited
-            self.since = clock.now()
-            self.use = use
-            # threads share these, so there is no call between reading and writing them
-            limit.level = level = limit.level + 1
-            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
-                limit.peak = level
-        except Exception:  # the permit is the user's all the same
-            errors.log_internal_error("acquiring a permit")
-
-    def released(self) -> None:
-        """Count the permit that is about to be released, and cannot be refused."""
-        # `take` and `end` written out
-        use = self.use
-        if self.nested or use is None:
-            self.nested = max(0, self.nested - 1)
-            return
-        try:
-            self.use = None
-            use.limit.level -= 1
-            seconds = clock.now() - self.since
-            if use.stage is None and (left := accounting.stage_left()):
-                use = self.stage_of(left, use, self.waited)
-            if seconds > 0.0:
-                use.held += seconds
-        except Exception:  # it is released all the same
-            errors.log_internal_error("releasing a permit")
-
-    def take(self) -> Hold | None:
-        """Return the permit that is about to be released; None if it is not known, or nested."""
-        use = self.use
-        if self.nested or use is None:
-            self.nested = max(0, self.nested - 1)
-            return None
-        self.use = None
-        use.limit.level -= 1
-        return use, self.since, self.waited
-
-    def give_back(self, hold: Hold | None) -> None:
-        """Count the permit as held still: its release was refused."""
-        if hold is not None:
-            self.use, self.since, self.waited = hold
-            hold[0].limit.level += 1
-        elif self.reentrant and self.use is not None:
-            self.nested += 1
-
-    def interrupted(self) -> None:
-        """Count the permit as not acquired: it is released at once."""
-        if self.nested:
-            self.nested -= 1
-        elif self.use is not None:
-            self.use.limit.level -= 1
-            self.use = None
-
-    def suspend(self) -> Any:
-        """Count the permit as released completely while a condition waits."""
-        nested, self.nested = self.nested, 0
-        return nested, super().suspend()
-
-    def resume(self, suspended: Any) -> None:
-        """Count the permit as held again, as often as before."""
-        self.nested, hold = suspended
-        super().resume(hold)
 
 
 class Permits(LimitProbe):
@@ -233,6 +110,18 @@ class Permits(LimitProbe):
             return
         except Exception:  # it is released all the same
             errors.log_internal_error("releasing a permit")
+
+    def releasing(self, release: Callable[[], Any]) -> Callable[[], None]:
+        """Return a function that counts a permit as released, and then releases it."""
+        log = self.released
+
+        def counted() -> None:
+            try:
+                log()
+            finally:
+                release()
+
+        return counted
 
     def drop(self, hold: Hold) -> None:
         """Count the permit that `hold` returned as released."""

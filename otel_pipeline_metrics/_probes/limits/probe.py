@@ -213,3 +213,23 @@ class PermitWait:
         waits.append(self.seconds)
         if len(waits) >= drain.PENDING_BOUND:
             drain.drain_limit(self._scope, use.limit)
+
+
+def interrupted(lock: Any, probe: LimitProbe) -> None:
+    """Release it: who gets a signal handler's exception instead of the lock holds nothing."""
+    try:
+        probe.interrupted()
+    finally:
+        lock.release()
+
+
+def failed(lock: Any, probe: LimitProbe, error: BaseException) -> None:
+    """Log an internal error, which is being handled; raise one of a signal handler."""
+    if not isinstance(error, Exception):
+        interrupted(lock, probe)
+        raise error
+    try:
+        errors.log_internal_error("acquiring a permit")
+    except BaseException:
+        interrupted(lock, probe)
+        raise

@@ -9,86 +9,61 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._probes.limits.instrumented import Limited
-from otel_pipeline_metrics._probes.limits.probe import LimitProbe, PermitWait
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._probes.limits.instrumented import (
+    ENTER,
+    EXIT,
+    LimitedBySlots,
+    LimitedOpen,
+)
+from otel_pipeline_metrics._probes.limits.probe import LimitProbe, PermitWait, failed, interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from otel_pipeline_metrics._probes.limits.single import SinglePermit
 
 
 # The default depends on the class.
 _UNSET: Final = object()
 
 
-class LimitedLock(Limited):
-    """An instrumented `Lock` of threading; base of what else threading has."""
+class LimitedLock(LimitedBySlots):
+    """An instrumented `Lock` or `RLock` of threading; base of the `Condition`."""
 
-    # bound methods of the wrapped object, which are looked up for each permit otherwise
-    __slots__ = ("_opm_acquire", "_opm_release")
+    __slots__ = ()
 
-    _opm_acquire: Callable[..., bool]
-    _opm_release: Callable[..., None]
+    __enter__ = ENTER
+    __exit__ = EXIT
 
-    def __init__(self, lock: Any, probe: LimitProbe) -> None:
+    def __init__(self, lock: Any, probe: SinglePermit) -> None:
         super().__init__(lock, probe)
-        object.__setattr__(self, "_opm_acquire", lock.acquire)
-        object.__setattr__(self, "_opm_release", lock.release)
+        acquire = _acquiring(lock, probe)
+        owned = lock._is_owned if probe.reentrant else None  # noqa: SLF001 - what `Condition` calls too
+        release = probe.releasing(lock.release, owned)
+        self._opm_set(acquire, release, acquire, lambda _kind, _error, _traceback: release())
 
-    def acquire(self, blocking: bool = True, timeout: Any = _UNSET) -> bool:
+
+def _acquiring(lock: Any, probe: SinglePermit) -> Callable[..., bool]:
+    """Return the `acquire` of a stand-in for a lock."""
+    take, name, current = lock.acquire, probe.name, _series.active_cell.get
+
+    def acquire(blocking: bool = True, timeout: Any = _UNSET) -> bool:
         """Acquire as the wrapped object does."""
-        if blocking is True and timeout is _UNSET:
-            return self.__enter__()
-        given = (blocking,) if timeout is _UNSET else (blocking, timeout)
-        if _may_wait(self._opm_queue, blocking, timeout):
-            if not self._opm_acquire(False):
-                return self._opm_wait(*given)
-        elif not self._opm_acquire(*given):
-            return False
-        self._opm_count()
-        return True
-
-    def _opm_wait(self, *given: Any) -> bool:
-        got = False
+        if blocking is not True or timeout is not _UNSET or not take(False):
+            return _acquire_or_wait(lock, probe, blocking, timeout)
+        # `acquired` of the probe written out: the calls are a fifth of the cost of a lock
         try:
-            with PermitWait(self._opm_probe) as wait:
-                got = self._opm_acquire(*given)
-            if got:
-                self._opm_probe.acquired(wait.seconds)
-        except BaseException:
-            if got:
-                self._opm_interrupted()
-            raise
-        return got
-
-    def _opm_count(self) -> None:
-        try:
-            self._opm_probe.acquired()
-        except BaseException:
-            self._opm_interrupted()
-            raise
-
-    def _opm_interrupted(self) -> None:
-        """Release it: who gets a signal handler's exception instead of the lock holds nothing."""
-        try:
-            self._opm_probe.interrupted()
-        finally:
-            self._opm_release()
-
-    def __enter__(self) -> bool:
-        if not self._opm_acquire(False):
-            return self._opm_wait()
-        # `acquired` of `SinglePermit` written out: the calls are a fifth of the cost of a lock
-        try:
-            probe = self._opm_probe
             if probe.use is not None:
                 probe.acquired()
                 return True
-            found = _series.active_cell.get()
+            found = current()
             here = _series.default_scope if found is None else found[0]
-            use = here.limits.get(probe.name) or here.add_limit(probe.name)
+            try:
+                use = here.limits[name]
+            except KeyError:
+                use = here.add_limit(name)
             limit = use.limit
             limit.acquired += 1
             probe.waited = None
@@ -98,61 +73,59 @@ class LimitedLock(Limited):
             if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
                 limit.peak = level
         except BaseException as error:  # the lock is the user's all the same
-            self._opm_failed(error)
+            failed(lock, probe, error)
         return True
 
-    def _opm_failed(self, error: BaseException) -> None:
-        """Log an internal error, which is being handled; raise one of a signal handler."""
-        if not isinstance(error, Exception):
-            self._opm_interrupted()
-            raise error
-        try:
-            errors.log_internal_error("acquiring a permit")
-        except BaseException:
-            self._opm_interrupted()
-            raise
-
-    def release(self) -> None:
-        """Release as the wrapped object does."""
-        try:
-            self._opm_probe.released()
-        finally:
-            self._opm_release()
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        probe = self._opm_probe
-        use = probe.use
-        if use is None or probe.nested:
-            self.release()
-            return
-        # `released` of `SinglePermit` written out
-        try:
-            probe.use = None
-            use.limit.level -= 1
-            seconds = clock.now() - probe.since
-            if use.stage is None and (left := accounting.stage_left()):
-                found = left.limits.get(probe.name)
-                if found is None or found.limit is not use.limit or probe.waited:
-                    found = probe.stage_of(left, use, probe.waited)
-                use = found
-            if seconds > 0.0:
-                use.held += seconds
-        except Exception:  # it is released all the same
-            errors.log_internal_error("releasing a permit")
-        finally:
-            self._opm_release()
+    return acquire
 
 
-class LimitedSemaphore(LimitedLock):
+def _acquire_or_wait(lock: Any, probe: LimitProbe, blocking: Any, timeout: Any) -> bool:
+    """Acquire a permit that is not free, or with arguments; count a wait if it may wait."""
+    given = (blocking,) if timeout is _UNSET else (blocking, timeout)
+    if not _may_wait(lock, blocking, timeout):
+        if not lock.acquire(*given):
+            return False
+    elif not lock.acquire(False):
+        return _wait(lock, probe, given)
+    try:
+        probe.acquired()
+    except BaseException:
+        interrupted(lock, probe)
+        raise
+    return True
+
+
+def _wait(lock: Any, probe: LimitProbe, given: tuple[Any, ...]) -> bool:
+    got = False
+    try:
+        with PermitWait(probe) as wait:
+            got = lock.acquire(*given)
+        if got:
+            probe.acquired(wait.seconds)
+    except BaseException:
+        if got:
+            interrupted(lock, probe)
+        raise
+    return bool(got)
+
+
+class LimitedOpenLock(LimitedLock, LimitedOpen):
+    """The same of a lock that may have any other attribute."""
+
+    __slots__ = ()
+
+
+class LimitedSemaphore(LimitedOpen):
     """An instrumented `Semaphore` or `BoundedSemaphore` of threading."""
 
     __slots__ = ()
 
+    def acquire(self, blocking: bool = True, timeout: Any = _UNSET) -> bool:
+        """Acquire as the wrapped object does."""
+        return _acquire_or_wait(self._opm_queue, self._opm_probe, blocking, timeout)
+
     def __enter__(self) -> bool:
-        if self._opm_acquire(False):
-            self._opm_count()
-            return True
-        return self._opm_wait()
+        return _acquire_or_wait(self._opm_queue, self._opm_probe, True, _UNSET)
 
     def __exit__(self, *_: object) -> None:
         self.release()
@@ -163,20 +136,13 @@ class LimitedSemaphore(LimitedLock):
             for _ in range(n if isinstance(n, int) else 0):
                 self._opm_probe.released()
         finally:
-            self._opm_release(n)
+            self._opm_queue.release(n)
 
 
 class LimitedRLock(LimitedLock):
     """An instrumented `RLock`, also as the lock of a `Condition`."""
 
     __slots__ = ()
-
-    def release(self) -> None:
-        """Release as the wrapped lock does."""
-        if self._opm_queue._is_owned():  # noqa: SLF001 - what `Condition` calls too
-            super().release()
-        else:
-            self._opm_release()
 
     def _release_save(self) -> Any:
         """Release the lock completely, for `Condition.wait`."""
@@ -190,7 +156,13 @@ class LimitedRLock(LimitedLock):
         self._opm_probe.resume(held)
 
 
-class LimitedCondition(LimitedLock):
+class LimitedOpenRLock(LimitedRLock, LimitedOpen):
+    """The same of a lock that may have any other attribute."""
+
+    __slots__ = ()
+
+
+class LimitedCondition(LimitedLock, LimitedOpen):
     """An instrumented `Condition` of threading: its lock, which its `wait` does not hold."""
 
     __slots__ = ()
@@ -209,13 +181,6 @@ class LimitedCondition(LimitedLock):
 
     # the library's own, which calls `wait`
     wait_for = threading.Condition.wait_for
-
-    def release(self) -> None:
-        """Release as the wrapped condition does."""
-        if self._opm_queue._is_owned():  # noqa: SLF001 - of an `RLock`, only its holder may
-            super().release()
-        else:
-            self._opm_release()
 
 
 def _may_wait(lock: Any, blocking: object, timeout: object) -> bool:

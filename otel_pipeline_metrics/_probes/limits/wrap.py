@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core.validation import check_name, check_positive
 from otel_pipeline_metrics._probes.limits import coroutines, other, threads
-from otel_pipeline_metrics._probes.limits.permits import Permits, SinglePermit
+from otel_pipeline_metrics._probes.limits.instrumented import with_attributes_of
+from otel_pipeline_metrics._probes.limits.permits import Permits
 from otel_pipeline_metrics._probes.limits.registry import watch
-from otel_pipeline_metrics._probes.queues.instrumented import Instrumented, wrapped
+from otel_pipeline_metrics._probes.limits.single import SinglePermit
+from otel_pipeline_metrics._probes.queues.instrumented import Slotted, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +29,8 @@ _RLOCKS: Final = (type(threading.RLock()), threading._PyRLock)  # type: ignore[a
 
 # By the class of the library: the stand-in of an object whose class overrides none of the methods.
 _STOCK: Final[tuple[tuple[type, str, type[Limited]], ...]] = (
-    (_LOCK, "lock", threads.LimitedLock),
-    *((rlock, "rlock", threads.LimitedRLock) for rlock in _RLOCKS),
+    (_LOCK, "lock", threads.LimitedOpenLock),
+    *((rlock, "rlock", threads.LimitedOpenRLock) for rlock in _RLOCKS),
     (threading.BoundedSemaphore, "semaphore", threads.LimitedSemaphore),
     (threading.Semaphore, "semaphore", threads.LimitedSemaphore),
     (threading.Condition, "condition", threads.LimitedCondition),
@@ -41,6 +43,13 @@ _METHODS: Final = (
     "acquire", "release", "locked", "wait", "wait_for",
     "__enter__", "__exit__", "__aenter__", "__aexit__",
 )  # fmt: skip
+
+# The same of locks that are written in C, which have no other attributes.
+_OF_C: Final[dict[type, type[Limited]]] = {
+    kind: with_attributes_of(stand_in, kind)
+    for kind, stand_in in ((_LOCK, threads.LimitedLock), (_RLOCKS[0], threads.LimitedRLock))
+    if kind.__module__ == "_thread"
+}
 
 # Kinds of which one permit is all there is.
 _SINGLE: Final = frozenset({"lock", "rlock", "condition"})
@@ -71,7 +80,7 @@ def wrap_limit(obj: L, *, name: str, limit: int | None = None) -> L:
         ValueError: `name` is empty or too long; or `limit` is below 1, or has a fraction.
     """
     distinct = cardinality.instrument_names.name("limit names", check_name(name, "name"))
-    if issubclass(type(obj), Instrumented) or id(obj) in wrapped:
+    if issubclass(type(obj), Slotted) or id(obj) in wrapped:
         raise TypeError(f"obj is instrumented already: {obj!r}")
     if isinstance(obj, type) or not _is_limit(obj):
         raise _unknown(obj)
@@ -134,7 +143,7 @@ def _stock(obj: Any) -> tuple[str, type[Limited]] | None:
                 name in own or getattr(type(obj), name, None) is not getattr(stock, name, None)
                 for name in _METHODS
             )
-            return None if overridden else (kind, stand_in)
+            return None if overridden else (kind, _OF_C.get(type(obj), stand_in))
     return None
 
 

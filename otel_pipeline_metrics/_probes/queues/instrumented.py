@@ -51,8 +51,8 @@ def coroutine_function(function: F) -> F:
     return function
 
 
-class Instrumented:
-    """The base of all stand-ins; every other attribute is the wrapped object's.
+class Slotted:
+    """The base of all stand-ins, those whose other attributes are fixed too.
 
     Its own attributes have a prefix, so that they hide none of the wrapped object's, such as
     `_queue` of asyncio.
@@ -71,11 +71,6 @@ class Instrumented:
     def __class__(self) -> type:
         return type(self._opm_queue)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _OWN:  # a copy has no attributes yet
-            raise AttributeError(name)
-        return getattr(self._opm_queue, name)
-
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._opm_queue, name, value)
 
@@ -93,6 +88,17 @@ class Instrumented:
         return f"<instrumented {self._opm_probe.name!r} {self._opm_queue!r}>"
 
 
+class Instrumented(Slotted):
+    """The base of the stand-ins for objects that may have any other attribute."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _OWN:  # a copy has no attributes yet
+            raise AttributeError(name)
+        return getattr(self._opm_queue, name)
+
+
 def watch(probe: Probe) -> None:
     """Account for workers from now on, and report the queue for as long as it exists."""
     with errors.suppress_errors("instrumenting a queue"):
@@ -102,7 +108,7 @@ def watch(probe: Probe) -> None:
 
 
 # By the identity of the wrapped object, which its stand-in keeps alive.
-wrapped: weakref.WeakValueDictionary[int, Instrumented] = weakref.WeakValueDictionary()
+wrapped: weakref.WeakValueDictionary[int, Slotted] = weakref.WeakValueDictionary()
 
 
 class InstrumentedAsyncQueue(Instrumented):

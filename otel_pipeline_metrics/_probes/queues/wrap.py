@@ -14,6 +14,7 @@ from otel_pipeline_metrics._probes.queues.instrumented import (
     Instrumented,
     InstrumentedAsyncQueue,
     InstrumentedThreadQueue,
+    Slotted,
     watch,
     wrapped,
 )
@@ -93,7 +94,7 @@ def _instrumented_pair(
 
 
 def _check_new(queue: Any) -> None:
-    if issubclass(type(queue), Instrumented) or id(queue) in wrapped:
+    if issubclass(type(queue), Slotted) or id(queue) in wrapped:
         raise TypeError(f"queue is instrumented already: {queue!r}")
 
 

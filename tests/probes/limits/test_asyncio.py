@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import clock as _clock
+from otel_pipeline_metrics._probes.limits import registry
 from tests.probes.limits.support import limit_of, numbers, stages_of
 from tests.probes.queues.support import play, sleep, states
 
@@ -469,3 +471,54 @@ def test_a_semaphore_that_is_a_signal_holds_nothing(
     with make_run() as run:
         play(clock, main())
     assert numbers(run) == (0, 0.0, 0, 2, 2.0)
+
+
+class OwnLock(asyncio.Lock):
+    """A lock that lets others run before it acquires."""
+
+    async def acquire(self) -> Any:
+        await asyncio.sleep(0)
+        return await super().acquire()
+
+
+def test_a_condition_with_a_lock_of_the_program(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    async def main() -> None:
+        condition = opm.wrap_limit(asyncio.Condition(OwnLock()), name="x")
+        async with condition:
+            await sleep(1)
+        await condition.acquire()
+        await sleep(1)
+        condition.release()
+        await sleep(2)
+
+    with make_run() as run:
+        play(clock, main())
+    assert numbers(run) == (1, 0.5, 1, 2, 0.0)
+
+
+class Interruption(BaseException):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("how", ["acquire", "__aenter__"])
+@pytest.mark.parametrize("make", [asyncio.Lock, lambda: asyncio.Semaphore(1), asyncio.Condition])
+def test_who_is_interrupted_while_it_is_counted_holds_nothing(
+    monkeypatch: pytest.MonkeyPatch, make: Any, how: str
+) -> None:
+    def interrupts() -> float:
+        raise Interruption
+
+    async def main() -> None:
+        limit = opm.wrap_limit(make(), name="x")
+        with monkeypatch.context() as patch:
+            patch.setattr(_clock, "now", interrupts)
+            with pytest.raises(Interruption):
+                await getattr(limit, how)()
+        assert not limit.locked()
+        assert registry.limits.sizes() == {"x": 0}
+        async with limit:
+            assert registry.limits.sizes() == {"x": 1}
+
+    asyncio.run(main())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import inspect
 import threading
@@ -99,6 +100,36 @@ def test_attributes_may_be_set_and_deleted() -> None:
     assert semaphore._opm_queue.label == "mine"
     del semaphore.label
     assert not hasattr(semaphore, "label")
+
+
+@pytest.mark.parametrize("make", MAKERS)
+async def test_an_exit_stack_enters_it_through_its_class(make: Any) -> None:
+    _, limit = await pair(make)
+    assert isinstance(
+        limit, (contextlib.AbstractContextManager, contextlib.AbstractAsyncContextManager)
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        if hasattr(type(limit), "__enter__"):
+            stack.enter_context(limit)
+        else:
+            await stack.enter_async_context(limit)
+    # it is free again
+    taken = limit.acquire()
+    assert (await taken if inspect.isawaitable(taken) else taken) in {True, None}
+    limit.release()
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_a_lock_of_c_has_no_attributes_of_its_own(make: Any) -> None:
+    limit = opm.wrap_limit(make(), name="x")
+    with pytest.raises(AttributeError):
+        limit.label = "mine"
+    with pytest.raises(AttributeError):
+        limit.label  # noqa: B018 - reading it is the test
+    with pytest.raises(TypeError):
+        limit.release(1)
+    for name in dir(limit):
+        assert hasattr(limit, name), name
 
 
 def test_a_copy_is_as_good_as_the_bare_one() -> None:
