@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._probes.caches import registry as caches
@@ -13,6 +13,9 @@ from otel_pipeline_metrics.service import process_stages
 from otel_pipeline_metrics.service.activity import activity
 from otel_pipeline_metrics.service.health import health
 from otel_pipeline_metrics.service.operation import iso_time
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._probes.caches.reading import CacheReading
 
 
 def comprehensive(events: dict[str, Any]) -> dict[str, Any]:
@@ -27,8 +30,13 @@ def comprehensive(events: dict[str, Any]) -> dict[str, Any]:
             "sampled": sampled.read().to_dict(),
         },
         "stages": process_stages.to_list(),
-        "caches": [{**asdict(cache), "hit_ratio": cache.hit_ratio} for cache in caches.read_all()],
+        "caches": [_cache(cache) for cache in caches.read_all()],
         "events": events,
         "operations": activity.to_dict(),
         "health": health().to_dict(),
     }
+
+
+def _cache(reading: CacheReading) -> dict[str, Any]:
+    found = {name: value for name, value in vars(reading).items() if name != "reuse"}
+    return {**found, "hit_ratio": reading.hit_ratio, "what_if": reading.what_if}

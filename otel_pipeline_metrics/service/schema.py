@@ -107,11 +107,22 @@ def _pair(what: str, first: str, second: str) -> Schema:
 
 
 def _cache() -> Schema:
-    counts = [name for name in CacheReading.__dataclass_fields__ if name != "name"]
+    counts = [name for name in CacheReading.__dataclass_fields__ if name not in ("name", "reuse")]
     return _object(
         name=_text("the cache's"),
         **{name: _count("null if the source does not tell", known=False) for name in counts},
         hit_ratio=_number("hits over look-ups, 0 to 1"),
+        what_if={
+            "anyOf": [
+                _object(
+                    **{
+                        size: _number("the hit ratio that an LRU cache of this size would have had")
+                        for size in ("half", "twice", "four_times")
+                    }
+                ),
+                {"type": "null"},
+            ]
+        },
     )
 
 

@@ -295,6 +295,13 @@ async def test_everything_follows_the_schema(metrics: Metrics, tmp_path: Path) -
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.validate(events.get_comprehensive_metrics(), schema)
     opm.register_cache("cache", lambda: {"hits": 3, "misses": 1})
+
+    @opm.counted_lru_cache(maxsize=2, name="lru", what_if=True)
+    def doubled(number: int) -> int:
+        return 2 * number
+
+    for number in (1, 2, 3, 1):
+        doubled(number)
     try:
         with opm.stage("parse", kind="process") as stage:
             stage.add_items(3)
@@ -310,6 +317,7 @@ async def test_everything_follows_the_schema(metrics: Metrics, tmp_path: Path) -
         found = events.get_comprehensive_metrics()
     finally:
         opm.unregister_cache("cache")
+        opm.unregister_cache("lru")
     jsonschema.validate(found, schema)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert sorted(found) == [
@@ -321,6 +329,9 @@ async def test_everything_follows_the_schema(metrics: Metrics, tmp_path: Path) -
     )  # fmt: skip
     assert (stage_found["count"], stage_found["retries"], stage_found["items"]["out"]) == (1, 1, 3)
     assert [each["hit_ratio"] for each in found["caches"] if each["name"] == "cache"] == [0.75]
+    assert [each["what_if"] for each in found["caches"] if each["name"] == "lru"] == [
+        {"half": 0.0, "twice": 0.25, "four_times": 0.25}
+    ]
     assert found["health"]["status"] == "degraded"
     assert found["resources"]["rss_bytes"] > 0
 
