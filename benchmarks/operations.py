@@ -137,11 +137,11 @@ def _child(child: str, folder: str, options: argparse.Namespace) -> dict[str, An
 
 def _missing(folder: Path, count: int) -> int:
     """Return how many of the numbers are not in the files exactly once."""
-    numbers = sorted(_numbers(folder))
+    numbers = sorted(numbers_in(folder))
     return 0 if numbers == list(range(count)) else abs(count - len(set(numbers))) or 1
 
 
-def _numbers(folder: Path) -> list[float]:
+def numbers_in(folder: Path) -> list[float]:
     """Return the numbers in the files, in their order.
 
     Raises:
@@ -207,7 +207,7 @@ def kill(folder: Path, after_s: float) -> float:
         process.kill()
         killed = time.time()
         lines += list(process.stdout)
-    found = _numbers(folder)
+    found = numbers_in(folder)
     if found != list(range(len(found))):
         raise ValueError("a record is missing before one that is there, or is there twice")
     times = [float(line.split()[1]) for line in lines if line.endswith("\n")]
