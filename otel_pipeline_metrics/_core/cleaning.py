@@ -8,7 +8,7 @@ in. Each kind of change is logged once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import errors
@@ -30,13 +30,36 @@ _MAX_PARTS: Final = 1000
 _SCALARS: Final = dict.fromkeys((str, bool, int, float))
 
 
+# How each is read without the methods of a class of the program that derives from it.
+_WHOLE: Final = slice(None)
+_READ: Final[dict[type, Callable[[Any], Any]]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    list: lambda value: list.__getitem__(value, _WHOLE),
+    tuple: lambda value: tuple.__getitem__(value, _WHOLE),
+}
+
+
+def builtin(value: Any) -> Any:
+    """Return text, a number or a list of a class of the program as the built-in that it is.
+
+    The methods of such a class may raise anything. Any other value is returned as it is.
+    """
+    if type(value) in _READ or isinstance(value, bool):
+        return value
+    for kind, read in _READ.items():
+        if isinstance(value, kind):
+            return read(value)
+    return value
+
+
 def clean_text(text: str) -> str:
     r"""Return `text` as valid Unicode: a lone surrogate becomes its escape, such as `\udce9`.
 
     Python makes such text from bytes that are not UTF-8: file names, arguments, variables.
     """
-    if type(text) is not str:
-        text = str.__str__(text)  # without the methods of a class of the program
+    text = builtin(text)
     try:
         str.encode(text)
     except UnicodeEncodeError:
@@ -52,8 +75,7 @@ def clean_text(text: str) -> str:
 
 def clean_int(number: int, argument: str) -> int:
     """Return `number` within 64 bits: a larger one becomes the largest."""
-    if type(number) is not int:
-        number = int.__int__(number)  # without the methods of a class of the program
+    number = builtin(number)
     if -MAX_INT <= number <= MAX_INT:
         return number
     errors.warn_once(
@@ -69,6 +91,7 @@ def clean_attribute(value: Any, argument: str) -> AttributeValue:
 
     The elements of a list get one type: floats if all are numbers, else strings.
     """
+    value = builtin(value)
     found: AttributeValue = value
     if isinstance(value, (list, tuple)):
         found = _clean_list(value, argument)
@@ -90,7 +113,7 @@ def _clean_list(values: list[Any] | tuple[Any, ...], argument: str) -> Any:
         )
         make: Any = float if kinds == {int, float} else str
         cleaned = [make(value) for value in cleaned]
-    return type(values)(cleaned) if type(values) in {list, tuple} else cleaned
+    return type(values)(cleaned)
 
 
 def clean_any(value: Any, argument: str) -> Any:

@@ -58,19 +58,29 @@ class Option(NamedTuple):
         value = given if self.check is None else self.check(given, self.name)
         if self.parser is None:
             return value
-        parse, expected = self.parser
-        text = os.environ.get(self.variable, "").strip()
         if isinstance(value, tuple):  # both sources count
-            return tuple(dict.fromkeys((*value, *parse(text))))
+            return tuple(dict.fromkeys((*value, *self.read(os.environ)[0])))
         if given != self.default:
             return value
+        found, problem = self.read(os.environ)
+        if problem is not None:
+            errors.warn_once(self.variable, "%s", problem)
+        return found
+
+    def read(self, env: Mapping[str, str]) -> tuple[Any, str | None]:
+        """Return what the variable says or else the default, and what is wrong with it."""
+        if self.parser is None:
+            return None, None
         default = getattr(Config, self.field or self.name)
+        text = env.get(self.variable, "").strip()
+        if not text:
+            return default, None
+        parse, expected = self.parser
         try:
-            return parse(text) if text else default
+            return parse(text), None
         except (KeyError, ValueError):
-            message = "%s must be %s, not %.40r; the default (%s) is used"
-            errors.warn_once(self.variable, message, self.variable, expected, text, default)
-            return default
+            wrong = f"{self.variable} must be {expected}, not {text[:80]!r:.40}"
+            return default, f"{wrong}; the default ({default}) is used"
 
 
 def _flag(name: str, meaning: str, variable: str) -> Option:

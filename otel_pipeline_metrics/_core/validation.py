@@ -8,7 +8,13 @@ import operator
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core.cleaning import MAX_INT, clean_attribute, clean_int, clean_text
+from otel_pipeline_metrics._core.cleaning import (
+    MAX_INT,
+    builtin,
+    clean_attribute,
+    clean_int,
+    clean_text,
+)
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import AttributeValue
@@ -58,7 +64,8 @@ def check_count(value: Any, argument: str) -> int:
     if isinstance(value, bool):
         raise TypeError(f"{argument} must be an integer, not bool")
     try:
-        count = operator.index(value)
+        # an integer of a class of the program would be returned as it is
+        count = operator.index(builtin(value))
     except TypeError:
         raise TypeError(f"{argument} must be an integer, not {type(value).__name__}") from None
     if count < 0:
@@ -82,6 +89,7 @@ def check_number(value: object, argument: str) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
+    value = builtin(value)
     try:
         number = float(value)
     except OverflowError:  # 10**400
@@ -174,13 +182,14 @@ def check_attribute(key: object, value: object, argument: str) -> tuple[str, Att
     key = str.__str__(key)  # without the methods of a class of the program
     if not key:
         raise ValueError(f"{argument}: a key must not be empty")
-    elements = value if isinstance(value, (list, tuple)) else (value,)
+    given = builtin(value)
+    elements = given if isinstance(given, (list, tuple)) else (given,)
     if not all(isinstance(element, _SCALARS) for element in elements):
         raise TypeError(
             f"{argument}[{key!r}] must be a str, bool, int, float or a list of one of them, "
             f"not {type(value).__name__}"
         )
-    return clean_text(key), clean_attribute(value, f"{argument}[{key!r}]")
+    return clean_text(key), clean_attribute(given, f"{argument}[{key!r}]")
 
 
 def check_attributes(value: object, argument: str = "attributes") -> dict[str, AttributeValue]:

@@ -5,7 +5,9 @@ The SDK reads the file, by the package `opentelemetry-configuration`, and makes 
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -120,7 +122,7 @@ def reason_against(path: str) -> str | None:
     if find_spec(_PACKAGE) is None:
         return _MISSING
     try:
-        import_module(_PACKAGE).load_config_file(path)
+        _load(path)
     except Exception as error:  # as in `apply`
         return _reason(error)
     return None
@@ -132,13 +134,31 @@ def _present() -> tuple[int, ...]:
 
 def _apply(path: str) -> dict[str, Any]:
     sdk = import_module(_PACKAGE)
-    loaded = sdk.load_config_file(path)
+    loaded = _load(path)
     # taken out, or the SDK would call `configure()` in the middle of this one
     part = getattr(getattr(loaded, "instrumentation_development", None), "python", None)
     options = part.pop(_OURS, None) if isinstance(part, dict) else None
     with global_providers.restored_on_error():
         sdk.configure_sdk(loaded)
     return {str(name): value for name, value in (options or {}).items() if name != "enabled"}
+
+
+def _load(path: str) -> Any:
+    """Read the file; what the SDK both logs and raises is only raised.
+
+    Its lines quote the path and values as they are, with control characters and secrets.
+    """
+    load, thread = import_module(_PACKAGE).load_config_file, threading.get_ident()
+    reading = logging.getLogger(load.__module__)
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return record.levelno < logging.ERROR or record.thread != thread
+
+    reading.addFilter(wanted)
+    try:
+        return load(path)
+    finally:
+        reading.removeFilter(wanted)
 
 
 def _warn(reason: str) -> None:

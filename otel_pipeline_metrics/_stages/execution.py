@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, errors, hooks, privacy
-from otel_pipeline_metrics._core.cleaning import clean_int, clean_text
+from otel_pipeline_metrics._core.cleaning import builtin, clean_int, clean_text
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.records import Counts, EventTime, qualified_name
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
@@ -240,7 +240,7 @@ def _unix_seconds(timestamp: object) -> float:
             f"timestamp must be Unix seconds or a datetime, not {type(timestamp).__name__}"
         )
     try:
-        seconds = float(timestamp)
+        seconds = float(builtin(timestamp))
     except OverflowError:  # 10**400
         seconds = math.inf
     if not math.isfinite(seconds):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_pipeline_metrics._core import cardinality, privacy
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.cleaning import clean_int
+from otel_pipeline_metrics._core.cleaning import builtin, clean_int
 from otel_pipeline_metrics._core.metric_definitions import Kind, Metric
 from otel_pipeline_metrics._core.validation import check_attributes
 from otel_pipeline_metrics._telemetry import sink
@@ -189,6 +189,7 @@ def _finite(value: Any, argument: str, *, least: float = -math.inf) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
     number: float
+    value = builtin(value)
     if isinstance(value, numbers.Integral):
         number = clean_int(int(value), argument)
     else:

@@ -12,7 +12,7 @@ import click
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.version import __version__
-from otel_pipeline_metrics.cli.files import NAME, BadInput, say
+from otel_pipeline_metrics.cli.files import NAME, BadInput, say_lines
 from otel_pipeline_metrics.cli.prometheus_commands import rules
 from otel_pipeline_metrics.cli.report_commands import compare, merge, report, schema, trend
 from otel_pipeline_metrics.cli.service_commands import ops
@@ -56,7 +56,7 @@ def _fail(error: click.ClickException, code: int) -> int:
     error.show(message)
     with contextlib.suppress(OSError):
         # click's own messages may quote the name of a file
-        say(message.getvalue().rstrip("\n"), err=True)
+        say_lines(message.getvalue().rstrip("\n"), err=True)
     # Python would try to write once more what a full device refused, and end with code 120
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from otel_pipeline_metrics._core import environment_variables, options, settings, text
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._export import environment
-from otel_pipeline_metrics._export.environment_checks import get
+from otel_pipeline_metrics._export.environment_checks import METRIC_INTERVAL_MS, get
 from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 
 if TYPE_CHECKING:
@@ -79,6 +79,11 @@ def diagnose(
         *(Finding("note", "versions", line) for line in _versions()),
         Finding("note", "service", _service(env, config)),
         *(Finding("problem", "environment", problem) for problem in plan.problems),
+        *(
+            Finding("problem", "environment", problem)
+            for option in options.OPTIONS
+            if (problem := option.read(env)[1]) is not None
+        ),
         *_config_file(env),
     ]
     for signal in environment.SIGNALS:
@@ -97,7 +102,8 @@ def render(findings: Sequence[Finding]) -> str:
     lines: list[str] = []
     for topic, group in itertools.groupby(findings, key=lambda finding: finding.topic):
         lines.append(topic)
-        lines += [f"  {_MARKS[finding.level]}  {finding.text}" for finding in group]
+        # a value of the environment may hold an end of a line, and what looks like a finding
+        lines += [f"  {_MARKS[each.level]}  {text.printable(each.text)}" for each in group]
         lines.append("")
     problems = sum(finding.level == "problem" for finding in findings)
     return "\n".join(
@@ -284,6 +290,7 @@ def _names(env: Mapping[str, str], variable: str, given: Sequence[str]) -> tuple
 def _limits(inputs: _Inputs) -> list[str]:
     env, plan, config, _ = inputs
     broken = {name for name, _ in plan.repairs}
+    broken |= {option.variable for option in options.OPTIONS if option.read(env)[1] is not None}
 
     def value(name: str, default: object, unit: str = "") -> str:
         found = None if name in broken else _from(env, name)
@@ -304,7 +311,7 @@ def _limits(inputs: _Inputs) -> list[str]:
         variables.OTEL_PIPELINE_METRICS_ERROR_MESSAGES, str(config.error_messages).lower()
     )
     logs = value(variables.OTEL_PIPELINE_METRICS_EXPORTER_LOGS, "false")
-    interval = value("OTEL_METRIC_EXPORT_INTERVAL", 60000, " ms")
+    interval = value("OTEL_METRIC_EXPORT_INTERVAL", METRIC_INTERVAL_MS, " ms")
     return [
         f"flush at the end, all signals together: at most {flush}",
         f"spans of a stage: {budget}",

@@ -37,8 +37,13 @@ class BadInput(click.ClickException):
 
 
 def say(line: str, *, err: bool = False, file: Any = None) -> None:
-    """Write lines to the terminal, without characters that would control it."""
-    click.echo(text.printable(line, "\n\t"), err=err, file=file)
+    """Write one line to the terminal, without characters that would control it."""
+    click.echo(text.printable(line), err=err, file=file)
+
+
+def say_lines(lines: str, *, err: bool = False) -> None:
+    """Write lines of which each is one: what they quote has no end of a line in it."""
+    click.echo(text.printable(lines, "\n\t"), err=err)
 
 
 def load(path: str) -> RunReport:
@@ -81,7 +86,7 @@ def put(content: str, output: str | None) -> None:
         BadInput: the file cannot be written.
     """
     if output is None:
-        say(content.removesuffix("\n"))
+        say_lines(content.removesuffix("\n"))
         return
     try:
         written = write_atomically(output, content.removesuffix("\n") + "\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from otel_pipeline_metrics.cli.files import BadInput
+from otel_pipeline_metrics.cli.files import BadInput, say
 
 
 @click.command(short_help="Write rules and alerts for Prometheus.")
@@ -42,4 +42,4 @@ def rules(directory: str, settings: tuple[str, ...]) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
-    click.echo(f"{path}: load it by rule_files in Prometheus's configuration")
+    say(f"{path}: load it by rule_files in Prometheus's configuration")

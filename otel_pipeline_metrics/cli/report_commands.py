@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import click
 
-from otel_pipeline_metrics.cli.files import BadInput, load, put, ratio, reading
+from otel_pipeline_metrics.cli.files import BadInput, load, put, ratio, reading, say
 from otel_pipeline_metrics.report import RunReport, console
 from otel_pipeline_metrics.report.run_report import FORMAT_BY_SUFFIX, FORMATS
 from otel_pipeline_metrics.report.tables import look_of
@@ -155,7 +155,7 @@ def trend(
         )
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
-        click.echo(f"left out: {skipped[0]}{more}", err=True)
+        say(f"left out: {skipped[0]}{more}", err=True)
     _show(found, form, output, folder)
     context.exit(found.exit_code)
 

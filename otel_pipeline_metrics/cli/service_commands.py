@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics.cli.files import BadInput
+from otel_pipeline_metrics.cli.files import BadInput, say, say_lines
 
 _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
@@ -49,8 +49,8 @@ def ops(directory: str, delete_older: float | None) -> None:
     try:
         if delete_older is not None:
             removed = OperationFiles(folder).expire(delete_older)
-            click.echo(f"{text.counted(removed, 'file')} deleted")
+            say(f"{text.counted(removed, 'file')} deleted")
         found = summarise(folder)
     except OSError as error:
         raise BadInput(f"cannot read {directory}: {error.strerror or error}") from None
-    click.echo(found.render())
+    say_lines(found.render())

@@ -6,7 +6,7 @@ import click
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.validation import MAX_WAIT_S
-from otel_pipeline_metrics.cli.files import BadInput, say
+from otel_pipeline_metrics.cli.files import BadInput, say, say_lines
 
 
 @click.command(short_help="Check the configuration and whether telemetry arrives.")
@@ -29,7 +29,7 @@ def doctor(context: click.Context, no_send: bool, timeout: float) -> None:
     from otel_pipeline_metrics.cli import doctor as checks
 
     findings = checks.diagnose(send=not no_send, timeout_s=timeout)
-    say(checks.render(findings))
+    say_lines(checks.render(findings))
     context.exit(checks.exit_code(findings))
 
 

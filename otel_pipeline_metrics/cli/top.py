@@ -13,7 +13,7 @@ import click
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.process import attaching
-from otel_pipeline_metrics.cli.files import BadInput, say
+from otel_pipeline_metrics.cli.files import BadInput, say, say_lines
 from otel_pipeline_metrics.report import RunReport
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _picture(line: bytes) -> Picture:
         raise BadInput("the process sends something that is not a picture") from None
     if refused:
         raise BadInput(f"the process refuses: {text.printable(refused)}")
-    return Picture(title, reports)
+    return Picture(text.printable(title), reports)
 
 
 # --- the view -------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def _print(picture: Picture) -> None:
     say(picture.title)
     for report in picture.reports:
         say("")
-        say(report.render("console"))
+        say_lines(report.render("console"))
 
 
 def _watch(pictures: Iterator[Picture]) -> None:

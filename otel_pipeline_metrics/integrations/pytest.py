@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.files import safe_name
 from otel_pipeline_metrics._core.validation import MAX_NAME_LENGTH, read_ratio
 from otel_pipeline_metrics._lifecycle.run import Run
@@ -145,7 +146,7 @@ def assert_no_slower(
     judged: tuple[StageChange | Figure, ...] = (*found.stages, *found.figures)
     noise = {f"{one.name} {one.why}" for one in judged if one.judgement == "noise"}
     for note in found.notes:
-        line = f"{'noise' if note in noise else 'note'}: {note}"
+        line = text.printable(f"{'noise' if note in noise else 'note'}: {note}")
         sys.stdout.write(f"{line}\n")
         if _current:
             _current[0].user_properties.append((_SAID, line))

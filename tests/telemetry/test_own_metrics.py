@@ -21,6 +21,7 @@ import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import cardinality, privacy
 from otel_pipeline_metrics._telemetry import own_metrics, sink, values
 from otel_pipeline_metrics._telemetry.backlog import BOUND
+from tests.core.guards.test_cleaning import own_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -282,3 +283,14 @@ def test_a_forked_child_starts_at_zero() -> None:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert [point.value for point in metrics.points("orders")] == [5]
+
+
+@pytest.mark.parametrize("kind", [int, float])
+def test_numbers_of_the_programs_classes_count_as_what_they_are(kind: type) -> None:
+    own = own_class(kind)(7)
+    metrics = Metrics()
+    opm.counter("c").add(own)
+    opm.gauge("g").set(own, {"a": own})
+    opm.histogram("h").record(own)
+    found = metrics.collect()
+    assert (found["c"][0].value, found["g"][0].value, found["h"][0].sum) == (7, 7, 7)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common._internal import _encode_key_value
 
+import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core.cleaning import MAX_INT, clean_int, clean_text, plain
 from otel_pipeline_metrics._core.privacy import Rules, activate, message_of
 from otel_pipeline_metrics._core.records import qualified_name
@@ -149,3 +150,38 @@ def test_plain_data_is_strict_json(data: Any) -> None:
 def test_a_number_that_is_not_finite_is_unknown() -> None:
     data = {"a": [math.inf, (-math.inf, math.nan)], LATIN: True, "n": HUGE}
     assert plain(data) == {"a": [None, [None, None]], CLEAN: True, "n": MAX_INT}
+
+
+def raises(*_: object, **__: object) -> Any:
+    raise SystemExit("a method of the program's class")
+
+
+def own_class(kind: type) -> Any:
+    """Return a class of which every method raises, and that still is a `kind`."""
+    spared = {
+        "__class__", "__dict__", "__getattribute__", "__new__", "__init__", "__init_subclass__",
+        "__setattr__", "__delattr__", "__del__", "__doc__", "__class_getitem__", "__getnewargs__",
+    }  # fmt: skip
+    return type("Own", (kind,), dict.fromkeys(set(dir(kind)) - spared, raises))
+
+
+@pytest.mark.parametrize("value", ["a", 7, 1.5, [1, 2], (1, 2)], ids=str)
+def test_values_of_the_programs_classes_are_read_as_what_they_are(value: Any) -> None:
+    own = own_class(type(value))(value)
+    (cleaned,) = check_attributes({"a": own}).values()
+    assert (type(cleaned), cleaned) == (type(value), value)
+    (cleaned,) = check_attributes({"a": [own]} if isinstance(value, str) else {"a": own}).values()
+    assert cleaned in (value, [value])
+
+
+@pytest.mark.parametrize("kind", [int, float])
+def test_numbers_of_the_programs_classes_are_read_as_what_they_are(kind: type) -> None:
+    own = own_class(kind)(7)
+    assert check_number(own, "n") == check_whole(own, "n") == 7
+    with opm.run("r", resources=False) as run, opm.stage("s") as stage:
+        stage.event_time(own)
+        if kind is int:
+            stage.add_items(own)
+            stage.add_bytes(own)
+    (found,) = run.report.stages
+    assert found["items"]["out"] == (7 if kind is int else None)
