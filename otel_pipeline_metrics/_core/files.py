@@ -1,4 +1,7 @@
-"""Write files whole: a regular file beside its place and then moved, anything else in place."""
+"""Write files whole: a regular file beside its place and then moved, anything else in place.
+
+Read whatever a path names, without waiting for ever.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ _MAX_NAME: Final = 120
 # how long a pipe or a device may take: nobody may be reading
 PATIENCE_S: Final = 1.0
 _PAUSE_S: Final = 0.02
+_READ_BYTES: Final = 1024 * 1024
 
 # a regular file that can be written, but not replaced: its folder is read-only, or another
 # file system is mounted on it
@@ -59,6 +63,58 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
     else:
         _write_in_place(target, data, found.st_mode)
     return target
+
+
+def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
+    """Return what `path` holds, but `limit` bytes at most.
+
+    A pipe is read until its writers are done; a FIFO that nobody writes to is given up after
+    `PATIENCE_S`. A device is read as far as it goes without waiting.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: there is a null byte in the path.
+    """
+    descriptor = os.open(path, os.O_RDONLY | _IN_PLACE)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, "it is a directory", str(path))
+        return _read_all(descriptor, limit, is_fifo=stat.S_ISFIFO(mode))
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(descriptor: int, limit: int, *, is_fifo: bool) -> bytes:
+    found = bytearray()
+    give_up_at = clock.monotonic() + PATIENCE_S
+    while len(found) < limit:
+        try:
+            part = os.read(descriptor, min(_READ_BYTES, limit - len(found)))
+        except BlockingIOError:
+            if not is_fifo:
+                break
+            _wait_for_data(descriptor)
+            continue
+        found += part
+        if part:
+            continue
+        if found or not is_fifo:
+            break
+        if clock.monotonic() >= give_up_at:
+            raise OSError(errno.ENXIO, "nobody writes to this FIFO")
+        # the writer may be about to open it
+        time.sleep(_PAUSE_S)
+    return bytes(found)
+
+
+def _wait_for_data(descriptor: int) -> None:
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll()
+    else:  # eventlet removes it
+        select.select([descriptor], [], [])
 
 
 def safe_name(name: str) -> str:

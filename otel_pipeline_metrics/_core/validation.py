@@ -89,11 +89,11 @@ def check_number(value: object, argument: str) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
-    value = builtin(value)
+    given = builtin(value)
     try:
-        number = float(value)
+        number = float(given)
     except OverflowError:  # 10**400
-        number = float(clean_int(2 * MAX_INT if value > 0 else -2 * MAX_INT, argument))  # type: ignore[operator]
+        number = float(clean_int(2 * MAX_INT if given > 0 else -2 * MAX_INT, argument))
     if not math.isfinite(number):
         raise ValueError(f"{argument} must be finite, not {number}")
     if number < 0:

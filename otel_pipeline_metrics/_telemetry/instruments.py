@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import Point
 
 
+# The set that replaced the others. These do not hold their successors: the first one, on the
+# API's proxy, lives as long as the process, and would keep each provider that comes.
+_latest: InstrumentSet | None = None
+
+
 class InstrumentSet:
     """The instruments on one meter; `retire()` silences its observable ones.
 
@@ -39,21 +44,20 @@ class InstrumentSet:
         self._provider = provider
         self._reads: dict[str, Callable[[], Iterable[Point]]] = {}
         self._retired = False
-        self._successor: InstrumentSet | None = None
+        self._replaced = False
 
     def retire(self, successor: InstrumentSet | None = None) -> None:
         """Make the observable instruments report for `successor`, or nothing."""
-        self._retired = True
-        self._successor = successor
+        global _latest
+        self._retired, self._replaced = True, successor is not None
+        if successor is not None:
+            successor._retired = successor._replaced = False  # noqa: SLF001 - its own kind
+            _latest = successor
 
     def _read(self, metric: str) -> Iterable[Point]:
-        latest = self
-        while latest._successor is not None:
-            latest = latest._successor
-        if latest is not self:
-            self._successor = latest  # so that the sets in between can be freed
-            if self.provider() is not latest.provider():
-                return ()
+        latest = _latest if self._replaced and _latest is not None else self
+        if latest is not self and self.provider() is not latest.provider():
+            return ()
         read = None if latest._retired else latest._reads.get(metric)  # noqa: SLF001 - its own kind
         return () if read is None else read()
 

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
+# Those that replaced the others, which do not hold their successors.
+_latest: RunMetrics | None = None
+
+
 class RunMetrics:
     """The metrics `pipeline.run.*`; runs are few, so each is recorded at its end."""
 
     def __init__(self, instruments: InstrumentSet, distinct: cardinality.Distinct) -> None:
         self._distinct = distinct
-        self._successor: RunMetrics | None = None
+        self._replaced = False
         self._duration = instruments.histogram(defs.RUN_DURATION)
         self._eventloop_delay = instruments.histogram(defs.EVENTLOOP_DELAY)
         self._bottlenecks = Bottlenecks(
@@ -39,21 +43,17 @@ class RunMetrics:
 
     def take_over(self, before: RunMetrics) -> None:
         """Continue with the runs in progress of an earlier configuration."""
-        # a sink may be installed again: the latest one has no successor
-        self._successor = None
+        global _latest
+        before._replaced, self._replaced, _latest = True, False, self
         if before is self:
             return
-        before._successor = self
         self._bottlenecks.take_over(before._bottlenecks)
         for run_id, pipeline in list(before._open.items()):
             self.started(pipeline, run_id)
 
     def latest(self) -> RunMetrics:
         """Return the metrics of the configuration that replaced this one, or these."""
-        found = self
-        while found._successor is not None:
-            found = found._successor
-        return found
+        return _latest if self._replaced and _latest is not None else self
 
     def loop_delay(self, pipeline: str, seconds: float) -> None:
         """Record a delay of the run's event loop."""

@@ -163,6 +163,9 @@ def trend(
 def _reports_in(folder: str, pipeline: str | None, skipped: list[str]) -> Iterator[RunReport]:
     """Read the reports one after the other; the reasons for leaving out others are collected."""
     for path in sorted(Path(folder).rglob("*.json")):
+        if not path.is_file():
+            skipped.append(f"{path} is no file")
+            continue
         try:
             found = load(str(path))
         except BadInput as error:

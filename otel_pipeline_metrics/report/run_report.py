@@ -6,11 +6,10 @@ import copy
 import importlib
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 from otel_pipeline_metrics._core.cleaning import plain
-from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics._core.files import read_whole, write_atomically
 from otel_pipeline_metrics._core.text import printable, printable_json
 from otel_pipeline_metrics.report.collector_data import as_report, is_collector_data
 from otel_pipeline_metrics.report.schema import OPTIONAL_PARTS, PARTS, SCHEMA, TEXT_FIELDS
@@ -18,6 +17,7 @@ from otel_pipeline_metrics.report.schema import OPTIONAL_PARTS, PARTS, SCHEMA, T
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from otel_pipeline_metrics.report import rows
 
@@ -206,8 +206,7 @@ class RunReport:
             ValueError: the file is cut off, not a report, larger than `MAX_BYTES`, or of another
                 version; the message names it.
         """
-        with Path(path).open("rb") as file:
-            return read_report(file, printable(path))
+        return _from_json(read_whole(path, MAX_BYTES + 1), printable(path))
 
 
 def merge_reports(reports: Iterable[RunReport]) -> RunReport:
@@ -230,7 +229,10 @@ def read_report(file: BinaryIO, name: str) -> RunReport:
         ValueError: its content is cut off, not a report, larger than `MAX_BYTES`, or of another
             version.
     """
-    content = file.read(MAX_BYTES + 1)
+    return _from_json(file.read(MAX_BYTES + 1), name)
+
+
+def _from_json(content: bytes, name: str) -> RunReport:
     if len(content) > MAX_BYTES:
         raise ValueError(f"{name} is larger than {MAX_BYTES:,} bytes, so it is not a report")
     try:

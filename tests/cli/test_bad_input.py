@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from otel_pipeline_metrics._core import files
 from otel_pipeline_metrics.cli import report_commands
 from otel_pipeline_metrics.cli.app import run
 from otel_pipeline_metrics.report import run_report
@@ -97,6 +98,29 @@ def test_a_file_without_an_end_is_read_in_part(
     assert "larger than 1,000 bytes" in bad(capfd, "report", tmp_path / "long.json")
     (tmp_path / "fits.json").write_text(envelope("{}").ljust(1000))
     assert run(["report", str(tmp_path / "fits.json")]) == 0
+
+
+def test_a_fifo_without_a_writer_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PATIENCE_S", 0.0)
+    os.mkfifo(tmp_path / "fifo")
+    assert "nobody writes to this FIFO" in bad(capfd, "report", tmp_path / "fifo")
+
+
+def test_trend_reads_files_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dir.json").mkdir()
+    os.mkfifo(tmp_path / "fifo.json")
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    (tmp_path / f"escape{ESCAPE}\nline.json").write_text("{}")
+    samples.full().save(tmp_path / "good.json")
+    run(["trend", str(tmp_path)])
+    _, err = capfd.readouterr()
+    left_out = err.splitlines()[0]
+    assert left_out.startswith("left out: ")
+    assert left_out.endswith("is no file and 4 more")
+    assert left_out.isprintable()
 
 
 def test_files_that_cannot_be_told_apart_are_one_line(

@@ -17,7 +17,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import files, settings
-from otel_pipeline_metrics._core.files import write_atomically
+from otel_pipeline_metrics._core.files import read_whole, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -404,3 +404,48 @@ def test_the_output_of_the_program_may_be_the_place(
     first, *report, last = text.splitlines()
     assert (first, report[0], report[-1], last) == ("before", "{", "}", "after")
     assert done.stderr == ""
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def test_a_fifo_that_nobody_writes_to_is_given_up_after_a_second(
+    tmp_path: Path, pauses: list[float]
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    with pytest.raises(OSError, match="nobody writes to this FIFO"):
+        read_whole(fifo, 10)
+    assert sum(pauses) == pytest.approx(1.0, abs=0.03)
+
+
+def test_a_pipe_is_read_until_its_writer_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the writer pauses: `opm report <(ssh ...)`."""
+    reading, writing = os.pipe()
+    parts = [b"a" * 70_000, b"b"]
+
+    def wait(_: int) -> None:
+        if parts:
+            os.set_blocking(writing, False)
+            part = parts[0]
+            parts[0] = part[os.write(writing, part) :]
+            if not parts[0]:
+                del parts[0]
+        else:
+            os.close(writing)
+
+    monkeypatch.setattr(files, "_wait_for_data", wait)
+    assert read_whole(f"/dev/fd/{reading}", 100_000) == b"a" * 70_000 + b"b"
+    os.close(reading)
+
+
+def test_a_device_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    assert read_whole("/dev/null", 10) == b""
+    assert read_whole("/dev/zero", 5_000_000) == b"\0" * 5_000_000
+    # a terminal has nothing until somebody types
+    keyboard, terminal = os.openpty()
+    assert read_whole(os.ttyname(terminal), 10) == b""
+    os.close(keyboard)
+    os.close(terminal)
+    with pytest.raises(IsADirectoryError):
+        read_whole(tmp_path, 10)

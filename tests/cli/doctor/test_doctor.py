@@ -372,3 +372,28 @@ def test_a_configuration_file_needs_a_package(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(config_file, "find_spec", lambda _: None)
     (line,) = problems(env={"OTEL_CONFIG_FILE": "otel.yaml"})
     assert "otel-pipeline-metrics[file-config]" in line
+
+
+def test_a_value_cannot_make_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = "x\n  ok    all is well\r\x1b[2J\x9b2J"
+    for name in ("OTEL_SERVICE_NAME", "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS", "OTEL_CONFIG_FILE"):
+        monkeypatch.setenv(name, hostile)
+    result = CliRunner().invoke(command, ["--no-send"])
+    assert "x\ufffd  ok    all is well" in result.output
+    assert not any(line.strip().startswith("ok    all") for line in result.output.splitlines())
+    assert result.output.replace("\n", "").isprintable()
+
+
+def test_a_broken_option_is_a_problem_and_the_default_holds() -> None:
+    env = {
+        "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT": "soon",
+        "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES": "all",
+    }
+    findings = doctor.diagnose(env, send=False)
+    first, second = [one.text for one in findings if one.level == "problem"]
+    assert first.startswith("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT must be a positive number")
+    assert first.endswith("not 'soon'; the default (5.0) is used")
+    assert second.startswith("OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES must be a whole number")
+    told = [one.text for one in findings if one.topic == "limits and guards"]
+    assert "flush at the end, all signals together: at most 5 s (default)" in told
+    assert any(line.endswith("_OTHER: 200 (default)") for line in told)

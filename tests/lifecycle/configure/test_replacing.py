@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import io
 import logging
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -413,3 +415,20 @@ def test_flush_without_any_provider_and_after_shutdown() -> None:
 def test_flush_refuses_what_is_no_timeout(timeout: object) -> None:
     with pytest.raises((TypeError, ValueError), match="timeout"):
         opm.flush(timeout)  # type: ignore[arg-type]
+
+
+def test_what_was_replaced_is_freed() -> None:
+    """Also where nothing collects any more from the providers before it."""
+    replaced = []
+    for name in ("first", "second", "third", "fourth"):
+        opm.configure(service_name=name, exporter="console", console=io.StringIO())
+        with opm.run("r", resources=False):
+            work()
+        export = _configure._export
+        assert export is not None
+        replaced.append(weakref.ref(export.meter_provider))
+        opm.shutdown()
+        del export
+    gc.collect()
+    # the first one is the global provider of the process, and the last one may still be in force
+    assert [found() for found in replaced[1:-1]] == [None, None]
