@@ -79,7 +79,7 @@ def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
     try:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a directory", str(path))
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         return _read_all(descriptor, limit, is_fifo=stat.S_ISFIFO(mode))
     finally:
         os.close(descriptor)
