@@ -70,6 +70,13 @@ class OpenSpan(Protocol):
 class WorkerAccounting(Protocol):
     """Shares out the time of workers; `_stages.workers.accounting.Accounting`."""
 
+    @property
+    def accounts(self) -> bool:
+        """Whether it does: an experiment stands in for it before the first queue too."""
+
+    def accounting(self) -> WorkerAccounting:
+        """Return what does, and all that this does."""
+
     def opened(self, execution: Any) -> None:
         """Give an execution the links to the producers of its input. Never raises."""
 
@@ -157,6 +164,9 @@ def _add_extra(name: str, found: object) -> None:
     else:
         extras.add(name)
 
+
+# Makes a coroutine function's coroutine begin later, during an experiment.
+pausing: Callable[[Any], Any] | None = None
 
 # Sets `workers`.
 watch: Callable[[], None] | None = None

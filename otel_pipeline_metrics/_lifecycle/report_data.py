@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import clock, drain, errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.validation import check_positive
+from otel_pipeline_metrics._experiments.results import add_results
 from otel_pipeline_metrics._lifecycle import telemetry_stats
 from otel_pipeline_metrics._lifecycle.limit_stats import limit_list
 from otel_pipeline_metrics._lifecycle.live_verdict import LiveVerdict
@@ -37,6 +38,7 @@ from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import RunScope
+    from otel_pipeline_metrics._experiments.experiment import Experiment
     from otel_pipeline_metrics._lifecycle.live_verdict import Tell
     from otel_pipeline_metrics._lifecycle.run_parts import RunParts
     from otel_pipeline_metrics._probes.caches.reading import CacheReading
@@ -89,6 +91,8 @@ class RunDataCollector:
         self.heartbeat = Heartbeat()
         # of a run: what other processes measured
         self.parts: RunParts | None = None
+        # of a run that experiments
+        self.experiment: Experiment | None = None
         self._caches_before: dict[str, CacheReading] = {}
         self._windows = Windows()
         self._ticker: Ticker | None = None
@@ -138,6 +142,9 @@ class RunDataCollector:
             with errors.suppress_errors("folding the parts of other processes"):
                 self.parts.fold(data)
         data["bottleneck"] = _verdict(data)
+        if self.experiment is not None:
+            with errors.suppress_errors("the results of an experiment"):
+                add_results(self.experiment, data)
         return data
 
     def _times_of(

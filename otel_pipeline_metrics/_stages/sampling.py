@@ -12,7 +12,7 @@ import random
 import types
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock, errors, hooks
 from otel_pipeline_metrics._core.account import Sample
 from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking
@@ -141,7 +141,9 @@ def _gap(mean: int) -> int:
 
 def driven(watch: Watch, coroutine: Any) -> Any:
     """Return an awaitable that drives a coroutine and measures its steps."""
-    return _steps(watch, coroutine) if hasattr(coroutine, "send") else coroutine
+    if not hasattr(coroutine, "send"):
+        return coroutine
+    return _steps(watch, coroutine if hooks.pausing is None else hooks.pausing(coroutine))
 
 
 @types.coroutine

@@ -42,7 +42,8 @@ class waiting(AsyncContextMixin):  # noqa: N801 - reads as a word in `with waiti
         self._wait = None
         try:
             self.began = clock.now()
-            if hooks.workers is None and hooks.watch is not None:
+            found = hooks.workers
+            if hooks.watch is not None and (found is None or not found.accounts):
                 hooks.watch()
             if hooks.workers is not None:
                 self._wait = hooks.workers.wait_begins(self._state, self.began)

@@ -178,7 +178,7 @@ class PermitWait:
     def __enter__(self) -> Self:
         """Begin the wait. Never raises."""
         try:
-            if hooks.workers is None:
+            if hooks.workers is None or not hooks.workers.accounts:
                 accounting.watch()
             self._scope = _series.current_scope()
             self._use = use_here(self._probe.name)

@@ -1,0 +1,1 @@
+"""Experiments during a run: what would a stage that is twice as fast gain?"""

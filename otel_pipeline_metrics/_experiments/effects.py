@@ -1,0 +1,267 @@
+"""What the windows of an experiment say about each stage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from otel_pipeline_metrics._experiments.ledger import SAVED
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+    from otel_pipeline_metrics._experiments.ledger import Mode
+
+# Fewer calls, or windows, tell nothing.
+LEAST_CALLS: Final = 20
+LEAST_WINDOWS: Final = 3
+# Standard errors on each side of a prediction.
+WIDE: Final = 2.0
+# A stage that was made slower by less than this part of the time says nothing.
+LEAST_ADDED: Final = 0.02
+# The calls of a stage that get shorter by more than this part of what is added before them have
+# waited for each other inside.
+ABSORBED: Final = 0.4
+
+_ROUNDS: Final = 400
+
+
+@dataclass
+class Window:
+    """What happened in one window, without its beginning.
+
+    Attributes:
+        mode: what was done to the stage.
+        target: the stage; None of a run as it is.
+        seconds: how long it was.
+        ahead_s: by how much the stage got ahead, or fell back if it was made slower.
+        paused_s: how long workers paused, all together.
+        counts: calls that ended, by stage.
+        invocations: those of the stage.
+        spent: by stage, seconds of its calls in progress, all together, without these pauses.
+        added_s: by how many seconds each call was made longer.
+    """
+
+    mode: Mode
+    target: Hashable
+    seconds: float
+    ahead_s: float
+    paused_s: float
+    counts: dict[Hashable, int]
+    invocations: int
+    spent: dict[Hashable, float] = field(default_factory=dict)
+    added_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What twice as fast gains, as a fraction of the throughput.
+
+    Attributes:
+        gain: the most likely one.
+        low: the least that chance leaves possible.
+        high: the most.
+    """
+
+    gain: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What is known of one stage.
+
+    Attributes:
+        faster: the gain, by making it virtually faster; None if that is not known.
+        slower: the most that it can gain, by making it slower; None if that is not known.
+        absorbs: whether its calls got shorter as it was made slower: they wait for each other
+            inside, so what was added is none of their time; None if it was not made slower.
+        rate: the throughput while it was ahead, as a multiple of that of the run as it is; None
+            if it never was.
+        ahead: by which part of the time it was ahead.
+        lost: which part of its throughput the run lost while the stage was slower.
+        invocations: its calls in these windows.
+    """
+
+    faster: Gain | None
+    slower: Gain | None
+    absorbs: bool | None
+    rate: float | None
+    ahead: float
+    lost: float
+    invocations: int
+
+    @property
+    def gain(self) -> Gain | None:
+        """What it gains, all taken together.
+
+        The time of a run is a convex function of a stage's time, as the largest of many sums: what
+        does not get longer with a slower stage gets no shorter with a faster one. That holds for
+        waits too that no experiment sees.
+        """
+        most = None if self.absorbs else self.slower
+        if self.faster is None or most is None:
+            return self.faster or most
+        if self.faster.low <= most.high:
+            return self.faster
+        return most
+
+
+@dataclass
+class Record:
+    """All windows so far."""
+
+    windows: list[Window] = field(default_factory=list)
+
+    def of(self, mode: Mode, target: Hashable = None) -> list[Window]:
+        """Return the windows in which this was done."""
+        return [one for one in self.windows if one.mode == mode and one.target == target]
+
+    def effects(self, targets: Sequence[Hashable]) -> dict[Hashable, Effect]:
+        """Return what is known of each stage."""
+        base = self.of("as it is")
+        weights = _weights(base)
+        usual = (*_rate(self._pairs(base, weights)), len(base))
+        return {target: self._effect(target, weights, usual) for target in targets}
+
+    def _effect(
+        self, target: Hashable, weights: dict[Hashable, float], usual: tuple[float, float, int]
+    ) -> Effect:
+        rate, spread, count = usual
+        # few windows may be alike by chance
+        least = spread * math.sqrt(count)
+        faster, slower = self.of("faster", target), self.of("slower", target)
+        seconds, ahead_s = _sum(one.seconds for one in faster), _sum(w.ahead_s for w in faster)
+        pairs = [(_progress(one, weights), one.seconds - one.ahead_s) for one in faster]
+        found, error = _rate(pairs, least)
+        ratio = found / rate if rate > 0 and faster else None
+        gain = None
+        if _enough(faster) and ratio:
+            wide = WIDE * ratio * math.hypot(error, spread)
+            gain = Gain(ratio - 1, ratio - 1 - wide, ratio - 1 + wide)
+        return Effect(
+            gain,
+            self._slower(target, weights, usual),
+            self._absorbs(target, slower),
+            ratio,
+            ahead_s / seconds if seconds else 0.0,
+            1 - _rate(self._pairs(slower, weights))[0] / rate if slower and rate > 0 else 0.0,
+            sum(one.invocations for one in (*faster, *slower)),
+        )
+
+    def _slower(
+        self, target: Hashable, weights: dict[Hashable, float], usual: tuple[float, float, int]
+    ) -> Gain | None:
+        """Return what a stage can gain at most, as far as the run got longer with it."""
+        slower, (rate, spread, count) = self.of("slower", target), usual
+        least = spread * math.sqrt(count)
+        seconds, added_s = _sum(one.seconds for one in slower), _sum(w.ahead_s for w in slower)
+        calls = sum(one.invocations for one in slower)
+        if not _enough(slower) or rate <= 0 or added_s < LEAST_ADDED * seconds:
+            return None
+        found, error = _rate(self._pairs(slower, weights), least)
+        # how long it would have taken as it is, and how much longer it took for each added second
+        usual_s, wide = seconds * found / rate, WIDE * math.hypot(error, spread)
+        most = (seconds - usual_s) / added_s
+        low, high = (most + sign * wide * usual_s / added_s for sign in (-1, 1))
+        # what half of a call is of what was added to it
+        each_s = _sum(one.added_s * one.invocations for one in slower) / calls
+        share = SAVED * self.mean_s(target) / each_s * added_s / usual_s
+        gains = [_gained(share * min(1.0, max(0.0, part))) for part in (most, low, high)]
+        return Gain(*gains)
+
+    @staticmethod
+    def _pairs(
+        windows: Sequence[Window], weights: dict[Hashable, float]
+    ) -> list[tuple[float, float]]:
+        return [(_progress(one, weights), one.seconds) for one in windows]
+
+    def _absorbs(self, target: Hashable, slower: Sequence[Window]) -> bool | None:
+        calls = sum(one.invocations for one in slower)
+        if not _enough(slower):
+            return None
+        each_s = _sum(one.added_s * one.invocations for one in slower) / calls
+        shorter_s = self.mean_s(target) - _sum(w.spent.get(target, 0.0) for w in slower) / calls
+        return shorter_s > ABSORBED * each_s
+
+    def mean_s(self, target: Hashable) -> float:
+        """Return how long a call of a stage takes in a run as it is."""
+        base = self.of("as it is")
+        calls = sum(one.counts.get(target, 0) for one in base)
+        return _sum(one.spent.get(target, 0.0) for one in base) / calls if calls else 0.0
+
+
+def _enough(windows: Sequence[Window]) -> bool:
+    calls = sum(one.invocations for one in windows)
+    return len(windows) >= LEAST_WINDOWS and calls >= LEAST_CALLS
+
+
+def _gained(saved: float) -> float:
+    return saved / (1 - saved) if saved < 1 else math.inf
+
+
+def _progress(window: Window, weights: dict[Hashable, float]) -> float:
+    """Return how far a window got, in seconds of a run as it is."""
+    return _sum(weights.get(stage, 0.0) * count for stage, count in window.counts.items())
+
+
+def _rate(pairs: Sequence[tuple[float, float]], least: float = 0.0) -> tuple[float, float]:
+    """Return a ratio of sums, and its relative standard error.
+
+    Args:
+        pairs: what is summed up, of each window.
+        least: the relative standard deviation that one window has at least.
+    """
+    over = _sum(second for _, second in pairs)
+    if over <= 0:
+        return 0.0, math.inf
+    rate, count = _sum(first for first, _ in pairs) / over, len(pairs)
+    if count < 2 or rate <= 0:
+        return rate, math.inf
+    squares = _sum((first - rate * second) ** 2 for first, second in pairs)
+    error = math.sqrt(squares * count / (count - 1)) / (over * rate)
+    return rate, max(error, least / math.sqrt(count))
+
+
+def _weights(base: Sequence[Window]) -> dict[Hashable, float]:
+    """Return the seconds that a call of each stage stands for in a run as it is.
+
+    Stages of a line go on together, so any of them tells the progress. Those of phases take turns:
+    then each counts for its own phase. Least squares over the windows, none below 0, drawn to equal
+    shares where the windows leave it open.
+    """
+    totals: dict[Hashable, int] = {}
+    for one in base:
+        for stage, count in one.counts.items():
+            totals[stage] = totals.get(stage, 0) + count
+    seconds = _sum(one.seconds for one in base)
+    stages = [stage for stage, count in totals.items() if count]
+    if not stages or seconds <= 0:
+        return {}
+    rows = [[seconds * one.counts.get(s, 0) / totals[s] for s in stages] for one in base]
+    size = len(stages)
+    parts = [1 / size] * size
+    drawn = 0.02 * seconds * seconds / max(1, len(base))
+    norms = [_sum(row[k] ** 2 for row in rows) + drawn for k in range(size)]
+    left = [
+        one.seconds - _sum(p * x for p, x in zip(parts, row, strict=True))
+        for one, row in zip(base, rows, strict=True)
+    ]
+    for _ in range(_ROUNDS):
+        most = 0.0
+        for k in range(size):
+            slope = _sum(r * row[k] for r, row in zip(left, rows, strict=True))
+            slope += drawn * (1 / size - parts[k])
+            step = max(-parts[k], slope / norms[k])
+            parts[k] += step
+            left = [r - step * row[k] for r, row in zip(left, rows, strict=True)]
+            most = max(most, abs(step))
+        if most < 1e-6:
+            break
+    return {s: part * seconds / totals[s] for s, part in zip(stages, parts, strict=True)}
+
+
+def _sum(values: Iterable[float]) -> float:
+    return math.fsum(values)
