@@ -80,7 +80,7 @@ def load(path: Path) -> Shapes:
     Raises:
         ValueError: it has no `SHAPES`, or one of them is not as it should be.
     """
-    with _importable(path.resolve().parent), _quiet():
+    with _importable(path.resolve().parent), quiet():
         real = _load(path, "real")
         with _virtual_time.virtual_time():
             virtual = _load(path, "virtual")
@@ -128,7 +128,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Export nothing and print nothing, whatever a shape configures."""
     before = settings.settings()
     settings.replace(settings.Config(console=False))
@@ -141,7 +141,7 @@ def _quiet() -> Iterator[None]:
 def trial(shapes: Shapes, name: str, seed: str, clock: Clock = "auto") -> Trial:
     """Run a shape as it is, and with each of its interventions."""
     began = time.perf_counter()
-    with _quiet():
+    with quiet():
         found = _trial(shapes, name, seed, clock)
     found.took_s = time.perf_counter() - began
     return found

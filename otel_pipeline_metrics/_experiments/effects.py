@@ -23,6 +23,8 @@ LEAST_ADDED: Final = 0.02
 # The calls of a stage that get shorter by more than this part of what is added before them have
 # waited for each other inside.
 ABSORBED: Final = 0.4
+# The coefficient of variation of the distances of a steady rate.
+STEADY: Final = 0.15
 
 _ROUNDS: Final = 400
 
@@ -41,6 +43,8 @@ class Window:
         invocations: those of the stage.
         spent: by stage, seconds of its calls in progress, all together, without these pauses.
         added_s: by how many seconds each call was made longer.
+        gaps: by stage, of the times between the ends of its calls: how many, their sum, and that
+            of their squares.
     """
 
     mode: Mode
@@ -52,6 +56,7 @@ class Window:
     invocations: int
     spent: dict[Hashable, float] = field(default_factory=dict)
     added_s: float = 0.0
+    gaps: dict[Hashable, tuple[int, float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Effect:
         slower: the most that it can gain, by making it slower; None if that is not known.
         absorbs: whether its calls got shorter as it was made slower: they wait for each other
             inside, so what was added is none of their time; None if it was not made slower.
+        steady: whether its calls end at a steady rate, whatever each of them takes.
         rate: the throughput while it was ahead, as a multiple of that of the run as it is; None
             if it never was.
         ahead: by which part of the time it was ahead.
@@ -88,6 +94,7 @@ class Effect:
     faster: Gain | None
     slower: Gain | None
     absorbs: bool | None
+    steady: bool
     rate: float | None
     ahead: float
     lost: float
@@ -102,6 +109,9 @@ class Effect:
         waits too that no experiment sees.
         """
         most = None if self.absorbs else self.slower
+        if self.absorbs and self.steady:
+            # a rate limit and a lock with equal calls look alike, and only one of them gains
+            return None
         if self.faster is None or most is None:
             return self.faster or most
         if self.faster.low <= most.high:
@@ -145,6 +155,7 @@ class Record:
             gain,
             self._slower(target, weights, usual),
             self._absorbs(target, slower),
+            self._steady(target),
             ratio,
             ahead_s / seconds if seconds else 0.0,
             1 - _rate(self._pairs(slower, weights))[0] / rate if slower and rate > 0 else 0.0,
@@ -185,6 +196,16 @@ class Record:
         each_s = _sum(one.added_s * one.invocations for one in slower) / calls
         shorter_s = self.mean_s(target) - _sum(w.spent.get(target, 0.0) for w in slower) / calls
         return shorter_s > ABSORBED * each_s
+
+    def _steady(self, target: Hashable) -> bool:
+        """Tell whether the calls of a stage end at equal distances."""
+        found = [one.gaps[target] for one in self.of("as it is") if target in one.gaps]
+        count, total_s = sum(each[0] for each in found), _sum(each[1] for each in found)
+        if count < LEAST_CALLS or total_s <= 0:
+            return False
+        mean_s = total_s / count
+        variance = _sum(each[2] for each in found) / count - mean_s * mean_s
+        return math.sqrt(max(0.0, variance)) < STEADY * mean_s
 
     def mean_s(self, target: Hashable) -> float:
         """Return how long a call of a stage takes in a run as it is."""

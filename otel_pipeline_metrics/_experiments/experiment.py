@@ -51,8 +51,8 @@ class Experiment(Accounting):
     """
 
     __slots__ = (
-        "_accrues", "_added_s", "_ahead_s", "_cells", "_counts", "_invocations", "_known",
-        "_ledger", "_length", "_mode", "_open_calls", "_paused_s", "_schedule", "_spent",
+        "_accrues", "_added_s", "_ahead_s", "_cells", "_counts", "_ended", "_gaps", "_invocations",
+        "_known", "_ledger", "_length", "_mode", "_open_calls", "_paused_s", "_schedule", "_spent",
         "_started", "_target", "_until", "accounts", "scope", "why",
     )  # fmt: skip
 
@@ -68,6 +68,9 @@ class Experiment(Accounting):
         # by identity: the workers of the calls in progress
         self._cells: dict[int, Worker] = {}
         self._counts: dict[Any, int] = {}
+        # by stage: the distances of its calls' ends, and when one ended last
+        self._gaps: dict[Any, tuple[int, float, float]] = {}
+        self._ended: dict[Any, float] = {}
         # by stage: seconds of its calls in this window; how many are in progress, since when
         self._spent: dict[Any, float] = {}
         self._open_calls: dict[Any, list[Any]] = {}
@@ -181,6 +184,10 @@ class Experiment(Accounting):
             calls[1] += spent_s
             self._in_progress(stage, -1, now)
             self._counts[stage] = self._counts.get(stage, 0) + 1
+            before, self._ended[stage] = self._ended.get(stage, now), now
+            count, total_s, squares = self._gaps.get(stage, (0, 0.0, 0.0))
+            gap_s = now - before
+            self._gaps[stage] = (count + 1, total_s + gap_s, squares + gap_s * gap_s)
 
     def _in_progress(self, stage: Any, change: int, now: float) -> None:
         """Count how long calls of a stage are in progress, all together."""
@@ -220,9 +227,7 @@ class Experiment(Accounting):
         return await coroutine
 
     @contextlib.contextmanager
-    def _paused(
-        self, ledger: Ledger, worker: Worker, inside: Any = None
-    ) -> Iterator[None]:
+    def _paused(self, ledger: Ledger, worker: Worker, inside: Any = None) -> Iterator[None]:
         """Take a pause into account: it is nobody's work.
 
         Args:
@@ -284,7 +289,7 @@ class Experiment(Accounting):
             self._started, self._ahead_s = now, ahead_s
             self._paused_s = self._ledger.paused_s
             self._invocations = self._ledger.invocations
-            self._counts, self._spent = {}, {}
+            self._counts, self._spent, self._gaps, self._ended = {}, {}, {}, {}
             self._until = now + self._length
             return
         # the last one may be cut off, but not so short that it says nothing
@@ -301,10 +306,11 @@ class Experiment(Accounting):
                     invocations=ledger.invocations - self._invocations,
                     spent=self._spent,
                     added_s=self._added_s,
+                    gaps=self._gaps,
                 )
             )
         # what ends from now on belongs to no window, until the next one's lead-in is over
-        self._counts, self._spent = {}, {}
+        self._counts, self._spent, self._gaps, self._ended = {}, {}, {}, {}
         if not last:
             self._remember()
             self._open(now)
@@ -320,9 +326,7 @@ class Experiment(Accounting):
 
 def _may_sleep(worker: Worker) -> bool:
     """Tell whether this thread may sleep: it runs no event loop, and works for itself."""
-    return (
-        not worker.is_task and not _in_event_loop() and isinstance(owner_here(), tuple)
-    )
+    return not worker.is_task and not _in_event_loop() and isinstance(owner_here(), tuple)
 
 
 def _in_event_loop() -> bool:

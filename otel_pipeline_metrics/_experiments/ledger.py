@@ -169,9 +169,7 @@ class Ledger:
         if len(self._events) > 2 * REMEMBERED:
             del self._event_times[:REMEMBERED], self._events[:REMEMBERED]
 
-    def begins(
-        self, cell: Cell, number: int, payer: Payer, now: float, *, is_target: bool
-    ) -> None:
+    def begins(self, cell: Cell, number: int, payer: Payer, now: float, *, is_target: bool) -> None:
         """Note a call that begins, before it pauses."""
         self._note(number, payer, now)
         payer.open += 1

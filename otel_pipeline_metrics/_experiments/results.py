@@ -50,6 +50,10 @@ def _predicted(effect: Effect | None, why: str | None) -> dict[str, Any]:
     if effect is None:
         return nothing | {"why": why or "it was not tried"}
     gain = effect.gain
+    if effect.absorbs and effect.steady:
+        return nothing | {
+            "why": "its calls end at a steady rate, which may be a limit inside of it"
+        }
     if gain is None:
         least = f"{LEAST_CALLS} calls in {LEAST_WINDOWS} windows"
         return nothing | {"why": f"too few calls: it takes {least}"}

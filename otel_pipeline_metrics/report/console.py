@@ -97,6 +97,7 @@ def _top(report: RunReport, look: Look) -> str:
     tone = {"success": GREEN, "failure": RED, "cancellation": YELLOW}.get(str(result), "")
     found = verdict(report)
     lines = [found.why, found.what_if, " ".join(found.advice)] if found.known else []
+    lines.append(found.experiments)
     if found.known and result == "failure":
         lines.insert(0, f"verdict: {sentence(report)}")
     return "\n".join(

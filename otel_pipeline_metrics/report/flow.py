@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _KIND_ORDER: Final = {"fetch": 0, "write": 2}
 _OTHER_KIND: Final = 1
 
+# A gain that is less counts as none.
+_WORTH_TELLING: Final = 0.02
+
 _TRACE_ID: Final = re.compile("[0-9a-f]{32}")
 
 # of other kinds, the stage that a verdict names is not the limit, only the first to look at
@@ -183,6 +186,8 @@ class VerdictText(NamedTuple):
     headline: str
     why: str
     what_if: str | None
+    # what its run's experiments have shown
+    experiments: str | None
     advice: list[str]
     assumptions: list[str]
     confidence: str | None
@@ -192,11 +197,17 @@ class VerdictText(NamedTuple):
 
 def verdict(report: RunReport) -> VerdictText:
     """Return the report's verdict in plain words."""
-    return verdict_in_words(report.bottleneck)
+    slowed = number(get_path(report.run, "experiment"), "slowed")
+    return verdict_in_words(report.bottleneck, slowed)
 
 
-def verdict_in_words(found: Mapping[str, Any]) -> VerdictText:
-    """Return a verdict, a report's part `bottleneck`, in plain words."""
+def verdict_in_words(found: Mapping[str, Any], slowed: float | None = None) -> VerdictText:
+    """Return a verdict, a report's part `bottleneck`, in plain words.
+
+    Args:
+        found: the verdict.
+        slowed: by which part of its time experiments made the run longer, if it had any.
+    """
     stage = get_path(found, "stage")
     ties = get_strings(found, "ties")
     kind = str(get_path(found, "kind") or ("stage" if stage else "unknown"))
@@ -207,6 +218,7 @@ def verdict_in_words(found: Mapping[str, Any]) -> VerdictText:
         headline=_headline(kind, marked, found),
         why=" ".join(str(found[key]) for key in ("why", "when") if found.get(key)),
         what_if=_what_if(found),
+        experiments=_experiments(found, slowed),
         advice=get_strings(found, "advice"),
         assumptions=get_strings(found, "assumptions"),
         confidence=get_path(found, "confidence"),
@@ -286,3 +298,30 @@ def _what_if(found: Mapping[str, Any]) -> str | None:
             )
         return f"{with_it}, {gained} more throughput{then}."
     return None
+
+
+def _experiments(found: Mapping[str, Any], slowed: float | None) -> str | None:
+    """Return what each stage would gain if it were twice as fast, and what that cost."""
+    rows = entries(found, "experiments")
+    if not rows:
+        return None
+    gains: list[str] = []
+    nothing: list[str] = []
+    unknown: list[str] = []
+    for row in rows:
+        name, told = str(get_path(row, "name")), row.get("interval")
+        predicted = number(row, "predicted")
+        if predicted is None or not isinstance(told, list) or len(told) != 2:
+            unknown.append(name)
+        elif predicted < _WORTH_TELLING:
+            nothing.append(name)
+        else:
+            low, high = (number({"gain": each}, "gain") or 0.0 for each in told)
+            gains.append(f"{name} {round(low * 100)} to {text.percent(high)}")
+    said = [text.listed(gains)] if gains else []
+    said += [f"{text.listed(nothing)} next to nothing"] if nothing else []
+    said += [f"of {text.listed(unknown)} that is not known"] if unknown else []
+    confirmed = get_path(found, "confirmed")
+    bears = {True: " That bears the verdict out.", False: " That contradicts the verdict."}
+    cost = f" They slowed the run by about {text.percent(slowed)}." if slowed is not None else ""
+    return f"Experiments: twice as fast, {'; '.join(said)}.{bears.get(confirmed, '')}{cost}"

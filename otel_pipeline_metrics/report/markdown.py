@@ -95,7 +95,8 @@ def _verdict(report: RunReport) -> str:
     confidence = f", {escaped(found.confidence)} confidence" if found.confidence else ""
     lines = [f"> **{escaped(found.headline)}**{confidence}"]
     lines += [f"> {_paragraph(found.why)}"] if found.why else []
-    lines += [f"> - {_paragraph(line)}" for line in [found.what_if, *found.advice] if line]
+    told = [found.what_if, found.experiments, *found.advice]
+    lines += [f"> - {_paragraph(line)}" for line in told if line]
     return "\n".join(lines)
 
 

@@ -9,6 +9,13 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 
+class RunExperimentRow(TypedDict):
+    """Of a run with experiment=True: what that cost."""
+
+    slowed: float | None
+    paused_s: float | None
+
+
 class RunRow(TypedDict):
     """The run itself."""
 
@@ -23,6 +30,7 @@ class RunRow(TypedDict):
     outside_s: float | None
     partial: bool
     total: int | None
+    experiment: RunExperimentRow | None
     merged_from: list[str | None]
     merged_runs: int | None
     observed_s: float | None
@@ -401,6 +409,20 @@ class BottleneckWhatIfRow(TypedDict):
     next: str | None
 
 
+class BottleneckExperimentsRow(TypedDict):
+    """One stage."""
+
+    change: str | None
+    name: str | None
+    stage: str | None
+    by: int | None
+    predicted: float | None
+    interval: list[float] | None
+    invocations: int | None
+    confirmed: bool | None
+    why: str | None
+
+
 class BottleneckRow(TypedDict):
     """The verdict: what limits the run."""
 
@@ -416,6 +438,8 @@ class BottleneckRow(TypedDict):
     advice: list[str]
     what_if: list[BottleneckWhatIfRow] | dict[str, Any] | None
     assumptions: list[str]
+    experiments: list[BottleneckExperimentsRow]
+    confirmed: bool | None
 
 
 class TelemetrySpansRow(TypedDict):

@@ -124,6 +124,13 @@ PARTS: Final[dict[str, Schema]] = {
         outside_s=_number("seconds of these in which no stage was open"),
         partial={"type": "boolean", "description": "whether the run did not end in success"},
         total=_count("items expected, as given to run()"),
+        experiment=_optional(
+            _object(
+                "of a run with experiment=True: what that cost",
+                slowed=_number("by which part of its time the run got longer, estimated"),
+                paused_s=_number("seconds that workers paused, all together"),
+            )
+        ),
         merged_from=_list(
             "in a report of several: ids of the latest runs", {"type": ["string", "null"]}
         ),
@@ -427,6 +434,31 @@ PARTS: Final[dict[str, Schema]] = {
             ),
         },
         assumptions=_list("what the verdict takes for granted", {"type": "string"}),
+        experiments=_list(
+            "of a run with experiment=True: what stages that are twice as fast would gain",
+            _object(
+                "one stage",
+                change=_text("faster"),
+                name=_text("the stage"),
+                stage=_text("the same"),
+                by=_count("2: half the service time"),
+                predicted=_number(
+                    "throughput gained, 0.25 is a quarter more; null if that cannot be known"
+                ),
+                interval=_optional(
+                    _list("the least and the most that chance leaves possible", {"type": "number"})
+                ),
+                invocations=_count("calls that were virtually faster, or slower"),
+                confirmed=_of(
+                    "boolean",
+                    "whether this bears out the gain in what_if; null where nobody can tell",
+                ),
+                why=_text("why nothing is predicted, or little is certain"),
+            ),
+        ),
+        confirmed=_of(
+            "boolean", "whether the experiments bear the verdict out; null where nobody can tell"
+        ),
     ),
     "telemetry": _object(
         "what became of the process's telemetry until the run's end",
