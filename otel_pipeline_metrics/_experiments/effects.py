@@ -25,8 +25,11 @@ LEAST_ADDED: Final = 0.02
 ABSORBED: Final = 0.4
 # The coefficient of variation of the distances of a steady rate.
 STEADY: Final = 0.15
+# How strongly the weights of stages are drawn to equal shares.
+DRAWN: Final = 0.02
 
-_ROUNDS: Final = 400
+_ROUNDS: Final = 200
+_CLOSE: Final = 1e-5
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Effect:
     Attributes:
         faster: the gain, by making it virtually faster; None if that is not known.
         slower: the most that it can gain, by making it slower; None if that is not known.
+        pauses: whether its calls could be made slower; None if that was not tried enough.
         absorbs: whether its calls got shorter as it was made slower: they wait for each other
             inside, so what was added is none of their time; None if it was not made slower.
         steady: whether its calls end at a steady rate, whatever each of them takes.
@@ -93,6 +97,7 @@ class Effect:
 
     faster: Gain | None
     slower: Gain | None
+    pauses: bool | None
     absorbs: bool | None
     steady: bool
     rate: float | None
@@ -109,8 +114,8 @@ class Effect:
         waits too that no experiment sees.
         """
         most = None if self.absorbs else self.slower
-        if self.absorbs and self.steady:
-            # a rate limit and a lock with equal calls look alike, and only one of them gains
+        # a rate limit and a lock with equal calls look alike, and only one of them gains
+        if not self.pauses or (self.absorbs and self.steady):
             return None
         if self.faster is None or most is None:
             return self.faster or most
@@ -154,6 +159,7 @@ class Record:
         return Effect(
             gain,
             self._slower(target, weights, usual),
+            _paused(slower) if _enough(slower) else None,
             self._absorbs(target, slower),
             self._steady(target),
             ratio,
@@ -170,7 +176,7 @@ class Record:
         least = spread * math.sqrt(count)
         seconds, added_s = _sum(one.seconds for one in slower), _sum(w.ahead_s for w in slower)
         calls = sum(one.invocations for one in slower)
-        if not _enough(slower) or rate <= 0 or added_s < LEAST_ADDED * seconds:
+        if not _enough(slower) or rate <= 0 or not _paused(slower):
             return None
         found, error = _rate(self._pairs(slower, weights), least)
         # how long it would have taken as it is, and how much longer it took for each added second
@@ -219,6 +225,12 @@ def _enough(windows: Sequence[Window]) -> bool:
     return len(windows) >= LEAST_WINDOWS and calls >= LEAST_CALLS
 
 
+def _paused(windows: Sequence[Window]) -> bool:
+    """Tell whether a stage could be made slower: it is not where our own code cannot pause."""
+    added_s = _sum(one.ahead_s for one in windows)
+    return added_s >= LEAST_ADDED * _sum(one.seconds for one in windows)
+
+
 def _gained(saved: float) -> float:
     return saved / (1 - saved) if saved < 1 else math.inf
 
@@ -264,22 +276,20 @@ def _weights(base: Sequence[Window]) -> dict[Hashable, float]:
     rows = [[seconds * one.counts.get(s, 0) / totals[s] for s in stages] for one in base]
     size = len(stages)
     parts = [1 / size] * size
-    drawn = 0.02 * seconds * seconds / max(1, len(base))
-    norms = [_sum(row[k] ** 2 for row in rows) + drawn for k in range(size)]
+    drawn = DRAWN * seconds * seconds / len(base)
+    products = [[_sum(row[j] * row[k] for row in rows) for j in range(size)] for k in range(size)]
     left = [
-        one.seconds - _sum(p * x for p, x in zip(parts, row, strict=True))
-        for one, row in zip(base, rows, strict=True)
+        _sum(row[k] * one.seconds for row, one in zip(rows, base, strict=True)) + drawn / size
+        for k in range(size)
     ]
     for _ in range(_ROUNDS):
         most = 0.0
         for k in range(size):
-            slope = _sum(r * row[k] for r, row in zip(left, rows, strict=True))
-            slope += drawn * (1 / size - parts[k])
-            step = max(-parts[k], slope / norms[k])
+            done = _sum(p * x for p, x in zip(parts, products[k], strict=True)) + drawn * parts[k]
+            step = max(-parts[k], (left[k] - done) / (products[k][k] + drawn))
             parts[k] += step
-            left = [r - step * row[k] for r, row in zip(left, rows, strict=True)]
             most = max(most, abs(step))
-        if most < 1e-6:
+        if most < _CLOSE:
             break
     return {s: part * seconds / totals[s] for s, part in zip(stages, parts, strict=True)}
 

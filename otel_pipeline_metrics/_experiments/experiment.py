@@ -314,6 +314,9 @@ class Experiment(Accounting):
         if not last:
             self._remember()
             self._open(now)
+            if self._schedule.is_over and self in _running:
+                # the calls in progress end as usual
+                _stop()
 
     def _remember(self) -> None:
         """Keep the workers of the window that is over: they owe from the next one's beginning."""

@@ -54,6 +54,8 @@ def _predicted(effect: Effect | None, why: str | None) -> dict[str, Any]:
         return nothing | {
             "why": "its calls end at a steady rate, which may be a limit inside of it"
         }
+    if effect.pauses is False:
+        return nothing | {"why": "its calls cannot be paused"}
     if gain is None:
         least = f"{LEAST_CALLS} calls in {LEAST_WINDOWS} windows"
         return nothing | {"why": f"too few calls: it takes {least}"}

@@ -40,6 +40,9 @@ MOST_WINDOWS: Final = 60
 # The same of windows that tell whether it matters.
 SLOWER_WINDOWS: Final = 16
 SURE: Final = 0.05
+# So many windows end the experiment; before so many it goes on in any case.
+ALL_WINDOWS: Final = 240
+FEWEST_WINDOWS: Final = 20
 # A stage that can gain less than this is not made faster.
 LITTLE: Final = 0.06
 
@@ -71,13 +74,15 @@ class Schedule:
         """Return by how many seconds each call of a stage is to get longer."""
         windows = self.record.of("slower", target)
         ahead_s, seconds = sum(w.ahead_s for w in windows), sum(w.seconds for w in windows)
+        count, spent_s = self.calls.get(target, (0.0, 0.0))
         if ahead_s > 0:
             mean_s = sum(w.added_s * w.seconds for w in windows) / seconds
-            return min(10.0, ADDED * seconds / ahead_s) * mean_s
-        count, spent_s = self.calls.get(target, (0.0, 0.0))
-        if not count:
-            return 0.0
-        return max(ADDED * (now - self._began) / count, 0.1 * spent_s / count)
+            wanted = min(10.0, ADDED * seconds / ahead_s) * mean_s
+        elif count:
+            wanted = max(ADDED * (now - self._began) / count, 0.1 * spent_s / count)
+        else:
+            wanted = 0.0
+        return min(wanted, ADDED * self.length_s(now))
 
     def length_s(self, now: float) -> float:
         """Return how long the next window is, without its lead-in."""
@@ -98,6 +103,13 @@ class Schedule:
         """Return what is known of each stage so far."""
         return self.record.effects(self.targets)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing more to find out, or it takes too long."""
+        windows = len(self.record.windows)
+        open_ones = any(self._open(target) for target in self.targets)
+        return windows >= ALL_WINDOWS or (windows >= FEWEST_WINDOWS and not open_ones)
+
     def next(self, now: float) -> tuple[Mode, Hashable]:
         """Return what the next window does, and to which stage."""
         record, elapsed = self.record, now - self._began
@@ -116,8 +128,10 @@ class Schedule:
         """Return the mode in which a stage needs one more window, if any."""
         effect = self._effects.get(target)
         slower = len(self.record.of("slower", target))
-        if effect is None or slower < LEAST_WINDOWS:
-            return ["slower"]
+        if effect is None or effect.pauses is None:
+            return ["slower"] if slower < SLOWER_WINDOWS else []
+        if not effect.pauses:
+            return []
         most = None if effect.absorbs else effect.slower
         if most is not None and most.high <= LITTLE:
             return []

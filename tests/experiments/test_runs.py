@@ -81,7 +81,7 @@ def test_a_line_in_virtual_time() -> None:
     """Twice as fast, the second stage leaves 12 ms of 20: two thirds more throughput."""
     report = virtually(line(3000, {"a": 0.006, "b": 0.020, "c": 0.012}), experiment=True)
     found = experiments(report)
-    assert found["b"]["predicted"] == pytest.approx(2 / 3, abs=0.02)
+    assert found["b"]["predicted"] == pytest.approx(2 / 3, abs=0.06)
     assert found["a"]["predicted"] == pytest.approx(0.0, abs=0.02)
     assert found["c"]["predicted"] == pytest.approx(0.0, abs=0.02)
     for row in found.values():
@@ -315,7 +315,36 @@ def test_the_report_tells_it() -> None:
     assert told.startswith("Experiments: twice as fast, b 6")
     assert "a and c next to nothing. That bears the verdict out." in told
     assert "They slowed the run by about" in told
-    for text in (report.to_text(), report.to_markdown()):
+    for text in (report.render("console"), report.render("markdown")):
         assert "bears the verdict out" in " ".join(text.split()).replace("> ", "")
     loaded = RunReport(report.to_dict())
     assert verdict(loaded).experiments == told
+
+
+def test_what_cannot_be_paused_is_null() -> None:
+    """A plain function on an event loop holds up all others: it is not paused."""
+
+    @opm.stage("plain")
+    def plain(item: int) -> int:
+        return item
+
+    async def main() -> None:
+        for number in range(2000):
+            plain(number)
+            await asyncio.sleep(0.02)
+
+    row = experiments(virtually(main, experiment=True))["plain"]
+    assert row["predicted"] is None
+    assert row["why"] == "its calls cannot be paused"
+
+
+def test_it_ends_when_there_is_nothing_more_to_find_out() -> None:
+    left: list[str] = []
+
+    async def main() -> None:
+        await line(3000, {"a": 0.006, "b": 0.020})()
+        left.append(type(hooks.workers).__name__)
+
+    report = virtually(main, experiment=True)
+    assert left == ["Accounting"]
+    assert experiments(report)["b"]["predicted"] == pytest.approx(1.0, abs=0.06)
