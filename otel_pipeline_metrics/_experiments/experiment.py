@@ -81,8 +81,6 @@ class Experiment(Accounting):
         with _lock:
             if _running:
                 self.why = "another run of this process was experimenting"
-            elif "gevent" in sys.modules or "eventlet" in sys.modules:
-                self.why = "greenlets are not paused"
             else:
                 self.accounts = hooks.workers is not None
                 _running.append(self)
@@ -237,7 +235,8 @@ class Experiment(Accounting):
         """
         began = clock.now()
         wait, calls = None, []
-        if self.accounts:
+        # without queues and limits a run has no waits, so pauses are taken out of its calls
+        if self.accounts and (self.scope.queues or self.scope.limits):
             wait = begin_wait(worker, "idle", began)
         else:
             calls = self._calls_of(worker)
@@ -328,8 +327,9 @@ class Experiment(Accounting):
 
 
 def _may_sleep(worker: Worker) -> bool:
-    """Tell whether this thread may sleep: it runs no event loop, and works for itself."""
-    return not worker.is_task and not _in_event_loop() and isinstance(owner_here(), tuple)
+    """Tell whether this thread may sleep: it runs no event loop, and is no greenlet."""
+    here = (threading.get_ident(),)
+    return not _in_event_loop() and worker.owner == owner_here() == here
 
 
 def _in_event_loop() -> bool:
