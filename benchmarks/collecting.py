@@ -3,7 +3,7 @@
     python -m benchmarks.collecting [--write FILE]
 
 Every stage has been called ten times since the previous collection. The table also has the time
-that OpenTelemetry itself needs to collect as many points (a histogram's, a counter's and an
+that OpenTelemetry itself needs to collect as many points (a histogram's, two counters' and an
 observable's for each stage) without pending values. What is above that is our part.
 """
 
@@ -172,7 +172,9 @@ def _theirs(stages: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
         for number in range(stages)
     ]
     seconds, count = meter.create_histogram("seconds"), meter.create_counter("count")
+    cpu = meter.create_counter("cpu")
     for each in attributes:
+        cpu.add(1, each)
         seconds.record(1, each)
         count.add(1, {**each, "pipeline.stage.state": "busy"})
     meter.create_observable_up_down_counter(

@@ -232,7 +232,8 @@ def _drain_parted() -> None:
 
 
 def _flush_series(series: Series, most: int | None = None) -> None:
-    _deliver()
+    if _undelivered:
+        _deliver()
     ended, told, sizes, times = series.durations, series.results, series.sizes, series.event_times
     taken = ended[:most], told[:most], sizes[:most], times[:most]
     n_ended, n_told, n_sizes, n_times = len(taken[0]), len(taken[1]), len(taken[2]), len(taken[3])

@@ -165,8 +165,7 @@ class StageTime(NamedTuple):
 NO_TIME: Final = StageTime()
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """The finished calls of one stage since the last batch, as a sink gets them."""
 
     key: StageKey

@@ -30,6 +30,9 @@ FEW: Final = 128
 MANY: Final = 8
 WELL_KNOWN: Final = 0.025
 
+# Forms of stages all of whose time runs.
+RUNS: Final = frozenset({"call", "step", "generator", "block"})
+
 
 def take(
     series: Series, durations: Sequence[float], finished: list[tuple[StageResult, Any]]
@@ -232,7 +235,7 @@ def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
 def running_of(series: Series, whole: float) -> tuple[float, float] | None:
     """Return the seconds of its calls that ran, and their standard error; None if unknown."""
     form = series.stage.form
-    if form in ("call", "step", "generator", "block"):
+    if form in RUNS:
         return whole, 0.0
     if form in ("task block", "by hand"):
         return None
@@ -248,8 +251,24 @@ def since_reported(series: Series) -> StageTime:
     Estimates may change, but what was added to a counter cannot be taken back. So what was added
     to the whole is shared out to bring the states as close as possible to the estimates.
     """
-    times = series.times
+    times, variants = series.times, series.variants
     before = times.reported
+    if (
+        len(variants) == 1
+        and series.caller is None
+        and series.stage.form in RUNS
+        and not times.queued
+        and not (before.awaiting or before.busy)
+    ):
+        # the same as below, for most stages
+        account = series.account
+        running = max(before.running, account.ended + account.partial)
+        idle = max(before.idle, account.idle + account.partial_idle)
+        blocked = max(before.blocked, account.blocked + account.partial_blocked)
+        times.reported = StageTime(running, 0.0, 0.0, idle, blocked)
+        return StageTime(
+            running - before.running, 0.0, 0.0, idle - before.idle, blocked - before.blocked
+        )
     now = of_stage(series, list(times.states.values()) if times.queued else ())
     wanted = [max(0.0, new - old) for new, old in zip(now, before, strict=True)]
     added = max(0.0, sum(now[:3]) - sum(before[:3]))
@@ -278,7 +297,12 @@ def cpu_of(series: Series, whole: float) -> float | None:
 
 def own_cpu(series: Series) -> float | None:
     """Return the CPU seconds of a stage, less those of the stages inside; None if unknown."""
-    found = [cpu_of(each, each.account.ended + each.account.partial) for each in series.variants]
+    variants = series.variants
+    found = [cpu_of(each, each.account.ended + each.account.partial) for each in variants]
+    if len(variants) == 1 and not (
+        series.called or series.account.pulled or series.account.pulled_open
+    ):
+        return None if found[0] is None else max(0.0, found[0])
     known = [seconds for seconds in found if seconds is not None]
     if not known:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, drain
@@ -32,6 +32,10 @@ class StageTotal:
     min_s: float = math.inf
     max_s: float = 0.0
     errors: int = 0
+
+    def copy(self) -> StageTotal:
+        """Return a copy."""
+        return StageTotal(self.count, self.total_s, self.min_s, self.max_s, self.errors)
 
     def add(self, seconds: Sequence[float]) -> None:
         """Add the durations of calls, at least one, smallest first."""
@@ -85,7 +89,7 @@ class StageTotals:
         if not (batch.durations or results) or batch is self._last:
             return
         # a copy, put in place at once: a signal handler may raise, and then the batch comes again
-        total = replace(self._stages.get(batch.key.stage, _NOTHING))
+        total = self._stages.get(batch.key.stage, _NOTHING).copy()
         if batch.durations:
             total.add(batch.durations)
         if results:
@@ -104,7 +108,7 @@ class StageTotals:
         found: dict[str, StageTotal] = {}
 
         def copy() -> None:
-            found.update((name, replace(total)) for name, total in list(self._stages.items()))
+            found.update((name, total.copy()) for name, total in list(self._stages.items()))
 
         if not drain.drain(copy):
             copy()

@@ -35,11 +35,13 @@ class PendingSum:
         """Add an increment."""
         self._pending += amount
 
-    def record(self) -> None:
-        """Record the pending increments as one."""
+    def record(self) -> bool:
+        """Record the pending increments as one; return False during a collection."""
         pending, self._pending = self._pending, 0
         if pending and not self._series.add(pending):
             self._pending = pending
+            return False
+        return True
 
 
 class PendingValues:
@@ -86,13 +88,15 @@ class PendingValues:
         if len(self._pending) >= WAITING_BOUND:
             self.record()
 
-    def record(self) -> None:
-        """Record the pending values."""
+    def record(self) -> bool:
+        """Record the pending values; return False during a collection."""
         pending, exemplars = self._pending, self._exemplars
         if not (pending or exemplars):
-            return
+            return True
         # removed first: values that cannot be recorded would fail, and grow, every time
         self._pending, self._exemplars = [], {}
         pending.sort()
         if not self._series.record(pending, exemplars.values()):
             self._pending, self._exemplars = pending, exemplars
+            return False
+        return True

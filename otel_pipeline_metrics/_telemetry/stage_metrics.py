@@ -60,12 +60,14 @@ class _Totals:
         for values in list(self.values.values()):
             values.flush_if_full()
 
-    def record(self) -> None:
-        """Record all pending values."""
+    def record(self) -> bool:
+        """Record all pending values; return False if some have to wait for a collection."""
+        done = True
         for values in list(self.values.values()):
-            values.record()
+            done = values.record() and done
         for total in list(self.sums.values()):
-            total.record()
+            done = total.record() and done
+        return done
 
 
 _HISTOGRAMS: Final = (
@@ -118,10 +120,13 @@ class StageMetrics:
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
         # the number of attribute sets that each stage has on metrics
         self._sets: Counter[StageKey] = Counter()
+        # by identity: those that may have pending values
+        self._changed: dict[int, _Totals] = {}
         # by the attribute that names it, and its name
         self._named_totals: dict[tuple[str, str], _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
-        self._seen: set[StageKey] = set()
+        # the stages so far, and their attributes
+        self._seen: dict[StageKey, dict[str, AttributeValue]] = {}
         self._last: Batch | None = None
         self._backlog = PreConfigureBacklog()
 
@@ -152,12 +157,12 @@ class StageMetrics:
             return
         stage = self._limit_pipeline_name(batch.key)
         totals = self._totals_of(stage, batch.attributes)
+        self._changed[id(totals)] = totals
         self._take_durations(totals, batch)
         for state, seconds in zip(StageTime._fields, batch.time, strict=True):
             # a state that was never seen may be unknown, which is not zero
-            known = seconds or (state == "running" and (batch.durations or batch.results))
-            amount = seconds if known else None
-            self._count(totals, defs.STAGE_TIME, amount, defs.STAGE_STATE, state)
+            if seconds or (state == "running" and (batch.durations or batch.results)):
+                self._count(totals, defs.STAGE_TIME, seconds, defs.STAGE_STATE, state)
         self._count(totals, defs.STAGE_CPU_TIME, batch.cpu_s or None)
         if batch.sizes:
             self._count(totals, defs.STAGE_ITEMS, sum(batch.sizes), defs.IO_DIRECTION, "out")
@@ -165,15 +170,15 @@ class StageMetrics:
         touched = {id(totals): totals}
         for result in batch.results:
             own = self._totals_of_call(stage, totals, batch, result.attributes)
-            touched[id(own)] = own
+            touched[id(own)] = self._changed[id(own)] = own
             self._add(own, result)
         for more in batch.progress:
             own = self._totals_of_call(stage, totals, batch, more.attributes)
-            touched[id(own)] = own
+            touched[id(own)] = self._changed[id(own)] = own
             self._count_items(own, more.counts)
         for event in batch.event_times:
             own = self._totals_of_call(stage, totals, batch, event.attributes)
-            touched[id(own)] = own
+            touched[id(own)] = self._changed[id(own)] = own
             self._add_event(stage, own, event)
         for totals in touched.values():
             totals.flush_if_full()
@@ -216,6 +221,7 @@ class StageMetrics:
         found = self._named_totals.get((attribute, name))
         if found is None:
             found = self._named_totals[attribute, name] = _Totals({attribute: name})
+        self._changed[id(found)] = found
         return found
 
     def flush(self) -> bool:
@@ -225,8 +231,9 @@ class StageMetrics:
             if self.flush_values is not None:
                 self.flush_values()
             if self._is_live():
-                for totals in [*self._totals.values(), *self._named_totals.values()]:
-                    totals.record()
+                for identity, totals in list(self._changed.items()):
+                    if totals.record():
+                        del self._changed[identity]
 
         return drain.drain(record)
 
@@ -241,6 +248,10 @@ class StageMetrics:
         return self._distinct.name(defs.ERROR_TYPE, found) if found else ""
 
     def _totals_of(self, stage: StageKey, given: Mapping[str, AttributeValue]) -> _Totals:
+        if not self._named:
+            found = self._totals.get((stage, ()))
+            if found is not None:
+                return found
         chosen: dict[str, Any] = {}
         if self._named:
             chosen = {
@@ -332,8 +343,10 @@ class StageMetrics:
         for each in series.all_series():
             key = self._limit_pipeline_name(each.key)
             active[key] = active.get(key, 0) + each.active
-        self._seen.update(active)
-        return [(count, stage_attributes(key)) for key, count in active.items()]
+        for key in active:
+            if key not in self._seen:
+                self._seen[key] = stage_attributes(key)
+        return [(count, self._seen[key]) for key, count in active.items()]
 
     def _watermark_lag(self) -> list[Point]:
         now = clock.unix()

@@ -39,6 +39,7 @@ from otel_pipeline_metrics._core.records import Batch, StageKey
 from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics._telemetry.sdk_private import bulk_record, self_check
 from tests.strategies import EDGES, Read, Recorded, durations, recordings
+from tests.support.operations import steps_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -340,3 +341,40 @@ def test_values_past_the_cardinality_limit_give_the_same_points() -> None:
     found = collected(bulk=True)
     assert found == collected(bulk=False)
     assert sorted(point["count"] for point in found) == [6, 6, 12]
+
+
+def test_what_a_collection_keeps_away_is_recorded_by_the_next_flush() -> None:
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    stages = sink.OtelSink(trace.NoOpTracerProvider(), provider).stages
+    key = StageKey(None, "busy", None)
+    stages.accept(Batch(key, {}, [0.5], []))
+    assert stages.flush()
+    stages.accept(Batch(key, {}, [0.25, 0.5], []))
+    (match,) = stages._instruments[DURATION].sdk_targets()
+    with match._lock:
+        assert stages.flush()
+    assert len(stages._changed) == 1
+    (point,) = [p for p in points_in(reader) if p["metric"] == DURATION]
+    assert (point["count"], point["sum"]) == (3, 1.25)
+    # and only once
+    assert stages._changed == {}
+    (point,) = [p for p in points_in(reader) if p["metric"] == DURATION]
+    assert point["count"] == 3
+    provider.shutdown()
+
+
+def test_a_flush_records_only_the_stages_that_have_something_new() -> None:
+    provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    stages = sink.OtelSink(trace.NoOpTracerProvider(), provider).stages
+
+    def one_of(count: int) -> int:
+        for number in range(count):
+            stages.accept(Batch(StageKey(None, f"stage {number}", None), {}, [0.5], []))
+        for _ in range(2):  # the first one looks its aggregation up among all
+            stages.flush()
+            stages.accept(Batch(StageKey(None, "stage 0", None), {}, [0.5], []))
+        return steps_of(stages.flush)
+
+    assert one_of(10) == one_of(100)
+    provider.shutdown()

@@ -191,6 +191,12 @@ class _Series:
         if not values:
             return True
         # the locks keep collections away: one of delta temporality drops the aggregations
+        if len(targets) == 1:  # the same as below, with one reader and no view
+            lock = targets[0]._lock
+            if lock.locked():
+                return None
+            with lock:
+                return self._add(targets, values)
         locks = [target._lock for target in targets]
         return _holding(locks, lambda: self._add(targets, values))
 
