@@ -14,6 +14,9 @@ generator's consumer works. A run is the outer call of those that no stage calle
 The hot path opens and closes a call itself if nothing overlaps, which takes no call in between, so
 threads cannot come in between either. Everything else is done here, under a lock that is held for
 a few microseconds. A signal handler or destructor of the same thread may enter it again.
+
+What the hot path opens is found nowhere else: while nothing overlaps, the calls in progress of a run
+are one inside of the other. Once two overlap or one waits, their series keep them.
 """
 
 from __future__ import annotations
@@ -38,6 +41,15 @@ _TOKEN, _PARENT, _CHILD = 1, 4, 5
 _dividing: set[Shares] = set()
 
 _lock = threading.RLock()
+
+# Makes the execution of a call, which the hot path then does not end; set by `_stages.execution`.
+have_execution: Callable[[Cell], object] = id
+
+
+def set_have_execution(found: Callable[[Cell], object]) -> None:
+    """Set what makes the execution of a call."""
+    global have_execution  # set once
+    have_execution = found
 
 
 class Overlap:
@@ -119,6 +131,7 @@ def _end(cell: Cell, now: float) -> None:
 
 
 def _pause(cell: Cell, now: float) -> None:
+    _keep(cell)
     _close(cell, now)
     if cell[_CHILD] is None:
         # a call that another task begins meanwhile must find it closed
@@ -159,7 +172,48 @@ def settle_shares(shares: Shares, now: float) -> None:
             shares.settle(now)
 
 
+def one_in_the_other(root: Cell) -> list[Cell]:
+    """Return the calls open in a run while none overlap; none otherwise."""
+    with _lock:
+        if root[0].scope.shares.concurrent:
+            return []
+        return [each for each in _all_inside(root) if each is not root and _is_whole(each)]
+
+
+def _is_whole(cell: Cell) -> bool:
+    """Tell whether a call is in progress, and is not a step of a generator."""
+    execution = cell[3]
+    return cell[_TOKEN] is not None and (execution is None or execution.entry is None)
+
+
+def _keep(cell: Cell) -> None:
+    """Have the series of a call keep it, and the hot path leave its end to others."""
+    kept, key = cell[0].kept, id(cell)
+    if key in kept or not _is_whole(cell):
+        return
+    had = cell[3]
+    have_execution(cell)
+    kept[key] = cell
+    found: Any = cell[_PARENT][_CHILD]
+    if found is not cell and not (isinstance(found, Overlap) and key in found.children):
+        # another thread has ended it meanwhile
+        cell[3] = had
+        kept.pop(key, None)
+
+
+def _keep_all_inside(root: Cell) -> None:
+    for each in [*_all_inside(root)]:
+        if each is not root:
+            _keep(each)
+
+
 def _enter(parent: Cell, cell: Cell, now: float) -> None:
+    _open_inside(parent, cell, now)
+    if cell[0].scope.shares.concurrent:
+        _keep(cell)
+
+
+def _open_inside(parent: Cell, cell: Cell, now: float) -> None:
     shares: Shares = cell[0].scope.shares
     found: Any = parent[_CHILD]
     # `__class__`, since a call would let the hot path of another thread come in between;
@@ -330,7 +384,9 @@ def _begin_to_divide(cell: Cell, shares: Shares, now: float) -> None:
         _add_if_innermost(cell, shares, now)
         return
     _tell_hot_path(shares)
-    shares.begin((each[0].stage.identity for each in _innermost(_root_of(cell))), now)
+    root = _root_of(cell)
+    _keep_all_inside(root)
+    shares.begin((each[0].stage.identity for each in _innermost(root)), now)
 
 
 def _end_to_divide(shares: Shares, now: float) -> None:
@@ -381,6 +437,7 @@ def _divide_anew(cell: Cell, now: float) -> None:
     shares.concurrent = sum(len(_inside(each)) > 1 for each in _all_inside(root))
     shares.end(now)
     if shares.concurrent:
+        _keep_all_inside(root)
         shares.begin((each[0].stage.identity for each in _innermost(root)), now)
     _tell_hot_path(shares)
 

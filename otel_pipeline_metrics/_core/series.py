@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import span_budget
+from otel_pipeline_metrics._core import nesting, span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.observed import QueueSeries, WorkerTimes
@@ -41,10 +41,9 @@ class Series:
 
     __slots__ = (
         "account", "attributes", "budget", "cache", "called", "caller", "correction",
-        "drawn_one_in", "durations", "earlier", "event_times", "exemplars", "key", "latest",
-        "limits", "mean_s", "one_in", "plain", "results", "returned", "sample_at", "sampled",
-        "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "until_sample",
-        "wakes_at", "watch",
+        "drawn_one_in", "durations", "event_times", "exemplars", "kept", "key", "limits", "mean_s",
+        "one_in", "plain", "results", "returned", "sample_at", "sampled", "samples", "scope",
+        "sizes", "slow_from", "slowest", "stage", "times", "until_sample", "wakes_at", "watch",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
@@ -70,10 +69,9 @@ class Series:
         self.results: list[tuple[StageResult, Any]] = []
         # of calls in progress too, so that a call without end keeps a bounded number
         self.event_times: list[EventTime] = []
-        # The calls in progress: those that end in the reverse order are only appended and removed
-        # at the end. The first one that does not moves all others to a dict, by identity.
-        self.latest: list[Cell] = []
-        self.earlier: dict[int, Cell] = {}
+        # The calls in progress by identity, but for those that the hot path began while none
+        # overlapped: they are one in the other, so `nesting` finds them.
+        self.kept: dict[int, Cell] = {}
         # whether the next call is a sample; the length of `durations` at which it will be again,
         # and at which something is due, which is this or a flush
         self.watch = True
@@ -128,32 +126,24 @@ class Series:
     @property
     def active(self) -> int:
         """The number of calls in progress."""
-        return len(self.latest) + len(self.earlier)
+        return len(self.kept) + len(self._only_nested())
 
     @property
     def open(self) -> list[Cell]:
         """The cells of the calls in progress."""
-        return [*self.earlier.values(), *self.latest]
+        return [*self.kept.values(), *self._only_nested()]
+
+    def _only_nested(self) -> list[Cell]:
+        """Return the calls in progress that are not kept."""
+        root = scopes.get(self.scope)
+        if root is None or root[5] is None:
+            return []
+        calls = nesting.one_in_the_other(root)
+        return [cell for cell in calls if cell[0] is self and id(cell) not in self.kept]
 
     def remove(self, cell: Cell) -> None:
-        """Remove a call that is over, see `latest`; again does nothing.
-
-        Each call is moved once at most, so this costs the same however many there are. Another
-        thread may move or remove calls wherever this calls something, and nowhere else; so a call
-        in progress is always in one of the two.
-        """
-        latest, earlier, key = self.latest, self.earlier, id(cell)
-        while earlier.pop(key, None) is None and latest:
-            last = latest[-1]
-            if last is cell:
-                del latest[-1]
-                return
-            moved = id(last)
-            if latest and latest[-1] is last:
-                earlier[moved] = last
-                del latest[-1]
-        # another thread may have moved it just now
-        earlier.pop(key, None)
+        """Remove a call that is over, see `kept`; again does nothing."""
+        self.kept.pop(id(cell), None)
 
 
 class RunScope:
@@ -317,6 +307,19 @@ scopes: dict[RunScope, Cell] = {process_scope: root_cell(process_scope)}
 # The scope of work without a context: the run in progress if there is exactly one.
 default_scope = process_scope
 default_cell = scopes[process_scope]
+
+
+def add(cell: Cell, stage: StageId) -> Series:
+    """Return the series of a stage called inside of a call or a run, made if need be."""
+    scope = cell[0].scope
+    if scope not in scopes:
+        # a task or thread goes on with a run that was forgotten
+        root = cell
+        while root[4] is not None:
+            root = root[4]
+        scopes.setdefault(scope, root)
+    found: Series = cell[0].add(stage)
+    return found
 
 
 def goes_on(cell: Cell | None) -> Cell:

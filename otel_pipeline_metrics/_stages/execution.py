@@ -7,7 +7,7 @@ from itertools import count
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import cardinality, clock, errors, hooks, privacy
+from otel_pipeline_metrics._core import cardinality, clock, errors, hooks, nesting, privacy
 from otel_pipeline_metrics._core.cleaning import builtin, clean_int, clean_text
 from otel_pipeline_metrics._core.drain import PENDING_BOUND, drain_series
 from otel_pipeline_metrics._core.records import Counts, EventTime, qualified_name
@@ -78,7 +78,9 @@ class Execution:
     elapsed: float = 0.0
     idle: float = 0.0
     blocked: float = 0.0
-    duration_only: bool = True  # whether there is only the duration to report so far
+    duration_only: bool  # whether there is only the duration to report so far
+    # whether that is so, and it has no span and is current: then it ends like a call without one
+    bare: bool
     # of a generator: who pulls its items, a series or a run, and the part of `idle` and `blocked`
     # that is not in `Details.pulls`
     puller: Any = None
@@ -93,6 +95,8 @@ class Execution:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.series = cell[0]
+        # of the instance, since Python reads those of the class at several times the cost
+        self.duration_only = self.bare = True
         if len(cell) > CELL_WITHOUT_SPAN:
             self.adopt_span()
 
@@ -100,6 +104,7 @@ class Execution:
         """Take over the span that is open in the cell, if any; not for users."""
         if len(self.cell) > CELL_WITHOUT_SPAN and hooks.tracing is not None:
             self.span = hooks.tracing.span_of(self.cell)
+            self.bare = False
 
     def before(self) -> float:
         """Return the seconds before its last resumption, without waits; not for users."""
@@ -118,7 +123,7 @@ class Execution:
         if self.details is None:
             # atomic: of two threads that make them, both get the same
             vars(self).setdefault("details", Details())
-            self.duration_only = False
+            self.duration_only = self.bare = False
         details: Details = vars(self)["details"]
         return details
 
@@ -279,3 +284,6 @@ def execution_of(cell: Cell) -> Execution:
         _making.pop(id(cell), None)
         found = cell[3]
     return found or NOOP_EXECUTION  # None: the call has ended meanwhile
+
+
+nesting.set_have_execution(execution_of)

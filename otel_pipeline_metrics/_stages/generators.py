@@ -51,7 +51,7 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                         token = cell[1] = current.set(cell)
                         left_out = series.until_sample = series.until_sample - 1
                         if left_out < 0:
-                            internals.sampling.begin(cell)
+                            internals.sampling.begin(cell, known=True)
                         began = cell[2] = now()
                         if parent[5] is None and not extras:
                             parent[5] = cell

@@ -1,8 +1,8 @@
-"""Begin and end calls that report more than a duration.
+"""Begin and end blocks, and calls that report more than a duration.
 
 `wrappers` handles all others in its hot path: two clock reads, one context variable, a list of
-four, two appends; nothing is aggregated and no lock is taken. A call that reports more has an
-`Execution`, which costs as much again.
+eight, one append; nothing is aggregated and no lock is taken. A block, and a call that reports
+more, have an `Execution`, which costs as much again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy, 
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import DETACHED, abandon, was_left
 from otel_pipeline_metrics._core.process import forking, gc_safety
+from otel_pipeline_metrics._core.process.gc_safety import extras
 from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell, active_cell
 from otel_pipeline_metrics._core.slowest import keep_slowest
@@ -43,7 +44,7 @@ def begin_block(stage: StageId) -> Execution:
     """Begin a call of `stage`, make it current and return its execution. Never raises."""
     cell: Any = None
     try:
-        parent = active_cell.get()
+        parent: Any = active_cell.get()
         if parent is None:
             parent = _series.default_cell
         elif parent[1] is None:
@@ -54,12 +55,22 @@ def begin_block(stage: StageId) -> Execution:
         try:
             series = parent[0].called[stage]
         except KeyError:
-            series = parent[0].add(stage)
+            series = _series.add(parent, stage)
         cell = [series, None, 0.0, None, parent, None, None, None]
-        begin(cell)
-        if cell[3] is None:
-            cell[3] = Execution(cell)
-        execution: Execution = cell[3]
+        if extras:
+            begin(cell)
+            return execution_of(cell)
+        execution: Execution = Execution(cell)
+        cell[3] = execution
+        cell[1] = active_cell.set(cell)
+        if series.watch and stage.form != "task block":
+            sampling.begin(cell)
+        began = cell[2] = clock.now()
+        # last, since nothing may come between that and the end
+        if parent[5] is None and not extras:
+            parent[5] = cell
+        else:
+            nesting.enter(parent, cell, began)
         return execution  # noqa: TRY300 - a signal handler may raise here
     except Exception:  # an internal error must not stop the stage
         return execution_of(not_begun(cell))
@@ -69,31 +80,25 @@ def begin_block(stage: StageId) -> Execution:
 
 
 def begin(cell: Cell) -> float:
-    """Make a call current, and note when it began; the hot path does this itself if it can."""
+    """Make a call current where the hot path cannot, and note when it began."""
     series, parent = cell[0], cell[4]
-    extras = gc_safety.extras
-    if not extras:
-        cell[1] = active_cell.set(cell)
-    elif gc_safety.here():
+    if gc_safety.here():
         # the garbage collector makes the call
         cell[1] = DETACHED
-        cell[3] = Execution(cell)
+        execution = cell[3] = Execution(cell)
+        execution.bare = False
     else:
         if hooks.workers is not None:
             hooks.workers.entered(cell)
         elif hooks.tracing is not None:
             open_span(cell)
         cell[1] = active_cell.set(cell)
-    series.latest.append(cell)
     if series.watch and series.stage.form != "task block":
         sampling.begin(cell)
+    series.kept[id(cell)] = cell
     began: float
     began = cell[2] = clock.now()
-    # last, since nothing may come between that and the end
-    if parent[5] is None and not extras:
-        parent[5] = cell
-    else:
-        nesting.enter(parent, cell, began)
+    nesting.enter(parent, cell, began)
     return began
 
 
@@ -117,7 +122,9 @@ def end_in_other_context(
 ) -> None:
     """End a call after the hot path failed to: it may have begun in another context."""
     other_context = isinstance(error, ValueError) and not errors.from_signal_handler(error)
-    if other_context and ensure_execution(cell) is not None:
+    execution = ensure_execution(cell) if other_context else None
+    if execution is not None:
+        execution.bare = False
         end(cell, None, count, returned)
     else:
         abandon(cell)
@@ -140,16 +147,11 @@ def end(
     """
     execution = cell[3]
     if error is None and (
-        (count is None or len(cell) == CELL_WITHOUT_SPAN)
-        if execution is None
-        else (
-            execution.duration_only
-            and cell[6] is None
-            and execution.span is None
-            and cell[1] is not DETACHED
-        )
+        execution.bare
+        if execution is not None
+        else count is None or len(cell) == CELL_WITHOUT_SPAN
     ):
-        _end_plain(cell, count, returned)
+        _end_bare(cell, count, returned)
         return
     execution = ensure_execution(cell)
     if execution is None:
@@ -179,21 +181,21 @@ def leave(cell: Cell, now: float) -> None:
         nesting.close(cell, now)
 
 
-def _end_plain(  # noqa: C901, PLR0912 - the hot path of blocks
+def _end_bare(  # noqa: C901 - the hot path of blocks
     cell: Cell, count: Callable[[Any], int] | None, returned: Any
 ) -> None:
     """End a call that reports its duration only, or that and its items."""
     try:
-        series, now = cell[0], clock.now()
-        parent, extras = cell[4], gc_safety.extras
-        if parent[5] is cell and cell[5] is None and not extras:
+        now = clock.now()
+        series, token, began, _, parent, inside, sample, *_ = cell
+        if parent[5] is cell and inside is None and not extras:
             parent[5] = None
         else:
             nesting.close(cell, now)
-        elapsed = now - cell[2]
-        if extras and hooks.workers is not None:
-            hooks.workers.left(cell, now)
-        active_cell.reset(cell[1])
+            if hooks.workers is not None:
+                hooks.workers.left(cell, now)
+        elapsed = now - began
+        active_cell.reset(token)
         size: int | None = None
         if count is not None:
             try:
@@ -203,20 +205,17 @@ def _end_plain(  # noqa: C901, PLR0912 - the hot path of blocks
         execution = cell[3]
         if execution is not None:
             execution.series = cell[3] = None
-        latest, durations = series.latest, series.durations
-        if latest and latest[-1] is cell:
-            del latest[-1]
-        else:
+        if series.kept:
             series.remove(cell)
-        cell[1] = None
+        cell[1], durations = None, series.durations
         if size is not None:
             series.sizes.append(size)
+        if sample is not None:
+            sampling.end(cell, elapsed)
+        if extras and hooks.tracing is not None:
+            # before the duration is there, so that a flush takes both
+            _close_or_add_span(cell, elapsed, size)
         durations.append(elapsed)
-        if len(cell) > CELL_WITHOUT_SPAN:
-            if hooks.tracing is not None:
-                hooks.tracing.close(cell, elapsed)
-        elif elapsed > series.budget.slow_s:
-            add_late_span(series, elapsed, size)
         if len(durations) >= series.wakes_at:
             sampling.wake(series)
     except Exception as error:
@@ -224,6 +223,15 @@ def _end_plain(  # noqa: C901, PLR0912 - the hot path of blocks
     except BaseException:
         abandon(cell)
         raise
+
+
+def _close_or_add_span(cell: Cell, elapsed: float, size: int | None) -> None:
+    """End the span of a call, or make one if it was slow."""
+    if len(cell) > CELL_WITHOUT_SPAN:
+        if hooks.tracing is not None:
+            hooks.tracing.close(cell, elapsed)
+    elif elapsed > cell[0].budget.slow_s:
+        add_late_span(cell[0], elapsed, size)
 
 
 def ensure_execution(cell: Cell | None) -> Execution | None:
@@ -235,7 +243,12 @@ def ensure_execution(cell: Cell | None) -> Execution | None:
 
 def current_execution() -> Execution:
     """Return the innermost execution; outside a stage, one that keeps nothing."""
-    return ensure_execution(active_cell.get()) or NOOP_EXECUTION
+    cell = active_cell.get()
+    if cell is not None and cell[1] is not None:
+        execution: Execution | None = cell[3]
+        if execution is not None:
+            return execution
+    return ensure_execution(cell) or NOOP_EXECUTION
 
 
 def start_span(execution: Execution) -> None:

@@ -82,14 +82,15 @@ def _moved(cell: Cell, form: Form) -> Execution:
     execution, before, now = execution_of(cell), cell[0], clock.now()
     invocation.leave(cell, now)
     execution.elapsed += now - cell[2]
+    execution.bare = False
     invocation.deactivate(execution, now)
     cell[3] = cell[6] = None
     before.remove(cell)
     parent, stage = cell[4], before.stage.of(form)
-    series = parent[0].called.get(stage) or parent[0].add(stage)
+    series = parent[0].called.get(stage) or _series.add(parent, stage)
     execution.cell = [series, None, now, execution, parent, None, None, None]
     execution.series = series
-    series.earlier[id(execution.cell)] = execution.cell
+    series.kept[id(execution.cell)] = execution.cell
     return execution
 
 
@@ -182,7 +183,7 @@ def _resume(execution: Execution) -> None:
             hooks.workers.entered(cell)
         cell[1] = active_cell.set(cell)
         if cell[0].watch:
-            sampling.begin(cell)
+            sampling.begin(cell, known=True)
         cell[2] = clock.now()
         nesting.enter(parent, cell, cell[2])
     except Exception:

@@ -18,7 +18,6 @@ from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.series import PENDING_BOUND
 from otel_pipeline_metrics._core.stage_time import ALL_SAMPLED
-from otel_pipeline_metrics._stages.execution import execution_of
 from otel_pipeline_metrics._stages.workers.worker import owner_here
 
 if TYPE_CHECKING:
@@ -60,39 +59,52 @@ class Watch:
         self.spawned: bool | None = None
 
 
-def begin(cell: Cell) -> None:
-    """Make a call that begins a sample, and draw the next one. Never raises."""
+def begin(cell: Cell, *, known: bool = False) -> None:
+    """Make a call that begins a sample, and draw the next one. Never raises.
+
+    Args:
+        cell: of the call.
+        known: whether the calls in progress include it already.
+    """
     try:
         series: Series = cell[0]
         stepped = series.stage.form in _STEPPED_FORMS
-        slow = series.mean_s > (SLOW_COROUTINE_S if stepped else SLOW_FUNCTION_S)
-        first = series.sampled < ALL_SAMPLED
+        everyone = series.sampled < ALL_SAMPLED or series.mean_s > (
+            SLOW_COROUTINE_S if stepped else SLOW_FUNCTION_S
+        )
         series.sampled += 1
         # drawn one in so many, unless all calls are samples now
-        weight = 1.0 if slow or first else float(series.drawn_one_in)
-        if not (slow or first):
+        weight = 1.0
+        if not everyone:
+            weight = float(series.drawn_one_in)
             _draw(series, series.one_in if stepped else CPU_READ)
-        # the cell must not end on the hot path, which does not look for samples
-        execution_of(cell)
-        in_flight = sum([each.active for each in series.variants])
-        watch = cell[6] = Watch(in_flight, owner_here(), weight)
+        watch = cell[6] = Watch(_in_flight(cell) + (not known), owner_here(), weight)
         around = cell[4][6]
         if around is not None:
             watch.spawned = around.owner != watch.owner
-        if slow or first or not stepped or _random.random() * CPU_READ < series.one_in:
+        if everyone or not stepped or _random.random() * CPU_READ < series.one_in:
             watch.cpu = 0.0
             watch.cpu_began = None if stepped else clock.cpu()
     except Exception:
         errors.log_internal_error("beginning a sample")
 
 
+def _in_flight(cell: Cell) -> int:
+    """Return the calls of a stage in progress, but for one that is just about to begin."""
+    parent, variants = cell[4], cell[0].variants
+    if parent[5] is None and parent[4] is None:
+        # no call is open outside of those that are kept
+        return sum([len(each.kept) for each in variants])
+    return sum([each.active for each in variants])
+
+
 def wake(series: Series) -> None:
     """Do what is due after so many calls: make the next one a sample, flush, or both."""
-    pending = max(len(series.durations), len(series.results))
-    if len(series.durations) >= series.sample_at:
+    count = len(series.durations)
+    if count >= series.sample_at:
         series.watch = True
-        series.sample_at = PENDING_BOUND + len(series.durations)
-    if pending >= PENDING_BOUND:
+        series.sample_at = PENDING_BOUND + count
+    if count >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
         drain_series(series)
     series.wakes_at = min(series.sample_at, PENDING_BOUND)
 

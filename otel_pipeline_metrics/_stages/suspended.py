@@ -41,7 +41,7 @@ def begin_suspended(stage: StageId) -> Execution:
         cell[3] = execution
         execution.entry = cell
         execution.ensure_details()
-        series.earlier[id(cell)] = cell
+        series.kept[id(cell)] = cell
         if not gc_safety.here():
             if hooks.workers is not None:
                 hooks.workers.opened(execution)
@@ -82,7 +82,7 @@ def resume(execution: Execution) -> Cell:
             cell[1] = active_cell.set(cell)
         steps = series.until_sample = series.until_sample - 1
         if steps < 0:
-            sampling.begin(cell)
+            sampling.begin(cell, known=True)
         began = cell[2] = clock.now()
         if parent[5] is None and not gc_safety.extras:
             parent[5] = cell

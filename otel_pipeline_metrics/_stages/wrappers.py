@@ -80,6 +80,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             # --- it begins
             try:
                 current, now = internals.active_cell, internals.clock.now
+                extras = internals.extras
                 parent: Any = current.get()
                 if parent is None:
                     parent = internals.series.default_cell
@@ -88,16 +89,14 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 try:
                     series = parent[0].called[stage]
                 except KeyError:
-                    series = parent[0].add(stage)
+                    series = internals.series.add(parent, stage)
                 cell = [series, None, 0.0, None, parent, None, None, None]
-                extras, latest = internals.extras, series.latest
                 if extras:
                     token, began = None, internals.invocation.begin(cell)
                 else:
                     token = cell[1] = current.set(cell)
-                    latest.append(cell)
                     if series.watch:
-                        internals.sampling.begin(cell)
+                        token = internals.sampling.begin(cell)
                     began = cell[2] = now()
                     # last, since nothing may come between that and the end
                     if parent[5] is None and not extras:
@@ -105,7 +104,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                     else:
                         internals.nesting.enter(parent, cell, began)
             except Exception:  # an internal error must not stop the stage
-                cell = internals.invocation.not_begun(cell)
+                cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
             try:
                 returned = function(*args, **kwargs)
@@ -113,7 +112,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 internals.invocation.end(cell, error)
                 raise
             # --- it ends
-            if cell[3] is not None or items is not None or token is None or extras:
+            if token is None or items is not None:
                 return internals.later.end(cell, items, returned)
             if (
                 returned is not None
@@ -123,15 +122,11 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 return internals.later.end(cell, items, returned)
             try:
                 elapsed = now() - began
-                if parent[5] is cell and cell[5] is None and not extras:
-                    parent[5] = None
-                else:
-                    internals.nesting.close(cell, began + elapsed)
+                if extras or cell[3] is not None or cell[5] is not None or parent[5] is not cell:
+                    internals.invocation.end(cell)
+                    return returned
+                parent[5] = None
                 current.reset(token)
-                if latest and latest[-1] is cell:
-                    del latest[-1]
-                else:
-                    series.remove(cell)
                 cell[1], durations = None, series.durations
                 durations.append(elapsed)
                 if len(durations) >= series.wakes_at:
@@ -156,6 +151,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             # --- it begins
             try:
                 current, now = internals.active_cell, internals.clock.now
+                extras = internals.extras
                 parent: Any = current.get()
                 if parent is None:
                     parent = internals.series.default_cell
@@ -164,16 +160,14 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                 try:
                     series = parent[0].called[stage]
                 except KeyError:
-                    series = parent[0].add(stage)
+                    series = internals.series.add(parent, stage)
                 cell = [series, None, 0.0, None, parent, None, None, None]
-                extras, latest = internals.extras, series.latest
                 if extras:
                     token, began = None, internals.invocation.begin(cell)
                 else:
                     token = cell[1] = current.set(cell)
-                    latest.append(cell)
                     if series.watch:
-                        internals.sampling.begin(cell)
+                        token = internals.sampling.begin(cell)
                     began = cell[2] = now()
                     # last, since nothing may come between that and the end
                     if parent[5] is None and not extras:
@@ -181,31 +175,27 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                     else:
                         internals.nesting.enter(parent, cell, began)
             except Exception:  # an internal error must not stop the stage
-                cell = internals.invocation.not_begun(cell)
+                cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
             try:
                 awaited = function(*args, **kwargs)
-                if cell[6] is not None:
+                if token is None and cell[6] is not None:
                     awaited = internals.sampling.driven(cell[6], awaited)
                 returned = await awaited
             except BaseException as error:
                 internals.invocation.end(cell, error)
                 raise
             # --- it ends
-            if cell[3] is not None or items is not None or token is None or extras:
+            if token is None or items is not None:
                 internals.invocation.end(cell, None, items, returned)
                 return returned
             try:
                 elapsed = now() - began
-                if parent[5] is cell and cell[5] is None and not extras:
-                    parent[5] = None
-                else:
-                    internals.nesting.close(cell, began + elapsed)
+                if extras or cell[3] is not None or cell[5] is not None or parent[5] is not cell:
+                    internals.invocation.end(cell)
+                    return returned
+                parent[5] = None
                 current.reset(token)
-                if latest and latest[-1] is cell:
-                    del latest[-1]
-                else:
-                    series.remove(cell)
                 cell[1], durations = None, series.durations
                 durations.append(elapsed)
                 if len(durations) >= series.wakes_at:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from otel_pipeline_metrics import stage
-from tests.stages.support import nothing_current
+from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.drain import PENDING_BOUND
+from otel_pipeline_metrics._core.stage_time import ALL_SAMPLED
+from tests.stages.support import in_flight, nothing_current
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,6 +54,22 @@ def test_such_a_call_is_measured(results: Results, clock: Clock) -> None:
         assert nothing_current()
     assert results.durations("moved") == [3.0, 3.0]
     assert results.sizes("moved") == [2]
+
+
+def test_such_a_call_is_measured_where_it_is_no_sample(results: Results, clock: Clock) -> None:
+    moved = stage("moved")(two_steps)
+    for _ in range(ALL_SAMPLED + 1):
+        asyncio.run(moved())
+    drain.drain()
+    results.batches.clear()
+    for each in _series.all_series():
+        each.watch, each.sample_at, each.wakes_at = False, 10**9, PENDING_BOUND
+    coroutine = moved()
+    contextvars.copy_context().run(coroutine.send, None)
+    clock.advance(3.0)
+    with pytest.raises(StopIteration):
+        contextvars.copy_context().run(coroutine.send, None)
+    assert (results.durations("moved"), in_flight("moved")) == ([3.0], 0)
 
 
 def test_such_a_call_ends_its_span(otel: Otel, caplog: pytest.LogCaptureFixture) -> None:

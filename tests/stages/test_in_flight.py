@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.series import RunScope, Series
-from otel_pipeline_metrics._core.stage_id import stage_id
+from otel_pipeline_metrics import stage
+from otel_pipeline_metrics._core import clock, nesting
+from otel_pipeline_metrics._core.process.gc_safety import extras
+from otel_pipeline_metrics._stages.internals import internals
+from tests.stages.support import in_flight
+
+if TYPE_CHECKING:
+    from tests.conftest import Results
 
 
 class Turns:
@@ -43,48 +48,72 @@ class Turns:
         return given
 
 
-class Earlier(dict[int, Any]):
-    """The calls that were moved, in a dict that lets others run."""
+class TurnLock:
+    """A re-entrant lock that lets others run while it is taken."""
 
     def __init__(self, turns: Turns) -> None:
-        super().__init__()
-        self.turns = turns
+        self._turns = turns
+        self._owner: int | None = None
+        self._entered = 0
 
-    def pop(self, *args: Any) -> Any:
-        self.turns.take_turns()
-        return self.turns.take_turns(super().pop(*args))
+    def __enter__(self) -> None:
+        while self._owner not in {None, threading.get_ident()}:
+            self._turns.take_turns()
+        self._owner = threading.get_ident()
+        self._entered += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._entered -= 1
+        if not self._entered:
+            self._owner = None
+
+
+class Current:
+    """The context variable of the current call, which lets others run when it is reset."""
+
+    def __init__(self, turns: Turns, variable: Any) -> None:
+        self._turns = turns
+        self._variable = variable
+        self.get = variable.get
+        self.set = variable.set
+
+    def reset(self, token: Any) -> None:
+        self._turns.take_turns()
+        self._variable.reset(token)
 
 
 @pytest.mark.parametrize("seeds", [range(n, n + 50) for n in range(0, 300, 50)])
 def test_calls_of_many_threads_that_end_in_any_order(
-    seeds: range, monkeypatch: pytest.MonkeyPatch
+    seeds: range, monkeypatch: pytest.MonkeyPatch, results: Results
 ) -> None:
+    have_execution, active_cell = nesting.have_execution, internals.active_cell
     for seed in seeds:
         turns = Turns(seed, 4)
-        series = Series(RunScope(), stage_id("work", None), None)
-        series.earlier = Earlier(turns)
+        name = f"work {seed}"
+        work = stage(name)(int)
+        monkeypatch.setattr(nesting, "_lock", TurnLock(turns))
+        monkeypatch.setattr(clock, "now", lambda turns=turns: turns.take_turns(1.0))
+        monkeypatch.setattr(internals, "active_cell", Current(turns, active_cell))
         monkeypatch.setattr(
-            _series, "id", lambda it, turns=turns: turns.take_turns(id(it)), raising=False
+            nesting, "id", lambda it, turns=turns: turns.take_turns(id(it)), raising=False
+        )
+        monkeypatch.setattr(
+            nesting,
+            "have_execution",
+            lambda cell, turns=turns: turns.take_turns(have_execution(turns.take_turns(cell))),
         )
 
-        def work(_: int, series: Series = series, turns: Turns = turns) -> None:
+        def calls(_: int, work: Any = work) -> None:
             for _ in range(3):
-                cell: Any = [series, object(), 0.0, None, None, None, None, None]
-                series.latest.append(cell)
-                turns.take_turns()
-                # as a wrapper ends a call
-                if series.latest and series.latest[-1] is cell:
-                    del series.latest[-1]
-                else:
-                    series.remove(cell)
-                turns.take_turns()
-                cell[1] = None
+                work()
 
-        threads = [threading.Thread(target=turns.run, args=(n, work)) for n in range(4)]
+        threads = [threading.Thread(target=turns.run, args=(n, calls)) for n in range(4)]
         for thread in threads:
             thread.start()
         turns.give()
         for thread in threads:
             thread.join(60)
         assert not any(thread.is_alive() for thread in threads)
-        assert series.open == [], seed
+        assert in_flight(name) == 0, seed
+        assert len(results.durations(name)) == 12, seed
+        assert "overlapping" not in extras, seed

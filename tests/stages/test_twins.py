@@ -33,7 +33,7 @@ def test_both_wrappers_have_the_same_code() -> None:
     ours, theirs = body(wrappers._function), body(wrappers._coroutine)
     driving = (
         "            awaited = function(*args, **kwargs)\n"
-        "            if cell[6] is not None:\n"
+        "            if token is None and cell[6] is not None:\n"
         "                awaited = internals.sampling.driven(cell[6], awaited)\n"
         "            returned = awaited\n"
     )

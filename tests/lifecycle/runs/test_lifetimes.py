@@ -276,10 +276,10 @@ def test_a_call_that_looked_up_its_series_before_the_run_was_forgotten_is_counte
         (found,) = run._scope.series.values()
     assert not run._scope.series  # forgotten
     # the late call begins, other runs come and go, and it ends
-    found.earlier[0] = series.default_cell
+    found.kept[0] = series.default_cell
     for _ in range(runs_later):
         plain()
     found.durations.append(0.25)
-    found.earlier.clear()
+    found.kept.clear()
     drain.drain()
     assert (found.active, found.pending) == (0, False)
