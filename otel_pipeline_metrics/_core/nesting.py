@@ -15,7 +15,7 @@ The hot path opens and closes a call itself if nothing overlaps, which takes no 
 threads cannot come in between either. Everything else is done here, under a lock that is held for
 a few microseconds. A signal handler or destructor of the same thread may enter it again.
 
-What the hot path opens is found nowhere else: while nothing overlaps, the calls in progress of a run
+What the hot path opens is found here alone: while nothing overlaps, the calls in progress of a run
 are one inside of the other. Once two overlap or one waits, their series keep them.
 """
 
@@ -191,14 +191,8 @@ def _keep(cell: Cell) -> None:
     kept, key = cell[0].kept, id(cell)
     if key in kept or not _is_whole(cell):
         return
-    had = cell[3]
     have_execution(cell)
     kept[key] = cell
-    found: Any = cell[_PARENT][_CHILD]
-    if found is not cell and not (isinstance(found, Overlap) and key in found.children):
-        # another thread has ended it meanwhile
-        cell[3] = had
-        kept.pop(key, None)
 
 
 def _keep_all_inside(root: Cell) -> None:
@@ -383,6 +377,7 @@ def _begin_to_divide(cell: Cell, shares: Shares, now: float) -> None:
     if shares.concurrent > 1:
         _add_if_innermost(cell, shares, now)
         return
+    # first, so that the hot path ends none of them meanwhile
     _tell_hot_path(shares)
     root = _root_of(cell)
     _keep_all_inside(root)
@@ -436,10 +431,10 @@ def _divide_anew(cell: Cell, now: float) -> None:
     root, shares = _root_of(cell), cell[0].scope.shares
     shares.concurrent = sum(len(_inside(each)) > 1 for each in _all_inside(root))
     shares.end(now)
+    _tell_hot_path(shares)
     if shares.concurrent:
         _keep_all_inside(root)
         shares.begin((each[0].stage.identity for each in _innermost(root)), now)
-    _tell_hot_path(shares)
 
 
 @forking.in_child

@@ -126,20 +126,21 @@ class Series:
     @property
     def active(self) -> int:
         """The number of calls in progress."""
-        return len(self.kept) + len(self._only_nested())
+        return len(self._in_progress())
 
     @property
     def open(self) -> list[Cell]:
         """The cells of the calls in progress."""
-        return [*self.kept.values(), *self._only_nested()]
+        return [*self._in_progress().values()]
 
-    def _only_nested(self) -> list[Cell]:
-        """Return the calls in progress that are not kept."""
+    def _in_progress(self) -> dict[int, Cell]:
         root = scopes.get(self.scope)
         if root is None or root[5] is None:
-            return []
+            return self.kept
         calls = nesting.one_in_the_other(root)
-        return [cell for cell in calls if cell[0] is self and id(cell) not in self.kept]
+        nested = {id(cell): cell for cell in calls if cell[0] is self}
+        # read last, since another thread may move a call there
+        return {**nested, **self.kept} if nested else self.kept
 
     def remove(self, cell: Cell) -> None:
         """Remove a call that is over, see `kept`; again does nothing."""

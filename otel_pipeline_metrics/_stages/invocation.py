@@ -147,9 +147,7 @@ def end(
     """
     execution = cell[3]
     if error is None and (
-        execution.bare
-        if execution is not None
-        else count is None or len(cell) == CELL_WITHOUT_SPAN
+        execution.bare if execution is not None else count is None or len(cell) == CELL_WITHOUT_SPAN
     ):
         _end_bare(cell, count, returned)
         return
@@ -181,7 +179,7 @@ def leave(cell: Cell, now: float) -> None:
         nesting.close(cell, now)
 
 
-def _end_bare(  # noqa: C901 - the hot path of blocks
+def _end_bare(  # noqa: C901, PLR0912 - the hot path of blocks
     cell: Cell, count: Callable[[Any], int] | None, returned: Any
 ) -> None:
     """End a call that reports its duration only, or that and its items."""

@@ -34,6 +34,12 @@ def in_flight(stage: str) -> int:
     return sum(s.active for s in series.all_series() if s.key.stage == stage)
 
 
+def sample_no_more() -> None:
+    """Have the calls of the known stages end on the hot path, which samples do not."""
+    for each in series.all_series():
+        each.watch, each.sample_at, each.wakes_at = False, 10**9, series.PENDING_BOUND
+
+
 def outcomes(results: Any, stage: str) -> list[str]:
     """Return the outcomes of the calls of `stage` that report more than a duration."""
     return [r.outcome for r in results.of(stage)]

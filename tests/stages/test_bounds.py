@@ -31,7 +31,7 @@ from otel_pipeline_metrics._stages.workers.worker import current_call
 from otel_pipeline_metrics._telemetry.backlog import BOUND as EARLY_BOUND
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND
-from tests.stages.support import in_flight
+from tests.stages.support import in_flight, sample_no_more
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -100,9 +100,7 @@ def test_a_stage_keeps_1023_calls_and_flushes_1024(
         call()
     drain.drain()
     results.batches.clear()
-    for each in _series.all_series():
-        # no samples, which end with a result in place of a duration
-        each.watch, each.sample_at, each.wakes_at = False, 10**9, PENDING_BOUND
+    sample_no_more()
     for _ in range(1023):
         call()
     assert results.batches == []

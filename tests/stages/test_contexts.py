@@ -10,10 +10,7 @@ import pytest
 
 from otel_pipeline_metrics import stage
 from otel_pipeline_metrics._core import drain
-from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.drain import PENDING_BOUND
-from otel_pipeline_metrics._core.stage_time import ALL_SAMPLED
-from tests.stages.support import in_flight, nothing_current
+from tests.stages.support import in_flight, nothing_current, sample_no_more
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -58,12 +55,10 @@ def test_such_a_call_is_measured(results: Results, clock: Clock) -> None:
 
 def test_such_a_call_is_measured_where_it_is_no_sample(results: Results, clock: Clock) -> None:
     moved = stage("moved")(two_steps)
-    for _ in range(ALL_SAMPLED + 1):
-        asyncio.run(moved())
+    asyncio.run(moved())
     drain.drain()
     results.batches.clear()
-    for each in _series.all_series():
-        each.watch, each.sample_at, each.wakes_at = False, 10**9, PENDING_BOUND
+    sample_no_more()
     coroutine = moved()
     contextvars.copy_context().run(coroutine.send, None)
     clock.advance(3.0)

@@ -12,7 +12,7 @@ from otel_pipeline_metrics import stage
 from otel_pipeline_metrics._core import clock, nesting
 from otel_pipeline_metrics._core.process.gc_safety import extras
 from otel_pipeline_metrics._stages.internals import internals
-from tests.stages.support import in_flight
+from tests.stages.support import in_flight, sample_no_more
 
 if TYPE_CHECKING:
     from tests.conftest import Results
@@ -46,6 +46,22 @@ class Turns:
             self.give()
             mine.acquire()
         return given
+
+
+class Body:
+    """What runs inside of both stages, and looks at how many calls are in flight."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._inside = 0
+        # how often fewer calls were in flight than were inside
+        self.too_few = 0
+
+    def run(self) -> None:
+        self._inside += 1
+        self._turns.take_turns()
+        self.too_few += in_flight("inside") < self._inside
+        self._inside -= 1
 
 
 class TurnLock:
@@ -82,21 +98,21 @@ class Current:
         self._variable.reset(token)
 
 
-@pytest.mark.parametrize("seeds", [range(n, n + 50) for n in range(0, 300, 50)])
+@pytest.mark.parametrize("threads", [2, 4])
+@pytest.mark.parametrize("seeds", [range(n, n + 50) for n in range(0, 150, 50)])
 def test_calls_of_many_threads_that_end_in_any_order(
-    seeds: range, monkeypatch: pytest.MonkeyPatch, results: Results
+    seeds: range, threads: int, monkeypatch: pytest.MonkeyPatch, results: Results
 ) -> None:
     have_execution, active_cell = nesting.have_execution, internals.active_cell
     for seed in seeds:
-        turns = Turns(seed, 4)
-        name = f"work {seed}"
-        work = stage(name)(int)
+        turns, name = Turns(seed, threads), f"work {seed}"
+        body = Body(turns)
+        work = stage(name)(stage("inside")(body.run))
+        work()
+        sample_no_more()
         monkeypatch.setattr(nesting, "_lock", TurnLock(turns))
         monkeypatch.setattr(clock, "now", lambda turns=turns: turns.take_turns(1.0))
         monkeypatch.setattr(internals, "active_cell", Current(turns, active_cell))
-        monkeypatch.setattr(
-            nesting, "id", lambda it, turns=turns: turns.take_turns(id(it)), raising=False
-        )
         monkeypatch.setattr(
             nesting,
             "have_execution",
@@ -107,13 +123,14 @@ def test_calls_of_many_threads_that_end_in_any_order(
             for _ in range(3):
                 work()
 
-        threads = [threading.Thread(target=turns.run, args=(n, calls)) for n in range(4)]
-        for thread in threads:
+        made = [threading.Thread(target=turns.run, args=(n, calls)) for n in range(threads)]
+        for thread in made:
             thread.start()
         turns.give()
-        for thread in threads:
+        for thread in made:
             thread.join(60)
-        assert not any(thread.is_alive() for thread in threads)
-        assert in_flight(name) == 0, seed
-        assert len(results.durations(name)) == 12, seed
+        assert not any(thread.is_alive() for thread in made)
+        assert body.too_few == 0, seed
+        assert in_flight(name) == in_flight("inside") == 0, seed
+        assert len(results.durations(name)) == 3 * threads + 1, seed
         assert "overlapping" not in extras, seed
