@@ -1,4 +1,8 @@
-"""Measure generators and async generators item by item."""
+"""Measure generators and async generators item by item.
+
+Both wrappers have the steps that report only their time written out, like those of `wrappers`;
+`suspended` has all others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._stages.internals import internals
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+    from collections.abc import AsyncGenerator, Callable, Generator
 
     from otel_pipeline_metrics._core.stage_id import StageId
     from otel_pipeline_metrics._stages.wrappers import ItemCounter
@@ -24,19 +28,23 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
         # exception, since the source may answer it by returning.
         execution: Any = None
         given = left = None
+        # so far, and those that the series has taken off the steps until its next sample
+        steps = counted = 0
         try:
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
             series, pulls, here, pulled = execution.series, details.pulls, None, 0.0
             current, now, extras = internals.active_cell, internals.clock.now, internals.extras
+            sample_at = 0 if series is None else series.until_sample
             source = function(*args, **kwargs)
             del args, kwargs
             send = step = source.send
             while True:
-                # --- `resume` written out
+                # --- it begins, or goes on
                 try:
                     if extras or series is None:
                         cell, token = suspended.resume(execution), None
+                        sample_at, counted = sample_at + 1, counted + 1
                     else:
                         parent: Any = current.get()
                         if parent is None:
@@ -49,10 +57,12 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                             here = execution.puller = parent[0]
                             pulled = pulls.get(here, 0.0)
                         token = cell[1] = current.set(cell)
-                        left_out = series.until_sample = series.until_sample - 1
-                        if left_out < 0:
-                            internals.sampling.begin(cell, known=True)
+                        if steps >= sample_at:
+                            series.until_sample -= steps - counted
+                            token = internals.sampling.begin(cell, known=True)
+                            sample_at, counted = steps + 1 + max(0, series.until_sample), steps + 1
                         began = cell[2] = now()
+                        # last, since nothing may come between that and the end
                         if parent[5] is None and not extras:
                             parent[5] = cell
                         else:
@@ -65,24 +75,26 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                 except StopIteration as stop:
                     returned = stop.value
                     break
-                # --- `pause` written out
+                # --- it pauses
                 try:
-                    if extras or token is None or cell[6] is not None:
+                    if token is None:
                         suspended.pause(execution)
                         here = None
                     else:
                         elapsed = now() - began
-                        if parent[5] is cell and cell[5] is None and not extras:
-                            parent[5] = None
+                        if extras or cell[5] is not None or parent[5] is not cell:
+                            suspended.pause(execution)
+                            here = None
                         else:
-                            internals.nesting.close(cell, began + elapsed)
-                        current.reset(token)
-                        cell[1] = cell[3] = None
-                        pulls[here] = pulled = pulled + elapsed
-                except Exception:
-                    suspended.failed(execution, "pausing")
+                            parent[5] = None
+                            current.reset(token)
+                            cell[1] = None
+                            pulls[here] = pulled = pulled + elapsed
+                except Exception as error:
+                    suspended.not_paused(execution, error)
+                steps += 1
                 if items is None:
-                    details.yielded += 1
+                    details.yielded = steps
                 else:
                     suspended.yielded(execution, items, value)
                 try:
@@ -94,59 +106,110 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                     step, given, left = source.throw, closed, closed
                 except BaseException as thrown:  # the source handles it
                     step, given = source.throw, thrown
-            suspended.finish(execution, left)
+            suspended.finish(execution, left, steps - counted)
             return returned  # noqa: TRY300 - the handler is for what is raised at this line too
         except BaseException as error:
             given = left = None  # avoids a cycle: the error's traceback holds this frame
-            suspended.finish(execution, error)
+            suspended.finish(execution, error, steps - counted)
             raise
 
     return wrapper
 
 
-def async_generator_wrapper(
+def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
     function: Callable[..., AsyncGenerator[Any, Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., AsyncGenerator[Any, Any]]:
     """Return an async generator function that measures `function` item by item."""
 
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:  # noqa: C901, PLR0912, PLR0915 - the hot path
         suspended = internals.suspended
-        resume, pause = suspended.resume, suspended.pause
+        # `close()` throws GeneratorExit into the source, so this does the same. `left` keeps the
+        # exception, since the source may answer it by returning.
         execution: Any = None
-        step: Awaitable[Any] | None = None
-        left: BaseException | None = None
-        held: list[Any] = []
+        step: Any = None
+        left: Any = None
+        # so far, and those that the series has taken off the steps until its next sample
+        steps = counted = 0
         try:
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
+            series, pulls, here, pulled = execution.series, details.pulls, None, 0.0
+            current, now, extras = internals.active_cell, internals.clock.now, internals.extras
+            sample_at = 0 if series is None else series.until_sample
             source = function(*args, **kwargs)
             del args, kwargs
-            step = suspended.first_step(source, execution)
+            send, step = source.asend, suspended.first_step(source, execution)
             while True:
-                watch = resume(execution)[6]
+                # --- it begins, or goes on
                 try:
-                    if watch is not None:
-                        step = internals.sampling.driven(watch, step)
-                    held.append(await step)
+                    if extras or series is None:
+                        cell, token = suspended.resume(execution), None
+                        sample_at, counted = sample_at + 1, counted + 1
+                    else:
+                        parent: Any = current.get()
+                        if parent is None:
+                            parent = internals.series.default_cell
+                        elif parent[1] is None:
+                            parent = internals.series.goes_on(parent)
+                        cell = [series, None, 0.0, execution, parent, None, None, None]
+                        execution.cell = cell
+                        if parent[0] is not here:
+                            here = execution.puller = parent[0]
+                            pulled = pulls.get(here, 0.0)
+                        token = cell[1] = current.set(cell)
+                        if steps >= sample_at:
+                            series.until_sample -= steps - counted
+                            token = internals.sampling.begin(cell, known=True)
+                            sample_at, counted = steps + 1 + max(0, series.until_sample), steps + 1
+                        began = cell[2] = now()
+                        # last, since nothing may come between that and the end
+                        if parent[5] is None and not extras:
+                            parent[5] = cell
+                        else:
+                            internals.nesting.enter(parent, cell, began)
+                except Exception:  # an internal error must not stop the stage
+                    cell, token = suspended.failed(execution, "resuming"), None
+                # --- the user's
+                try:
+                    if token is None and cell[6] is not None:
+                        step = internals.sampling.driven(cell[6], step)
+                    value = await step
                 except StopAsyncIteration:
                     break
-                finally:
-                    pause(execution)
+                # --- it pauses
+                try:
+                    if token is None:
+                        suspended.pause(execution)
+                        here = None
+                    else:
+                        elapsed = now() - began
+                        if extras or cell[5] is not None or parent[5] is not cell:
+                            suspended.pause(execution)
+                            here = None
+                        else:
+                            parent[5] = None
+                            current.reset(token)
+                            cell[1] = None
+                            pulls[here] = pulled = pulled + elapsed
+                except Exception as error:
+                    suspended.not_paused(execution, error)
+                steps += 1
                 if items is None:
-                    details.yielded += 1
+                    details.yielded = steps
                 else:
-                    suspended.yielded(execution, items, held[0])
+                    suspended.yielded(execution, items, value)
                 try:
                     step = left = None
-                    step = source.asend((yield held.pop()))
+                    # a batch, which may be large, is released while the consumer works
+                    step = send((yield (value, value := None)[0]))
                 except GeneratorExit as closed:
                     step, left = source.athrow(closed), closed
                 except BaseException as thrown:  # the source handles it
                     step = source.athrow(thrown)
-            suspended.finish(execution, left)
+            suspended.finish(execution, left, steps - counted)
         except BaseException as error:
             step = left = None  # avoids a cycle: the error's traceback holds this frame
-            suspended.finish(execution, error)
+            suspended.finish(execution, error, steps - counted)
             raise
 
     return wrapper

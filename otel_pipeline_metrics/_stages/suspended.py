@@ -80,8 +80,8 @@ def resume(execution: Execution) -> Cell:
             if hooks.workers is not None:
                 hooks.workers.entered(cell)
             cell[1] = active_cell.set(cell)
-        steps = series.until_sample = series.until_sample - 1
-        if steps < 0:
+        series.until_sample -= 1
+        if series.until_sample < 0:
             sampling.begin(cell, known=True)
         began = cell[2] = clock.now()
         if parent[5] is None and not gc_safety.extras:
@@ -123,12 +123,28 @@ def failed(execution: Execution, what: str) -> Cell:
     return execution.cell
 
 
-def finish(execution: Execution | None, error: BaseException | None = None) -> None:
-    """Close an execution, suspended or not. Never raises."""
+def not_paused(execution: Execution, error: Exception) -> None:
+    """Pause after the hot path failed to: the step may have begun in another context."""
+    if isinstance(error, ValueError) and not errors.from_signal_handler(error):
+        pause(execution)
+    else:
+        failed(execution, "pausing")
+
+
+def finish(execution: Execution | None, error: BaseException | None = None, steps: int = 0) -> None:
+    """Close an execution, suspended or not. Never raises.
+
+    Args:
+        execution: of the generator.
+        error: the exception that ended it.
+        steps: those to take off the steps until the next sample.
+    """
     if execution is None:
         return
     try:
         pause(execution)
+        if execution.series is not None:
+            execution.series.until_sample -= steps
         if execution.details is not None:
             execution.elapsed = execution.before() + execution.waited
         close(execution, error)
