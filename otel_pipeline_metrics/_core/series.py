@@ -28,27 +28,32 @@ if TYPE_CHECKING:
 # Results that a series keeps before the thread that adds one more flushes them.
 PENDING_BOUND: Final = 1024
 
-# Pairs of caller and stage that a run distinguishes.
+# Pairs of caller and stage, inside of the same stages, that a run distinguishes.
 MAX_PAIRS: Final = 4000
 
 
 class Series:
-    """The calls of one stage from one caller in one scope.
+    """The calls of one stage from one caller in one scope, inside of the same stages.
 
     The caller is the stage inside of which they were called, or none. So the time of all calls
-    inside a stage is known without a look at each of them.
+    inside a stage is known without a look at each of them, and whether they are inside of a call
+    of their own stage.
     """
 
     __slots__ = (
-        "account", "attributes", "budget", "cache", "called", "caller", "correction",
-        "drawn_one_in", "durations", "event_times", "exemplars", "kept", "key", "limits", "mean_s",
-        "one_in", "plain", "results", "returned", "sample_at", "sampled", "samples", "scope",
-        "sizes", "slow_from", "slowest", "stage", "times", "until_sample", "wakes_at", "watch",
+        "account", "around", "attributes", "budget", "cache", "called", "caller", "correction",
+        "drawn_one_in", "durations", "event_times", "exemplars", "inside_of", "kept", "key",
+        "limits", "mean_s", "one_in", "plain", "results", "returned", "sample_at", "sampled",
+        "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "until_sample",
+        "wakes_at", "watch",
     )  # fmt: skip
 
-    def __init__(self, scope: RunScope, stage: StageId, caller: StageId | None) -> None:
+    def __init__(self, scope: RunScope, stage: StageId, around: Series | None) -> None:
         self.scope = scope
         self.stage = stage
+        # of the caller, and the identities of that stage and those that it is inside of
+        self.around = around
+        self.inside_of = _identities(around)
         # shared by the stage's series
         self.budget = scope.budgets.get(stage.identity) or scope.budgets.setdefault(
             stage.identity, SpanBudget()
@@ -56,7 +61,7 @@ class Series:
         self.times = scope.times.get(stage.identity) or scope.times.setdefault(
             stage.identity, WorkerTimes(StageKey(scope.pipeline, stage.name, stage.kind))
         )
-        self.caller = caller
+        self.caller = None if around is None else around.stage
         self.key = self.times.key
         self.attributes = stage.attributes
         # the stages called inside of this one
@@ -110,7 +115,7 @@ class Series:
 
     def add(self, stage: StageId) -> Series:
         """Return the series of a stage called inside of this one, made if need be."""
-        found = self.called[stage] = self.scope.add(stage, self.stage)
+        found = self.called[stage] = self.scope.add(stage, self)
         return found
 
     @property
@@ -147,6 +152,20 @@ class Series:
         self.kept.pop(id(cell), None)
 
 
+def _identities(around: Series | None) -> frozenset[Hashable]:
+    """Return the identities of a stage and of those around it."""
+    if around is None:
+        return frozenset()
+    own: Hashable = around.stage.identity
+    return around.inside_of if own in around.inside_of else around.inside_of | {own}
+
+
+def _key_of(
+    stage: StageId, around: Series | None
+) -> tuple[StageId | None, frozenset[Hashable], StageId]:
+    return None if around is None else around.stage, _identities(around), stage
+
+
 class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
@@ -162,8 +181,8 @@ class RunScope:
         self.pipeline = pipeline
         self.run_id = run_id
         self.sinks = sinks
-        # by caller, None outside of stages, and stage
-        self.series: dict[tuple[StageId | None, StageId], Series] = {}
+        # by caller, None outside of stages, the identities of the stages around, and stage
+        self.series: dict[tuple[StageId | None, frozenset[Hashable], StageId], Series] = {}
         # by the stage's identity: its budget of spans, the time of its workers, and its series of
         # every form and caller
         self.budgets: dict[Hashable, SpanBudget] = {}
@@ -194,22 +213,22 @@ class RunScope:
         # of a run in this process: what takes parts that other processes measured
         self.parts: PartsOfRun | None = None
 
-    def add(self, stage: StageId, caller: StageId | None = None) -> Series:
+    def add(self, stage: StageId, around: Series | None = None) -> Series:
         """Return the series of `stage`, made if need be.
 
         Args:
             stage: the one that is called.
-            caller: the stage that it is called in; None outside of stages.
+            around: the series of the stage that it is called in; None outside of stages.
         """
         # a task or thread goes on with a run that was forgotten
         if self not in scopes:
             scopes.setdefault(self, root_cell(self))
-        found = self.series.get((caller, stage))
+        found = self.series.get(_key_of(stage, around))
         if found is not None:
             return found
         if len(self.series) >= MAX_PAIRS:
-            caller = None
-        made = self.series.setdefault((caller, stage), Series(self, stage, caller))
+            around = None
+        made = self.series.setdefault(_key_of(stage, around), Series(self, stage, around))
         variants = self.variants.setdefault(stage.identity, [])
         if made not in variants:
             variants.append(made)

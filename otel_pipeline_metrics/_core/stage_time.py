@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_pipeline_metrics._core import clock, nesting
 from otel_pipeline_metrics._core.abandoned import abandon, was_left
+from otel_pipeline_metrics._core.overlap import Overlap
 from otel_pipeline_metrics._core.records import NOTHING, Progress, StageTime
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def step_so_far(cell: Cell, now: float) -> float:
 def _open_until(cell: Cell, now: float) -> float:
     """Return when a call in progress began to wait, or the time now."""
     inside = cell[5]
-    return inside.closed_at if isinstance(inside, nesting.Overlap) and not inside.is_open else now
+    return inside.closed_at if isinstance(inside, Overlap) and not inside.is_open else now
 
 
 def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
@@ -197,9 +198,8 @@ def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
     variants = series.variants
     running = awaiting = unknown = 0.0
     for each in variants:
-        recursive = each.caller is not None and each.caller.identity == each.stage.identity
-        if recursive and not each.account.is_spawned:
-            # a stage inside itself: its worker's time counts once
+        if _is_inside_itself(each):
+            # its worker's time counts once
             continue
         whole = each.account.ended + each.account.partial
         found = running_of(each, whole)
@@ -230,6 +230,18 @@ def of_stage(series: Series, states: Iterable[TimeInStates] = ()) -> StageTime:
         running * share + between_thread, awaiting * share, unknown * share + between_task,
         idle, blocked,
     )  # fmt: skip
+
+
+def _is_inside_itself(series: Series) -> bool:
+    """Tell whether its calls are inside of a call of their own stage, in the same worker."""
+    own, each = series.stage.identity, series
+    if own not in series.inside_of:
+        return False
+    while each.around is not None and not each.account.is_spawned:
+        each = each.around
+        if each.stage.identity == own:
+            return True
+    return False
 
 
 def running_of(series: Series, whole: float) -> tuple[float, float] | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 import otel_pipeline_metrics as opm
 from tests.probes.queues.support import play, stage_of
 
@@ -48,10 +46,6 @@ def test_tasks_of_a_stage_inside_itself_are_workers_of_their_own(clock: Clock) -
     assert busy(play(clock, main()), "crawl") == 4.0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a series knows its direct caller only, so the inner call's time is counted again",
-)
 def test_a_workers_time_counts_once_in_a_stage_inside_itself_by_way_of_another(
     clock: Clock,
 ) -> None:
@@ -67,7 +61,34 @@ def test_a_workers_time_counts_once_in_a_stage_inside_itself_by_way_of_another(
 
     with opm.run("test", resources=False) as run:
         outer(1)
-    assert busy(run, "outer") == 2.0
+        outer(3)
+        # not inside of the other stage
+        between(1)
+    assert (busy(run, "outer"), busy(run, "between")) == (2.0 + 4.0 + 1.0, 1.0 + 3.0 + 1.0)
+    assert stage_of(run, "outer")["self_s"] == 2.0 + 4.0 + 1.0
+
+
+def test_a_task_of_a_stage_inside_itself_by_way_of_another_is_a_worker_of_its_own(
+    clock: Clock,
+) -> None:
+    @opm.stage("outer")
+    async def outer(depth: int) -> None:
+        await asyncio.sleep(1)
+        if depth:
+            await asyncio.gather(between(depth), between(depth))
+
+    @opm.stage("between")
+    async def between(depth: int) -> None:
+        await outer(depth - 1)
+
+    async def main() -> opm.Run:
+        async with opm.run("test", resources=False) as run:
+            await outer(1)
+        return run
+
+    run = play(clock, main())
+    # the first one for 2 seconds, beside two for 1 each
+    assert (busy(run, "outer"), busy(run, "between")) == (4.0, 2.0)
 
 
 def test_a_task_stays_inside_of_who_pulled_the_item(clock: Clock) -> None:

@@ -1,0 +1,45 @@
+"""`Overlap`: the calls that are open at once inside of another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.series import Cell
+
+
+class Overlap:
+    """The calls open inside of one that is closed, or that has several of them."""
+
+    __slots__ = (
+        "children", "closed_at", "excess", "ghosts", "holder", "is_open", "prune_at", "since",
+    )  # fmt: skip
+
+    def __init__(self, now: float, *, is_open: bool) -> None:
+        # by identity
+        self.children: dict[int, Cell] = {}
+        # closed calls with others open inside of them
+        self.ghosts: dict[int, Cell] = {}
+        # the call that has this closed one as a ghost
+        self.holder: Cell | None = None
+        self.is_open = is_open
+        # when it was last closed
+        self.closed_at = now
+        self.since = now
+        self.excess = 0.0
+        self.prune_at = 64
+
+    @property
+    def inside(self) -> int:
+        """How many calls inside are open, or have others open inside of them."""
+        return len(self.children) + len(self.ghosts)
+
+    def excess_until(self, now: float) -> float:
+        """Return the excess so far."""
+        covered = self.is_open and self.inside > 0
+        return self.excess + max(0.0, now - self.since) * (len(self.children) - covered)
+
+    def account_until(self, now: float) -> None:
+        """Add the excess since the last change."""
+        # at once: a signal handler may raise between two statements
+        self.excess, self.since = self.excess_until(now), max(now, self.since)
