@@ -212,7 +212,8 @@ def _end_bare(  # noqa: C901, PLR0912 - the hot path of blocks
             sampling.end(cell, elapsed)
         if extras and hooks.tracing is not None:
             # before the duration is there, so that a flush takes both
-            _close_or_add_span(cell, elapsed, size)
+            with errors.suppress_errors("ending a span"):
+                _close_or_add_span(cell, elapsed, size)
         durations.append(elapsed)
         if len(durations) >= series.wakes_at:
             sampling.wake(series)
