@@ -78,8 +78,8 @@ class Execution:
     elapsed: float = 0.0
     idle: float = 0.0
     blocked: float = 0.0
-    duration_only: bool  # whether there is only the duration to report so far
-    # whether that is so, and it has no span and is current: then it ends like a call without one
+    # whether there is only the duration to report so far, and no span to end: then it ends like a
+    # call without an execution
     bare: bool
     # of a generator: who pulls its items, a series or a run, and the part of `idle` and `blocked`
     # that is not in `Details.pulls`
@@ -95,8 +95,8 @@ class Execution:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.series = cell[0]
-        # of the instance, since Python reads those of the class at several times the cost
-        self.duration_only = self.bare = True
+        # of the instance, since Python reads one of the class at several times the cost
+        self.bare = True
         if len(cell) > CELL_WITHOUT_SPAN:
             self.adopt_span()
 
@@ -123,7 +123,7 @@ class Execution:
         if self.details is None:
             # atomic: of two threads that make them, both get the same
             vars(self).setdefault("details", Details())
-            self.duration_only = self.bare = False
+            self.bare = False
         details: Details = vars(self)["details"]
         return details
 

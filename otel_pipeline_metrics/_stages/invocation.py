@@ -333,7 +333,8 @@ def close(execution: Execution, error: BaseException | None) -> None:
     execution.series = None  # closed: ending it again or adding details changes nothing
     entry = execution.entry or execution.cell
     series.remove(entry)
-    if execution.duration_only and error is None and execution.puller is None:
+    waited = execution.idle or execution.blocked
+    if error is None and execution.details is None and not waited:
         if execution.span is not None:
             with errors.suppress_errors("ending a span"):
                 execution.span.close(execution.elapsed)

@@ -51,6 +51,6 @@ def test_the_rest_of_a_call_is_never_negative(clock: Clock, results: Results) ->
         assert isinstance(s, execution.Execution)
         clock.time = 0.0
         s.cell[2] = 0.0
-        s.idle, s.blocked, s.duration_only, s.bare = 0.1, 0.2, False, False
+        s.idle, s.blocked, s.bare = 0.1, 0.2, False
         clock.time = 0.3 - 1e-16
     assert results.durations("waits") == [0.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 
-from otel_pipeline_metrics._stages import wrappers
+from otel_pipeline_metrics._stages import generators, wrappers
 
 
 class Plainly(ast.NodeTransformer):
@@ -53,3 +53,18 @@ def test_both_wrappers_have_the_same_code() -> None:
     assert [each.replace(later, at_once) for each in ours] == [
         each.replace(driving, plain) for each in theirs
     ]
+
+
+def test_both_wrappers_of_generators_measure_a_step_with_the_same_code() -> None:
+    """Between the steps each does what its kind of generator needs."""
+
+    def of_a_step(maker: object) -> list[str]:
+        (module,) = [ast.parse(inspect.getsource(maker))]  # type: ignore[arg-type]
+        found = [node for node in ast.walk(Plainly().visit(module)) if isinstance(node, ast.While)]
+        (loop,) = found
+        begins, _, pauses, *counts, _ = loop.body
+        return [ast.unparse(statement) for statement in (begins, pauses, *counts)]
+
+    ours = of_a_step(generators.generator_wrapper)
+    assert ours == of_a_step(generators.async_generator_wrapper)
+    assert len(ours) == 4

@@ -163,7 +163,7 @@ class Worker:
             return
         for cell in self.stack:
             execution = execution_of(cell)
-            execution.duration_only = execution.bare = False
+            execution.bare = False
             if state == "idle":
                 execution.idle += seconds
             else:
