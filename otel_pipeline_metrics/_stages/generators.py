@@ -82,14 +82,14 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                         here = None
                     else:
                         elapsed = now() - began
-                        if extras or cell[5] is not None or parent[5] is not cell:
-                            suspended.pause(execution)
-                            here = None
-                        else:
+                        if parent[5] is cell and cell[5] is None and not extras:
                             parent[5] = None
                             current.reset(token)
                             cell[1] = None
                             pulls[here] = pulled = pulled + elapsed
+                        else:
+                            suspended.pause(execution)
+                            here = None
                 except Exception as error:
                     suspended.not_paused(execution, error)
                 steps += 1
@@ -183,14 +183,14 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                         here = None
                     else:
                         elapsed = now() - began
-                        if extras or cell[5] is not None or parent[5] is not cell:
-                            suspended.pause(execution)
-                            here = None
-                        else:
+                        if parent[5] is cell and cell[5] is None and not extras:
                             parent[5] = None
                             current.reset(token)
                             cell[1] = None
                             pulls[here] = pulled = pulled + elapsed
+                        else:
+                            suspended.pause(execution)
+                            here = None
                 except Exception as error:
                     suspended.not_paused(execution, error)
                 steps += 1

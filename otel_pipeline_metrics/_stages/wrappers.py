@@ -122,10 +122,12 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 return internals.later.end(cell, items, returned)
             try:
                 elapsed = now() - began
-                if extras or cell[3] is not None or cell[5] is not None or parent[5] is not cell:
+                # by falling through: where Python 3.10 jumps, it may switch threads
+                if parent[5] is cell and cell[5] is None and cell[3] is None and not extras:
+                    parent[5] = None
+                else:
                     internals.invocation.end(cell)
                     return returned
-                parent[5] = None
                 current.reset(token)
                 cell[1], durations = None, series.durations
                 durations.append(elapsed)
@@ -191,10 +193,12 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                 return returned
             try:
                 elapsed = now() - began
-                if extras or cell[3] is not None or cell[5] is not None or parent[5] is not cell:
+                # by falling through: where Python 3.10 jumps, it may switch threads
+                if parent[5] is cell and cell[5] is None and cell[3] is None and not extras:
+                    parent[5] = None
+                else:
                     internals.invocation.end(cell)
                     return returned
-                parent[5] = None
                 current.reset(token)
                 cell[1], durations = None, series.durations
                 durations.append(elapsed)
