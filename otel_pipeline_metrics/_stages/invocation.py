@@ -98,7 +98,11 @@ def begin(cell: Cell) -> float:
     series.kept[id(cell)] = cell
     began: float
     began = cell[2] = clock.now()
-    nesting.enter(parent, cell, began)
+    # last, since nothing may come between that and the end
+    if parent[5] is None and "overlapping" not in extras:
+        parent[5] = cell
+    else:
+        nesting.enter(parent, cell, began)
     return began
 
 
@@ -173,7 +177,7 @@ def end(
 def leave(cell: Cell, now: float) -> None:
     """Close a call for the one around it."""
     parent = cell[4]
-    if parent[5] is cell and cell[5] is None and not gc_safety.extras:
+    if parent[5] is cell and cell[5] is None and "overlapping" not in extras:
         parent[5] = None
     else:
         nesting.close(cell, now)
@@ -186,12 +190,12 @@ def _end_bare(  # noqa: C901, PLR0912 - the hot path of blocks
     try:
         now = clock.now()
         series, token, began, _, parent, inside, sample, *_ = cell
-        if parent[5] is cell and inside is None and not extras:
+        if parent[5] is cell and inside is None and "overlapping" not in extras:
             parent[5] = None
         else:
             nesting.close(cell, now)
-            if hooks.workers is not None:
-                hooks.workers.left(cell, now)
+        if hooks.workers is not None:
+            hooks.workers.left(cell, now)
         elapsed = now - began
         active_cell.reset(token)
         size: int | None = None

@@ -84,7 +84,7 @@ def resume(execution: Execution) -> Cell:
         if series.until_sample < 0:
             sampling.begin(cell, known=True)
         began = cell[2] = clock.now()
-        if parent[5] is None and not gc_safety.extras:
+        if parent[5] is None and "overlapping" not in gc_safety.extras:
             parent[5] = cell
         else:
             nesting.enter(parent, cell, began)

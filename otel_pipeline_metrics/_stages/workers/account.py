@@ -139,7 +139,7 @@ class Account:
             and not self.opened
             and (
                 stage is None
-                or (self.met_queue and stage.queued and not (self.got_from or self.pending))
+                or ((stage.queued or not self.met_queue) and not (self.got_from or self.pending))
             )
         )
 

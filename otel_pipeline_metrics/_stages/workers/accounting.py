@@ -133,7 +133,12 @@ class Accounting:
                     drain.drain_workers(worker.scope)
             else:
                 _leave(worker, cell, now)
-            if cell[3] is not None or len(cell) > CELL_WITHOUT_SPAN or worker.late:
+            execution = cell[3]
+            if (
+                worker.late
+                or len(cell) > CELL_WITHOUT_SPAN
+                or (execution is not None and execution.span is not None)
+            ):
                 _span_left(worker, cell)
             elif not stack:
                 worker.context = None

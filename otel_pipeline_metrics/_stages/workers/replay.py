@@ -59,11 +59,14 @@ def catch_up(worker: Worker, now: float | None = None) -> None:
 def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PLR0912, PLR0915 - one tight loop
     """Share out a worker's time between the events of its log.
 
-    The most frequent events are those of a worker that gets, calls one stage and puts. They are
-    handled here, with local variables only, and all others by the account.
+    The most frequent events are those of a worker that gets, calls one stage and puts, or that
+    calls one stage and uses no queue. They are handled here, with local variables only, and all
+    others by the account.
     """
     stage, mark, quick = account.stage, account.mark or 0.0, account.quick
     since, got = account.queue_since, None
+    # whether its next use of a queue is not its first one
+    met = stage is None or account.met_queue
     # what was recorded last as put into and as got from by this stage
     produced = consumed = None
     inside = between = 0.0
@@ -86,14 +89,14 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PL
                         got = None
                     continue
             elif kind == GOT:
-                if call is None and what is not None and (got is None or got is what):
+                if met and call is None and what is not None and (got is None or got is what):
                     if at > mark:
                         if since or stage is not None:
                             between += at - mark
                         mark = at
                     since, got = True, what
                     continue
-            elif kind == PUT and call is None:
+            elif kind == PUT and met and call is None:
                 if stage is None:
                     # it only fills the queue
                     between, since = 0.0, False
@@ -116,5 +119,6 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PL
         if account.stage is not stage:
             stage, produced, consumed = account.stage, None, None
         mark, quick, since = account.mark or 0.0, account.quick, account.queue_since
+        met = stage is None or account.met_queue
     if quick:
         account.put_back(mark, inside, between, since=since, got=got)
