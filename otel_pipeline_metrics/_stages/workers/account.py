@@ -170,14 +170,18 @@ class Account:
             self.produces(name, series)
 
     def _count_until(self, now: float) -> None:
-        seconds = 0.0 if self.mark is None else now - self.mark
-        if self.mark is None or seconds > 0.0:
+        mark = self.mark
+        if mark is None:
             self.mark = now
+            return
+        seconds = now - mark
         if seconds <= 0.0:
             return
-        if self.opened:
+        self.mark = now
+        opened = self.opened
+        if opened:
             # a stage inside itself: its worker's time counts once
-            for series in set(self.opened.values()):
+            for series in opened.values() if len(opened) == 1 else set(opened.values()):
                 self._count(self.time_at(series), seconds)
         elif self.stage is not None or self.queue_since:
             last = None if self.state == "idle" else self.stage
@@ -207,7 +211,10 @@ class Account:
             self.queue_since = False
             series.queued = series.queued or self.met_queue
             self.stage = series
-            self.give_pending()
+            time = self.time_at(series)
+            if self.pending:
+                time.add(self.pending)
+                self.pending.clear()
             for name in self.got_from:
                 self.consumes(name, series)
             self.got_from.clear()
