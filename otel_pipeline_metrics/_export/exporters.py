@@ -53,6 +53,21 @@ _FIXED: Final[dict[str, Protocol]] = {
 SLACK_S: Final = 0.5
 
 
+# The SDK's last collection may take one interval, and what it collects is lost beyond that.
+COLLECTION_MS: Final = 60_000.0
+
+
+class PatientReader(PeriodicExportingMetricReader):
+    """A reader that loses nothing if a collection takes longer than an interval.
+
+    The flush is bounded from outside.
+    """
+
+    def collect(self, timeout_millis: float = COLLECTION_MS) -> None:  # type: ignore[misc]
+        """Collect and export, within a minute at least."""
+        super().collect(max(timeout_millis, COLLECTION_MS))
+
+
 class ForkedError(RuntimeError):
     """An exporter that cannot be used in a forked child."""
 
@@ -121,9 +136,7 @@ def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | Non
     if signal == "metrics":
         # an interval's table would stand in a notebook's cell that did not ask for it
         never = name == "console" and notebook.is_running()
-        reader = PeriodicExportingMetricReader(
-            counting, math.inf if never else plan.metrics_interval_ms
-        )
+        reader = PatientReader(counting, math.inf if never else plan.metrics_interval_ms)
         return BuiltExporter(reader, counting, ledger)
     processor: Any = (
         console.ConsoleSpanProcessor(counting, exporter)

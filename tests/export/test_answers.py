@@ -198,6 +198,13 @@ class TestSession:
             assert self.post(server).status_code == 307
             assert server.requests == 1
 
+    def test_what_follows_an_interim_answer_is_not_that_to_the_next_request(self) -> None:
+        hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
+        with serving(lambda: [hints], whole(b"abc")) as server, BoundedSession() as session:
+            assert session.request("POST", server.endpoint, timeout=10).status_code == 103
+            assert session.request("POST", server.endpoint, timeout=10).content == b"abc"
+            assert server.connections == 2
+
 
 @pytest.fixture(params=[True, False], ids=["spool", "no spool"])
 def arguments(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Path]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics._internal import measurement_consumer
 from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -343,3 +347,34 @@ def test_a_late_export_is_not_counted_twice() -> None:
     thread.join()
 
     assert (ledger.exported, ledger.failed, ledger.batches_failed) == (0, 1, 1)
+
+
+def test_a_last_collection_may_take_longer_than_an_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or the clock is set meanwhile; the SDK would lose what it collects."""
+    exported: list[Any] = []
+
+    class Exporter(MetricExporter):
+        def export(self, metrics_data: Any, *_: Any, **__: Any) -> MetricExportResult:
+            exported.append(metrics_data)
+            return MetricExportResult.SUCCESS
+
+        def shutdown(self, timeout_millis: float = 0, **_: Any) -> None:
+            pass
+
+        def force_flush(self, timeout_millis: float = 0) -> bool:
+            return True
+
+    reader = exporters.PatientReader(Exporter(), 10_000)
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    meter = provider.get_meter("m")
+    meter.create_counter("c").add(7)
+    meter.create_observable_gauge("g", [lambda _: [Observation(1)]])
+    # 15 seconds pass at each look, of which a collection of one callback needs two
+    ticks = itertools.count(0, 15 * 10**9)
+    monkeypatch.setattr(measurement_consumer, "time_ns", lambda: next(ticks))
+    provider.shutdown()
+    (data,) = exported
+    metrics = data.resource_metrics[0].scope_metrics[0].metrics
+    assert {metric.name: metric.data.data_points[0].value for metric in metrics} == {"c": 7, "g": 1}

@@ -8,7 +8,6 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.trace import NoOpTracerProvider
 
 import otel_pipeline_metrics as opm
@@ -111,12 +110,12 @@ def test_the_export_interval(
 ) -> None:
     made: list[float] = []
 
-    class Reader(PeriodicExportingMetricReader):
+    class Reader(exporters.PatientReader):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             made.append(self._export_interval_millis)
 
-    monkeypatch.setattr(exporters, "PeriodicExportingMetricReader", Reader)
+    monkeypatch.setattr(exporters, "PatientReader", Reader)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     opm.configure(exporter="otlp", metrics_sync_interval=argument, flush_timeout=0.1)

@@ -24,6 +24,8 @@ from otel_pipeline_metrics._core import clock
 
 # of an answer's body; one that says how many items were rejected has a few bytes
 LIMIT: Final = 64 * 1024
+# the first status of an answer that no other one follows
+_FINAL: Final = 200
 # if the exporter gives no timeout
 _DEFAULT_S: Final = 10.0
 # zlib, or gzip by its head
@@ -146,7 +148,13 @@ class BoundedSession(requests.Session):
         kwargs |= {"stream": True, "allow_redirects": False}
         _here.until = clock.monotonic() + _seconds(kwargs.get("timeout"))
         response = super().request(*args, **kwargs)
-        body: Any = io.BytesIO(_read(response.raw, response.headers.get("Content-Encoding")))
+        raw: Any = response.raw
+        if response.status_code < _FINAL:
+            # what follows would be taken for the answer to the next request
+            raw.close()
+            body: Any = io.BytesIO()
+        else:
+            body = io.BytesIO(_read(raw, response.headers.get("Content-Encoding")))
         response.raw = body
         return response
 

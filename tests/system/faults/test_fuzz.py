@@ -300,8 +300,6 @@ acts = st.builds(
 
 @pytest.fixture(autouse=True)
 def _setting(monkeypatch: pytest.MonkeyPatch, loud_faults: None) -> Iterator[None]:
-    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", NEVER_MS)
-    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", NEVER_MS)
     # each backend puts itself there
     monkeypatch.setattr(exporters, "load", exporters.load)
     errors.raise_faults = False
@@ -326,9 +324,13 @@ def check_ledger(stats: dict[str, Any]) -> None:
 @given(st.lists(acts, min_size=1, max_size=6))
 def test_a_random_program(program: list[Act]) -> None:
     with clean_slate():
+        # it takes these variables away, and takes back what it finds at its end
+        os.environ["OTEL_BSP_SCHEDULE_DELAY"] = NEVER_MS
+        os.environ["OTEL_METRIC_EXPORT_INTERVAL"] = NEVER_MS
         backend = Backend()
         backend.install()
-        opm.configure(exporter="otlp", console=False, flush_timeout=20, spans_per_second=None)
+        # a full machine, and a heap of thousands of programs
+        opm.configure(exporter="otlp", console=False, flush_timeout=60, spans_per_second=None)
         witness = opm.stage("witness", items=lambda n: n)(plain)
         calls = 0
         with opm.run("fuzz", resources=False) as run:
