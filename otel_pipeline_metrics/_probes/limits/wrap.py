@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from otel_pipeline_metrics._core import cardinality
@@ -137,14 +138,28 @@ def _stock(obj: Any) -> tuple[str, type[Limited]] | None:
     """Return kind and stand-in of an object that behaves as the library's do."""
     for stock, kind, stand_in in _STOCK:
         if isinstance(obj, stock):
-            # a condition has the methods of its lock
-            own = {} if kind == "condition" else getattr(obj, "__dict__", {})
             overridden = any(
-                name in own or getattr(type(obj), name, None) is not getattr(stock, name, None)
+                getattr(type(obj), name, None) is not getattr(stock, name, None)
+                # a condition has the methods of its lock
+                or (kind != "condition" and _is_own(obj, name))
                 for name in _METHODS
             )
             return None if overridden else (kind, _OF_C.get(type(obj), stand_in))
     return None
+
+
+def _is_own(obj: Any, name: str) -> bool:
+    """Tell whether an object has a method in place of its class's.
+
+    Its `__dict__` would tell that too, but before Python 3.13 all attributes of an object whose
+    `__dict__` was read are slower from then on.
+    """
+    of_class = getattr(type(obj), name, None)
+    if isinstance(of_class, FunctionType):
+        return getattr(getattr(obj, name, None), "__func__", None) is not of_class
+    if of_class is None:
+        return hasattr(obj, name)
+    return name in getattr(obj, "__dict__", {})
 
 
 def _kind(obj: Any) -> str:

@@ -94,6 +94,21 @@ async def test_releasing_what_is_not_held_is_the_same_error(make: Any) -> None:
                 one.release()
 
 
+@pytest.mark.parametrize("make", [asyncio.Lock, lambda: asyncio.Semaphore(2)])
+async def test_a_method_of_the_object_itself_is_called(make: Any) -> None:
+    bare = make()
+    acquire, called = bare.acquire, []
+
+    async def own() -> Any:
+        called.append(1)
+        return await acquire()
+
+    bare.acquire = own
+    limit = opm.wrap_limit(bare, name="x")
+    assert await limit.acquire() is True
+    assert called == [1]
+
+
 def test_attributes_may_be_set_and_deleted() -> None:
     semaphore: Any = opm.wrap_limit(threading.Semaphore(2), name="x")
     semaphore.label = "mine"
