@@ -119,9 +119,10 @@ class Account:
     """The sums of one series. Times are in seconds."""
 
     __slots__ = (
-        "blocked", "by_in_flight", "count", "cpu", "ended", "excess", "idle", "partial",
-        "partial_blocked", "partial_idle", "partial_running", "partial_sampled", "partial_wait",
-        "pulled", "pulled_open", "pullers", "running", "seen", "spawned", "tasks",
+        "_known_s", "_spawned_s", "blocked", "by_in_flight", "count", "cpu", "ended", "excess",
+        "idle", "partial", "partial_blocked", "partial_idle", "partial_running",
+        "partial_sampled", "partial_wait", "pulled", "pulled_open", "pullers",
+        "running", "seen", "spawned", "tasks",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -150,8 +151,10 @@ class Account:
         self.pullers: list[Account] = []
         self.running = Ratio()
         self.cpu = Ratio()
-        # samples that another task than its caller's began, and samples where that is known
-        self.spawned = [0, 0]
+        # samples that another task than its caller's began; their seconds, and those of all
+        # samples where that is known
+        self.spawned = 0
+        self._spawned_s = self._known_s = 0.0
         # by number in flight at the begin: samples, and their seconds
         self.by_in_flight: dict[int, tuple[int, float]] = {}
         # identities of the tasks that made samples
@@ -166,8 +169,9 @@ class Account:
                 weight = 1.0 if sample.weight <= 1 else sample.cpu_weight
                 self.cpu.add(sample.elapsed, sample.cpu, weight=weight)
             if sample.spawned is not None:
-                self.spawned[0] += sample.spawned
-                self.spawned[1] += 1
+                self.spawned += sample.spawned
+                self._spawned_s += sample.spawned * sample.elapsed
+                self._known_s += sample.elapsed
             if sample.task is not None and len(self.tasks) < MAX_TASKS:
                 self.tasks.add(sample.task)
             level = min(sample.in_flight, MAX_IN_FLIGHT)
@@ -182,11 +186,10 @@ class Account:
 
     @property
     def is_spawned(self) -> bool:
-        """Whether its calls are mostly made in tasks of their own."""
-        spawned, known = self.spawned
-        return 2 * spawned > known
+        """Whether most of its time is that of calls in tasks of their own."""
+        return 2 * self._spawned_s > self._known_s
 
     @property
     def is_spawned_somewhere(self) -> bool:
         """Whether any of its calls is known to be made in a task of its own."""
-        return self.spawned[0] > 0
+        return self.spawned > 0

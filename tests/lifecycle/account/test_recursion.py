@@ -68,6 +68,24 @@ def test_a_workers_time_counts_once_in_a_stage_inside_itself_by_way_of_another(
     assert stage_of(run, "outer")["self_s"] == 2.0 + 4.0 + 1.0
 
 
+def test_tasks_without_time_make_no_workers_of_the_calls_beside_them(clock: Clock) -> None:
+    @opm.stage("crawl")
+    async def crawl(seconds: int, *, tasks: int = 0) -> None:
+        if tasks:
+            made = [asyncio.create_task(crawl(0)) for _ in range(tasks)]
+            await asyncio.wait(made)
+            await crawl(1)
+        if seconds:
+            await asyncio.sleep(seconds)
+
+    async def main() -> opm.Run:
+        async with opm.run("test", resources=False) as run:
+            await crawl(0, tasks=2)
+        return run
+
+    assert busy(play(clock, main()), "crawl") == 1.0
+
+
 def test_a_task_of_a_stage_inside_itself_by_way_of_another_is_a_worker_of_its_own(
     clock: Clock,
 ) -> None:
