@@ -18,6 +18,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 from collections import Counter
@@ -39,8 +40,10 @@ EXPECTED = {"PipelineErrorBudgetBurnsFast", "PipelineQueueFull"}
 # begins the line of the log with which the service tells that the verdict has changed
 VERDICT = "INFO otel_pipeline_metrics: run orders: "
 START_S = 60.0
+ANSWER_S = 60.0
 # what a stop may take: all accepted orders are stored
-STOP_S = 60.0
+STOP_S = 120.0
+WIDTH = 100
 
 
 class Demo:
@@ -182,7 +185,7 @@ class Service:
     def health(self) -> str:
         """Return what /ops/health tells."""
         url = f"http://127.0.0.1:{self.port}/ops/health"
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
             body = json.load(answer)
         parts = [name for name, state in body["components"].items() if state != "ok"]
         return str(body["status"]) + (f": {', '.join(parts)}" if parts else "")
@@ -191,7 +194,8 @@ class Service:
 def show_verdict(out: Path) -> None:
     """Print what limited the service on the whole."""
     verdict = verdict_in_words(opm.RunReport.load(out / "report.json").bottleneck)
-    print(f"\nThe verdict on the whole run: {verdict.headline}.\n{verdict.why}")
+    print(f"\nThe verdict on the whole run: {verdict.headline}.")
+    print(textwrap.fill(verdict.why, WIDTH))
 
 
 def check_orders(out: Path, clients: Clients) -> list[str]:

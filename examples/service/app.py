@@ -3,8 +3,8 @@
     POST /orders -> queue -> enrich (4 threads) -> queue -> store (1 thread) -> SQLite
 
 The look-up asks another service, over HTTP, through a cache, a circuit breaker and retries. While
-that service is down, orders wait: the queues fill, the endpoint answers 503, and nobody who got a
-202 loses an order.
+that service is down, orders wait: the queues fill, and the endpoint answers 503. The server's stop
+waits until all that was accepted is stored. The queues are in memory, so a kill would lose theirs.
 """
 
 from __future__ import annotations

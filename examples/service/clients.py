@@ -52,7 +52,7 @@ class Clients:
             thread.join()
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
         try:
             self._send(connection)
         except (OSError, http.client.HTTPException, RuntimeError) as error:
