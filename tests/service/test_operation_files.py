@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._core import clock as _clock
-from otel_pipeline_metrics.service import MetricsManager
+from otel_pipeline_metrics.service import MetricsManager, operation_files
 from otel_pipeline_metrics.service.operation import checked_operation
 from otel_pipeline_metrics.service.operation_files import OperationFiles, listed, read
 
@@ -54,6 +54,17 @@ def test_a_taken_name_is_left_alone(tmp_path: Path) -> None:
         data = json.loads(found[f"{number:06d}"])
         assert data["batch_id"] == f"20231114_223000_{number:06d}"
         assert data["batch_timestamp"] == f"2023-11-14T22:30:00.{number:06d}+00:00"
+
+
+@pytest.mark.parametrize(("sync", "pauses"), [(True, 19), (False, 3)])
+def test_others_run_between_records_and_less_often_in_a_hurry(
+    sync: bool, pauses: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(operation_files.time, "sleep", slept.append)
+    operations = [checked_operation("test", "one", n) for n in range(1000)]
+    OperationFiles(tmp_path).write(operations, sync=sync)
+    assert len(slept) == pauses
 
 
 @pytest.mark.usefixtures("clock")
