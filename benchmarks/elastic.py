@@ -1,6 +1,6 @@
 """Compare elastic workers with the best fixed number, on a clock that jumps.
 
-    python -m benchmarks.elastic --seed fresh --write docs/verdict.md
+    python -m benchmarks.elastic --seed fresh --write docs/verdict-benches.md
 
 Each shape runs with every fixed number of workers, and with `count=(low, 32)` from 1 and from the
 best number on. What counts is the throughput from 20 to 40 seconds after the start.

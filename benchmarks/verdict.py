@@ -1,7 +1,7 @@
 """Check whether the verdict is right, on random pipelines whose limiting stage is known.
 
     python -m benchmarks.verdict                        # 1,000 pipelines, seed 1
-    python -m benchmarks.verdict --seed 1 --seed fresh --write docs/verdict.md
+    python -m benchmarks.verdict --seed 1 --seed fresh --write docs/verdict-benches.md
     python -m benchmarks.verdict --data docs/data/verdict-failures.json    # each failure
     python -m benchmarks.verdict --seed 1 --only 471    # one of them, in full
 
@@ -195,7 +195,7 @@ def figures(benches: Sequence[Bench]) -> str:
 
 
 def failures(benches: Sequence[Bench]) -> dict[str, Any]:
-    """Return every single failure as plain data; `docs/verdict.md` describes the fields."""
+    """Return every single failure as plain data; `docs/verdict-benches.md` describes the fields."""
     return {
         "schema": SCHEMA,
         "verdicts": [

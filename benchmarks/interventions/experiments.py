@@ -218,7 +218,7 @@ def _told(one: Prediction) -> str:
 
 
 def figures(benches: Sequence[Bench]) -> str:
-    """Return the tables in Markdown."""
+    """Return the table in Markdown."""
     rows = [
         ["", *(b.title for b in benches)],
         ["---"] * (len(benches) + 1),
@@ -257,16 +257,7 @@ def figures(benches: Sequence[Bench]) -> str:
             *(f"{100 * max((one.slowed for one in b.tried), default=0):.1f} %" for b in benches),
         ],
     ]
-    last = benches[-1]
-    each = [["shape", "confidence", "predicted (measured), points", "slowed by"], ["---"] * 4]
-    for one in last.tried:
-        told = ", ".join(f"{p.stage} {_told(p)}" for p in one.predictions)
-        mark = "" if one.is_right else " **off**"
-        name = f"`{one.trial.shape.name}`{mark}"
-        each.append([name, f"{one.confidence}", told, f"{100 * one.slowed:.1f} %"])
-    return "\n\n".join(
-        "\n".join(f"| {' | '.join(row)} |" for row in table) for table in (rows, each)
-    )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _holds(one: Prediction) -> bool:
@@ -275,7 +266,7 @@ def _holds(one: Prediction) -> bool:
 
 
 def predictions(benches: Sequence[Bench]) -> dict[str, Any]:
-    """Return every prediction that is missing or more than 10 points off, as plain data."""
+    """Return every prediction as plain data."""
     return {
         "schema": SCHEMA,
         "predictions": [
@@ -283,6 +274,8 @@ def predictions(benches: Sequence[Bench]) -> dict[str, Any]:
                 "seed": one.trial.seed,
                 "shape": one.trial.shape.name,
                 "real_time": one.trial.real_time,
+                "confidence": one.confidence,
+                "slowed": one.slowed,
                 "stage": told.stage,
                 "predicted": told.predicted,
                 "interval": told.interval,
@@ -292,7 +285,6 @@ def predictions(benches: Sequence[Bench]) -> dict[str, Any]:
             for bench in benches
             for one in bench.tried
             for told in one.predictions
-            if not told.is_near
         ],
     }
 

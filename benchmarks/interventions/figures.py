@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -86,11 +87,11 @@ def figures(benches: Sequence[Bench]) -> str:
         ["width of told ranges, points: median", *(_wide(b, 0.5) for b in benches)],
         ["the same, 90th percentile", *(_wide(b, 0.9) for b in benches)],
     ]
-    return f"{_table(rows)}\n\n{_table(_families(benches))}"
+    return f"{_table(rows)}\n\n{_families(benches)}"
 
 
 def failures(benches: Sequence[Bench]) -> dict[str, Any]:
-    """Return every single failure as plain data; docs/verdict.md describes the fields."""
+    """Return every single failure as plain data; docs/verdict-benches.md describes the fields."""
     return {
         "schema": SCHEMA,
         "verdicts": [
@@ -134,14 +135,16 @@ def _which(one: Judgement) -> dict[str, Any]:
     }
 
 
-def _families(benches: Sequence[Bench]) -> list[list[str]]:
-    judged = [one for bench in benches for one in bench.judged]
-    rows = [["family", "runs", "right", "`unknown`", "wrong", "no answer"], ["---"] * 6]
+def _families(benches: Sequence[Bench]) -> str:
+    """Return a sentence with the rates by family, those that are not all right in bold."""
+    judged = [one for bench in benches for one in bench.answerable]
+    told = []
     for family in sorted({one.trial.shape.family for one in judged}):
         outcomes = [one.outcome for one in judged if one.trial.shape.family == family]
-        kinds = ("right", "unknown", "wrong", "no answer")
-        rows.append([family, f"{len(outcomes)}", *(f"{outcomes.count(kind)}" for kind in kinds)])
-    return rows
+        right = outcomes.count("right")
+        rate = f"{family} {right} of {len(outcomes)}"
+        told.append(rate if right == len(outcomes) else f"**{rate}**")
+    return "\n".join(textwrap.wrap(f"Right by family: {', '.join(told)}.", 110))
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

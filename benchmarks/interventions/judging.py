@@ -160,8 +160,12 @@ def _range(
     change, name = entry["change"], entry.get("name") or entry.get("stage")
     names = [n for n in (entry.get("name"), entry.get("stage")) if n is not None]
     keys = [f"{change}:{n}" for n in names] + [change]
-    if change == "faster" and name == verdict.get("name"):
-        # what the file names by its kind: the source, or a step that nobody decorated
+    if (
+        change == "faster"
+        and name == verdict.get("name")
+        and verdict["kind"] in {"source", "undecorated"}
+    ):
+        # what the file names by its kind; one of another kind changes something else
         keys.append(verdict["kind"])
     measured = next((gains[key] for key in keys if key in gains), None)
     if entry.get("by") != _BY.get(change):

@@ -161,7 +161,7 @@ class Experiment(Accounting):
             # `before_coroutine` pauses, since only samples are driven by our own code
             cell[0].watch = True
             return None
-        return (worker, due) if _may_sleep(worker) else None
+        return (worker, due) if _may_sleep() else None
 
     def _ends(self, cell: Cell, worker: Worker, now: float) -> None:
         stage, number = cell[0].times, worker.number
@@ -326,10 +326,9 @@ class Experiment(Accounting):
             del self._known[next(iter(self._known))]
 
 
-def _may_sleep(worker: Worker) -> bool:
+def _may_sleep() -> bool:
     """Tell whether this thread may sleep: it runs no event loop, and is no greenlet."""
-    here = (threading.get_ident(),)
-    return not _in_event_loop() and worker.owner == owner_here() == here
+    return not _in_event_loop() and owner_here() == (threading.get_ident(),)
 
 
 def _in_event_loop() -> bool:

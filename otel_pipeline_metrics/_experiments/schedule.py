@@ -42,7 +42,7 @@ SLOWER_WINDOWS: Final = 16
 SURE: Final = 0.05
 # So many windows end the experiment; before so many it goes on in any case.
 ALL_WINDOWS: Final = 240
-FEWEST_WINDOWS: Final = 20
+FEWEST_WINDOWS: Final = 40
 # A stage that can gain less than this is not made faster.
 LITTLE: Final = 0.06
 

@@ -294,6 +294,7 @@ class RunDataCollector:
             "gil_held_samples": summary.gil_held_samples,
             "run_delay": summary.run_delay,
             "run_delay_samples": summary.run_delay_samples,
+            "run_delay_waited": summary.run_delay_waited,
             "event_loop_delay_s": self.heartbeat.summary(),
             # seconds since the start, CPU utilisation and RSS of the latest samples
             "series": None

@@ -154,6 +154,8 @@ class Facts:
     # the share of time in which a thread held the GIL, and in which one that was ready had no CPU
     gil_held: float | None = None
     run_delay: float | None = None
+    # the same of fewer moments too, which is enough to doubt; None of hardly any
+    starved: float | None = None
     # by name of a stage with failures or retries, the part of its calls' time that they would
     # have saved without, at least and at most
     saved: dict[str, tuple[float, float]] = field(default_factory=dict)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 MANY_WORKERS: Final = 8
+# From so many moments without a CPU on, their share counts.
+TWICE: Final = 2
 # from so many workers per call on, each item seems to have a worker of its own
 EPHEMERAL: Final = 0.5
 
@@ -74,6 +76,7 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
         limits=[_read_limit(limit, runs) for limit in entries(data, "limits")],
         gil_held=number(data, "resources", "gil_held"),
         run_delay=number(data, "resources", "run_delay"),
+        starved=_starved(data),
     )
     outside = number(data, "run", "outside_s")
     facts.outside_s = None if outside is None else outside / runs
@@ -357,6 +360,16 @@ def _smallest(queues: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:
         if (capacity := number(queue, "capacity")) is not None
     ]
     return min(bounded, key=lambda found: found[1], default=None)
+
+
+def _starved(data: Mapping[str, Any]) -> float | None:
+    """Return the share of moments without a CPU, of any number: enough to doubt a verdict."""
+    waited = number(data, "resources", "run_delay_waited")
+    samples = number(data, "resources", "run_delay_samples")
+    if waited is None or not samples:
+        return number(data, "resources", "run_delay")
+    # a single one may be chance
+    return waited / samples if waited >= TWICE else 0.0
 
 
 def _read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:

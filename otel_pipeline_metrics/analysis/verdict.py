@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import caches, wording
 from otel_pipeline_metrics.analysis.case import make_case
-from otel_pipeline_metrics.analysis.findings import Verdict
+from otel_pipeline_metrics.analysis.cpu_left import CPU_FULL
+from otel_pipeline_metrics.analysis.findings import Verdict, at_most
 from otel_pipeline_metrics.analysis.over_time import when
 from otel_pipeline_metrics.analysis.reading import facts_of
 from otel_pipeline_metrics.analysis.units import UNITS
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otel_pipeline_metrics.analysis.facts import Facts
+
+
+# From these shares of moments without a CPU on, a verdict is one step and two steps less sure. On a
+# machine with CPUs to spare it is a few hundredths.
+LOADED: Final = (0.2, 0.4)
 
 
 class _Report(Protocol):
@@ -64,8 +70,25 @@ def _verdict(facts: Facts) -> Verdict:
         for unit in UNITS:
             found = unit.check(case)
             if found is not None and not found.is_vetoed:
+                _doubt_if_starved(found, facts)
                 return found
     return _unknown(facts)
+
+
+def _doubt_if_starved(found: Verdict, facts: Facts) -> None:
+    """Lower the confidence where threads had no CPU: all times include waits for one."""
+    own = facts.utilization is not None and facts.utilization >= CPU_FULL
+    if facts.starved is None or own or found.kind == "machine":
+        return
+    witness = at_most("moments at which a ready thread had no CPU", facts.starved, LOADED[0])
+    if witness.for_it:
+        return
+    found.evidence.append(witness)
+    found.doubt(1 if facts.starved < LOADED[1] else 2)
+    found.assumptions.append(
+        f"At {text.percent(facts.starved)} of the moments, a thread that was ready to run had no "
+        "CPU: the machine was busy, and the times of all stages include waits for it."
+    )
 
 
 def _has_parts(facts: Facts) -> bool:

@@ -164,6 +164,7 @@ SECTIONS: Final = {
 _RESOURCES: Final = Section(
     (),
     {
+        "run_delay_waited": sum_known,
         "samples": sum_known,
         "cpu_utilization": {"avg": forgotten, "peak": max_known},
         "rss_bytes": {"avg": forgotten, "peak": max_known},

@@ -369,6 +369,7 @@ class ResourcesRow(TypedDict):
     gil_held_samples: int | None
     run_delay: float | None
     run_delay_samples: int | None
+    run_delay_waited: int | None
     event_loop_delay_s: ResourcesEventLoopDelaySRow | None
     series: list[list[float | None]] | None
     observed_s: float | None

@@ -365,6 +365,7 @@ PARTS: Final[dict[str, Schema]] = {
             "below 50 samples and without /proc/PID/schedstat"
         ),
         run_delay_samples=_count("random moments at which that was looked at"),
+        run_delay_waited=_count("those of them at which one had none, also of fewer than 50"),
         event_loop_delay_s=_optional(
             _object("how late the event loop ran its callbacks", count=_count("beats"))
         ),

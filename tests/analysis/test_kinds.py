@@ -508,3 +508,28 @@ def test_analyze_takes_a_run_report() -> None:
     whole = RunReport(data | {"bottleneck": {}, "telemetry": {}})
 
     assert analyze(whole)["stage"] == "write"
+
+
+@pytest.mark.parametrize(
+    ("samples", "waited", "confidence"),
+    [
+        (100, 10, "high"),
+        (100, 25, "medium"),
+        (100, 60, "low"),
+        # too few moments for a share, but not for a doubt; a single one is chance
+        (8, 4, "low"),
+        (4, 1, "high"),
+        (0, 0, "high"),
+        (None, None, "high"),
+    ],
+)
+def test_a_busy_machine_makes_every_verdict_less_sure(
+    samples: int | None, waited: int | None, confidence: str
+) -> None:
+    data = example()
+    data["resources"] = {"run_delay_samples": samples, "run_delay_waited": waited}
+    found = analyze(data)
+    assert (found["stage"], found["confidence"]) == ("write", confidence)
+    doubted = [one for one in found["evidence"] if one["name"].startswith("moments at which")]
+    assert bool(doubted) is (confidence != "high")
+    assert any("had no CPU" in one for one in found["assumptions"]) is bool(doubted)

@@ -148,7 +148,7 @@ def test_the_command_writes_each_failure(
     code = bench.main([str(file), "--seed", "3", "--data", str(data)])
 
     assert code == 1
-    assert "| lines | 2 | 1 | 0 | 1 | 0 |" in capsys.readouterr().out
+    assert "Right by family: **lines 1 of 2**." in capsys.readouterr().out
     found = json.loads(data.read_text(encoding="utf-8"))
     wrong = next(one for one in found["verdicts"] if one["shape"] == "wrong")
     assert (wrong["seed"], wrong["family"], wrong["outcome"]) == ("3", "lines", "wrong")
@@ -167,7 +167,7 @@ def test_a_shape_that_fails_is_told(file: Path, capsys: pytest.CaptureFixture[st
     assert bench.main([str(file)]) == 1
 
     out, err = capsys.readouterr()
-    assert "| lines | 1 | 1 | 0 | 0 | 0 |" in out
+    assert "Right by family: lines 1 of 1." in out
     assert "fails failed: ZeroDivisionError('here')" in err
 
 
@@ -218,6 +218,14 @@ def test_a_file_without_shapes_is_told(tmp_path: Path) -> None:
 )
 def test_outcomes(verdict: dict[str, Any], gains: dict[str, float], outcome: str) -> None:
     assert judged(verdict, gains).outcome == outcome
+
+
+def test_a_gain_of_a_faster_stage_is_not_compared_with_that_of_no_errors() -> None:
+    entry = {"change": "faster", "name": "a", "stage": "a", "by": 2, "gain": [0.2, 0.4]}
+    verdict = {"kind": "errors", "name": "a", "stage": "a", "what_if": [entry]}
+    assert [told.measured for told in judged(verdict, {"errors": 0.3}).ranges] == [None]
+    source = verdict | {"kind": "source"}
+    assert [told.measured for told in judged(source, {"source": 0.3}).ranges] == [0.3]
 
 
 def test_told_ranges_are_compared_with_what_was_measured() -> None:

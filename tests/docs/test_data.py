@@ -12,7 +12,7 @@ from benchmarks import verdict
 from benchmarks._pipelines import SOURCE
 from tests.docs.markdown import ROOT, rows
 
-PAGE: Final = ROOT / "docs" / "verdict.md"
+PAGE: Final = ROOT / "docs" / "verdict-benches.md"
 DATA: Final = ROOT / "docs" / "data" / "verdict-failures.json"
 
 WHICH: Final = {"seed": str, "draws": str, "real_time": bool, "number": int}

@@ -54,6 +54,8 @@ class ResourceSummary:
     # the share of moments at which a thread that is ready has no CPU, and their number
     run_delay: float | None = None
     run_delay_samples: int = 0
+    # the moments among them at which one had none, also of too few for a share
+    run_delay_waited: int = 0
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,7 @@ class _Totals:
             gil_held_samples=self.contention.gil_samples,
             run_delay=self.contention.run_delay_share,
             run_delay_samples=self.contention.cpu_samples,
+            run_delay_waited=self.contention.cpu_waited,
         )
 
     def _cpu_average(self) -> float | None:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # A number of calls at a time that is as close to a whole one, for all of a run, is no chance.
 STEADY: Final = 0.03
-# A limit that gains less than a stage that holds its permits, by more than this, is not named.
-NEARLY: Final = 0.02
 # From this part of the run on, the permits of a limit are all held most of the time.
 USED: Final = FULL
 
@@ -36,7 +34,7 @@ def _named(case: Case) -> Verdict | None:
     if top is None:
         return None
     change, best = case.change("limit", top.name), case.best
-    if change is None or (best is not None and change.middle < best.middle - NEARLY):
+    if change is None or (best is not None and change.middle < best.middle):
         # a stage that holds most of the permits, and takes time beside, is worth more
         return None
     load = case.bounds.load
