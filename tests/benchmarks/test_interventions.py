@@ -148,7 +148,7 @@ def test_the_command_writes_each_failure(
     code = bench.main([str(file), "--seed", "3", "--data", str(data)])
 
     assert code == 1
-    assert "Right by family: **lines 1 of 2**." in capsys.readouterr().out
+    assert "**lines 1 of 2**." in capsys.readouterr().out
     found = json.loads(data.read_text(encoding="utf-8"))
     wrong = next(one for one in found["verdicts"] if one["shape"] == "wrong")
     assert (wrong["seed"], wrong["family"], wrong["outcome"]) == ("3", "lines", "wrong")
