@@ -198,6 +198,23 @@ class TestSession:
             assert self.post(server).status_code == 307
             assert server.requests == 1
 
+    def test_no_body_is_read_to_find_a_next_request(self) -> None:
+        moved = b"HTTP/1.1 302 No\r\nLocation: /x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+        sent = itertools.count()
+
+        def body() -> Iterator[bytes]:
+            yield moved
+            while True:
+                next(sent)
+                yield chunk
+
+        with serving(body) as server:
+            answer = self.post(server)
+        assert (answer.status_code, answer.content) == (302, b"")
+        # what the buffers of the system take, and no more
+        assert next(sent) * len(chunk) < 64 * 1024 * 1024
+
     def test_what_follows_an_interim_answer_is_not_that_to_the_next_request(self) -> None:
         hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
         with serving(lambda: [hints], whole(b"abc")) as server, BoundedSession() as session:

@@ -143,6 +143,10 @@ class BoundedSession(requests.Session):
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter())
 
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests'
+        """Return no address: `requests` reads a whole body to find the next request."""
+        return None
+
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request and return the bounded answer."""
         kwargs |= {"stream": True, "allow_redirects": False}

@@ -188,7 +188,7 @@ class Spool:
         self._renew_owner()
         try:
             _make_directory(directory)
-        except OSError as error:
+        except Exception as error:  # an audit hook may raise anything
             if errors.from_signal_handler(error):
                 raise
             self._warn(error)
@@ -206,12 +206,12 @@ class Spool:
             self._renew_owner()
         return self._owner
 
-    def _warn(self, error: OSError) -> None:
+    def _warn(self, error: Exception) -> None:
         errors.warn_once(
             f"spool {self.directory}",
             "telemetry cannot be kept in %s (%s); what is not exported is dropped and counted",
             self.directory,
-            error.strerror or type(error).__name__,
+            getattr(error, "strerror", None) or type(error).__name__,
         )
 
     def put(self, signal: Signal, line: bytes, items: int) -> bool:
@@ -372,7 +372,7 @@ def _make_directory(directory: Path) -> None:
             raise
         return
     except FileNotFoundError:
-        if directory.parent == directory:
+        if directory.parent.is_dir():  # as below /proc, where nothing can be made
             raise
         _make_directory(directory.parent)
         _make_directory(directory)

@@ -126,6 +126,8 @@ def spool_warnings(caplog: pytest.LogCaptureFixture, spool: object) -> list[str]
         ("{}/file/x", "Not a directory"),
         ("{}/file", "File exists|Not a directory"),
         ("/dev/null/x", "Not a directory"),
+        ("/proc/nothing-of-this-name", "No such file or directory"),
+        ("/proc/nothing-of-this-name/x/y", "No such file or directory"),
     ],
 )
 def test_a_spool_that_cannot_be_used_is_one_warning(  # noqa: PLR0917 - fixtures
@@ -149,6 +151,19 @@ def test_a_spool_that_cannot_be_used_is_one_warning(  # noqa: PLR0917 - fixtures
     (said,) = spool_warnings(caplog, spool)
     assert any(one in said for one in reason.split("|"))
     assert opm.stats()["spans"]["dropped"] == 2
+
+
+def test_an_audit_hook_that_forbids_a_spool_is_one_warning(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def forbidden(*_: object) -> None:
+        raise RuntimeError("os.mkdir")
+
+    monkeypatch.setattr(os, "mkdir", forbidden)
+    spool = tmp_path / "spool"
+    opm.configure(console=False, exporter="otlp", flush_timeout=0.1, spool=spool)
+    (said,) = spool_warnings(caplog, spool)
+    assert "(RuntimeError)" in said
 
 
 @pytest.mark.parametrize(
