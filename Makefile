@@ -66,7 +66,7 @@ $(VENV)/.serving: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable ".[all,logs,file-config]" --group test --group engines
+	$(BIN)/python -m pip install --quiet --editable ".[all,logs,file-config]" --group test --group engines --group dashboards
 	@touch $@
 
 $(VENV)-bench/.installed: pyproject.toml

@@ -13,7 +13,7 @@ import click
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics.cli.files import NAME, BadInput, say_lines
-from otel_pipeline_metrics.cli.prometheus_commands import rules
+from otel_pipeline_metrics.cli.prometheus_commands import dashboards, rules
 from otel_pipeline_metrics.cli.report_commands import compare, merge, report, schema, trend
 from otel_pipeline_metrics.cli.service_commands import ops
 from otel_pipeline_metrics.cli.telemetry_commands import doctor, replay
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @click.group(
     name=NAME,
-    commands=[report, compare, trend, merge, schema, doctor, replay, ops, top, rules],
+    commands=[report, compare, trend, merge, schema, doctor, replay, ops, top, rules, dashboards],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name=NAME)

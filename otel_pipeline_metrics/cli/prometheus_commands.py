@@ -1,7 +1,8 @@
-"""The command `rules`."""
+"""The commands `rules` and `dashboards`."""
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import click
@@ -37,9 +38,27 @@ def rules(directory: str, settings: tuple[str, ...]) -> None:
     except ValueError as error:
         raise BadInput(f"--set: {error}") from None
     path = Path(directory) / FILE_NAME
+    _write(path, text)
+    say(f"{path}: load it by rule_files in Prometheus's configuration")
+
+
+@click.command(short_help="Write dashboards for Grafana.")
+@click.argument("directory")
+def dashboards(directory: str) -> None:
+    """Write three dashboards for Grafana into DIRECTORY: pipeline, service and telemetry.
+
+    A file that is there already is replaced. The exit code is 0, or 2 if a file cannot be written.
+    """
+    package = files("otel_pipeline_metrics.dashboards")
+    for name in ("pipeline", "service", "telemetry"):
+        path = Path(directory) / f"otel-pipeline-metrics-{name}.json"
+        _write(path, package.joinpath(f"{name}.json").read_text(encoding="utf-8"))
+        say(f"{path}: import it in Grafana, or provision the folder")
+
+
+def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
-    say(f"{path}: load it by rule_files in Prometheus's configuration")

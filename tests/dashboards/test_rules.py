@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics.cli.app import app
 from otel_pipeline_metrics.dashboards.rules import FILE_NAME, SETTINGS, render
+from tests.dashboards.naming import all_series
 from tests.support.process import ROOT, binary
 
 if TYPE_CHECKING:
@@ -121,6 +122,9 @@ ALERTS = {
             {LOST % "span": "0+1x30"},
             {LOST % "metric_data_point": "0+1x30"},
             {DROPPED: "0+1x30"},
+            # lost before the first point
+            {LOST % "span": "_x15 5x15"},
+            {DROPPED: "_x15 5x15"},
         ],
         [{LOST % "span": "5x30", SENT: "0+100x30"}],
         {"lost_most": "1000"},
@@ -226,31 +230,13 @@ def test_every_alert_has_its_tests_and_its_page() -> None:
     assert table == [(name, s.default, s.meaning) for name, s in SETTINGS.items()]
 
 
-UNITS = {"s": "_seconds", "By": "_bytes"}
-
-
-def prometheus_names() -> set[str]:
-    """The names that Prometheus gives our metrics when it takes them by OTLP."""
-    found: set[str] = set()
-    for metric in vars(defs).values():
-        if not isinstance(metric, defs.Metric):
-            continue
-        name = metric.name.replace(".", "_") + UNITS.get(metric.unit, "")
-        if metric.kind == "counter":
-            name += "_total"
-        elif metric.kind == "gauge" and metric.unit == "1" and not name.endswith("_ratio"):
-            name += "_ratio"
-        found |= {name, f"{name}_count", f"{name}_bucket"}
-    return found
-
-
 def test_every_name_in_them_is_a_metric_of_ours() -> None:
     expressions = re.findall(r"expr: >-\n((?: {10}.*\n)+)", render())
     text = re.sub(r'"[^"]*"', lambda found: found[0].replace("|", " "), " ".join(expressions))
     used = set(re.findall(r"(?<![\w:])(?:pipeline|process|otel)_\w+(?![\w:])", text))
     labels = {name.replace(".", "_") for name in vars(defs).values() if isinstance(name, str)}
-    assert used - labels - prometheus_names() == set()
-    assert len(used & prometheus_names()) >= len(ALERTS)
+    assert used - labels - all_series() == set()
+    assert len(used & all_series()) >= len(ALERTS)
 
 
 @pytest.mark.parametrize(
