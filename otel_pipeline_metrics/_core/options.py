@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.option_checks import Check, Parser
     from otel_pipeline_metrics._core.settings import Amount
 
+_PREFIX: Final = "OTEL_PIPELINE_METRICS_"
+# of this project's development
+_OTHER_VARIABLES: Final = frozenset({"OTEL_PIPELINE_METRICS_BACKENDS"})
+
 
 class Option(NamedTuple):
     """An argument of `configure()` with its environment variable, or a variable alone."""
@@ -373,6 +377,16 @@ def resolve(given: Mapping[str, Any]) -> Config:
             if option.name in given
         }
     )
+
+
+def warn_of_unknown_variables() -> None:
+    """Log one line for each variable with our prefix that is no setting."""
+    known = {option.variable for option in OPTIONS} | _OTHER_VARIABLES
+    valid = ", ".join(sorted(v.removeprefix(_PREFIX) for v in known - _OTHER_VARIABLES if v))
+    for name in os.environ:
+        if name.startswith(_PREFIX) and name not in known:
+            message = "%.80s is no setting and is ignored; those after %s are %s"
+            errors.warn_once(name, message, name, _PREFIX, valid)
 
 
 def environment_rules() -> privacy.Rules:

@@ -184,6 +184,7 @@ def configure(
     # `locals()` has every argument by its name, and nothing else yet
     given = dict(locals())
     config = options.resolve(given)
+    options.warn_of_unknown_variables()
     providers = _load_providers(config)
     overruled = False
     if providers is not None and os.environ.get("OTEL_CONFIG_FILE"):

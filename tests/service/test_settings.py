@@ -167,3 +167,15 @@ def test_a_bad_variable_is_one_clear_line(
         opm.configure(exporter="none")
     (line,) = (r.getMessage() for r in caplog.records if "INTERVAL" in r.getMessage())
     assert "must be a positive number of seconds, not 'often'; the default (30.0) is used" in line
+
+
+def test_an_unknown_variable_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_PIPELINE_METRICS_MONITORING_INTERVALL", "5")
+    with caplog.at_level(logging.WARNING):
+        opm.configure(exporter="none")
+        opm.configure(exporter="none", console=False)
+    (line,) = (r.getMessage() for r in caplog.records if "INTERVALL" in r.getMessage())
+    assert "OTEL_PIPELINE_METRICS_MONITORING_INTERVALL is no setting and is ignored" in line
+    assert " MONITORING_INTERVAL," in line
