@@ -61,8 +61,7 @@ async def main() -> None:
     async with manager:
         for _ in range(25):
             await manager.record_operation("database", "insert", 1.0)
-        log.facts["begin"] = time.time()
-        print("ready", flush=True)
+        print("busy", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         log.facts["end"] = time.time()
         log.facts["spool"] = size_of(SPOOL)

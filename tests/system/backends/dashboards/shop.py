@@ -1,9 +1,10 @@
 """A service whose pipeline is busy for a while and then stands still; it knows what it did.
 
-    python -m tests.system.backends.dashboards.shop SECONDS LOG
+    python -m tests.system.backends.dashboards.shop LOG
 
 It reads, transforms and stores, with queues, a limit, a cache and failures, and reports events and
-operations. Then it writes LOG and keeps everything as it is until its standard input ends.
+operations, until it reads a line. Then it writes LOG and keeps everything as it is until its
+standard input ends.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import otel_pipeline_metrics as opm
 from otel_pipeline_metrics.service import MetricsManager, get_event_metrics
 from tests.system.backends.dashboards.log import Log
 
-SECONDS, OUT = float(sys.argv[1]), Path(sys.argv[2])
+OUT = Path(sys.argv[1])
 log = Log()
 events = get_event_metrics()
 
@@ -92,11 +93,11 @@ class Shop:
         self.done = opm.wrap_queue(asyncio.Queue[list[float]](100), name="done")
         self.permit = opm.wrap_limit(asyncio.Semaphore(1), name="database")
         self.prices = opm.counted_cache(cachetools.LRUCache[str, int](8), name="prices")
-        self.until = time.monotonic() + SECONDS
+        self.told = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
 
     @property
     def is_open(self) -> bool:
-        return time.monotonic() < self.until
+        return not self.told.done()
 
     async def reader(self) -> None:
         for number in range(sys.maxsize):
@@ -186,7 +187,7 @@ class Shop:
 
 async def work(manager: MetricsManager) -> None:
     shop = Shop(manager)
-    log.facts["begin"] = time.time()
+    print("busy", flush=True)
     workers = [shop.worker(), shop.worker()]
     writer = asyncio.create_task(shop.writer())
     vacuum = asyncio.create_task(shop.vacuum())
@@ -194,6 +195,7 @@ async def work(manager: MetricsManager) -> None:
     await put(shop.done, -1)
     await asyncio.gather(writer, vacuum)
     log.facts["end"] = time.time()
+    log.add("cpu", time.process_time())
     for _ in range(4):
         await put(shop.raw, -1)
     await shop.permit.acquire()

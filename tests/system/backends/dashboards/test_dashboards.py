@@ -41,8 +41,8 @@ pytestmark = [
 ]
 
 NAMES = ("pipeline", "service", "telemetry")
-# seconds for which the program is busy, and of which rates are taken
-BUSY, WINDOW = 15, 12
+# For so many seconds and samples the programs are busy, and rates are taken of all that time.
+SECONDS, SAMPLES = 12, 10
 # one that each export has
 SAMPLED = {
     "shop": 'pipeline_run_active{job="shop"}',
@@ -86,10 +86,16 @@ class Filled(NamedTuple):
 
     prometheus: Prometheus
     world: World
+    # over which rates are taken, by job
+    windows: Mapping[str, str]
 
     def ask(self, target: JsonObject, wanted: Expected) -> dict[str, float]:
         """Return what a query returns, by legend; what is no number is left out."""
-        variables = {"job": wanted.job, "stage": wanted.stage}
+        variables = {
+            "job": wanted.job,
+            "stage": wanted.stage,
+            "__rate_interval": self.windows[wanted.job],
+        }
         found = query(
             self.prometheus,
             fill(target["expr"], variables),
@@ -105,13 +111,7 @@ class Filled(NamedTuple):
 
 def fill(text: str, variables: Mapping[str, str]) -> str:
     """Fill in the variables as Grafana does."""
-    values = {
-        "__rate_interval": f"{WINDOW}s",
-        "job": ".*",
-        "pipeline": ".*",
-        "stage": ".*",
-        **variables,
-    }
+    values = {"job": ".*", "pipeline": ".*", "stage": ".*", **variables}
     return re.sub(r"\$(\w+)", lambda name: values[name[1]], text)
 
 
@@ -131,7 +131,9 @@ def query(prometheus: Prometheus, promql: str, at: float) -> list[JsonObject]:
 
 def samples(prometheus: Prometheus, job: str, at: float, seconds: float) -> list[float]:
     """Return the times of the samples before that moment."""
-    (found,) = query(prometheus, f"{SAMPLED[job]}[{seconds:g}s]", at) or [{"values": []}]
+    (found,) = query(prometheus, f"{SAMPLED[job]}[{max(1, int(seconds * 1000))}ms]", at) or [
+        {"values": []}
+    ]
     return [float(when) for when, _ in found["values"]]
 
 
@@ -142,6 +144,27 @@ def sample_after(prometheus: Prometheus, job: str, moment: float) -> float:
         return max(samples(prometheus, job, time.time(), 600), default=0)
 
     return poll(look, accept=lambda at: at > moment, timeout=60, what=f"another sample of {job}")
+
+
+def when_busy(program: subprocess.Popen[str]) -> float:
+    """Return when a program said that it is busy, or a little later."""
+    assert program.stdout is not None
+    assert program.stdout.readline() == "busy\n"
+    return time.time()
+
+
+def wait_for_window(prometheus: Prometheus, job: str, since: float) -> None:
+    """Wait until there are enough samples to tell a rate, however slow the machine is."""
+
+    def look() -> list[float]:
+        return samples(prometheus, job, time.time(), time.time() - since)
+
+    poll(
+        look,
+        accept=lambda found: len(found) > SAMPLES and found[-1] - since > SECONDS,
+        timeout=120,
+        what=f"samples of {job}",
+    )
 
 
 @contextmanager
@@ -194,10 +217,10 @@ def filled(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iter
         Receiver(collector.otlp_http_endpoint) as receiver,
         program(
             "shop",
-            *(BUSY, logs["shop"]),
+            logs["shop"],
             OTEL_EXPORTER_OTLP_ENDPOINT=collector.otlp_http_endpoint,
             OTEL_BSP_SCHEDULE_DELAY="500",
-        ),
+        ) as shop,
         program(
             "lossy",
             *(folder / "spool", logs["lossy"]),
@@ -209,28 +232,24 @@ def filled(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iter
             OTEL_METRIC_EXPORT_INTERVAL="600",
         ) as lossy,
     ):
-        assert lossy.stdout is not None
-        assert lossy.stdin is not None
-        assert lossy.stdout.readline() == "ready\n"
-        ready = time.time()
-        poll(logs["shop"].exists, timeout=120, what="the busy program")
-        sample_after(prometheus, "lossy", ready + WINDOW + 1)
-        lossy.stdin.write("\n")
-        lossy.stdin.flush()
-        poll(logs["lossy"].exists, timeout=60, what="the other program")
+        running = {"shop": shop, "lossy": lossy}
+        busy_since = {job: when_busy(each) for job, each in running.items()}
+        for job, each in running.items():
+            wait_for_window(prometheus, job, busy_since[job])
+            assert each.stdin is not None
+            each.stdin.write("\n")
+            each.stdin.flush()
         moments: dict[tuple[str, Moment], float] = {}
         truths: dict[str, Truth] = {}
+        windows: dict[str, str] = {}
         for job, path in logs.items():
+            poll(path.exists, timeout=120, what=f"what {job} did")
             facts = json.loads(path.read_text())["facts"]
-            of_window = [
-                at
-                for at in samples(prometheus, job, facts["end"], 600)
-                if at - WINDOW > facts["begin"]
-            ]
+            of_window = samples(prometheus, job, facts["end"], facts["end"] - busy_since[job])
+            assert len(of_window) >= SAMPLES
             moments[job, "busy"] = of_window[-1]
-            window = samples(prometheus, job, of_window[-1], WINDOW)
-            assert len(window) >= 8, "the machine is too busy to tell a rate"
-            truths[job] = Truth.read(path, window[0], window[-1])
+            windows[job] = f"{int((of_window[-1] - busy_since[job]) * 1000)}ms"
+            truths[job] = Truth.read(path, of_window[0], of_window[-1])
             moments[job, "still"] = sample_after(
                 prometheus, job, facts.get("held", facts["end"]) + 1
             )
@@ -244,7 +263,8 @@ def filled(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iter
         moments["shop", "alerted"] = moments["lossy", "alerted"] = now
         lossy_truth = truths["lossy"]
         seen = Truth(receiver.log.entries, {}, lossy_truth.begin, lossy_truth.end)
-        yield Filled(prometheus, World(truths["shop"], lossy_truth, seen, moments))
+        world = World(truths["shop"], lossy_truth, seen, moments)
+        yield Filled(prometheus, world, windows)
 
 
 def test_every_query_returns_the_truth(filled: Filled) -> None:
