@@ -43,8 +43,8 @@ pytestmark = [
 NAMES = ("pipeline", "service", "telemetry")
 # For so many seconds and samples the programs are busy, and rates are taken of all that time.
 SECONDS, SAMPLES = 12, 10
-# Which sample of the busy time is the first to count. Prometheus puts a 0 where a series begins, and
-# those before have what the program did to start; some series begin a sample later than others.
+# Which sample of the busy time is the first to count. Prometheus puts a 0 where a series begins,
+# some begin a sample later than others, and their first value has what the program did to start.
 FIRST = 3
 # one that each export has
 SAMPLED = {
