@@ -108,8 +108,12 @@ class PartsOfRun(Protocol):
     def share(self) -> dict[str, Any]:
         """Return a context for all workers of an engine, each of which has one part."""
 
-    def give_up(self, context: dict[str, Any]) -> None:
-        """Wait no longer for the part of a context: its work is over."""
+    def give_up(self, context: dict[str, Any]) -> str | None:
+        """Wait no longer for the part of a context: its work is over.
+
+        Returns:
+            The stage that took most of it; None if its part is not here.
+        """
 
     def withdraw(self, context: dict[str, Any]) -> None:
         """Expect no part of a context: its work never began."""

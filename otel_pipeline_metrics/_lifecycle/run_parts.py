@@ -9,6 +9,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core.lookup import number
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_wait
 from otel_pipeline_metrics._lifecycle.part import CONTEXT, TASK, WORKER, trace_headers
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 # How often an `async with` looks whether all parts are there.
 _POLL_S: Final = 0.01
+
+# Parts whose longest stage is remembered until the call that they measured is over.
+_MAX_LONGEST: Final = 10_000
 
 
 def check_timeout(value: object) -> float:
@@ -58,6 +62,8 @@ class RunParts:
         self.rejected = 0
         # by token: contexts whose part is not here; whether it may still come
         self._outstanding: dict[str, bool] = {}
+        # by token: the stage that took most of a part, until `give_up` asks for it
+        self._longest: dict[str, str] = {}
         # tasks that an engine was given
         self._tasks = 0
         self.after_fork()
@@ -104,12 +110,17 @@ class RunParts:
             **trace_headers(),
         }
 
-    def give_up(self, context: dict[str, Any]) -> None:
-        """Wait no longer for the part of a context: its work is over."""
+    def give_up(self, context: dict[str, Any]) -> str | None:
+        """Wait no longer for the part of a context: its work is over.
+
+        Returns:
+            The stage that took most of it; None if its part is not here.
+        """
         with self._changed:
             if context["part"] in self._outstanding:
                 self._outstanding[context["part"]] = False
                 self._changed.notify_all()
+            return self._longest.pop(context["part"], None)
 
     def withdraw(self, context: dict[str, Any]) -> None:
         """Expect no part of a context: its work never began."""
@@ -129,7 +140,10 @@ class RunParts:
             errors.log_internal_error("adding a part")
             return False
         with self._changed:
-            self._outstanding.pop(token, None)
+            if self._outstanding.pop(token, False) and len(self._longest) < _MAX_LONGEST:
+                stages = [(_total_s(stage), str(stage["name"])) for stage in data["stages"]]
+                if stages:
+                    self._longest[token] = max(stages)[1]
             self._changed.notify_all()
         return True
 
@@ -192,6 +206,10 @@ class RunParts:
             "parts_missing": self.missing,
             "parts_rejected": self.rejected,
         }
+
+
+def _total_s(stage: dict[str, Any]) -> float:
+    return number(stage, "duration_s", "total") or 0.0
 
 
 async def _sleep(seconds: float) -> None:

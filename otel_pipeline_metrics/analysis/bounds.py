@@ -428,9 +428,12 @@ def _limits(facts: Facts) -> list[Bound]:
         made_of: dict[str | None, float] = {}
         for name, held in limit.held_s.items():
             part = facts.parts.get(str(name))
-            # who holds a permit for longer than its own calls take has others call inside
-            if name is not None and part is not None and held <= 1.1 * part.own_s:
-                made_of[name] = held / permits
+            if name is None or part is None:
+                continue
+            # who holds a permit for longer than its own calls take has others call inside, or
+            # sends its work to another process
+            if limit.is_executor or held <= 1.1 * part.own_s:
+                made_of[name] = min(held, part.own_s) / permits
         own = {part.name: part.own_s for part in facts.parts.values()}
         whole = sum(own.values())
         if not made_of and 0.9 * whole <= sum(limit.held_s.values()) <= 1.1 * whole:

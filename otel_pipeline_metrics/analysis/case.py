@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics.analysis import hidden_limit
 from otel_pipeline_metrics.analysis.bounds import WORTH_A_LINE, find_bounds
-from otel_pipeline_metrics.analysis.cpu_left import cap_by_cpu, is_cpu_bound
+from otel_pipeline_metrics.analysis.cpu_left import cap_by_cpu, cap_by_machine, is_cpu_bound
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_pipeline_metrics.analysis.bounds import Bound, Bounds
     from otel_pipeline_metrics.analysis.facts import Facts
     from otel_pipeline_metrics.analysis.findings import Change
@@ -89,9 +91,9 @@ def _of_bound(case: Case, bound: Bound) -> list[Change]:
     facts, bounds, found = case.facts, case.bounds, []
     is_limit = bound is bounds.top or bound in bounds.alone
     if bound.kind == "limit":
-        found.append(bounds.twice_the_permits(bound))
+        found.append(_capped(bounds.twice_the_permits(bound), facts, cap_by_machine))
     elif is_limit and _can_widen(case, bound):
-        found.append(_capped(bounds.more_workers(bound), facts))
+        found.append(_capped(bounds.more_workers(bound), facts, cap_by_cpu))
     if is_limit:
         failing = [str(name) for name in bound.made_of if name in facts.saved]
         found += [bounds.no_errors(bound, name, facts.saved[name]) for name in failing]
@@ -110,6 +112,6 @@ def _can_widen(case: Case, bound: Bound) -> bool:
     )
 
 
-def _capped(change: Change, facts: Facts) -> Change:
-    """Limit a gain of more workers to the CPU time that is left."""
-    return replace(change, low=cap_by_cpu(facts, change.low), high=cap_by_cpu(facts, change.high))
+def _capped(change: Change, facts: Facts, cap: Callable[[Facts, float], float]) -> Change:
+    """Limit a gain of more work at a time to the CPU time that is left."""
+    return replace(change, low=cap(facts, change.low), high=cap(facts, change.high))

@@ -24,6 +24,11 @@ def cap_by_cpu(facts: Facts, gain: float) -> float:
     More threads or tasks of this process share its GIL, so one CPU; all processes share the
     machine's CPUs.
     """
-    if facts.cores is None or not facts.utilization or facts.cores <= CPU_COUNTS:
-        return gain
-    return min(gain, max(0.0, 1 / max(facts.cores, facts.utilization) - 1))
+    busiest = max(facts.cores or 0.0, facts.utilization or 0.0)
+    return gain if busiest <= CPU_COUNTS else min(gain, max(0.0, 1 / busiest - 1))
+
+
+def cap_by_machine(facts: Facts, gain: float) -> float:
+    """Return the gain, limited to what the CPUs of the machine have left."""
+    used = facts.utilization or 0.0
+    return gain if used <= CPU_COUNTS else min(gain, max(0.0, 1 / used - 1))

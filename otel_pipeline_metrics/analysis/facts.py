@@ -54,6 +54,8 @@ class LimitFacts:
     held_s: dict[str | None, float]
     waited_s: dict[str | None, float]
     permits: int | None
+    # its permits are the workers of an executor
+    is_executor: bool = False
 
 
 @dataclass

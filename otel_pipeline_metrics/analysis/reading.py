@@ -117,6 +117,7 @@ def _read_limit(limit: Mapping[str, Any], runs: float) -> LimitFacts:
         held_s=held if known else {},
         waited_s=waited,
         permits=None if most is None else int(most),
+        is_executor=limit.get("kind") in {"thread pool", "process pool", "executor"},
     )
 
 
@@ -384,4 +385,18 @@ def _read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:
     whole = number(data, "run", "wall_s")
     overlap = facts.runs * facts.wall_s / whole if whole else 1.0
     processes = max(1.0, overlap)
-    facts.utilization = min(1.0, average * processes)
+    others_s = _cpu_of_workers(data, cpus)
+    others = others_s / whole / cpus if whole else 0.0
+    facts.utilization = min(1.0, average * processes + others)
+
+
+def _cpu_of_workers(data: Mapping[str, Any], cpus: float) -> float:
+    """Return the CPU seconds of the worker processes on this machine, as far as that is certain.
+
+    A report does not name its own host. Processes of a single one with as many CPUs are there.
+    """
+    workers = entries(data, "processes")
+    same = {each.get("host") for each in workers}
+    if len(same) != 1 or any(number(each, "cpus") != cpus for each in workers):
+        return 0.0
+    return sum(number(each, "cpu_s") or 0.0 for each in workers)

@@ -268,3 +268,46 @@ def test_a_step_that_overlaps_nothing_adds_up_with_a_pipeline() -> None:
     low, high, following = change(found, "faster", "store")
     assert low <= 1 / 0.81 - 1 <= high
     assert following == "fetch"
+
+
+def pool_of_processes(cpu_s: float, cpus: float = 8.0) -> Data:
+    """Two processes that are busy all the time, beside a driver that waits for them."""
+    data = report([own("call", 160.0, 0.8), own("save", 10.0, 0.1)], cpu=(0.01, cpus, "host"))
+    data["limits"] = [
+        {
+            "name": "pool",
+            "kind": "process pool",
+            "max": 2,
+            "stages": [{"stage": "call", "held_s": 198.0, "waited_s": 500.0}],
+        }
+    ]
+    data["processes"] = [
+        {"id": n, "host": "h", "pid": n, "wall_s": 100.0, "cpu_s": cpu_s / 2, "cpus": cpus}
+        for n in (1, 2)
+    ]
+    return data
+
+
+def test_the_workers_of_a_pool_limit_a_run() -> None:
+    found = analyze(pool_of_processes(20.0))
+
+    assert (found["kind"], found["name"], found["stage"]) == ("limit", "pool", "call")
+    assert found["why"].startswith("The 2 workers of pool were busy 99 % of the time, and tasks")
+    assert found["advice"] == ["Give pool more workers, or make its tasks shorter."]
+    low, high, _ = change(found, "limit", "pool")
+    assert low <= 0.98 <= high
+    # its tasks take longer than the stage in them, which is all that gets faster
+    low, high, _ = change(found, "faster", "call")
+    assert low <= 99 / 59 - 1 <= high
+
+
+def test_more_processes_gain_no_more_than_the_cpus_that_are_left() -> None:
+    """The driver uses hardly any of them itself."""
+    limit = change(analyze(pool_of_processes(120.0, 2.0)), "limit", "pool")
+    assert limit[1] == pytest.approx(1 / 0.61 - 1, abs=0.001)
+    found = analyze(pool_of_processes(190.0, 2.0))
+    assert (found["kind"], found["name"]) == ("cpu", None)
+    # on which machine the others were is not certain
+    apart = pool_of_processes(190.0, 2.0)
+    apart["processes"][0]["host"] = "another"
+    assert analyze(apart)["kind"] == "limit"

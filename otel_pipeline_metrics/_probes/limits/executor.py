@@ -158,12 +158,16 @@ class _Task:
         except Exception:  # the task runs all the same
             errors.log_internal_error("beginning a task of an executor")
 
-    def end(self) -> None:
-        """Count the task as done. Never raises."""
+    def end(self, stage: str | None = None) -> None:
+        """Count the task as done. Never raises.
+
+        Args:
+            stage: what it spent most of its time in, if that was in another process.
+        """
         self.forget()
         try:
             if self._hold is not None:
-                self._probe.drop(self._hold)
+                self._probe.drop(self._hold, stage)
         except Exception:
             errors.log_internal_error("ending a task of an executor")
 
@@ -204,16 +208,17 @@ class _Processes:
         return future
 
     def _over(self, task: _Task, parts: PartsOfRun | None, *, began: bool) -> None:
-        self._done(task)
+        stage = None
         if parts is not None and task.part is not None:
             # it comes before the result, or not at all
-            (parts.give_up if began else parts.withdraw)(task.part)
-
-    def _done(self, task: _Task) -> None:
+            if began:
+                stage = parts.give_up(task.part)
+            else:
+                parts.withdraw(task.part)
         with self._lock:
             if task in self._running:
                 self._running.remove(task)
-                task.end()
+                task.end(stage)
             elif task in self._waiting:  # cancelled, or refused
                 self._waiting.remove(task)
                 task.forget()

@@ -123,13 +123,20 @@ class Permits(LimitProbe):
 
         return counted
 
-    def drop(self, hold: Hold) -> None:
-        """Count the permit that `hold` returned as released."""
+    def drop(self, hold: Hold, stage: str | None = None) -> None:
+        """Count the permit that `hold` returned as released.
+
+        Args:
+            hold: what was returned.
+            stage: the one in another process that held it, if it was held outside of stages here.
+        """
         try:
             self._holds.remove(hold)
         except ValueError:  # it was forgotten, in a forked child or because there are too many
             return
         hold[0].limit.level -= 1
+        if stage is not None and hold[0].stage is None:
+            hold = (self.use_of(stage, hold), *hold[1:])
         self.end(hold)
 
     def take(self) -> Hold | None:

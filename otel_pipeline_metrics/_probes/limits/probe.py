@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.limit_series import LimitUse
 from otel_pipeline_metrics._stages.workers import accounting, finding
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from otel_pipeline_metrics._core.limit_series import LimitUse
     from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
@@ -148,10 +148,22 @@ class LimitProbe:
             found = stage.add_limit(self.name, scope)
         elif found.limit is not use.limit:  # it is of another run
             return use
-        if waited and found.waited is not None and use.waited is not None:
-            found.waited += waited
-            use.waited -= waited
+        _move_wait(waited, use, found)
         return found
+
+    def use_of(self, stage: str, hold: Hold) -> LimitUse:
+        """Return the use of a stage of another process that held a permit, and waited for it."""
+        use, _, waited = hold
+        found = next((each for each in use.limit.uses if each.stage == stage), None)
+        found = found or LimitUse(use.limit, stage)
+        _move_wait(waited, use, found)
+        return found
+
+
+def _move_wait(waited: float | None, use: LimitUse, found: LimitUse) -> None:
+    if waited and found.waited is not None and use.waited is not None:
+        found.waited += waited
+        use.waited -= waited
 
 
 class PermitWait:

@@ -10,7 +10,9 @@ from otel_pipeline_metrics.analysis.findings import Change, Verdict, at_least, a
 from otel_pipeline_metrics.analysis.hidden_limit import GROWS, SURELY
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics.analysis.bounds import Bound
     from otel_pipeline_metrics.analysis.case import Case
+    from otel_pipeline_metrics.analysis.facts import LimitFacts
 
 
 # A number of calls at a time that is as close to a whole one, for all of a run, is no chance.
@@ -44,28 +46,44 @@ def _named(case: Case) -> Verdict | None:
         at_least("part of the run that the limit explains", load, USED),
         at_least("seconds that workers waited for it", waited, 0.05 * facts.wall_s),
     ]
-    permits = f" of {waits.permits}" if waits is not None and waits.permits else ""
-    named = f"The permits of {top.name}" if waits is not None else f"Permits inside of {top.stage}"
-    why = f"{named}{permits} were in use {text.percent(load)} of the time" + (
-        f", and workers waited {text.duration(waited)} for them in all."
-        if waited is not None
-        else ", and its workers waited for them."
-    )
+    is_executor = waits is not None and waits.is_executor
     verdict = Verdict(
         kind="limit",
         name=top.name,
         stage=top.stage,
         confidence="high" if load >= USED else "low",
         evidence=evidence,
-        why=why,
+        why=_why(top, waits, load),
         what_if=case.listed(change),
-        advice=[f"Raise {top.name}, or hold a permit for a shorter time."],
+        advice=[
+            f"Give {top.name} more workers, or make its tasks shorter."
+            if is_executor
+            else f"Raise {top.name}, or hold a permit for a shorter time."
+        ],
         assumptions=["What is behind the limit is assumed to serve twice as many as well."],
     )
     # who cannot have two of a lock has to hold it for a shorter time
     is_lock = waits is not None and waits.permits == 1
     verdict.doubt(int(is_lock and best is not None and best is not change))
     return verdict
+
+
+def _why(top: Bound, waits: LimitFacts | None, load: float) -> str:
+    used = f"{text.percent(load)} of the time"
+    if waits is None:
+        return f"Permits inside of {top.stage} were in use {used}, and its workers waited for them."
+    waited = text.duration(sum(waits.waited_s.values()))
+    if waits.is_executor:
+        how_many = "" if waits.permits is None else f"{waits.permits} "
+        return (
+            f"The {how_many}workers of {top.name} were busy {used}, and tasks waited {waited} for "
+            "one in all."
+        )
+    permits = f" of {waits.permits}" if waits.permits else ""
+    return (
+        f"The permits of {top.name}{permits} were in use {used}, and workers waited {waited} for "
+        "them in all."
+    )
 
 
 def _around(case: Case) -> Verdict | None:

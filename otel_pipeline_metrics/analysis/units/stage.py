@@ -256,12 +256,12 @@ def _advice(case: Case, bound: Bound, change: Change) -> list[str]:
 def _assumptions(case: Case, bound: Bound) -> list[str]:
     facts, group = case.facts, bound.group
     found = [wording.MEASURED]
-    if group is None:
+    if group is None and bound.kind == "stage":
         found.append(
             f"{bound.name} is taken to have {wording.workers(bound.workers or 1)}: the most of its "
             "calls that were in progress at a time."
         )
-    elif not is_cpu_bound(facts):
+    elif group is not None and not is_cpu_bound(facts):
         found.append(wording.SCALES)
         if facts.cores is None:
             found.append("CPU use was not sampled, so work is assumed to be awaited I/O.")

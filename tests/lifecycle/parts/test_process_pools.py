@@ -41,6 +41,11 @@ def parse(number: int) -> int:
     return number
 
 
+@opm.stage("convert")
+def convert(number: int) -> int:
+    return parse(number - number % 10)
+
+
 class OddError(Exception):
     """One that pickles in its own way."""
 
@@ -231,3 +236,16 @@ def current_headers() -> dict[str, str]:
 
 def headers() -> dict[str, str]:
     return current_headers()
+
+
+def test_a_pool_is_held_by_the_outermost_stage_of_its_tasks(
+    pool: concurrent.futures.ProcessPoolExecutor,
+) -> None:
+    with opm.run("held", resources=False) as run:
+        assert list(pool.map(convert, range(20))) == [0] * 10 + [10] * 10
+    (limit,) = run.report.limits
+    assert limit["kind"] == "process pool"
+    assert [each["stage"] for each in limit["stages"]] == ["convert"]
+    (held,) = limit["stages"]
+    assert held["held_s"] > 0
+    assert held["waited_s"] == pytest.approx(limit["wait_s"]["total"])
