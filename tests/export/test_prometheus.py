@@ -165,15 +165,17 @@ def test_a_forked_child_does_not_listen(port: int) -> None:
             signal.pause()
         finally:
             os._exit(0)
+    os.close(write)
     try:
-        assert count_of(scrape(port)) == 1
-        opm.shutdown()
-        with pytest.raises(OSError, match="refused"):
-            scrape(port)
+        with open(read, "rb") as said:
+            assert said.read1() == b"('Prometheus sees the process that forked this one',)"
+            assert count_of(scrape(port)) == 1
+            opm.shutdown()
+            with pytest.raises(OSError, match="refused"):
+                scrape(port)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert os.read(read, 1000) == b"('Prometheus sees the process that forked this one',)"
 
 
 def test_a_worker_says_once_that_a_scrape_sees_one(tmp_path: Any) -> None:

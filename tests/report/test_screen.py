@@ -243,13 +243,15 @@ def test_a_forked_child_writes_by_itself(
         blocker.start()
         child = os.fork()
         if child == 0:
-            before = terminal.getvalue()
-            print("child")
-            os.write(write, terminal.getvalue()[len(before) :].encode())
-            os._exit(0)
+            try:
+                before = terminal.getvalue()
+                print("child")
+                os.write(write, terminal.getvalue()[len(before) :].encode())
+            finally:
+                os._exit(0)
+    os.close(write)
     os.waitpid(child, 0)
     blocker.join()
     screen.hide(shown, view)
-    assert os.read(read, 100) == b"child\n"
-    os.close(read)
-    os.close(write)
+    with open(read, "rb") as said:
+        assert said.read() == b"child\n"
