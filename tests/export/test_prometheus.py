@@ -167,7 +167,7 @@ def test_a_forked_child_does_not_listen(port: int) -> None:
             os._exit(0)
     os.close(write)
     try:
-        with open(read, "rb") as said:
+        with os.fdopen(read, "rb") as said:
             assert said.read1() == b"('Prometheus sees the process that forked this one',)"
             assert count_of(scrape(port)) == 1
             opm.shutdown()

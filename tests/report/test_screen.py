@@ -253,5 +253,5 @@ def test_a_forked_child_writes_by_itself(
     os.waitpid(child, 0)
     blocker.join()
     screen.hide(shown, view)
-    with open(read, "rb") as said:
+    with os.fdopen(read, "rb") as said:
         assert said.read() == b"child\n"

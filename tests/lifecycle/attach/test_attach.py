@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -248,26 +248,25 @@ def test_root_may_look() -> None:
                     attaching.check_peer(ours)
 
 
-def test_a_fifth_client_is_refused_and_a_place_is_free_again(runtime: Path) -> None:
+def test_a_fifth_client_is_refused_and_a_place_is_free_again(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # so small that who does not read is not dropped
+    monkeypatch.setattr(attach, "picture", lambda: b'{"reports": []}\n')
     opm.configure(exporter="none", attach=True)
     path = runtime / str(os.getpid())
-    clients = []
-    for _ in range(attach.MOST_CLIENTS):
-        client = socket.socket(socket.AF_UNIX)
-        client.settimeout(SECONDS)
-        client.connect(str(path))
-        assert client.recv(1)
-        clients.append(client)
-    assert first_picture(path) == {"refused": "4 others look at it already"}
-    clients.pop().close()
-    # that it is gone shows when it is sent the next picture
-    poll(
-        lambda: "reports" in first_picture(path),
-        timeout=SECONDS,
-        what="a place for another client",
-    )
-    for client in clients:
-        client.close()
+    with ExitStack() as clients:
+        for _ in range(attach.MOST_CLIENTS - 1):
+            assert clients.enter_context(looking(path)).recv(1)
+        with looking(path) as last:
+            assert last.recv(1)
+            assert first_picture(path) == {"refused": "4 others look at it already"}
+        # that it is gone shows when it is sent the next picture
+        poll(
+            lambda: "reports" in first_picture(path),
+            timeout=SECONDS,
+            what="a place for another client",
+        )
 
 
 # --- what they get ----------------------------------------------------------------------------
