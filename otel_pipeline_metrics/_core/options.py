@@ -164,7 +164,7 @@ OPTIONS: Final = (
         "spool",
         None,
         "directory that keeps what the collector does not take; see "
-        "[reliability.md](reliability.md#the-spool)",
+        "[failures.md](failures.md#the-spool)",
         checks.or_none(checks.check_path),
         "OTEL_PIPELINE_METRICS_SPOOL",
     ),

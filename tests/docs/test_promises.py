@@ -1,4 +1,4 @@
-"""Test that the tests that docs/reliability.md names for its promises exist, and test something."""
+"""Test that the tests that the promises of the documents name exist, and test something."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tests.support.process import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAGE = (ROOT / "docs" / "reliability.md").read_text()
+PAGE = "\n".join(
+    (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("reliability.md", "failures.md")
+)
 # where the paths of a table begin
 FOLDERS = (
     ROOT / "tests", ROOT / "tests/system/faults", ROOT / "tests/lifecycle",

@@ -1,6 +1,6 @@
 """Test each way in which a collector can fail, with real processes.
 
-Only the telemetry may suffer. `docs/reliability.md` has the same times and the same table.
+Only the telemetry may suffer. `docs/failures.md` has the same times and the same table.
 """
 
 from __future__ import annotations
