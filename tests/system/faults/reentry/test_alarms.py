@@ -69,8 +69,7 @@ def test_every_later_span_arrives(seed: int) -> None:
     # itself swallows, and says so, what strikes in a finalizer.
     assert said["raised"] == 2_000
     swallowed = said["raised"] - said["caught"]
-    # About once in ten thousand alarms one more does not: where, is not known yet.
-    assert 0 <= swallowed <= said["stderr"].count("Exception ignored in") + 1
+    assert 0 <= swallowed <= said["stderr"].count("Exception ignored in")
     assert said["later"] == 1000
     assert said["queued"] <= said["capacity"]
     assert said["created"] == said["exported"] + said["dropped"]
