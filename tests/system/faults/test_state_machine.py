@@ -49,7 +49,7 @@ FLUSH_S = 5.0
 HANGING_S = 0.05
 # Long, since only a failing test waits for it: a busy machine may keep a thread from its core.
 PATIENCE_S = 10.0
-CHILD_S = 20
+CHILD_S = 120
 NEVER_MS = "3600000"
 STAGES = ("extract", "transform", "load")
 
