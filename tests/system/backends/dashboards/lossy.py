@@ -12,29 +12,30 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import requests
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics.service import MetricsManager
 from tests.system.backends.dashboards.log import Log
 
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricExportResult
+
 SPOOL, OUT = Path(sys.argv[1]), Path(sys.argv[2])
 log = Log()
 
 
-def time_requests() -> None:
-    """Note how long each request takes."""
-    send = requests.Session.request
+def time_exports() -> None:
+    """Note how long each export of metrics takes."""
+    export = OTLPMetricExporter.export
 
-    def timed(
-        session: requests.Session, method: str, url: str, **arguments: Any
-    ) -> requests.Response:
-        with log.timing(url.rpartition("/")[2]):
-            return send(session, method, url, **arguments)
+    def timed(exporter: OTLPMetricExporter, *arguments: Any, **more: Any) -> MetricExportResult:
+        with log.timing("metrics"):
+            return export(exporter, *arguments, **more)
 
-    requests.Session.request = timed  # type: ignore[method-assign, assignment]
+    OTLPMetricExporter.export = timed  # type: ignore[method-assign, assignment]
 
 
 def hang(released: threading.Event) -> None:
@@ -71,6 +72,6 @@ async def main() -> None:
     hanging.join()
 
 
-time_requests()
+time_exports()
 opm.configure(exporter="otlp", service_name="lossy", console=False, spool=SPOOL, stalled_after=2)
 asyncio.run(main())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # How long it keeps metrics, so that the time of an export is more than what a busy machine adds.
-DELAY = 0.4
+DELAY = 0.8
 
 
 def points(body: bytes) -> int:

@@ -232,7 +232,7 @@ def filled(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iter
             # only when the program says so
             OTEL_BSP_SCHEDULE_DELAY="600000",
             # it takes as long as `receiver` waits in addition
-            OTEL_METRIC_EXPORT_INTERVAL="600",
+            OTEL_METRIC_EXPORT_INTERVAL="200",
         ) as lossy,
     ):
         running = {"shop": shop, "lossy": lossy}
