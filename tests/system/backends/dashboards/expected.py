@@ -240,7 +240,10 @@ def _telemetry(world: World) -> dict[Key, Expected]:
         "Spans lost": Expected({spans: lost[spans]}, "still"),
         "Metric points lost": Expected({metrics: lost[metrics]}, "still"),
         "Metric points a second": Expected({metrics: near(receiver.rate("/v1/metrics 200"))}),
-        "Exports a second": Expected({metrics: near(receiver.calls("/v1/metrics 200"))}, others=0),
+        # an export is reported by a later one, on a busy machine by the fourth or fifth after it
+        "Exports a second": Expected(
+            {metrics: near(receiver.calls("/v1/metrics 200"), within=0.5)}, others=0
+        ),
         "Time of an export": Expected({metrics: near(lossy.mean("metrics"))}),
         "Spool": Expected({"lossy": lossy.facts["spool"]}, "still"),
         "Operations that wait for their file": Expected({"lossy": 20}, "still"),
