@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests start hundreds of processes; each would compile the package again without its bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-collector demo-service test lint matrix backends bench exits fuzz mutants clean
+.PHONY: demo demo-collector demo-service test engines lint matrix backends bench exits fuzz mutants clean
 
 demo: $(VENV)/.runnable  ## index the running Python's standard library, no server needed
 	$(BIN)/python -m examples.stdlib_index --out demo-out
@@ -20,7 +20,10 @@ demo-service: $(VENV)/.serving  ## a service, what it depends on broken, and the
 	$(BIN)/python -m examples.service --out demo-out
 
 test: $(VENV)/.installed  ## every test; those of real servers need `make backends` (CI has them)
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m "not engines" $(PYTEST_ARGS)
+
+engines: $(VENV)-engines/.installed  ## the tests of Ray and PySpark, which need Java
+	$(VENV)-engines/bin/python -m pytest -m engines -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.linted  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .
@@ -51,7 +54,7 @@ mutants: $(VENV)/.mutable  ## change the code at random places and see whether a
 	$(BIN)/python .ci/mutation/mutants.py $(MUTANTS_ARGS)
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-engines demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -67,6 +70,12 @@ $(VENV)/.serving: pyproject.toml | $(BIN)/python
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable ".[all,logs,file-config]" --group test --group engines --group dashboards
+	@touch $@
+
+$(VENV)-engines/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-engines
+	$(VENV)-engines/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)-engines/bin/python -m pip install --quiet --editable ".[all]" --group test --group engines --group clusters
 	@touch $@
 
 $(VENV)-bench/.installed: pyproject.toml

@@ -99,6 +99,8 @@ class WorkerAccounting(Protocol):
 class PartsOfRun(Protocol):
     """Takes parts of a run from other processes; `_lifecycle.run_parts.RunParts`."""
 
+    run_id: str
+
     def expect(self) -> dict[str, Any]:
         """Return the context of one part more, which is waited for. Never raises."""
 

@@ -76,11 +76,16 @@ class RunParts:
     @property
     def missing(self) -> int:
         """How many contexts and tasks of engines were given out and have no part yet."""
-        return len(self._outstanding) + self._tasks_missing + self._parts.unfinished(WORKER)
+        return len(self._outstanding) + self._tasks_missing + self.unfinished_workers
 
     @property
     def _tasks_missing(self) -> int:
         return max(0, self._tasks - self._parts.covered) if self._tasks else 0
+
+    @property
+    def unfinished_workers(self) -> int:
+        """How many workers of `share()` have not said that they are done."""
+        return self._parts.unfinished(WORKER)
 
     def expect(self) -> dict[str, Any]:
         """Return the context of one more part, as plain data."""

@@ -235,14 +235,15 @@ class WorkerParts:
                     errors.warn_once(
                         "sending a part", "a part of a run could not be sent: %r", error
                     )
-            with errors.suppress_errors("flushing a worker"):
-                self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
-        if not configure.is_configured() or clock.monotonic() < self._flush_at:
-            return
-        if not configure.flush(FLUSH_S).ok:
-            self._flush_at = clock.monotonic() + PAUSE_S
+    def flush(self) -> None:
+        """Flush telemetry, except for a while after a failure. Never raises."""
+        with errors.suppress_errors("flushing a worker"):
+            if not configure.is_configured() or clock.monotonic() < self._flush_at:
+                return
+            if not configure.flush(FLUSH_S).ok:
+                self._flush_at = clock.monotonic() + PAUSE_S
 
     def close(self) -> None:
         """Send what is new now: the worker is about to end. Takes about a second at most."""
