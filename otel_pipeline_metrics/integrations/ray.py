@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _NAMESPACE: Final = "otel_pipeline_metrics"
 _STORE: Final = _NAMESPACE.encode()
 # Of the actor's own process, where the hook has nothing to do.
-_IS_ACTOR: Final = "OTEL_PIPELINE_METRICS_RAY_ACTOR"
+_IS_ACTOR: Final = "OPM_RAY_ACTOR"
 
 # How long a driver waits for its actor, and a worker that starts for the driver.
 _ACTOR_S: Final = 30.0
@@ -65,11 +65,8 @@ class _SetupHook:
 
     def __call__(self) -> None:
         """Measure this worker for the Collector alone: the driver gave the hook's name only."""
-        with errors.suppress_errors("the setup of a worker of Ray"):
-            _Worker().start(has_driver=False)
-            errors.warn_once(
-                "ray", "give ray.init setup_ray_worker itself: by its name, no run has the parts"
-            )
+        _set_up(0.0)
+        errors.warn_once("ray", "by the name of setup_ray_worker alone, no run has parts of Ray")
 
 
 setup_ray_worker: Final = _SetupHook()
@@ -79,11 +76,10 @@ def _hook_of_driver() -> Callable[[], None]:
     return _set_up
 
 
-def _set_up() -> None:
-    if os.environ.get(_IS_ACTOR):
-        return
+def _set_up(wait_s: float = _ACTOR_S) -> None:
     with errors.suppress_errors("the setup of a worker of Ray"):
-        _Worker().start(has_driver=True)
+        if not os.environ.get(_IS_ACTOR):
+            _Worker().start(wait_s)
 
 
 def _name() -> str:
@@ -144,17 +140,6 @@ class _Store:
             for key, value in noted.items()
             if value is not None and int(value) < version
         ]
-
-
-def _first_read(store: _Store) -> Open:
-    """Return the open runs, which a driver writes as soon as `ray.init` is done."""
-    until = clock.monotonic() + _ACTOR_S
-    while (found := store.read()) is None:
-        if clock.monotonic() > until:
-            errors.warn_once("ray", "the driver of Ray does not answer; its run has no parts")
-            return Open(-1, {})
-        time.sleep(_LOOK_S)
-    return found
 
 
 class Parts:
@@ -282,7 +267,6 @@ class _Driver:
             late = _Store().wait(now.version, timeout_s)
             _add(parts, ray.get(self._actor.take.remote(parts.run_id), timeout=_SEND_S))
             for _ in range(late - parts.unfinished_workers):
-                # what it did is unknown
                 parts.give_up(parts.expect())
         except Exception as error:
             _warn(error)
@@ -323,43 +307,43 @@ class _Worker:
         # whether it has begun a task: only then Ray takes calls of actors
         self._has_task = False
         self._actor: Any = None
-        self._store: _Store | None = None
+        self._store = _Store()
         self._is_over = False
         self._now = Open(-1, {})
         self._parts = WorkerParts(self._send)
 
-    def start(self, *, has_driver: bool) -> None:
-        """Begin with the runs that are open, and follow them, if the driver tells of its runs."""
+    def start(self, wait_s: float) -> None:
+        """Begin with the runs that are open, and follow them.
+
+        Args:
+            wait_s: how long the driver may take to write them, as soon as `ray.init` is done.
+        """
         configure_worker()
-        if has_driver:
-            self._store = _Store()
-            self._store.note(self._id, self._now.version)
-            self._apply(_first_read(self._store), self._store)
-        follow = self._flush_forever if self._store is None else self._follow
-        threading.Thread(target=follow, name="opm-ray", daemon=True).start()
+        self._store.note(self._id, self._now.version)
+        until = clock.monotonic() + wait_s
+        while (first := self._store.read()) is None and clock.monotonic() < until:
+            time.sleep(_LOOK_S)
+        if first is not None:
+            self._apply(first)
+        threading.Thread(target=self._follow, name="opm-ray", daemon=True).start()
         atexit.register(self._end)
 
-    def _flush_forever(self) -> None:
-        while True:
-            time.sleep(INTERVAL_S)
-            self._flush_news()
-
     def _follow(self) -> None:
-        assert self._store is not None  # noqa: S101 - see `start`
         flush_at = 0.0
         while not self._is_over:
             time.sleep(_LOOK_S)
             try:
-                now = self._store.read()
+                now = None if self._is_over else self._store.read()
                 if now is not None and now.version > self._now.version:
-                    self._apply(now, self._store)
-                if clock.monotonic() >= flush_at:
+                    self._apply(now)
+                # what is done in a run is flushed with its parts
+                if not self._now.contexts and _has_news() and clock.monotonic() >= flush_at:
                     flush_at = clock.monotonic() + INTERVAL_S
-                    self._flush_news()
+                    self._parts.flush()
             except Exception as error:  # the cluster is being shut down
                 errors.logger.debug("the runs of Ray's driver cannot be read: %r", error)
 
-    def _apply(self, now: Open, store: _Store) -> None:
+    def _apply(self, now: Open) -> None:
         before, self._now = self._now.contexts, now
         for run_id in now.contexts.keys() - before.keys():
             with errors.suppress_errors("a run of Ray's driver"):
@@ -367,7 +351,7 @@ class _Worker:
         for run_id in before.keys() - now.contexts.keys():
             self._close(run_id)
         # the last, since this worker may be killed as soon as the driver knows
-        store.note(self._id, now.version)
+        self._store.note(self._id, now.version)
 
     def _close(self, run_id: str) -> None:
         # before what was measured is forgotten
@@ -394,12 +378,9 @@ class _Worker:
             or any(True for _ in series.all_series())
         )
 
-    def _flush_news(self) -> None:
-        # what is done in a run is flushed with its parts
-        if not self._now.contexts and _has_news():
-            self._parts.flush()
-
     def _send(self, data: dict[str, Any]) -> Any:
+        if self._is_over:
+            return None
         self._look_for_task()
         if not self._has_task:
             return None
@@ -409,13 +390,9 @@ class _Worker:
         return self._actor.add.remote(data["run"], data["id"], packed)
 
     def _end(self) -> None:
+        # by now Ray aborts a process that calls it
         self._is_over = True
-        for run_id in self._now.contexts:
-            self._close(run_id)
-        self._parts.close()
-        if self._store is not None:
-            with errors.suppress_errors("the end of a worker of Ray"):
-                self._store.note(self._id, None)
+        self._parts.flush()
 
 
 def _has_news() -> bool:

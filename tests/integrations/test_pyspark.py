@@ -60,7 +60,7 @@ def parse_all(numbers: Iterable[int]) -> Iterator[int]:
 def slow(numbers: Iterable[int]) -> Iterator[int]:
     for number in numbers:
         with opm.stage("slow"):
-            time.sleep(0.1)
+            time.sleep(0.2)
         yield number
 
 
@@ -138,10 +138,11 @@ def test_a_thousand_calls_in_two_executors(
     # the same function in another run, which has it pickled already
     with opm.run("second", resources=False) as second:
         assert parsed.count() == CALLS - CALLS // 10
-        few = numbers.filter(lambda number: number % 40 == 0)
-        few.mapPartitions(instrument_partitions(slow)).count()
     assert rows(second)["parse"]["count"] == CALLS
-    assert second.report.bottleneck["stage"] == "slow"
+    few = spark.sparkContext.parallelize(range(24), 2)
+    with opm.run("third", resources=False) as third:
+        few.mapPartitions(instrument_partitions(slow)).count()
+    assert third.report.bottleneck["stage"] == "slow"
     assert rows(run)["parse"]["count"] == CALLS
 
 

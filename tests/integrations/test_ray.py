@@ -197,7 +197,9 @@ def test_sigterm_to_a_worker(environment: None, there: Collector) -> None:
             os.kill(worker, signal.SIGTERM)
         poll(lambda: calls(there, "parse") == 20, timeout=60, what="its telemetry")
         ray.get([ray.remote(task).remote(number) for number in range(20)])
-    assert rows(run)["parse"]["count"] == 40
+    # what it did since its latest part is at the collector alone
+    assert 20 <= rows(run)["parse"]["count"] <= 40
+    assert run.parts_missing >= 1
     ray.shutdown()
     assert calls(there, "parse") == 40
 

@@ -6,7 +6,7 @@ import inspect
 import operator
 from collections.abc import Mapping
 from contextlib import suppress
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_pipeline_metrics._probes.caches.counted import CountedCache, cachetools_base, is_timed
@@ -18,6 +18,29 @@ if TYPE_CHECKING:
 
 
 _HINT: Final = "wrap it with counted_cache(cache), which counts them"
+
+# By package: how to count the use of its caches, with names for the program's own.
+_RECIPES: Final = {
+    "aiocache": """
+    ratio = cache.hit_miss_ratio = {"hits": 0, "total": 0}
+    cache.plugins = [*cache.plugins, aiocache.plugins.HitMissRatioPlugin()]
+    opm.register_cache(name, lambda: {**ratio, "misses": ratio["total"] - ratio["hits"]})""",
+    "diskcache": """
+    from otel_pipeline_metrics.integrations.diskcache import instrument_cache
+    instrument_cache(cache, name=name)""",
+    "django": """
+    counts = collections.Counter(hits=0, misses=0)
+    def count(key): counts["hits" if key in cache else "misses"] += 1; return key
+    opm.register_cache(name, lambda: counts)  # and call cache.get(count(key))""",
+    "joblib": """
+    counts = collections.Counter(hits=0, misses=0)
+    def count(*args): counts["hits" if f.check_call_in_cache(*args) else "misses"] += 1; return args
+    opm.register_cache(name, lambda: counts)  # and call f(*count(...)) in place of f(...)""",
+    "redis": """
+    words = {"hits": "keyspace_hits", "misses": "keyspace_misses", "evictions": "evicted_keys"}
+    def read(): info = client.info("stats"); return {key: info[word] for key, word in words.items()}
+    opm.register_cache(name, read)  # what Redis counts, of the whole server""",
+}
 
 
 def reader_of(source: object) -> Callable[[], object]:
@@ -43,6 +66,9 @@ def reader_of(source: object) -> Callable[[], object]:
                 "thread would damage it; give @cached a lock, or use counted_cache(cache)"
             )
         return _checked(info)
+    recipe = _recipe(source)
+    if recipe is not None:
+        raise TypeError(f"source: a {type(source).__name__} tells no counts by itself; {recipe}")
     if cachetools_base(source) is not None or (
         isinstance(source, Mapping) and not callable(source)
     ):
@@ -58,6 +84,17 @@ def reader_of(source: object) -> Callable[[], object]:
             f"returns hits and misses, not {type(source).__name__}"
         )
     return _checked(source)
+
+
+def _recipe(source: object) -> str | None:
+    """Return what to write for a cache of a known package; None for anything else."""
+    if isinstance(source, (FunctionType, MethodType)):
+        return None
+    for base in type(source).__mro__:
+        found = _RECIPES.get(base.__module__.partition(".")[0])
+        if found is not None:
+            return f"for this one write{found}"
+    return None
 
 
 def _checked(read: Callable[..., object]) -> Callable[[], object]:

@@ -158,7 +158,7 @@ def test_after_a_failed_flush_there_is_none_for_a_while(monkeypatch: pytest.Monk
     parts = worker_parts.WorkerParts(lambda _: None)
     for second in range(65):
         now[0] = float(second)
-        parts._flush()
+        parts.flush()
     assert flushed == [0.0, 30.0, 60.0]
 
 
