@@ -22,7 +22,8 @@ demo-service: $(VENV)/.serving  ## a service, what it depends on broken, and the
 test: $(VENV)/.installed  ## every test; those of real servers need `make backends` (CI has them)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m "not engines" $(PYTEST_ARGS)
 
-engines: $(VENV)-engines/.installed  ## the tests of Ray and PySpark, which need Java
+engines: $(VENV)-engines/.installed  ## the tests of Ray, PySpark (which needs Java) and RabbitMQ
+	.ci/backends/rabbitmq.sh
 	$(VENV)-engines/bin/python -m pytest -m engines -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 lint: $(VENV)/.linted  ## ruff, mypy --strict, import-linter

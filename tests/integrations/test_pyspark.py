@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from tests.support.listening import addresses_of, family, is_loopback
 from tests.support.process import ROOT
 from tests.system.faults.collector.servers import collector
 from tests.system.processes.support import points
@@ -214,6 +215,12 @@ def test_a_worker_that_dies_is_tried_again(spark: SparkSession, tmp_path: Path) 
         numbers = spark.sparkContext.parallelize(range(10), 1)
         assert numbers.mapPartitions(instrument_partitions(dies_once)).count() == 5
     assert rows(run)["parse"]["count"] == 5
+
+
+def test_it_listens_on_the_loopback_alone(spark: SparkSession) -> None:
+    addresses = addresses_of(family(os.getpid()))
+    assert addresses
+    assert all(map(is_loopback, addresses)), addresses
 
 
 def test_outside_of_spark_it_is_the_function_itself() -> None:

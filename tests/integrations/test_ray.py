@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from tests.support.listening import addresses_of, family, is_loopback
 from tests.support.process import ROOT, poll
 from tests.system.faults.collector.servers import collector
 from tests.system.processes.support import points
@@ -202,6 +203,14 @@ def test_sigterm_to_a_worker(environment: None, there: Collector) -> None:
     assert run.parts_missing >= 1
     ray.shutdown()
     assert calls(there, "parse") == 40
+
+
+def test_it_listens_on_the_loopback_alone(environment: None) -> None:
+    begin()
+    ray.get([ray.remote(pid).remote() for _ in range(4)])
+    addresses = addresses_of(family(os.getpid()))
+    assert addresses
+    assert all(map(is_loopback, addresses)), addresses
 
 
 def test_work_outside_of_runs_is_at_the_collector(environment: None, there: Collector) -> None:
