@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._probes.queues import registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -59,6 +60,52 @@ async def test_aiokafka(captured: Captured) -> None:
         async for message in opm.consume(consumer(), queue="orders"):
             assert message.value == b"7"
     check(run, captured)
+
+
+async def test_the_lag_of_aiokafkas_consumer(captured: Captured) -> None:
+    aiokafka = pytest.importorskip("aiokafka")
+    captured.configure()
+
+    class Consumer(aiokafka.AIOKafkaConsumer):  # type: ignore[misc, name-defined]
+        """Gets its messages from a list in place of a broker."""
+
+        def __init__(self, records: list[Any]) -> None:
+            super().__init__(bootstrap_servers="127.0.0.1:1")
+            self.records = records
+
+        def __del__(self) -> None:
+            """Ask for no `stop()`, since it never started."""
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Any:
+            if not self.records:
+                raise StopAsyncIteration
+            return self.records.pop(0)
+
+    def record(partition: int, offset: int) -> Any:
+        return aiokafka.ConsumerRecord(
+            "orders", partition, offset, 0, 0, None, b"7", None, -1, 1, ()
+        )
+
+    both = [aiokafka.TopicPartition("orders", partition) for partition in range(2)]
+    consumer = Consumer([record(0, 4), record(1, 0), record(0, 5), record(9, 0)])
+    consumer._subscription.assign_from_user(both)
+    consumer._subscription.subscription.assignment.state_value(both[0]).highwater = 10
+    consumer._subscription.subscription.assignment.state_value(both[1]).highwater = 3
+    messages = opm.consume(consumer, queue="orders")
+    sizes = [registry.sizes().get("orders") async for _ in messages]
+    assert sizes == [5, 5 + 2, 4 + 2, 4 + 2]
+    assert captured.values("pipeline.queue.size") == {(): 6}
+    # a partition that another consumer has now
+    consumer._subscription.unsubscribe()
+    consumer._subscription.assign_from_user(both[1:])
+    consumer.records.append(record(1, 1))
+    consumer._subscription.subscription.assignment.state_value(both[1]).highwater = 3
+    async for _ in messages:
+        pass
+    assert registry.sizes().get("orders") == 1
 
 
 def test_confluent_kafka(captured: Captured) -> None:

@@ -10,6 +10,7 @@ from opentelemetry.context import attach, get_current
 from otel_pipeline_metrics._core import clock, drain, errors, series
 from otel_pipeline_metrics._core.validation import check_name
 from otel_pipeline_metrics._probes.handoff.headers import MAX_WAIT_S, boot_id, extract, put_of, read
+from otel_pipeline_metrics._probes.handoff.lag import Lag
 from otel_pipeline_metrics._stages.waiting import waiting
 from otel_pipeline_metrics._telemetry import sink
 
@@ -40,7 +41,8 @@ def consume(
 
     From one message to the next, the span `process {queue}` of a consumer is current, with a link
     to the span that sent the message; without a span around, it is that one's child. The time in
-    the queue, and the wait for the next message, are those of a queue.
+    the queue, and the wait for the next message, are those of a queue. Where the client tells the
+    consumer's lag, that is the queue's size.
 
     Args:
         iterable: the client, or any loop over messages, plain or async. A list of messages is a
@@ -71,7 +73,8 @@ def _headers_of(message: Any) -> Any:
 class _Loop:
     """What both kinds of loops share: the span of the message that is being processed."""
 
-    def __init__(self, queue: str, headers: Callable[[Any], Any]) -> None:
+    def __init__(self, client: Any, queue: str, headers: Callable[[Any], Any]) -> None:
+        self._lag = Lag.of(client, queue)
         self._queue = queue
         self._headers = headers
         self._span: Any = None
@@ -96,6 +99,8 @@ class _Loop:
         queue = scope.add_queue(self._queue)
         queue.got += len(batch)
         for message, headers in zip(batch, found, strict=True):
+            if self._lag is not None:
+                self._lag.note(message)
             seconds = _waited(message, headers)
             if seconds is not None:
                 queue.waits.append(seconds)
@@ -146,7 +151,7 @@ class _Loop:
 
 class _Messages(_Loop):
     def __init__(self, iterable: Any, queue: str, headers: Callable[[Any], Any]) -> None:
-        super().__init__(queue, headers)
+        super().__init__(iterable, queue, headers)
         self._messages = iter(iterable)
 
     def __iter__(self) -> _Messages:
@@ -162,7 +167,7 @@ class _Messages(_Loop):
 
 class _AsyncMessages(_Loop):
     def __init__(self, iterable: Any, queue: str, headers: Callable[[Any], Any]) -> None:
-        super().__init__(queue, headers)
+        super().__init__(iterable, queue, headers)
         self._messages = iterable.__aiter__()
 
     def __aiter__(self) -> _AsyncMessages:
