@@ -266,22 +266,17 @@ def retried_type(error: BaseException | type[BaseException] | str | None) -> str
     )
 
 
-# By the id of its cell: an execution that is being made.
-_making: dict[int, Execution] = {}
-
-
 def execution_of(cell: Cell) -> Execution:
     """Return the execution of a call in progress, made if need be.
 
-    Threads that share the call may do this at the same time. `setdefault` is atomic, and its entry
-    is removed only once the cell has the execution.
+    Threads that share the call may do this at the same time. Python lets no other thread go on
+    between the second look and the store, since nothing is called and no jump taken there.
     """
     found: Execution | None = cell[3]
     if found is None:
-        made = _making.setdefault(id(cell), Execution(cell))
+        made = Execution(cell)
         if cell[3] is None:
             cell[3] = made
-        _making.pop(id(cell), None)
         found = cell[3]
     return found or NOOP_EXECUTION  # None: the call has ended meanwhile
 

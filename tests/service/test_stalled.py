@@ -53,7 +53,7 @@ def test_a_call_that_does_not_end(
         )
     assert stalled() == {"hangs": None}
     assert metrics.values("pipeline.stalled") == {("hangs",): 0}
-    assert health().status == "ok"
+    assert health().components["stalled_stages"].status == "ok"
     (warning,) = caplog.records
     assert warning.message == (
         "the stage 'hangs' is stalled: it has 1 call in flight, and nothing has moved for "

@@ -58,8 +58,9 @@ def rows_of(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 def test_every_example_is_tested_here() -> None:
     found = {path.stem for path in (ROOT / "examples").glob("*.py")} - {"__init__"}
-    # that of Celery is tested with Celery
-    assert found == {*SMALL, "stdlib_index", "through_collector", "celery_pipeline"}
+    # those of engines are tested with them
+    engines = {"celery_pipeline", "ray_pipeline", "pyspark_pipeline"}
+    assert found == {*SMALL, "stdlib_index", "through_collector", *engines}
 
 
 @pytest.mark.parametrize("name", SMALL)
