@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from tests.system.faults.exits.programs import PROGRAMS
@@ -16,7 +14,5 @@ TIMES = 20
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_every_end_is_that_of_the_bare_program(name: str) -> None:
-    if sys.version_info[:2] == (3, 10):
-        pytest.skip("one of 40 programs with threads crashed there once, in CI only")
     with silent_collector() as endpoint:
         assert list(differences([name] * TIMES, endpoint, at_once=2)) == [None] * TIMES
