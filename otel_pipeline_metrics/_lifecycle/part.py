@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from otel_pipeline_metrics._core.hooks import PartsOfRun
+
 CONTEXT: Final = "otel_pipeline_metrics/context/1"
 
 # In place of a token: of a task whose part covers several, and of a worker that is told of the run.
@@ -68,9 +70,7 @@ class Measured:
         # tasks of an engine that are over, of those that the run counts
         self.covers = 0
         # what has no context belongs to a run that is open here, if there is one
-        self.scope.remote = any(
-            scope.parts is not None and not scope.ended for scope in list(series.scopes)
-        )
+        self.scope.remote = bool(open_runs())
         _began(context["run"])
         self._began = clock.now()
         self._ended: float | None = None
@@ -222,6 +222,13 @@ def checked_context(context: object) -> dict[str, str]:
         if isinstance(context.get(key), str):
             found[key] = context[key]
     return found
+
+
+def open_runs() -> list[PartsOfRun]:
+    """Return what takes parts for the runs that are open in this process."""
+    return [
+        scope.parts for scope in list(series.scopes) if scope.parts is not None and not scope.ended
+    ]
 
 
 def trace_headers() -> dict[str, str]:

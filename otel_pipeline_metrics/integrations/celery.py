@@ -15,7 +15,6 @@ import base64
 import json
 import threading
 import time
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -27,7 +26,7 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle.part import CONTEXT, trace_headers
 from otel_pipeline_metrics._lifecycle.worker_parts import Begun, WorkerParts
 from otel_pipeline_metrics._stages.parts import fold
-from otel_pipeline_metrics.report.part_schema import MAX_BYTES
+from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -129,9 +128,9 @@ class _App:
             self._parts.end(begun, is_over=state != "RETRY")
 
     def _send(self, data: dict[str, Any]) -> None:
-        packed = base64.b85encode(zlib.compress(json.dumps(data).encode())).decode()
+        text = base64.b85encode(packed(data)).decode()
         with self._app.events.default_dispatcher() as dispatcher:
-            dispatcher.send(EVENT, part=packed)
+            dispatcher.send(EVENT, part=text)
 
     def _end(self, **_: Any) -> None:
         self._parts.close()
@@ -170,7 +169,6 @@ class _Ready(EventReceiver):  # type: ignore[misc]  # Celery has no types
 
 def _take(event: dict[str, Any]) -> None:
     try:
-        unpacked = zlib.decompressobj().decompress(base64.b85decode(event["part"]), MAX_BYTES + 1)
-        fold(json.loads(unpacked))
-    except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
+        fold(unpacked(base64.b85decode(event["part"])))
+    except (KeyError, TypeError, AttributeError, *UNREADABLE) as error:
         errors.warn_once("celery part", "an event that is no part is dropped: %r", error)

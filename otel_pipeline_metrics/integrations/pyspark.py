@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import json
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
@@ -21,17 +20,16 @@ from pyspark.accumulators import AccumulatorParam
 from otel_pipeline_metrics._core import errors, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle import run_parts
-from otel_pipeline_metrics._lifecycle.part import Part
+from otel_pipeline_metrics._lifecycle.part import Part, open_runs
 from otel_pipeline_metrics._lifecycle.worker_parts import WorkerParts, configure_worker
 from otel_pipeline_metrics._stages.parts import fold
-from otel_pipeline_metrics.report.part_schema import MAX_BYTES
+from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pyspark import Accumulator
 
-    from otel_pipeline_metrics._core.hooks import PartsOfRun
     from otel_pipeline_metrics._lifecycle.run_parts import RunParts
 
 # Of the thread that opened a run; Spark gives it to the tasks of the jobs that the thread starts.
@@ -145,7 +143,7 @@ def _end(measuring: _Measuring, parts: Accumulator[list[bytes]] | None) -> None:
     if measuring.part is not None:
         measuring.part.__exit__(None, None, None)
         if parts is not None:
-            parts.add([zlib.compress(json.dumps(measuring.part.data).encode())])
+            parts.add([packed(measuring.part.data)])
     _worker.flush()
 
 
@@ -161,10 +159,10 @@ class _Parts(AccumulatorParam):  # type: ignore[misc]  # PySpark may be absent
         """Add parts."""
         if TaskContext.get() is not None:
             return [*value1, *value2]
-        for packed in value2:
+        for content in value2:
             try:
-                fold(json.loads(zlib.decompressobj().decompress(packed, MAX_BYTES + 1)))
-            except (TypeError, ValueError, zlib.error) as error:
+                fold(unpacked(content))
+            except (TypeError, *UNREADABLE) as error:
                 errors.warn_once("spark part", "what is no part is dropped: %r", error)
         return []
 
@@ -190,11 +188,7 @@ class _Driver:
         self._set(parts.share())
 
     def ending(self, parts: RunParts, timeout_s: float) -> None:  # noqa: ARG002 - of `Engine`
-        left: list[PartsOfRun] = [
-            scope.parts
-            for scope in list(series.scopes)
-            if scope.parts is not None and not scope.ended and scope.parts is not parts
-        ]
+        left = [each for each in open_runs() if each is not parts]
         self._set(left[-1].share() if left else None)
 
     def _set(self, context: dict[str, Any] | None) -> None:

@@ -16,7 +16,6 @@ import json
 import os
 import threading
 import time
-import zlib
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import ray
@@ -26,8 +25,9 @@ from ray.experimental import internal_kv
 from otel_pipeline_metrics._core import clock, errors, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle import run_parts
+from otel_pipeline_metrics._lifecycle.part import open_runs
 from otel_pipeline_metrics._lifecycle.worker_parts import INTERVAL_S, WorkerParts, configure_worker
-from otel_pipeline_metrics.report.part_schema import MAX_BYTES
+from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,9 +149,9 @@ class Parts:
         # by run and part: the newest, compressed
         self._parts: dict[str, dict[str, bytes]] = {}
 
-    def add(self, run_id: str, part_id: str, packed: bytes) -> None:
+    def add(self, run_id: str, part_id: str, content: bytes) -> None:
         """Keep the newest of a part."""
-        self._parts.setdefault(run_id, {})[part_id] = packed
+        self._parts.setdefault(run_id, {})[part_id] = content
 
     def take(self, run_id: str) -> list[bytes]:
         """Return the parts of a run that came since the last time."""
@@ -180,7 +180,7 @@ class _Driver:
         if self not in run_parts.engines:
             run_parts.engines.append(self)
         # here, since the trace around is that of the run
-        contexts = {parts.run_id: parts.share() for parts in _open_runs()}
+        contexts = {parts.run_id: parts.share() for parts in open_runs()}
         self._beginning = threading.Thread(
             target=self._begin, args=(contexts,), name="opm-ray-begin", daemon=True
         )
@@ -243,7 +243,7 @@ class _Driver:
         while True:
             time.sleep(INTERVAL_S)
             with self._lock:
-                runs = list(_open_runs())
+                runs = list(open_runs())
                 if not runs or not self._is_here():
                     self._thread = None
                     return
@@ -282,17 +282,11 @@ def _this_driver() -> str:
     return str(ray.get_runtime_context().get_worker_id())
 
 
-def _open_runs() -> list[PartsOfRun]:
-    return [
-        scope.parts for scope in list(series.scopes) if scope.parts is not None and not scope.ended
-    ]
-
-
 def _add(parts: PartsOfRun, found: list[bytes]) -> None:
-    for packed in found:
+    for content in found:
         try:
-            parts.add(json.loads(zlib.decompressobj().decompress(packed, MAX_BYTES + 1)))
-        except (ValueError, zlib.error) as error:
+            parts.add(unpacked(content))
+        except UNREADABLE as error:
             errors.warn_once("ray part", "what is no part is dropped: %r", error)
 
 
@@ -386,8 +380,7 @@ class _Worker:
             return None
         if self._actor is None:
             self._actor = ray.get_actor(_name(), namespace=_NAMESPACE)
-        packed = zlib.compress(json.dumps(data).encode())
-        return self._actor.add.remote(data["run"], data["id"], packed)
+        return self._actor.add.remote(data["run"], data["id"], packed(data))
 
     def _end(self) -> None:
         # by now Ray aborts a process that calls it

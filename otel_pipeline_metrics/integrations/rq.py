@@ -11,10 +11,8 @@ run, jobs carry the run and the trace in their `meta`, and the part comes back t
 from __future__ import annotations
 
 import base64
-import json
 import threading
 import time
-import zlib
 from typing import TYPE_CHECKING, Any, Final
 
 import rq
@@ -26,7 +24,7 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle import configure
 from otel_pipeline_metrics._lifecycle.part import Part
 from otel_pipeline_metrics._lifecycle.worker_parts import FLUSH_S, configure_worker
-from otel_pipeline_metrics.report.part_schema import MAX_BYTES
+from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import RunScope
@@ -78,8 +76,7 @@ def _part_of(given: Any) -> Part | None:
 def _send(job: Job, part: Part) -> None:
     # a job whose result is not kept is gone by now, and must not come back
     if job.connection.exists(job.key):
-        packed = zlib.compress(json.dumps(part.data).encode())
-        job.meta[PART] = base64.b85encode(packed).decode()
+        job.meta[PART] = base64.b85encode(packed(part.data)).decode()
         job.save_meta()  # type: ignore[no-untyped-call]
 
 
@@ -137,13 +134,12 @@ class _Watch:
                 return False
             self._scope.parts.give_up(context)
             return True
-        packed = meta.get(PART)
-        if not isinstance(packed, str):
+        text = meta.get(PART)
+        if not isinstance(text, str):
             return False
         try:
-            data = zlib.decompressobj().decompress(base64.b85decode(packed), MAX_BYTES + 1)
-            self._scope.parts.add(json.loads(data))
-        except (ValueError, zlib.error) as error:
+            self._scope.parts.add(unpacked(base64.b85decode(text)))
+        except UNREADABLE as error:
             errors.warn_once("rq part", "what is no part is dropped: %r", error)
         return True
 

@@ -7,6 +7,7 @@ keys alone, with finite numbers of zero or more, and text of a bounded length.
 from __future__ import annotations
 
 import json
+import zlib
 from typing import Any, Final
 
 from otel_pipeline_metrics._core import quantile_sketch
@@ -18,6 +19,9 @@ PART: Final = "otel_pipeline_metrics/part/1"
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_STAGES: Final = 10_000
+
+# what `unpacked` raises
+UNREADABLE: Final = (ValueError, zlib.error)
 
 _MAX_TEXT: Final = 512
 # more than any count, number of bytes or seconds
@@ -66,6 +70,20 @@ _FIELDS: Final[dict[str, Schema]] = {
     },
 }
 _FIELDS["stages"]["items"]["properties"] = {**_ENTRY["stages"], "worker_ids": _WORKERS}
+
+
+def packed(part: dict[str, Any]) -> bytes:
+    """Return a part as it travels beside an engine's results."""
+    return zlib.compress(json.dumps(part).encode())
+
+
+def unpacked(content: bytes) -> Any:
+    """Return what came as a part, unchecked, and at most a little too large for one.
+
+    Raises:
+        ValueError, zlib.error: it is not compressed JSON, or too large.
+    """
+    return json.loads(zlib.decompressobj().decompress(content, MAX_BYTES + 1))
 
 
 def checked(data: object) -> dict[str, Any]:
