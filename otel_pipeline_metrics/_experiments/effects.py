@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from math import fsum
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._experiments.ledger import SAVED
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Hashable, Sequence
 
     from otel_pipeline_metrics._experiments.ledger import Mode
 
@@ -148,7 +149,7 @@ class Record:
         # few windows may be alike by chance
         least = spread * math.sqrt(count)
         faster, slower = self.of("faster", target), self.of("slower", target)
-        seconds, ahead_s = _sum(one.seconds for one in faster), _sum(w.ahead_s for w in faster)
+        seconds, ahead_s = fsum(one.seconds for one in faster), fsum(w.ahead_s for w in faster)
         pairs = [(_progress(one, weights), one.seconds - one.ahead_s) for one in faster]
         found, error = _rate(pairs, least)
         ratio = found / rate if rate > 0 and faster else None
@@ -174,7 +175,7 @@ class Record:
         """Return what a stage can gain at most, as far as the run got longer with it."""
         slower, (rate, spread, count) = self.of("slower", target), usual
         least = spread * math.sqrt(count)
-        seconds, added_s = _sum(one.seconds for one in slower), _sum(w.ahead_s for w in slower)
+        seconds, added_s = fsum(one.seconds for one in slower), fsum(w.ahead_s for w in slower)
         calls = sum(one.invocations for one in slower)
         if not _enough(slower) or rate <= 0 or not _paused(slower):
             return None
@@ -184,7 +185,7 @@ class Record:
         most = (seconds - usual_s) / added_s
         low, high = (most + sign * wide * usual_s / added_s for sign in (-1, 1))
         # what half of a call is of what was added to it
-        each_s = _sum(one.added_s * one.invocations for one in slower) / calls
+        each_s = fsum(one.added_s * one.invocations for one in slower) / calls
         share = SAVED * self.mean_s(target) / each_s * added_s / usual_s
         gains = [_gained(share * min(1.0, max(0.0, part))) for part in (most, low, high)]
         return Gain(*gains)
@@ -199,25 +200,25 @@ class Record:
         calls = sum(one.invocations for one in slower)
         if not _enough(slower):
             return None
-        each_s = _sum(one.added_s * one.invocations for one in slower) / calls
-        shorter_s = self.mean_s(target) - _sum(w.spent.get(target, 0.0) for w in slower) / calls
+        each_s = fsum(one.added_s * one.invocations for one in slower) / calls
+        shorter_s = self.mean_s(target) - fsum(w.spent.get(target, 0.0) for w in slower) / calls
         return shorter_s > ABSORBED * each_s
 
     def _steady(self, target: Hashable) -> bool:
         """Tell whether the calls of a stage end at equal distances."""
         found = [one.gaps[target] for one in self.of("as it is") if target in one.gaps]
-        count, total_s = sum(each[0] for each in found), _sum(each[1] for each in found)
+        count, total_s = sum(each[0] for each in found), fsum(each[1] for each in found)
         if count < LEAST_CALLS or total_s <= 0:
             return False
         mean_s = total_s / count
-        variance = _sum(each[2] for each in found) / count - mean_s * mean_s
+        variance = fsum(each[2] for each in found) / count - mean_s * mean_s
         return math.sqrt(max(0.0, variance)) < STEADY * mean_s
 
     def mean_s(self, target: Hashable) -> float:
         """Return how long a call of a stage takes in a run as it is."""
         base = self.of("as it is")
         calls = sum(one.counts.get(target, 0) for one in base)
-        return _sum(one.spent.get(target, 0.0) for one in base) / calls if calls else 0.0
+        return fsum(one.spent.get(target, 0.0) for one in base) / calls if calls else 0.0
 
 
 def _enough(windows: Sequence[Window]) -> bool:
@@ -227,8 +228,8 @@ def _enough(windows: Sequence[Window]) -> bool:
 
 def _paused(windows: Sequence[Window]) -> bool:
     """Tell whether a stage could be made slower: it is not where our own code cannot pause."""
-    added_s = _sum(one.ahead_s for one in windows)
-    return added_s >= LEAST_ADDED * _sum(one.seconds for one in windows)
+    added_s = fsum(one.ahead_s for one in windows)
+    return added_s >= LEAST_ADDED * fsum(one.seconds for one in windows)
 
 
 def _gained(saved: float) -> float:
@@ -237,7 +238,7 @@ def _gained(saved: float) -> float:
 
 def _progress(window: Window, weights: dict[Hashable, float]) -> float:
     """Return how far a window got, in seconds of a run as it is."""
-    return _sum(weights.get(stage, 0.0) * count for stage, count in window.counts.items())
+    return fsum(weights.get(stage, 0.0) * count for stage, count in window.counts.items())
 
 
 def _rate(pairs: Sequence[tuple[float, float]], least: float = 0.0) -> tuple[float, float]:
@@ -247,13 +248,13 @@ def _rate(pairs: Sequence[tuple[float, float]], least: float = 0.0) -> tuple[flo
         pairs: what is summed up, of each window.
         least: the relative standard deviation that one window has at least.
     """
-    over = _sum(second for _, second in pairs)
+    over = fsum(second for _, second in pairs)
     if over <= 0:
         return 0.0, math.inf
-    rate, count = _sum(first for first, _ in pairs) / over, len(pairs)
+    rate, count = fsum(first for first, _ in pairs) / over, len(pairs)
     if count < 2 or rate <= 0:
         return rate, math.inf
-    squares = _sum((first - rate * second) ** 2 for first, second in pairs)
+    squares = fsum((first - rate * second) ** 2 for first, second in pairs)
     error = math.sqrt(squares * count / (count - 1)) / (over * rate)
     return rate, max(error, least / math.sqrt(count))
 
@@ -269,7 +270,7 @@ def _weights(base: Sequence[Window]) -> dict[Hashable, float]:
     for one in base:
         for stage, count in one.counts.items():
             totals[stage] = totals.get(stage, 0) + count
-    seconds = _sum(one.seconds for one in base)
+    seconds = fsum(one.seconds for one in base)
     stages = [stage for stage, count in totals.items() if count]
     if not stages or seconds <= 0:
         return {}
@@ -277,22 +278,18 @@ def _weights(base: Sequence[Window]) -> dict[Hashable, float]:
     size = len(stages)
     parts = [1 / size] * size
     drawn = DRAWN * seconds * seconds / len(base)
-    products = [[_sum(row[j] * row[k] for row in rows) for j in range(size)] for k in range(size)]
+    products = [[fsum(row[j] * row[k] for row in rows) for j in range(size)] for k in range(size)]
     left = [
-        _sum(row[k] * one.seconds for row, one in zip(rows, base, strict=True)) + drawn / size
+        fsum(row[k] * one.seconds for row, one in zip(rows, base, strict=True)) + drawn / size
         for k in range(size)
     ]
     for _ in range(_ROUNDS):
         most = 0.0
         for k in range(size):
-            done = _sum(p * x for p, x in zip(parts, products[k], strict=True)) + drawn * parts[k]
+            done = fsum(p * x for p, x in zip(parts, products[k], strict=True)) + drawn * parts[k]
             step = max(-parts[k], (left[k] - done) / (products[k][k] + drawn))
             parts[k] += step
             most = max(most, abs(step))
         if most < _CLOSE:
             break
     return {s: part * seconds / totals[s] for s, part in zip(stages, parts, strict=True)}
-
-
-def _sum(values: Iterable[float]) -> float:
-    return math.fsum(values)

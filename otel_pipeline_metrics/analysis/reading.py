@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core.lookup import entries, get_path, get_strings, number
+from otel_pipeline_metrics.analysis.cpu_left import read_cpu, starved
 from otel_pipeline_metrics.analysis.facts import Facts, LimitFacts, QueueFacts, StageGroup
 from otel_pipeline_metrics.analysis.parts import read_parts
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
 
 MANY_WORKERS: Final = 8
-# From so many moments without a CPU on, their share counts.
-TWICE: Final = 2
 # from so many workers per call on, each item seems to have a worker of its own
 EPHEMERAL: Final = 0.5
 
@@ -76,11 +75,11 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
         limits=[_read_limit(limit, runs) for limit in entries(data, "limits")],
         gil_held=number(data, "resources", "gil_held"),
         run_delay=number(data, "resources", "run_delay"),
-        starved=_starved(data),
+        starved=starved(data),
     )
     outside = number(data, "run", "outside_s")
     facts.outside_s = None if outside is None else outside / runs
-    _read_cpu(facts, data)
+    read_cpu(facts, data)
     return facts
 
 
@@ -361,42 +360,3 @@ def _smallest(queues: Sequence[Mapping[str, Any]]) -> tuple[str, int] | None:
         if (capacity := number(queue, "capacity")) is not None
     ]
     return min(bounded, key=lambda found: found[1], default=None)
-
-
-def _starved(data: Mapping[str, Any]) -> float | None:
-    """Return the share of moments without a CPU, of any number: enough to doubt a verdict."""
-    waited = number(data, "resources", "run_delay_waited")
-    samples = number(data, "resources", "run_delay_samples")
-    if waited is None or not samples:
-        return number(data, "resources", "run_delay")
-    # a single one may be chance
-    return waited / samples if waited >= TWICE else 0.0
-
-
-def _read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:
-    average = number(data, "resources", "cpu_utilization", "avg")
-    cpus = number(data, "resources", "limits", "cpus")
-    if average is None or not cpus:
-        return
-    facts.cpus = cpus
-    facts.cores = facts.utilization = average * cpus
-    facts.quota = str(get_path(data, "resources", "limits", "source")).startswith("cgroup")
-    # overlapping merged runs used the CPUs at the same time
-    whole = number(data, "run", "wall_s")
-    overlap = facts.runs * facts.wall_s / whole if whole else 1.0
-    processes = max(1.0, overlap)
-    others_s = _cpu_of_workers(data, cpus)
-    others = others_s / whole / cpus if whole else 0.0
-    facts.utilization = min(1.0, average * processes + others)
-
-
-def _cpu_of_workers(data: Mapping[str, Any], cpus: float) -> float:
-    """Return the CPU seconds of the worker processes on this machine, as far as that is certain.
-
-    A report does not name its own host. Processes of a single one with as many CPUs are there.
-    """
-    workers = entries(data, "processes")
-    same = {each.get("host") for each in workers}
-    if len(same) != 1 or any(number(each, "cpus") != cpus for each in workers):
-        return 0.0
-    return sum(number(each, "cpu_s") or 0.0 for each in workers)
