@@ -275,3 +275,13 @@ def points(telemetry: ExportPipeline) -> LedgerSnapshot:
     assert found is not None
     assert found.created == sum(found[1:])
     return found
+
+
+@pytest.fixture(params=["grpc", "http"])
+def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Received:
+    """Return a server of each protocol, which the environment names."""
+    received: Received = request.getfixturevalue(f"{request.param}_collector")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.endpoint)
+    protocol = "grpc" if request.param == "grpc" else "http/protobuf"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    return received

@@ -73,15 +73,6 @@ def slate() -> Iterator[None]:
     assert (list(root.handlers), logging.getLogRecordFactory()) == before
 
 
-@pytest.fixture(params=["grpc", "http"])
-def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Received:
-    received: Received = request.getfixturevalue(f"{request.param}_collector")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.endpoint)
-    protocol = "grpc" if request.param == "grpc" else "http/protobuf"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    return received
-
-
 def ours(exporter: Any = "otlp") -> logging.Handler:
     """Return the handler that `configure()` has added.
 

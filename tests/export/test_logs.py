@@ -39,15 +39,6 @@ def slate() -> Iterator[None]:
     root.setLevel(before[1])
 
 
-@pytest.fixture(params=["grpc", "http"])
-def collector(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Received:
-    received: Received = request.getfixturevalue(f"{request.param}_collector")
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", received.endpoint)
-    protocol = "grpc" if request.param == "grpc" else "http/protobuf"
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
-    return received
-
-
 @opm.process
 def work() -> tuple[str, str]:
     log.warning("row %d is odd", 7, extra={"row.kind": "odd"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from tests.integrations.engine_stages import parse_or_not, slow
 from tests.support.process import poll
 from tests.system.faults.collector.servers import collector
 from tests.system.processes.support import points
@@ -26,28 +27,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 CALLS = 1000
-
-
-@opm.process("parse")
-def parse(number: int) -> int | None:
-    opm.current_stage().add_items(2)
-    if number % 10 == 3:
-        opm.current_stage().retry("again")
-    if number % 10 == 5:
-        raise ValueError("bad", number)
-    return number
-
-
-def task(number: int) -> int | None:
-    try:
-        return parse(number)
-    except ValueError:
-        return None
-
-
-def slow(_: int) -> None:
-    with opm.stage("slow"):
-        time.sleep(0.2)
 
 
 def end() -> None:
@@ -88,14 +67,14 @@ def calls(there: Collector, stage: str) -> int:
 def test_a_thousand_calls_in_two_workers(client: Any, there: Collector, captured: Captured) -> None:
     captured.configure()
     with opm.run("dask", resources=False) as run:
-        found = client.gather(client.map(task, range(CALLS), pure=False))
+        found = client.gather(client.map(parse_or_not, range(CALLS), pure=False))
     assert found == [None if n % 10 == 5 else n for n in range(CALLS)]
     stage = rows(run)["parse"]
     assert (stage["count"], stage["errors"]["by_type"]) == (CALLS, {"ValueError": CALLS // 10})
     assert (stage["items"]["out"], stage["retries"]) == (2 * CALLS, CALLS // 10)
     assert (stage["workers"], run.parts_missing, run.report.run["parts"]) == (2, 0, 2)
     with opm.run("second", resources=False) as second:
-        client.submit(task, 1, pure=False).result()
+        client.submit(parse_or_not, 1, pure=False).result()
         client.gather(client.map(slow, range(12), pure=False))
     assert rows(second)["parse"]["count"] == 1
     assert second.report.bottleneck["stage"] == "slow"
@@ -122,7 +101,7 @@ def test_a_restart_and_a_task_that_goes_on(client: Any) -> None:
 
 def test_a_worker_that_dies_leaves_a_part_missing(client: Any) -> None:
     with opm.run("dask", resources=False) as run:
-        client.gather(client.map(task, range(10), pure=False))
+        client.gather(client.map(parse_or_not, range(10), pure=False))
         poll(lambda: rows(run).get("parse"), timeout=30, what="the first parts")
         time.sleep(2.5)
         with pytest.raises(distributed.KilledWorker):
@@ -136,7 +115,7 @@ def test_a_cluster_in_this_process() -> None:
         instrument_dask(client)
         instrument_dask(client)
         with opm.run("dask", resources=False) as run:
-            client.gather(client.map(task, range(10), pure=False))
+            client.gather(client.map(parse_or_not, range(10), pure=False))
     assert rows(run)["parse"]["count"] == 10
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from tests.integrations.engine_stages import parse, parse_or_not
 
 joblib = pytest.importorskip("joblib")
 
@@ -15,23 +16,6 @@ from otel_pipeline_metrics.integrations.joblib import instrument_parallel  # noq
 
 if TYPE_CHECKING:
     from tests.lifecycle.configure.support import Captured
-
-
-@opm.stage("parse")
-def parse(number: int) -> int | None:
-    opm.current_stage().add_items(2)
-    if number % 10 == 3:
-        opm.current_stage().retry("again")
-    if number % 10 == 5:
-        raise ValueError("bad", number)
-    return number
-
-
-def parse_or_not(number: int) -> int | None:
-    try:
-        return parse(number)
-    except ValueError:
-        return None
 
 
 def slow(_: int) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from tests.integrations.engine_stages import parse
 from tests.support.listening import addresses_of, family, is_loopback
 from tests.support.process import ROOT
 from tests.system.faults.collector.servers import collector
@@ -40,16 +41,6 @@ pytestmark = [
 ]
 
 CALLS = 1000
-
-
-@opm.process("parse")
-def parse(number: int) -> int:
-    opm.current_stage().add_items(2)
-    if number % 10 == 3:
-        opm.current_stage().retry("again")
-    if number % 10 == 5:
-        raise ValueError("bad", number)
-    return number
 
 
 def parse_all(numbers: Iterable[int]) -> Iterator[int]:

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import otel_pipeline_metrics as opm
+from tests.integrations.engine_stages import parse_or_not, slow
 from tests.support.listening import addresses_of, family, is_loopback
 from tests.support.process import ROOT, poll
 from tests.system.faults.collector.servers import collector
@@ -38,28 +38,6 @@ pytestmark = [
 CALLS = 1000
 
 
-@opm.process("parse")
-def parse(number: int) -> int:
-    opm.current_stage().add_items(2)
-    if number % 10 == 3:
-        opm.current_stage().retry("again")
-    if number % 10 == 5:
-        raise ValueError("bad", number)
-    return number
-
-
-def task(number: int) -> int | None:
-    try:
-        return parse(number)
-    except ValueError:
-        return None
-
-
-def slow(_: int) -> None:
-    with opm.stage("slow"):
-        time.sleep(0.2)
-
-
 @opm.process(items=lambda batch: len(batch["id"]))
 def copied(batch: dict[str, Any]) -> dict[str, Any]:
     return dict(batch)
@@ -67,7 +45,7 @@ def copied(batch: dict[str, Any]) -> dict[str, Any]:
 
 class Counter:
     def add(self, number: int) -> int | None:
-        return task(number)
+        return parse_or_not(number)
 
 
 def end() -> None:
@@ -140,7 +118,7 @@ def test_a_thousand_calls_in_two_workers(
 ) -> None:
     captured.configure()
     begin()
-    remote = ray.remote(task)
+    remote = ray.remote(parse_or_not)
     with opm.run("ray", resources=False) as run:
         ray.get([remote.remote(number) for number in range(CALLS)])
     check_thousand(run)
@@ -180,7 +158,7 @@ def test_a_worker_that_is_killed_loses_at_most_its_last_second(
 ) -> None:
     begin()
     with opm.run("ray", resources=False) as run:
-        ray.get([ray.remote(task).remote(number) for number in range(20)])
+        ray.get([ray.remote(parse_or_not).remote(number) for number in range(20)])
         poll(lambda: rows(run).get("parse", {}).get("count") == 20, timeout=60, what="its parts")
         poll(lambda: calls(there, "parse") == 20, timeout=60, what="its telemetry")
         with pytest.raises(ray.exceptions.RayError):
@@ -192,12 +170,12 @@ def test_a_worker_that_is_killed_loses_at_most_its_last_second(
 def test_sigterm_to_a_worker(environment: None, there: Collector) -> None:
     begin()
     with opm.run("ray", resources=False) as run:
-        ray.get([ray.remote(task).remote(number) for number in range(20)])
+        ray.get([ray.remote(parse_or_not).remote(number) for number in range(20)])
         workers = set(ray.get([ray.remote(pid).remote() for _ in range(20)]))
         for worker in workers:
             os.kill(worker, signal.SIGTERM)
         poll(lambda: calls(there, "parse") == 20, timeout=60, what="its telemetry")
-        ray.get([ray.remote(task).remote(number) for number in range(20)])
+        ray.get([ray.remote(parse_or_not).remote(number) for number in range(20)])
     # what it did since its latest part is at the collector alone
     assert 20 <= rows(run)["parse"]["count"] <= 40
     assert run.parts_missing >= 1
@@ -216,7 +194,7 @@ def test_it_listens_on_the_loopback_alone(environment: None) -> None:
 
 def test_work_outside_of_runs_is_at_the_collector(environment: None, there: Collector) -> None:
     begin()
-    ray.get([ray.remote(task).remote(number) for number in range(20)])
+    ray.get([ray.remote(parse_or_not).remote(number) for number in range(20)])
     poll(lambda: calls(there, "parse") == 20, timeout=60, what="its telemetry")
 
 
@@ -225,7 +203,7 @@ def test_by_its_name_the_hook_reports_to_the_collector_alone(
 ) -> None:
     begin(worker_process_setup_hook="otel_pipeline_metrics.integrations.ray.setup_ray_worker")
     with opm.run("ray", resources=False) as run:
-        ray.get([ray.remote(task).remote(number) for number in range(20)])
+        ray.get([ray.remote(parse_or_not).remote(number) for number in range(20)])
         poll(lambda: calls(there, "parse") == 20, timeout=60, what="its telemetry")
     assert rows(run) == {}
 

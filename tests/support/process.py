@@ -16,12 +16,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
 
     from typing_extensions import Self
 
@@ -79,6 +79,25 @@ def poll(
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout:g} s; last seen: {seen!r:.2000}")
         time.sleep(POLL_INTERVAL)
+
+
+@contextmanager
+def started(code: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a program, from its line `ready` on; at the end it gets no more input, and has to end."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        yield running
+    finally:
+        running.communicate(timeout=30)
 
 
 def free_ports(count: int) -> list[int]:

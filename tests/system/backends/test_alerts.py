@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import threading
 from collections import defaultdict
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from otel_pipeline_metrics.dashboards.rules import FILE_NAME, render
-from tests.support.process import HOST, ROOT, poll
+from tests.support.process import poll, started
 from tests.support.servers import CONFIG, Alertmanager, Prometheus
+from tests.support.serving import QuietHandler, Serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,36 +54,21 @@ def installed() -> None:
     pytest.skip(reason)
 
 
-class Receiver:
+class Receiver(Serving):
     """Keeps what is posted to it, by path."""
 
     def __init__(self) -> None:
         posts = self.posts = defaultdict[str, list[dict[str, Any]]](list)
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
+        class Handler(QuietHandler):
+            def do_POST(self) -> None:  # noqa: N802 - of `http.server`
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 posts[self.path].append(json.loads(body))
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(b"ok")
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
-        self.url = f"http://{HOST}:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
-
-    def __enter__(self) -> Receiver:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        # waits for the threads of its requests too
-        self._server.server_close()
+        super().__init__(Handler)
 
     def alert(self, status: str) -> dict[str, Any]:
         """Return the first of that status that came to the webhook, once there is one."""
@@ -143,20 +126,8 @@ def program(prometheus: Prometheus) -> Iterator[subprocess.Popen[str]]:
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
     }
-    running = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        env=environment,
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
+    with started(PROGRAM, environment) as running:
         yield running
-    finally:
-        running.communicate(timeout=30)
 
 
 @pytest.mark.slow

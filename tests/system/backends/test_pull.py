@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.process import HOST, ROOT, free_ports, poll
+from tests.support.process import HOST, ROOT, free_ports, poll, started
 from tests.support.servers import Prometheus
 
 if TYPE_CHECKING:
@@ -97,20 +95,8 @@ def both_ways(folder: Path) -> Iterator[Prometheus]:
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
             "OTEL_METRIC_EXPORT_INTERVAL": "500",
         }
-        program = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            env=environment,
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            assert program.stdout is not None
-            assert program.stdout.readline() == "ready\n"
+        with started(PROGRAM, environment):
             yield prometheus
-        finally:
-            program.communicate(timeout=30)
 
 
 def values(prometheus: Prometheus, job: str) -> dict[str, float]:

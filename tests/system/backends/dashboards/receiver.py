@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 import requests
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -13,11 +10,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from tests.support.process import HOST
+from tests.support.serving import QuietHandler, Serving
 from tests.system.backends.dashboards.log import Log
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 # How long it keeps metrics, so that the time of an export is more than what a busy machine adds.
 DELAY = 0.8
@@ -42,7 +36,7 @@ def spans(body: bytes) -> int:
     )
 
 
-class Receiver:
+class Receiver(Serving):
     """Takes the first spans, refuses the second and is busy for all later ones.
 
     It refuses the first metrics, and passes the others on to a collector.
@@ -55,23 +49,18 @@ class Receiver:
         self._then = {"/v1/traces": 503, "/v1/metrics": 200}
         receiver = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self) -> None:
+            def do_POST(self) -> None:  # noqa: N802 - of `http.server`
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 status = receiver.take(self.path, body)
                 self.send_response(status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        super().__init__(Handler)
         self._server.daemon_threads = True
-        self.url = f"http://{HOST}:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
 
     def take(self, path: str, body: bytes) -> int:
         """Note what came, and return the status to answer with."""
@@ -86,12 +75,3 @@ class Receiver:
             time.sleep(DELAY)
         self.log.add(f"{path} {status}", amount)
         return status
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
