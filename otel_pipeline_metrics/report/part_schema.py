@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import quantile_sketch
 from otel_pipeline_metrics._core.cleaning import clean_text
 from otel_pipeline_metrics._core.quantile_sketch import Sketch
-from otel_pipeline_metrics.report.schema import PARTS, Schema
+from otel_pipeline_metrics.report.schema import PARTS
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics.report.typed_rows import Schema
 
 PART: Final = "otel_pipeline_metrics/part/1"
 

@@ -1,257 +1,250 @@
-"""Describe the rows of a report to type checkers; `schema` says what each field means.
+"""Describe the rows of a report; `report.schema` makes its JSON Schema of them.
 
-Written by `python -m tests.report.rows`. Unknown values are None. A report of several runs has more
-keys than that of one, and one from an earlier version may lack some: `row.get(...)`.
+Unknown values are None. A report of several runs has more keys than that of one, and one from an
+earlier version may lack some: `row.get(...)`. Keys that are not listed are allowed, so later
+versions can add some.
 """
 
-from __future__ import annotations
+from typing import Annotated, Any, TypedDict
 
-from typing import Any, TypedDict
+from otel_pipeline_metrics.report.process_rows import ProcessRow, ResourcesRow, TelemetryRow
+from otel_pipeline_metrics.report.typed_rows import Count, Number, Text
+from otel_pipeline_metrics.report.verdict_rows import BottleneckRow
+
+__all__ = [
+    "BottleneckRow", "CacheRow", "Collected", "LimitRow", "PoolRow", "ProcessRow", "QueueRow",
+    "Report", "ResourcesRow", "RunRow", "StageRow", "TelemetryRow", "WindowRow",
+]  # fmt: skip
 
 
 class RunExperimentRow(TypedDict):
     """Of a run with experiment=True: what that cost."""
 
-    slowed: float | None
-    paused_s: float | None
+    slowed: Annotated[Number, "by which part of its time the run got longer, estimated"]
+    paused_s: Annotated[Number, "seconds that workers paused, all together"]
 
 
 class RunRow(TypedDict):
     """The run itself."""
 
-    pipeline: str | None
-    id: str | None
-    trace_id: str | None
-    trace_url: str | None
-    result: str | None
-    error_type: str | None
-    started: str | None
-    wall_s: float | None
-    outside_s: float | None
-    partial: bool
-    total: int | None
+    pipeline: Annotated[Text, "the name given to run()"]
+    id: Annotated[Text, "identifies the run; null in a report of several"]
+    trace_id: Annotated[Text, "the trace of the run, 32 hex digits"]
+    trace_url: Annotated[Text, "the address of a trace, with {trace_id} in its place, if set"]
+    result: Annotated[Text, "success, failure, cancellation or timeout; null until it ends"]
+    error_type: Annotated[Text, "the type of the exception that ended it"]
+    started: Annotated[Text, "ISO 8601, UTC"]
+    wall_s: Annotated[Number, "seconds from start to end; of several runs, in which one went on"]
+    outside_s: Annotated[Number, "seconds of these in which no stage was open"]
+    partial: Annotated[bool, "whether the run did not end in success"]
+    total: Annotated[Count, "items expected, as given to run()"]
     experiment: RunExperimentRow | None
-    merged_from: list[str | None]
-    merged_runs: int | None
-    observed_s: float | None
-    parts: int | None
-    parts_missing: int | None
-    parts_rejected: int | None
-    spans: list[list[float]] | None
+    merged_from: Annotated[list[Text], "in a report of several: ids of the latest runs"]
+    merged_runs: Annotated[Count, "in a report of several: how many runs"]
+    observed_s: Annotated[Number, "in a report of several: seconds of all runs, overlapping or not"]
+    parts: Annotated[Count, "parts of other processes that are in this report; null without any"]
+    parts_missing: Annotated[Count, "parts that were sent for and never came back"]
+    parts_rejected: Annotated[Count, "parts that were dropped: no part of this run, or too large"]
+    spans: Annotated[
+        list[list[float]] | None,
+        "in a report of several: [begin, end, seconds covered] of the times in which runs "
+        "went on, from `started`; their sum is wall_s",
+    ]
 
 
 class StageErrorsRow(TypedDict):
     """Calls that raised."""
 
-    total: int | None
-    by_type: dict[str, int]
+    total: Annotated[Count, "all of them"]
+    by_type: Annotated[dict[str, int], "by the type of the exception"]
 
 
 class StageRetriedRow(TypedDict):
     """Calls that reported retries and did not raise."""
 
-    count: int | None
-    total_s: float | None
+    count: Annotated[Count, "how many"]
+    total_s: Annotated[Number, "their seconds"]
 
 
-# Items taken and produced.
-StageItemsRow = TypedDict(
-    "StageItemsRow",
-    {
-        "in": "float | None",
-        "out": "float | None",
-    },
-)
+StageItemsRow = TypedDict("StageItemsRow", {"in": Number, "out": Number})
 
 
-class StageDurationSSketchRow(TypedDict):
+class PercentilesSketchRow(TypedDict):
     """A DDSketch: what percentiles are computed and merged from."""
 
-    rel_error: float | None
-    zeros: int | None
-    buckets: dict[str, int]
+    rel_error: Annotated[Number, "the relative error of its buckets"]
+    zeros: Annotated[Count, "values of 1 ns or less"]
+    buckets: Annotated[dict[str, int], "counts by the index of the bucket"]
 
 
-class StageDurationSRow(TypedDict):
+class PercentilesRow(TypedDict):
+    """Percentiles of seconds, with what they are computed from."""
+
+    avg: Annotated[Number, "mean, in seconds"]
+    max: Annotated[Number, "the longest, exact"]
+    p50: Annotated[Number, "50 % were shorter, within rel_error"]
+    p95: Annotated[Number, "95 % were shorter, within rel_error; below 20 values the longest"]
+    p99: Annotated[Number, "99 % were shorter, within rel_error; below 100 values the longest"]
+    rel_error: Annotated[Number, "the relative error of the percentiles"]
+    sketch: PercentilesSketchRow | None
+
+
+class StageDurationSRow(PercentilesRow):
     """Seconds per call; time in which a generator's consumer works is left out."""
 
-    total: float | None
-    min: float | None
-    sum_of_squares: float | None
-    avg: float | None
-    max: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    rel_error: float | None
-    sketch: StageDurationSSketchRow | None
+    total: Annotated[Number, "the sum"]
+    min: Annotated[Number, "the shortest, exact"]
+    sum_of_squares: Annotated[Number, "for the variance"]
 
 
 class StageThroughputRow(TypedDict):
     """Rates per second."""
 
-    wall_per_s: float | None
-    busy_per_s: float | None
-    items_per_s: float | None
-
-
-class StageTimeSRow(TypedDict):
-    """Seconds of all workers."""
-
-    running: float | None
-    awaiting: float | None
-    busy: float | None
-    idle: float | None
-    blocked: float | None
-    wall: float | None
-    split_standard_error: float | None
+    wall_per_s: Annotated[Number, "calls by the run's wall time"]
+    busy_per_s: Annotated[Number, "calls by the time spent in them"]
+    items_per_s: Annotated[Number, "items produced, or else taken, by the run's wall time"]
 
 
 class StageShareRow(TypedDict):
-    """The states' shares of the workers' time, 0 to 1."""
+    """The states of the workers."""
 
-    running: float | None
-    awaiting: float | None
-    busy: float | None
-    idle: float | None
-    blocked: float | None
+    running: Annotated[Number, "on the event loop or in its thread; null is unknown"]
+    awaiting: Annotated[Number, "suspended on something unknown; null is unknown"]
+    busy: Annotated[Number, "running + awaiting, derived"]
+    idle: Annotated[Number, "waiting for input"]
+    blocked: Annotated[Number, "waiting for room in a queue, a permit, a lock or a pool"]
+
+
+class StageTimeSRow(StageShareRow):
+    """Seconds of all workers."""
+
+    wall: Annotated[Number, "busy + idle + blocked"]
+    split_standard_error: Annotated[Number, "of running and awaiting; 0 if they were not estimated"]
 
 
 class StageServiceByInFlightRow(TypedDict):
     """One number in flight; the last one, 16, is for more."""
 
-    in_flight: int | None
-    count: int | None
-    avg_s: float | None
+    in_flight: Annotated[Count, "calls in progress, this one included"]
+    count: Annotated[Count, "samples"]
+    avg_s: Annotated[Number, "their mean duration"]
 
 
 class StageCallersRow(TypedDict):
     """One of them."""
 
-    stage: str | None
-    wall_s: float | None
-    spawned: bool | None
+    stage: Annotated[Text, "its name; null outside of stages"]
+    wall_s: Annotated[Number, "seconds of the calls from begin to end, waits included"]
+    spawned: Annotated[bool | None, "whether a sampled one began in a task of its own"]
 
 
 class StageSlowestRow(TypedDict):
     """One call."""
 
-    duration_s: float | None
-    outcome: str | None
-    error_type: str | None
-    attributes: dict[str, Any]
-    trace_id: str | None
-    span_id: str | None
+    duration_s: Annotated[Number, "its duration, without waiting at queues"]
+    outcome: Annotated[Text, "ok, error, cancelled or abandoned"]
+    error_type: Annotated[Text, "the type of the exception that it raised"]
+    attributes: Annotated[dict[str, Any], "of the stage and of the call, the first 16"]
+    trace_id: Annotated[Text, "of its span; null without a sampled span of its own"]
+    span_id: Annotated[Text, "of that span, 16 hex digits"]
 
 
 class StageRow(TypedDict):
     """One stage, in the order in which stages first finished a call."""
 
-    name: str
-    kind: str | None
-    workers: int | None
-    count: int | None
-    cancelled: int | None
-    abandoned: int | None
+    name: Annotated[str, "the stage's name; with its kind it is unique"]
+    kind: Annotated[Text, "fetch, process, write, or null"]
+    workers: Annotated[Count, "threads or tasks that ran it; null without a wrapped queue or limit"]
+    count: Annotated[Count, "finished calls"]
+    cancelled: Annotated[Count, "calls that were cancelled"]
+    abandoned: Annotated[Count, "generators that were closed early"]
     errors: StageErrorsRow
-    retries: int | None
-    failed_s: float | None
+    retries: Annotated[Count, "reported retries"]
+    failed_s: Annotated[Number, "seconds of the calls that raised"]
     retried: StageRetriedRow
-    items: StageItemsRow
-    bytes: StageItemsRow
+    items: Annotated[StageItemsRow, "items taken and produced"]
+    bytes: Annotated[StageItemsRow, "bytes read and written"]
     duration_s: StageDurationSRow
     throughput: StageThroughputRow
-    worker_s: float | None
+    worker_s: Annotated[Number, "in a report of several: seconds that its workers were there"]
     time_s: StageTimeSRow
-    share: StageShareRow
-    busiest_share: float | None
-    busiest_s: float | None
-    self_s: float | None
-    run_share: float | None
-    wall_s: float | None
-    in_flight_avg: float | None
-    cpu_s: float | None
-    service_by_in_flight: list[StageServiceByInFlightRow]
-    tasks: int | None
-    in_flight: int | None
-    callers: list[StageCallersRow]
-    slowest: list[StageSlowestRow]
-
-
-class QueueWaitSRow(TypedDict):
-    """Seconds from put to get."""
-
-    avg: float | None
-    max: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    rel_error: float | None
-    sketch: StageDurationSSketchRow | None
+    share: Annotated[StageShareRow, "the states' shares of the workers' time, 0 to 1"]
+    busiest_share: Annotated[Number, "the busy share of the busiest worker"]
+    busiest_s: Annotated[Number, "the busy seconds of the worker that was busy for longest"]
+    self_s: Annotated[Number, "seconds in which calls were open, and no stage inside of them was"]
+    run_share: Annotated[
+        Number,
+        "the run's part in which it was the innermost open stage, shared equally with others",
+    ]
+    wall_s: Annotated[Number, "seconds of calls from begin to end, waits included"]
+    in_flight_avg: Annotated[Number, "calls in progress on average over the run"]
+    cpu_s: Annotated[Number, "CPU seconds without those of stages inside, estimated from samples"]
+    service_by_in_flight: Annotated[
+        list[StageServiceByInFlightRow],
+        "mean duration of sampled calls by the calls in flight at their begin",
+    ]
+    tasks: Annotated[Count, "tasks that made its sampled calls; the last one, 64, is for more"]
+    in_flight: Annotated[Count, "calls in progress at the end"]
+    callers: Annotated[list[StageCallersRow], "in which stages it was called"]
+    slowest: Annotated[list[StageSlowestRow], "the five slowest that ended, the slowest first"]
 
 
 class QueueRow(TypedDict):
     """One instrumented queue."""
 
-    name: str
-    capacity: int | None
-    depth: float | None
-    depth_avg: float | None
-    depth_peak: float | None
-    put: int | None
-    got: int | None
-    wait_s: QueueWaitSRow
-    put_span_s: float | None
-    put_blocked_s: float | None
-    get_waited_s: float | None
-    producers: list[str]
-    consumers: list[str]
-    observed_s: float | None
+    name: Annotated[str, "the queue's name"]
+    capacity: Annotated[Count, "null is unbounded"]
+    depth: Annotated[Number, "items in it at the end"]
+    depth_avg: Annotated[Number, "items in it on average; near capacity: slow consumers"]
+    depth_peak: Annotated[Number, "the most items in it"]
+    put: Annotated[Count, "items put"]
+    got: Annotated[Count, "items got"]
+    wait_s: Annotated[PercentilesRow, "seconds from put to get"]
+    put_span_s: Annotated[Number, "seconds from the first put to the last"]
+    put_blocked_s: Annotated[Number, "seconds that producers waited for room"]
+    get_waited_s: Annotated[Number, "seconds that consumers waited for items"]
+    producers: Annotated[list[str], "stages that put into it"]
+    consumers: Annotated[list[str], "stages that get from it"]
+    observed_s: Annotated[Number, "in a report of several: seconds that the averages cover"]
 
 
-class LimitWaitSRow(TypedDict):
+class LimitWaitSRow(PercentilesRow):
     """Seconds waited for a permit, 0 for one that was free."""
 
-    total: float | None
-    avg: float | None
-    max: float | None
-    p50: float | None
-    p95: float | None
-    p99: float | None
-    rel_error: float | None
-    sketch: StageDurationSSketchRow | None
+    total: Annotated[Number, "the sum"]
 
 
 class LimitStagesRow(TypedDict):
     """One stage."""
 
-    stage: str | None
-    waited_s: float | None
-    held_s: float | None
+    stage: Annotated[Text, "its name; null outside of stages"]
+    waited_s: Annotated[Number, "seconds that its workers waited for permits"]
+    held_s: Annotated[Number, "seconds of all permits that it held"]
 
 
 class LimitRow(TypedDict):
     """One limit that workers waited for: a lock, a semaphore, a pool."""
 
-    name: str
-    kind: str | None
-    max: int | None
-    usage_avg: float | None
-    usage_peak: int | None
-    acquired: int | None
+    name: Annotated[str, "the limit's name"]
+    kind: Annotated[
+        Text, "lock, rlock, condition, semaphore, capacity limiter, thread pool, … or mixed"
+    ]
+    max: Annotated[Count, "permits that can be held at a time"]
+    usage_avg: Annotated[Number, "permits held on average; near max: workers wait for them"]
+    usage_peak: Annotated[Count, "the most permits held at a time"]
+    acquired: Annotated[Count, "permits acquired"]
     wait_s: LimitWaitSRow
-    stages: list[LimitStagesRow]
-    observed_s: float | None
+    stages: Annotated[list[LimitStagesRow], "who waited for permits and held them"]
+    observed_s: Annotated[Number, "in a report of several: seconds that the averages cover"]
 
 
-# One change.
 PoolChangesRow = TypedDict(
     "PoolChangesRow",
     {
-        "at_s": "float | None",
-        "from": "int | None",
-        "to": "int | None",
-        "why": "str | None",
+        "at_s": Annotated[Number, "seconds since the pool began"],
+        "from": Annotated[Count, "the number before"],
+        "to": Annotated[Count, "the number after"],
+        "why": Annotated[Text, "what was measured"],
     },
 )
 
@@ -259,225 +252,127 @@ PoolChangesRow = TypedDict(
 class PoolRow(TypedDict):
     """One pool."""
 
-    name: str | None
-    stage: str | None
-    low: int | None
-    high: int | None
-    workers: int | None
-    skipped: int | None
-    dropped: int | None
-    changes: list[PoolChangesRow]
+    name: Annotated[Text, "its name"]
+    stage: Annotated[Text, "the stage that they run"]
+    low: Annotated[Count, "the least number of workers"]
+    high: Annotated[Count, "the most; as `low` where the number is fixed"]
+    workers: Annotated[Count, "how many there were when the report was made; 0 after the end"]
+    skipped: Annotated[Count, "items that failed and were skipped"]
+    dropped: Annotated[Count, "items that were taken after an error, and not worked on"]
+    changes: Annotated[list[PoolChangesRow], "each change of their number"]
 
 
 class WindowStagesRow(TypedDict):
     """One stage."""
 
-    name: str | None
-    kind: str | None
-    count: int | None
-    items: int | None
-    calls_per_s: float | None
-    items_per_s: float | None
-    time_s: StageShareRow
+    name: Annotated[Text, "its name"]
+    kind: Annotated[Text, "its kind"]
+    count: Annotated[Count, "calls that ended"]
+    items: Annotated[Count, "items produced, or else taken"]
+    calls_per_s: Annotated[Number, "calls by the window's length"]
+    items_per_s: Annotated[Number, "items by the window's length"]
+    time_s: Annotated[StageShareRow, "seconds of all workers"]
 
 
 class WindowQueuesRow(TypedDict):
     """One queue."""
 
-    name: str | None
-    depth: int | None
+    name: Annotated[Text, "its name"]
+    depth: Annotated[Count, "items at the end"]
 
 
 class WindowRow(TypedDict):
     """One window."""
 
-    start_s: float | None
-    end_s: float | None
-    stages: list[WindowStagesRow]
-    queues: list[WindowQueuesRow]
-    cpu_utilization: float | None
-    rss_bytes: float | None
+    start_s: Annotated[Number, "seconds since the run's start"]
+    end_s: Annotated[Number, "seconds since the run's start"]
+    stages: Annotated[list[WindowStagesRow], "of the first 100 stages, what happened in the window"]
+    queues: Annotated[list[WindowQueuesRow], "wrapped queues"]
+    cpu_utilization: Annotated[Number, "of the CPUs that the process may use, 0 to 1"]
+    rss_bytes: Annotated[Number, "resident memory at the end"]
 
 
 class CacheWhatIfRow(TypedDict):
     """The hit ratio that an LRU cache of another size would have had, 0 to 1."""
 
-    half: float | None
-    twice: float | None
-    four_times: float | None
+    half: Annotated[Number, "with half the entries"]
+    twice: Annotated[Number, "with twice the entries"]
+    four_times: Annotated[Number, "with four times the entries"]
 
 
 class CacheRow(TypedDict):
     """One registered cache, with its counts during the run."""
 
-    name: str
-    hits: int | None
-    misses: int | None
-    evictions: int | None
-    expirations: int | None
-    hit_ratio: float | None
-    entries: int | None
-    size_bytes: float | None
+    name: Annotated[str, "the cache's name"]
+    hits: Annotated[Count, "look-ups that found a value"]
+    misses: Annotated[Count, "look-ups that did not"]
+    evictions: Annotated[Count, "entries removed for room"]
+    expirations: Annotated[Count, "entries removed for their age"]
+    hit_ratio: Annotated[Number, "hits by look-ups, 0 to 1"]
+    entries: Annotated[Count, "entries at the end"]
+    size_bytes: Annotated[Number, "their size at the end"]
     what_if: CacheWhatIfRow | None
 
 
-class ResourcesCpuUtilizationRow(TypedDict):
-    """Of the CPUs that it may use, 0 to 1."""
+class Report(TypedDict):
+    """What a report consists of beside its `schema`."""
 
-    avg: float | None
-    peak: float | None
-
-
-class ResourcesDiskIoBytesRow(TypedDict):
-    """In all."""
-
-    read: float | None
-    write: float | None
-
-
-class ResourcesNetworkIoBytesRow(TypedDict):
-    """In all."""
-
-    receive: float | None
-    transmit: float | None
+    run: RunRow
+    stages: list[StageRow]
+    queues: list[QueueRow]
+    limits: list[LimitRow]
+    pools: Annotated[list[PoolRow], "of each `workers()` that began in the run"]
+    windows: Annotated[list[WindowRow], "the run over time, in about 20; empty without `resources`"]
+    caches: list[CacheRow]
+    resources: ResourcesRow
+    processes: Annotated[list[ProcessRow], "those whose parts are in this report; may be absent"]
+    bottleneck: BottleneckRow
+    telemetry: TelemetryRow
 
 
-class ResourcesLimitsRow(TypedDict):
-    """What the process may use."""
+class CollectorStageRow(TypedDict):
+    """A stage, as `MetricsCollector.export_json()` has it."""
 
-    source: str | None
-    cpus: float | None
-    memory_bytes: float | None
-
-
-class ResourcesEventLoopDelaySRow(TypedDict):
-    """How late the event loop ran its callbacks."""
-
-    count: int | None
+    count: Annotated[Count, "items recorded by hand, and calls of a decorated stage"]
+    total_duration_s: Annotated[Number, "seconds of all records"]
+    avg_duration_s: Annotated[Number, "seconds per item or call"]
+    min_duration_s: Annotated[Number, "seconds per item or call"]
+    max_duration_s: Annotated[Number, "seconds per item or call"]
+    throughput_per_s: Annotated[Number, "count per second of the total duration"]
+    errors: Annotated[Count, "records of an error, and calls that raised"]
 
 
-class ResourcesRow(TypedDict):
-    """What the process used during the run; only `network_io_bytes` is the host's."""
+class CollectorCacheRow(TypedDict):
+    """A cache there."""
 
-    samples: int | None
-    cpu_utilization: ResourcesCpuUtilizationRow
-    rss_bytes: ResourcesCpuUtilizationRow
-    disk_io_bytes: ResourcesDiskIoBytesRow
-    network_io_bytes: ResourcesNetworkIoBytesRow
-    limits: ResourcesLimitsRow | None
-    gil_held: float | None
-    gil_held_samples: int | None
-    run_delay: float | None
-    run_delay_samples: int | None
-    run_delay_waited: int | None
-    event_loop_delay_s: ResourcesEventLoopDelaySRow | None
-    series: list[list[float | None]] | None
-    observed_s: float | None
+    hits: Annotated[Count, "look-ups that found a value"]
+    misses: Annotated[Count, "look-ups that did not"]
+    hit_rate_pct: Annotated[Number, "hits in per cent of look-ups"]
+    evictions: Annotated[Count, "entries removed for room"]
+    expirations: Annotated[Count, "entries removed for their age"]
+    size_mb: Annotated[Number, "size now; a MB is 1024 x 1024 bytes"]
 
 
-class ProcessRow(TypedDict):
-    """One process."""
+class CollectorResourcesRow(TypedDict):
+    """The samples of resources there."""
 
-    id: str | None
-    host: str | None
-    pid: int | None
-    wall_s: float | None
-    cpu_s: float | None
-    cpus: float | None
-    rss_bytes_peak: int | None
-
-
-# One of them.
-BottleneckEvidenceRow = TypedDict(
-    "BottleneckEvidenceRow",
-    {
-        "name": "str | None",
-        "value": "float | None",
-        "line": "float | None",
-        "for": "bool | None",
-    },
-)
+    avg_cpu_percent: Number
+    peak_cpu_percent: Number
+    avg_memory_mb: Number
+    peak_memory_mb: Number
+    avg_disk_io_mb: Number
+    avg_network_io_mb: Number
+    cpu_samples: Annotated[Count, "number of samples"]
+    memory_samples: Annotated[Count, "number of samples"]
 
 
-class BottleneckWhatIfRow(TypedDict):
-    """One change."""
+class Collected(TypedDict):
+    """What `MetricsCollector.export_json()` returns."""
 
-    change: str | None
-    name: str | None
-    stage: str | None
-    by: int | None
-    gain: list[float]
-    next: str | None
-
-
-class BottleneckExperimentsRow(TypedDict):
-    """One stage."""
-
-    change: str | None
-    name: str | None
-    stage: str | None
-    by: int | None
-    predicted: float | None
-    interval: list[float] | None
-    invocations: int | None
-    confirmed: bool | None
-    why: str | None
-
-
-class BottleneckRow(TypedDict):
-    """The verdict: what limits the run."""
-
-    kind: str | None
-    name: str | None
-    stage: str | None
-    ties: list[str]
-    busy: float | None
-    confidence: str | None
-    why: str | None
-    evidence: list[BottleneckEvidenceRow]
-    when: str | None
-    advice: list[str]
-    what_if: list[BottleneckWhatIfRow] | dict[str, Any] | None
-    assumptions: list[str]
-    experiments: list[BottleneckExperimentsRow]
-    confirmed: bool | None
-
-
-class TelemetrySpansRow(TypedDict):
-    """Spans of the process: exported + sampled_out + dropped + spooled + pending."""
-
-    created: int | None
-    exported: int | None
-    sampled_out: int | None
-    dropped: int | None
-    spooled: int | None
-    pending: int | None
-    lost: int | None
-
-
-class TelemetryReplayedRow(TypedDict):
-    """Sent from the spool."""
-
-    spans: int | None
-    metric_points: int | None
-
-
-class TelemetryStageSpansRow(TypedDict):
-    """Calls of this run with a span and without."""
-
-    made: int | None
-    skipped: int | None
-
-
-class TelemetryRow(TypedDict):
-    """What became of the process's telemetry until the run's end."""
-
-    spans: TelemetrySpansRow | None
-    metric_points: TelemetrySpansRow | None
-    replayed: TelemetryReplayedRow | None
-    guards: dict[str, int | None] | None
-    process: str | None
-    processes: list[dict[str, Any]]
-    stage_spans: TelemetryStageSpansRow | None
-    flush_s: float | None
-    collector: str | None
+    start_time: Annotated[str, {"format": "date-time"}]
+    duration_s: Annotated[
+        Number, "seconds since the collector was made; of the process's, since its start"
+    ]
+    stages: Annotated[dict[str, CollectorStageRow], "by name"]
+    resources: CollectorResourcesRow
+    caches: Annotated[dict[str, CollectorCacheRow], "by name"]

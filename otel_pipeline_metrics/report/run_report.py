@@ -48,7 +48,7 @@ class RunReport:
     """The numbers of one run. Times are seconds, sizes bytes, ratios 0 to 1.
 
     Unknown values are None, never 0. Percentiles carry their relative error in `rel_error`.
-    `report.schema` documents each field.
+    `report.rows` documents each field.
     """
 
     __slots__ = ("_data",)

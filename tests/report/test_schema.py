@@ -15,7 +15,6 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics.report import RunReport, rows
 from otel_pipeline_metrics.report.schema import collector_schema, report_schema
-from tests.report import rows as written
 from tests.report import samples
 
 if TYPE_CHECKING:
@@ -130,16 +129,6 @@ def test_exports_of_the_collector_fit() -> None:
     assert not COLLECTOR.is_valid(data | {"duration_s": "1"})
     assert not COLLECTOR.is_valid({"stages": {}})
     COLLECTOR.validate(json.loads(json.dumps(opm.get_metrics_collector().export_json())))
-
-
-def test_the_typed_rows_are_those_of_the_schema() -> None:
-    """`python -m tests.report.rows` writes them."""
-    expected: dict[str, Any] = {"__name__": rows.__name__}
-    exec(written.text(), expected)  # noqa: S102 - written here
-    found = {name: kind for name, kind in vars(rows).items() if name.endswith("Row")}
-    assert set(found) == {name for name in expected if name.endswith("Row")}
-    for name, kind in found.items():
-        assert str(kind.__annotations__) == str(expected[name].__annotations__), name
 
 
 @pytest.mark.parametrize("made", [samples.full, real_report], ids=["full", "real"])
