@@ -200,7 +200,7 @@ def configure(
     with _lock:
         if _export is not None and asked.is_same(_asked):
             attach_server.update(wanted=config.attach)
-            _watch_the_end(_export)
+            watch_the_end()
             return
         # both raise before anything changes, so the earlier configuration stays in force
         if providers is not None:
@@ -235,7 +235,7 @@ def configure(
             atexit.register(_at_exit)
             signals.at_end.append(_end_export)
         attach_server.update(wanted=config.attach)
-        _watch_the_end(_export)
+        watch_the_end()
 
 
 def _ask(config: Config, providers: ModuleType | None) -> _Asked:
@@ -244,12 +244,16 @@ def _ask(config: Config, providers: ModuleType | None) -> _Asked:
     return _Asked(config, variables, tuple(map(id, found)))
 
 
-def _watch_the_end(export: ExportPipeline | None) -> None:
-    # also after a call that changed nothing: the first may have been in another thread or process
+def watch_the_end() -> None:
+    """Flush as this process ends, also by SIGTERM.
+
+    Again after a call of `configure()` that changed nothing, since the first one may have been in
+    another thread or process.
+    """
     forking.at_end_of_child(_end_export)
     with errors.suppress_errors("watching for SIGTERM"):
         # providers of the user's are flushed at SIGTERM only during a run
-        signals.watch_always(_owns_providers(export) or attach_server.listens())
+        signals.watch_always(_owns_providers(_export) or attach_server.listens())
 
 
 def _load_providers(config: Config) -> ModuleType | None:

@@ -67,8 +67,9 @@ class Measured:
         self._numbers = itertools.count(1)
         # tasks and threads that worked for it
         self.owners: dict[str, None] = {}
-        # tasks of an engine that are over, of those that the run counts
-        self.covers = 0
+        # Of the tasks that the run counts: those that were over here, their attempts before the
+        # last one, here or elsewhere, and the attempts here that another one follows.
+        self.covers = self.earlier = self.retried = 0
         # what has no context belongs to a run that is open here, if there is one
         self.scope.remote = bool(open_runs())
         _began(context["run"])
@@ -115,6 +116,8 @@ class Measured:
             "number": next(self._numbers),
             "final": self._ended is not None,
             "covers": self.covers,
+            "earlier": self.earlier,
+            "retried": self.retried,
             "wall_s": wall_s,
             "process": _process(self._context["run"]),
             **rows,

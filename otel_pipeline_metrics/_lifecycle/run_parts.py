@@ -80,7 +80,7 @@ class RunParts:
 
     @property
     def _tasks_missing(self) -> int:
-        return max(0, self._tasks - self._parts.covered) if self._tasks else 0
+        return self._parts.missing(self._tasks)
 
     @property
     def unfinished_workers(self) -> int:

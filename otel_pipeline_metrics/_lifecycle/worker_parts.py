@@ -146,18 +146,23 @@ class WorkerParts:
         series.active_cell.set(cell)
         return Begun(part, context["part"] == TASK, before, attach_trace(context))
 
-    def end(self, begun: Begun, *, is_over: bool = True) -> None:
+    def end(self, begun: Begun, *, is_over: bool = True, earlier: int = 0) -> None:
         """End a task, in the context in which it began. Never raises.
 
         Args:
             begun: what `begin` returned.
             is_over: whether the engine is done with it; false if it calls it again.
+            earlier: how often the engine called it before this.
         """
         with errors.suppress_errors("ending a task"):
             with self._lock:
                 self._active -= 1
                 if begun.part is not None:
-                    begun.part.covers += begun.counts and is_over
+                    if begun.counts and is_over:
+                        begun.part.covers += 1
+                        begun.part.earlier += earlier
+                    elif begun.counts:
+                        begun.part.retried += 1
                     self._changed.add(begun.part.scope.run_id or "")
             if begun.part is not None:
                 series.active_cell.set(begun.cell)

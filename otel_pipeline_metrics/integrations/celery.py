@@ -122,10 +122,10 @@ class _App:
             context = json.loads(given) if isinstance(given, str) else None
             self._begun[task_id] = self._parts.begin(context)
 
-    def _postrun(self, task_id: str, state: str | None = None, **_: Any) -> None:
+    def _postrun(self, task_id: str, task: Any, state: str | None = None, **_: Any) -> None:
         begun = self._begun.pop(task_id, None)
         if begun is not None:
-            self._parts.end(begun, is_over=state != "RETRY")
+            self._parts.end(begun, is_over=state != "RETRY", earlier=task.request.retries)
 
     def _send(self, data: dict[str, Any]) -> None:
         text = base64.b85encode(packed(data)).decode()

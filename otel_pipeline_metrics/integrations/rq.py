@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import rq
 from rq.exceptions import NoSuchJobError
-from rq.job import Job
+from rq.job import Job, JobStatus
 
 from otel_pipeline_metrics._core import errors, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle import configure
-from otel_pipeline_metrics._lifecycle.part import Part
+from otel_pipeline_metrics._lifecycle.part import TASK, Part
 from otel_pipeline_metrics._lifecycle.worker_parts import FLUSH_S, configure_worker
 from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
 
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import RunScope
 
 CONTEXT: Final = "opm-context"
-PART: Final = "opm-part"
+# of each attempt
+PARTS: Final = "opm-parts"
+# that the job had when it was enqueued
+RETRIES: Final = "opm-retries"
 
 # How often a run looks for parts, and how many jobs at a time.
 _LOOK_S: Final = 0.2
@@ -44,11 +47,21 @@ class OpmWorker(rq.Worker):
     of each job, for at most one second.
     """
 
+    def execute_job(self, *arguments: Any, **kwargs: Any) -> None:
+        """Have a job performed in a process of its own, as `rq.Worker` does."""
+        # in each of those it would take longer than many a job
+        with errors.suppress_errors("configuring a worker of RQ"):
+            configure_worker()
+        super().execute_job(*arguments, **kwargs)
+
     def perform_job(self, job: Job, *arguments: Any, **kwargs: Any) -> bool:
         """Perform a job, as `rq.Worker` does."""
         part: Part | None = None
+        earlier = 0
         with errors.suppress_errors("beginning a job of RQ"):
-            configure_worker()
+            # RQ has set the default handler of SIGTERM in this process
+            configure.watch_the_end()
+            earlier = job.meta.get(RETRIES, 0) - _retries_left(job)
             given = job.meta.get(CONTEXT)
             if given is not None:
                 part = _part_of(given)
@@ -58,7 +71,7 @@ class OpmWorker(rq.Worker):
             with errors.suppress_errors("ending a job of RQ"):
                 if part is not None:
                     part.__exit__(None, None, None)
-                    _send(job, part)
+                    _send(job, part, earlier)
                 if configure.is_configured():
                     configure.flush(FLUSH_S)
 
@@ -73,11 +86,24 @@ def _part_of(given: Any) -> Part | None:
     return part
 
 
-def _send(job: Job, part: Part) -> None:
+def _retries_left(job: Job) -> int:
+    # the first counts down what the job was enqueued with, the other one what it returned
+    return (job.retries_left or 0) - (job.number_of_retries or 0)
+
+
+def _send(job: Job, part: Part, earlier: int) -> None:
     # a job whose result is not kept is gone by now, and must not come back
-    if job.connection.exists(job.key):
-        job.meta[PART] = base64.b85encode(packed(part.data)).decode()
-        job.save_meta()  # type: ignore[no-untyped-call]
+    if not job.connection.exists(job.key):
+        return
+    data = part.data
+    if job.get_status(refresh=False) in {JobStatus.QUEUED, JobStatus.SCHEDULED}:
+        # another attempt follows, and has the part that the run waits for
+        data |= {"part": TASK, "retried": 1}
+    else:
+        data |= {"earlier": earlier}
+    meta = job.get_meta()  # that of another attempt may have come meanwhile
+    meta[PARTS] = [*meta.get(PARTS, ()), base64.b85encode(packed(data)).decode()]
+    job.save_meta()  # type: ignore[no-untyped-call]
 
 
 class OpmQueue(rq.Queue):
@@ -90,7 +116,7 @@ class OpmQueue(rq.Queue):
         if scope.parts is not None:
             with errors.suppress_errors("enqueueing a job of RQ"):
                 context = scope.parts.expect()
-                job.meta[CONTEXT] = context
+                job.meta |= {CONTEXT: context, RETRIES: _retries_left(job)}
                 _watch(scope, job, context)
         return job
 
@@ -134,14 +160,17 @@ class _Watch:
                 return False
             self._scope.parts.give_up(context)
             return True
-        text = meta.get(PART)
-        if not isinstance(text, str):
-            return False
-        try:
-            self._scope.parts.add(unpacked(base64.b85decode(text)))
-        except UNREADABLE as error:
-            errors.warn_once("rq part", "what is no part is dropped: %r", error)
-        return True
+        over = False
+        texts = meta.get(PARTS)
+        for text in texts if isinstance(texts, list) else ():
+            try:
+                part = unpacked(base64.b85decode(text))
+                over |= part["part"] == context["part"]
+            except (KeyError, TypeError, *UNREADABLE) as error:
+                errors.warn_once("rq part", "what is no part is dropped: %r", error)
+            else:
+                self._scope.parts.add(part)
+        return over
 
 
 _watches: dict[str, _Watch] = {}

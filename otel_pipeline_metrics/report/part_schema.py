@@ -62,6 +62,8 @@ _FIELDS: Final[dict[str, Schema]] = {
     "number": _known("integer"),
     "final": _known("boolean"),
     "covers": _known("integer"),
+    "earlier": _known("integer"),
+    "retried": _known("integer"),
     "wall_s": _known("number"),
     "process": {"type": "object", "properties": PARTS["processes"]["items"]["properties"]},
     **{

@@ -132,8 +132,9 @@ class Parts:
         self._tokens: dict[str, str] = {}
         self._final = Sums()
         self._folded: Sums | None = None
-        # by id: the tasks of an engine that it covers
-        self._covers: dict[str, int] = {}
+        # by id: the tasks of an engine that it covers; their earlier attempts, less its own that
+        # another one follows
+        self._tasks: dict[str, tuple[int, int]] = {}
         self._processes: dict[str, Data] = {}
         self._closed = False
         self.after_fork()
@@ -151,11 +152,11 @@ class Parts:
         with self._lock:
             return sum(one == token for one in self._tokens.values())
 
-    @property
-    def covered(self) -> int:
-        """How many tasks of engines its parts cover."""
+    def missing(self, tasks: int) -> int:
+        """How many of so many tasks of engines, and of their attempts, no part covers."""
         with self._lock:
-            return sum(self._covers.values())
+            covered, attempts = map(sum, zip((0, 0), *self._tasks.values(), strict=True))
+        return max(0, tasks - covered) + max(0, attempts)
 
     def close(self) -> None:
         """Take no more parts."""
@@ -186,8 +187,8 @@ class Parts:
                     f"the run would have over {MAX_STAGES:,} stages of other processes"
                 )
             self._note_process(part)
-            if part["covers"]:
-                self._covers[part["id"]] = part["covers"]
+            if part["covers"] or part["earlier"] or part["retried"]:
+                self._tasks[part["id"]] = part["covers"], part["earlier"] - part["retried"]
             self._folded = None
             if part["final"]:
                 self._seen[part["id"]] = _FINAL

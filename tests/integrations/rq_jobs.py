@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+import rq
+
 import otel_pipeline_metrics as opm
 
 
@@ -32,3 +34,22 @@ def failing() -> None:
 
 def end() -> None:
     os.kill(os.getpid(), 9)
+
+
+def unsteady(number: int) -> None:
+    """Make a call in each attempt; RQ tries again while it may."""
+    parse(number)
+    if rq.get_current_job().retries_left:
+        raise KeyError("again")
+
+
+def again(number: int) -> rq.Retry:
+    """Make a call in each attempt, and ask for one more."""
+    parse(number)
+    return rq.Retry(max=1)
+
+
+def killed_once() -> None:
+    if rq.get_current_job().retries_left:
+        end()
+    parse(0)

@@ -106,6 +106,30 @@ def test_failing_and_killed_jobs(port: int) -> None:
     assert run.parts_missing == 2
 
 
+def test_every_attempt_counts(port: int) -> None:
+    with collector("none", "http/protobuf") as there, redis.Redis(port=port) as client:
+        queue = OpmQueue(connection=client)
+        with opm.run("rq", resources=False, parts_timeout=20) as run:
+            for number in range(10, 15):
+                queue.enqueue(jobs.unsteady, number, retry=rq.Retry(max=2))
+                queue.enqueue(jobs.again, number)
+            work(port, there)
+        # three attempts and two, of which one fails each time
+        assert rows(run)["parse"]["count"] == calls(there, "parse") == 5 * (3 + 2)
+        assert (run.parts_missing, run.report.run["parts"]) == (0, 5 * (3 + 2))
+
+
+def test_an_attempt_that_is_killed_is_missing(port: int) -> None:
+    with collector("none", "http/protobuf") as there, redis.Redis(port=port) as client:
+        queue = OpmQueue(connection=client)
+        with opm.run("rq", resources=False, parts_timeout=2) as run:
+            job = queue.enqueue(jobs.killed_once, retry=rq.Retry(max=1))
+            work(port, there, 1)
+        assert job.get_status() == "finished"
+    assert rows(run)["parse"]["count"] == 1
+    assert run.parts_missing == 1
+
+
 def test_outside_a_run_nothing_is_added(port: int) -> None:
     with redis.Redis(port=port) as client:
         job = OpmQueue("other", connection=client).enqueue(jobs.job, 0)

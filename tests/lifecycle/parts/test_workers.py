@@ -121,6 +121,25 @@ def test_a_task_that_is_called_again_is_not_covered() -> None:
         assert (run.add_part(sent[-1]), run.parts_missing) == (True, 0)
 
 
+def test_an_attempt_in_a_worker_whose_part_is_not_here_is_missing() -> None:
+    sent: dict[str, dict[str, Any]] = {}
+    workers = {name: worker_parts.WorkerParts(lambda _: None) for name in ("first", "second")}
+    with opm.run("one", resources=False, parts_timeout=0) as run:
+        contexts = [run._parts.expect_task() for _ in range(2)]
+        # both tasks are tried once in each worker
+        for context in contexts:
+            for earlier, (name, parts) in enumerate(workers.items()):
+                begun = parts.begin(context)
+                with opm.stage("attempt"):
+                    pass
+                parts.end(begun, is_over=name == "second", earlier=earlier)
+                sent[name] = begun.part.data if begun.part else {}
+        run.add_part(sent["second"])
+        assert (run.report.stages[0]["count"], run.parts_missing) == (2, 2)
+        run.add_part(sent["first"])
+        assert (run.report.stages[0]["count"], run.parts_missing) == (4, 0)
+
+
 def test_a_broker_that_fails_gets_the_part_later(caplog: pytest.LogCaptureFixture) -> None:
     sent: list[dict[str, Any]] = []
     down = [True]
