@@ -140,6 +140,35 @@ def test_the_example(broker: str, tmp_path: Path) -> None:
     assert (done.stdout, done.returncode) == ("15\nparse 5 0\n", 0), done.stderr
 
 
+def test_attempts_in_several_workers_count(broker: str, tmp_path: Path) -> None:
+    program = """
+import json
+import otel_pipeline_metrics as opm
+from tests.integrations import celery_tasks as tasks
+found = []
+for _ in range(6):
+    with opm.run("driver", resources=False, parts_timeout=20) as run:
+        for result in [tasks.parse.delay(3) for _ in range(3)]:
+            result.get(timeout=60)
+    (stage,) = [stage for stage in run.report.stages if stage["name"] == "parse"]
+    found.append([stage["count"], stage["retries"], run.parts_missing])
+print(json.dumps(found))
+"""
+    with collector("none", "http/protobuf") as there:
+        env = environment(f"{broker}/9", there)
+        with (
+            worker(["-P", "solo", "-n", "one@%h"], env, tmp_path / "one"),
+            worker(["-P", "solo", "-n", "other@%h"], env, tmp_path / "other"),
+        ):
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # a part of another worker may come a second later
+    assert json.loads(done.stdout.splitlines()[-1]) == [[6, 3, 0]] * 6
+
+
 def test_a_worker_that_is_killed_leaves_the_rest_missing(broker: str, tmp_path: Path) -> None:
     program = """
 import json, time
