@@ -82,20 +82,20 @@ class Ratio:
         )
         return part / whole if whole > 0 else None
 
-    def estimate(self, whole: float) -> tuple[float, float] | None:
-        """Return the part of a known total, and its standard error; None without samples.
-
-        Args:
-            whole: the sum of all durations, sampled or not.
-        """
+    def part_of(self, whole: float) -> float | None:
+        """Return the part of a known total: the sum of all durations, sampled or not."""
         drawn = whole - self.known
-        rest = drawn - self.sum_x
-        if rest <= 1e-9 * whole:
-            return min(self.known_part + self.sum_y, max(0.0, whole)), 0.0
+        if drawn - self.sum_x <= 1e-9 * whole:
+            return min(self.known_part + self.sum_y, max(0.0, whole))
         ratio = self.ratio
-        if ratio is None:
-            return None
-        part = self.known_part + ratio * drawn
+        return None if ratio is None else self.known_part + ratio * drawn
+
+    def estimate(self, whole: float) -> tuple[float, float] | None:
+        """Return the part of a known total, and its standard error; None without samples."""
+        part, ratio, drawn = self.part_of(whole), self.ratio, whole - self.known
+        rest = drawn - self.sum_x
+        if part is None or ratio is None or rest <= 1e-9 * whole:
+            return None if part is None else (part, 0.0)
         most = rest * max(ratio, 1 - ratio)
         if self.count < 2:
             # nothing is known of how the others vary
@@ -120,7 +120,7 @@ class Account:
 
     __slots__ = (
         "_known_s", "_spawned_s", "blocked", "by_in_flight", "count", "cpu", "ended", "excess",
-        "idle", "partial", "partial_blocked", "partial_idle", "partial_running",
+        "has_partial", "idle", "partial", "partial_blocked", "partial_idle", "partial_running",
         "partial_sampled", "partial_wait", "pulled", "pulled_open", "pullers",
         "running", "seen", "spawned", "tasks",
     )  # fmt: skip
@@ -129,6 +129,8 @@ class Account:
         self.count = 0
         # of the calls that are over, waits left out
         self.ended = 0.0
+        # whether calls were in progress when they were last looked at
+        self.has_partial = False
         # of calls in progress: their time so far, and what of it is to be a correction
         self.partial = 0.0
         self.partial_idle = 0.0
@@ -177,12 +179,6 @@ class Account:
             level = min(sample.in_flight, MAX_IN_FLIGHT)
             count, seconds = self.by_in_flight.get(level, (0, 0.0))
             self.by_in_flight[level] = count + 1, seconds + sample.elapsed
-
-    @property
-    def has_partial(self) -> bool:
-        """Whether calls were in progress when they were last looked at, for any time."""
-        waited = self.partial_idle or self.partial_blocked or self.partial_wait
-        return bool(self.partial or waited)
 
     @property
     def is_spawned(self) -> bool:

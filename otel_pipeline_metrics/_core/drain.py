@@ -200,8 +200,13 @@ def _drained(work: Callable[[], None], here: int) -> None:
 def _drain_scope(scope: RunScope) -> None:
     _deliver()
     _replay_workers(scope)
+    nested = {cell[0] for cell in _series.not_kept(scope)}
     for series in list(scope.series.values()):
-        if series.pending or series.active or series.account.has_partial or series.times.queued:
+        if (
+            (series.pending or series.kept or series in nested)
+            or series.account.has_partial
+            or series.times.queued
+        ):
             _flush_series(series)
     for queue in list(scope.queues.values()):
         if queue.waits:
@@ -240,7 +245,7 @@ def _flush_series(series: Series, most: int | None = None) -> None:
     before = stage_time.saved(series)
     try:
         batch = _batch(series, *taken)
-        calls = [] if batch is None else _calls(series.scope, lambda sink: sink.accept(batch))
+        calls = [] if batch is None else [(s.accept, batch) for s in _sinks_of(series.scope)]
         # At once: a signal handler raises before or after this, not in the middle, as nothing is
         # called there. Others append at the end, and only the holder of the lock deletes.
         ended[:n_ended], told[:n_told], sizes[:n_sizes], times[:n_times], _undelivered[:0] = (
@@ -268,7 +273,8 @@ def _batch(
     cpu_s = stage_time.cpu_since_reported(series)
     if not (durations or results or sizes or event_times or progress or cpu_s or any(time)):
         return None
-    series.budget.update_slow_threshold(durations)
+    if hooks.tracing is not None:
+        series.budget.update_slow_threshold(durations)
     exemplars, series.exemplars = series.exemplars, {}
     slowest, series.slowest = series.slowest, []
     return Batch(
@@ -290,7 +296,7 @@ def _flush_queue(scope: RunScope, queue: QueueSeries) -> None:
     _deliver()
     waits = sorted(queue.waits)
     taken, batch = len(waits), QueueBatch(queue.name, waits)
-    calls = _calls(scope, lambda sink: sink.accept_queue(batch)) if waits else []
+    calls = [(sink.accept_queue, batch) for sink in _sinks_of(scope)] if waits else []
     # at once, as in `_flush_series`
     queue.waits[:taken], _undelivered[:0] = (), calls
     _deliver()
@@ -301,33 +307,32 @@ def _flush_limit(scope: RunScope, limit: LimitSeries) -> None:
     waits, passed = sorted(limit.waits), limit.not_flushed()
     if passed or waits:
         taken, batch = len(waits), LimitBatch(limit.name, waits, passed)
-        calls, passed = _calls(scope, lambda sink: sink.accept_limit(batch)), limit.passed + passed
+        calls = [(sink.accept_limit, batch) for sink in _sinks_of(scope)]
+        passed += limit.passed
         # at once, as in `_flush_series`
         limit.waits[:taken], limit.passed, _undelivered[:0] = (), passed, calls
         _deliver()
 
 
-# A batch for a sink that has not taken it yet, as a signal handler has raised meanwhile.
-_undelivered: list[tuple[Sink, Callable[[Sink], None]]] = []
+# The method of a sink that has not taken a batch yet, as a signal handler has raised meanwhile.
+_undelivered: list[tuple[Callable[[Any], None], Any]] = []
 
 
-def _calls(
-    scope: RunScope, send: Callable[[Sink], None]
-) -> list[tuple[Sink, Callable[[Sink], None]]]:
-    return [(sink, send) for sink in (*_sinks, *scope.sinks)]
+def _sinks_of(scope: RunScope) -> tuple[Sink, ...]:
+    return (*_sinks, *scope.sinks)
 
 
 def _deliver() -> None:
     """Send what is not delivered yet, one sink after the other."""
     while _undelivered:
-        sink, send = _undelivered[0]
+        accept, batch = _undelivered[0]
         try:
-            send(sink)
+            accept(batch)
         except Exception as error:  # the other sinks get the batch all the same
             if errors.from_signal_handler(error):
                 raise
             del _undelivered[0]
-            errors.log_internal_error(f"sink {type(sink).__name__}")
+            errors.log_internal_error(f"sink {type(getattr(accept, '__self__', None)).__name__}")
         else:
             del _undelivered[0]
 

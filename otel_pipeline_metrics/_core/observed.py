@@ -5,26 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core.limit_series import LimitUse
-from otel_pipeline_metrics._core.records import StageTime
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import StageKey, TimeInStates
-    from otel_pipeline_metrics._core.series import RunScope
+    from otel_pipeline_metrics._core.series import RunScope, Series
 
 
 class WorkerTimes:
     """The time of one stage's workers in one scope; all series of the stage share it."""
 
-    __slots__ = ("key", "limits", "queued", "reported", "reported_cpu_s", "states")
+    __slots__ = ("key", "limits", "queued", "reported", "reported_cpu_s", "states", "variants")
 
     def __init__(self, key: StageKey) -> None:
         self.key = key
+        # the stage's series of every form and caller
+        self.variants: list[Series] = []
         # by worker: its time in each state since the scope began; empty without queues
         self.states: dict[int | None, TimeInStates] = {}
         # whether one of its workers has used an instrumented queue: then its waits are known
         self.queued = False
-        # the time in states that the sinks have
-        self.reported = StageTime()
+        # the time that the sinks have, in the order of `StageTime`
+        self.reported: tuple[float, ...] = (0.0,) * 5
         self.reported_cpu_s = 0.0
         # by name: what the stage did at the limits that it acquired
         self.limits: dict[str, LimitUse] = {}

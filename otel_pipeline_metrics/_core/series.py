@@ -121,7 +121,7 @@ class Series:
     @property
     def variants(self) -> list[Series]:
         """The series of this stage, of every form and caller."""
-        return self.scope.variants.get(self.stage.identity) or [self]
+        return self.times.variants or [self]
 
     @property
     def pending(self) -> bool:
@@ -139,11 +139,7 @@ class Series:
         return [*self._in_progress().values()]
 
     def _in_progress(self) -> dict[int, Cell]:
-        root = scopes.get(self.scope)
-        if root is None or root[5] is None:
-            return self.kept
-        calls = nesting.one_in_the_other(root)
-        nested = {id(cell): cell for cell in calls if cell[0] is self}
+        nested = {id(cell): cell for cell in not_kept(self.scope) if cell[0] is self}
         # read last, since another thread may move a call there
         return {**nested, **self.kept} if nested else self.kept
 
@@ -172,7 +168,7 @@ class RunScope:
     __slots__ = (
         "account", "around", "budgets", "called", "correction", "ended", "limits", "on_resources",
         "parts", "pipeline", "pools", "queues", "released", "remote", "run_id", "series", "shares",
-        "sinks", "times", "variants", "workers",
+        "sinks", "times", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -183,11 +179,9 @@ class RunScope:
         self.sinks = sinks
         # by caller, None outside of stages, the identities of the stages around, and stage
         self.series: dict[tuple[StageId | None, frozenset[Hashable], StageId], Series] = {}
-        # by the stage's identity: its budget of spans, the time of its workers, and its series of
-        # every form and caller
+        # by the stage's identity: its budget of spans, and the time of its workers
         self.budgets: dict[Hashable, SpanBudget] = {}
         self.times: dict[Hashable, WorkerTimes] = {}
-        self.variants: dict[Hashable, list[Series]] = {}
         # of the run outside of stages: what it pulled of generators
         self.account = Account()
         # like those of a series, for the calls outside of stages
@@ -229,9 +223,8 @@ class RunScope:
         if len(self.series) >= MAX_PAIRS:
             around = None
         made = self.series.setdefault(_key_of(stage, around), Series(self, stage, around))
-        variants = self.variants.setdefault(stage.identity, [])
-        if made not in variants:
-            variants.append(made)
+        if made not in made.times.variants:
+            made.times.variants.append(made)
         return made
 
     def forget(self) -> None:
@@ -240,9 +233,10 @@ class RunScope:
             worker.plain = False
         for series in self.series.values():
             series.called.clear()
+            series.times.variants.clear()
             series.account = Account()
         for kept in (
-            self.series, self.called, self.variants, self.budgets, self.times, self.queues,
+            self.series, self.called, self.budgets, self.times, self.queues,
             self.limits, self.pools, self.workers, self.shares.outlived,
         ):  # fmt: skip
             kept.clear()
@@ -418,6 +412,12 @@ def _update_default_scope() -> None:
     running = [s for s in ours if not s.ended]
     default_scope = running[0] if len(running) == 1 else process_scope
     default_cell = scopes[default_scope]
+
+
+def not_kept(scope: RunScope) -> list[Cell]:
+    """Return the calls in progress of a scope that their series do not keep."""
+    root = scopes.get(scope)
+    return [] if root is None or root[5] is None else nesting.one_in_the_other(root)
 
 
 def all_series() -> Iterator[Series]:

@@ -54,7 +54,8 @@ def take(
         before = account.seen.pop(details, None) if account.seen else None
         results.append(result if before is None else result._replace(reported=before))
     account.take(pop(series.samples))
-    progress = _look_at_open(series) if series.active or account.has_partial else []
+    in_progress = series.open
+    progress = _look_at_open(series, in_progress) if in_progress or account.has_partial else []
     if account.running.count:
         _choose_rate(series)
     return results, progress
@@ -94,16 +95,17 @@ def _choose_rate(series: Series) -> None:
     series.one_in = FEW if found is not None and found[1] <= WELL_KNOWN * whole else MANY
 
 
-def _look_at_open(series: Series) -> list[Progress]:
+def _look_at_open(series: Series, in_progress: list[Cell]) -> list[Progress]:
     """Add what calls in progress have done so far."""
     account, now = series.account, clock.now()
+    account.has_partial = bool(in_progress)
     account.partial = account.partial_idle = account.partial_blocked = account.excess = 0.0
     account.partial_wait = account.partial_sampled = account.partial_running = 0.0
     for puller in account.pullers:
         puller.pulled_open.pop(series, None)
     account.pullers = []
     progress = []
-    for entry in series.open:
+    for entry in in_progress:
         if was_left(entry):
             abandon(entry, here=False)
             continue
@@ -270,17 +272,15 @@ def since_reported(series: Series) -> StageTime:
         and series.caller is None
         and series.stage.form in RUNS
         and not times.queued
-        and not (before.awaiting or before.busy)
+        and not (before[1] or before[2])
     ):
         # the same as below, for most stages
         account = series.account
-        running = max(before.running, account.ended + account.partial)
-        idle = max(before.idle, account.idle + account.partial_idle)
-        blocked = max(before.blocked, account.blocked + account.partial_blocked)
-        times.reported = StageTime(running, 0.0, 0.0, idle, blocked)
-        return StageTime(
-            running - before.running, 0.0, 0.0, idle - before.idle, blocked - before.blocked
-        )
+        running = max(before[0], account.ended + account.partial)
+        idle = max(before[3], account.idle + account.partial_idle)
+        blocked = max(before[4], account.blocked + account.partial_blocked)
+        times.reported = (running, 0.0, 0.0, idle, blocked)
+        return StageTime(running - before[0], 0.0, 0.0, idle - before[3], blocked - before[4])
     now = of_stage(series, list(times.states.values()) if times.queued else ())
     wanted = [max(0.0, new - old) for new, old in zip(now, before, strict=True)]
     added = max(0.0, sum(now[:3]) - sum(before[:3]))
@@ -289,7 +289,7 @@ def since_reported(series: Series) -> StageTime:
     if added and not split:
         shares[2] = added
     delta = StageTime(*shares, *wanted[3:])
-    times.reported = StageTime(*(old + more for old, more in zip(before, delta, strict=True)))
+    times.reported = tuple([old + more for old, more in zip(before, delta, strict=True)])
     return delta
 
 
@@ -301,27 +301,26 @@ def cpu_since_reported(series: Series) -> float:
     return added
 
 
-def cpu_of(series: Series, whole: float) -> float | None:
+def cpu_of(series: Series) -> float | None:
     """Return the CPU seconds of its calls, with the stages inside; None if unknown."""
-    found = series.account.cpu.estimate(whole)
-    return None if found is None else found[0]
+    account = series.account
+    return account.cpu.part_of(account.ended + account.partial)
 
 
 def own_cpu(series: Series) -> float | None:
     """Return the CPU seconds of a stage, less those of the stages inside; None if unknown."""
-    variants = series.variants
-    found = [cpu_of(each, each.account.ended + each.account.partial) for each in variants]
-    if len(variants) == 1 and not (
-        series.called or series.account.pulled or series.account.pulled_open
-    ):
-        return None if found[0] is None else max(0.0, found[0])
+    variants, account = series.variants, series.account
+    if len(variants) == 1 and not (series.called or account.pulled or account.pulled_open):
+        alone = cpu_of(series)
+        return None if alone is None else max(0.0, alone)
+    found = [cpu_of(each) for each in variants]
     known = [seconds for seconds in found if seconds is not None]
     if not known:
         return None
     inside = 0.0
     for each in _called(series):
         if not each.account.is_spawned:
-            inside += cpu_of(each, each.account.ended + each.account.partial) or 0.0
+            inside += cpu_of(each) or 0.0
     for generator, seconds in _pulled(series):
         inside += seconds * (generator.account.cpu.ratio or 0.0)
     return max(0.0, sum(known) - inside)

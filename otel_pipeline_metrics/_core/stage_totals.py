@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, drain
@@ -12,8 +12,6 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.records import StageResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch
 
 
@@ -23,9 +21,9 @@ class RecordedResult(StageResult):
     __slots__ = ()
 
 
-@dataclass
+@dataclass(slots=True)
 class StageTotal:
-    """Running sums of one stage. Times are in seconds."""
+    """Sums of one stage, which nothing changes. Times are in seconds."""
 
     count: int = 0
     total_s: float = 0.0
@@ -33,24 +31,21 @@ class StageTotal:
     max_s: float = 0.0
     errors: int = 0
 
-    def copy(self) -> StageTotal:
-        """Return a copy."""
-        return StageTotal(self.count, self.total_s, self.min_s, self.max_s, self.errors)
+    def plus(
+        self, count: int, total_s: float, min_s: float, max_s: float, errors: int
+    ) -> StageTotal:
+        """Return the sums with those of other calls."""
+        return StageTotal(
+            self.count + count,
+            self.total_s + total_s,
+            min_s if min_s < self.min_s else self.min_s,  # noqa: FURB136 - a call costs more
+            max_s if max_s > self.max_s else self.max_s,  # noqa: FURB136 - a call costs more
+            self.errors + errors,
+        )
 
-    def add(self, seconds: Sequence[float]) -> None:
-        """Add the durations of calls, at least one, smallest first."""
-        self.count += len(seconds)
-        self.total_s += sum(seconds)
-        self.min_s = min(self.min_s, seconds[0])
-        self.max_s = max(self.max_s, seconds[-1])
-
-    def merge(self, other: StageTotal) -> None:
-        """Add the sums of another one."""
-        self.count += other.count
-        self.total_s += other.total_s
-        self.min_s = min(self.min_s, other.min_s)
-        self.max_s = max(self.max_s, other.max_s)
-        self.errors += other.errors
+    def merged(self, other: StageTotal) -> StageTotal:
+        """Return the sums of both."""
+        return self.plus(*astuple(other))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row of the collector; unknown is None."""
@@ -85,16 +80,16 @@ class StageTotals:
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
-        results = [result for result in batch.results if not isinstance(result, RecordedResult)]
-        if not (batch.durations or results) or batch is self._last:
+        seconds, errors = batch.durations, 0
+        if batch.results:
+            results = [one for one in batch.results if not isinstance(one, RecordedResult)]
+            seconds = sorted([*seconds, *(one.busy_s for one in results)])
+            errors = sum(one.outcome == "error" for one in results)
+        if not seconds or batch is self._last:
             return
-        # a copy, put in place at once: a signal handler may raise, and then the batch comes again
-        total = self._stages.get(batch.key.stage, _NOTHING).copy()
-        if batch.durations:
-            total.add(batch.durations)
-        if results:
-            total.add(sorted(result.busy_s for result in results))
-            total.errors += sum(result.outcome == "error" for result in results)
+        # put in place at once: a signal handler may raise, and then the batch comes again
+        total = self._stages.get(batch.key.stage, _NOTHING)
+        total = total.plus(len(seconds), sum(seconds), seconds[0], seconds[-1], errors)
         self._stages[batch.key.stage], self._last = total, batch
 
     def accept_queue(self, batch: QueueBatch) -> None:
@@ -104,15 +99,9 @@ class StageTotals:
         """Take a limit's batch, which is no stage's."""
 
     def read(self) -> dict[str, StageTotal]:
-        """Return copies of the sums, with the calls that ended until now."""
-        found: dict[str, StageTotal] = {}
-
-        def copy() -> None:
-            found.update((name, total.copy()) for name, total in list(self._stages.items()))
-
-        if not drain.drain(copy):
-            copy()
-        return found
+        """Return the sums, with the calls that ended until now."""
+        drain.drain()
+        return dict(self._stages)
 
 
 totals = StageTotals()

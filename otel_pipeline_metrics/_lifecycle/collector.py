@@ -101,10 +101,7 @@ class _ProcessCollector(MetricsCollector):
     def stages(self) -> dict[str, Row]:
         found = self.stage_totals()
         for name, stage in totals.read().items():
-            if name in found:
-                found[name].merge(stage)
-            else:
-                found[name] = stage
+            found[name] = found[name].merged(stage) if name in found else stage
         return {name: Row(stage.to_dict()) for name, stage in found.items()}
 
     @property

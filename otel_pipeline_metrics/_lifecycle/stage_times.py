@@ -49,8 +49,8 @@ class StageTimes:
         self._states = states
         # by key: stages that differ in fixed attributes only are one in a report
         self.stages: dict[StageKey, list[Series]] = {}
-        for variants in list(scope.variants.values()):
-            self.stages.setdefault(variants[0].key, []).append(variants[0])
+        for times in list(scope.times.values()):
+            self.stages.setdefault(times.key, []).extend(times.variants[:1])
 
     def worker_ids(self, key: StageKey) -> set[int | None]:
         """Return the numbers of a stage's workers, if its waits are known."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import cardinality, drain, series, stage_id
@@ -95,9 +94,9 @@ class Records:
         items = check_whole(count, "count")
         failed = bool(error)
         with self._lock:
-            stage = self._stages.setdefault(name, StageTotal())
             each = (duration / items,) * 2 if items else (math.inf, 0.0)
-            stage.merge(StageTotal(items, duration, *each, errors=int(failed)))
+            total = self._stages.get(name, StageTotal())
+            self._stages[name] = total.plus(items, duration, *each, int(failed))
         drain.submit(
             stage_id.stage_id(name, None, form="by hand"),
             RecordedResult(
@@ -177,9 +176,9 @@ class Records:
         register.record(name, **counts, size_bytes=size, cumulative=cumulative)
 
     def stage_totals(self) -> dict[str, StageTotal]:
-        """Return copies of the recorded sums by stage."""
+        """Return the recorded sums by stage."""
         with self._lock:
-            return {name: replace(stage) for name, stage in self._stages.items()}
+            return dict(self._stages)
 
     def resource_levels(self) -> ResourceLevels:
         """Return a copy of the recorded levels."""

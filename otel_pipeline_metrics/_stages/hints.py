@@ -82,7 +82,7 @@ def check_names_differ(scope: RunScope) -> None:
 
     Functions that were given one name on purpose have names of their own.
     """
-    for variants in list(scope.variants.values()):
+    for variants in [times.variants for times in list(scope.times.values()) if times.variants]:
         name = variants[0].stage.name
         called = {each.stage.code for each in list(variants)} - {None}
         named = sorted(

@@ -10,6 +10,7 @@ from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
     CounterSeries,
     HistogramSeries,
     Instrument,
+    are_usual,
 )
 
 if TYPE_CHECKING:
@@ -22,35 +23,47 @@ if TYPE_CHECKING:
 WAITING_BOUND: Final = 1024
 
 
-class PendingSum:
+class PendingSum(CounterSeries):
     """The pending increments of one counter under one set of attributes."""
 
-    __slots__ = ("_pending", "_series")
+    __slots__ = ("_pending",)
 
     def __init__(self, counter: Instrument, attributes: dict[str, AttributeValue]) -> None:
-        self._series = CounterSeries(counter, attributes)
+        super().__init__(counter, attributes)
         self._pending: float = 0
 
-    def add(self, amount: float) -> None:
-        """Add an increment."""
+    def increase(self, amount: float) -> None:
+        """Add an increment to the pending ones."""
         self._pending += amount
+        self._instrument.changed[self] = None
 
-    def record(self) -> bool:
+    def flush(self) -> bool:
         """Record the pending increments as one; return False during a collection."""
         pending, self._pending = self._pending, 0
-        if pending and not self._series.add(pending):
+        if pending and not self.add(pending):
             self._pending = pending
             return False
         return True
 
+    def flush_in_bulk(self) -> bool:
+        """Do the same, without checks, while the locks of the targets are held."""
+        pending = self._pending
+        if not pending:
+            return True
+        if not (0 < pending <= self._room and self.is_known()):
+            return False
+        self._pending = 0
+        self._room -= pending
+        return self.add_all((pending,), pending)
 
-class PendingValues:
+
+class PendingValues(HistogramSeries):
     """The pending values of one histogram under one set of attributes."""
 
-    __slots__ = ("_exemplars", "_pending", "_series")
+    __slots__ = ("_exemplars", "_pending")
 
     def __init__(self, histogram: Instrument, attributes: dict[str, AttributeValue]) -> None:
-        self._series = HistogramSeries(histogram, attributes)
+        super().__init__(histogram, attributes)
         self._pending: list[float] = []
         # by bucket, the latest value with a sampled span: as many as a reservoir keeps
         self._exemplars: dict[int, tuple[float, Any]] = {}
@@ -60,20 +73,20 @@ class PendingValues:
         """How many values are pending, without exemplars."""
         return len(self._pending)
 
-    def add_many(
-        self, values: Sequence[float], exemplars: Sequence[tuple[float, Any]] = ()
-    ) -> None:
+    def extend(self, values: Sequence[float], exemplars: Sequence[tuple[float, Any]] = ()) -> None:
         """Add sorted values, of which `exemplars` have a sampled span."""
+        self._instrument.changed[self] = None
         begins = len(self._pending)
         self._pending.extend(values)
         for value, context in exemplars:
             place = bisect_left(self._pending, value, begins)
             if place < len(self._pending) and self._pending[place] == value:
                 del self._pending[place]
-                self.add(value, context, defs.DURATION_BUCKETS)
+                self.append(value, context, defs.DURATION_BUCKETS)
 
-    def add(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
+    def append(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
         """Add a value and the context of its span if that is sampled."""
+        self._instrument.changed[self] = None
         if context is not None:
             bucket = bisect_left(boundaries, value)
             before = self._exemplars.get(bucket)
@@ -86,9 +99,9 @@ class PendingValues:
     def flush_if_full(self) -> None:
         """Record the pending values if there are too many for the next collection."""
         if len(self._pending) >= WAITING_BOUND:
-            self.record()
+            self.flush()
 
-    def record(self) -> bool:
+    def flush(self) -> bool:
         """Record the pending values; return False during a collection."""
         pending, exemplars = self._pending, self._exemplars
         if not (pending or exemplars):
@@ -96,7 +109,19 @@ class PendingValues:
         # removed first: values that cannot be recorded would fail, and grow, every time
         self._pending, self._exemplars = [], {}
         pending.sort()
-        if not self._series.record(pending, exemplars.values()):
+        if not self.record(pending, exemplars.values()):
             self._pending, self._exemplars = pending, exemplars
             return False
         return True
+
+    def flush_in_bulk(self) -> bool:
+        """Record what needs no public method while the targets' locks are held."""
+        pending = self._pending
+        if pending:
+            pending.sort()
+            total = sum(pending)
+            if not (are_usual(pending, total) and self.is_known()):
+                return False
+            self._pending = []
+            self.add_all(pending, total)
+        return not self._exemplars

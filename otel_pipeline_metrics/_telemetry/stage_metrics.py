@@ -60,15 +60,6 @@ class _Totals:
         for values in list(self.values.values()):
             values.flush_if_full()
 
-    def record(self) -> bool:
-        """Record all pending values; return False if some have to wait for a collection."""
-        done = True
-        for values in list(self.values.values()):
-            done = values.record() and done
-        for total in list(self.sums.values()):
-            done = total.record() and done
-        return done
-
 
 _HISTOGRAMS: Final = (
     defs.STAGE_DURATION,
@@ -102,7 +93,6 @@ class StageMetrics:
         self._distinct = distinct
         # flushes what is not of stages, at the same moments
         self.flush_values: Callable[[], None] | None = None
-        self.after_fork()
         self._instruments = {
             metric.name: Instrument(make(metric), bulk=is_supported)
             for make, metrics in (
@@ -111,6 +101,7 @@ class StageMetrics:
             )
             for metric in metrics
         }
+        self.after_fork()
         # its callback flushes at each collection; the SDK calls it even if a view drops it
         instruments.observable_up_down_counter(defs.STAGE_ACTIVE, self._flush_and_read_active)
         instruments.observable_gauge(defs.WATERMARK_LAG, self._watermark_lag)
@@ -120,8 +111,6 @@ class StageMetrics:
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
         # the number of attribute sets that each stage has on metrics
         self._sets: Counter[StageKey] = Counter()
-        # by identity: those that may have pending values
-        self._changed: dict[int, _Totals] = {}
         # by the attribute that names it, and its name
         self._named_totals: dict[tuple[str, str], _Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
@@ -129,6 +118,8 @@ class StageMetrics:
         self._seen: dict[StageKey, dict[str, AttributeValue]] = {}
         self._last: Batch | None = None
         self._backlog = PreConfigureBacklog()
+        for instrument in self._instruments.values():
+            instrument.changed.clear()
 
     def take_over(self, before: StageMetrics) -> None:
         """Accept what finished while `before` had no provider."""
@@ -157,28 +148,28 @@ class StageMetrics:
             return
         stage = self._limit_pipeline_name(batch.key)
         totals = self._totals_of(stage, batch.attributes)
-        self._changed[id(totals)] = totals
         self._take_durations(totals, batch)
         for state, seconds in zip(StageTime._fields, batch.time, strict=True):
             # a state that was never seen may be unknown, which is not zero
             if seconds or (state == "running" and (batch.durations or batch.results)):
                 self._count(totals, defs.STAGE_TIME, seconds, defs.STAGE_STATE, state)
-        self._count(totals, defs.STAGE_CPU_TIME, batch.cpu_s or None)
+        if batch.cpu_s:
+            self._count(totals, defs.STAGE_CPU_TIME, batch.cpu_s)
         if batch.sizes:
             self._count(totals, defs.STAGE_ITEMS, sum(batch.sizes), defs.IO_DIRECTION, "out")
-            self._values(totals, defs.STAGE_BATCH_SIZE).add_many(batch.sizes)
+            self._values(totals, defs.STAGE_BATCH_SIZE).extend(batch.sizes)
         touched = {id(totals): totals}
         for result in batch.results:
             own = self._totals_of_call(stage, totals, batch, result.attributes)
-            touched[id(own)] = self._changed[id(own)] = own
+            touched[id(own)] = own
             self._add(own, result)
         for more in batch.progress:
             own = self._totals_of_call(stage, totals, batch, more.attributes)
-            touched[id(own)] = self._changed[id(own)] = own
+            touched[id(own)] = own
             self._count_items(own, more.counts)
         for event in batch.event_times:
             own = self._totals_of_call(stage, totals, batch, event.attributes)
-            touched[id(own)] = self._changed[id(own)] = own
+            touched[id(own)] = own
             self._add_event(stage, own, event)
         for totals in touched.values():
             totals.flush_if_full()
@@ -190,7 +181,7 @@ class StageMetrics:
         try:
             self._last = batch
             if durations is not None:
-                durations.add_many(batch.durations, batch.exemplars)
+                durations.extend(batch.durations, batch.exemplars)
         except BaseException:
             if durations is not None and durations.count == before:
                 self._last = None
@@ -201,7 +192,7 @@ class StageMetrics:
         if not self._is_live(batch):
             return
         totals = self._totals_named(defs.QUEUE_NAME, batch.name)
-        self._values(totals, defs.QUEUE_ITEM_DURATION).add_many(batch.waits)
+        self._values(totals, defs.QUEUE_ITEM_DURATION).extend(batch.waits)
         totals.flush_if_full()
 
     def accept_limit(self, batch: LimitBatch) -> None:
@@ -212,16 +203,15 @@ class StageMetrics:
         values = self._values(totals, defs.LIMIT_WAIT_DURATION)
         # a limit may pass millions between two collections
         for begin in range(0, batch.passed, WAITING_BOUND):
-            values.add_many([0.0] * min(WAITING_BOUND, batch.passed - begin))
+            values.extend([0.0] * min(WAITING_BOUND, batch.passed - begin))
             values.flush_if_full()
-        values.add_many(batch.waits)
+        values.extend(batch.waits)
         values.flush_if_full()
 
     def _totals_named(self, attribute: str, name: str) -> _Totals:
         found = self._named_totals.get((attribute, name))
         if found is None:
             found = self._named_totals[attribute, name] = _Totals({attribute: name})
-        self._changed[id(found)] = found
         return found
 
     def flush(self) -> bool:
@@ -231,9 +221,8 @@ class StageMetrics:
             if self.flush_values is not None:
                 self.flush_values()
             if self._is_live():
-                for identity, totals in list(self._changed.items()):
-                    if totals.record():
-                        del self._changed[identity]
+                for instrument in self._instruments.values():
+                    instrument.flush()
 
         return drain.drain(record)
 
@@ -300,7 +289,7 @@ class StageMetrics:
         if total is None:
             attributes = totals.with_extra({key: value, defs.ERROR_TYPE: error_type})
             total = totals.sums[identity] = PendingSum(self._instruments[metric.name], attributes)
-        total.add(amount)
+        total.increase(amount)
 
     def _count_items(self, totals: _Totals, counts: Counts, failed: str = "") -> None:
         direction = defs.IO_DIRECTION
@@ -316,16 +305,16 @@ class StageMetrics:
             error_type = self._error_type(retried_for)
             self._count(totals, defs.STAGE_RETRIES, count, error_type=error_type)
         durations = self._values(totals, defs.STAGE_DURATION, failed)
-        durations.add(result.busy_s, result.context, defs.DURATION_BUCKETS)
+        durations.append(result.busy_s, result.context, defs.DURATION_BUCKETS)
         size = counts.items_in if counts.items_in is not None else counts.items_out
         if size is not None:
             sizes = self._values(totals, defs.STAGE_BATCH_SIZE)
-            sizes.add(size, result.context, defs.SIZE_BUCKETS)
+            sizes.append(size, result.context, defs.SIZE_BUCKETS)
 
     def _add_event(self, key: StageKey, totals: _Totals, event: EventTime) -> None:
         ages = self._values(totals, defs.ITEM_DURATION)
         age = max(0.0, event.finished - event.originated)
-        ages.add(age, event.context, defs.DURATION_BUCKETS)
+        ages.append(age, event.context, defs.DURATION_BUCKETS)
         newest = self._watermarks.get(key, event.originated)
         self._watermarks[key] = max(newest, event.originated)
 
@@ -339,14 +328,17 @@ class StageMetrics:
 
     def _flush_and_read_active(self) -> list[Point]:
         self.flush()
-        active: dict[StageKey, int] = dict.fromkeys(self._seen, 0)
-        for each in series.all_series():
-            key = self._limit_pipeline_name(each.key)
-            active[key] = active.get(key, 0) + each.active
-        for key in active:
-            if key not in self._seen:
-                self._seen[key] = stage_attributes(key)
-        return [(count, self._seen[key]) for key, count in active.items()]
+        active: Counter[StageKey] = Counter()
+        for scope in list(series.scopes):
+            some_not_kept = series.not_kept(scope)
+            for each in list(scope.series.values()):
+                key = self._limit_pipeline_name(each.key)
+                if key not in self._seen:
+                    self._seen[key] = stage_attributes(key)
+                count = each.active if some_not_kept else len(each.kept)
+                if count:
+                    active[key] += count
+        return [(active[key], attributes) for key, attributes in self._seen.items()]
 
     def _watermark_lag(self) -> list[Point]:
         now = clock.unix()

@@ -166,6 +166,7 @@ class _Recorder:
 
     def after_fork(self) -> None:
         self._by_attributes: dict[Attributes, _Pending] = {}
+        self.instrument.changed.clear()
 
     def add(self, values: list[_Recorded]) -> None:
         for attributes, value, context in values:
@@ -173,9 +174,9 @@ class _Recorder:
             if pending is None:
                 pending = self._make(attributes)
             if isinstance(pending, PendingSum):
-                pending.add(value)
+                pending.increase(value)
             else:
-                pending.add(value, context, self._buckets)
+                pending.append(value, context, self._buckets)
 
     def _make(self, attributes: Attributes) -> _Pending:
         found = self._by_attributes
@@ -186,10 +187,6 @@ class _Recorder:
         kind = PendingSum if self._is_counter else PendingValues
         made = found[attributes] = kind(self.instrument, dict(attributes))
         return made
-
-    def record(self) -> None:
-        for pending in list(self._by_attributes.values()):
-            pending.record()
 
 
 class ValueMetrics:
@@ -227,7 +224,7 @@ class ValueMetrics:
             self._recorders[measure.metric.name] = recorder
         if recorder.instrument.live:
             recorder.add(measure.take())
-            recorder.record()
+            recorder.instrument.flush()
         elif recorder.instrument.can_become_live:
             measure.keep()
         else:

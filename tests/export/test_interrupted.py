@@ -39,7 +39,7 @@ from otel_pipeline_metrics._export.delivery.counting_exporters import (
 from otel_pipeline_metrics._export.delivery.counting_processor import CountingBatchProcessor
 from otel_pipeline_metrics._export.delivery.ledger import ExportLedger
 from otel_pipeline_metrics._export.delivery.spool import Spool
-from otel_pipeline_metrics._telemetry import spans
+from otel_pipeline_metrics._telemetry import pending, spans
 from otel_pipeline_metrics._telemetry.sdk_private import bulk_record
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
     CounterSeries,
@@ -266,6 +266,49 @@ def test_recording_in_bulk_leaves_no_lock_held() -> None:
     # each strike may have cost one record, and nothing of the others
     assert 3 * clean <= points["c"].value <= 3 * (clean + struck + 1)
     assert 3 * clean <= points["h"].count <= 3 * (clean + struck + 1)
+    provider.shutdown()
+
+
+def test_a_flush_of_many_series_leaves_no_lock_held() -> None:
+    """A strike costs the values of one series at most; the others are recorded later."""
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    meter = provider.get_meter("m")
+    h, c = (
+        Instrument(made, bulk=True)
+        for made in (meter.create_histogram("h"), meter.create_counter("c"))
+    )
+    values = [pending.PendingValues(h, {"a": n}) for n in range(3)]
+    sums = [pending.PendingSum(c, {"a": n}) for n in range(3)]
+    added = 0
+
+    def record() -> None:
+        nonlocal added
+        added += 1
+        for n in range(3):
+            values[n].extend([0.5, 1.5])
+            sums[n].increase(3)
+        h.flush()
+        c.flush()
+
+    def collected() -> dict[str, list[Any]]:
+        data = reader.get_metrics_data()
+        assert data is not None
+        metrics = data.resource_metrics[0].scope_metrics[0].metrics
+        return {metric.name: list(metric.data.data_points) for metric in metrics}
+
+    record()
+    struck = strike_at_every_line(record, lambda _: (record(), collected()), bulk_record, pending)
+    assert struck > 60
+    points = collected()
+    counts = [point.count / 2 for point in points["h"]]
+    totals = [point.value / 3 for point in points["c"]]
+    assert len(counts) == len(totals) == 3
+    assert added - struck <= min(*counts, *totals)
+    assert max(*counts, *totals) <= added
+    # all series together have lost no more than one each time
+    assert 6 * added - struck <= sum(counts) + sum(totals)
+    assert h.changed == c.changed == {}
     provider.shutdown()
 
 

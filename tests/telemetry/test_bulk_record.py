@@ -354,11 +354,11 @@ def test_what_a_collection_keeps_away_is_recorded_by_the_next_flush() -> None:
     (match,) = stages._instruments[DURATION].sdk_targets()
     with match._lock:
         assert stages.flush()
-    assert len(stages._changed) == 1
+    assert len(stages._instruments[DURATION].changed) == 1
     (point,) = [p for p in points_in(reader) if p["metric"] == DURATION]
     assert (point["count"], point["sum"]) == (3, 1.25)
     # and only once
-    assert stages._changed == {}
+    assert stages._instruments[DURATION].changed == {}
     (point,) = [p for p in points_in(reader) if p["metric"] == DURATION]
     assert point["count"] == 3
     provider.shutdown()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import sys
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +27,7 @@ from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.cleaning import MAX_INT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from opentelemetry.metrics import Counter, Histogram
 
@@ -43,16 +44,22 @@ class Instrument:
         bulk: whether bulk recording is supported, or a function that tells it.
     """
 
-    __slots__ = ("_bulk", "_live", "_storages", "_targets", "indexes", "instrument")
+    __slots__ = (
+        "_bulk", "_live", "_matches", "_storages", "changed", "generation", "instrument", "targets",
+    )  # fmt: skip
 
     def __init__(self, instrument: Histogram | Counter, *, bulk: bool | Callable[[], bool]) -> None:
         self.instrument: Any = instrument
         self._live = False
         self._bulk = bulk
         self._storages: tuple[Any, int] = (None, 0)
-        self._targets: list[Any] = []
-        # of each target
-        self.indexes: list[_Index] = []
+        # the view matches of all readers that take its values
+        self._matches: list[Any] = []
+        self.targets: list[_Target] = []
+        # changes whenever the aggregations of its series do
+        self.generation = 0
+        # its series that may have pending values
+        self.changed: dict[Any, None] = {}
 
     @property
     def live(self) -> bool:
@@ -79,15 +86,46 @@ class Instrument:
                 if not _only_traced_exemplars(real._measurement_consumer):
                     return []
                 found = [
-                    target
+                    match
                     for storage in list(storages.values())
-                    for target in storage._get_or_init_view_instrument_match(real)
+                    for match in storage._get_or_init_view_instrument_match(real)
                 ]
-                self._storages, self._targets = (storages, len(storages)), found
-                self.indexes = [_Index(target) for target in found]
+                self._storages, self._matches = (storages, len(storages)), found
+                self.targets = [_Target(match) for match in found]
+                self.generation += 1
         except Exception as error:  # private parts may change; record() remains
             return _unfamiliar(error)
-        return self._targets
+        return self._matches
+
+    def holding(self, work: Callable[[], bool]) -> bool | None:
+        """Do `work` while no collection can begin to take values; return None during one."""
+        locks = [match._lock for match in self.sdk_targets()]
+        return _holding(locks, lambda: self._look() and work())
+
+    def _look(self) -> bool:
+        """Notice replaced aggregations; return False if private parts are unfamiliar."""
+        try:
+            for target in self.targets:
+                if target.aggregations is not target.match._attributes_aggregation:
+                    target.aggregations = target.match._attributes_aggregation
+                    self.generation += 1
+        except Exception as error:  # private parts may change; record() remains
+            return bool(_unfamiliar(error))
+        return True
+
+    def flush(self) -> None:
+        """Record what is pending, in bulk as far as possible; during a collection nothing."""
+        if not self.changed or self.holding(self._flush_in_bulk) is None:
+            return
+        for series in list(self.changed):
+            if series.flush():
+                self.changed.pop(series, None)
+
+    def _flush_in_bulk(self) -> bool:
+        for series in list(self.changed):
+            if series.flush_in_bulk():
+                del self.changed[series]
+        return True
 
 
 def _unfamiliar(error: Exception) -> list[Any]:
@@ -98,35 +136,36 @@ def _unfamiliar(error: Exception) -> list[Any]:
     return []
 
 
-class _Index:
-    """The keys of a target's aggregations by their attributes.
+class _Target:
+    """A view match of the SDK, and its aggregations by their attributes.
 
     The SDK only adds aggregations, or replaces all of them. So each is read once, however many
-    series ask for their key.
+    series ask for theirs.
     """
 
-    __slots__ = ("_aggregations", "_count", "_keys", "_target")
+    __slots__ = ("_by_attributes", "_read", "aggregations", "match")
 
-    def __init__(self, target: Any) -> None:
-        self._target = target
-        self._aggregations: dict[Any, Any] = {}
-        # how many of them have been read
-        self._count = 0
-        self._keys: dict[frozenset[Any], Any] = {}
+    def __init__(self, match: Any) -> None:
+        self.match = match
+        self.aggregations: dict[Any, Any] = {}
+        self._read: tuple[Any, int] = (None, 0)
+        self._by_attributes: dict[frozenset[Any], Any] = {}
 
-    def key_of(self, attributes: Mapping[str, Any]) -> Any:
-        """Return the key of the aggregation with these attributes; None if there is none."""
-        kept = self._target._view._attribute_keys
+    def aggregation_of(self, attributes: Mapping[str, Any]) -> Any:
+        """Return the aggregation that record() would use; None if there is none.
+
+        At the cardinality limit, record() uses another one than that of these attributes.
+        """
+        kept = self.match._view._attribute_keys
         if kept is not None:
             attributes = {k: v for k, v in attributes.items() if k in kept}
-        aggregations = self._target._attributes_aggregation
-        if self._aggregations is not aggregations:
-            self._aggregations, self._count, self._keys = aggregations, 0, {}
-        new = len(aggregations) - self._count
-        for key, aggregation in islice(reversed(aggregations.items()), new):
-            self._keys[_typed(aggregation._attributes or {})] = key
-        self._count += new
-        return self._keys.get(_typed(attributes))
+        found, (known, count) = self.aggregations, self._read
+        if known is not found:
+            self._by_attributes, count = {}, 0
+        for aggregation in islice(reversed(found.values()), len(found) - count):
+            self._by_attributes[_typed(aggregation._attributes or {})] = aggregation
+        self._read = found, len(found)
+        return self._by_attributes.get(_typed(attributes))
 
 
 def _typed(attributes: Mapping[str, Any]) -> frozenset[Any]:
@@ -137,15 +176,15 @@ def _typed(attributes: Mapping[str, Any]) -> frozenset[Any]:
 class _Series:
     """One instrument under one set of attributes."""
 
-    __slots__ = ("_attributes", "_instrument", "_keys", "_record", "_targets")
+    __slots__ = ("_attributes", "_found", "_generation", "_instrument", "_record")
 
     def __init__(self, instrument: Instrument, record: Any, attributes: Any) -> None:
         self._instrument = instrument
         self._record = record
         self._attributes = attributes
-        self._targets: list[Any] = []
-        # for each target, the key of our aggregation in it
-        self._keys: list[Any] = []
+        # its aggregations, and how values are added to each, as of that generation
+        self._found: list[tuple[_Add, Any]] = []
+        self._generation = -1
 
     def record(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]] = ()) -> bool:
         """Record sorted `values`; during a collection record none and return False.
@@ -157,16 +196,15 @@ class _Series:
         if not self._instrument.live:
             return True
         targets = self._instrument.sdk_targets()
-        # the SDK refuses negative values, and treats values that are not finite in its own way
-        if targets and values and values[0] >= 0 and math.isfinite(sum(values)):
-            done = self.bulk_record(targets, values)
+        if targets and values and are_usual(values, sum(values)):
+            done = self.bulk_record(values)
             if done is None:
                 return False
             if not done:
                 # the SDK builds the aggregation for its first value
                 self._record(values[0], self._attributes, _NO_SPAN)
                 values = values[1:]
-                done = self.bulk_record(targets, values)
+                done = self.bulk_record(values)
             if done:
                 values = ()
         elif any(target._lock.locked() for target in targets):
@@ -181,7 +219,7 @@ class _Series:
         for value, context in exemplars:
             self._record(value, self._attributes, context)
 
-    def bulk_record(self, targets: list[Any], values: Sequence[float]) -> bool | None:
+    def bulk_record(self, values: Sequence[float]) -> bool | None:
         """Add values to the SDK's aggregations, all of them or none.
 
         Returns:
@@ -191,43 +229,40 @@ class _Series:
         if not values:
             return True
         # the locks keep collections away: one of delta temporality drops the aggregations
-        if len(targets) == 1:  # the same as below, with one reader and no view
-            lock = targets[0]._lock
-            if lock.locked():
-                return None
-            with lock:
-                return self._add(targets, values)
-        locks = [target._lock for target in targets]
-        return _holding(locks, lambda: self._add(targets, values))
+        return self._instrument.holding(
+            lambda: self.is_known() and self.add_all(values, sum(values))
+        )
 
-    def _add(self, targets: list[Any], values: Sequence[float]) -> bool:
-        found = self._aggregations(targets)
-        for aggregation in found:
-            _BULK_RECORD[type(aggregation).__name__](aggregation, values)
-        return bool(found)
+    def is_known(self) -> bool:
+        """Tell whether the aggregations that record() would use are known; the locks are held."""
+        if self._generation != self._instrument.generation or not self._found:
+            self._find()
+        return bool(self._found)
 
-    def _aggregations(self, targets: list[Any]) -> list[Any]:
-        """Return the aggregations that record() would use; empty if that is unclear."""
-        if self._targets is not targets:
-            self._targets, self._keys = targets, [None] * len(targets)
-        found = []
+    def add_all(self, values: Sequence[float], total: float) -> bool:
+        """Add sorted values to the known aggregations; return True."""
+        for add, aggregation in self._found:
+            add(aggregation, values, total)
+        return True
+
+    def _find(self) -> None:
+        self._found, found = [], []
         try:
-            for place, target in enumerate(targets):
-                aggregation = self._aggregation_in(place, target)
-                if type(aggregation).__name__ not in _BULK_RECORD:
-                    return []
-                found.append(aggregation)
+            for target in self._instrument.targets:
+                aggregation = target.aggregation_of(self._attributes)
+                add = _BULK_RECORD.get(type(aggregation).__name__)
+                if add is None:
+                    return
+                found.append((add, aggregation))
         except Exception as error:  # private parts may change; record() remains
-            return _unfamiliar(error)
-        return found
+            _unfamiliar(error)
+            return
+        self._found, self._generation = found, self._instrument.generation
 
-    def _aggregation_in(self, place: int, target: Any) -> Any:
-        """Return the aggregation that record() would use; None if there is none."""
-        key = self._keys[place]
-        if key is None:
-            key = self._keys[place] = self._instrument.indexes[place].key_of(self._attributes)
-        # at the cardinality limit, record() uses another one than that of these attributes
-        return target._attributes_aggregation.get(key)
+
+def are_usual(values: Sequence[float], total: float) -> bool:
+    """Tell whether the SDK takes sorted values as they are: it refuses negative ones."""
+    return values[0] >= 0 and math.isfinite(total)
 
 
 class HistogramSeries(_Series):
@@ -284,11 +319,11 @@ def _holding(locks: Sequence[Any], work: Callable[[], bool]) -> bool | None:
         return _holding(locks[1:], work)
 
 
-def _add_to_explicit(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_explicit(aggregation: Any, values: Sequence[float], total: float) -> None:
     with aggregation._lock:
         if aggregation._value is None:
             aggregation._value = aggregation._get_empty_bucket_counts()
-        aggregation._sum += sum(values)
+        aggregation._sum += total
         if aggregation._record_min_max:
             aggregation._min = min(aggregation._min, values[0])
             aggregation._max = max(aggregation._max, values[-1])
@@ -311,7 +346,7 @@ class _Measurement:
         self.value = value
 
 
-def _add_to_exponential(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_exponential(aggregation: Any, values: Sequence[float], _: float) -> None:
     zeros = bisect_right(values, 0)
     if len(values) - zeros <= 2:  # only the least and the largest
         for value in values:
@@ -332,21 +367,23 @@ def _add_to_exponential(aggregation: Any, values: Sequence[float]) -> None:
             buckets.increment_bucket(index_of(value) - base)
 
 
-def _add_to_sum(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_sum(aggregation: Any, _: Sequence[float], total: float) -> None:
     with aggregation._lock:
-        aggregation._value = (aggregation._value or 0) + sum(values)
+        aggregation._value = (aggregation._value or 0) + total
 
 
-def _add_to_last_value(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_last_value(aggregation: Any, values: Sequence[float], _: float) -> None:
     with aggregation._lock:
         aggregation._value = values[-1]
 
 
-def _add_to_dropped(aggregation: Any, values: Sequence[float]) -> None:
+def _add_to_dropped(aggregation: Any, values: Sequence[float], total: float) -> None:
     """Do nothing: a view drops this instrument."""
 
 
-_BULK_RECORD: Final = {
+_Add = Callable[[Any, Sequence[float], float], None]
+
+_BULK_RECORD: Final[dict[str, _Add]] = {
     "_ExplicitBucketHistogramAggregation": _add_to_explicit,
     "_ExponentialBucketHistogramAggregation": _add_to_exponential,
     "_SumAggregation": _add_to_sum,
