@@ -7,6 +7,12 @@ Needs `pip install ray`. It starts a cluster on the loopback by itself:
 
 from __future__ import annotations
 
+import os
+
+# Ray reads it when it is imported, and listens on the loopback alone. Without it, Ray on Linux
+# listens on all addresses, also where `ray.init` is given a loopback address.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
 import ray
 
 import otel_pipeline_metrics as opm
@@ -22,7 +28,6 @@ def main() -> None:
     ray.init(
         num_cpus=2,
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         runtime_env={"worker_process_setup_hook": setup_ray_worker},
     )

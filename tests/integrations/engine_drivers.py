@@ -42,7 +42,6 @@ def run_ray(folder: Path, rounds: Iterable[int]) -> None:
     ray.init(
         num_cpus=2,
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         object_store_memory=80_000_000,
         runtime_env={"worker_process_setup_hook": setup_ray_worker},

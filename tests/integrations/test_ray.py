@@ -60,7 +60,6 @@ def begin(**more: Any) -> None:
     ray.init(
         num_cpus=2,
         include_dashboard=False,
-        _node_ip_address="127.0.0.1",
         log_to_driver=False,
         object_store_memory=80_000_000,
         runtime_env={"worker_process_setup_hook": setup_ray_worker, **more},
@@ -183,7 +182,6 @@ def test_sigterm_to_a_worker(environment: None, there: Collector) -> None:
     assert calls(there, "parse") == 40
 
 
-@pytest.mark.xfail(reason="Ray 2.60 listens on all addresses, whatever _node_ip_address says")
 def test_it_listens_on_the_loopback_alone(environment: None) -> None:
     begin()
     ray.get([ray.remote(pid).remote() for _ in range(4)])
