@@ -49,8 +49,8 @@ def wrap(
         make, form = _coroutine, "async step" if steps else "coroutine"
     wrapper = with_signature_of(make, function, stage.of(form), items)
     if type(function) is not types.FunctionType:
-        begun = form not in {"call", "step"}
-        return measured(function, wrapper, begun, (wrap, stage, items))
+        return measured(function, wrapper, form not in {"call", "step"}, (wrap, stage, items))
+    vars(wrapper)["__opm_items__"] = items  # for who decorates it anew
     if _flags_of(called) & inspect.CO_ITERABLE_COROUTINE:
         wrapper = types.coroutine(with_signature_of(_iterable, wrapper))
     return wrapper

@@ -2,18 +2,17 @@
 
 from otel_pipeline_metrics.integrations.tenacity import instrument_retrying
 
+@instrument_retrying
 @opm.fetch
 @tenacity.retry(stop=tenacity.stop_after_attempt(3), wait=tenacity.wait_fixed(1))
 def download(url): ...
-
-instrument_retrying(download)
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import tenacity
 
@@ -21,7 +20,8 @@ from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._probes.limits.permits import Permits
 from otel_pipeline_metrics._probes.limits.probe import PermitWait
 from otel_pipeline_metrics._probes.limits.registry import watch
-from otel_pipeline_metrics._stages.stage import current_stage
+from otel_pipeline_metrics._stages import hints
+from otel_pipeline_metrics._stages.stage import Stage, current_stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,15 +33,16 @@ REASON: Final = "retry"
 
 
 def instrument_retrying(retrying: R) -> R:
-    """Count the retries of a function or of a `Retrying` object; return that.
+    """Count the retries of a function or of a `Retrying` object; return what to call.
 
     Each attempt after the first is a retry of the stage around, by the type of the error before it;
-    the sleep in between is `blocked`, at the limit "retry". Where the decorator of tenacity is
-    outside of the stage, each attempt is a call of the stage, and the sleeps are not its own.
+    the sleep in between is `blocked`, at the limit "retry". Where `tenacity.retry` decorates a
+    function that is a stage, a call of what this returns is one call of the stage, with attempts;
+    in all other cases this returns what it is given.
 
     Args:
-        retrying: a function that `tenacity.retry` decorated, also below a decorator of ours, or a
-            `tenacity.Retrying` or `AsyncRetrying`. Calling this again changes nothing.
+        retrying: a function that `tenacity.retry` decorated, above or below a decorator of ours, or
+            a `tenacity.Retrying` or `AsyncRetrying`. Calling this again changes nothing.
 
     Raises:
         TypeError: it is neither.
@@ -62,7 +63,22 @@ def instrument_retrying(retrying: R) -> R:
         # tenacity awaits what is a coroutine function
         is_async = inspect.iscoroutinefunction(found.before_sleep)
         changed.before_sleep = (_AsyncBeforeSleep if is_async else _BeforeSleep)(found.before_sleep)
-    return retrying
+    return cast("R", _as_one_call(retrying, found))
+
+
+def _as_one_call(retrying: Any, found: tenacity.BaseRetrying) -> Any:
+    staged: Any = getattr(retrying, "__wrapped__", None)
+    function: Any = getattr(staged, "__wrapped__", None)
+    stage = hints.stage_of(staged)
+    # a decorator in between copies what the stage's left on its function
+    if stage is None or hints.stage_of(function) is stage or not hasattr(staged, "__opm_items__"):
+        return retrying
+    whole = Stage(stage.name, stage.kind, staged.__opm_items__, stage.attributes)
+    called: Any = whole(found.wraps(function))
+    called.retry_with = lambda *args, **more: instrument_retrying(
+        retrying.retry_with(*args, **more)
+    )
+    return called
 
 
 def _count(state: tenacity.RetryCallState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -106,6 +107,62 @@ def test_a_coroutine_function(clock: Clock) -> None:
         asyncio.run(main())
     check(run)
     assert seen == [1, 2, 1, 2]
+
+
+def test_outside_of_a_stage_it_is_one_call_with_attempts(clock: Clock) -> None:
+    with_items = opm.fetch("x", items=len, attributes={"shard": 1})
+    function = instrument_retrying(tenacity.retry(**options(clock))(with_items(flaky(clock))))
+    assert instrument_retrying(function) is function
+    with opm.run("r", resources=False) as run:
+        assert [function(), function()] == ["ok", "ok"]
+    check(run)
+    assert (row(run)["kind"], row(run)["items"]["out"]) == ("fetch", 4)
+
+
+def test_outside_of_a_stage_and_with_other_options(clock: Clock) -> None:
+    function = tenacity.retry(**options(clock))(opm.fetch("x")(flaky(clock)))
+    fewer = instrument_retrying(function).retry_with(stop=tenacity.stop_after_attempt(2))
+    with opm.run("r", resources=False) as run, pytest.raises(TimeoutError):
+        fewer()
+    assert (row(run)["count"], row(run)["retries"]) == (1, 1)
+    assert row(run)["errors"]["by_type"] == {"TimeoutError": 1}
+
+
+def test_outside_of_a_coroutine_function_and_of_a_method(clock: Clock) -> None:
+    async def sleep(seconds: float) -> None:
+        clock.advance(seconds)
+
+    class Source:
+        def __init__(self) -> None:
+            self.call = flaky(clock)
+
+        @instrument_retrying
+        @tenacity.retry(**options(clock, sleep=sleep))
+        @opm.fetch("x")
+        async def download(self) -> str:
+            return self.call()
+
+    async def main() -> None:
+        source = Source()
+        assert [await source.download(), await source.download()] == ["ok", "ok"]
+
+    with opm.run("r", resources=False) as run:
+        asyncio.run(main())
+    check(run)
+
+
+def test_with_a_decorator_in_between_each_attempt_is_a_call(clock: Clock) -> None:
+    call = opm.fetch("x")(flaky(clock))
+
+    @instrument_retrying
+    @tenacity.retry(**options(clock))
+    @functools.wraps(call)
+    def function() -> str:
+        return call()
+
+    with opm.run("r", resources=False) as run:
+        assert function() == "ok"
+    assert (row(run)["count"], row(run)["retries"], row(run)["errors"]["total"]) == (3, 0, 2)
 
 
 def test_the_last_failure_is_an_error(clock: Clock) -> None:
