@@ -42,6 +42,9 @@ KNOWN: Final = 0.03
 UNEVEN: Final = 0.7
 # Of time in which the largest bound was not busy, the part that may stay when it is faster.
 GOES: Final = 0.25
+# Below this average filling of its queue, and part of the time that producers wait for room, a
+# stage keeps up.
+KEEPS_UP: Final = 0.1
 # A smaller gain is not worth a line.
 WORTH_A_LINE: Final = 0.05
 
@@ -211,10 +214,12 @@ def _widen(low: float, high: float, factor: float) -> tuple[float, float]:
 def find_bounds(facts: Facts) -> Bounds:
     """Return what bounds a run."""
     found = [*_groups(facts), *_unwatched(facts)]
+    if any(_is_full(bound, facts) and not _takes_what_there_is(bound, facts) for bound in found):
+        found = [bound for bound in found if not _takes_what_there_is(bound, facts)]
     if not any(bound.group is not None for bound in found):
         return _without_queues(facts, found)
     steps = _steps(facts)
-    if any(bound.part is not None and bound.seconds >= FULL * facts.wall_s for bound in found):
+    if any(bound.part is not None and _is_full(bound, facts) for bound in found):
         # a stage that is called in tasks of their own is what such a step consists of
         steps = [bound for bound in steps if bound.kind != "undecorated"]
     others = [*_limits(facts), *steps]
@@ -232,6 +237,29 @@ def find_bounds(facts: Facts) -> Bounds:
         # if they do not add up they overlap: each waits for the next item of a slow source
         return _with_spread(facts, Bounds(facts.wall_s, [], _sorted([*found, *others])))
     return _with_spread(facts, Bounds(facts.wall_s, _sorted(alone), together))
+
+
+def _is_full(bound: Bound, facts: Facts) -> bool:
+    return bound.seconds >= FULL * facts.wall_s
+
+
+def _takes_what_there_is(bound: Bound, facts: Facts) -> bool:
+    """Tell whether a call takes all that has come meanwhile, and never lets anything wait.
+
+    Such a stage is busy all the time whatever comes, and takes more at a time when more comes.
+    """
+    group = bound.group
+    if group is None:
+        return False
+    before = [queue for queue in facts.queues if bound.name in queue.consumers]
+    return bool(before) and all(
+        queue.got >= 2 * group.count
+        and queue.fill is not None
+        and queue.fill < KEEPS_UP
+        and queue.blocked_share is not None
+        and queue.blocked_share < KEEPS_UP
+        for queue in before
+    )
 
 
 def _with_spread(facts: Facts, bounds: Bounds) -> Bounds:
@@ -330,7 +358,7 @@ def _unwatched(facts: Facts) -> list[Bound]:
     for part in facts.parts.values():
         if part.name in seen or _root(part, facts) in seen:
             continue
-        seconds = max(part.needs_s, part.alone_s) if part.most else part.alone_s
+        seconds = max(part.needs_s, part.alone_s, part.longest_s)
         found.append(
             Bound(
                 "stage",

@@ -84,6 +84,8 @@ class StageGroup:
     shares: dict[str, float]
     # busy time of the worker that was busy for longest; None if unknown
     hottest_s: float | None = None
+    # whether failed calls are made again, for the item that was got once
+    again: bool = False
 
     @property
     def wall(self) -> float:
@@ -107,8 +109,8 @@ class StageGroup:
 
     @property
     def is_clear(self) -> bool:
-        """Whether its workers spend nearly all of their busy time in calls."""
-        return self.between <= UNCLEAR * self.busy
+        """Whether its workers spend nearly all of their busy time in calls, or before retries."""
+        return self.again or self.between <= UNCLEAR * self.busy
 
     @property
     def share(self) -> float:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 MOST_IN_FLIGHT: Final = 16
 # The number of tasks that stands for more.
 MOST_TASKS: Final = 64
+# Calls whose number in flight is above the usual one by two at this part of them begin at their
+# own pace: a limit would hold it at the most.
+VARIES: Final = 0.1
+# Batches that end together begin with a call that finds no other in flight: so many of them do.
+DRAINS: Final = 3
 # From this part of its time on, a stage that overlaps no other is taken to be alone.
 ALONE: Final = 0.95
 
@@ -36,6 +41,8 @@ class Part:
     spread: float | None
     # the shortest call; None if unknown
     least_s: float | None
+    # the own time of the longest one, which no run is shorter than
+    longest_s: float
     # on the event loop or in its thread, and suspended; None if unknown
     running_s: float | None
     awaiting_s: float | None
@@ -58,6 +65,22 @@ class Part:
         calls = sum(count for count, _ in self.levels.values())
         at_a_time = sum(n * count for n, (count, _) in self.levels.items()) / calls if calls else 1
         return self.alone_s >= ALONE * self.own_s / at_a_time
+
+    @property
+    def never_drains(self) -> bool:
+        """Whether its calls, each in a task of its own, overlap from the first to the last."""
+        first, second = (self.levels.get(level, (0, 0.0))[0] for level in (1, 2))
+        drains = first >= DRAINS and 2 * first > second
+        return self.in_own_tasks and not drains and self.own_s > 1.5 * self.alone_s
+
+    @property
+    def begins_by_itself(self) -> bool:
+        """Whether its calls begin at a pace that neither they nor a limit set."""
+        if not self.never_drains or not self.most:
+            return False
+        usual = max(self.levels, key=lambda level: self.levels[level][0])
+        above = sum(count for level, (count, _) in self.levels.items() if level >= usual + 2)
+        return above >= VARIES * sum(count for count, _ in self.levels.values())
 
 
 def read_parts(data: Mapping[str, Any], wall_s: float, runs: float) -> dict[str, Part]:
@@ -83,6 +106,7 @@ def read_parts(data: Mapping[str, Any], wall_s: float, runs: float) -> dict[str,
             most=_most(stage, levels),
             spread=_spread(stage),
             least_s=number(stage, "duration_s", "min"),
+            longest_s=_longest(stage, own),
             running_s=_over(number(stage, "time_s", "running"), runs),
             awaiting_s=_over(number(stage, "time_s", "awaiting"), runs),
             cpu_s=_over(number(stage, "cpu_s"), runs),
@@ -127,6 +151,11 @@ def _spread(stage: Mapping[str, Any]) -> float | None:
         # the quantile of the normal distribution: a few very long calls do not count
         spread = min(spread, max(0.0, most / half - 1) / 1.645)
     return spread
+
+
+def _longest(stage: Mapping[str, Any], own_s: float) -> float:
+    total = number(stage, "duration_s", "total")
+    return (number(stage, "duration_s", "max") or 0.0) * own_s / total if total else 0.0
 
 
 def _in_own_tasks(stage: Mapping[str, Any]) -> bool:

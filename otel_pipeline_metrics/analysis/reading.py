@@ -12,7 +12,6 @@ from otel_pipeline_metrics.analysis.parts import read_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
 
 MANY_WORKERS: Final = 8
@@ -43,19 +42,23 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     stages = entries(data, "stages")
     # without a list of queues, any blocked time may have been a put
     permits = _permit_waits(stages, queues) if isinstance(data.get("queues"), list) else {}
-    consumers = {name for queue in queues for name in get_strings(queue, "consumers")}
+    got: dict[str, int] = {}
+    for queue in queues:
+        for name in get_strings(queue, "consumers"):
+            got[name] = got.get(name, 0) + int(number(queue, "got") or 0)
     for stage in stages:
-        group = _read_group(stage, consumers, wall_s, permits)
+        group = _read_group(stage, got, wall_s, permits)
         if group is None:
             unseen[str(stage.get("name"))] = number(stage, "duration_s", "total") or 0.0
         else:
             groups.append(group)
     parts = read_parts(data, wall_s, runs)
+    waits = {group.name: group.between for group in groups if group.again}
     single, groups = groups, _join_neighbours(groups, queues, wall_s)
     failing = {
         str(stage.get("name")): (saved, _failures(stage))
         for stage in stages
-        if (saved := _saved(stage)) is not None
+        if (saved := _saved(stage, waits.get(str(stage.get("name")), 0.0))) is not None
     }
     facts = Facts(
         wall_s=wall_s,
@@ -122,7 +125,7 @@ def _read_limit(limit: Mapping[str, Any], runs: float) -> LimitFacts:
 
 def _read_group(
     stage: Mapping[str, Any],
-    consumers: AbstractSet[str],
+    got: Mapping[str, int],
     wall_s: float,
     permits: Mapping[str, float],
 ) -> StageGroup | None:
@@ -153,9 +156,11 @@ def _read_group(
         inside=number(stage, "duration_s", "total"),
         permit_wait_s=permits.get(name, 0.0),
         noise=_noise(stage, count),
-        gets=name in consumers,
+        gets=name in got,
         shares={name: busy},
         hottest_s=number(stage, "busiest_s"),
+        # as many more calls than items as failed
+        again=count > got.get(name, count) >= count - _failures(stage)[0],
     )
 
 
@@ -167,11 +172,12 @@ def _failures(stage: Mapping[str, Any]) -> tuple[int, int, int]:
     return errors, retries, calls
 
 
-def _saved(stage: Mapping[str, Any]) -> tuple[float, float] | None:
+def _saved(stage: Mapping[str, Any], waits_s: float) -> tuple[float, float] | None:
     """Return the part of a stage's time that is saved if no call fails and none tries again.
 
     A failed call costs what it took. It is then followed by another one, in which case all of its
-    time is saved, or it is given up, and a good one would have taken the place of it.
+    time is saved, with what its worker waited before that, or it is given up, and a good one would
+    have taken the place of it.
     """
     failures, retries = number(stage, "errors", "total"), number(stage, "retries")
     if not failures and not retries:
@@ -187,6 +193,8 @@ def _saved(stage: Mapping[str, Any]) -> tuple[float, float] | None:
         return None
     good = max(0.0, total - failed - tried_again) / plain
     saved = tried_again - retried * good
+    if waits_s:
+        return (saved + failed) / total, (saved + failed + waits_s) / total
     return (saved + failed - failures * good) / total, (saved + failed) / total
 
 

@@ -49,6 +49,8 @@ def check(case: Case) -> Verdict | None:
             together < ADDED_UP * facts.wall_s and best.middle < 2 * ALIKE,
             ahead < AHEAD,
             bounds.lanes is not None,
+            # a pace at which the tasks are begun would look the same
+            step.part is not None and step.part.never_drains,
         )
     )
     listed = text.listed(

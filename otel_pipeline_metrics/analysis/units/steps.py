@@ -28,7 +28,7 @@ def check_source(case: Case) -> Verdict | None:
     """Items arrive in the first queue more slowly than the stages could take them."""
     top = case.bounds.top
     if top is None or top.kind != "source":
-        return _loop_source(case) or _inferred(case)
+        return _loop_source(case) or _inferred(case) or _paced(case)
     facts = case.facts
     queue = _queue(case, top.name)
     used = facts.groups[0].demand / facts.wall_s if facts.groups else 0.0
@@ -125,6 +125,31 @@ def _inferred(case: Case) -> Verdict | None:
         why=wording.source(facts),
         advice=["Make the source faster: fetch ahead, in parallel or in larger batches."],
         assumptions=["Inferred: all stages had time left, and none waited for room in a queue."],
+    )
+
+
+def _paced(case: Case) -> Verdict | None:
+    """Return the verdict that something begins a task for each item at a pace of its own."""
+    facts, bounds = case.facts, case.bounds
+    part = max(bounds.alone, key=lambda bound: bound.seconds).part if bounds.alone else None
+    if facts.groups or part is None or not part.begins_by_itself:
+        return None
+    share = part.own_s / sum(each.own_s for each in facts.parts.values())
+    at_a_time = part.own_s / facts.wall_s
+    return Verdict(
+        kind="source",
+        confidence="medium",
+        evidence=[
+            at_least("part of the time of all stages", share, BUSY, vetoes=True),
+            at_least("calls at a time on average", at_a_time, 1.0),
+        ],
+        why=(
+            f"Each item has a task of its own, and {at_a_time:.1f} of them at a time were in "
+            f"{part.name}. Their number went up and down and was seldom the largest, so nothing "
+            "in the tasks holds them back: what begins them does."
+        ),
+        advice=["Begin the tasks faster: look at what is awaited between two of them."],
+        assumptions=["Inferred from how many calls were in progress as one began."],
     )
 
 
