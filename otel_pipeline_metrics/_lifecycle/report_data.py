@@ -276,6 +276,8 @@ class RunDataCollector:
                 "avg": summary.cpu_utilization_avg,
                 "peak": summary.cpu_utilization_peak,
             },
+            "children_cpu_s": summary.children_cpu_s,
+            "system_cpu_utilization": summary.system_cpu_utilization_avg,
             "rss_bytes": {"avg": summary.rss_bytes_avg, "peak": summary.rss_bytes_peak},
             "disk_io_bytes": {
                 "read": summary.disk_read_bytes,

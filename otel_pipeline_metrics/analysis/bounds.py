@@ -45,6 +45,8 @@ GOES: Final = 0.25
 # Below this average filling of its queue, and part of the time that producers wait for room, a
 # stage keeps up.
 KEEPS_UP: Final = 0.1
+# From so many calls of each worker on, none of them is the worker's whole loop.
+MANY_CALLS: Final = 10
 # A smaller gain is not worth a line.
 WORTH_A_LINE: Final = 0.05
 
@@ -249,7 +251,8 @@ def _takes_what_there_is(bound: Bound, facts: Facts) -> bool:
     Such a stage is busy all the time whatever comes, and takes more at a time when more comes.
     """
     group = bound.group
-    if group is None:
+    # of fewer calls, each may be a loop that takes item by item
+    if group is None or group.count < MANY_CALLS * group.workers:
         return False
     before = [queue for queue in facts.queues if bound.name in queue.consumers]
     return bool(before) and all(

@@ -53,7 +53,8 @@ def starved(data: Mapping[str, Any]) -> float | None:
 
 
 def read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:
-    """Set the facts on the CPU time of a run and of its worker processes."""
+    """Set the facts on the CPU time of a run, of its child and its worker processes."""
+    facts.machine = number(data, "resources", "system_cpu_utilization")
     average = number(data, "resources", "cpu_utilization", "avg")
     cpus = number(data, "resources", "limits", "cpus")
     if average is None or not cpus:
@@ -65,9 +66,12 @@ def read_cpu(facts: Facts, data: Mapping[str, Any]) -> None:
     whole = number(data, "run", "wall_s")
     overlap = facts.runs * facts.wall_s / whole if whole else 1.0
     processes = max(1.0, overlap)
-    others_s = _cpu_of_workers(data, cpus)
-    others = others_s / whole / cpus if whole else 0.0
-    facts.utilization = min(1.0, average * processes + others)
+    children_s = number(data, "resources", "children_cpu_s")
+    if whole and children_s is not None:
+        facts.children = children_s / whole
+    # worker processes may be children too
+    others = max(facts.children or 0.0, _cpu_of_workers(data, cpus) / whole if whole else 0.0)
+    facts.utilization = min(1.0, average * processes + others / cpus)
 
 
 def _cpu_of_workers(data: Mapping[str, Any], cpus: float) -> float:

@@ -150,6 +150,10 @@ class Facts:
     # of the CPUs that all processes together may use, 0 to 1
     utilization: float | None = None
     cpus: float | None = None
+    # CPUs that child processes kept busy on average; None if unknown
+    children: float | None = None
+    # the busy part of all CPUs of the host, whoever used them
+    machine: float | None = None
     # whether a cgroup sets `cpus`
     quota: bool = False
     # 95th percentile and median of the event loop's delay

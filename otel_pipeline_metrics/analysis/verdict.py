@@ -78,7 +78,17 @@ def _verdict(facts: Facts) -> Verdict:
 def _doubt_if_starved(found: Verdict, facts: Facts) -> None:
     """Lower the confidence where threads had no CPU: all times include waits for one."""
     own = facts.utilization is not None and facts.utilization >= CPU_FULL
-    if facts.starved is None or own or found.kind == "machine":
+    if own or found.kind == "machine":
+        return
+    taken = at_most("CPUs of the host in use, by all programs", facts.machine, CPU_FULL)
+    if taken.for_it is False:
+        found.evidence.append(taken)
+        found.doubt(1)
+        found.assumptions.append(
+            f"All CPUs of the host were busy, {text.percent(facts.utilization)} of them in this "
+            "program: a stage may wait for a CPU, or for another program that does."
+        )
+    if facts.starved is None:
         return
     witness = at_most("moments at which a ready thread had no CPU", facts.starved, LOADED[0])
     if witness.for_it:

@@ -165,6 +165,8 @@ _RESOURCES: Final = Section(
     (),
     {
         "run_delay_waited": sum_known,
+        "children_cpu_s": sum_all,
+        "system_cpu_utilization": forgotten,
         "samples": sum_known,
         "cpu_utilization": {"avg": forgotten, "peak": max_known},
         "rss_bytes": {"avg": forgotten, "peak": max_known},
@@ -177,7 +179,11 @@ _RESOURCES: Final = Section(
         "observed_s": sum_all,
     },
     "samples",
-    {("cpu_utilization", "avg"): ("observed_s",), ("rss_bytes", "avg"): ("observed_s",)},
+    {
+        ("cpu_utilization", "avg"): ("observed_s",),
+        ("system_cpu_utilization",): ("observed_s",),
+        ("rss_bytes", "avg"): ("observed_s",),
+    },
 )
 # from the best to the worst; None is a run that never ended
 _RESULTS: Final = ("success", None, "cancellation", "timeout", "failure")

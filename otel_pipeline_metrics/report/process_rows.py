@@ -41,10 +41,16 @@ class ResourcesEventLoopDelaySRow(TypedDict):
 
 
 class ResourcesRow(TypedDict):
-    """What the process used during the run; only `network_io_bytes` is the host's."""
+    """What the process used during the run; `network_io_bytes` and `system_…` are the host's."""
 
     samples: Annotated[Count, "0 if resources were not sampled"]
     cpu_utilization: ResourcesCpuUtilizationRow
+    children_cpu_s: Annotated[
+        Number, "CPU seconds of its child processes, and of theirs; null outside Linux"
+    ]
+    system_cpu_utilization: Annotated[
+        Number, "average busy part of all CPUs of the host, whoever used them, 0 to 1"
+    ]
     rss_bytes: Annotated[ResourcesCpuUtilizationRow, "resident memory"]
     disk_io_bytes: ResourcesDiskIoBytesRow
     network_io_bytes: ResourcesNetworkIoBytesRow

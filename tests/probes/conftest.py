@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._probes.caches import registry
-from otel_pipeline_metrics._probes.resources import cgroup, contention, filesystems, probe
+from otel_pipeline_metrics._probes.resources import cgroup, children, contention, filesystems, probe
 from otel_pipeline_metrics._probes.resources.reading import ResourceLimits, ResourceReading
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Machine:
     def __init__(self) -> None:
         self.user_s = 0.0
         self.system_s = 0.0
+        self.children_s: float | None = 0.0
         self.switches = (0, 0)
         self.rss = 1000
         self.vms = 5000
@@ -129,6 +130,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     fake = Machine()
     monkeypatch.setitem(sys.modules, "psutil", fake)
     monkeypatch.setattr(resource, "getrusage", fake.getrusage)
+    monkeypatch.setattr(children, "cpu_s", lambda: fake.children_s)
     monkeypatch.setattr(cgroup, "limits", lambda: ResourceLimits("host", 2.0))
     # no random moment comes while a test runs
     monkeypatch.setattr(contention, "MEAN_PAUSE_S", 1e9)

@@ -39,12 +39,16 @@ def test_the_summary_has_averages_over_time(machine: Machine, clock: Clock) -> N
     machine.user_s = 50.0
     machine.disk = (1000, 2000)
     machine.network = (3000, 4000)
+    machine.children_s = 2.0
     with ResourceMonitor(HOUR) as monitor:
         clock.advance(1)
         machine.user_s += 2
         machine.rss = 3000
         sample(monitor)
         clock.advance(3)
+        machine.children_s = 6.5
+        machine.cpu["user"] += 6
+        machine.cpu["idle"] += 2
         machine.disk = (1010, 2020)
         machine.network = (3030, 4040)
 
@@ -54,6 +58,8 @@ def test_the_summary_has_averages_over_time(machine: Machine, clock: Clock) -> N
             elapsed_s=4.0,
             cpu_utilization_avg=0.25,
             cpu_utilization_peak=1.0,
+            children_cpu_s=4.5,
+            system_cpu_utilization_avg=0.75,
             rss_bytes_avg=(2000 * 1 + 3000 * 3) / 4,
             rss_bytes_peak=3000,
             disk_read_bytes=10,
@@ -73,6 +79,34 @@ def test_the_summary_before_a_start_is_empty() -> None:
     assert ResourceSummary() == monitor.summary()
     assert monitor.latest is None
     assert monitor.readings == []
+
+
+@pytest.mark.parametrize(
+    ("children_s", "idle_s", "expected"),
+    [
+        # an ended child of which none has taken the time yet
+        (1.0, 8.0, (0.0, 0.2)),
+        (None, 8.0, (None, 0.2)),
+        # the kernel counts ticks of 10 ms, of which there are too few
+        (2.0, 0.05, (0.0, None)),
+    ],
+)
+def test_what_cannot_be_known_of_children_and_host_is_unknown(
+    machine: Machine,
+    clock: Clock,
+    children_s: float | None,
+    idle_s: float,
+    expected: tuple[float | None, float | None],
+) -> None:
+    machine.children_s = 2.0
+    with ResourceMonitor(HOUR) as monitor:
+        clock.advance(1)
+        machine.children_s = children_s
+        machine.cpu["idle"] += idle_s
+        machine.cpu["user"] += idle_s / 4
+
+    found = monitor.summary()
+    assert (found.children_cpu_s, found.system_cpu_utilization_avg) == expected
 
 
 def test_the_summary_is_available_while_running(machine: Machine, clock: Clock) -> None:
@@ -98,6 +132,7 @@ def test_an_unknown_value_is_none(
 ) -> None:
     for call in ("getrusage", "memory_info", "io_counters", "net_io_counters"):
         machine.failing[call] = OSError("no")
+    machine.children_s = None
     with ResourceMonitor(HOUR) as monitor:
         clock.advance(1)
 

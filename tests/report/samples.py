@@ -259,6 +259,8 @@ def full_data(run_id: str = "run-1") -> Data:
     made["resources"] = {
         "samples": 20,
         "cpu_utilization": {"avg": 0.31, "peak": 0.47},
+        "children_cpu_s": 1.25,
+        "system_cpu_utilization": 0.4,
         "rss_bytes": {"avg": 60_000_000.0, "peak": 81_000_000},
         "disk_io_bytes": {"read": 17_043_456, "write": 6_828_032},
         "network_io_bytes": {"receive": None, "transmit": None},

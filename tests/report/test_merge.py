@@ -83,6 +83,8 @@ def reports(draw: st.DrawFn) -> dict[str, Any]:
             st.sampled_from(
                 [
                     {},
+                    {"children_cpu_s": 1.5, "system_cpu_utilization": 0.5},
+                    {"children_cpu_s": None, "system_cpu_utilization": 0.25},
                     {"gil_held": None, "gil_held_samples": 49},
                     {"gil_held": 0.25, "gil_held_samples": 100},
                     {"gil_held": 0.75, "gil_held_samples": 300, "run_delay": 0.5},

@@ -9,6 +9,9 @@ import asyncio
 import hashlib
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
@@ -164,7 +167,7 @@ def _nothing(seconds: float) -> None:
 
 @shape("machine", faster="fetch crunch", machine={"without": ("machine",)}, real=True)
 def busy_with_something_else(k: Knobs) -> int:
-    """Other processes want all CPUs twice."""
+    """Other programs want all CPUs twice."""
     times = k.times("crunch", 0.012, "constant")
 
     @opm.process
@@ -172,18 +175,22 @@ def busy_with_something_else(k: Knobs) -> int:
         spin(times())
         return n
 
-    context = multiprocessing.get_context("fork")
-    others = [
-        context.Process(target=spin, args=(600.0,), daemon=True)
-        for _ in range(2 * (os.cpu_count() or 1))
-    ]
-    if k.has("machine"):
-        for other in others:
-            other.start()
+    others = _strangers(2 * (os.cpu_count() or 1)) if k.has("machine") else []
     try:
         return tline(100, [(tstep(k, "fetch", 0.004), 1), (crunch, 1)], 8)
     finally:
         for other in others:
-            if other.pid is not None:
-                other.terminate()
-                other.join()
+            os.kill(other, signal.SIGTERM)
+
+
+def _strangers(count: int) -> list[int]:
+    """Start processes that compute and are no children of this one; return their numbers."""
+    program = (
+        "import subprocess, sys\n"
+        "for _ in range(int(sys.argv[1])):\n"
+        "    command = [sys.executable, '-S', '-c', 'for _ in range(1 << 40): pass']\n"
+        "    print(subprocess.Popen(command, stdout=-3, stderr=-3).pid)  # DEVNULL\n"
+    )
+    command = [sys.executable, "-S", "-c", program, str(count)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [int(number) for number in done.stdout.split()]

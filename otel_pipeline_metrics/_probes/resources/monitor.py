@@ -11,7 +11,7 @@ from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin, Done
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_positive
-from otel_pipeline_metrics._probes.resources import levels, probe, ticker
+from otel_pipeline_metrics._probes.resources import levels, probe, ticker, window
 from otel_pipeline_metrics._probes.resources.contention import Contention
 from otel_pipeline_metrics._probes.resources.ticker import Ticker
 
@@ -40,6 +40,10 @@ class ResourceSummary:
     cpu_utilization_avg: float | None = None
     # the busiest interval between two samples
     cpu_utilization_peak: float | None = None
+    # CPU seconds of child processes, and of theirs
+    children_cpu_s: float | None = None
+    # the busy part of all the host's CPUs, whoever used them
+    system_cpu_utilization_avg: float | None = None
     # weighted by time
     rss_bytes_avg: float | None = None
     rss_bytes_peak: int | None = None
@@ -99,6 +103,8 @@ class _Totals:
             cpu_utilization_avg=cpu_average,
             # a period too short for a window of its own is its own peak
             cpu_utilization_peak=_larger(self.cpu_peak, cpu_average),
+            children_cpu_s=_rise(self.first.children_s, self.last.children_s),
+            system_cpu_utilization_avg=self._system_average(),
             rss_bytes_avg=rss,
             rss_bytes_peak=self.rss_peak,
             disk_read_bytes=_rise(first.disk_read_bytes, last.disk_read_bytes),
@@ -117,6 +123,13 @@ class _Totals:
         if self.first.cpu_s is None or self.last.cpu_s is None or possible <= 0:
             return None
         return min(1.0, max(0.0, self.last.cpu_s - self.first.cpu_s) / possible)
+
+    def _system_average(self) -> float | None:
+        possible = self.last.system_total_s - self.first.system_total_s
+        busy = _rise(self.first.system_busy_s, self.last.system_busy_s)
+        if busy is None or possible < window.MINIMUM_S:  # the kernel counts ticks
+            return None
+        return min(1.0, busy / possible)
 
 
 class ResourceMonitor(AsyncContextMixin):
@@ -307,5 +320,5 @@ def _larger(one: _Num | None, other: _Num | None) -> _Num | None:
     return max(known, default=None)
 
 
-def _rise(first: int | None, last: int | None) -> int | None:
-    return None if first is None or last is None else max(0, last - first)
+def _rise(first: _Num | None, last: _Num | None) -> _Num | None:
+    return None if first is None or last is None else max(last - first, 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors, settings
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._probes.resources import cgroup
+from otel_pipeline_metrics._probes.resources import cgroup, children
 from otel_pipeline_metrics._probes.resources.reading import ResourceReading
 from otel_pipeline_metrics._probes.resources.window import Window
 
@@ -42,6 +42,8 @@ class Sample(NamedTuple):
     system_total_s: float
     # the time of the fork that this process began with, if it began with one
     began: float | None = None
+    # CPU seconds of its child processes, and of theirs
+    children_s: float | None = None
 
 
 class ResourceProbe:
@@ -132,6 +134,7 @@ class ResourceProbe:
             times = read_or_none("the host's CPU time", _system_cpu, psutil)
         system_busy_s, system_total_s = times or (None, 0.0)
         cpu_s = usage["cpu_user_s"] + usage["cpu_system_s"] if usage else None
+        children_s = read_or_none("the CPU time of child processes", children.cpu_s)
         since = self._began if self._last is None else self._last.reading.at
         if since is not None:
             self._capacity_s += max(0.0, at - since) * self._cpus
@@ -144,9 +147,8 @@ class ResourceProbe:
             ),
             **fields,
         )
-        return Sample(
-            reading, self._epoch, cpu_s, capacity_s, system_busy_s, system_total_s, self._began
-        )
+        system = system_busy_s, system_total_s
+        return Sample(reading, self._epoch, cpu_s, capacity_s, *system, self._began, children_s)
 
     def _own_process(self, psutil: Any) -> Any:
         if self._process is None and psutil is not None:

@@ -179,6 +179,8 @@ def _confidence(case: Case, bound: Bound) -> Confidence:
     doubts += count < FEW_CALLS
     doubts += _may_share(bound, facts)
     doubts += group is not None and (group.ephemeral or not group.is_clear)
+    # a pace at which its tasks are begun would look the same
+    doubts += bound.part is not None and bound.part.never_drains
     others = [each for each in bounds.together if each is not bound]
     if others:
         second = others[0]
