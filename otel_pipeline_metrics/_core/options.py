@@ -1,4 +1,4 @@
-"""Define every option of `configure()` in one table.
+"""Define every option of `configure()` in one table; its docstring says what each means.
 
 A wrong argument raises an error that names it. A broken environment variable causes one
 warning and is ignored, since the person who starts a program did not write it.
@@ -38,8 +38,6 @@ class Option(NamedTuple):
 
     name: str
     default: Any
-    # in Markdown: docs/configuration.md is made from it
-    help: str
     # None: there is no such argument
     check: Check | None = None
     variable: str = ""
@@ -87,277 +85,101 @@ class Option(NamedTuple):
             return default, f"{wrong}; the default ({default}) is used"
 
 
-def _flag(name: str, meaning: str, variable: str) -> Option:
-    return Option(name, getattr(Config, name), meaning, check_flag, variable, checks.FLAG)
+def _option(
+    name: str, default: Any, check: Check, parser: Parser | None = None, **more: Any
+) -> Option:
+    """Return an option whose variable has its name."""
+    return Option(name, default, check, _PREFIX + name.upper(), parser, **more)
 
+
+def _flag(name: str) -> Option:
+    return _option(name, getattr(Config, name), check_flag, checks.FLAG)
+
+
+_flag_or_none: Final = checks.or_none(check_flag)
+_seconds_or_none: Final = checks.or_none(check_wait)
 
 OPTIONS: Final = (
-    Option(
-        "service_name",
-        None,
-        "`service.name` on everything exported; the argument wins",
-        checks.or_none(check_name),
-        standard=("OTEL_SERVICE_NAME",),
-    ),
+    Option("service_name", None, checks.or_none(check_name), standard=("OTEL_SERVICE_NAME",)),
     Option(
         "exporter",
         None,
-        '`"otlp"`, `"console"`, `"prometheus"`, `"none"`, or several in a sequence; for traces and '
-        'metrics alike, but `"prometheus"` for metrics only: it opens a port, see '
-        "[service.md](service.md#prometheus-by-pull)",
         checks.or_none(checks.check_exporters),
         standard=("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER"),
         field="exporters",
     ),
-    Option(
-        "tracer_provider",
-        None,
-        "takes the spans; a `NoOpTracerProvider` means no spans, which is the cheapest",
-        checks.or_none(checks.check_provider),
-    ),
-    Option("meter_provider", None, "takes the metrics", checks.or_none(checks.check_provider)),
-    Option(
-        "resource_attributes",
-        None,
-        "describe this process; the argument wins",
-        check_attributes,
-        standard=("OTEL_RESOURCE_ATTRIBUTES",),
-    ),
-    Option(
-        "metric_attributes",
-        (),
-        "stage attributes that also go on metrics. Each value makes a series, so name only those "
-        "with few values. Both sources count",
-        checks.check_names,
-        "OTEL_PIPELINE_METRICS_METRIC_ATTRIBUTES",
-        checks.NAMES,
-    ),
-    Option(
-        "console",
-        None,
-        'what is printed: `"summary"` the summary of each run to stderr, `"all"` every span and '
-        'the metrics too, `"off"` nothing, and the summary goes to the log; a text stream takes '
-        "the summary. `None`: the summary where no exporter is set, or the console is one, or "
-        "stderr is a terminal, otherwise nothing. See [The console](#the-console)",
-        checks.or_none(checks.check_console),
-        "OTEL_PIPELINE_METRICS_CONSOLE",
-        checks.AMOUNT,
-    ),
-    Option(
-        "spans_per_second",
-        100.0,
-        "spans that a stage may make a second after its first thousand; `None` removes the "
-        "limit. See [metrics.md](metrics.md#spans)",
-        checks.or_none(check_number),
-    ),
-    Option(
-        "flush_timeout",
-        None,
-        "seconds that the flush at the end may take, all signals together; 5 if neither is set",
-        checks.or_none(check_wait),
-        "OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT",
-        checks.SECONDS,
-        field="flush_timeout_s",
-    ),
+    Option("tracer_provider", None, checks.or_none(checks.check_provider)),
+    Option("meter_provider", None, checks.or_none(checks.check_provider)),
+    Option("resource_attributes", None, check_attributes, standard=("OTEL_RESOURCE_ATTRIBUTES",)),
+    _option("metric_attributes", (), checks.check_names, checks.NAMES),
+    _option("console", None, checks.or_none(checks.check_console), checks.AMOUNT),
+    Option("spans_per_second", 100.0, checks.or_none(check_number)),
+    _option("flush_timeout", None, _seconds_or_none, checks.SECONDS, field="flush_timeout_s"),
     # The spool reads its variables itself, as `opm replay` needs them without `configure()`.
-    Option(
-        "spool",
-        None,
-        "directory that keeps what the collector does not take; see "
-        "[failures.md](failures.md#the-spool)",
-        checks.or_none(checks.check_path),
-        "OTEL_PIPELINE_METRICS_SPOOL",
-    ),
-    Option(
+    _option("spool", None, checks.or_none(checks.check_path)),
+    _option(
         "spool_max_bytes",
         Config.spool_max_bytes,
-        "size of that directory above which the oldest batch is dropped",
         lambda given, argument: round(check_positive(given, argument)),
-        "OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES",
     ),
-    Option(
-        "spool_max_age_s",
-        Config.spool_max_age_s,
-        "age in seconds above which a batch is dropped",
-        check_positive,
-        "OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE",
-    ),
-    Option(
-        "spool_delta",
-        Config.spool_delta,
-        "`True` allows a spool for metrics of delta temporality, whose counts double if a batch "
-        "arrives twice, as it may after a crash",
-        check_flag,
-        "OTEL_PIPELINE_METRICS_SPOOL_DELTA",
-        checks.FLAG,
-    ),
-    Option(
-        "strict",
-        None,
-        "`True`: a forbidden attribute key is a `ValueError`; `False`: it is left out and "
-        "counted; `None`: `True` where no exporter is set, or the console alone. See "
-        "[privacy.md](privacy.md)",
-        checks.or_none(check_flag),
-        "OTEL_PIPELINE_METRICS_STRICT",
-        checks.FLAG,
-        at_import=True,
-    ),
-    Option(
-        "forbidden_keys",
-        (),
-        "keys to forbid beside the built-in ones. Both sources count",
-        checks.check_names,
-        "OTEL_PIPELINE_METRICS_FORBIDDEN_KEYS",
-        checks.NAMES,
-        at_import=True,
-    ),
-    Option(
+    Option("spool_max_age_s", Config.spool_max_age_s, check_positive, f"{_PREFIX}SPOOL_MAX_AGE"),
+    _flag("spool_delta"),
+    _option("strict", None, _flag_or_none, checks.FLAG, at_import=True),
+    _option("forbidden_keys", (), checks.check_names, checks.NAMES, at_import=True),
+    _option(
         "allowed_keys",
         (),
-        "whole keys that pass although a built-in rule forbids them, but never a password, token, "
-        "secret or API key. Both sources count",
         checks.check_allowed_keys,
-        "OTEL_PIPELINE_METRICS_ALLOWED_KEYS",
         (checks.split_allowed_keys, "names separated by commas"),
         at_import=True,
     ),
-    Option(
+    _option(
         "max_attribute_values",
         Config.max_attribute_values,
-        "distinct values of an attribute, of the pipeline's name and of the error type on "
-        "metrics; further ones become `_OTHER`",
         checks.check_positive_count,
-        "OTEL_PIPELINE_METRICS_MAX_ATTRIBUTE_VALUES",
         checks.COUNT,
     ),
-    Option(
-        "error_messages",
-        None,
-        "`True` puts the messages of exceptions, up to 1,000 characters, on failed spans",
-        checks.or_none(check_flag),
-        "OTEL_PIPELINE_METRICS_ERROR_MESSAGES",
-        checks.FLAG,
-        at_import=True,
-    ),
-    Option(
-        "code_location",
-        None,
-        "`True` puts file and line of a decorated function on its spans, beside its name",
-        checks.or_none(check_flag),
-        "OTEL_PIPELINE_METRICS_CODE_LOCATION",
-        checks.FLAG,
-    ),
-    Option(
-        "logs",
-        None,
-        "`True` puts the ids of trace and span on log records, and sends these over OTLP where "
-        "telemetry goes there. Messages may quote data. See [metrics.md](metrics.md#logs)",
-        checks.or_none(check_flag),
-        "OTEL_PIPELINE_METRICS_LOGS",
-        checks.FLAG,
-    ),
-    Option(
+    _option("error_messages", None, _flag_or_none, checks.FLAG, at_import=True),
+    _option("code_location", None, _flag_or_none, checks.FLAG),
+    _option("logs", None, _flag_or_none, checks.FLAG),
+    _option(
         "stalled_after",
         Config.stalled_after_s,
-        "seconds without any movement after which a stage with calls in progress, or a queue with "
-        "items, counts as stalled; see [service.md](service.md#health)",
         check_positive,
-        "OTEL_PIPELINE_METRICS_STALLED_AFTER",
         checks.SECONDS,
         field="stalled_after_s",
     ),
-    _flag(
-        "monitoring_enabled",
-        "`False`: nothing reads the resources of process and host, neither for metrics nor for "
-        "reports, and no event loop is watched",
-        "OTEL_PIPELINE_METRICS_MONITORING_ENABLED",
-    ),
-    Option(
+    _flag("monitoring_enabled"),
+    _option(
         "monitoring_interval",
         Config.monitoring_interval_s,
-        "seconds between two readings of a service's resources; a run has its own, `resources=`",
         check_positive,
-        "OTEL_PIPELINE_METRICS_MONITORING_INTERVAL",
         checks.SECONDS,
         field="monitoring_interval_s",
     ),
-    _flag(
-        "enable_system_metrics",
-        "the metrics `system.*`",
-        "OTEL_PIPELINE_METRICS_ENABLE_SYSTEM_METRICS",
-    ),
-    _flag(
-        "enable_performance_metrics",
-        "the metrics `process.*`, and how late the event loop is",
-        "OTEL_PIPELINE_METRICS_ENABLE_PERFORMANCE_METRICS",
-    ),
-    _flag(
-        "enable_business_metrics",
-        "metrics of events and operations, and the program's own of `opm.counter`, `gauge` and "
-        "`histogram`",
-        "OTEL_PIPELINE_METRICS_ENABLE_BUSINESS_METRICS",
-    ),
-    _flag(
-        "enable_prometheus_integration",
-        '`True` is as `"prometheus"` beside the other exporters; it opens a port',
-        "OTEL_PIPELINE_METRICS_ENABLE_PROMETHEUS_INTEGRATION",
-    ),
-    Option(
+    _flag("enable_system_metrics"),
+    _flag("enable_performance_metrics"),
+    _flag("enable_business_metrics"),
+    _flag("enable_prometheus_integration"),
+    _option(
         "metrics_sync_interval",
         None,
-        "seconds between two exports of metrics; 10 if neither is set, nor "
-        "`OTEL_METRIC_EXPORT_INTERVAL` (in milliseconds)",
-        checks.or_none(check_wait),
-        "OTEL_PIPELINE_METRICS_METRICS_SYNC_INTERVAL",
+        _seconds_or_none,
         checks.SECONDS,
         field="metrics_sync_interval_s",
     ),
-    Option(
-        "history_size",
-        Config.history_size,
-        "latest samples of each event and operation that quantiles are taken of",
-        checks.check_positive_count,
-        "OTEL_PIPELINE_METRICS_HISTORY_SIZE",
-        checks.COUNT,
-    ),
-    Option(
+    _option("history_size", Config.history_size, checks.check_positive_count, checks.COUNT),
+    _option(
         "trace_url",
         None,
-        "address of a trace in your backend, with `{trace_id}` in its place; http or https. "
-        "Reports keep it, and their pages link to it",
         checks.or_none(check_trace_url),
-        "OTEL_PIPELINE_METRICS_TRACE_URL",
         (lambda text: check_trace_url(text, text), "an http or https address with {trace_id}"),
     ),
-    Option(
-        "attach",
-        None,
-        "`True` lets `opm top` of the same user look at this process, through a socket in a folder "
-        "of the user's own; see [report.md](report.md#look-at-a-process-from-outside)",
-        checks.or_none(check_flag),
-        "OTEL_PIPELINE_METRICS_ATTACH",
-        checks.FLAG,
-    ),
-    Option(
-        "",
-        False,
-        "`true` lets the exporters log each failed request themselves, without the endpoint's "
-        "credentials",
-        variable="OTEL_PIPELINE_METRICS_EXPORTER_LOGS",
-    ),
-    Option(
-        "",
-        True,
-        "`false` records each value through OpenTelemetry's public API, at many times the cost; "
-        "see [architecture.md](architecture.md#why-it-is-built-so)",
-        variable="OTEL_PIPELINE_METRICS_FOLD",
-    ),
-    Option(
-        "",
-        True,
-        "`off` forbids a worker to configure itself; see [engines.md](engines.md#workers)",
-        variable="OTEL_PIPELINE_METRICS_WORKERS",
-    ),
+    _option("attach", None, _flag_or_none, checks.FLAG),
+    # variables alone, read where they are needed
+    Option("", False, variable=f"{_PREFIX}EXPORTER_LOGS"),
+    Option("", True, variable=f"{_PREFIX}FOLD"),
+    Option("", True, variable=f"{_PREFIX}WORKERS"),
 )
 
 

@@ -113,14 +113,15 @@ def configure(
     from zero; spawned ones have to call it themselves.
 
     Args:
-        service_name: `service.name`; wins over OTEL_SERVICE_NAME.
+        service_name: `service.name` on everything that is exported; the argument wins.
         exporter: "otlp", "console", "prometheus", "none", or several in a sequence. "prometheus"
-            takes metrics only, and opens a port on loopback for a scrape.
+            takes metrics only, and opens a port on loopback for a scrape: docs/service.md.
         tracer_provider: gets the spans; a `NoOpTracerProvider` means metrics only.
         meter_provider: gets the metrics.
-        resource_attributes: attributes of this process on everything that is exported.
+        resource_attributes: describe this process on everything that is exported; the argument
+            wins.
         metric_attributes: names of stage attributes that also go on metrics. Each value makes a
-            series of its own, so name only attributes with few values.
+            series of its own, so name only attributes with few values. Both sources count.
         console: what is printed. "summary": the summary of each run, to stderr. "all": every span
             and the metrics too, beside any exporter. "off": nothing; the summary goes to the log
             at INFO. A text stream takes the summary. None: "summary" where no exporter is set, or
@@ -129,12 +130,12 @@ def configure(
         spans_per_second: the number of spans that a stage may make in a second, over time,
             after its first thousand. Past that, all calls are still measured, and those that
             fail or are slower than the stage's p99 still get spans, as many again. Reports count
-            the calls without a span. None: no limit.
+            the calls without a span. None: no limit. See docs/metrics.md#spans.
         flush_timeout: seconds that the flush at the end may take, all signals together, up to
             1,000,000; None: OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, or 5.
         spool: directory that keeps what the collector does not take. It is sent once the
             collector is back, or by `opm replay`: at least once, so that after a crash some may
-            arrive twice. None: it is dropped, and counted.
+            arrive twice: docs/failures.md#the-spool. None: it is dropped, and counted.
         spool_max_bytes: size of that directory at which the oldest batch is dropped.
         spool_max_age_s: age in seconds at which a batch there is dropped.
         spool_delta: allow a spool although metrics have delta temporality: a batch that arrives
@@ -143,8 +144,9 @@ def configure(
             where a function is decorated; False drops and counts it, as everywhere else. None:
             True where no exporter is set, or the console alone.
         forbidden_keys: more attribute keys to forbid, also as the part after the last dot, in any
-            spelling. docs/privacy.md lists those that are always forbidden.
-        allowed_keys: whole keys that pass though they may identify a person, such as `user.id`.
+            spelling. docs/privacy.md lists those that are always forbidden. Both sources count.
+        allowed_keys: whole keys that pass though they may identify a person, such as `user.id`;
+            never a password, token, secret or API key. Both sources count.
         max_attribute_values: the number of values that an attribute, the pipeline or the error
             type may have on metrics; later values become one, `_OTHER`.
         error_messages: put the message of an exception, up to 1,000 characters, on the span
@@ -154,13 +156,15 @@ def configure(
             spans, beside `code.function.name`. None: OTEL_PIPELINE_METRICS_CODE_LOCATION, or
             False.
         logs: put the ids of trace and span on log records, and send these over OTLP where
-            telemetry goes there; needs the extra `logs`. Messages may quote data. None:
-            OTEL_PIPELINE_METRICS_LOGS, or False.
+            telemetry goes there; needs the extra `logs`. Messages may quote data. See
+            docs/metrics.md#logs. None: OTEL_PIPELINE_METRICS_LOGS, or False.
         stalled_after: seconds without any movement after which a stage with calls in progress,
-            or a queue with items, counts as stalled; at least ten times the stage's p99.
+            or a queue with items, counts as stalled; at least ten times the stage's p99. See
+            docs/service.md#health.
         monitoring_enabled: False reads no resources of process and host, for metrics or reports,
             and watches no event loop.
-        monitoring_interval: seconds between two readings of a service's resources.
+        monitoring_interval: seconds between two readings of a service's resources; a run has its
+            own, `resources=`.
         enable_system_metrics: report `system.*`.
         enable_performance_metrics: report `process.*`, and how late the event loop is.
         enable_business_metrics: report events, operations and the program's own metrics.
@@ -172,7 +176,8 @@ def configure(
             "https://tempo.example/trace/{trace_id}": http or https, without a password. Reports
             keep it, and their pages link to the traces. None: OTEL_PIPELINE_METRICS_TRACE_URL.
         attach: let `opm top`, run by the same user or root, look at this process. Otherwise
-            nothing listens. None: OTEL_PIPELINE_METRICS_ATTACH, or False.
+            nothing listens. See docs/report.md#look-at-a-process-from-outside. None:
+            OTEL_PIPELINE_METRICS_ATTACH, or False.
 
     Raises:
         TypeError: an argument is of the wrong kind.

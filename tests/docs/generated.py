@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import TYPE_CHECKING, Final
 
+import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import metric_definitions
 from otel_pipeline_metrics._core.metric_definitions import Metric
 from otel_pipeline_metrics._core.options import OPTIONS
@@ -68,30 +70,33 @@ def blocks(text: str) -> list[str]:
 
 
 def _table(what: str) -> str:
-    if what == "options":
-        lines = [*_options()]
-    elif what == "variables without an argument":
-        lines = [*_variables()]
-    else:
-        lines = [*_metrics(_METRICS[what])]
+    lines = [*(_options() if what == "options" else _metrics(_METRICS[what]))]
     rows = ["|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in lines]
     rule = "|" + "---|" * (rows[0].count("|") - 1)
     return "\n".join([rows[0], rule, *rows[1:]]) + "\n"
 
 
+def meanings() -> dict[str, str]:
+    """Return what the docstring of `configure()` says of each argument, as Markdown."""
+    found = re.search(r"Args:\n(.*?)\n\n", inspect.cleandoc(opm.configure.__doc__ or ""), re.DOTALL)
+    assert found is not None
+    entries = re.findall(r"^    (\w+): (.*(?:\n     .*)*)", found[1], re.MULTILINE)
+    return {name: _markdown(" ".join(text.split()).rstrip(".")) for name, text in entries}
+
+
+def _markdown(text: str) -> str:
+    text = re.sub(r"docs/([a-z-]+\.md)(#[a-z-]+)?", r"[\1](\1\2)", text)
+    return re.sub(r'(?<![`\w])("[^"]+"|None|True|False|OTEL_[A-Z_]+)(?![`\w])', r"`\1`", text)
+
+
 def _options() -> Iterator[tuple[str, ...]]:
     yield "argument", "default", "variable", "meaning"
+    meaning = meanings()
     for option in OPTIONS:
         if option.name:
             variables = (option.variable,) if option.variable else option.standard
-            yield _code(option.name), _code(repr(option.default)), _code(*variables), option.help
-
-
-def _variables() -> Iterator[tuple[str, ...]]:
-    yield "variable", "default", "meaning"
-    for option in OPTIONS:
-        if not option.name:
-            yield _code(option.variable), _code(str(option.default).lower()), option.help
+            default = _code(repr(option.default))
+            yield _code(option.name), default, _code(*variables), meaning[option.name]
 
 
 def _metrics(prefixes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
