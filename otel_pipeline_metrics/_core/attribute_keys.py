@@ -126,7 +126,7 @@ def reason_to_keep_out(key: str) -> str | None:
     word = secret_in(key)
     if word is not None:
         return f"it is or ends in {word!r}"
-    # nobody can tell what it looks like
+    # it may look like another word
     return "its letters are of more than one script" if is_mixed(key) else None
 
 

@@ -23,7 +23,7 @@ _UNSAFE: Final = re.compile(r"[^\w.-]+|^[.]+")
 # bytes of a name in a file's name: these have 255 at most, and there may be more in it
 _MAX_NAME: Final = 120
 
-# how long a pipe or a device may take: nobody may be reading
+# how long a pipe or a device may take: it may have no reader
 PATIENCE_S: Final = 1.0
 _PAUSE_S: Final = 0.02
 _READ_BYTES: Final = 1024 * 1024
@@ -68,7 +68,7 @@ def write_atomically(path: str | os.PathLike[str], text: str) -> Path:
 def read_whole(path: str | os.PathLike[str], limit: int) -> bytes:
     """Return what `path` holds, but `limit` bytes at most.
 
-    A pipe is read until its writers are done; a FIFO that nobody writes to is given up after
+    A pipe is read until its writers are done; a FIFO without a writer is given up after
     `PATIENCE_S`. A device is read as far as it goes without waiting.
 
     Raises:
@@ -102,7 +102,7 @@ def _read_all(descriptor: int, limit: int, *, is_fifo: bool) -> bytes:
         if found or not is_fifo:
             break
         if clock.monotonic() >= give_up_at:
-            raise OSError(errno.ENXIO, "nobody writes to this FIFO")
+            raise OSError(errno.ENXIO, "no process writes to this FIFO")
         # the writer may be about to open it
         time.sleep(_PAUSE_S)
     return bytes(found)
@@ -244,7 +244,7 @@ def _open_in_place(target: Path, deadline: float, *, fifo: bool) -> int:
             if not fifo or error.errno != errno.ENXIO:
                 raise
             if clock.monotonic() >= deadline:
-                raise OSError(errno.ENXIO, "nobody reads from this FIFO", str(target)) from None
+                raise OSError(errno.ENXIO, "no process reads from this FIFO", str(target)) from None
         # the reader may be about to open it
         time.sleep(_PAUSE_S)
 

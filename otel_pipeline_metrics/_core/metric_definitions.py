@@ -82,7 +82,7 @@ Kind = Literal["histogram", "counter", "up-down counter", "gauge"]
 
 
 class Metric(NamedTuple):
-    """A metric; docs/metrics.md is made from these."""
+    """A metric; docs/metrics.md lists these, and says when each has no point."""
 
     name: str
     kind: Kind
@@ -91,8 +91,6 @@ class Metric(NamedTuple):
     description: str
     # beside those of its stage
     attributes: tuple[str, ...] = ()
-    # when it has no point
-    absent: str = ""
     # of a histogram
     buckets: tuple[float, ...] | None = None
 
@@ -102,42 +100,32 @@ RUN_DURATION: Final = Metric(
     "histogram",
     "s",
     "Duration of a whole run.",
-    attributes=(PIPELINE_NAME, RUN_RESULT, ERROR_TYPE),
-    absent="until a run has ended",
+    (PIPELINE_NAME, RUN_RESULT, ERROR_TYPE),
     buckets=DURATION_BUCKETS,
 )
 RUN_ACTIVE: Final = Metric(
-    "pipeline.run.active",
-    "up-down counter",
-    "{run}",
-    "Runs in progress.",
-    attributes=(PIPELINE_NAME,),
-    absent="until a run has begun; 0 after it",
+    "pipeline.run.active", "up-down counter", "{run}", "Runs in progress.", (PIPELINE_NAME,)
 )
 RUN_LAST_SUCCESS: Final = Metric(
     "pipeline.run.last_success.time",
     "gauge",
     "s",
     "Unix time at which a run last ended in success.",
-    attributes=(PIPELINE_NAME,),
-    absent="until a run has ended in success",
+    (PIPELINE_NAME,),
 )
 BOTTLENECK: Final = Metric(
     "pipeline.bottleneck",
     "gauge",
     "{bottleneck}",
     "1 for what limits a run in progress, 0 for what limited it earlier.",
-    attributes=(PIPELINE_NAME, BOTTLENECK_KIND, BOTTLENECK_NAME),
-    absent="for the first seconds of a run, while nothing is known, without `resources`, and after "
-    "a run: at its end, all are 0 once",
+    (PIPELINE_NAME, BOTTLENECK_KIND, BOTTLENECK_NAME),
 )
 STAGE_DURATION: Final = Metric(
     "pipeline.stage.duration",
     "histogram",
     "s",
     "Duration of one invocation of a stage, queue waits left out.",
-    attributes=(ERROR_TYPE,),
-    absent="until the stage has finished once",
+    (ERROR_TYPE,),
     buckets=DURATION_BUCKETS,
 )
 STAGE_WORKERS: Final = Metric(
@@ -145,59 +133,45 @@ STAGE_WORKERS: Final = Metric(
     "up-down counter",
     "{worker}",
     "Workers that `workers()` keeps for a stage.",
-    absent="until `workers()` is used; 0 after it",
 )
 STAGE_TIME: Final = Metric(
     "pipeline.stage.time",
     "counter",
     "s",
     "Worker-seconds that a stage spent running, awaiting, idle and blocked.",
-    attributes=(STAGE_STATE,),
-    absent=(
-        "each state until a worker was in it; `idle` and `blocked` always, if no queue or limit is "
-        "wrapped and `waiting()` is not used; where nobody can tell `running` from `awaiting`, the "
-        "state is `busy`"
-    ),
+    (STAGE_STATE,),
 )
 STAGE_CPU_TIME: Final = Metric(
     "pipeline.stage.cpu.time",
     "counter",
     "s",
     "CPU seconds of a stage, without those of the stages inside; estimated from samples.",
-    absent="for blocks in a task, whose steps nobody sees",
 )
 STAGE_ACTIVE: Final = Metric(
     "pipeline.stage.active",
     "up-down counter",
     "{invocation}",
     "Invocations of a stage in progress.",
-    absent=(
-        "until a collection finds the stage in an open run or outside runs; from then on 0 while "
-        "no call is in progress"
-    ),
 )
 STAGE_ITEMS: Final = Metric(
     "pipeline.stage.items",
     "counter",
     "{item}",
     "Items that went into and came out of a stage.",
-    attributes=(IO_DIRECTION, ERROR_TYPE),
-    absent="for a direction that was never counted",
+    (IO_DIRECTION, ERROR_TYPE),
 )
 STAGE_IO: Final = Metric(
     "pipeline.stage.io",
     "counter",
     "By",
     "Payload bytes that a stage read and wrote.",
-    attributes=(IO_DIRECTION,),
-    absent="for a direction that was never counted",
+    (IO_DIRECTION,),
 )
 STAGE_BATCH_SIZE: Final = Metric(
     "pipeline.stage.batch.size",
     "histogram",
     "{item}",
     "Items per invocation of a stage.",
-    absent="for calls that counted no items",
     buckets=SIZE_BUCKETS,
 )
 STAGE_RETRIES: Final = Metric(
@@ -205,35 +179,24 @@ STAGE_RETRIES: Final = Metric(
     "counter",
     "{retry}",
     "Attempts of a stage after the first.",
-    attributes=(ERROR_TYPE,),
-    absent="until there is a retry",
+    (ERROR_TYPE,),
 )
 QUEUE_SIZE: Final = Metric(
-    "pipeline.queue.size",
-    "up-down counter",
-    "{item}",
-    "Items in a queue.",
-    attributes=(QUEUE_NAME,),
-    absent=(
-        "once the queue object is gone, and where the platform does not tell (multiprocessing on "
-        "macOS)"
-    ),
+    "pipeline.queue.size", "up-down counter", "{item}", "Items in a queue.", (QUEUE_NAME,)
 )
 QUEUE_CAPACITY: Final = Metric(
     "pipeline.queue.capacity",
     "up-down counter",
     "{item}",
     "Items that a bounded queue holds at most.",
-    attributes=(QUEUE_NAME,),
-    absent="for unbounded queues, and once the queue object is gone",
+    (QUEUE_NAME,),
 )
 QUEUE_ITEM_DURATION: Final = Metric(
     "pipeline.queue.item.duration",
     "histogram",
     "s",
     "Time of an item from put to get.",
-    attributes=(QUEUE_NAME,),
-    absent="until an item was taken",
+    (QUEUE_NAME,),
     buckets=DURATION_BUCKETS,
 )
 LIMIT_USAGE: Final = Metric(
@@ -241,24 +204,21 @@ LIMIT_USAGE: Final = Metric(
     "up-down counter",
     "{permit}",
     "Permits of a limit that are held.",
-    attributes=(LIMIT_NAME,),
-    absent="where releases cannot be seen; 0 once the limit is gone",
+    (LIMIT_NAME,),
 )
 LIMIT_MAX: Final = Metric(
     "pipeline.limit.max",
     "up-down counter",
     "{permit}",
     "Permits of a limit that can be held at a time.",
-    attributes=(LIMIT_NAME,),
-    absent="where it is not known",
+    (LIMIT_NAME,),
 )
 LIMIT_WAIT_DURATION: Final = Metric(
     "pipeline.limit.wait.duration",
     "histogram",
     "s",
     "Time that was waited for a permit of a limit, 0 if it was free.",
-    attributes=(LIMIT_NAME,),
-    absent="until a permit was acquired or waited for",
+    (LIMIT_NAME,),
     buckets=DURATION_BUCKETS,
 )
 ITEM_DURATION: Final = Metric(
@@ -266,7 +226,6 @@ ITEM_DURATION: Final = Metric(
     "histogram",
     "s",
     "Time of an item from its origin at the source to the stage that says so.",
-    absent="unless the stage calls `event_time()`",
     buckets=DURATION_BUCKETS,
 )
 WATERMARK_LAG: Final = Metric(
@@ -274,15 +233,13 @@ WATERMARK_LAG: Final = Metric(
     "gauge",
     "s",
     "Time since the newest event time that a stage has seen.",
-    absent="unless the stage calls `event_time()`",
 )
 EVENTLOOP_DELAY: Final = Metric(
     "pipeline.eventloop.delay",
     "histogram",
     "s",
     "By how much an event loop came round too late while a run lasted.",
-    attributes=(PIPELINE_NAME,),
-    absent="unless a run with `resources` begins on an asyncio loop",
+    (PIPELINE_NAME,),
     buckets=DURATION_BUCKETS,
 )
 CACHE_REQUESTS: Final = Metric(
@@ -290,8 +247,7 @@ CACHE_REQUESTS: Final = Metric(
     "counter",
     "{request}",
     "Look-ups in a cache.",
-    attributes=(CACHE_NAME, CACHE_REQUEST_TYPE),
-    absent="while the source fails",
+    (CACHE_NAME, CACHE_REQUEST_TYPE),
 )
 CACHE_HIT_RATIO: Final = Metric(
     "pipeline.cache.hit.ratio",
@@ -299,48 +255,34 @@ CACHE_HIT_RATIO: Final = Metric(
     "1",
     "Hits over look-ups since the cache was registered; prefer the counter in panels, since "
     "ratios do not add up.",
-    attributes=(CACHE_NAME,),
-    absent="before the first look-up",
+    (CACHE_NAME,),
 )
 CACHE_WHAT_IF: Final = Metric(
     "pipeline.cache.what_if.hit.ratio",
     "gauge",
     "1",
     "The hit ratio that an LRU cache would have had at `0.5`, `2` and `4` times its size.",
-    attributes=(CACHE_NAME, CACHE_SIZE_FACTOR),
-    absent="without `what_if=True`, for a cache that is not LRU, and before the first look-up",
+    (CACHE_NAME, CACHE_SIZE_FACTOR),
 )
 CACHE_EVICTIONS: Final = Metric(
     "pipeline.cache.evictions",
     "counter",
     "{entry}",
     "Entries that a cache removed to make room.",
-    attributes=(CACHE_NAME,),
-    absent="where the source does not count them (`lru_cache` does not)",
+    (CACHE_NAME,),
 )
 CACHE_EXPIRATIONS: Final = Metric(
     "pipeline.cache.expirations",
     "counter",
     "{entry}",
     "Entries that a cache removed because of their age.",
-    attributes=(CACHE_NAME,),
-    absent="where entries do not expire, or the source does not count it",
+    (CACHE_NAME,),
 )
 CACHE_ENTRY_COUNT: Final = Metric(
-    "pipeline.cache.entry.count",
-    "up-down counter",
-    "{entry}",
-    "Entries in a cache.",
-    attributes=(CACHE_NAME,),
-    absent="where the source does not say",
+    "pipeline.cache.entry.count", "up-down counter", "{entry}", "Entries in a cache.", (CACHE_NAME,)
 )
 CACHE_SIZE: Final = Metric(
-    "pipeline.cache.size",
-    "up-down counter",
-    "By",
-    "Bytes that a cache holds.",
-    attributes=(CACHE_NAME,),
-    absent="where the source does not say",
+    "pipeline.cache.size", "up-down counter", "By", "Bytes that a cache holds.", (CACHE_NAME,)
 )
 
 OPERATION_DURATION: Final = Metric(
@@ -348,8 +290,7 @@ OPERATION_DURATION: Final = Metric(
     "histogram",
     "s",
     "Duration of one operation of a service.",
-    attributes=(OPERATION_TYPE, OPERATION_NAME, ERROR_TYPE),
-    absent="until an operation was recorded",
+    (OPERATION_TYPE, OPERATION_NAME, ERROR_TYPE),
     buckets=DURATION_BUCKETS,
 )
 OPERATION_RETRIES: Final = Metric(
@@ -357,65 +298,53 @@ OPERATION_RETRIES: Final = Metric(
     "counter",
     "{retry}",
     "Attempts of an operation after the first.",
-    attributes=(OPERATION_NAME, ERROR_TYPE),
-    absent="until there is a retry",
+    (OPERATION_NAME, ERROR_TYPE),
 )
 EVENT_DURATION: Final = Metric(
     "pipeline.event.duration",
     "histogram",
     "s",
     "Time that one event took to process.",
-    attributes=(EVENT_SOURCE, EVENT_DOMAIN, EVENT_ENTITY, ERROR_TYPE),
-    absent="until an event was recorded",
+    (EVENT_SOURCE, EVENT_DOMAIN, EVENT_ENTITY, ERROR_TYPE),
     buckets=DURATION_BUCKETS,
 )
 EVENT_IO: Final = Metric(
-    "pipeline.event.io",
-    "counter",
-    "By",
-    "Payload bytes of events.",
-    attributes=(EVENT_SOURCE, EVENT_DOMAIN),
-    absent="for events without a size",
+    "pipeline.event.io", "counter", "By", "Payload bytes of events.", (EVENT_SOURCE, EVENT_DOMAIN)
 )
 EVENT_DUPLICATES: Final = Metric(
     "pipeline.event.duplicates",
     "counter",
     "{event}",
     "Events that had been seen before.",
-    attributes=(EVENT_SOURCE, EVENT_DOMAIN),
-    absent="until there is an event; 0 while none was a duplicate",
+    (EVENT_SOURCE, EVENT_DOMAIN),
 )
 EVENT_POINTS: Final = Metric(
     "pipeline.event.points",
     "counter",
     "{point}",
     "Data points that events were written as.",
-    attributes=(EVENT_SOURCE, EVENT_DOMAIN),
-    absent="for events without points",
+    (EVENT_SOURCE, EVENT_DOMAIN),
 )
 ERRORS: Final = Metric(
     "pipeline.errors",
     "counter",
     "{error}",
     "Errors that the program reported, by component.",
-    attributes=(ERROR_TYPE, COMPONENT, SEVERITY),
-    absent="until there is an error",
+    (ERROR_TYPE, COMPONENT, SEVERITY),
 )
 BREAKER: Final = Metric(
     "pipeline.breaker.state",
     "gauge",
     "1",
     "1 for the state that a circuit breaker is in, 0 for its other states.",
-    attributes=(BREAKER_NAME, BREAKER_STATE),
-    absent="until the breaker's state was recorded",
+    (BREAKER_NAME, BREAKER_STATE),
 )
 CONNECTIONS: Final = Metric(
     "pipeline.connection.count",
     "up-down counter",
     "{connection}",
     "Connections by state.",
-    attributes=(CONNECTION_NAME, CONNECTION_STATE),
-    absent="until it was set; 0 for a state that the connections have left",
+    (CONNECTION_NAME, CONNECTION_STATE),
 )
 STALLED: Final = Metric(
     "pipeline.stalled",
@@ -423,37 +352,32 @@ STALLED: Final = Metric(
     "1",
     "1 while something is in flight in a stage or a queue and nothing has moved for "
     "`stalled_after`, else 0.",
-    attributes=(PIPELINE_NAME, STAGE_NAME, STAGE_KIND, QUEUE_NAME),
-    absent="until a collection finds the stage or the wrapped queue",
+    (PIPELINE_NAME, STAGE_NAME, STAGE_KIND, QUEUE_NAME),
 )
 SPOOL_SIZE: Final = Metric(
     "pipeline.telemetry.spool.size",
     "up-down counter",
     "By",
     "Bytes of telemetry on disk that wait for the collector.",
-    absent="without a spool",
 )
 OPERATIONS_DROPPED: Final = Metric(
     "pipeline.telemetry.operations.dropped",
     "counter",
     "{operation}",
     "Operations that a manager has in no file: a full queue, a disk that fails, `max_bytes`.",
-    absent="without a manager",
 )
 OPERATIONS_PENDING: Final = Metric(
     "pipeline.telemetry.operations.pending",
     "up-down counter",
     "{operation}",
     "Operations that wait for their file.",
-    absent="without a manager",
 )
 SDK_SPANS_EXPORTED: Final = Metric(
     "otel.sdk.exporter.span.exported",
     "counter",
     "{span}",
     "The number of spans for which the export has finished, either successful or failed.",
-    attributes=(SDK_COMPONENT, ERROR_TYPE),
-    absent="for an exporter that `configure()` did not build, or if the SDK reports it itself",
+    (SDK_COMPONENT, ERROR_TYPE),
 )
 SDK_POINTS_EXPORTED: Final = Metric(
     "otel.sdk.exporter.metric_data_point.exported",
@@ -461,16 +385,14 @@ SDK_POINTS_EXPORTED: Final = Metric(
     "{data_point}",
     "The number of metric data points for which the export has finished, either successful or "
     "failed.",
-    attributes=(SDK_COMPONENT, ERROR_TYPE),
-    absent="for an exporter that `configure()` did not build, or if the SDK reports it itself",
+    (SDK_COMPONENT, ERROR_TYPE),
 )
 SDK_EXPORT_DURATION: Final = Metric(
     "otel.sdk.exporter.operation.duration",
     "histogram",
     "s",
     "The duration of exporting a batch of telemetry records.",
-    attributes=(SDK_COMPONENT, ERROR_TYPE),
-    absent="for an exporter that `configure()` did not build, or if the SDK reports it itself",
+    (SDK_COMPONENT, ERROR_TYPE),
     buckets=DURATION_BUCKETS,
 )
 CONTAINER_CPU_LIMIT: Final = Metric(
@@ -484,7 +406,6 @@ CONTAINER_MEMORY_LIMIT: Final = Metric(
     "gauge",
     "By",
     "Memory that this process may use at most: its cgroup's limit, or the host's.",
-    absent="where neither is known",
 )
 
 PROCESS_CPU_TIME: Final = Metric(
@@ -492,7 +413,7 @@ PROCESS_CPU_TIME: Final = Metric(
     "counter",
     "s",
     "Total CPU seconds broken down by different CPU modes.",
-    attributes=(CPU_MODE,),
+    (CPU_MODE,),
 )
 PROCESS_CPU_UTILIZATION: Final = Metric(
     "process.cpu.utilization",
@@ -502,87 +423,64 @@ PROCESS_CPU_UTILIZATION: Final = Metric(
     "number of CPUs available to the process.",
 )
 PROCESS_MEMORY_USAGE: Final = Metric(
-    "process.memory.usage",
-    "up-down counter",
-    "By",
-    "The amount of physical memory in use.",
+    "process.memory.usage", "up-down counter", "By", "The amount of physical memory in use."
 )
 PROCESS_MEMORY_VIRTUAL: Final = Metric(
-    "process.memory.virtual",
-    "up-down counter",
-    "By",
-    "The amount of committed virtual memory.",
+    "process.memory.virtual", "up-down counter", "By", "The amount of committed virtual memory."
 )
 PROCESS_THREAD_COUNT: Final = Metric(
-    "process.thread.count",
-    "up-down counter",
-    "{thread}",
-    "Process threads count.",
+    "process.thread.count", "up-down counter", "{thread}", "Process threads count."
 )
 PROCESS_FD_COUNT: Final = Metric(
     "process.unix.file_descriptor.count",
     "up-down counter",
     "{file_descriptor}",
     "Number of UNIX file descriptors in use by the process.",
-    absent="outside Unix",
 )
 PROCESS_DISK_IO: Final = Metric(
-    "process.disk.io",
-    "counter",
-    "By",
-    "Disk bytes transferred.",
-    attributes=(DISK_IO_DIRECTION,),
-    absent="where the kernel does not show it (macOS, some containers)",
+    "process.disk.io", "counter", "By", "Disk bytes transferred.", (DISK_IO_DIRECTION,)
 )
 PROCESS_CONTEXT_SWITCHES: Final = Metric(
     "process.context_switches",
     "counter",
     "{context_switch}",
     "Number of times the process has been context switched.",
-    attributes=(CONTEXT_SWITCH_TYPE,),
-    absent="outside Unix",
+    (CONTEXT_SWITCH_TYPE,),
 )
 SYSTEM_CPU_UTILIZATION: Final = Metric(
     "system.cpu.utilization",
     "gauge",
     "1",
     "Share of the time of all logical CPUs since the last measurement in which they were busy.",
-    absent="in the first 0.1 s",
 )
 SYSTEM_MEMORY_USAGE: Final = Metric(
     "system.memory.usage",
     "up-down counter",
     "By",
     "Reports memory in use by state.",
-    attributes=(MEMORY_STATE,),
+    (MEMORY_STATE,),
 )
 SYSTEM_MEMORY_UTILIZATION: Final = Metric(
     "system.memory.utilization",
     "gauge",
     "1",
     "Share of memory bytes in use, 0 to 1.",
-    attributes=(MEMORY_STATE,),
+    (MEMORY_STATE,),
 )
 SYSTEM_DISK_IO: Final = Metric(
-    "system.disk.io",
-    "counter",
-    "By",
-    "Disk bytes transferred by the host.",
-    attributes=(DISK_IO_DIRECTION,),
-    absent="where the host does not show it",
+    "system.disk.io", "counter", "By", "Disk bytes transferred by the host.", (DISK_IO_DIRECTION,)
 )
 SYSTEM_FILESYSTEM_UTILIZATION: Final = Metric(
     "system.filesystem.utilization",
     "gauge",
     "1",
     "Share of a file system that is in use, 0 to 1.",
-    attributes=(FILESYSTEM_MOUNTPOINT, FILESYSTEM_STATE),
+    (FILESYSTEM_MOUNTPOINT, FILESYSTEM_STATE),
 )
 SYSTEM_NETWORK_IO: Final = Metric(
     "system.network.io",
     "counter",
     "By",
     "The number of bytes transmitted and received by the host or network namespace.",
-    attributes=(NETWORK_IO_DIRECTION,),
-    absent="where there is no network interface",
+    (NETWORK_IO_DIRECTION,),
 )

@@ -157,7 +157,7 @@ class StageTime(NamedTuple):
 
     running: float = 0.0  # on the event loop, or in its thread
     awaiting: float = 0.0  # suspended on something else than input, room or a permit
-    busy: float = 0.0  # running or awaiting: nobody can tell which
+    busy: float = 0.0  # running or awaiting: which is unknown
     idle: float = 0.0  # waiting for input
     blocked: float = 0.0  # waiting for room, a permit, a lock or a pool
 

@@ -27,7 +27,7 @@ spans_per_second: float | None = 100.0
 
 
 class SpanBudget:
-    """The spans that one stage may still make, whoever calls it."""
+    """The spans that one stage may still make, with all its callers."""
 
     __slots__ = (
         "calls_without_span", "late_left", "refilled_at", "slow_s", "spans_left", "spans_made",

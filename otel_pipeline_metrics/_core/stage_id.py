@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # What is known of a call's time depends on it: a call runs until it ends, a coroutine awaits in
-# between, and of a block in a task nobody can tell. "by hand" was measured by the program.
+# between, and of a block in a task it is unknown. "by hand" was measured by the program.
 # A step is a call of `__next__`, which raises at the end of its iteration.
 Form = Literal[
     "call", "coroutine", "step", "async step", "generator", "async generator", "block",

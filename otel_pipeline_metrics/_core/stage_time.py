@@ -274,7 +274,7 @@ def since_reported(series: Series) -> StageTime:
         and not times.queued
         and not (before[1] or before[2])
     ):
-        # the same as below, for most stages
+        # for most stages the same as the general way
         account = series.account
         running = max(before[0], account.ended + account.partial)
         idle = max(before[3], account.idle + account.partial_idle)

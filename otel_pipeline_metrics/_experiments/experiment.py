@@ -226,7 +226,7 @@ class Experiment(Accounting):
 
     @contextlib.contextmanager
     def _paused(self, ledger: Ledger, worker: Worker, inside: Any = None) -> Iterator[None]:
-        """Take a pause into account: it is nobody's work.
+        """Take a pause into account: it is no worker's work.
 
         Args:
             ledger: of the window.
@@ -333,7 +333,7 @@ def _may_sleep() -> bool:
 
 def _in_event_loop() -> bool:
     # the public function raises where there is none
-    return asyncio._get_running_loop() is not None  # noqa: SLF001
+    return asyncio._get_running_loop() is not None
 
 
 def _cancel_later(error: asyncio.CancelledError) -> None:

@@ -147,7 +147,7 @@ class Ledger:
         return Payer(self.total if maker is None else maker, now)
 
     def _waker(self, number: int, at: float) -> float | None:
-        """Return how far another worker was that began or ended a call at a time; None: nobody."""
+        """Return how far another worker was that began or ended a call then; None without one."""
         index = bisect_left(self._event_times, at - TOGETHER_S)
         found, nearest = None, TOGETHER_S
         # of several at once, the first one is the cause and the others are woken too

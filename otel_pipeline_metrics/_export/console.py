@@ -77,7 +77,7 @@ class ConsoleSpanExporter(SpanExporter):
                 write_line(self._stream, _line(span, min(self._around(span), MAX_DEPTH)))
         return SpanExportResult.SUCCESS
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Write how many spans were not shown, and count again from zero."""
         counts, self._counts = self._counts, {}
         for name, counter in list(counts.items()):
@@ -109,7 +109,7 @@ class ConsoleSpanProcessor(SimpleSpanProcessor):
     def on_start(
         self,
         span: Span,
-        parent_context: Context | None = None,  # noqa: ARG002 - the span knows its parent
+        parent_context: Context | None = None,
     ) -> None:
         """Remember how deep in others a span is."""
         if self._console is not None:
@@ -137,8 +137,8 @@ class ConsoleMetricExporter(MetricExporter):
     def export(
         self,
         metrics_data: MetricsData,
-        timeout_millis: float = 10_000,  # noqa: ARG002
-        **kwargs: Any,  # noqa: ARG002
+        timeout_millis: float = 10_000,
+        **kwargs: Any,
     ) -> MetricExportResult:
         """Write the table."""
         rows = sorted(_rows(metrics_data))
@@ -150,7 +150,7 @@ class ConsoleMetricExporter(MetricExporter):
             write_line(self._stream, f"\nmetrics at {heading}\n{_table(rows, columns(stream))}\n")
         return MetricExportResult.SUCCESS
 
-    def force_flush(self, timeout_millis: float = 10_000) -> bool:  # noqa: ARG002
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Return True: nothing is buffered."""
         return True
 

@@ -184,7 +184,7 @@ class ExportPipeline:
             for each in (self, successor)
         )
         if hasattr(ours, "_span_processors"):
-            ours._span_processors = () if theirs is None else (theirs,)  # noqa: SLF001 - the SDK has no other way
+            ours._span_processors = () if theirs is None else (theirs,)
             return
         errors.warn_once(
             "hand over",

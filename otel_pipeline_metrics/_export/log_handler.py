@@ -33,7 +33,7 @@ _NAMES: Final = frozenset({"otel.event.name", "event.name"})
 # OTLP counts nanoseconds in 64 bits
 _LATEST_S: Final = 2**63 / 1e9
 
-_SUPPRESSED: Final = context_api._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001 - there is no other way
+_SUPPRESSED: Final = context_api._SUPPRESS_INSTRUMENTATION_KEY
 
 
 class _Here(threading.local):

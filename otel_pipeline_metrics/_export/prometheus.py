@@ -46,7 +46,7 @@ class PullReader(PrometheusMetricReader):
         REGISTRY.unregister(self._collector)
         self.page = Page(self._collector)
 
-    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:  # noqa: ARG002
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         """Close the port."""
         self.page.close()
 

@@ -141,7 +141,7 @@ def check(config: Config) -> None:
 def _counts_twice(
     config: Config, plan: ExportPlan, pipelines: dict[Signal, SignalPipeline | None]
 ) -> bool:
-    """Tell whether a spool would keep metrics of delta temporality that nobody allowed."""
+    """Tell whether a spool would keep metrics of delta temporality without `spool_delta`."""
     return (
         not config.spool_delta
         and not plan.disabled
@@ -166,7 +166,7 @@ def _spool_settings(config: Config) -> Settings | None:
 class Intent(NamedTuple):
     """What `configure()` and the environment say about where telemetry goes."""
 
-    # nobody says anything: there is no exporter, and no provider
+    # nothing is set: there is no exporter, and no provider
     nothing: bool
     # nothing, or the console alone
     development: bool

@@ -44,7 +44,7 @@ class PipelineMetricsInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # un
         except Exception:  # it would keep later instrumentors from loading
             errors.logger.exception("otel_pipeline_metrics is not configured")
 
-    def _uninstrument(self, **kwargs: Any) -> None:  # noqa: ARG002 - the base class's signature
+    def _uninstrument(self, **kwargs: Any) -> None:
         try:
             configure.shutdown()
         except Exception:

@@ -23,7 +23,6 @@ from otel_pipeline_metrics.report.part_schema import PART
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from otel_pipeline_metrics._core.hooks import PartsOfRun
 
@@ -102,7 +101,7 @@ class Measured:
         drain.drain()
         rows = self._collector.part_data(self.scope, wall_s, now)
         for stage in rows["stages"]:
-            # without queues nobody knows its workers; the tasks and threads of this part are some
+            # without queues its workers are unknown; the tasks and threads of this part are some
             found = [str(number) for number in stage["worker_ids"]]
             stage["worker_ids"] = found or list(self.owners)
         return self._envelope(rows, wall_s)
@@ -150,12 +149,7 @@ class Part(AsyncContextMixin):
         series.open_scope(self._measured.scope)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """End the part, whose data is final from then on."""
         if self._measured is None or self._over:
             return

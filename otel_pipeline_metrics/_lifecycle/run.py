@@ -34,7 +34,6 @@ from otel_pipeline_metrics.report.live import Live
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from otel_pipeline_metrics._stages.stage import F
 
@@ -220,12 +219,7 @@ class Run(AsyncContextMixin):
                 self._view.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """End the run: close its span, write the report, show the summary.
 
         Runs may end in any order and in any thread. Ending one again, or one that was not
@@ -241,12 +235,7 @@ class Run(AsyncContextMixin):
         finally:
             self._end(error)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """End the run as `with` does; while it waits for parts, other tasks work."""
         if not self._begin_to_end():
             return

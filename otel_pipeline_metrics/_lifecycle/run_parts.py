@@ -70,7 +70,7 @@ class RunParts:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Let nobody wait for a thread that the child lacks; parts come to the parent."""
+        """Wait for no thread that the child lacks; parts come to the parent."""
         self._changed = threading.Condition(threading.RLock())
 
     @property
@@ -179,7 +179,7 @@ class RunParts:
 
         Inside of an event loop it does not: nothing could come meanwhile.
         """
-        if asyncio._get_running_loop() is not None:  # noqa: SLF001 - public in asyncio.events' docs
+        if asyncio._get_running_loop() is not None:
             return
         deadline = clock.monotonic() + self._timeout_s
         with self._changed:
@@ -220,7 +220,7 @@ def _total_s(stage: dict[str, Any]) -> float:
 async def _sleep(seconds: float) -> None:
     """Sleep in asyncio or trio, whichever runs this."""
     trio = sys.modules.get("trio")
-    if trio is not None and asyncio._get_running_loop() is None:  # noqa: SLF001 - public in asyncio.events' docs
+    if trio is not None and asyncio._get_running_loop() is None:
         await trio.sleep(seconds)
     else:
         await asyncio.sleep(seconds)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import Cell, RunScope, Series
 
 
-# The part of the busy time that nobody could split at which the split is left out.
+# The part of the busy time that could not be split at which the split is left out.
 UNKNOWN_SHARE: Final = 0.05
 
 _STATES: Final = ("running", "awaiting", "busy", "idle", "blocked")

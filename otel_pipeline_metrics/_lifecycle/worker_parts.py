@@ -47,7 +47,7 @@ def _look_again() -> None:
 
 
 def configure_worker() -> None:
-    """Call `configure()` where nobody did, the environment names an exporter, and nothing forbids.
+    """Call `configure()` if the program did not, an exporter is named, and nothing forbids it.
 
     For processes that got work from an instrumented one. OTEL_PIPELINE_METRICS_WORKERS=off
     forbids it.
@@ -135,7 +135,7 @@ class WorkerParts:
                 while len(self._parts) >= _MAX_RUNS:
                     self._parts.pop(next(iter(self._parts))).end()
                 part = self._parts[run_id] = Measured(context)
-                # nobody tells when the run is over: what has no context is not its work
+                # it is unknown when the run is over: what has no context is not its work
                 part.scope.remote = True
             part.owners[owner()] = None
             self._changed.add(run_id)
@@ -171,7 +171,7 @@ class WorkerParts:
     def open_run(self, context: Mapping[str, Any], owners: list[str]) -> None:
         """Measure for a run that the driver says is open: work without a context is its own.
 
-        With two such runs at a time, it is nobody's.
+        With two such runs at a time, it belongs to none.
 
         Args:
             context: of the run.

@@ -14,7 +14,6 @@ from otel_pipeline_metrics._pools.meters import Meters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from typing_extensions import Never
 
@@ -106,13 +105,7 @@ class Pool:
         """
         raise self._wrong("async with", "with")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object, /) -> None:
         """Wait for the workers, if they are threads."""
         raise self._wrong("async with", "with")
 
@@ -125,11 +118,7 @@ class Pool:
         raise self._wrong("with", "async with")
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
+        self, kind: object, error: BaseException | None, traceback: object, /
     ) -> None:
         """Wait for the workers, if they are tasks."""
         raise self._wrong("with", "async with")
@@ -167,7 +156,7 @@ class Pool:
         self._changes.append({"at_s": at_s, "from": before, "to": after, "why": why})
 
     def _is_end(self, item: Any) -> bool:
-        probe = self._plan.source._opm_probe  # noqa: SLF001 - of the same library
+        probe = self._plan.source._opm_probe
         return probe.is_sentinel(item)
 
     def _checked(self, result: Any) -> Any:
@@ -177,7 +166,7 @@ class Pool:
             ValueError: it would end the sink.
         """
         sink = self._plan.sink
-        if sink is not None and result is sink._opm_probe.sentinel:  # noqa: SLF001 - see above
+        if sink is not None and result is sink._opm_probe.sentinel:
             raise ValueError(
                 f"a result of {self.name!r} is the sentinel of its sink, {result!r}: it would end "
                 "who takes it"
@@ -193,7 +182,7 @@ class Pool:
 
     def _end_of_sink(self) -> Any:
         """Return the sentinel of the sink; `NOTHING` if it has none."""
-        probe = self._plan.sink._opm_probe  # type: ignore[union-attr]  # noqa: SLF001 - see above
+        probe = self._plan.sink._opm_probe  # type: ignore[union-attr]
         return probe.sentinel
 
     def _shut_down_sink(self) -> None:

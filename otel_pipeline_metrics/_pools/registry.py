@@ -43,9 +43,9 @@ def enter(pool: Pool) -> None:
     """Report a pool that is starting."""
     with errors.suppress_errors("reporting a pool of workers"):
         scope = series.current_scope()
-        key = pool._stage_key(scope.pipeline)  # noqa: SLF001 - of this package
+        key = pool._stage_key(scope.pipeline)
         _attributes[repr(key)] = stage_attributes(key)
-        sizes.register(pool._size, repr(key))  # noqa: SLF001 - of this package
+        sizes.register(pool._size, repr(key))
         if scope.run_id is not None and len(scope.pools) < MAX_POOLS:
             scope.pools.append(pool)
         sink.add_probe("workers", _install)

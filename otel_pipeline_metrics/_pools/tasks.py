@@ -15,8 +15,6 @@ from otel_pipeline_metrics._probes.queues.instrumented import SHUT_DOWN
 from otel_pipeline_metrics._probes.queues.probe import NOTHING
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 _EndOfSource: Final = SHUT_DOWN[0]
@@ -55,11 +53,7 @@ class TaskPool(Pool):
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
+        self, kind: object, error: BaseException | None, traceback: object, /
     ) -> None:
         """Wait for the end of the source; cancel the tasks after an exception."""
         self._leaving = True
@@ -74,7 +68,7 @@ class TaskPool(Pool):
             outside = await self._wait_for({self._controller}) or outside
         cancelled = outside or cancelled
         if self._body_cancelled and not isinstance(error, asyncio.CancelledError):
-            # the body never awaited again, or went on; nobody else shall meet it
+            # the body never awaited again, or went on; no later await shall meet it
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(0)
         self._tell_skipped()
@@ -98,8 +92,8 @@ class TaskPool(Pool):
         return cancelled
 
     def _is_cancelled_by_us(self) -> bool:
-        """Take the cancellation of the body back; tell whether nobody else wants it."""
-        # before Python 3.11 nobody counts
+        """Take the cancellation of the body back; tell whether it was ours alone."""
+        # before Python 3.11 cancellations are not counted
         uncancel = getattr(self._body, "uncancel", None)
         return uncancel is None or uncancel() == 0
 

@@ -17,8 +17,6 @@ from otel_pipeline_metrics._probes.queues.instrumented import SHUT_DOWN
 from otel_pipeline_metrics._probes.queues.probe import NOTHING
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
 # A thread that waits at a queue looks this often, in seconds, whether it should end.
@@ -57,13 +55,7 @@ class ThreadPool(Pool):
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object, /) -> None:
         """Wait for the end of the source; at once for the items in hand after an exception."""
         try:
             if error is None:

@@ -32,7 +32,7 @@ _CLOSE: Final = 0.1
 _HOLD_S: Final = 15.0
 _MAX_HOLD_S: Final = 120.0
 
-# A change of throughput that nobody made, from which on everything is measured again: a part of it,
+# A change of throughput that no trial made, at which everything is measured again: a part of it,
 # and standard errors. So many ticks are compared with those before.
 _CHANGED: Final = 0.25
 _CHANGED_ERRORS: Final = 4.0
@@ -145,7 +145,7 @@ class Tuner:
         self._below, self._above = low - 1, high + 1
         # whether more workers than the kept number were worse, and not only no better
         self._fell = False
-        # throughput fell while nobody changed anything: there may be too many now
+        # throughput fell while nothing was changed: there may be too many now
         self._down_first = False
         # only one number is tried
         self._once = False

@@ -124,7 +124,7 @@ def _range(count: Any) -> tuple[int, int]:
 def _check_queue(queue: Any, argument: str, *, is_async: bool) -> None:
     if not issubclass(type(queue), Instrumented):
         raise TypeError(f"{argument} must be a queue that wrap_queue returned, not {queue!r:.80}")
-    cls = type(queue._opm_queue)  # noqa: SLF001 - of the same library
+    cls = type(queue._opm_queue)
     methods = [getattr(cls, name, None) for name in ("put", "get")]
     if not all(map(callable, methods)):
         raise TypeError(f"{argument} must be a queue with put and get, not {cls.__qualname__}")

@@ -42,7 +42,7 @@ class Heartbeat:
         asyncio = sys.modules.get("asyncio")
         if asyncio is None or not (asked.monitoring_enabled and asked.enable_performance_metrics):
             return False
-        self._loop = asyncio._get_running_loop()  # noqa: SLF001 - documented for such use
+        self._loop = asyncio._get_running_loop()
         if self._loop is not None:
             self._on_delay = on_delay
             self._schedule()

@@ -117,7 +117,7 @@ def _done(cell: Cell, items: ItemCounter | None, future: Any) -> None:
 
 
 def _outcome(future: Any) -> tuple[BaseException | None, Any]:
-    """Return a future's exception and result; its exception stays one that nobody retrieved."""
+    """Return a future's exception and result; its exception stays one that was not retrieved."""
     if future.cancelled():
         return asyncio.CancelledError(), None
     return getattr(future, "_exception", None), getattr(future, "_result", None)
@@ -129,7 +129,7 @@ def _outcome(future: Any) -> tuple[BaseException | None, Any]:
 class _Held:
     """A coroutine until somebody awaits it.
 
-    One that nobody awaits is closed, since the coroutine around it warns of that already.
+    One that is never awaited is closed, since the coroutine around it warns of that already.
     """
 
     __slots__ = ("coroutine", "execution")

@@ -138,7 +138,7 @@ class Envelope:
         return _opened, (self._value, [self._part, *left])
 
 
-# The parts in envelopes that nobody has pickled yet: results of one batch come back together, and
+# The parts in envelopes that were not pickled yet: results of one batch come back together, and
 # if one of its calls fails, only the exception does. The run counts each part once.
 _unsent: deque[dict[str, Any]] = deque(maxlen=1000)
 

@@ -60,7 +60,7 @@ def resume(execution: Execution) -> Cell:
     """Make a suspended execution current and count its time. Never raises.
 
     Returns:
-        The cell of this step, which is a call inside of whoever pulls the item.
+        The cell of this step, which is a call inside of the consumer's.
     """
     series = execution.series
     if series is None:

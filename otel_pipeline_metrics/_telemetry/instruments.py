@@ -51,14 +51,14 @@ class InstrumentSet:
         global _latest
         self._retired, self._replaced = True, successor is not None
         if successor is not None:
-            successor._retired = successor._replaced = False  # noqa: SLF001 - its own kind
+            successor._retired = successor._replaced = False
             _latest = successor
 
     def _read(self, metric: str) -> Iterable[Point]:
         latest = _latest if self._replaced and _latest is not None else self
         if latest is not self and self.provider() is not latest.provider():
             return ()
-        read = None if latest._retired else latest._reads.get(metric)  # noqa: SLF001 - its own kind
+        read = None if latest._retired else latest._reads.get(metric)
         return () if read is None else read()
 
     def provider(self) -> MeterProvider:

@@ -175,7 +175,7 @@ def _handle(make: type[H], kind: Kind, name: str, unit: str, description: str) -
             )
         # setdefault is atomic: two threads that make a metric get the same one
         found = _handles.setdefault(name.lower(), make(metric))
-    known = found._metric  # noqa: SLF001 - its own kind
+    known = found._metric
     if not isinstance(found, make) or known != metric:
         raise ValueError(
             f"name: {name!r} is already a {known.kind} named {known.name!r} with unit "

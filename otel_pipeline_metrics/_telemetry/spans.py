@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # the key of the span in a context; `set_span_in_context` would copy the context twice
 (_SPAN_KEY,) = set_span_in_context(INVALID_SPAN, Context())
 # the key that `suppress_instrumentation()` of opentelemetry-instrumentation sets
-_SUPPRESSED = context_api._SUPPRESS_INSTRUMENTATION_KEY  # noqa: SLF001 - there is no other way
+_SUPPRESSED = context_api._SUPPRESS_INSTRUMENTATION_KEY
 # the key of the innermost run's `OpenRun` in a context
 _RUN_KEY = context_api.create_key("otel_pipeline_metrics.run")
 

@@ -100,7 +100,7 @@ class Measure:
         del self._early[BOUND:]
 
     def discard(self) -> None:
-        """Drop the pending values: nobody wants them."""
+        """Drop the pending values: no provider takes them."""
         self.take()
 
 

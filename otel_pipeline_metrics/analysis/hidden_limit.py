@@ -1,4 +1,4 @@
-"""See a limit inside of a stage that nobody wrapped: calls take longer, the more are in flight.
+"""See a limit inside of a stage that is not wrapped: calls take longer, the more are in flight.
 
 Behind a limit of c, each of n calls gets its turn after n / c of the time that it takes alone. So
 the time grows with the number in flight when a call begins, and more workers only wait longer.

@@ -92,7 +92,7 @@ class _Partitions:
             yield from self._function(*arguments, **kwargs) or ()
             is_whole = True
         except GeneratorExit:
-            # nobody wants more of it
+            # no more of it is wanted
             is_whole = True
             raise
         finally:
@@ -150,7 +150,7 @@ def _end(measuring: _Measuring, parts: Accumulator[list[bytes]] | None) -> None:
 class _Parts(AccumulatorParam):  # type: ignore[misc]  # PySpark may be absent
     """Keeps parts in an executor, and folds them in the driver."""
 
-    def zero(self, value: list[bytes]) -> list[bytes]:  # noqa: ARG002 - as Spark calls it
+    def zero(self, value: list[bytes]) -> list[bytes]:
         """Return no parts."""
         return []
 
@@ -187,7 +187,7 @@ class _Driver:
         # a function that was pickled for an earlier run belongs to this one now
         self._set(parts.share())
 
-    def ending(self, parts: RunParts, timeout_s: float) -> None:  # noqa: ARG002 - of `Engine`
+    def ending(self, parts: RunParts, timeout_s: float) -> None:
         left = [each for each in open_runs() if each is not parts]
         self._set(left[-1].share() if left else None)
 

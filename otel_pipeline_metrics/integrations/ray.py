@@ -106,20 +106,20 @@ class _Store:
 
     def write(self, now: Open) -> None:
         """Write the open runs."""
-        internal_kv._internal_kv_put(_name(), json.dumps(now), namespace=_STORE)  # noqa: SLF001
+        internal_kv._internal_kv_put(_name(), json.dumps(now), namespace=_STORE)
 
     def read(self) -> Open | None:
         """Return the open runs; None before the driver wrote them."""
-        found = internal_kv._internal_kv_get(_name(), namespace=_STORE)  # noqa: SLF001
+        found = internal_kv._internal_kv_get(_name(), namespace=_STORE)
         return None if found is None else Open(*json.loads(found))
 
     def note(self, worker: str, version: int | None) -> None:
         """Write the version that a worker acts on; None if it ended."""
         key = f"{self._prefix}{worker}"
         if version is None:
-            internal_kv._internal_kv_del(key, namespace=_STORE)  # noqa: SLF001
+            internal_kv._internal_kv_del(key, namespace=_STORE)
         else:
-            internal_kv._internal_kv_put(key, str(version), namespace=_STORE)  # noqa: SLF001
+            internal_kv._internal_kv_put(key, str(version), namespace=_STORE)
 
     def wait(self, version: int, timeout_s: float) -> int:
         """Wait until all workers act on a version; forget those that do not, and count them."""
@@ -133,8 +133,8 @@ class _Store:
         return len(late)
 
     def _older_than(self, version: int) -> list[str]:
-        keys = internal_kv._internal_kv_list(self._prefix, namespace=_STORE)  # noqa: SLF001
-        noted = {k: internal_kv._internal_kv_get(k, namespace=_STORE) for k in keys}  # noqa: SLF001
+        keys = internal_kv._internal_kv_list(self._prefix, namespace=_STORE)
+        noted = {k: internal_kv._internal_kv_get(k, namespace=_STORE) for k in keys}
         return [
             key.decode().removeprefix(self._prefix)
             for key, value in noted.items()

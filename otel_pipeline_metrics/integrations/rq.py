@@ -185,7 +185,7 @@ def _watch(scope: RunScope, job: Job, context: dict[str, Any]) -> None:
     run_id = scope.run_id or ""
     found = _watches.get(run_id)
     if found is None:
-        for done in [key for key, each in _watches.items() if each._scope.released]:  # noqa: SLF001 - of this file
+        for done in [key for key, each in _watches.items() if each._scope.released]:
             _watches.pop(done, None)
         found = _watches.setdefault(run_id, _Watch(scope))
     found.add(job, context)

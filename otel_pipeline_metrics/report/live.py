@@ -19,7 +19,6 @@ from otel_pipeline_metrics.report.tables import BOLD, Look, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from typing_extensions import Self
@@ -59,12 +58,7 @@ class Live:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self.stop()
 
     @property

@@ -83,7 +83,7 @@ _STAGE: Final[Table] = {
     "share": dict.fromkeys(_STATES, forgotten),
     "throughput": dict.fromkeys(("wall_per_s", "busy_per_s", "items_per_s"), forgotten),
     "busiest_share": max_known,
-    # of runs one after the other, nobody knows whether it was the same worker
+    # of runs one after the other, it is unknown whether it was the same worker
     "busiest_s": forgotten,
     "self_s": sum_all,
     "wall_s": sum_all,

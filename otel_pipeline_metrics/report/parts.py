@@ -141,7 +141,7 @@ class Parts:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Let nobody wait for a thread that the child lacks."""
+        """Renew the lock, which a thread that the child lacks may hold."""
         self._lock = threading.RLock()
 
     def __len__(self) -> int:

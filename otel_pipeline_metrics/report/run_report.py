@@ -218,7 +218,7 @@ def merge_reports(reports: Iterable[RunReport]) -> RunReport:
     from otel_pipeline_metrics.report.merge import merge
 
     # copies would take longer than the rest
-    return RunReport(merge(report._data for report in reports))  # noqa: SLF001
+    return RunReport(merge(report._data for report in reports))
 
 
 def read_report(file: BinaryIO, name: str) -> RunReport:

@@ -95,7 +95,7 @@ class Screen:
         self.views: list[View] = []
         # set when a view ends, and when all have
         self.wake = threading.Event()
-        # also held by whoever writes, so that lines and pictures do not mix
+        # also held by each writer, so that lines and pictures do not mix
         self.lock = threading.RLock()
         self.up = False
         self._interval = interval

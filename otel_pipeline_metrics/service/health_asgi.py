@@ -126,7 +126,7 @@ else:
     import asyncio.coroutines
 
     # what asgiref does
-    mark = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001
-    HealthApp.__call__._is_coroutine = mark  # type: ignore[attr-defined]  # noqa: SLF001
+    mark = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+    HealthApp.__call__._is_coroutine = mark  # type: ignore[attr-defined]
 
 health_asgi: Final = HealthApp()

@@ -30,7 +30,6 @@ from otel_pipeline_metrics.service.operation_writer import OperationWriter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -213,7 +212,7 @@ class MetricsManager:
                 done.set_result(None)
 
         def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and no task waits
                 loop.call_soon_threadsafe(finished)
 
         writer.finish(tell)
@@ -234,12 +233,7 @@ class MetricsManager:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Stop; an exception of the block passes, also if stopping takes too long."""
         try:
             await self.stop()

@@ -219,7 +219,7 @@ class OperationQueue:
         told = list(self._rooms)[: free if self.is_open else None]
         for room in told:
             loop = self._rooms.pop(room)
-            # without the loop, nobody waits any more
+            # without the loop, no task waits any more
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_finish, room)
 

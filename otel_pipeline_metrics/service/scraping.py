@@ -39,7 +39,7 @@ async def metrics_asgi(
 ) -> None:
     """Answer a scrape as an ASGI application; 503 without the exporter "prometheus".
 
-    Whoever can reach it can read every name and attribute value on a metric.
+    All who can reach it can read every name and attribute value on a metric.
     """
     if scope["type"] == "lifespan":
         await live(receive, send)
@@ -62,7 +62,7 @@ async def metrics_asgi(
 def metrics_wsgi(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """Answer a scrape as a WSGI application; 503 without the exporter "prometheus".
 
-    Whoever can reach it can read every name and attribute value on a metric.
+    All who can reach it can read every name and attribute value on a metric.
     """
     page = _page()
     if page is not None:

@@ -142,7 +142,7 @@ def in_flight() -> dict[Place, Flight]:
             found[key] = Flight(before.items + flight.items, (*before.moved, flight.moved))
     working = any(flight.items for flight in found.values())
     for name, depth in registry.sizes().items():
-        if name in moved_in:  # of a queue that is not wrapped nobody sees a movement
+        if name in moved_in:  # a queue that is not wrapped shows no movement
             found[name] = Flight(0 if working else depth, (depth, moved_in[name]))
     return found
 

@@ -11,7 +11,6 @@ from otel_pipeline_metrics._stages.workers.worker import owner_here
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -37,24 +36,14 @@ class _Block:
     def __enter__(self) -> None:
         self._started = clock.now()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         with errors.suppress_errors("reporting an operation"):
             self._tracker.report(clock.now() - self._started, error)
 
     async def __aenter__(self) -> None:
         self.__enter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         report = self._tracker.async_report
         if report is None:
             self.__exit__(kind, error, traceback)
@@ -87,12 +76,7 @@ class Tracker:
         self._begin().__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Report the block; what it raised is raised further."""
         block = self._end()
         if block is not None:
@@ -102,12 +86,7 @@ class Tracker:
         """Begin to time a block."""
         return self.__enter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """Report the block; what it raised is raised further."""
         block = self._end()
         if block is not None:

@@ -105,7 +105,7 @@ def test_a_fifo_without_a_writer_is_one_line(
 ) -> None:
     monkeypatch.setattr(files, "PATIENCE_S", 0.0)
     os.mkfifo(tmp_path / "fifo")
-    assert "nobody writes to this FIFO" in bad(capfd, "report", tmp_path / "fifo")
+    assert "no process writes to this FIFO" in bad(capfd, "report", tmp_path / "fifo")
 
 
 def test_trend_reads_files_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -222,7 +222,7 @@ def test_a_fifo_that_nobody_reads_is_an_error_after_a_second(
 ) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(OSError, match="nobody reads from this FIFO"):
+    with pytest.raises(OSError, match="no process reads from this FIFO"):
         write_atomically(fifo, "{}")
     assert stat.S_ISFIFO(fifo.stat().st_mode)
     assert sum(pauses) == pytest.approx(1.0, abs=0.03)
@@ -414,7 +414,7 @@ def test_a_fifo_that_nobody_writes_to_is_given_up_after_a_second(
 ) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(OSError, match="nobody writes to this FIFO"):
+    with pytest.raises(OSError, match="no process writes to this FIFO"):
         read_whole(fifo, 10)
     assert sum(pauses) == pytest.approx(1.0, abs=0.03)
 

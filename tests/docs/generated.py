@@ -1,6 +1,7 @@
 """Write tables into the documents from the code.
 
-`python -m tests.docs.generated` writes them between their markers; a test compares.
+`python -m tests.docs.generated` writes them between their markers; a test compares. The last column
+of the metrics is written by hand.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ from otel_pipeline_metrics._core.options import OPTIONS
 from tests.docs.markdown import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 CONFIGURATION: Final = ROOT / "docs" / "configuration.md"
 METRICS: Final = ROOT / "docs" / "metrics.md"
+
+# of a metric that is new: a person says when it has no point
+TO_BE_WRITTEN: Final = "to be written"
 
 _BLOCK: Final = re.compile(
     r"(?P<begin><!-- generated: (?P<what>[^\n]+) -->\n\n).*?(?P<end>\n<!-- end of generated -->)",
@@ -61,7 +65,14 @@ def defined_metrics() -> list[Metric]:
 
 def updated(text: str) -> str:
     """Return a document with its generated tables as the code has them now."""
-    return _BLOCK.sub(lambda found: found["begin"] + _table(found["what"]) + found["end"], text)
+    return _BLOCK.sub(
+        lambda found: found["begin"] + _table(found["what"], _absent(text)) + found["end"], text
+    )
+
+
+def _absent(text: str) -> dict[str, str]:
+    """Return when each metric has no point: the document's own column, which stays as it is."""
+    return dict(re.findall(r"^\| `([\w.]+)` \|.*\|(?: ([^|]+))? \|$", text, re.MULTILINE))
 
 
 def blocks(text: str) -> list[str]:
@@ -69,8 +80,8 @@ def blocks(text: str) -> list[str]:
     return [found["what"] for found in _BLOCK.finditer(text)]
 
 
-def _table(what: str) -> str:
-    lines = [*(_options() if what == "options" else _metrics(_METRICS[what]))]
+def _table(what: str, absent: Mapping[str, str]) -> str:
+    lines = [*(_options() if what == "options" else _metrics(_METRICS[what], absent))]
     rows = ["|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in lines]
     rule = "|" + "---|" * (rows[0].count("|") - 1)
     return "\n".join([rows[0], rule, *rows[1:]]) + "\n"
@@ -99,13 +110,14 @@ def _options() -> Iterator[tuple[str, ...]]:
             yield _code(option.name), default, _code(*variables), meaning[option.name]
 
 
-def _metrics(prefixes: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _metrics(prefixes: tuple[str, ...], absent: Mapping[str, str]) -> Iterator[tuple[str, ...]]:
     of_stages = "pipeline.stage." in prefixes
     yield "metric", "kind", "unit", "more attributes" if of_stages else "attributes", "absent"
     for metric in defined_metrics():
         if metric.name.startswith(prefixes):
             attributes = _code(*metric.attributes)
-            yield _code(metric.name), metric.kind, _code(metric.unit), attributes, metric.absent
+            row = _code(metric.name), metric.kind, _code(metric.unit), attributes
+            yield *row, absent.get(metric.name, TO_BE_WRITTEN)
 
 
 def _code(*words: str) -> str:

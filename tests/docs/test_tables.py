@@ -13,7 +13,14 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import environment_variables, metric_definitions
-from tests.docs.generated import CONFIGURATION, METRICS, blocks, defined_metrics, updated
+from tests.docs.generated import (
+    CONFIGURATION,
+    METRICS,
+    TO_BE_WRITTEN,
+    blocks,
+    defined_metrics,
+    updated,
+)
 from tests.docs.markdown import ROOT, in_code, rows
 
 if TYPE_CHECKING:
@@ -75,6 +82,7 @@ def test_generated_tables_are_current(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert blocks(text)
     assert updated(text) == text, "run: python -m tests.docs.generated"
+    assert TO_BE_WRITTEN not in text
 
 
 def test_the_metrics_table_matches_the_code() -> None:

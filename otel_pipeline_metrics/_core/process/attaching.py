@@ -1,6 +1,6 @@
 """Where `opm top` finds a process, and whom both ends trust.
 
-A process listens on a socket that is named by its id, in a folder of ours that nobody else may
+A process listens on a socket that is named by its id, in a folder of ours that no other user may
 enter. Both ends look at the folder themselves, without following a link, and ask the kernel who is
 at the other end.
 """
@@ -119,7 +119,7 @@ def remove_stale(folder: Path) -> None:
 
 
 def is_stale(path: Path) -> bool:
-    """Tell whether nobody listens on a socket; asked of the kernel, not of process ids.
+    """Tell whether a socket has no listener; asked of the kernel, not of process ids.
 
     Processes of another container may share the folder, but not the numbers.
     """

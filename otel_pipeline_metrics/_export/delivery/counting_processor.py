@@ -85,7 +85,7 @@ class CountingBatchProcessor(SpanProcessor):
         self._begun_here = set()
         self._renew()
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Note, in a forked child, that the span began here."""
         if self._begun_here is not None:
             self._begun_here.add(span.get_span_context().span_id)

@@ -91,12 +91,12 @@ class _Idle:
         self._maxsize = maxsize
         self._kept: list[Any] = []
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ARG002 - urllib3's
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         if 0 < self._maxsize <= len(self._kept):
             raise queue.Full
         self._kept.append(item)
 
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ARG002 - urllib3's
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
         try:
             return self._kept.pop()
         except IndexError:
@@ -143,7 +143,7 @@ class BoundedSession(requests.Session):
         for scheme in ("http://", "https://"):
             self.mount(scheme, _Adapter())
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002 - requests'
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return no address: `requests` reads a whole body to find the next request."""
         return None
 

@@ -99,7 +99,7 @@ class ExportLedger:
         self.replay_dropped = 0
         self.batches_failed = 0
         self.batches_spooled = 0
-        # (seconds, whether it was accepted) of the latest exports that nobody has read
+        # (seconds, whether it was accepted) of the latest exports that were not read yet
         self.durations: deque[tuple[float, bool]] = deque(maxlen=_MAX_DURATIONS)
         # grows with everything that does not arrive in time
         self.misses = 0
@@ -154,7 +154,7 @@ class ExportLedger:
     def begin(self, items: int) -> None:
         """Count `items` that the exporter receives; one export runs at a time."""
         with self._lock:
-            # One statement without a call, as below: an exception that a signal handler raises
+            # One statement without a call: an exception that a signal handler raises
             # strikes before or after it.
             self._taken, self._in_progress = self._taken + items, items
 

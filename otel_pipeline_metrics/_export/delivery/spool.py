@@ -372,7 +372,7 @@ def _make_directory(directory: Path) -> None:
             raise
         return
     except FileNotFoundError:
-        if directory.parent.is_dir():  # as below /proc, where nothing can be made
+        if directory.parent.is_dir():  # such as /proc, where nothing can be made
             raise
         _make_directory(directory.parent)
         _make_directory(directory)

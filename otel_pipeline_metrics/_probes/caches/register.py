@@ -100,7 +100,7 @@ def counted_cache(
     if name is not None:
         name = check_name(name, "name")
     if isinstance(cache, CountedCache):
-        if what_if and not isinstance(cache, WhatIfCache) and lru_size(cache._cache):  # noqa: SLF001
+        if what_if and not isinstance(cache, WhatIfCache) and lru_size(cache._cache):
             raise ValueError("what_if: this cache is counted already; give it at the first call")
         counted: CountedCache[K, V] = cache
     else:

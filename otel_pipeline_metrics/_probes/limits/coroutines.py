@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     Acquire = Callable[[], Coroutine[Any, Any, Any]]
 
 # The attributes of asyncio's own classes.
-# ruff: noqa: SLF001
 
 
 async def counted(

@@ -95,7 +95,7 @@ class _Submit:
         future = self._submit(task, *args, **kwargs)
         if type(future) is Future:
             future.__class__ = _TaskFuture
-            future._opm_start = task.start  # type: ignore[attr-defined]  # noqa: SLF001 - its class has it now
+            future._opm_start = task.start  # type: ignore[attr-defined]
         return future
 
 

@@ -200,8 +200,8 @@ def _async_acquire(method: str) -> Callable[..., Any]:
 async def _acquired(
     stand_in: LimitedOther, acquire: Callable[[], Any], worker: Worker | None
 ) -> Any:
-    probe = stand_in._opm_probe  # noqa: SLF001 - a stand-in's attributes hide none of its limit's
-    if stand_in._opm_asked and _is_free(stand_in._opm_queue):  # noqa: SLF001
+    probe = stand_in._opm_probe
+    if stand_in._opm_asked and _is_free(stand_in._opm_queue):
         # it suspends all the same, to let other tasks run
         result = await acquire()
         if result is not False:

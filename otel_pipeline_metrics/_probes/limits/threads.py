@@ -40,7 +40,7 @@ class LimitedLock(LimitedBySlots):
     def __init__(self, lock: Any, probe: SinglePermit) -> None:
         super().__init__(lock, probe)
         acquire = _acquiring(lock, probe)
-        owned = lock._is_owned if probe.reentrant else None  # noqa: SLF001 - what `Condition` calls too
+        owned = lock._is_owned if probe.reentrant else None
         release = probe.releasing(lock.release, owned)
         self._opm_set(acquire, release, acquire, lambda _kind, _error, _traceback: release())
 
@@ -147,12 +147,12 @@ class LimitedRLock(LimitedLock):
     def _release_save(self) -> Any:
         """Release the lock completely, for `Condition.wait`."""
         saved = self._opm_probe.suspend()
-        return self._opm_queue._release_save(), saved  # noqa: SLF001
+        return self._opm_queue._release_save(), saved
 
     def _acquire_restore(self, saved: Any) -> None:
         """Acquire the lock as often as before, for `Condition.wait`."""
         state, held = saved
-        self._opm_queue._acquire_restore(state)  # noqa: SLF001
+        self._opm_queue._acquire_restore(state)
         self._opm_probe.resume(held)
 
 
@@ -170,7 +170,7 @@ class LimitedCondition(LimitedLock, LimitedOpen):
     def wait(self, timeout: float | None = None) -> bool:
         """Wait as the wrapped condition does: its worker is idle."""
         condition, probe = self._opm_queue, self._opm_probe
-        if not condition._is_owned():  # noqa: SLF001 - what its own `wait` asks first
+        if not condition._is_owned():
             return bool(condition.wait(timeout))
         held = probe.suspend()
         try:

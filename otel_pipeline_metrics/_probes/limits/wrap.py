@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 L = TypeVar("L")
 
 _LOCK: Final = type(threading.Lock())
-_RLOCKS: Final = (type(threading.RLock()), threading._PyRLock)  # type: ignore[attr-defined]  # noqa: SLF001 - the one without C
+_RLOCKS: Final = (type(threading.RLock()), threading._PyRLock)  # type: ignore[attr-defined]
 
 # By the class of the library: the stand-in of an object whose class overrides none of the methods.
 _STOCK: Final[tuple[tuple[type, str, type[Limited]], ...]] = (

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._probes.queues.stamps import Stamp, Stamps
 
 # Subclasses may override the two methods, and use the attribute that these work on.
-# ruff: noqa: SLF001
 
 # gevent's monkey-patching replaces these classes of `queue` by its own, without such methods.
 _ASYNCIO = (asyncio.Queue, asyncio.LifoQueue, asyncio.PriorityQueue)

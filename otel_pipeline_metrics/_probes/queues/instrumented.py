@@ -47,7 +47,7 @@ def coroutine_function(function: F) -> F:
     if hasattr(inspect, "markcoroutinefunction"):
         marked: F = inspect.markcoroutinefunction(function)
         return marked
-    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001 - the mark before Python 3.12
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
     return function
 
 

@@ -1,4 +1,4 @@
-"""Sum up the samples of the process's resources, whoever took them."""
+"""Sum up the samples of the process's resources, of all readers."""
 
 from __future__ import annotations
 

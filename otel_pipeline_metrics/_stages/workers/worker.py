@@ -30,7 +30,7 @@ _numbers = itertools.count()
 # The first number of this process; lower ones belong to the process it was forked from.
 _first_number = 0
 
-_running_loop = asyncio._get_running_loop  # noqa: SLF001 - public in asyncio.events' docs
+_running_loop = asyncio._get_running_loop
 
 # The task of each loop that runs one now, in any thread.
 _tasks: Any = getattr(asyncio.tasks, "_current_tasks", {None: None})

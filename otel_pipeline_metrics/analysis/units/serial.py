@@ -79,8 +79,8 @@ def check(case: Case) -> Verdict | None:
     )
     if bounds.lanes is not None:
         verdict.assumptions.append(
-            "How many run at a time is taken from this run: a semaphore or a number of tasks that "
-            "nobody wrapped may decide it, and raising that may gain more."
+            "How many run at a time is taken from this run: a semaphore that is not wrapped, or a "
+            "number of tasks, may decide it, and raising that may gain more."
         )
     verdict.doubt(doubts)
     return verdict
