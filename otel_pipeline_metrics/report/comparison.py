@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import ratio
-from otel_pipeline_metrics.report.document import Document, Table, render
+from otel_pipeline_metrics.report.document import Document, Judged, Table
 from otel_pipeline_metrics.report.stage_changes import rounded_percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics.report.run_report import Format
     from otel_pipeline_metrics.report.stage_changes import StageChange
 
 
@@ -63,7 +62,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Judged):
     """Two runs of a pipeline side by side."""
 
     pipeline: str
@@ -77,11 +76,6 @@ class Comparison:
     # worth a look, but not a reason to fail
     notes: tuple[str, ...]
 
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the command: 1 with a regression, else 0."""
-        return 1 if self.regressions else 0
-
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: seconds, bytes, rates per second, ratios; unknown is None."""
         return {
@@ -94,32 +88,23 @@ class Comparison:
             "exit_code": self.exit_code,
         }
 
-    def render(self, format: Format = "console") -> str:  # noqa: A002 - the word users expect
-        """Return the comparison as text for people or, as JSON, for programs.
-
-        Raises:
-            ValueError: the format is unknown.
-            ImportError: "html" needs jinja2, which the extra `cli` installs.
-        """
+    def _document(self, *, with_charts: bool) -> Document:
         head = ("stage", "verdict", "old", "new", "change", "typical", "")
         columns = ("run", "verdict", "old", "new", "change")
         limits = f"{rounded_percent(self.fail_on)} slower"
         if self.fail_on_throughput < 1:
             limits += f" or {rounded_percent(self.fail_on_throughput)} less throughput"
-        return render(
-            Document(
-                title=f"compare {self.pipeline}",
-                facts=f"old with new, fail on {limits}",
-                tables=(
-                    Table(head, [_row(stage) for stage in self.stages], left=2),
-                    Table(columns, [_figure_row(figure) for figure in self.figures], left=2),
-                ),
-                notes=self.notes,
-                bad=tuple(f"REGRESSION: {line}" for line in self.regressions),
-                good="no regression",
-                data=self.to_dict(),
+        return Document(
+            title=f"compare {self.pipeline}",
+            facts=f"old with new, fail on {limits}",
+            tables=(
+                Table(head, [_row(stage) for stage in self.stages], left=2),
+                Table(columns, [_figure_row(figure) for figure in self.figures], left=2),
             ),
-            format,
+            notes=self.notes,
+            bad=tuple(f"REGRESSION: {line}" for line in self.regressions),
+            good="no regression",
+            data=self.to_dict(),
         )
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics.report.run_report import Format
 
 
-__all__ = ["Chart", "Document", "Table", "render"]
+__all__ = ["Chart", "Document", "Judged", "Table"]
 
 
 class Chart(NamedTuple):
@@ -49,18 +49,33 @@ class Document(NamedTuple):
     charts: Sequence[Chart] = ()
 
 
-def render(document: Document, form: Format) -> str:
-    """Return the document in one of the formats.
+class Judged:
+    """What a comparison and a trend have in common: they are shown, and may be a reason to fail."""
 
-    Raises:
-        ValueError: the format is unknown.
-        ImportError: "html" needs jinja2, which the extra `cli` installs.
-    """
-    if form not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {form!r}")
-    if form == "json":
-        return json.dumps(document.data, indent=2, ensure_ascii=False, allow_nan=False)
-    return {"console": _console, "markdown": _markdown, "html": _html}[form](document)
+    # a sentence each; empty is good
+    regressions: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command: 1 with a regression, else 0."""
+        return 1 if self.regressions else 0
+
+    def render(self, format: Format = "console") -> str:  # noqa: A002 - the word users expect
+        """Return this as text for people or, as JSON, for programs.
+
+        Raises:
+            ValueError: the format is unknown.
+            ImportError: "html" needs jinja2, which the extra `cli` installs.
+        """
+        if format not in FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+        document = self._document(with_charts=format == "html")
+        if format == "json":
+            return json.dumps(document.data, indent=2, ensure_ascii=False, allow_nan=False)
+        return {"console": _console, "markdown": _markdown, "html": _html}[format](document)
+
+    def _document(self, *, with_charts: bool) -> Document:
+        raise NotImplementedError
 
 
 def _console(document: Document) -> str:

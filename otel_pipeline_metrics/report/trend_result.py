@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics.report.comparison import Unit, written
-from otel_pipeline_metrics.report.document import Chart, Document, Table, render
+from otel_pipeline_metrics.report.document import Chart, Document, Judged, Table
 from otel_pipeline_metrics.report.stage_changes import rounded_percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from otel_pipeline_metrics.report.run_report import Format
 
 
 __all__ = ["Change", "Trend", "TrendFigure", "TrendRun", "Unit"]
@@ -111,7 +109,7 @@ class TrendFigure:
 
 
 @dataclass(frozen=True)
-class Trend:
+class Trend(Judged):
     """A pipeline over many runs."""
 
     pipeline: str
@@ -124,11 +122,6 @@ class Trend:
     regressions: tuple[str, ...]
     # where figures changed, and what was left out
     notes: tuple[str, ...]
-
-    @property
-    def exit_code(self) -> int:
-        """The exit code of the command: 1 with a regression, else 0."""
-        return 1 if self.regressions else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: seconds, rates per second, ratios; unknown is None."""
@@ -152,34 +145,25 @@ class Trend:
             "exit_code": self.exit_code,
         }
 
-    def render(self, format: Format = "console") -> str:  # noqa: A002 - the word users expect
-        """Return the trend as text for people or, as JSON, for programs.
-
-        Raises:
-            ValueError: the format is unknown.
-            ImportError: "html" needs jinja2, which the extra `cli` installs.
-        """
+    def _document(self, *, with_charts: bool) -> Document:
         head = ("figure", "runs", "first", "now", "change", "changed")
         limit = "" if self.fail_on is None else f", fail on {rounded_percent(self.fail_on)} worse"
         changed = sum(bool(figure.changes) for figure in self.figures)
         good = "no regression" if changed else "no change was found"
         if changed and self.fail_on is None:
             good = f"{text.counted(changed, 'figure')} changed"
-        return render(
-            Document(
-                title=f"trend of {self.pipeline}",
-                facts=(
-                    f"{text.counted(len(self.runs), 'run')} from {self.runs[0].started} to "
-                    f"{self.runs[-1].started}{limit}"
-                ),
-                tables=(Table(head, [self._row(figure) for figure in self.figures], left=2),),
-                notes=self.notes,
-                bad=tuple(f"REGRESSION: {line}" for line in self.regressions),
-                good=good,
-                data=self.to_dict(),
-                charts=[_chart(figure) for figure in self.figures] if format == "html" else (),
+        return Document(
+            title=f"trend of {self.pipeline}",
+            facts=(
+                f"{text.counted(len(self.runs), 'run')} from {self.runs[0].started} to "
+                f"{self.runs[-1].started}{limit}"
             ),
-            format,
+            tables=(Table(head, [self._row(figure) for figure in self.figures], left=2),),
+            notes=self.notes,
+            bad=tuple(f"REGRESSION: {line}" for line in self.regressions),
+            good=good,
+            data=self.to_dict(),
+            charts=[_chart(figure) for figure in self.figures] if with_charts else (),
         )
 
     def _row(self, figure: TrendFigure) -> tuple[str, ...]:
