@@ -9,7 +9,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._core import clock, errors, text
 from otel_pipeline_metrics._core.errors import logger
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._export.background import BackgroundCall, BackgroundThread, wait_for
@@ -394,13 +394,7 @@ def _by_target(
         is_traces = ledger.signal == "traces"
         count: int = getattr(ledger, what if is_traces else f"batches_{what}")
         if count:
-            text = _plural(count, "span" if is_traces else "metric batch")
+            items = text.counted(count, "span" if is_traces else "metric batch")
             why = f" ({ledger.reason})" if what == "failed" and ledger.reason else ""
-            found.setdefault(ledger.target + why, []).append(text)
+            found.setdefault(ledger.target + why, []).append(items)
     return {target: " and ".join(parts) for target, parts in found.items()}
-
-
-def _plural(count: int, noun: str) -> str:
-    if count == 1:
-        return f"1 {noun}"
-    return f"{count:,} {noun}{'es' if noun.endswith('ch') else 's'}"

@@ -6,7 +6,7 @@ import atexit
 import dataclasses
 import os
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import (
     cardinality,
@@ -17,21 +17,18 @@ from otel_pipeline_metrics._core import (
     privacy,
     series,
     settings,
-    stage_id,
-    text,
 )
 from otel_pipeline_metrics._core.process import forking, signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
 from otel_pipeline_metrics._core.settings import Config
 from otel_pipeline_metrics._core.validation import check_wait
 from otel_pipeline_metrics._lifecycle import attach as attach_server
-from otel_pipeline_metrics._lifecycle import summary, telemetry_stats
+from otel_pipeline_metrics._lifecycle import configuration, summary, telemetry_stats
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import ModuleType
 
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
@@ -44,28 +41,11 @@ if TYPE_CHECKING:
 
 _lock = threading.RLock()
 _export: ExportPipeline | None = None
-# What the call that made `_export` asked for.
-_asked: _Asked | None = None
+# what the call that made `_export` asked for
+_asked: configuration.Asked | None = None
 # The user's own providers, which `flush()` finds without `configure()`.
 _found: ExportPipeline | None = None
 _exit_registered = False
-
-
-class _Asked(NamedTuple):
-    """Everything that decides what `configure()` does."""
-
-    config: Config
-    environment: dict[str, str]
-    # the global providers that are not ours, by their ids
-    providers: tuple[int, ...]
-
-    def is_same(self, other: _Asked | None) -> bool:
-        return (
-            other is not None
-            and self.config.is_same(other.config)
-            and self.environment == other.environment
-            and self.providers == other.providers
-        )
 
 
 def configure(
@@ -112,6 +92,9 @@ def configure(
     says; with the same arguments and OTEL_* variables it does nothing. Forked children report too,
     from zero; spawned ones have to call it themselves.
 
+    Where an argument has its default, its variable decides: OTEL_PIPELINE_METRICS_ and its name in
+    capitals.
+
     Args:
         service_name: `service.name` on everything that is exported; the argument wins.
         exporter: "otlp", "console", "prometheus", "none", or several in a sequence. "prometheus"
@@ -132,7 +115,7 @@ def configure(
             fail or are slower than the stage's p99 still get spans, as many again. Reports count
             the calls without a span. None: no limit. See docs/metrics.md#spans.
         flush_timeout: seconds that the flush at the end may take, all signals together, up to
-            1,000,000; None: OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT, or 5.
+            1,000,000; None: 5.
         spool: directory that keeps what the collector does not take. It is sent once the
             collector is back, or by `opm replay`: at least once, so that after a crash some may
             arrive twice: docs/failures.md#the-spool. None: it is dropped, and counted.
@@ -151,13 +134,12 @@ def configure(
             type may have on metrics; later values become one, `_OTHER`.
         error_messages: put the message of an exception, up to 1,000 characters, on the span
             that failed. Messages may quote data; by default only the class of an exception goes
-            out. None: OTEL_PIPELINE_METRICS_ERROR_MESSAGES, or False.
+            out.
         code_location: put `code.file.path` and `code.line.number` of a decorated function on its
-            spans, beside `code.function.name`. None: OTEL_PIPELINE_METRICS_CODE_LOCATION, or
-            False.
+            spans, beside `code.function.name`.
         logs: put the ids of trace and span on log records, and send these over OTLP where
             telemetry goes there; needs the extra `logs`. Messages may quote data. See
-            docs/metrics.md#logs. None: OTEL_PIPELINE_METRICS_LOGS, or False.
+            docs/metrics.md#logs.
         stalled_after: seconds without any movement after which a stage with calls in progress,
             or a queue with items, counts as stalled; at least ten times the stage's p99. See
             docs/service.md#health.
@@ -170,14 +152,13 @@ def configure(
         enable_business_metrics: report events, operations and the program's own metrics.
         enable_prometheus_integration: add the exporter "prometheus" to the others.
         metrics_sync_interval: seconds between two exports of metrics. None:
-            OTEL_PIPELINE_METRICS_METRICS_SYNC_INTERVAL, OTEL_METRIC_EXPORT_INTERVAL, or 10.
+            OTEL_METRIC_EXPORT_INTERVAL, or 10.
         history_size: latest samples of an event or operation that quantiles are taken of.
         trace_url: the address of a trace in your backend, such as
             "https://tempo.example/trace/{trace_id}": http or https, without a password. Reports
-            keep it, and their pages link to the traces. None: OTEL_PIPELINE_METRICS_TRACE_URL.
+            keep it, and their pages link to the traces.
         attach: let `opm top`, run by the same user or root, look at this process. Otherwise
-            nothing listens. See docs/report.md#look-at-a-process-from-outside. None:
-            OTEL_PIPELINE_METRICS_ATTACH, or False.
+            nothing listens. See docs/report.md#look-at-a-process-from-outside.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -190,14 +171,14 @@ def configure(
     given = dict(locals())
     config = options.resolve(given)
     options.warn_of_unknown_variables()
-    providers = _load_providers(config)
+    providers = configuration.load_providers(config)
     overruled = False
     if providers is not None and os.environ.get("OTEL_CONFIG_FILE"):
         from otel_pipeline_metrics._export import config_file
 
         by_file = config_file.overrule(config, given)
         overruled, config = by_file is not config, by_file
-    asked = _ask(config, providers)
+    asked = configuration.ask(config, providers)
     intent = providers.intent(config) if providers is not None else None
     nothing_set = intent is not None and intent.nothing
 
@@ -210,7 +191,7 @@ def configure(
         # both raise before anything changes, so the earlier configuration stays in force
         if providers is not None:
             providers.check(config)
-        config = _with_privacy_rules(
+        config = configuration.with_privacy_rules(
             config, metric_attributes, strict=intent is not None and intent.development
         )
         before = _export
@@ -227,7 +208,7 @@ def configure(
             telemetry_stats.pages = _export.pages
             summary.show_telemetry = _export.show_console
             if not overruled:  # or the file has said so
-                _warn_of_ignored(config, _export)
+                configuration.warn_of_ignored(config, _export)
             if config.console is None and (nothing_set or _export.console):
                 config = dataclasses.replace(config, console="summary")
         settings.replace(config)
@@ -243,12 +224,6 @@ def configure(
         watch_the_end()
 
 
-def _ask(config: Config, providers: ModuleType | None) -> _Asked:
-    variables = {key: value for key, value in os.environ.items() if key.startswith("OTEL_")}
-    found = () if providers is None else providers.global_providers.all_existing()
-    return _Asked(config, variables, tuple(map(id, found)))
-
-
 def watch_the_end() -> None:
     """Flush as this process ends, also by SIGTERM.
 
@@ -259,24 +234,6 @@ def watch_the_end() -> None:
     with errors.suppress_errors("watching for SIGTERM"):
         # providers of the user's are flushed at SIGTERM only during a run
         signals.watch_always(_owns_providers(_export) or attach_server.listens())
-
-
-def _load_providers(config: Config) -> ModuleType | None:
-    """Import the SDK, for which only a program pays that calls `configure()`.
-
-    None, and a warning: the import fails, as without file descriptors, or with variables that
-    the SDK reads then.
-    """
-    try:
-        from otel_pipeline_metrics._export import environment, environment_repairs
-
-        plan = environment.plan(os.environ, config.exporters)
-        with environment_repairs.repaired_environment(dict(plan.repairs)):
-            from otel_pipeline_metrics._export import providers
-    except Exception as error:
-        errors.logger.warning("OpenTelemetry cannot be loaded, so nothing is exported: %r", error)
-        return None
-    return providers
 
 
 def _sink(config: Config, export: ExportPipeline | None) -> sink.OtelSink:
@@ -324,76 +281,6 @@ def stats() -> dict[str, Any]:
     that were cut.
     """
     return telemetry_stats.telemetry_stats()
-
-
-def _with_privacy_rules(
-    config: Config, metric_attributes: Sequence[str], *, strict: bool
-) -> Config:
-    """Put the rules on attributes in force; return settings without forbidden keys.
-
-    Args:
-        config: the settings.
-        metric_attributes: those that were given as an argument.
-        strict: whether the rules are strict if the settings do not tell.
-
-    Raises:
-        ValueError: `strict` is in force and a key is forbidden here or in a stage that is defined
-            already.
-    """
-    if config.strict is None:
-        config = dataclasses.replace(config, strict=strict)
-    rules = config.privacy_rules()
-    of_resources = privacy.DESCRIBES_A_RESOURCE
-    rules.check(config.resource_attributes, "resource_attributes", of_resources)
-    # those that the environment names are dropped with a warning instead
-    rules.check(dict.fromkeys(metric_attributes), "metric_attributes")
-    defined = stage_id.with_attribute(lambda key: rules.reason_against(key) is not None)
-    if config.strict:
-        before = [(f"stage {stage.name!r}", key) for stage, key in defined]
-        before += privacy.dropped_before()
-        if before:
-            owner, key = before[0]
-            raise ValueError(
-                f"strict: {owner}, defined before this, has the attribute {key!r}, whose key is "
-                "forbidden: it may identify a person or reveal a secret"
-            )
-    privacy.activate(rules)
-    for stage, key in defined:
-        privacy.drop(key, f"stage {stage.name!r}")
-    series.withdraw(defined)
-    return dataclasses.replace(
-        config,
-        resource_attributes=privacy.drop_forbidden(
-            config.resource_attributes, "resource_attributes", of_resources
-        ),
-        metric_attributes=tuple(
-            privacy.drop_forbidden(dict.fromkeys(config.metric_attributes), "metric_attributes")
-        ),
-    )
-
-
-def _warn_of_ignored(config: Config, export: ExportPipeline) -> None:
-    """Log the arguments that have no effect, since the process has providers already."""
-    others = [info.signal for info in export.exporters if info.kind in {"given", "global"}]
-    if config.console == "all" and others:
-        errors.logger.warning(
-            'configure(): console="all" cannot show the %s of providers that it did not build',
-            text.listed(others),
-        )
-    if not any(info.kind == "global" for info in export.exporters):
-        return
-    given = {
-        "service_name": config.service_name,
-        "exporter": config.exporters,
-        "resource_attributes": config.resource_attributes,
-        "spool": config.spool,
-    }
-    ignored = [name for name, value in given.items() if value]
-    if ignored:
-        errors.logger.warning(
-            "configure(): %s has no effect, since the process has providers already",
-            ", ".join(ignored),
-        )
 
 
 def shutdown() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
-from otel_pipeline_metrics._core.records import AttributeValue, error_type_of, leaves_of
+from otel_pipeline_metrics._core.records import AttributeValue, error_type_of
 from otel_pipeline_metrics._core.validation import (
     check_attributes,
     check_count,
@@ -26,6 +25,7 @@ from otel_pipeline_metrics._lifecycle.report_data import RunDataCollector, sampl
 from otel_pipeline_metrics._lifecycle.report_file import ReportFile
 from otel_pipeline_metrics._lifecycle.run_decorator import each_call
 from otel_pipeline_metrics._lifecycle.run_parts import RunParts, check_timeout
+from otel_pipeline_metrics._lifecycle.run_result import Result, result_of
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry import sink
 from otel_pipeline_metrics.report import RunReport
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from otel_pipeline_metrics._stages.stage import F
-
-
-Result = Literal["success", "failure", "cancellation", "timeout"]
 
 
 PARTS_TIMEOUT_S: Final = 2.0
@@ -258,7 +255,7 @@ class Run(AsyncContextMixin):
         return True
 
     def _end(self, error: BaseException | None) -> None:
-        self._result = _result_of(error)
+        self._result = result_of(error)
         if error is not None and self._result != "success":
             self._error_type = error_type_of(error)
             self._message = privacy.message_of(error)
@@ -390,19 +387,3 @@ class Run(AsyncContextMixin):
 
     def _write(self, report: RunReport) -> Path | None:
         return None if self._file is None else self._file.write(report)
-
-
-def _result_of(error: BaseException | None) -> Result:
-    """Return `pipeline.run.result` for the exception that left the run, or for None."""
-    if error is None or (type(error) is SystemExit and error.code in (None, 0)):
-        return "success"
-    kind = type(error)  # `isinstance` would ask the program's class for `__class__`
-    if issubclass(kind, Exception):
-        late = any(issubclass(type(one), _timeouts()) for one in leaves_of(error))
-        return "timeout" if late else "failure"
-    # KeyboardInterrupt, and the cancellations of asyncio, trio and anyio
-    return "failure" if issubclass(kind, SystemExit) else "cancellation"
-
-
-def _timeouts() -> tuple[type[BaseException], ...]:  # before Python 3.11 asyncio had its own
-    return TimeoutError, getattr(sys.modules.get("asyncio"), "TimeoutError", TimeoutError)

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 
 fcntl: Any
-
-
 try:
     import fcntl
 except ImportError:  # without POSIX locks, only one process may use a directory
@@ -79,7 +77,7 @@ class SpooledBatch(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """The directory of the spool and its limits."""
+    """The arguments of `Spool`."""
 
     directory: Path
     max_bytes: int
@@ -96,22 +94,14 @@ def settings(config: Config, env: Mapping[str, str]) -> Settings | None:
     directory = config.spool or (Path(name) if name else None)
     if directory is None:
         return None
+
+    def limit(name: str, field: str) -> float:
+        return _limit(env, name, getattr(config, field), getattr(Config, field))
+
     return Settings(
         _absolute(directory),
-        int(
-            _limit(
-                env,
-                OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES,
-                config.spool_max_bytes,
-                Config.spool_max_bytes,
-            )
-        ),
-        _limit(
-            env,
-            OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE,
-            config.spool_max_age_s,
-            Config.spool_max_age_s,
-        ),
+        int(limit(OTEL_PIPELINE_METRICS_SPOOL_MAX_BYTES, "spool_max_bytes")),
+        limit(OTEL_PIPELINE_METRICS_SPOOL_MAX_AGE, "spool_max_age_s"),
     )
 
 
