@@ -16,6 +16,8 @@ from otel_pipeline_metrics._probes.resources.levels import sampled
 from otel_pipeline_metrics.report import RunReport
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.stage_totals import StageTotal
+    from otel_pipeline_metrics._probes.resources.levels import ResourceLevels
     from otel_pipeline_metrics.report.run_report import Format
 
 
@@ -97,23 +99,20 @@ class _ProcessCollector(MetricsCollector):
         super().__init__()
         self._started_unix, self._started = totals.started_unix, totals.started
 
-    @property
-    def stages(self) -> dict[str, Row]:
-        found = self.stage_totals()
+    def stage_totals(self) -> dict[str, StageTotal]:
+        found = super().stage_totals()
         for name, stage in totals.read().items():
             found[name] = found[name].merged(stage) if name in found else stage
-        return {name: Row(stage.to_dict()) for name, stage in found.items()}
+        return found
 
-    @property
-    def resources(self) -> Row:
-        levels = self.resource_levels()
+    def resource_levels(self) -> ResourceLevels:
+        levels = super().resource_levels()
         levels.merge(sampled.read())
-        return Row(levels.to_dict())
+        return levels
 
-    @property
-    def caches(self) -> dict[str, Row]:
+    def cache_rows(self) -> dict[str, Row]:
         # a registered source wins, since counts that are recorded under its name are ignored
-        return self.cache_rows() | {
+        return super().cache_rows() | {
             reading.name: cache_row(
                 reading.hits,
                 reading.misses,
@@ -131,8 +130,5 @@ _collectors: dict[int, MetricsCollector] = {}
 def get_metrics_collector() -> MetricsCollector:
     """Return the process's one collector; a forked child has its own."""
     process = os.getpid()
-    collector = _collectors.get(process)
-    if collector is None:
-        # setdefault is atomic: two threads that make a collector get the same one
-        collector = _collectors.setdefault(process, _ProcessCollector())
-    return collector
+    # setdefault is atomic: two threads that make a collector get the same one
+    return _collectors.get(process) or _collectors.setdefault(process, _ProcessCollector())

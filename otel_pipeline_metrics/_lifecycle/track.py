@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from operator import length_hint
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -62,13 +63,10 @@ def track(
     if isinstance(iterable, AsyncIterable):
 
         async def each_async() -> AsyncIterator[Any]:
-            bar, shown = _begin(name, total)
-            try:
+            with _bar(name, total) as bar:
                 async for item in iterable:
                     bar.done += 1
                     yield item
-            finally:
-                _end(bar, shown)
 
         followed_async: AsyncIterator[Any] = decorate(each_async)()
         return followed_async
@@ -78,27 +76,24 @@ def track(
     known = (length_hint(iterable) or None) if total is None else total
 
     def each() -> Iterator[Any]:
-        bar, shown = _begin(name, known)
-        try:
+        with _bar(name, known) as bar:
             for item in items:
                 bar.done += 1
                 yield item
-        finally:
-            _end(bar, shown)
 
     followed: Iterator[Any] = decorate(each)()
     return followed
 
 
-def _begin(name: str, total: int | None) -> tuple[Bar, views.Screen | None]:
+@contextlib.contextmanager
+def _bar(name: str, total: int | None) -> Iterator[Bar]:
     bar = Bar(name, total)
     shown = None
     with errors.suppress_errors("the bar"):
         shown = views.show(bar)
-    return bar, shown
-
-
-def _end(bar: Bar, shown: views.Screen | None) -> None:
-    if shown is not None:
-        with errors.suppress_errors("the bar"):
-            views.hide(shown, bar)
+    try:
+        yield bar
+    finally:
+        if shown is not None:
+            with errors.suppress_errors("the bar"):
+                views.hide(shown, bar)

@@ -40,10 +40,10 @@ class _Handle:
     def __repr__(self) -> str:
         return f"{type(self).__name__.lower()}({self._metric.name!r})"
 
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle as a call that makes the same metric in another process."""
-        metric = self._metric
-        return _FROM_PICKLE[type(self)], (metric.name, metric.unit, metric.description)
+        name, kind, unit, description, *_ = self._metric
+        return _handle, (type(self), kind, name, unit, description)
 
     def _guarded(self, attributes: Mapping[str, AttributeValue] | None) -> Attributes:
         if not attributes:
@@ -202,22 +202,3 @@ def _finite(value: Any, argument: str, *, least: float = -math.inf) -> float:
     if number < least:
         raise ValueError(f"{argument} must not be negative, this one is {number:g}")
     return number
-
-
-def _counter(name: str, unit: str, description: str) -> Counter:
-    return counter(name, unit=unit, description=description)
-
-
-def _gauge(name: str, unit: str, description: str) -> Gauge:
-    return gauge(name, unit=unit, description=description)
-
-
-def _histogram(name: str, unit: str, description: str) -> Histogram:
-    return histogram(name, unit=unit, description=description)
-
-
-_FROM_PICKLE: Final[dict[type, Callable[..., Any]]] = {
-    Counter: _counter,
-    Gauge: _gauge,
-    Histogram: _histogram,
-}
