@@ -44,7 +44,6 @@ class BackgroundCall:
         self.failed = False
 
     def run(self) -> None:
-        """Make the call; False or an exception is a failure."""
         try:
             self.failed = self._call() is False
         except Exception:  # MeterProvider raises where the tracer returns False

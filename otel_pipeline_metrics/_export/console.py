@@ -111,18 +111,15 @@ class ConsoleSpanProcessor(SimpleSpanProcessor):
         span: Span,
         parent_context: Context | None = None,
     ) -> None:
-        """Remember how deep in others a span is."""
         if self._console is not None:
             self._console.begin(span)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Export a sampled span."""
         context = span.get_span_context()
         if context is not None and context.trace_flags.sampled:
             self.span_exporter.export((span,))
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Flush the exporter."""
         return self.span_exporter.force_flush(timeout_millis)
 
 
@@ -140,7 +137,6 @@ class ConsoleMetricExporter(MetricExporter):
         timeout_millis: float = 10_000,
         **kwargs: Any,
     ) -> MetricExportResult:
-        """Write the table."""
         rows = sorted(_rows(metrics_data))
         told = [row for row in rows if not row[0].startswith(BY_THEMSELVES)]
         if rows and (self._last is None or told != self._last):

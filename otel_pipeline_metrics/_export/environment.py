@@ -88,11 +88,9 @@ class ExportPlan:
     repairs: tuple[tuple[str, str | None], ...] = ()
 
     def exporters(self, signal: Signal) -> tuple[str, ...]:
-        """Return the exporter names of `signal`."""
         return self.traces if signal == "traces" else self.metrics
 
     def protocol(self, signal: Signal) -> Protocol:
-        """Return the OTLP protocol of `signal`."""
         return self.traces_protocol if signal == "traces" else self.metrics_protocol
 
     def timeout_s(self, signal: Signal) -> float:

@@ -77,7 +77,6 @@ def get(env: Mapping[str, str], name: str) -> str:
 
 
 def is_true(env: Mapping[str, str], name: str) -> bool:
-    """Tell whether the variable is `true`."""
     return get(env, name).lower() == "true"
 
 

@@ -160,14 +160,12 @@ class ExportPipeline:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Forget the parent's flush."""
         self._flush_s = None
         self._late = ()
         self._writing = set()
 
     @property
     def ledgers(self) -> tuple[ExportLedger, ...]:
-        """The ledger of each owned exporter."""
         return tuple(exporter.ledger for exporter in self._counting)
 
     def hand_over(self, successor: ExportPipeline) -> None:

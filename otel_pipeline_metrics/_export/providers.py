@@ -184,7 +184,6 @@ def plan_of(config: Config) -> ExportPlan:
 
 
 def intent(config: Config) -> Intent:
-    """Return what is asked for."""
     plan = plan_of(config)
     found = _existing(config, plan).values()
     nothing = plan.source == "default" and not any(found)
@@ -322,7 +321,6 @@ class OwnResource(Resource):
 
     @property
     def attributes(self) -> Any:
-        """The attributes of the process."""
         return self._current
 
     def after_fork(self) -> None:

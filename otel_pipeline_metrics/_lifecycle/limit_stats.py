@@ -21,7 +21,6 @@ class LimitStats(Distribution):
     """The waits for permits of one limit during a run, 0 for permits that were free."""
 
     def add(self, batch: LimitBatch) -> None:
-        """Add a batch."""
         self.count += batch.passed
         self.sketch.add_zeros(batch.passed)
         if batch.waits:

@@ -170,7 +170,6 @@ class RunStats:
         self._last: Batch | None = None
 
     def accept(self, batch: Batch) -> None:
-        """Add a batch to its stage."""
         if batch is self._last:
             return
         if not (batch.durations or batch.results or batch.sizes or batch.progress or batch.slowest):
@@ -191,11 +190,9 @@ class RunStats:
         self.stages[batch.key], self._last = stats, batch
 
     def accept_queue(self, batch: QueueBatch) -> None:
-        """Add a batch to its queue."""
         self.queues.setdefault(batch.name, QueueStats()).add_sorted(batch.waits)
 
     def accept_limit(self, batch: LimitBatch) -> None:
-        """Add a batch to its limit."""
         self.limits.setdefault(batch.name, LimitStats()).add(batch)
 
     def of_stage(self, key: StageKey) -> StageStats:

@@ -97,7 +97,6 @@ class WorkerParts:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start from nothing: what was measured is the parent's to send."""
         self._lock = threading.RLock()
         self._parts: dict[str, Measured] = {}
         self._changed: set[str] = set()

@@ -26,7 +26,6 @@ class Size:
         self._pool = pool
 
     def depth(self) -> int:
-        """Return how many there are."""
         return self._pool.count
 
     def capacity(self) -> None:

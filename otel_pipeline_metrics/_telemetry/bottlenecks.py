@@ -51,7 +51,6 @@ class Bottlenecks:
         instruments.observable_gauge(defs.BOTTLENECK, self._read)
 
     def after_fork(self) -> None:
-        """Forget the runs in progress: they belong to the parent."""
         self._runs: dict[str, _Run] = {}
 
     def take_over(self, before: Bottlenecks) -> None:

@@ -34,7 +34,6 @@ class RunMetrics:
         instruments.observable_gauge(defs.RUN_LAST_SUCCESS, self._read_last_success)
 
     def after_fork(self) -> None:
-        """Start at zero: the runs in progress belong to the parent."""
         # neither a lock nor a counter: a signal handler may begin a run at any moment
         self._open: dict[str, str] = {}
         self._seen: dict[str, None] = {}

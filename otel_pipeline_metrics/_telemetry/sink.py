@@ -69,7 +69,6 @@ class OtelSink:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start at zero: the parent reports what happened before the fork."""
         self.stages.after_fork()
         self.runs.after_fork()
         self.values.after_fork()

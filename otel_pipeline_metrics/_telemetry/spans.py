@@ -249,7 +249,6 @@ class OpenRun:
         return self.span.is_recording()
 
     def set_attributes(self, attributes: Mapping[str, str | float]) -> None:
-        """Add attributes to the span."""
         self.span.set_attributes(attributes)
 
     def leave(self) -> None:

@@ -107,7 +107,6 @@ class StageMetrics:
         instruments.observable_gauge(defs.WATERMARK_LAG, self._watermark_lag)
 
     def after_fork(self) -> None:
-        """Start at zero: the parent reports what happened before the fork."""
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
         # the number of attribute sets that each stage has on metrics
         self._sets: Counter[StageKey] = Counter()

@@ -57,7 +57,6 @@ class Measure:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start at zero: the parent reports what it recorded."""
         self.pending: list[_Recorded] = []
         self._early: list[_Recorded] = []
         self._missed = 0
@@ -118,7 +117,6 @@ class Level:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Forget the parent's levels."""
         self.values: dict[Attributes, float] = {}
 
     def set(self, value: float, attributes: Attributes = ()) -> None:
@@ -137,7 +135,6 @@ class Level:
         make(self.metric, self.points)
 
     def points(self) -> list[Point]:
-        """Return every level."""
         if not _is_wanted(self.metric):
             return []
         return [(value, dict(attributes)) for attributes, value in list(self.values.items())]
@@ -200,7 +197,6 @@ class ValueMetrics:
         self._recorders: dict[str, _Recorder] = {}
 
     def after_fork(self) -> None:
-        """Start at zero: the parent reports what happened before the fork."""
         for recorder in self._recorders.values():
             recorder.after_fork()
 

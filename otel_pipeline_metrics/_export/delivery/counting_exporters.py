@@ -96,7 +96,6 @@ class CountingExporter:
         return self._results.SUCCESS if ok else self._results.FAILURE
 
     def force_flush(self, timeout_millis: float = 30_000) -> bool:
-        """Flush the wrapped exporter."""
         exporter = self.inner
         return exporter is None or bool(exporter.force_flush(timeout_millis))
 
@@ -135,7 +134,6 @@ class CountingSpanExporter(CountingExporter, SpanExporter):
     _empty_batch = ()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Export `spans` and count the result."""
         # a copy: SDK 1.30 empties its list, and this batch may be given up meanwhile
         result: SpanExportResult = self._export(tuple(spans))
         return result
@@ -159,7 +157,6 @@ class CountingMetricExporter(CountingExporter, MetricExporter):
     def export(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> MetricExportResult:
-        """Export `metrics_data` and count the result."""
         result: MetricExportResult = self._export(metrics_data, timeout_millis, **kwargs)
         return result
 

@@ -184,7 +184,6 @@ class CountingSampler(Sampler):
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start at zero: the parent reports what happened before the fork."""
         self._lock = threading.RLock()  # a signal handler may call stats()
         # not a `Counter`: a call of its method would cost more for each span
         self._left_out = itertools.count()
@@ -199,12 +198,10 @@ class CountingSampler(Sampler):
             return found
 
     def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
-        """Return the decision of the wrapped sampler."""
         result = self._inner.should_sample(*args, **kwargs)
         if result.decision is not _SAMPLED:
             next(self._left_out)
         return result
 
     def get_description(self) -> str:
-        """Return the description of the wrapped sampler."""
         return self._inner.get_description()

@@ -78,7 +78,6 @@ class Delivery:
             spool.ledgers[ledger.signal] = ledger
 
     def after_fork(self) -> None:
-        """Forget the parent's attempt and its pause."""
         self._call: BackgroundCall | None = None
         self._woken: SimpleQueue[None] = SimpleQueue()
         self._pause_s = 0.0

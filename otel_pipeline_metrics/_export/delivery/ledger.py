@@ -83,7 +83,6 @@ class ExportLedger:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start at zero: the parent reports what happened before the fork."""
         self._lock = threading.RLock()  # a signal handler may call stats()
         self._accepted = itertools.count()
         # counts one span into the queue; without a lock, since this runs in the user's thread

@@ -49,7 +49,6 @@ class ProcessorMetrics:
         )
 
     def exported(self, count: int) -> None:
-        """Count spans that went to the exporter."""
         self._processed.add(count, self._attributes)
 
     def dropped(self, count: int) -> None:

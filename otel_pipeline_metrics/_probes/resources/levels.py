@@ -26,7 +26,6 @@ class Level:
     peak: float = 0.0
 
     def add(self, value: float) -> None:
-        """Add one sample."""
         self.samples += 1
         self.total += value
         self.peak = max(self.peak, value)
@@ -80,7 +79,6 @@ class SampledLevels:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Start without a sample: the parent reports its own."""
         # re-entrant, since a signal handler may start a run while its thread is in here
         self._lock = threading.RLock()
         self._levels = ResourceLevels()

@@ -74,7 +74,6 @@ class ResourceProbe:
         self._disks = MonotonicCounter(), MonotonicCounter()
 
     def after_fork(self) -> None:
-        """Forget the parent's PID, lock and counters."""
         self._epoch += 1
         self._reset()
         self._began = clock.now()
@@ -192,7 +191,6 @@ class ResourceReader:
         self._system = Window()
 
     def sample(self, max_age_s: float = 0.0) -> Sample:
-        """Return the probe's sample with this reader's utilisations."""
         sample = self._probe.sample(max_age_s)
         if self._process.needs_later(sample.reading.at):
             sample = self._probe.sample()
@@ -209,7 +207,6 @@ class ResourceReader:
         return sample._replace(reading=reading)
 
     def read(self, max_age_s: float = 0.0) -> ResourceReading:
-        """Return the probe's reading with this reader's utilisations."""
         return self.sample(max_age_s).reading
 
 

@@ -34,7 +34,6 @@ class Ticker:
         forking.watch(self)
 
     def after_fork(self) -> None:
-        """Forget the calls and the thread: they are the parent's."""
         self._lock = threading.RLock()
         self._calls: dict[object, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
