@@ -150,12 +150,7 @@ class ignoring:  # noqa: N801 - reads as a word in `with ignoring(OSError):`
     def __enter__(self) -> None:
         """Nothing to set up."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         """Ignore an exception of these kinds, unless a signal handler raised it."""
         return isinstance(error, self._kinds) and not from_signal_handler(error)
 
@@ -187,12 +182,7 @@ class suppress_errors:  # noqa: N801 - reads as a word in `with suppress_errors(
     def __enter__(self) -> None:
         """Nothing to set up."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
         """Log an `Exception`; let everything else through."""
         if not issubclass(type(error), Exception) or raise_faults or from_signal_handler(error):
             return False

@@ -8,7 +8,6 @@ from otel_pipeline_metrics._core.process.gc_safety import extras
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
 
     from otel_pipeline_metrics._core.records import StageResult, WaitState
 
@@ -134,12 +133,7 @@ class OpenPart(Protocol):
     def __enter__(self) -> Any:
         """Begin, in the current context."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         """End it."""
 
 
