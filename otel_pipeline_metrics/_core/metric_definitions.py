@@ -95,391 +95,305 @@ class Metric(NamedTuple):
     buckets: tuple[float, ...] | None = None
 
 
-RUN_DURATION: Final = Metric(
+def _histogram(
+    name: str,
+    unit: str,
+    description: str,
+    attributes: tuple[str, ...] = (),
+    buckets: tuple[float, ...] = DURATION_BUCKETS,
+) -> Metric:
+    return Metric(name, "histogram", unit, description, attributes, buckets)
+
+
+def _counter(name: str, unit: str, description: str, attributes: tuple[str, ...] = ()) -> Metric:
+    return Metric(name, "counter", unit, description, attributes)
+
+
+def _level(name: str, unit: str, description: str, attributes: tuple[str, ...] = ()) -> Metric:
+    return Metric(name, "up-down counter", unit, description, attributes)
+
+
+def _gauge(name: str, unit: str, description: str, attributes: tuple[str, ...] = ()) -> Metric:
+    return Metric(name, "gauge", unit, description, attributes)
+
+
+RUN_DURATION: Final = _histogram(
     "pipeline.run.duration",
-    "histogram",
     "s",
     "Duration of a whole run.",
     (PIPELINE_NAME, RUN_RESULT, ERROR_TYPE),
-    buckets=DURATION_BUCKETS,
 )
-RUN_ACTIVE: Final = Metric(
-    "pipeline.run.active", "up-down counter", "{run}", "Runs in progress.", (PIPELINE_NAME,)
-)
-RUN_LAST_SUCCESS: Final = Metric(
+RUN_ACTIVE: Final = _level("pipeline.run.active", "{run}", "Runs in progress.", (PIPELINE_NAME,))
+RUN_LAST_SUCCESS: Final = _gauge(
     "pipeline.run.last_success.time",
-    "gauge",
     "s",
     "Unix time at which a run last ended in success.",
     (PIPELINE_NAME,),
 )
-BOTTLENECK: Final = Metric(
+BOTTLENECK: Final = _gauge(
     "pipeline.bottleneck",
-    "gauge",
     "{bottleneck}",
     "1 for what limits a run in progress, 0 for what limited it earlier.",
     (PIPELINE_NAME, BOTTLENECK_KIND, BOTTLENECK_NAME),
 )
-STAGE_DURATION: Final = Metric(
+STAGE_DURATION: Final = _histogram(
     "pipeline.stage.duration",
-    "histogram",
     "s",
     "Duration of one invocation of a stage, queue waits left out.",
     (ERROR_TYPE,),
-    buckets=DURATION_BUCKETS,
 )
-STAGE_WORKERS: Final = Metric(
-    "pipeline.stage.workers",
-    "up-down counter",
-    "{worker}",
-    "Workers that `workers()` keeps for a stage.",
+STAGE_WORKERS: Final = _level(
+    "pipeline.stage.workers", "{worker}", "Workers that `workers()` keeps for a stage."
 )
-STAGE_TIME: Final = Metric(
+STAGE_TIME: Final = _counter(
     "pipeline.stage.time",
-    "counter",
     "s",
     "Worker-seconds that a stage spent running, awaiting, idle and blocked.",
     (STAGE_STATE,),
 )
-STAGE_CPU_TIME: Final = Metric(
+STAGE_CPU_TIME: Final = _counter(
     "pipeline.stage.cpu.time",
-    "counter",
     "s",
     "CPU seconds of a stage, without those of the stages inside; estimated from samples.",
 )
-STAGE_ACTIVE: Final = Metric(
-    "pipeline.stage.active",
-    "up-down counter",
-    "{invocation}",
-    "Invocations of a stage in progress.",
+STAGE_ACTIVE: Final = _level(
+    "pipeline.stage.active", "{invocation}", "Invocations of a stage in progress."
 )
-STAGE_ITEMS: Final = Metric(
+STAGE_ITEMS: Final = _counter(
     "pipeline.stage.items",
-    "counter",
     "{item}",
     "Items that went into and came out of a stage.",
     (IO_DIRECTION, ERROR_TYPE),
 )
-STAGE_IO: Final = Metric(
-    "pipeline.stage.io",
-    "counter",
-    "By",
-    "Payload bytes that a stage read and wrote.",
-    (IO_DIRECTION,),
+STAGE_IO: Final = _counter(
+    "pipeline.stage.io", "By", "Payload bytes that a stage read and wrote.", (IO_DIRECTION,)
 )
-STAGE_BATCH_SIZE: Final = Metric(
-    "pipeline.stage.batch.size",
-    "histogram",
-    "{item}",
-    "Items per invocation of a stage.",
-    buckets=SIZE_BUCKETS,
+STAGE_BATCH_SIZE: Final = _histogram(
+    "pipeline.stage.batch.size", "{item}", "Items per invocation of a stage.", (), SIZE_BUCKETS
 )
-STAGE_RETRIES: Final = Metric(
-    "pipeline.stage.retries",
-    "counter",
-    "{retry}",
-    "Attempts of a stage after the first.",
-    (ERROR_TYPE,),
+STAGE_RETRIES: Final = _counter(
+    "pipeline.stage.retries", "{retry}", "Attempts of a stage after the first.", (ERROR_TYPE,)
 )
-QUEUE_SIZE: Final = Metric(
-    "pipeline.queue.size", "up-down counter", "{item}", "Items in a queue.", (QUEUE_NAME,)
+QUEUE_SIZE: Final = _level("pipeline.queue.size", "{item}", "Items in a queue.", (QUEUE_NAME,))
+QUEUE_CAPACITY: Final = _level(
+    "pipeline.queue.capacity", "{item}", "Items that a bounded queue holds at most.", (QUEUE_NAME,)
 )
-QUEUE_CAPACITY: Final = Metric(
-    "pipeline.queue.capacity",
-    "up-down counter",
-    "{item}",
-    "Items that a bounded queue holds at most.",
-    (QUEUE_NAME,),
+QUEUE_ITEM_DURATION: Final = _histogram(
+    "pipeline.queue.item.duration", "s", "Time of an item from put to get.", (QUEUE_NAME,)
 )
-QUEUE_ITEM_DURATION: Final = Metric(
-    "pipeline.queue.item.duration",
-    "histogram",
-    "s",
-    "Time of an item from put to get.",
-    (QUEUE_NAME,),
-    buckets=DURATION_BUCKETS,
+LIMIT_USAGE: Final = _level(
+    "pipeline.limit.usage", "{permit}", "Permits of a limit that are held.", (LIMIT_NAME,)
 )
-LIMIT_USAGE: Final = Metric(
-    "pipeline.limit.usage",
-    "up-down counter",
-    "{permit}",
-    "Permits of a limit that are held.",
-    (LIMIT_NAME,),
-)
-LIMIT_MAX: Final = Metric(
+LIMIT_MAX: Final = _level(
     "pipeline.limit.max",
-    "up-down counter",
     "{permit}",
     "Permits of a limit that can be held at a time.",
     (LIMIT_NAME,),
 )
-LIMIT_WAIT_DURATION: Final = Metric(
+LIMIT_WAIT_DURATION: Final = _histogram(
     "pipeline.limit.wait.duration",
-    "histogram",
     "s",
     "Time that was waited for a permit of a limit, 0 if it was free.",
     (LIMIT_NAME,),
-    buckets=DURATION_BUCKETS,
 )
-ITEM_DURATION: Final = Metric(
+ITEM_DURATION: Final = _histogram(
     "pipeline.item.duration",
-    "histogram",
     "s",
     "Time of an item from its origin at the source to the stage that says so.",
-    buckets=DURATION_BUCKETS,
 )
-WATERMARK_LAG: Final = Metric(
-    "pipeline.watermark.lag",
-    "gauge",
-    "s",
-    "Time since the newest event time that a stage has seen.",
+WATERMARK_LAG: Final = _gauge(
+    "pipeline.watermark.lag", "s", "Time since the newest event time that a stage has seen."
 )
-EVENTLOOP_DELAY: Final = Metric(
+EVENTLOOP_DELAY: Final = _histogram(
     "pipeline.eventloop.delay",
-    "histogram",
     "s",
     "By how much an event loop came round too late while a run lasted.",
     (PIPELINE_NAME,),
-    buckets=DURATION_BUCKETS,
 )
-CACHE_REQUESTS: Final = Metric(
-    "pipeline.cache.requests",
-    "counter",
-    "{request}",
-    "Look-ups in a cache.",
-    (CACHE_NAME, CACHE_REQUEST_TYPE),
+CACHE_REQUESTS: Final = _counter(
+    "pipeline.cache.requests", "{request}", "Look-ups in a cache.", (CACHE_NAME, CACHE_REQUEST_TYPE)
 )
-CACHE_HIT_RATIO: Final = Metric(
+CACHE_HIT_RATIO: Final = _gauge(
     "pipeline.cache.hit.ratio",
-    "gauge",
     "1",
     "Hits over look-ups since the cache was registered; prefer the counter in panels, since "
     "ratios do not add up.",
     (CACHE_NAME,),
 )
-CACHE_WHAT_IF: Final = Metric(
+CACHE_WHAT_IF: Final = _gauge(
     "pipeline.cache.what_if.hit.ratio",
-    "gauge",
     "1",
     "The hit ratio that an LRU cache would have had at `0.5`, `2` and `4` times its size.",
     (CACHE_NAME, CACHE_SIZE_FACTOR),
 )
-CACHE_EVICTIONS: Final = Metric(
+CACHE_EVICTIONS: Final = _counter(
     "pipeline.cache.evictions",
-    "counter",
     "{entry}",
     "Entries that a cache removed to make room.",
     (CACHE_NAME,),
 )
-CACHE_EXPIRATIONS: Final = Metric(
+CACHE_EXPIRATIONS: Final = _counter(
     "pipeline.cache.expirations",
-    "counter",
     "{entry}",
     "Entries that a cache removed because of their age.",
     (CACHE_NAME,),
 )
-CACHE_ENTRY_COUNT: Final = Metric(
-    "pipeline.cache.entry.count", "up-down counter", "{entry}", "Entries in a cache.", (CACHE_NAME,)
+CACHE_ENTRY_COUNT: Final = _level(
+    "pipeline.cache.entry.count", "{entry}", "Entries in a cache.", (CACHE_NAME,)
 )
-CACHE_SIZE: Final = Metric(
-    "pipeline.cache.size", "up-down counter", "By", "Bytes that a cache holds.", (CACHE_NAME,)
-)
+CACHE_SIZE: Final = _level("pipeline.cache.size", "By", "Bytes that a cache holds.", (CACHE_NAME,))
 
-OPERATION_DURATION: Final = Metric(
+OPERATION_DURATION: Final = _histogram(
     "pipeline.operation.duration",
-    "histogram",
     "s",
     "Duration of one operation of a service.",
     (OPERATION_TYPE, OPERATION_NAME, ERROR_TYPE),
-    buckets=DURATION_BUCKETS,
 )
-OPERATION_RETRIES: Final = Metric(
+OPERATION_RETRIES: Final = _counter(
     "pipeline.operation.retries",
-    "counter",
     "{retry}",
     "Attempts of an operation after the first.",
     (OPERATION_NAME, ERROR_TYPE),
 )
-EVENT_DURATION: Final = Metric(
+EVENT_DURATION: Final = _histogram(
     "pipeline.event.duration",
-    "histogram",
     "s",
     "Time that one event took to process.",
     (EVENT_SOURCE, EVENT_DOMAIN, EVENT_ENTITY, ERROR_TYPE),
-    buckets=DURATION_BUCKETS,
 )
-EVENT_IO: Final = Metric(
-    "pipeline.event.io", "counter", "By", "Payload bytes of events.", (EVENT_SOURCE, EVENT_DOMAIN)
+EVENT_IO: Final = _counter(
+    "pipeline.event.io", "By", "Payload bytes of events.", (EVENT_SOURCE, EVENT_DOMAIN)
 )
-EVENT_DUPLICATES: Final = Metric(
+EVENT_DUPLICATES: Final = _counter(
     "pipeline.event.duplicates",
-    "counter",
     "{event}",
     "Events that had been seen before.",
     (EVENT_SOURCE, EVENT_DOMAIN),
 )
-EVENT_POINTS: Final = Metric(
+EVENT_POINTS: Final = _counter(
     "pipeline.event.points",
-    "counter",
     "{point}",
     "Data points that events were written as.",
     (EVENT_SOURCE, EVENT_DOMAIN),
 )
-ERRORS: Final = Metric(
+ERRORS: Final = _counter(
     "pipeline.errors",
-    "counter",
     "{error}",
     "Errors that the program reported, by component.",
     (ERROR_TYPE, COMPONENT, SEVERITY),
 )
-BREAKER: Final = Metric(
+BREAKER: Final = _gauge(
     "pipeline.breaker.state",
-    "gauge",
     "1",
     "1 for the state that a circuit breaker is in, 0 for its other states.",
     (BREAKER_NAME, BREAKER_STATE),
 )
-CONNECTIONS: Final = Metric(
+CONNECTIONS: Final = _level(
     "pipeline.connection.count",
-    "up-down counter",
     "{connection}",
     "Connections by state.",
     (CONNECTION_NAME, CONNECTION_STATE),
 )
-STALLED: Final = Metric(
+STALLED: Final = _gauge(
     "pipeline.stalled",
-    "gauge",
     "1",
     "1 while something is in flight in a stage or a queue and nothing has moved for "
     "`stalled_after`, else 0.",
     (PIPELINE_NAME, STAGE_NAME, STAGE_KIND, QUEUE_NAME),
 )
-SPOOL_SIZE: Final = Metric(
-    "pipeline.telemetry.spool.size",
-    "up-down counter",
-    "By",
-    "Bytes of telemetry on disk that wait for the collector.",
+SPOOL_SIZE: Final = _level(
+    "pipeline.telemetry.spool.size", "By", "Bytes of telemetry on disk that wait for the collector."
 )
-OPERATIONS_DROPPED: Final = Metric(
+OPERATIONS_DROPPED: Final = _counter(
     "pipeline.telemetry.operations.dropped",
-    "counter",
     "{operation}",
     "Operations that a manager has in no file: a full queue, a disk that fails, `max_bytes`.",
 )
-OPERATIONS_PENDING: Final = Metric(
-    "pipeline.telemetry.operations.pending",
-    "up-down counter",
-    "{operation}",
-    "Operations that wait for their file.",
+OPERATIONS_PENDING: Final = _level(
+    "pipeline.telemetry.operations.pending", "{operation}", "Operations that wait for their file."
 )
-SDK_SPANS_EXPORTED: Final = Metric(
+SDK_SPANS_EXPORTED: Final = _counter(
     "otel.sdk.exporter.span.exported",
-    "counter",
     "{span}",
     "The number of spans for which the export has finished, either successful or failed.",
     (SDK_COMPONENT, ERROR_TYPE),
 )
-SDK_POINTS_EXPORTED: Final = Metric(
+SDK_POINTS_EXPORTED: Final = _counter(
     "otel.sdk.exporter.metric_data_point.exported",
-    "counter",
     "{data_point}",
     "The number of metric data points for which the export has finished, either successful or "
     "failed.",
     (SDK_COMPONENT, ERROR_TYPE),
 )
-SDK_EXPORT_DURATION: Final = Metric(
+SDK_EXPORT_DURATION: Final = _histogram(
     "otel.sdk.exporter.operation.duration",
-    "histogram",
     "s",
     "The duration of exporting a batch of telemetry records.",
     (SDK_COMPONENT, ERROR_TYPE),
-    buckets=DURATION_BUCKETS,
 )
-CONTAINER_CPU_LIMIT: Final = Metric(
+CONTAINER_CPU_LIMIT: Final = _gauge(
     "pipeline.container.cpu.limit",
-    "gauge",
     "{cpu}",
     "CPUs that this process may use at most: its cgroup's limit, or the host's.",
 )
-CONTAINER_MEMORY_LIMIT: Final = Metric(
+CONTAINER_MEMORY_LIMIT: Final = _gauge(
     "pipeline.container.memory.limit",
-    "gauge",
     "By",
     "Memory that this process may use at most: its cgroup's limit, or the host's.",
 )
 
-PROCESS_CPU_TIME: Final = Metric(
-    "process.cpu.time",
-    "counter",
-    "s",
-    "Total CPU seconds broken down by different CPU modes.",
-    (CPU_MODE,),
+PROCESS_CPU_TIME: Final = _counter(
+    "process.cpu.time", "s", "Total CPU seconds broken down by different CPU modes.", (CPU_MODE,)
 )
-PROCESS_CPU_UTILIZATION: Final = Metric(
+PROCESS_CPU_UTILIZATION: Final = _gauge(
     "process.cpu.utilization",
-    "gauge",
     "1",
     "Difference in process.cpu.time since the last measurement, divided by the elapsed time and "
     "number of CPUs available to the process.",
 )
-PROCESS_MEMORY_USAGE: Final = Metric(
-    "process.memory.usage", "up-down counter", "By", "The amount of physical memory in use."
+PROCESS_MEMORY_USAGE: Final = _level(
+    "process.memory.usage", "By", "The amount of physical memory in use."
 )
-PROCESS_MEMORY_VIRTUAL: Final = Metric(
-    "process.memory.virtual", "up-down counter", "By", "The amount of committed virtual memory."
+PROCESS_MEMORY_VIRTUAL: Final = _level(
+    "process.memory.virtual", "By", "The amount of committed virtual memory."
 )
-PROCESS_THREAD_COUNT: Final = Metric(
-    "process.thread.count", "up-down counter", "{thread}", "Process threads count."
-)
-PROCESS_FD_COUNT: Final = Metric(
+PROCESS_THREAD_COUNT: Final = _level("process.thread.count", "{thread}", "Process threads count.")
+PROCESS_FD_COUNT: Final = _level(
     "process.unix.file_descriptor.count",
-    "up-down counter",
     "{file_descriptor}",
     "Number of UNIX file descriptors in use by the process.",
 )
-PROCESS_DISK_IO: Final = Metric(
-    "process.disk.io", "counter", "By", "Disk bytes transferred.", (DISK_IO_DIRECTION,)
+PROCESS_DISK_IO: Final = _counter(
+    "process.disk.io", "By", "Disk bytes transferred.", (DISK_IO_DIRECTION,)
 )
-PROCESS_CONTEXT_SWITCHES: Final = Metric(
+PROCESS_CONTEXT_SWITCHES: Final = _counter(
     "process.context_switches",
-    "counter",
     "{context_switch}",
     "Number of times the process has been context switched.",
     (CONTEXT_SWITCH_TYPE,),
 )
-SYSTEM_CPU_UTILIZATION: Final = Metric(
+SYSTEM_CPU_UTILIZATION: Final = _gauge(
     "system.cpu.utilization",
-    "gauge",
     "1",
     "Share of the time of all logical CPUs since the last measurement in which they were busy.",
 )
-SYSTEM_MEMORY_USAGE: Final = Metric(
-    "system.memory.usage",
-    "up-down counter",
-    "By",
-    "Reports memory in use by state.",
-    (MEMORY_STATE,),
+SYSTEM_MEMORY_USAGE: Final = _level(
+    "system.memory.usage", "By", "Reports memory in use by state.", (MEMORY_STATE,)
 )
-SYSTEM_MEMORY_UTILIZATION: Final = Metric(
-    "system.memory.utilization",
-    "gauge",
-    "1",
-    "Share of memory bytes in use, 0 to 1.",
-    (MEMORY_STATE,),
+SYSTEM_MEMORY_UTILIZATION: Final = _gauge(
+    "system.memory.utilization", "1", "Share of memory bytes in use, 0 to 1.", (MEMORY_STATE,)
 )
-SYSTEM_DISK_IO: Final = Metric(
-    "system.disk.io", "counter", "By", "Disk bytes transferred by the host.", (DISK_IO_DIRECTION,)
+SYSTEM_DISK_IO: Final = _counter(
+    "system.disk.io", "By", "Disk bytes transferred by the host.", (DISK_IO_DIRECTION,)
 )
-SYSTEM_FILESYSTEM_UTILIZATION: Final = Metric(
+SYSTEM_FILESYSTEM_UTILIZATION: Final = _gauge(
     "system.filesystem.utilization",
-    "gauge",
     "1",
     "Share of a file system that is in use, 0 to 1.",
     (FILESYSTEM_MOUNTPOINT, FILESYSTEM_STATE),
 )
-SYSTEM_NETWORK_IO: Final = Metric(
+SYSTEM_NETWORK_IO: Final = _counter(
     "system.network.io",
-    "counter",
     "By",
     "The number of bytes transmitted and received by the host or network namespace.",
     (NETWORK_IO_DIRECTION,),
