@@ -152,7 +152,7 @@ class Facts:
     cpus: float | None = None
     # CPUs that child processes kept busy on average; None if unknown
     children: float | None = None
-    # the busy part of all CPUs of the host, whoever used them
+    # the busy part of all CPUs of the host, of all processes
     machine: float | None = None
     # whether a cgroup sets `cpus`
     quota: bool = False

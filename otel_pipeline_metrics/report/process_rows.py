@@ -49,7 +49,7 @@ class ResourcesRow(TypedDict):
         Number, "CPU seconds of its child processes, and of theirs; null outside Linux"
     ]
     system_cpu_utilization: Annotated[
-        Number, "average busy part of all CPUs of the host, whoever used them, 0 to 1"
+        Number, "average busy part of all CPUs of the host, of all processes, 0 to 1"
     ]
     rss_bytes: Annotated[ResourcesCpuUtilizationRow, "resident memory"]
     disk_io_bytes: ResourcesDiskIoBytesRow

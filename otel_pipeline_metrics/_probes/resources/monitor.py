@@ -41,7 +41,7 @@ class ResourceSummary:
     cpu_utilization_peak: float | None = None
     # CPU seconds of child processes, and of theirs
     children_cpu_s: float | None = None
-    # the busy part of all the host's CPUs, whoever used them
+    # the busy part of all the host's CPUs, of all processes
     system_cpu_utilization_avg: float | None = None
     # weighted by time
     rss_bytes_avg: float | None = None
