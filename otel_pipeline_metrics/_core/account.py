@@ -121,8 +121,7 @@ class Account:
     __slots__ = (
         "_known_s", "_spawned_s", "blocked", "by_in_flight", "count", "cpu", "ended", "excess",
         "has_partial", "idle", "partial", "partial_blocked", "partial_idle", "partial_running",
-        "partial_sampled", "partial_wait", "pulled", "pulled_open", "pullers",
-        "running", "seen", "spawned", "tasks",
+        "partial_sampled", "partial_wait", "running", "seen", "spawned", "tasks",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -131,26 +130,13 @@ class Account:
         self.ended = 0.0
         # whether calls were in progress when they were last looked at
         self.has_partial = False
-        # of calls in progress: their time so far, and what of it is to be a correction
-        self.partial = 0.0
-        self.partial_idle = 0.0
-        self.partial_blocked = 0.0
-        # waits that go on
-        self.partial_wait = 0.0
-        # of those that are samples: their time so far, and how much of it ran
-        self.partial_sampled = 0.0
-        self.partial_running = 0.0
-        self.excess = 0.0
+        # Of calls in progress: their time so far, waits that go on, what of the time is to be a
+        # correction, and of those that are samples their time so far, and how much of it ran.
+        self.forget_partial()
         # by details of a call in progress: the items and bytes that were reported
         self.seen: dict[Any, Counts] = {}
         self.idle = 0.0
         self.blocked = 0.0
-        # by series of a generator: the seconds in which this stage waited for its items
-        self.pulled: dict[Any, float] = {}
-        # the same of generators in progress
-        self.pulled_open: dict[Any, float] = {}
-        # of a generator in progress: the accounts of those who pull its items
-        self.pullers: list[Account] = []
         self.running = Ratio()
         self.cpu = Ratio()
         # samples that another task than its caller's began; their seconds, and those of all
@@ -161,6 +147,11 @@ class Account:
         self.by_in_flight: dict[int, tuple[int, float]] = {}
         # identities of the tasks that made samples
         self.tasks: set[int] = set()
+
+    def forget_partial(self) -> None:
+        """Forget what calls in progress had done when they were last looked at."""
+        self.partial = self.partial_idle = self.partial_blocked = self.excess = 0.0
+        self.partial_wait = self.partial_sampled = self.partial_running = 0.0
 
     def take(self, samples: list[Sample]) -> None:
         """Add samples."""

@@ -43,9 +43,9 @@ class Series:
     __slots__ = (
         "account", "around", "attributes", "budget", "cache", "called", "caller", "correction",
         "drawn_one_in", "durations", "event_times", "exemplars", "inside_of", "kept", "key",
-        "limits", "mean_s", "one_in", "plain", "results", "returned", "sample_at", "sampled",
-        "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "until_sample",
-        "wakes_at", "watch",
+        "limits", "mean_s", "one_in", "plain", "pulled", "results", "returned", "sample_at",
+        "sampled", "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times",
+        "until_sample", "wakes_at", "watch", "whole",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, around: Series | None) -> None:
@@ -64,8 +64,13 @@ class Series:
         self.caller = None if around is None else around.stage
         self.key = self.times.key
         self.attributes = stage.attributes
-        # the stages called inside of this one
-        self.called: dict[StageId, Series] = {}
+        # The stages called inside of this one. A generator of another run, which this one pulls, is
+        # there under its own series.
+        self.called: dict[StageId | Series, Series] = {}
+        # Of a generator: the time of its steps by who pulled them, if not outside of stages, and of
+        # such a series the one that has the results.
+        self.pulled: list[Series] = []
+        self.whole: Series | None = None
         # of calls with only a duration: their seconds, see `Batch.durations`
         self.durations: list[float] = []
         # of those calls: the items that came out, see `Batch.sizes`
@@ -166,8 +171,8 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "account", "around", "budgets", "called", "correction", "ended", "limits", "on_resources",
-        "parts", "pipeline", "pools", "queues", "released", "remote", "run_id", "series", "shares",
+        "around", "budgets", "called", "correction", "ended", "limits", "on_resources", "parts",
+        "pipeline", "pools", "queues", "released", "remote", "run_id", "series", "shares",
         "sinks", "times", "workers",
     )  # fmt: skip
 
@@ -182,10 +187,8 @@ class RunScope:
         # by the stage's identity: its budget of spans, and the time of its workers
         self.budgets: dict[Hashable, SpanBudget] = {}
         self.times: dict[Hashable, WorkerTimes] = {}
-        # of the run outside of stages: what it pulled of generators
-        self.account = Account()
         # like those of a series, for the calls outside of stages
-        self.called: dict[StageId, Series] = {}
+        self.called: dict[StageId | Series, Series] = {}
         self.correction = 0.0
         self.shares = Shares()
         self.queues: dict[str, QueueSeries] = {}
@@ -232,15 +235,16 @@ class RunScope:
         for worker in self.workers.values():
             worker.plain = False
         for series in self.series.values():
-            series.called.clear()
             series.times.variants.clear()
-            series.account = Account()
+            for each in (series, *series.pulled):
+                each.called.clear()
+                each.account = Account()
+            series.pulled.clear()
         for kept in (
             self.series, self.called, self.budgets, self.times, self.queues,
             self.limits, self.pools, self.workers, self.shares.outlived,
         ):  # fmt: skip
             kept.clear()
-        self.account = Account()
 
     def add_queue(self, name: str) -> QueueSeries:
         """Return the series of a queue, made if need be."""
@@ -272,11 +276,6 @@ class ScopeRef:
         self.limits = scope.limits
         # what is current again when the run has ended
         self.outer = outer
-
-    @property
-    def account(self) -> Account:
-        """The sums of the run outside of stages."""
-        return self.scope.account
 
     def add(self, stage: StageId) -> Series:
         """Return the series of a stage called outside of stages, made if need be."""
@@ -333,6 +332,29 @@ def add(cell: Cell, stage: StageId) -> Series:
             root = root[4]
         scopes.setdefault(scope, root)
     found: Series = cell[0].add(stage)
+    return found
+
+
+def of_steps(puller: Cell, whole: Series) -> Series:
+    """Return the series of the steps of a generator that a call or a run pulls, made if need be.
+
+    Args:
+        puller: the cell of that call or run.
+        whole: the series that has the generator's results.
+    """
+    around, stage = puller[0], whole.stage
+    if around.scope is whole.scope:
+        found: Series = around.called.get(stage) or add(puller, stage)
+    else:
+        found = around.called.get(whole) or around.called.setdefault(
+            whole, Series(whole.scope, stage, None)
+        )
+        if found not in whole.times.variants:
+            whole.times.variants.append(found)
+    if found is not whole and found.whole is not whole and whole.scope.add(stage) is whole:
+        # it did not begin before a fork, or in a run that was forgotten
+        found.whole = whole
+        whole.pulled.append(found)
     return found
 
 

@@ -13,7 +13,7 @@ from otel_pipeline_metrics._core.overlap import Overlap
 from otel_pipeline_metrics._core.records import NOTHING, Progress, StageTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from otel_pipeline_metrics._core.account import Account
     from otel_pipeline_metrics._core.records import StageResult, TimeInStates
@@ -48,32 +48,51 @@ def take(
     account.ended += sum(durations)
     results = []
     for result, details in finished:
-        account.ended += result.busy_s
-        account.idle += result.idle_s
-        account.blocked += result.blocked_s
+        whole = result.busy_s, result.idle_s, result.blocked_s
+        for each, ended, idle, blocked in _by_puller(series, details, *whole):
+            each.account.ended += ended
+            each.account.idle += idle
+            each.account.blocked += blocked
         before = account.seen.pop(details, None) if account.seen else None
         results.append(result if before is None else result._replace(reported=before))
-    account.take(pop(series.samples))
-    in_progress = series.open
-    progress = _look_at_open(series, in_progress) if in_progress or account.has_partial else []
-    if account.running.count:
-        _choose_rate(series)
+    both = [series, *series.pulled]
+    for each in both:
+        each.account.take(pop(each.samples))
+    progress: list[Progress] = []
+    if series.whole is None:
+        in_progress = series.open
+        if in_progress or account.has_partial:
+            progress = _look_at_open(series, in_progress)
+    for each in both:
+        if each.account.running.count:
+            _choose_rate(each)
     return results, progress
 
 
-def add_pulls(series: Series, finished: list[tuple[StageResult, Any]]) -> None:
-    """Add the time of finished generators to those that pulled their items."""
-    for _, details in finished:
-        for puller, seconds in details.pulls.items() if details is not None else ():
-            pulled = puller.account.pulled
-            pulled[series] = pulled.get(series, 0.0) + seconds
+def _by_puller(
+    series: Series, details: Any, open_s: float, idle: float, blocked: float
+) -> Iterator[tuple[Series, float, float, float]]:
+    """Share out the time of a call of a series: that of a generator by who pulled its items."""
+    pulls = {} if details is None else details.pulls
+    if not pulls:
+        yield series, open_s, idle, blocked
+        return
+    parts = list(pulls.items())
+    waited = sum([part[1] for _, part in parts])
+    for each, (seconds, waits) in parts:
+        share = waits / waited if waited else 1 / len(parts)
+        yield each, seconds, idle * share, blocked * share
 
 
 def saved(series: Series) -> tuple[Any, ...]:
     """Return the sums that a batch changes, for `restore`."""
     account, times = series.account, series.times
+    ended = [
+        (each, each.ended, each.idle, each.blocked)
+        for each in [each.account for each in (series, *series.pulled)]
+    ]
     return (
-        account.count, account.ended, account.idle, account.blocked, dict(account.seen),
+        account.count, ended, dict(account.seen),
         times.reported, times.reported_cpu_s, series.exemplars, series.slowest,
     )  # fmt: skip
 
@@ -82,9 +101,11 @@ def restore(series: Series, before: tuple[Any, ...]) -> None:
     """Set the sums to what they were before a batch that was interrupted."""
     account, times = series.account, series.times
     (
-        account.count, account.ended, account.idle, account.blocked, account.seen,
+        account.count, ended, account.seen,
         times.reported, times.reported_cpu_s, series.exemplars, series.slowest,
     ) = before  # fmt: skip
+    for each, *sums in ended:
+        each.ended, each.idle, each.blocked = sums
 
 
 def _choose_rate(series: Series) -> None:
@@ -98,12 +119,9 @@ def _choose_rate(series: Series) -> None:
 def _look_at_open(series: Series, in_progress: list[Cell]) -> list[Progress]:
     """Add what calls in progress have done so far."""
     account, now = series.account, clock.now()
+    for each in (series, *series.pulled):
+        each.account.forget_partial()
     account.has_partial = bool(in_progress)
-    account.partial = account.partial_idle = account.partial_blocked = account.excess = 0.0
-    account.partial_wait = account.partial_sampled = account.partial_running = 0.0
-    for puller in account.pullers:
-        puller.pulled_open.pop(series, None)
-    account.pullers = []
     progress = []
     for entry in in_progress:
         if was_left(entry):
@@ -113,27 +131,26 @@ def _look_at_open(series: Series, in_progress: list[Cell]) -> list[Progress]:
         # of a generator that is not between two items, the step in progress
         step = entry if execution is None else execution.cell
         cell = entry if step[1] is None else step
-        elapsed = elapsed_so_far(cell, now)
-        account.partial += elapsed
-        account.excess += nesting.excess_so_far(cell, now)
+        here = cell[0].account
+        elapsed = step_so_far(cell, now)
+        here.partial += elapsed
+        here.excess += nesting.excess_so_far(cell, now)
         whole = now - cell[2] if cell[1] is not None and cell[2] else 0.0
-        waited = 0.0
-        if execution is not None:
-            whole += execution.before() + execution.waited
-            waited = execution.idle + execution.blocked
-        account.partial_wait += max(0.0, whole - waited - elapsed)
-        _look_at_sample(account, cell, now)
+        _look_at_sample(here, cell, now)
         if execution is None:
+            here.partial_wait += max(0.0, whole - elapsed)
             continue
-        account.partial_idle += execution.idle
-        account.partial_blocked += execution.blocked
-        details = execution.details
+        waited = execution.idle + execution.blocked - execution.waited
+        here.partial_wait += max(0.0, whole - waited - elapsed)
+        details, before_s = execution.details, execution.before()
+        for each, ended, idle, blocked in _by_puller(
+            series, details, before_s, execution.idle, execution.blocked
+        ):
+            each.account.partial += ended
+            each.account.partial_idle += idle
+            each.account.partial_blocked += blocked
         if details is None:
             continue
-        for puller, seconds in list(details.pulls.items()):
-            _add_open_pull(series, puller.account, seconds)
-        if cell[1] is not None and execution.puller is not None:
-            _add_open_pull(series, execution.puller.account, step_so_far(cell, now))
         counts, before = details.totals(), account.seen.get(details, NOTHING)
         if counts != before:
             account.seen[details] = counts
@@ -155,23 +172,11 @@ def _look_at_sample(account: Account, cell: Cell, now: float) -> None:
     account.partial_running += min(running, elapsed)
 
 
-def _add_open_pull(series: Series, puller: Account, seconds: float) -> None:
-    puller.pulled_open[series] = puller.pulled_open.get(series, 0.0) + seconds
-    series.account.pullers.append(puller)
-
-
 def pop(entries: list[T]) -> list[T]:
     """Remove and return what a list holds, while others may append to it."""
     taken = entries[:]
     del entries[: len(taken)]
     return taken
-
-
-def elapsed_so_far(cell: Cell, now: float) -> float:
-    """Return how long a call has been open, waits left out."""
-    execution = cell[3]
-    before: float = 0.0 if execution is None else execution.before()
-    return before + step_so_far(cell, now)
 
 
 def step_so_far(cell: Cell, now: float) -> float:
@@ -309,11 +314,13 @@ def cpu_of(series: Series) -> float | None:
 
 def own_cpu(series: Series) -> float | None:
     """Return the CPU seconds of a stage, less those of the stages inside; None if unknown."""
-    variants, account = series.variants, series.account
-    if len(variants) == 1 and not (series.called or account.pulled or account.pulled_open):
+    variants = series.variants
+    if len(variants) == 1 and not series.called:
         alone = cpu_of(series)
         return None if alone is None else max(0.0, alone)
-    found = [cpu_of(each) for each in variants]
+    # of a generator, the time may all be in the series of its steps
+    timed = [each for each in variants if each.account.ended or each.account.partial]
+    found = [cpu_of(each) for each in timed or variants]
     known = [seconds for seconds in found if seconds is not None]
     if not known:
         return None
@@ -321,8 +328,6 @@ def own_cpu(series: Series) -> float | None:
     for each in _called(series):
         if not each.account.is_spawned:
             inside += cpu_of(each) or 0.0
-    for generator, seconds in _pulled(series):
-        inside += seconds * (generator.account.cpu.ratio or 0.0)
     return max(0.0, sum(known) - inside)
 
 
@@ -337,7 +342,6 @@ def self_time(series: Series, now: float) -> float:
         if cell[0] in series.variants and cell[1] is None and cell[3] is None:
             own += nesting.excess_so_far(cell, now)
     inside = sum(each.account.ended + each.account.partial for each in _called(series))
-    inside += sum(seconds for _, seconds in _pulled(series))
     return max(0.0, own - inside)
 
 
@@ -348,25 +352,10 @@ def open_time(scope: RunScope, root: Cell, now: float) -> float:
         for each in list(scope.called.values())
         if each.stage.form != "by hand"
     )
-    pulled = sum(seconds for _, seconds in _pulls([scope.account]))
-    return inside + pulled - scope.correction - nesting.excess_so_far(root, now)
+    return inside - scope.correction - nesting.excess_so_far(root, now)
 
 
 def _called(series: Series) -> list[Series]:
     """Return the series of the stages called inside of a stage."""
     found = {id(each): each for own in series.variants for each in list(own.called.values())}
     return list(found.values())
-
-
-def _pulled(series: Series) -> list[tuple[Series, float]]:
-    """Return the generators that a stage pulled items of, and the seconds it waited for them."""
-    return _pulls([each.account for each in series.variants])
-
-
-def _pulls(accounts: list[Account]) -> list[tuple[Series, float]]:
-    return [
-        pair
-        for account in accounts
-        for pulled in (account.pulled, account.pulled_open)
-        for pair in list(pulled.items())
-    ]

@@ -45,9 +45,10 @@ class Details:
         # the first attempt is no retry, so the first retry is attempt 2
         self.attempts: count[int] = count(2)
         self.attributes: dict[str, AttributeValue] = {}
-        # of a generator: its items, and who pulled them, and waited for how many seconds
+        # of a generator: its items, and by the series of its steps, which each puller has another
+        # one of: seconds that they were open, and that they waited
         self.yielded = 0
-        self.pulls: dict[Any, float] = {}
+        self.pulls: dict[Series, list[float]] = {}
 
     def totals(self) -> Counts:
         """Return items and bytes so far, of all threads."""
@@ -81,9 +82,7 @@ class Execution:
     # whether there is only the duration to report so far, and no span to end: then it ends like a
     # call without an execution
     bare: bool
-    # of a generator: who pulls its items, a series or a run, and the part of `idle` and `blocked`
-    # that is not in `Details.pulls`
-    puller: Any = None
+    # of a generator: the part of `idle` and `blocked` of the steps that are over
     waited: float = 0.0
     details: Details | None = None
     span: OpenSpan | None = None
@@ -110,7 +109,7 @@ class Execution:
         """Return the seconds before its last resumption, without waits; not for users."""
         if self.entry is None or self.details is None:
             return self.elapsed - self.waited
-        return sum(self.details.pulls.values())
+        return sum([part[0] for part in list(self.details.pulls.values())])
 
     @property
     def scope(self) -> RunScope:

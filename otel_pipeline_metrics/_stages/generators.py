@@ -33,29 +33,31 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
         try:
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
-            series, pulls, here, pulled = execution.series, details.pulls, None, 0.0
-            current, now, extras = internals.active_cell, internals.clock.now, internals.extras
-            sample_at = 0 if series is None else series.until_sample
+            nothing = suspended.NOOP_EXECUTION.cell
+            series, cell, alone = execution.cell[0], nothing, 0
+            current, now, references = (
+                internals.active_cell, internals.clock.now, internals.references,
+            )  # fmt: skip
+            extras = internals.extras if execution.series is not None else nothing
             source = function(*args, **kwargs)
             del args, kwargs
             send = step = source.send
             while True:
                 # --- it begins, or goes on
                 try:
-                    if extras or series is None:
-                        cell, token = suspended.resume(execution), None
-                        sample_at, counted = sample_at + 1, counted + 1
+                    if extras:
+                        cell, token = suspended.resume(execution, steps - counted), None
+                        series, counted = cell[0], steps + 1
                     else:
                         parent: Any = current.get()
                         if parent is None:
                             parent = internals.series.default_cell
-                        elif parent[1] is None:
-                            parent = internals.series.goes_on(parent)
-                        cell = [series, None, 0.0, execution, parent, None, None, None]
-                        execution.cell = cell
-                        if parent[0] is not here:
-                            here = execution.puller = parent[0]
-                            pulled = pulls.get(here, 0.0)
+                        # the last step's serves again if nothing else, such as a task, has it
+                        if parent is not cell[4] or parent[1] is None or references(cell) != alone:
+                            series.until_sample -= steps - counted
+                            cell, part = suspended.next_step(execution, parent)
+                            series, parent, alone = cell[0], cell[4], references(cell)
+                            sample_at, counted = steps + max(0, series.until_sample), steps
                         token = cell[1] = current.set(cell)
                         if steps >= sample_at:
                             series.until_sample -= steps - counted
@@ -79,18 +81,19 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                 try:
                     if token is None:
                         suspended.pause(execution)
-                        here = None
+                        cell = nothing
                     else:
                         elapsed = now() - began
                         if parent[5] is cell and cell[5] is None and not extras:
                             parent[5] = None
                             current.reset(token)
                             cell[1] = None
-                            pulls[here] = pulled = pulled + elapsed
+                            part[0] += elapsed
                         else:
                             suspended.pause(execution)
-                            here = None
+                            cell = nothing
                 except Exception as error:
+                    cell = nothing
                     suspended.not_paused(execution, error)
                 steps += 1
                 if items is None:
@@ -133,29 +136,31 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
         try:
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
-            series, pulls, here, pulled = execution.series, details.pulls, None, 0.0
-            current, now, extras = internals.active_cell, internals.clock.now, internals.extras
-            sample_at = 0 if series is None else series.until_sample
+            nothing = suspended.NOOP_EXECUTION.cell
+            series, cell, alone = execution.cell[0], nothing, 0
+            current, now, references = (
+                internals.active_cell, internals.clock.now, internals.references,
+            )  # fmt: skip
+            extras = internals.extras if execution.series is not None else nothing
             source = function(*args, **kwargs)
             del args, kwargs
             send, step = source.asend, suspended.first_step(source, execution)
             while True:
                 # --- it begins, or goes on
                 try:
-                    if extras or series is None:
-                        cell, token = suspended.resume(execution), None
-                        sample_at, counted = sample_at + 1, counted + 1
+                    if extras:
+                        cell, token = suspended.resume(execution, steps - counted), None
+                        series, counted = cell[0], steps + 1
                     else:
                         parent: Any = current.get()
                         if parent is None:
                             parent = internals.series.default_cell
-                        elif parent[1] is None:
-                            parent = internals.series.goes_on(parent)
-                        cell = [series, None, 0.0, execution, parent, None, None, None]
-                        execution.cell = cell
-                        if parent[0] is not here:
-                            here = execution.puller = parent[0]
-                            pulled = pulls.get(here, 0.0)
+                        # the last step's serves again if nothing else, such as a task, has it
+                        if parent is not cell[4] or parent[1] is None or references(cell) != alone:
+                            series.until_sample -= steps - counted
+                            cell, part = suspended.next_step(execution, parent)
+                            series, parent, alone = cell[0], cell[4], references(cell)
+                            sample_at, counted = steps + max(0, series.until_sample), steps
                         token = cell[1] = current.set(cell)
                         if steps >= sample_at:
                             series.until_sample -= steps - counted
@@ -180,18 +185,19 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                 try:
                     if token is None:
                         suspended.pause(execution)
-                        here = None
+                        cell = nothing
                     else:
                         elapsed = now() - began
                         if parent[5] is cell and cell[5] is None and not extras:
                             parent[5] = None
                             current.reset(token)
                             cell[1] = None
-                            pulls[here] = pulled = pulled + elapsed
+                            part[0] += elapsed
                         else:
                             suspended.pause(execution)
-                            here = None
+                            cell = nothing
                 except Exception as error:
+                    cell = nothing
                     suspended.not_paused(execution, error)
                 steps += 1
                 if items is None:

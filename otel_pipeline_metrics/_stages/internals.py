@@ -7,6 +7,7 @@ cannot be. This object is looked up by name where the wrapper is loaded.
 
 from __future__ import annotations
 
+import sys
 from typing import Final
 
 from otel_pipeline_metrics._core import clock, nesting, series
@@ -18,8 +19,8 @@ class Internals:
     """The modules that wrappers use: slots are read as fast as the globals of a module."""
 
     __slots__ = (
-        "active_cell", "clock", "extras", "invocation", "later", "nesting", "sampling", "series",
-        "suspended",
+        "active_cell", "clock", "extras", "invocation", "later", "nesting", "references",
+        "sampling", "series", "suspended",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class Internals:
         self.invocation = invocation
         self.later = later
         self.nesting = nesting
+        self.references = sys.getrefcount
         self.sampling = sampling
         self.series = series
         self.suspended = suspended

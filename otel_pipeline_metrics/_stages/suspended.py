@@ -34,7 +34,7 @@ def begin_suspended(stage: StageId) -> Execution:
     cell: Any = None
     try:
         parent = _series.goes_on(active_cell.get())
-        # who pulls its items may change, so it has no caller
+        # who pulls its items may change, so the whole has no caller, and each step has one
         series = parent[0].scope.add(stage)
         cell = [series, None, 0.0, None, parent, None, None, None]
         execution: Execution = Execution(cell)
@@ -56,22 +56,33 @@ def begin_suspended(stage: StageId) -> Execution:
         raise
 
 
-def resume(execution: Execution) -> Cell:
+def next_step(execution: Execution, parent: Cell | None) -> tuple[Cell, list[float]]:
+    """Return the cell of a step, a call inside of whoever pulls the item, and its times."""
+    if parent is None or parent[1] is None:
+        parent = _series.goes_on(parent)
+    whole = execution.series
+    steps = execution.cell[0] if whole is None else _series.of_steps(parent, whole)
+    cell: Cell = [steps, None, 0.0, execution, parent, None, None, None]
+    execution.cell = cell
+    return cell, execution.ensure_details().pulls.setdefault(steps, [0.0, 0.0])
+
+
+def resume(execution: Execution, counted: int) -> Cell:
     """Make a suspended execution current and count its time. Never raises.
 
+    Args:
+        execution: of the generator.
+        counted: the steps before this one to take off the steps until the next sample.
+
     Returns:
-        The cell of this step, which is a call inside of the consumer's.
+        The cell of this step.
     """
-    series = execution.series
-    if series is None:
+    if execution.series is None:
         return NOOP_EXECUTION.cell
     try:
-        parent = active_cell.get()
-        if parent is None or parent[1] is None:
-            parent = _series.goes_on(parent)
-        execution.puller = parent[0]
-        cell: Cell = [series, None, 0.0, execution, parent, None, None, None]
-        execution.cell = cell
+        execution.cell[0].until_sample -= counted
+        cell, _ = next_step(execution, active_cell.get())
+        steps, parent = cell[0], cell[4]
         if gc_safety.here():
             cell[1] = DETACHED
         else:
@@ -80,8 +91,8 @@ def resume(execution: Execution) -> Cell:
             if hooks.workers is not None:
                 hooks.workers.entered(cell)
             cell[1] = active_cell.set(cell)
-        series.until_sample -= 1
-        if series.until_sample < 0:
+        steps.until_sample -= 1
+        if steps.until_sample < 0:
             sampling.begin(cell, known=True)
         began = cell[2] = clock.now()
         if parent[5] is None and "overlapping" not in gc_safety.extras:
@@ -102,12 +113,13 @@ def pause(execution: Execution) -> None:
         now = clock.now()
         leave(cell, now)
         elapsed = now - cell[2]
-        waited = execution.idle + execution.blocked
-        if waited != execution.waited:
-            elapsed -= waited - execution.waited
-            execution.waited = waited
-        pulls, puller = execution.ensure_details().pulls, execution.puller
-        pulls[puller] = pulls.get(puller, 0.0) + elapsed
+        part = execution.ensure_details().pulls[cell[0]]
+        waited = execution.idle + execution.blocked - execution.waited
+        if waited:
+            elapsed -= waited
+            part[1] += waited
+            execution.waited += waited
+        part[0] += elapsed
         deactivate(execution, now)
         if cell[6] is not None:
             sampling.end(cell, elapsed)
@@ -144,7 +156,7 @@ def finish(execution: Execution | None, error: BaseException | None = None, step
     try:
         pause(execution)
         if execution.series is not None:
-            execution.series.until_sample -= steps
+            execution.cell[0].until_sample -= steps
         if execution.details is not None:
             execution.elapsed = execution.before() + execution.waited
         close(execution, error)

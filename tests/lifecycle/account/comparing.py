@@ -63,7 +63,7 @@ def _states(
         found.all.append(f"the workers of {name} are unknown")
     known = row["workers"] is not None
     inside, beside = true.time[name], true.between[name] if known else {}
-    if not known and name in true.recursive:
+    if not known and name in true.in_own_task:
         return
     busy = sum(inside[state] for state in OPEN) + beside.get("busy", 0.0)
     found.compare(f"{name}.busy", told["busy"], busy)
@@ -72,7 +72,7 @@ def _states(
             found.compare(f"{name}.{state}", told[state], inside[state] + beside.get(state, 0.0))
         whole = sum(inside[state] for state in STATES) + sum(beside.values())
         found.compare(f"{name}.wall", told["wall"], whole)
-    if name in true.recursive:
+    if name in true.recursive | true.in_own_task:
         return
     # a worker's own code is seen in a thread, where it runs, and not in a task
     unknown = true.unstepped[name] + (beside.get("busy", 0.0) if in_task else 0.0)

@@ -268,7 +268,7 @@ class Player:
         if op.name not in self._slots:
             if op.kind == "close":
                 return None
-            name = f"{'g' if form == 'generator' else 'a'}{op.name}"
+            name = f"{'g' if form == 'generator' else 'a'}{int(op.name) // 4}"
             box: list[Slot] = []
             bodies = self._program.generators[int(op.name)]
             generator = self._stage(form, name)(box, bodies)

@@ -31,7 +31,8 @@ class Program(NamedTuple):
 seconds = st.integers(0, 12).map(lambda n: n / 8)
 _later = st.one_of(st.none(), st.none(), st.integers(0, 40).map(lambda n: n / 8))
 
-GENERATORS = 3
+# of two slots in three, the generators are of one stage
+GENERATORS = 6
 _slots = st.sampled_from([str(n) for n in range(GENERATORS)])
 _taking_time = st.tuples(st.sampled_from(["compute", "sleep", "sleep"]), st.just(""), seconds)
 _pulling = st.tuples(st.sampled_from(["pull", "pull", "pull", "close"]), _slots)

@@ -233,8 +233,9 @@ class Account:
         # of workers in a stage
         self.time: dict[str, Sums] = {stage: Sums() for stage in truth.stages}
         self.unstepped: Sums = Sums()
-        # stages that were inside of themselves, with another one between
+        # stages that were inside of themselves, with another one between or in another task
         self.recursive: set[str] = set()
+        self.in_own_task: set[str] = set()
         self.wall_s: Sums = Sums()
         self.duration_s: Sums = Sums()
         self.self_s: Sums = Sums()
@@ -265,7 +266,7 @@ class Account:
                 own = {frame.invocation for frame in frames}
                 if any(o.stage == invocation.stage for o in inside_of - own):
                     # in a task that a call of the same stage began
-                    self.recursive.add(invocation.stage)
+                    self.in_own_task.add(invocation.stage)
                 if state in OPEN and invocation.over:
                     self.duration_s[invocation.stage] += seconds
 
