@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from otel_pipeline_metrics._core.process.gc_safety import extras
+from otel_pipeline_metrics._core.process.gc_safety import switch_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +72,10 @@ class WorkerAccounting(Protocol):
     @property
     def accounts(self) -> bool:
         """Whether it does: an experiment stands in for it before the first queue too."""
+
+    @property
+    def pauses(self) -> bool:
+        """Whether it does more with each call than to share out its time."""
 
     def accounting(self) -> WorkerAccounting:
         """Return what does, and all that this does."""
@@ -148,21 +152,15 @@ def set_tracing(found: Tracing | None) -> None:
     """Have the hot path open spans; None: not any more."""
     global tracing  # replaced whole
     tracing = found
-    _add_extra("tracing", found)
+    switch_extra("tracing", on=found is not None)
 
 
 def set_workers(found: WorkerAccounting | None) -> None:
     """Have the hot path account for workers; None: not any more."""
     global workers  # replaced whole
     workers = found
-    _add_extra("workers", found)
-
-
-def _add_extra(name: str, found: object) -> None:
-    if found is None:
-        extras.discard(name)
-    else:
-        extras.add(name)
+    switch_extra("workers", on=found is not None)
+    switch_extra("pausing", on=found is not None and found.pauses)
 
 
 # Makes a coroutine function's coroutine begin later, during an experiment.

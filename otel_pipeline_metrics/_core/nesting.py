@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core.overlap import Overlap
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.process.gc_safety import extras
+from otel_pipeline_metrics._core.process.gc_safety import switch_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -358,7 +358,7 @@ def _end_to_divide(shares: Shares, now: float) -> None:
 def _tell_hot_path(shares: Shares) -> None:
     """Tell the hot path whether calls overlap, in any run."""
     (_dividing.add if shares.concurrent else _dividing.discard)(shares)
-    (extras.add if _dividing else extras.discard)("overlapping")
+    switch_extra("overlapping", on=bool(_dividing))
 
 
 def _innermost(cell: Cell) -> Iterator[Cell]:
@@ -406,4 +406,4 @@ def _reset_after_fork() -> None:
     global _lock  # a thread that the child lacks may hold the lock
     _lock = threading.RLock()
     _dividing.clear()
-    extras.discard("overlapping")
+    switch_extra("overlapping", on=False)

@@ -78,10 +78,10 @@ def _by_puller(
         yield series, open_s, idle, blocked
         return
     parts = list(pulls.items())
-    waited = sum([part[1] for _, part in parts])
-    for each, (seconds, waits) in parts:
-        share = waits / waited if waited else 1 / len(parts)
-        yield each, seconds, idle * share, blocked * share
+    waited = sum([part.waited_s for _, part in parts])
+    for each, part in parts:
+        share = part.waited_s / waited if waited else 1 / len(parts)
+        yield each, part.open_s, idle * share, blocked * share
 
 
 def saved(series: Series) -> tuple[Any, ...]:

@@ -50,6 +50,8 @@ class Experiment(Accounting):
         scope: the run's.
     """
 
+    pauses = True
+
     __slots__ = (
         "_accrues", "_added_s", "_ahead_s", "_cells", "_counts", "_ended", "_gaps", "_invocations",
         "_known", "_ledger", "_length", "_mode", "_open_calls", "_paused_s", "_schedule", "_spent",

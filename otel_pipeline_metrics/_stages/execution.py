@@ -28,6 +28,17 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import Cell, RunScope, Series
 
 
+class Pulled:
+    """The time of a generator's steps that one stage pulled, or one run outside of stages."""
+
+    __slots__ = ("ended", "open_s", "waited_s")
+
+    def __init__(self) -> None:
+        self.open_s = self.waited_s = 0.0
+        # when the last step ended
+        self.ended = 0.0
+
+
 class Details:
     """What an execution reports beyond its duration; made when there is something.
 
@@ -45,10 +56,10 @@ class Details:
         # the first attempt is no retry, so the first retry is attempt 2
         self.attempts: count[int] = count(2)
         self.attributes: dict[str, AttributeValue] = {}
-        # of a generator: its items, and by the series of its steps, which each puller has another
-        # one of: seconds that they were open, and that they waited
+        # of a generator: its items, and the time of its steps by their series, which each puller
+        # has another one of
         self.yielded = 0
-        self.pulls: dict[Series, list[float]] = {}
+        self.pulls: dict[Series, Pulled] = {}
 
     def totals(self) -> Counts:
         """Return items and bytes so far, of all threads."""
@@ -88,6 +99,7 @@ class Execution:
     span: OpenSpan | None = None
     # the rest is used only if a queue is instrumented
     opener: object = None  # the task or thread that runs it, if its worker is another
+    run: Any = None  # of a generator: a `workers.worker.Run`
     links: Sequence[Any] = ()  # to the producers of what the worker got before
     links_dropped: int = 0
 
@@ -109,7 +121,7 @@ class Execution:
         """Return the seconds before its last resumption, without waits; not for users."""
         if self.entry is None or self.details is None:
             return self.elapsed - self.waited
-        return sum([part[0] for part in list(self.details.pulls.values())])
+        return sum([part.open_s for part in list(self.details.pulls.values())])
 
     @property
     def scope(self) -> RunScope:

@@ -28,49 +28,53 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
         # exception, since the source may answer it by returning.
         execution: Any = None
         given = left = None
+        parent: Any = None
         # so far, and those that the series has taken off the steps until its next sample
         steps = counted = 0
         try:
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
-            nothing = suspended.NOOP_EXECUTION.cell
-            series, cell, alone = execution.cell[0], nothing, 0
-            current, now, references = (
-                internals.active_cell, internals.clock.now, internals.references,
-            )  # fmt: skip
-            extras = internals.extras if execution.series is not None else nothing
+            nothing, default = suspended.NOOP_EXECUTION.cell, internals.series
+            series, puller, alone, run = execution.cell[0], nothing, 0, None
+            current, now = internals.active_cell, internals.clock.now
+            references, ident = internals.references, internals.ident
+            extras = every_extra = internals.extras if execution.series is not None else nothing
             source = function(*args, **kwargs)
             del args, kwargs
             send = step = source.send
             while True:
                 # --- it begins, or goes on
                 try:
-                    if extras:
-                        cell, token = suspended.resume(execution, steps - counted), None
-                        series, counted = cell[0], steps + 1
+                    if extras or (
+                        run is not None
+                        and (run.over or ident() != run.thread or (run.tasks and not run.is_here()))
+                    ):
+                        cell = suspended.resume(execution, steps - counted)
+                        series, counted, parent = cell[0], steps + 1, nothing
                     else:
-                        parent: Any = current.get()
-                        if parent is None:
-                            parent = internals.series.default_cell
+                        parent = current.get(default.default_cell)
                         # the last step's serves again if nothing else, such as a task, has it
-                        if parent is not cell[4] or parent[1] is None or references(cell) != alone:
+                        if parent is not puller or parent[1] is None or references(cell) != alone:
                             series.until_sample -= steps - counted
-                            cell, part = suspended.next_step(execution, parent)
+                            cell, part = suspended.next_step(execution, parent, run)
                             series, parent, alone = cell[0], cell[4], references(cell)
+                            puller, pulled = parent, part.open_s
                             sample_at, counted = steps + max(0, series.until_sample), steps
-                        token = cell[1] = current.set(cell)
-                        if steps >= sample_at:
-                            series.until_sample -= steps - counted
-                            token = internals.sampling.begin(cell, known=True)
-                            sample_at, counted = steps + 1 + max(0, series.until_sample), steps + 1
+                        token = current.set(cell)
+                        # the time first, since the token tells that it is in progress
                         began = cell[2] = now()
-                        # last, since nothing may come between that and the end
+                        cell[1] = token
                         if parent[5] is None and not extras:
                             parent[5] = cell
                         else:
                             internals.nesting.enter(parent, cell, began)
+                        if steps >= sample_at:
+                            series.until_sample -= steps - counted
+                            internals.sampling.begin(cell, known=True)
+                            sample_at, counted = steps + 1 + max(0, series.until_sample), steps + 1
+                            parent, cell[2] = nothing, now()
                 except Exception:  # an internal error must not stop the stage
-                    cell, token = suspended.failed(execution, "resuming"), None
+                    cell, parent = suspended.failed(execution, "resuming"), nothing
                 # --- the user's
                 try:
                     value = step(given)
@@ -79,21 +83,23 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                     break
                 # --- it pauses
                 try:
-                    if token is None:
-                        suspended.pause(execution)
-                        cell = nothing
+                    ended = now()
+                    if (
+                        parent[5] is cell
+                        and cell[5] is None
+                        and not extras
+                        and (run is None or not run.over)
+                    ):
+                        parent[5] = None
+                        current.reset(token)
+                        cell[1] = None
+                        part.ended = ended
+                        part.open_s = pulled = pulled + (ended - began)
                     else:
-                        elapsed = now() - began
-                        if parent[5] is cell and cell[5] is None and not extras:
-                            parent[5] = None
-                            current.reset(token)
-                            cell[1] = None
-                            part[0] += elapsed
-                        else:
-                            suspended.pause(execution)
-                            cell = nothing
+                        run, puller = suspended.pause(execution, ended), nothing
+                        extras = every_extra if run is None else internals.others
                 except Exception as error:
-                    cell = nothing
+                    puller = nothing
                     suspended.not_paused(execution, error)
                 steps += 1
                 if items is None:
@@ -101,8 +107,9 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                 else:
                     suspended.yielded(execution, items, value)
                 try:
-                    given = left = None
-                    step = send
+                    if given is not None:
+                        given = left = None
+                        step = send
                     # a batch, which may be large, is released while the consumer works
                     given = yield (value, value := None)[0]
                 except GeneratorExit as closed:
@@ -131,73 +138,79 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
         execution: Any = None
         step: Any = None
         left: Any = None
+        parent: Any = None
         # so far, and those that the series has taken off the steps until its next sample
         steps = counted = 0
         try:
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
-            nothing = suspended.NOOP_EXECUTION.cell
-            series, cell, alone = execution.cell[0], nothing, 0
-            current, now, references = (
-                internals.active_cell, internals.clock.now, internals.references,
-            )  # fmt: skip
-            extras = internals.extras if execution.series is not None else nothing
+            nothing, default = suspended.NOOP_EXECUTION.cell, internals.series
+            series, puller, alone, run = execution.cell[0], nothing, 0, None
+            current, now = internals.active_cell, internals.clock.now
+            references, ident = internals.references, internals.ident
+            extras = every_extra = internals.extras if execution.series is not None else nothing
             source = function(*args, **kwargs)
             del args, kwargs
             send, step = source.asend, suspended.first_step(source, execution)
             while True:
                 # --- it begins, or goes on
                 try:
-                    if extras:
-                        cell, token = suspended.resume(execution, steps - counted), None
-                        series, counted = cell[0], steps + 1
+                    if extras or (
+                        run is not None
+                        and (run.over or ident() != run.thread or (run.tasks and not run.is_here()))
+                    ):
+                        cell = suspended.resume(execution, steps - counted)
+                        series, counted, parent = cell[0], steps + 1, nothing
                     else:
-                        parent: Any = current.get()
-                        if parent is None:
-                            parent = internals.series.default_cell
+                        parent = current.get(default.default_cell)
                         # the last step's serves again if nothing else, such as a task, has it
-                        if parent is not cell[4] or parent[1] is None or references(cell) != alone:
+                        if parent is not puller or parent[1] is None or references(cell) != alone:
                             series.until_sample -= steps - counted
-                            cell, part = suspended.next_step(execution, parent)
+                            cell, part = suspended.next_step(execution, parent, run)
                             series, parent, alone = cell[0], cell[4], references(cell)
+                            puller, pulled = parent, part.open_s
                             sample_at, counted = steps + max(0, series.until_sample), steps
-                        token = cell[1] = current.set(cell)
-                        if steps >= sample_at:
-                            series.until_sample -= steps - counted
-                            token = internals.sampling.begin(cell, known=True)
-                            sample_at, counted = steps + 1 + max(0, series.until_sample), steps + 1
+                        token = current.set(cell)
+                        # the time first, since the token tells that it is in progress
                         began = cell[2] = now()
-                        # last, since nothing may come between that and the end
+                        cell[1] = token
                         if parent[5] is None and not extras:
                             parent[5] = cell
                         else:
                             internals.nesting.enter(parent, cell, began)
+                        if steps >= sample_at:
+                            series.until_sample -= steps - counted
+                            internals.sampling.begin(cell, known=True)
+                            sample_at, counted = steps + 1 + max(0, series.until_sample), steps + 1
+                            parent, cell[2] = nothing, now()
                 except Exception:  # an internal error must not stop the stage
-                    cell, token = suspended.failed(execution, "resuming"), None
+                    cell, parent = suspended.failed(execution, "resuming"), nothing
                 # --- the user's
                 try:
-                    if token is None and cell[6] is not None:
+                    if parent is nothing and cell[6] is not None:
                         step = internals.sampling.driven(cell[6], step)
                     value = await step
                 except StopAsyncIteration:
                     break
                 # --- it pauses
                 try:
-                    if token is None:
-                        suspended.pause(execution)
-                        cell = nothing
+                    ended = now()
+                    if (
+                        parent[5] is cell
+                        and cell[5] is None
+                        and not extras
+                        and (run is None or not run.over)
+                    ):
+                        parent[5] = None
+                        current.reset(token)
+                        cell[1] = None
+                        part.ended = ended
+                        part.open_s = pulled = pulled + (ended - began)
                     else:
-                        elapsed = now() - began
-                        if parent[5] is cell and cell[5] is None and not extras:
-                            parent[5] = None
-                            current.reset(token)
-                            cell[1] = None
-                            part[0] += elapsed
-                        else:
-                            suspended.pause(execution)
-                            cell = nothing
+                        run, puller = suspended.pause(execution, ended), nothing
+                        extras = every_extra if run is None else internals.others
                 except Exception as error:
-                    cell = nothing
+                    puller = nothing
                     suspended.not_paused(execution, error)
                 steps += 1
                 if items is None:

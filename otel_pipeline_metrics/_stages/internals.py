@@ -8,10 +8,11 @@ cannot be. This object is looked up by name where the wrapper is loaded.
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Final
 
 from otel_pipeline_metrics._core import clock, nesting, series
-from otel_pipeline_metrics._core.process.gc_safety import extras
+from otel_pipeline_metrics._core.process.gc_safety import extras, others
 from otel_pipeline_metrics._stages import invocation, later, sampling, suspended
 
 
@@ -19,17 +20,19 @@ class Internals:
     """The modules that wrappers use: slots are read as fast as the globals of a module."""
 
     __slots__ = (
-        "active_cell", "clock", "extras", "invocation", "later", "nesting", "references",
-        "sampling", "series", "suspended",
+        "active_cell", "clock", "extras", "ident", "invocation", "later", "nesting", "others",
+        "references", "sampling", "series", "suspended",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.active_cell = series.active_cell
         self.clock = clock
         self.extras = extras
+        self.ident = threading.get_ident
         self.invocation = invocation
         self.later = later
         self.nesting = nesting
+        self.others = others
         self.references = sys.getrefcount
         self.sampling = sampling
         self.series = series

@@ -11,7 +11,7 @@ from otel_pipeline_metrics._core.abandoned import DETACHED, abandon
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import active_cell
 from otel_pipeline_metrics._stages import sampling
-from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution
+from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution, Pulled
 from otel_pipeline_metrics._stages.invocation import (
     close,
     count_items,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.series import Cell
     from otel_pipeline_metrics._core.stage_id import StageId
+    from otel_pipeline_metrics._stages.workers.worker import Run
 
 
 def begin_suspended(stage: StageId) -> Execution:
@@ -56,15 +57,20 @@ def begin_suspended(stage: StageId) -> Execution:
         raise
 
 
-def next_step(execution: Execution, parent: Cell | None) -> tuple[Cell, list[float]]:
-    """Return the cell of a step, a call inside of whoever pulls the item, and its times."""
+def next_step(
+    execution: Execution, parent: Cell | None, run: Run | None = None
+) -> tuple[Cell, Pulled]:
+    """Return the cell of a step, a call inside of whoever pulls the item, and their times."""
     if parent is None or parent[1] is None:
         parent = _series.goes_on(parent)
     whole = execution.series
     steps = execution.cell[0] if whole is None else _series.of_steps(parent, whole)
+    part = execution.ensure_details().pulls.setdefault(steps, Pulled())
     cell: Cell = [steps, None, 0.0, execution, parent, None, None, None]
+    if run is not None and run.part is part:
+        cell[7] = run.worker
     execution.cell = cell
-    return cell, execution.ensure_details().pulls.setdefault(steps, [0.0, 0.0])
+    return cell, part
 
 
 def resume(execution: Execution, counted: int) -> Cell:
@@ -79,8 +85,12 @@ def resume(execution: Execution, counted: int) -> Cell:
     """
     if execution.series is None:
         return NOOP_EXECUTION.cell
+    cell: Any = None
     try:
         execution.cell[0].until_sample -= counted
+        run = execution.run
+        if run is not None:
+            run.end()
         cell, _ = next_step(execution, active_cell.get())
         steps, parent = cell[0], cell[4]
         if gc_safety.here():
@@ -99,34 +109,49 @@ def resume(execution: Execution, counted: int) -> Cell:
             parent[5] = cell
         else:
             nesting.enter(parent, cell, began)
-    except Exception:
+    except BaseException:
+        abandon(cell)
         failed(execution, "resuming")
     return execution.cell
 
 
-def pause(execution: Execution) -> None:
-    """Suspend an execution: it is no longer current and its time stops. Never raises."""
+def pause(execution: Execution, now: float = 0.0) -> Run | None:
+    """Suspend an execution: it is no longer current and its time stops. Never raises.
+
+    Args:
+        execution: of the generator.
+        now: the time, if it is known.
+
+    Returns:
+        The run of steps that begins, if its worker need not be told of them one by one.
+    """
     cell = execution.cell
     if execution.series is None or cell[1] is None:
-        return
+        return None
     try:
-        now = clock.now()
+        now = now or clock.now()
+        worker = cell[7]
         leave(cell, now)
         elapsed = now - cell[2]
         part = execution.ensure_details().pulls[cell[0]]
+        part.ended = now
         waited = execution.idle + execution.blocked - execution.waited
         if waited:
             elapsed -= waited
-            part[1] += waited
+            part.waited_s += waited
             execution.waited += waited
-        part[0] += elapsed
+        part.open_s += elapsed
         deactivate(execution, now)
         if cell[6] is not None:
             sampling.end(cell, elapsed)
         cell[1] = cell[3] = None
+        if worker is not None and execution.span is None and not gc_safety.others:
+            begun: Run | None = worker.begin_run(execution, part)
+            return begun
     except BaseException:
         abandon(cell)
         failed(execution, "pausing")
+    return None
 
 
 def failed(execution: Execution, what: str) -> Cell:
@@ -155,6 +180,8 @@ def finish(execution: Execution | None, error: BaseException | None = None, step
         return
     try:
         pause(execution)
+        if execution.run is not None:
+            execution.run.end()
         if execution.series is not None:
             execution.cell[0].until_sample -= steps
         if execution.details is not None:

@@ -193,7 +193,8 @@ def _waiting_for_input(scope: series.RunScope) -> dict[Any, int]:
     for worker in list(scope.workers.values()):
         waits = list(worker.waits)
         if waits and waits[-1].state == "idle":
-            for each in {cell[0] for cell in list(worker.stack)}:
+            # of a step, the series that counts the generator as active
+            for each in {cell[0].whole or cell[0] for cell in list(worker.stack)}:
                 found[each] = found.get(each, 0) + 1
     return found
 

@@ -14,6 +14,7 @@ import pytest
 from otel_pipeline_metrics import run, stage, wrap_limit, wrap_queue
 from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._core.process import gc_safety
+from otel_pipeline_metrics._stages.workers.finding import worker_of_context
 from tests.support.interrupting import strike_at, strike_at_every_line, striking
 
 if TYPE_CHECKING:
@@ -223,3 +224,48 @@ def test_an_interrupted_flush_changes_no_time_that_is_measured_later(
         # three calls, and the time after each
         assert expected == 1.125
         assert strike_at_every_line(drain.drain, after, *modules()) > 50
+
+
+def test_an_interrupted_run_of_steps_leaves_nothing_open(results: Results, clock: Clock) -> None:
+    """Its worker's time is that of the next items."""
+    waiting = wrap_queue(queue.Queue[int](), name="in")
+    ran: list[bool] = []
+
+    @stage("many")
+    def many() -> Iterator[int]:
+        for number in range(3):
+            clock.advance(1)
+            yield number
+
+    def work() -> None:
+        for _ in many():
+            clock.advance(0.125)
+            worker = worker_of_context.get()
+            ran.append(worker is not None and worker.run is not None)
+        waiting.put(1)
+
+    def measured() -> float:
+        work()
+        drain.drain()
+        results.batches.clear()
+        work()
+        drain.drain()
+        return sum(sum(batch.time) for batch in results.batches if batch.key.stage == "many")
+
+    with run("struck", resources=False), striking():
+        while measured() != 3.375:
+            # the first steps are samples
+            pass
+        # of the rest, the other tests tell
+        struck = [each for each in modules() if "._stages." in each.__name__]
+        for n in range(10_000):
+            if not strike_at(n, work, *struck):
+                break
+            workers = [each for scope in series.scopes for each in scope.workers.values()]
+            assert not any(worker.stack or worker.run for worker in workers), n
+            assert not any(each.active for each in series.all_series()), n
+            current = series.active_cell.get()
+            assert current is None or current[4] is None or current[1] is None, n
+            assert measured() == pytest.approx(3.375), n
+    assert n > 100
+    assert any(ran)

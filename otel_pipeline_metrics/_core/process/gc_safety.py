@@ -23,6 +23,9 @@ from typing import Any
 # tells the hot path that there is nothing of all that.
 extras: set[str] = set()
 
+# The same without workers: steps of generators may have nothing to tell theirs one by one.
+others: set[str] = set()
+
 _latest: dict[str, object] = {}
 
 
@@ -49,20 +52,28 @@ def here() -> bool:
 # set's methods tell the phases apart: "start" leaves the letters "op", "stop" removes them. The
 # thread that collects is the one whose last dictionary is the last of all threads.
 _first: list[Any] = [
+    functools.partial(others.update, "op"),
     functools.partial(extras.update, "op"),
     _latest.__setitem__,
     _here.__setattr__,
 ]
-_last = extras.difference_update
+_last: list[Any] = [others.difference_update, extras.difference_update]
 
 
 def stay_last() -> None:
-    """Move our last callback behind callbacks that were added since."""
-    if sys.version_info < (3, 12) and gc.callbacks[-1] is not _last:
-        gc.callbacks.remove(_last)
-        gc.callbacks.append(_last)
+    """Move our last callbacks behind callbacks that were added since."""
+    if sys.version_info < (3, 12) and gc.callbacks[-1] is not _last[-1]:
+        for ours in _last:
+            gc.callbacks.remove(ours)
+            gc.callbacks.append(ours)
+
+
+def switch_extra(name: str, *, on: bool) -> None:
+    """Tell calls that there is more to do, or no more of that."""
+    for each in (extras,) if name == "workers" else (others, extras):
+        (each.add if on else each.discard)(name)
 
 
 if sys.version_info < (3, 12):
     gc.callbacks[:0] = _first
-    gc.callbacks.append(_last)
+    gc.callbacks += _last

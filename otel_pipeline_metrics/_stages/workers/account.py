@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.series import RunScope
+    from otel_pipeline_metrics._stages.workers.worker import Run
 
 
 State = Literal["busy", "idle", "blocked"]
@@ -31,6 +32,8 @@ WAIT: Final = 5  # the state of a wait that begins, or None; the state of the wo
 WAITED_TO_PUT: Final = 6
 JOINED: Final = 7
 TICK: Final = 8
+# a run of steps; the seconds in them, and when it began
+STEPS: Final = 9
 
 # Workers counted separately at one stage: a task for each item would make an endless number.
 MAX_WORKERS: Final = 256
@@ -126,6 +129,8 @@ class Account:
                 self.queue_since = False
         elif kind == ENTER:
             self._enter(at, what, call)
+        elif kind == STEPS:
+            self._take_steps(at, what, call)
         elif kind == JOINED and not self.opened:
             self._skip(at)
             self.met_queue = self.queue_since = False
@@ -142,6 +147,19 @@ class Account:
                 or ((stage.queued or not self.met_queue) and not (self.got_from or self.pending))
             )
         )
+
+    def _take_steps(self, at: float, run: Run, inside: float) -> None:
+        """Share out the time of a run of steps until `at`, of which some is taken already."""
+        times = run.execution.cell[0].times
+        between = max(run.between, at - run.began - inside)
+        if between == run.between and self.mark is not None and at <= self.mark:
+            return
+        self._enter(run.began, times, id(run))
+        self._count_until(at)
+        self.opened.clear()
+        self.queue_since = False
+        self.time_at(times).between += between - run.between
+        run.between = between
 
     def _happened(self, kind: int, what: Any, call: Any) -> None:
         if kind in (PUT, PUT_FOR):

@@ -74,8 +74,9 @@ class Accounting:
 
     __slots__ = ()
 
-    # whether the time of workers is shared out, see `watch`
+    # whether the time of workers is shared out, see `watch`, and whether there is more to each call
     accounts = True
+    pauses = False
 
     def accounting(self) -> Accounting:
         """Return this."""
@@ -122,7 +123,6 @@ class Accounting:
         worker: Worker | None = cell[7]
         if worker is None:
             return
-        cell[7] = None
         try:
             stack = worker.stack
             if worker.plain and stack and stack[-1] is cell:
@@ -133,6 +133,8 @@ class Accounting:
                     drain.drain_workers(worker.scope)
             else:
                 _leave(worker, cell, now)
+            # not before: it is left again if a signal handler has raised meanwhile
+            cell[7] = None
             execution = cell[3]
             if (
                 worker.late
@@ -175,6 +177,8 @@ def _enter(cell: Cell, now: float) -> None:
     """Begin a call of a worker that is new, waits, or has another thread work for it."""
     owner = owner_here()
     worker = current_worker(cell[0].scope, owner=owner)
+    worker.end_run()
+    worker.tell_begins()
     if worker.waits:
         worker.count_wait(now)
     cell[7], worker.told = worker, None
@@ -191,6 +195,7 @@ def _leave(worker: Worker, cell: Cell, now: float) -> None:
     """End a call of a worker that waits, or not the one that it began last."""
     if worker.is_parents:
         return
+    worker.end_run()
     if worker.waits:
         worker.count_wait(now)
     # cells are lists: `remove` would compare what is in them
@@ -209,6 +214,7 @@ def _note_state(worker: Worker, now: float) -> None:
 
 def begin_wait(worker: Worker, state: WaitState, now: float) -> OpenWait:
     """Begin a wait of a worker, in the current task or thread."""
+    worker.end_run()
     worker.plain = False
     if worker.waits:
         worker.count_wait(now)

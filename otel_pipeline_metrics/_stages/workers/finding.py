@@ -39,6 +39,7 @@ def current_worker(
     cell = current_call()
     inside: Worker | None = None if cell is None else cell[7]
     if cell is not None and inside is not None and not inside.is_parents:
+        inside.end_run()
         opener = opener_of(cell)
         if opener == owner or (waits and _waits_for(inside, cell, opener, owner)):
             return inside

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 def replay_logs(scope: RunScope) -> None:
     """Replay what the workers of a scope logged; forget idle ones if they are many."""
     for worker in list(scope.workers.values()):
+        # first, so that all that was logged before it is replayed before it
+        run = worker.run
         if worker.log:
             events = pop_front(worker.log)
             try:
@@ -28,9 +30,13 @@ def replay_logs(scope: RunScope) -> None:
             except BaseException:
                 worker.account.begin_anew(events)
                 raise
+        if run is not None:
+            so_far = run.event()
+            if not run.over:
+                worker.account.take(so_far)
     if scope.ended or len(scope.workers) >= MAX_WORKERS:
         for worker in list(scope.workers.values()):
-            if not worker.stack and not worker.waits:
+            if not worker.stack and not worker.waits and worker.run is None:
                 _forget(scope, worker)
 
 
@@ -47,8 +53,8 @@ def _forget(scope: RunScope, worker: Worker) -> None:
 
 def catch_up(worker: Worker, now: float | None = None) -> None:
     """Take over the begin of calls in progress, and share out the time until `now`."""
-    account = worker.account
-    for cell in list(worker.stack):
+    account, run = worker.account, worker.run
+    for cell in [*worker.stack, *([] if run is None else [run.execution.cell])]:
         # if it ends now, its end is in the log and tells the same begin
         if cell[7] is worker and cell[1] is not None and (cell[2] or account.mark is not None):
             account.take((cell[2], ENTER, cell[0].times, id(cell), 0.0))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import drain, nesting, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._stages.execution import execution_of
-from otel_pipeline_metrics._stages.workers.account import ENTER, MAX_WORKERS, Account
+from otel_pipeline_metrics._stages.workers.account import ENTER, MAX_WORKERS, STEPS, Account
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._core.series import Cell, RunScope
+    from otel_pipeline_metrics._stages.execution import Execution, Pulled
     from otel_pipeline_metrics._stages.workers.account import Event, State
     from otel_pipeline_metrics._stages.workers.links import LateLinks, Links
 
@@ -33,11 +34,11 @@ _first_number = 0
 _running_loop = asyncio._get_running_loop
 
 # The task of each loop that runs one now, in any thread.
-_tasks: Any = getattr(asyncio.tasks, "_current_tasks", {None: None})
+tasks: Any = getattr(asyncio.tasks, "_current_tasks", {None: None})
 
 # Before 3.12 the public function is written in Python, at three times the cost.
 task_of: Callable[[Any], object] = (
-    asyncio.current_task if sys.version_info >= (3, 12) else _tasks.get
+    asyncio.current_task if sys.version_info >= (3, 12) else tasks.get
 )
 
 
@@ -55,12 +56,58 @@ class OpenWait:
         self.by = owner_here()
 
 
+class Run:
+    """Steps of a generator that a worker pulls one after the other, with no other event between.
+
+    They are logged as one event at the end, and what they were so far is read at each flush.
+    """
+
+    __slots__ = (
+        "base", "began", "between", "execution", "over", "part", "tasks", "thread", "worker",
+    )  # fmt: skip
+
+    def __init__(self, worker: Worker, execution: Execution, part: Pulled) -> None:
+        self.worker = worker
+        self.thread = worker.thread
+        # empty while the thread tells which worker runs this code
+        self.tasks: Any = (True,) if {"trio", "gevent"} & sys.modules.keys() else tasks
+        self.execution = execution
+        # the time of its steps, also of those before
+        self.part = part
+        self.base = part.open_s
+        self.began = part.ended
+        self.over = False
+        # seconds between the steps that the account of the worker has: of the flushing thread
+        self.between = 0.0
+
+    def is_here(self) -> bool:
+        """Tell whether this code is run by the worker's own task or thread."""
+        return self.worker.owner == owner_here()
+
+    def event(self) -> Event:
+        """Return what the log says of the steps so far."""
+        part = self.part
+        return part.ended, STEPS, self, part.open_s - self.base, self.began
+
+    def end(self) -> None:
+        """Log the steps; one that is in progress is a call like others."""
+        worker, cell = self.worker, self.execution.cell
+        if self.over:
+            return
+        if cell[1] is not None and cell[7] is worker:
+            worker.stack.append(cell)
+        # Twice is harmless: a signal handler may raise here, and a thread that pulls the next item
+        # may do the same.
+        worker.log.append(self.event())
+        worker.run, self.execution.run, self.over = None, None, True
+
+
 class Worker:
     """One task or thread at work in one scope, with the threads that work for it."""
 
     __slots__ = (
         "account", "context", "late", "lendable", "links", "log", "loop", "number", "owner",
-        "plain", "resting", "scope", "stack", "thread", "told", "wait_mark", "waits",
+        "plain", "resting", "run", "scope", "stack", "thread", "told", "wait_mark", "waits",
     )  # fmt: skip
 
     def __init__(self, owner: object, scope: RunScope) -> None:
@@ -86,6 +133,8 @@ class Worker:
         # Whether an event only has to be appended to the log: there is no wait in progress, its
         # own task or thread made its calls, and the scope knows it.
         self.plain = False
+        # steps that are not logged one by one; any other event ends this
+        self.run: Run | None = None
         self.links: Links | None = None
         self.late: LateLinks = {}
         # the span context of the stage it left last, for items that it puts afterwards
@@ -109,6 +158,7 @@ class Worker:
         """Append an event to the log, whatever state this worker is in."""
         if self.is_parents:
             return
+        self.end_run()
         self.tell_begins()
         self.log.append((at, kind, what, call, began))
         self.enlist()
@@ -141,10 +191,24 @@ class Worker:
         """Tell whether later events only have to be appended."""
         self.plain = (
             not self.waits
+            and self.run is None
             and not self.is_parents
             and self.number in self.scope.workers
             and all(opener_of(cell) == self.owner for cell in self.stack)
         )
+
+    def begin_run(self, execution: Execution, part: Pulled) -> Run | None:
+        """Have the next steps of a generator logged as one, if nothing else is in progress."""
+        if not self.plain or self.stack or self.late:
+            return None
+        self.plain = False
+        self.run = execution.run = Run(self, execution, part)
+        return self.run
+
+    def end_run(self) -> None:
+        """Log the steps that were not logged one by one, before something else is."""
+        if self.run is not None:
+            self.run.end()
 
     def state(self) -> State:
         """Return the state it is in."""
@@ -210,7 +274,7 @@ def opener_of(cell: Cell) -> object:
 
 def in_task() -> bool:
     """Tell whether a task runs this code, and not a thread or greenlet of its own."""
-    return (bool(_tasks) or "trio" in sys.modules) and isinstance(owner_here(), int)
+    return (bool(tasks) or "trio" in sys.modules) and isinstance(owner_here(), int)
 
 
 def owner_here() -> int | tuple[int]:
@@ -219,7 +283,7 @@ def owner_here() -> int | tuple[int]:
     A task is one of asyncio or trio. A greenlet of gevent counts as a thread.
     """
     # asking for the loop costs more than the rest
-    if _tasks:
+    if tasks:
         loop = _running_loop()
         if loop is not None:
             task = task_of(loop)

@@ -51,7 +51,7 @@ class Player:
         self.tasks: list[asyncio.Task[None]] = []
         self._stages: dict[tuple[str, str], Any] = {}
         # a generator may spawn who pulls it
-        self._fuel = 40
+        self._fuel = 60
 
     # what is decorated
 
@@ -68,7 +68,7 @@ class Player:
 
     def _generator(self, slot: list[Slot], bodies: tuple[Ops, ...]) -> Iterator[int]:
         try:
-            for ops in bodies[:-1]:
+            for ops in bodies[:-1] * 2:
                 self.at_once(_puller(slot), ops)
                 yield 1
         finally:
@@ -79,7 +79,7 @@ class Player:
         self, slot: list[Slot], bodies: tuple[Ops, ...]
     ) -> AsyncIterator[int]:
         try:
-            for ops in bodies[:-1]:
+            for ops in bodies[:-1] * 2:
                 await self.all_of(_puller(slot), ops)
                 yield 1
         finally:
@@ -150,7 +150,8 @@ class Player:
 
     async def a_pull(self, worker: Worker, op: Op) -> None:
         if int(op.name) % 2:
-            await self._steps_async(worker, op)
+            for _ in range(_times(op)):
+                await self._steps_async(worker, op)
         else:
             self.now(worker, op)
 
@@ -237,6 +238,10 @@ class Player:
     _do_gather = _do_group = _do_spawn
 
     def _do_pull(self, worker: Worker, op: Op) -> None:
+        for _ in range(_times(op)):
+            self._step(worker, op)
+
+    def _step(self, worker: Worker, op: Op) -> None:
         slot = self._slot(worker, op, "generator")
         if slot is None:
             return
@@ -313,6 +318,10 @@ class Player:
                 await self.all_of(worker, ops)
         finally:
             worker.ends()
+
+
+def _times(op: Op) -> int:
+    return 4 if op.kind == "pull many" else 1
 
 
 def _puller(slot: list[Slot]) -> Worker:

@@ -35,7 +35,7 @@ _later = st.one_of(st.none(), st.none(), st.integers(0, 40).map(lambda n: n / 8)
 GENERATORS = 6
 _slots = st.sampled_from([str(n) for n in range(GENERATORS)])
 _taking_time = st.tuples(st.sampled_from(["compute", "sleep", "sleep"]), st.just(""), seconds)
-_pulling = st.tuples(st.sampled_from(["pull", "pull", "pull", "close"]), _slots)
+_pulling = st.tuples(st.sampled_from(["pull", "pull", "pull many", "close"]), _slots)
 _waits = st.one_of(
     st.tuples(st.sampled_from(["get", "put"]), st.sampled_from(["q0", "q1"])),
     st.tuples(st.sampled_from(["waiting", "waiting idle"]), st.just(""), seconds),

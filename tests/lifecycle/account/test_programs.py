@@ -129,3 +129,16 @@ def test_tasks_with_waits(clock_of: Callable[[], Clock], partial: bool, program:
 def test_a_thread(clock_of: Callable[[], Clock], waits: bool, data: st.DataObject) -> None:
     program = data.draw(programs(waits=waits))
     assert Trial(clock_of(), program, waits=waits, partial=True).in_thread() == []
+
+
+@pytest.mark.parametrize("in_tasks", [False, True], ids=["a thread", "tasks"])
+@pytest.mark.usefixtures("few_calls_sampled")
+@given(program=programs(waits=True))
+@many
+def test_workers_whose_calls_are_no_samples(
+    clock_of: Callable[[], Clock], in_tasks: bool, program: Program
+) -> None:
+    trial = Trial(clock_of(), program, waits=True, partial=True)
+    found = trial.in_tasks() if in_tasks else trial.in_thread()
+    # without samples, nothing is known of how busy time is split
+    assert [each for each in found if ".running" not in each and ".awaiting" not in each] == []
