@@ -60,7 +60,7 @@ def begin_suspended(stage: StageId) -> Execution:
 def next_step(
     execution: Execution, parent: Cell | None, run: Run | None = None
 ) -> tuple[Cell, Pulled]:
-    """Return the cell of a step, a call inside of whoever pulls the item, and their times."""
+    """Return the cell of a step, a call inside of the consumer's, and the time of all such."""
     if parent is None or parent[1] is None:
         parent = _series.goes_on(parent)
     whole = execution.series
@@ -69,6 +69,9 @@ def next_step(
     cell: Cell = [steps, None, 0.0, execution, parent, None, None, None]
     if run is not None and run.part is part:
         cell[7] = run.worker
+    elif run is not None:
+        # it is pulled in another run of the program
+        run.end()
     execution.cell = cell
     return cell, part
 
