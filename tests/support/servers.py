@@ -227,6 +227,17 @@ class Prometheus(Server):
 
         return poll(attempt, timeout=timeout, what=promql) if wait else attempt()
 
+    def wait_for_sum(self, series: str, expected: float, *, timeout: float = 60) -> None:
+        """Wait until the latest values of series add up to this; fail if they are more."""
+        promql = f"sum(last_over_time({series}[1h]))"
+        found = poll(
+            lambda: float(self.query(promql)[0]["value"][1]),
+            accept=lambda value: value >= expected,
+            timeout=timeout,
+            what=promql,
+        )
+        assert found == expected, promql
+
     def exemplars(self, promql: str, *, timeout: float = 20) -> list[JsonObject]:
         """Return the exemplars of a series, once there is one."""
 
