@@ -6,6 +6,7 @@ keys alone, with finite numbers of zero or more, and text of a bounded length.
 
 from __future__ import annotations
 
+import functools
 import json
 import zlib
 from typing import TYPE_CHECKING, Any, Final
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_pipeline_metrics._core import quantile_sketch
 from otel_pipeline_metrics._core.cleaning import clean_text
 from otel_pipeline_metrics._core.quantile_sketch import Sketch
-from otel_pipeline_metrics.report.schema import PARTS
+from otel_pipeline_metrics.report.schema import parts
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics.report.typed_rows import Schema
@@ -53,28 +54,30 @@ def _known(*kinds: str) -> Schema:
 
 
 _TEXT: Final = _known("string")
-_ENTRY: Final = {name: PARTS[name]["items"]["properties"] for name in ENTRIES}
 _WORKERS: Final = {"type": "array", "items": _TEXT}
-_FIELDS: Final[dict[str, Schema]] = {
-    "id": _TEXT,
-    "part": _TEXT,
-    "run": _TEXT,
-    "number": _known("integer"),
-    "final": _known("boolean"),
-    "covers": _known("integer"),
-    "earlier": _known("integer"),
-    "retried": _known("integer"),
-    "wall_s": _known("number"),
-    "process": {"type": "object", "properties": PARTS["processes"]["items"]["properties"]},
-    **{
-        name: {
-            "type": "array",
-            "items": {"type": "object", "properties": _ENTRY[name]},
-        }
-        for name in ENTRIES
-    },
-}
-_FIELDS["stages"]["items"]["properties"] = {**_ENTRY["stages"], "worker_ids": _WORKERS}
+
+
+@functools.cache
+def _fields() -> dict[str, Schema]:
+    known = parts()
+    entry = {name: known[name]["items"]["properties"] for name in ENTRIES}
+    entry["stages"] = {**entry["stages"], "worker_ids": _WORKERS}
+    return {
+        "id": _TEXT,
+        "part": _TEXT,
+        "run": _TEXT,
+        "number": _known("integer"),
+        "final": _known("boolean"),
+        "covers": _known("integer"),
+        "earlier": _known("integer"),
+        "retried": _known("integer"),
+        "wall_s": _known("number"),
+        "process": {"type": "object", "properties": known["processes"]["items"]["properties"]},
+        **{
+            name: {"type": "array", "items": {"type": "object", "properties": entry[name]}}
+            for name in ENTRIES
+        },
+    }
 
 
 def packed(part: dict[str, Any]) -> bytes:
@@ -106,7 +109,7 @@ def checked(data: object) -> dict[str, Any]:
     if size > MAX_BYTES:
         raise ValueError(f"it has {size:,} bytes as JSON; at most {MAX_BYTES:,} are taken")
     part: dict[str, Any] = {}
-    for key, schema in _FIELDS.items():
+    for key, schema in _fields().items():
         if key not in data:
             raise ValueError(f"{key!r} is missing")
         part[key] = _copy(data[key], schema, key)

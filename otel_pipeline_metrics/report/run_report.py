@@ -12,7 +12,13 @@ from otel_pipeline_metrics._core.cleaning import plain
 from otel_pipeline_metrics._core.files import read_whole, write_atomically
 from otel_pipeline_metrics._core.text import printable, printable_json
 from otel_pipeline_metrics.report.collector_data import as_report, is_collector_data
-from otel_pipeline_metrics.report.schema import OPTIONAL_PARTS, PARTS, SCHEMA, TEXT_FIELDS
+from otel_pipeline_metrics.report.schema import (
+    NAMED,
+    OPTIONAL_PARTS,
+    PARTS,
+    SCHEMA,
+    TEXT_FIELDS,
+)
 
 if TYPE_CHECKING:
     import os
@@ -40,8 +46,6 @@ _INDENT: Final = re.compile(r"\n *")
 _MAX_DEPTH: Final = 100
 # what `load` reads at most: a device has no end
 MAX_BYTES: Final = 256 * 1024 * 1024
-
-_TYPES: Final = {"object": dict, "array": list}
 
 
 class RunReport:
@@ -262,12 +266,12 @@ def _checked(data: object) -> dict[str, Any]:
     _check_schema(data.get("schema"))
     # version 1 lacks keys of version 2; what it has means the same
     data = {**data, "schema": SCHEMA}
-    for name, part in PARTS.items():
+    for name, kind in PARTS.items():
         if name in OPTIONAL_PARTS and name not in data:
             continue
-        if not isinstance(data.get(name), _TYPES[part["type"]]):
+        if not isinstance(data.get(name), kind):
             raise ValueError(f"not a whole report: {name!r} is missing or of the wrong kind")
-        for entry in data[name] if "required" in part.get("items", {}) else ():
+        for entry in data[name] if name in NAMED else ():
             if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
                 raise ValueError(f"not a whole report: {name!r} has an entry without a name")
             _check_numbers(entry, f"{name} {entry['name']!r}")

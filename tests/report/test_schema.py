@@ -6,6 +6,8 @@ import contextlib
 import copy
 import json
 import queue
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,14 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics.report import RunReport, rows
-from otel_pipeline_metrics.report.schema import collector_schema, report_schema
+from otel_pipeline_metrics.report.schema import (
+    NAMED,
+    PARTS,
+    TEXT_FIELDS,
+    collector_schema,
+    parts,
+    report_schema,
+)
 from tests.report import samples
 
 if TYPE_CHECKING:
@@ -129,6 +138,30 @@ def test_exports_of_the_collector_fit() -> None:
     assert not COLLECTOR.is_valid(data | {"duration_s": "1"})
     assert not COLLECTOR.is_valid({"stages": {}})
     COLLECTOR.validate(json.loads(json.dumps(opm.get_metrics_collector().export_json())))
+
+
+def test_what_reports_are_checked_by_is_that_of_the_rows() -> None:
+    kinds = {"object": dict, "array": list}
+    assert {name: kinds[part["type"]] for name, part in parts().items()} == PARTS
+    entries = {name: part["items"] for name, part in parts().items() if PARTS[name] is list}
+    assert {name for name, entry in entries.items() if "required" in entry} == set(NAMED)
+    assert {
+        name
+        for entry in entries.values()
+        for name, field in entry["properties"].items()
+        if {"string", "array"} & {*field["type"], str(field["type"])}
+    } == TEXT_FIELDS
+
+
+def test_a_program_with_a_run_does_not_load_the_rows() -> None:
+    code = (
+        "import sys, otel_pipeline_metrics as opm\n"
+        "with opm.run('r') as run: pass\n"
+        "run.report.to_json()\n"
+        "print('otel_pipeline_metrics.report.rows' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 @pytest.mark.parametrize("made", [samples.full, real_report], ids=["full", "real"])
