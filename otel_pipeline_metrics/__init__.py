@@ -28,6 +28,8 @@ from otel_pipeline_metrics._stages.waiting import waiting
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_pipeline_metrics._export.flush import FlushReport
     from otel_pipeline_metrics._lifecycle.collector import MetricsCollector, get_metrics_collector
     from otel_pipeline_metrics._lifecycle.configure import configure, flush, shutdown, stats
@@ -130,15 +132,15 @@ def _open_part(context: dict[str, Any]) -> hooks.OpenPart:
     return Part(context)
 
 
-def _work_arrived() -> None:
-    """Load what configures a worker, at its first work of another process."""
-    from otel_pipeline_metrics._lifecycle.worker_parts import configure_worker
+def _begin_work() -> Callable[[], None]:
+    """Load what configures and flushes a worker, at its first work of another process."""
+    from otel_pipeline_metrics._lifecycle.worker_parts import begin_work
 
-    configure_worker()
+    return begin_work()
 
 
 hooks.open_part = _open_part
-hooks.work_arrived = _work_arrived
+hooks.begin_work = _begin_work
 
 # Loaded at first use: a module that only decorates functions loads none of them.
 _LAZY = {

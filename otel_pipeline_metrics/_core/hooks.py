@@ -172,5 +172,6 @@ watch: Callable[[], None] | None = None
 # Loads `_lifecycle`, which alone knows how a part is measured.
 open_part: Callable[[dict[str, Any]], OpenPart] | None = None
 
-# The same: what configures a worker that has work of another process, where it may.
-work_arrived: Callable[[], None] | None = None
+# The same: what configures a worker that has work of another process, where it may, and flushes it
+# until the work has ended, which the function that it returns tells.
+begin_work: Callable[[], Callable[[], None]] | None = None

@@ -7,6 +7,7 @@ before. With it, telemetry is flushed, since the worker may end without warning.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -156,6 +157,8 @@ class WorkerParts:
         with errors.suppress_errors("ending a task"):
             with self._lock:
                 self._active -= 1
+                # a task of no run is flushed too
+                self._changed.add("")
                 if begun.part is not None:
                     if begun.counts and is_over:
                         begun.part.covers += 1
@@ -254,3 +257,20 @@ class WorkerParts:
         done = threading.Thread(target=self.deliver, name="opm-parts-end", daemon=True)
         done.start()
         done.join(INTERVAL_S + FLUSH_S)
+
+
+# --- work that brings its part by itself, or has none ---------------------------------------------
+
+_flushed = WorkerParts(lambda _: None)
+
+
+def begin_work() -> Callable[[], None]:
+    """Configure this worker, where it may, and flush once a second until its work has ended.
+
+    Returns:
+        What ends the work; it never raises.
+    """
+    configure_worker()
+    if not configure.is_configured():
+        return lambda: None
+    return functools.partial(_flushed.end, _flushed.begin(None))

@@ -20,9 +20,9 @@ from otel_pipeline_metrics._stages.propagate import (
     FromOtherProcess,
     Propagated,
     attach_carried,
+    begin_work,
     run_in,
     this_process,
-    work_arrived,
 )
 
 if TYPE_CHECKING:
@@ -75,12 +75,19 @@ class PartCall:
             # its stages belong to the run without a part, and nothing pickles the result
             here = FromOtherProcess(self._function, headers, sent["pipeline"], sent["run"])
             return here(*args, **kwargs)
-        work_arrived()
+        end_work = begin_work()
+        try:
+            return self._measured(hooks.open_part, headers, sent, args, kwargs)
+        finally:
+            if end_work is not None:
+                end_work()
+
+    def _measured(self, open_part: Any, headers: Any, sent: Any, args: Any, kwargs: Any) -> Any:
         context = contextvars.copy_context()
         part: Any = None
         with errors.suppress_errors("the part of a call"):
             context.run(attach_carried, headers)
-            part = hooks.open_part(sent)
+            part = open_part(sent)
             context.run(part.__enter__)
         try:
             result = run_in(context, self._function, *args, **kwargs)

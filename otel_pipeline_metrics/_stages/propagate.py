@@ -129,22 +129,28 @@ class FromOtherProcess(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function as part of the run in the process that sent it."""
-        if self._sender != _here:
-            work_arrived()
+        end_work = begin_work() if self._sender != _here else None
         context = contextvars.copy_context()
         context.run(_restore, *self._carried)
-        return run_in(context, self._function, *args, **kwargs)
+        try:
+            return run_in(context, self._function, *args, **kwargs)
+        finally:
+            if end_work is not None:
+                end_work()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle for yet another process."""
         return FromOtherProcess, (self._function, *self._carried, self._sender)
 
 
-def work_arrived() -> None:
-    """Have a worker configure itself, where it may. Never raises."""
-    if hooks.work_arrived is not None:
-        with errors.suppress_errors("configuring a worker"):
-            hooks.work_arrived()
+def begin_work() -> Callable[[], None] | None:
+    """Have a worker configure itself, where it may, and flush; return what ends the work.
+
+    Neither raises.
+    """
+    with errors.suppress_errors("configuring a worker"):
+        return hooks.begin_work() if hooks.begin_work is not None else None
+    return None
 
 
 def carried() -> tuple[dict[str, str], str | None, str | None]:

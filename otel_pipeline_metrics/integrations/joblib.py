@@ -8,6 +8,7 @@ with opm.run("nightly"):
 
 from __future__ import annotations
 
+import contextvars
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,6 @@ from otel_pipeline_metrics._stages.propagate import Propagated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from otel_pipeline_metrics._core.hooks import PartsOfRun
 
     Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
@@ -43,24 +42,28 @@ class _Parallel(joblib.Parallel):  # type: ignore[misc]  # joblib has no types
     def __call__(self, iterable: Iterable[Call]) -> Any:
         """Run the calls, as `joblib.Parallel` does."""
         parts = series.current_scope().parts
+        # joblib takes most of the calls in a thread of its own
+        here = contextvars.copy_context()
         by_pickle = isinstance(self._backend, (LokyBackend, MultiprocessingBackend))
         if parts is None or not by_pickle:
-            propagated = functools.cache(Propagated)
+
+            @functools.cache
+            def propagated(function: Any) -> Any:
+                return here.run(Propagated, function)
+
             return super().__call__((propagated(f), args, kwargs) for f, args, kwargs in iterable)
         sent: list[dict[str, Any]] = []
+
+        def calls() -> Iterator[Call]:
+            for function, args, kwargs in iterable:
+                call = here.run(SentCall, function, parts)
+                sent.append(call.context)
+                yield call, args, kwargs
+
         try:
-            return super().__call__(_calls(iterable, parts, sent))
+            return super().__call__(calls())
         except BaseException:
             # what the aborted workers did not bring back does not come any more
             for context in sent:
                 parts.give_up(context)
             raise
-
-
-def _calls(
-    iterable: Iterable[Call], parts: PartsOfRun, sent: list[dict[str, Any]]
-) -> Iterator[Call]:
-    for function, args, kwargs in iterable:
-        call = SentCall(function, parts)
-        sent.append(call.context)
-        yield call, args, kwargs

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core.lookup import number
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.process.signals import deferring
 from otel_pipeline_metrics.report import merge
 from otel_pipeline_metrics.report.part_schema import ENTRIES, MAX_STAGES, checked
 
@@ -147,11 +148,13 @@ class Parts:
     def __len__(self) -> int:
         return len(self._seen)
 
+    @deferring
     def unfinished(self, token: str) -> int:
         """How many parts of a token are not final."""
         with self._lock:
             return sum(one == token for one in self._tokens.values())
 
+    @deferring
     def missing(self, tasks: int) -> int:
         """How many of so many tasks of engines, and of their attempts, no part covers."""
         with self._lock:
@@ -162,6 +165,7 @@ class Parts:
         """Take no more parts."""
         self._closed = True
 
+    @deferring
     def add(self, data: object) -> str:
         """Add a part; return the token of the context that it was measured for.
 
@@ -214,6 +218,7 @@ class Parts:
         if before is None or (found.get("wall_s") or 0) >= (before.get("wall_s") or 0):
             self._processes[key] = found
 
+    @deferring
     def fold(self, data: Data) -> None:
         """Add all parts to the data of the run's report."""
         with self._lock:

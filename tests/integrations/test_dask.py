@@ -10,6 +10,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from tests.integrations.engine_stages import parse_or_not, slow
+from tests.support.listening import addresses_of, family, is_loopback
 from tests.support.process import poll
 from tests.system.faults.collector.servers import collector
 from tests.system.processes.support import points
@@ -117,6 +118,14 @@ def test_a_cluster_in_this_process() -> None:
         with opm.run("dask", resources=False) as run:
             client.gather(client.map(parse_or_not, range(10), pure=False))
     assert rows(run)["parse"]["count"] == 10
+
+
+def test_it_listens_on_the_loopback_alone(client: Any) -> None:
+    client.gather(client.map(parse_or_not, range(10), pure=False))
+    addresses = addresses_of(family(os.getpid()))
+    # the scheduler, its dashboard, the workers and their nannies
+    assert addresses
+    assert all(map(is_loopback, addresses)), addresses
 
 
 def test_anything_else_is_refused() -> None:

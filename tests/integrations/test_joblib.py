@@ -71,14 +71,35 @@ def test_calls_in_this_process(captured: Captured, jobs: int, backend: str) -> N
     captured.configure()
     with opm.run("joblib", resources=False, parts_timeout=3600) as run, opm.stage("around"):
         found = instrument_parallel(n_jobs=jobs, backend=backend)(
-            joblib.delayed(parse)(n) for n in range(4)
+            # more than joblib takes at first: the others it takes in a thread of its own
+            joblib.delayed(parse_or_not)(n)
+            for n in range(40)
         )
-    assert found == [0, 1, 2, 3]
-    assert rows(run)["parse"]["count"] == 4
+    assert found == [None if n % 10 == 5 else n for n in range(40)]
+    assert rows(run)["parse"]["count"] == 40
     assert run.parts_missing == 0
-    spans = {span.name: span for span in captured.spans()}
-    assert spans["parse"].parent is not None
-    assert spans["parse"].parent.span_id == spans["around"].context.span_id
+    around = [span.context.span_id for span in captured.spans() if span.name == "around"]
+    parents = [span.parent for span in captured.spans() if span.name == "parse"]
+    assert [parent and parent.span_id for parent in parents] == around * 40
+
+
+def trace_of_call(_: int) -> str:
+    from opentelemetry import propagate
+
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier["traceparent"].split("-")[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_all_calls_are_in_the_runs_trace(captured: Captured, backend: str) -> None:
+    captured.configure()
+    with opm.run("joblib", resources=False) as run:
+        found = instrument_parallel(n_jobs=2, backend=backend, batch_size=1)(
+            joblib.delayed(trace_of_call)(n) for n in range(20)
+        )
+    assert found == [run.report.run["trace_id"]] * 20
 
 
 @pytest.mark.slow

@@ -9,12 +9,13 @@ as it would have without us: the exit status is the same, and no code of the pro
 from __future__ import annotations
 
 import _thread
+import functools
 import inspect
 import os
 import signal
 import threading
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Protocol, TypeVar
 
 from otel_pipeline_metrics._core import errors, settings
 from otel_pipeline_metrics._core.process import forking
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Beyond the flush timeout: for the reports, and for exporters to give up.
@@ -198,6 +200,16 @@ def deferring_signals(work: Callable[[], T]) -> T:
     finally:
         if _deferred and threading.current_thread() is threading.main_thread():
             _run_deferred()
+
+
+def deferring(function: Callable[P, T]) -> Callable[P, T]:
+    """Defer signals during a function, since the end of the process needs a lock that it takes."""
+
+    @functools.wraps(function)
+    def deferred(*args: P.args, **kwargs: P.kwargs) -> T:
+        return deferring_signals(functools.partial(function, *args, **kwargs))
+
+    return deferred
 
 
 def defer_if_busy(call: Callable[[], None], frame: FrameType | None) -> bool:

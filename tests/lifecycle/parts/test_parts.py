@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics.report.schema import report_schema
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import Clock
     from tests.lifecycle.configure.support import Captured
 
@@ -483,6 +486,37 @@ def test_two_real_processes() -> None:
     processes = run.report.to_dict()["processes"]
     assert sorted(process["pid"] for process in processes) == sorted(c.pid for c in children)
     assert min(process["rss_bytes_peak"] for process in processes) > 1_000_000
+
+
+SIGTERM = """
+import os, signal, sys
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics.report import parts
+
+add = parts.Sums.add
+
+def ended_meanwhile(self, part):
+    add(self, part)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+with opm.run("driver", report=sys.argv[1], resources=False) as run:
+    with opm.part(run.context()) as part, opm.stage("work"):
+        pass
+    parts.Sums.add = ended_meanwhile
+    run.add_part(part.data)
+    print("went on")
+"""
+
+
+def test_sigterm_while_a_part_is_folded_leaves_a_report(tmp_path: Path) -> None:
+    """The report needs the lock that the interrupted thread holds."""
+    path = tmp_path / "report.json"
+    done = subprocess.run(
+        [sys.executable, "-c", SIGTERM, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, ""), done.stderr
+    report = json.loads(path.read_text())
+    assert [(stage["name"], stage["count"]) for stage in report["stages"]] == [("work", 1)]
 
 
 def test_an_internal_error_reaches_nobody(

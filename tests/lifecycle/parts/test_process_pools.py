@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
+from tests.support.process import poll
+from tests.system.faults.collector.servers import collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -224,6 +226,34 @@ def test_spans_of_tasks_are_in_the_runs_trace() -> None:
         opm.wrap_executor(pool)
         with opm.stage("submitting"):
             assert pool.submit(headers).result() == current_headers()
+
+
+@pytest.mark.slow
+# the server of forkserver keeps the environment of the test that started it
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("carry", [opm.wrap_executor, None])
+def test_a_worker_flushes_while_it_works(
+    monkeypatch: pytest.MonkeyPatch, method: str, carry: Any
+) -> None:
+    """It may be ended without warning, and then its last interval would be lost."""
+    with collector("none", "http/protobuf") as there:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{there.port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "3600000")
+        opm.configure(console=False)
+        context = multiprocessing.get_context(method)
+        with (
+            concurrent.futures.ProcessPoolExecutor(1, context) as pool,
+            opm.run("pool", resources=False),
+        ):
+            if carry is not None:
+                carry(pool)
+            work = opm.propagate(parse)
+            assert [pool.submit(work, number).result() for number in (0, 1)] == [0, 1]
+            poll(lambda: there.calls("parse") == 2, timeout=60, what="the calls")
+            poll(lambda: there.spans["parse"] == 2, timeout=60, what="their spans")
+        opm.shutdown()
 
 
 def current_headers() -> dict[str, str]:
