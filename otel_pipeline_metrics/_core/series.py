@@ -171,9 +171,9 @@ class RunScope:
     """What calls belong to: a run, or the process outside a run."""
 
     __slots__ = (
-        "around", "budgets", "called", "correction", "ended", "limits", "on_resources", "parts",
-        "pipeline", "pools", "queues", "released", "remote", "run_id", "series", "shares",
-        "sinks", "times", "workers",
+        "around", "budgets", "called", "correction", "ended", "inherited", "limits",
+        "on_resources", "parts", "pipeline", "pools", "queues", "released", "remote", "run_id",
+        "series", "shares", "sinks", "times", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -198,8 +198,9 @@ class RunScope:
         self.pools: list[Any] = []
         # by number: the workers that have used a queue or a stage here
         self.workers: dict[int, Any] = {}
-        # whether another process began it
+        # whether another process began it, and whether this one is a fork of that
         self.remote = False
+        self.inherited = False
         self.ended = False
         # whether its report is made: then it is forgotten while no call is in progress
         self.released = False
@@ -432,6 +433,8 @@ def _update_default_scope() -> None:
     global default_scope, default_cell  # read on the hot path, written here only
     ours = [s for s in list(scopes) if s is not process_scope and not s.remote]
     running = [s for s in ours if not s.ended]
+    # of a forked child, what it began itself goes first
+    running = [s for s in running if not s.inherited] or running
     default_scope = running[0] if len(running) == 1 else process_scope
     default_cell = scopes[default_scope]
 
@@ -454,3 +457,5 @@ def reset_after_fork() -> None:
     for scope in list(scopes):
         # a call that began in the parent and ends here goes to a series that is never flushed
         scope.forget()
+        scope.inherited = scope is not process_scope
+        scope.parts = None

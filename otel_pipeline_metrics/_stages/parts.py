@@ -21,6 +21,8 @@ from otel_pipeline_metrics._stages.propagate import (
     Propagated,
     attach_carried,
     begin_work,
+    hide_frames,
+    hides_frames,
     run_in,
     this_process,
 )
@@ -68,6 +70,7 @@ class PartCall:
         """Pickle for yet another process."""
         return PartCall, (self._function, *self._carried)
 
+    @hides_frames
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as a part of the run in the process that sent it."""
         headers, sent, sender = self._carried
@@ -78,10 +81,14 @@ class PartCall:
         end_work = begin_work()
         try:
             return self._measured(hooks.open_part, headers, sent, args, kwargs)
+        except BaseException as error:
+            hide_frames(error)
+            raise
         finally:
             if end_work is not None:
                 end_work()
 
+    @hides_frames
     def _measured(self, open_part: Any, headers: Any, sent: Any, args: Any, kwargs: Any) -> Any:
         context = contextvars.copy_context()
         part: Any = None

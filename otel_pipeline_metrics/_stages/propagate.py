@@ -10,6 +10,7 @@ import contextvars
 import functools
 import inspect
 import os
+import sys
 import types
 from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
 
@@ -134,6 +135,9 @@ class FromOtherProcess(Generic[P, R]):
         context.run(_restore, *self._carried)
         try:
             return run_in(context, self._function, *args, **kwargs)
+        except BaseException as error:
+            hide_frames(error)
+            raise
         finally:
             if end_work is not None:
                 end_work()
@@ -141,6 +145,30 @@ class FromOtherProcess(Generic[P, R]):
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle for yet another process."""
         return FromOtherProcess, (self._function, *self._carried, self._sender)
+
+
+_frames: Final = {FromOtherProcess.__call__.__code__}
+
+
+def hides_frames(function: Callable[P, R]) -> Callable[P, R]:
+    """Mark a function whose frames `hide_frames` leaves out."""
+    _frames.add(function.__code__)
+    return function
+
+
+def hide_frames(error: BaseException) -> None:
+    """Leave our outermost frames out of a traceback, before a bare `raise`.
+
+    That adds none of its own, so what is printed is as without us. Python 3.10 does not look at the
+    exception there: one frame stays.
+    """
+    found = whole = error.__traceback__
+    while found is not None and found.tb_frame.f_code in _frames:
+        found = found.tb_next
+    # an assignment would call a `__setattr__` of the program
+    BaseException.with_traceback(error, found)
+    if sys.version_info < (3, 11) and whole is not None and found is not whole:
+        whole.tb_next = found
 
 
 def begin_work() -> Callable[[], None] | None:
@@ -176,6 +204,7 @@ def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) 
         series.active_cell.set(series.scopes.get(scope) or series.root_cell(scope))
 
 
+@hides_frames
 def run_in(
     context: contextvars.Context, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 ) -> R:

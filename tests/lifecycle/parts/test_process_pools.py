@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
 import concurrent.futures
 import copyreg
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -157,8 +159,63 @@ def test_an_exception_is_as_it_was(pool: concurrent.futures.ProcessPoolExecutor)
     # an exception that arrived goes on as any other
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
     assert (again.args, vars(again)) == (error.args, vars(error))
-    last = [traceback.format_exception(one)[-1] for one in (error, outside)]
-    assert last[0] == last[1]
+
+
+def raises(kind: str) -> None:
+    if kind == "cause":
+        try:
+            parse(5)
+        except ValueError as error:
+            raise OddError(1, 2) from error
+    if kind == "group":
+        raise builtins.ExceptionGroup("some", [ValueError(1), KeyError(2)])  # type: ignore[attr-defined]
+    if kind == "note":
+        noted = KeyError("key")
+        noted.__notes__ = ["a note"]  # type: ignore[attr-defined]
+        raise noted
+    {"exit": sys.exit, "called wrongly": odd}[kind]()  # type: ignore[operator]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="one frame of ours is printed there")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_printed_traceback_is_that_of_the_bare_pool(method: str) -> None:
+    kinds = ("cause", "group", "note", "exit", "called wrongly")
+    calls: list[tuple[Any, ...]] = [*((raises, kind) for kind in kinds), (raises,), (odd, 1, 2)]
+    context = multiprocessing.get_context(method)
+
+    def printed(pool: concurrent.futures.ProcessPoolExecutor) -> list[str]:
+        found = [pool.submit(*call).exception(60) for call in calls]
+        return ["".join(traceback.format_exception(error)) for error in found if error is not None]
+
+    with concurrent.futures.ProcessPoolExecutor(1, context) as pool:
+        bare = printed(pool)
+        opm.wrap_executor(pool)
+        outside_of_runs = printed(pool)
+        with opm.run("pool", resources=False) as run:
+            in_a_run = printed(pool)
+    assert len(bare) == len(calls)
+    assert outside_of_runs == in_a_run == bare
+    assert run.parts_missing == 0
+
+
+def in_a_thread() -> None:
+    thread = threading.Thread(target=parse, args=(1,))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_threads_of_a_task_belong_to_its_part(method: str) -> None:
+    """Also in a forked worker, which has a copy of the open run."""
+    context = multiprocessing.get_context(method)
+    with (
+        opm.run("pool", resources=False) as run,
+        concurrent.futures.ProcessPoolExecutor(1, context) as pool,
+    ):
+        opm.wrap_executor(pool).submit(in_a_thread).result()
+    assert row(run)["count"] == 1
 
 
 def test_only_a_run_wraps_results(pool: concurrent.futures.ProcessPoolExecutor) -> None:
