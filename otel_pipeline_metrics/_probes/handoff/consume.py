@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from opentelemetry import trace
-from opentelemetry.context import attach, get_current
+from opentelemetry.context import attach, create_key, get_current, get_value, set_value
 
 from otel_pipeline_metrics._core import clock, drain, errors, series
 from otel_pipeline_metrics._core.validation import check_name
@@ -17,7 +18,11 @@ from otel_pipeline_metrics._telemetry import sink
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 
+    from opentelemetry.context import Context
+
 M = TypeVar("M")
+
+_MESSAGE: Final = create_key("otel_pipeline_metrics message")
 
 # OpenTelemetry's own limit on a span
 _MAX_LINKS: Final = 128
@@ -77,8 +82,7 @@ class _Loop:
         self._lag = Lag.of(client, queue)
         self._queue = queue
         self._headers = headers
-        self._span: Any = None
-        self._around: Any = None
+        self._open_message: _OpenMessage | None = None
 
     def _begin(self, message: Any) -> None:
         with errors.suppress_errors("receiving a message"):
@@ -124,29 +128,46 @@ class _Loop:
         }
         if is_batch:
             attributes["messaging.batch.message_count"] = len(found)
-        self._span = tracer.start_span(
+        span = tracer.start_span(
             f"process {self._queue}",
             parent,
             trace.SpanKind.CONSUMER,
             attributes=attributes,
             links=links[:_MAX_LINKS],
         )
-        self._around = around
-        attach(trace.set_span_in_context(self._span, around))
+        self._open_message = _OpenMessage(span, around)
+        context = trace.set_span_in_context(span, around)
+        attach(set_value(_MESSAGE, self._open_message, context))
 
     def _end(self) -> None:
-        span, self._span = self._span, None
-        if span is None:
+        message, self._open_message = self._open_message, None
+        if message is None:
             return
         with errors.suppress_errors("the end of a message"):
+            span, message.span = message.span, None
             if trace.get_current_span() is span:
-                attach(self._around)
-            self._around = None
+                # loops that take turns end their messages in any order
+                around = message.around
+                while isinstance(outer := get_value(_MESSAGE, around), _OpenMessage):
+                    if outer.span is not None:
+                        break
+                    around = outer.around
+                attach(around)
             span.end()
 
     def __del__(self) -> None:
         """End the span of the message at which the loop was left."""
         self._end()
+
+
+class _OpenMessage:
+    """The span of a message, None once that has ended, and the context around it."""
+
+    __slots__ = ("around", "span")
+
+    def __init__(self, span: Any, around: Context) -> None:
+        self.span = span
+        self.around = around
 
 
 class _Messages(_Loop):
@@ -164,6 +185,12 @@ class _Messages(_Loop):
         self._begin(message)
         return message
 
+    def close(self) -> None:
+        """End the message, and close the iterable if it is a generator."""
+        self._end()
+        if inspect.isgenerator(self._messages):
+            self._messages.close()
+
 
 class _AsyncMessages(_Loop):
     def __init__(self, iterable: Any, queue: str, headers: Callable[[Any], Any]) -> None:
@@ -179,6 +206,12 @@ class _AsyncMessages(_Loop):
             message = await self._messages.__anext__()
         self._begin(message)
         return message
+
+    async def aclose(self) -> None:
+        """End the message, and close the iterable if it is a generator."""
+        self._end()
+        if inspect.isasyncgen(self._messages):
+            await self._messages.aclose()
 
 
 def _waited(message: Any, headers: dict[str, str]) -> float | None:

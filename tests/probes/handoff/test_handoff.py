@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from tests.support.process import ROOT
 from tests.support.redis import needs_redis, redis_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.lifecycle.configure.support import Captured
 
@@ -142,6 +143,53 @@ def test_leaving_the_loop_ends_the_span(captured: Captured) -> None:
     with pytest.raises(KeyError):
         fail()
     assert captured.span_names() == ["process jobs"] * 2
+
+
+@pytest.mark.parametrize("order", ["ABAB", "ABBA", "AABB", "ABA"])
+def test_loops_that_take_turns_leave_no_span_current(captured: Captured, order: str) -> None:
+    captured.configure()
+    loops = {name: opm.consume([1, 2], queue=name) for name in "AB"}
+    with opm.stage("around"):
+        around = trace.get_current_span()
+        for name in order:
+            next(loops[name])
+            assert trace.get_current_span().name == f"process {name}"  # type: ignore[attr-defined]
+        for name in order[::-1]:
+            assert next(loops[name], None) in (None, 2)
+            loops[name].close()  # type: ignore[attr-defined]  # for `contextlib.closing`
+        assert trace.get_current_span() is around
+    assert captured.span_names().count("around") == 1
+
+
+def test_closing_ends_the_message_and_the_generator(captured: Captured) -> None:
+    captured.configure()
+    closed = []
+
+    def client() -> Iterator[int]:
+        try:
+            yield from (1, 2)
+        finally:
+            closed.append("plain")
+
+    async def async_client() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            closed.append("async")
+
+    async def main() -> None:
+        messages = opm.consume(async_client(), queue="async")
+        async with contextlib.aclosing(messages):  # type: ignore[type-var]
+            await messages.__anext__()
+        assert not trace.get_current_span().get_span_context().is_valid
+
+    messages = opm.consume(client(), queue="plain")
+    with contextlib.closing(messages):  # type: ignore[type-var]
+        next(messages)
+    assert not trace.get_current_span().get_span_context().is_valid
+    asyncio.run(main())
+    assert closed == ["plain", "async"]
+    assert captured.span_names() == ["process plain", "process async"]
 
 
 def test_an_async_loop(captured: Captured) -> None:
