@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe
-from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe, use_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,11 +66,7 @@ class Permits(LimitProbe):
             use: of the stage that has it; by default the current one.
         """
         try:
-            if use is None:
-                # `use_here` written out, since this is called for every permit
-                found = _series.active_cell.get()
-                here = _series.default_scope if found is None else found[0]
-                use = here.limits.get(self.name) or here.add_limit(self.name)
+            use = use or use_here(self.name)
             limit = use.limit
             if waited is not None:
                 limit.waited += 1
@@ -92,24 +87,6 @@ class Permits(LimitProbe):
             errors.log_internal_error("acquiring a permit")
             return None
         return hold
-
-    def released(self) -> None:
-        """Count a permit that is about to be released, and cannot be refused."""
-        # `take` and `end` written out
-        try:
-            use, since, waited = hold = self._holds.pop()
-            if self._holds and use is not (here := self._use_so_far()):
-                use, since, waited = self._of(here, hold)
-            use.limit.level -= 1
-            seconds = clock.now() - since
-            if use.stage is None and (left := accounting.stage_left()):
-                use = self.stage_of(left, use, waited)
-            if seconds > 0.0:
-                use.held += seconds
-        except IndexError:  # acquired before it was wrapped, or through a raw reference
-            return
-        except Exception:  # it is released all the same
-            errors.log_internal_error("releasing a permit")
 
     def releasing(self, release: Callable[[], Any]) -> Callable[[], None]:
         """Return a function that counts a permit as released, and then releases it."""

@@ -132,11 +132,17 @@ class LimitedSemaphore(LimitedOpen):
 
     def release(self, n: int = 1) -> None:
         """Release as the wrapped semaphore does."""
+        probe = self._opm_probe
+        taken = [probe.take() for _ in range(min(n, probe.depth()))] if isinstance(n, int) else []
         try:
-            for _ in range(n if isinstance(n, int) else 0):
-                self._opm_probe.released()
-        finally:
             self._opm_queue.release(n)
+        except Exception:  # refused: a bounded one has fewer to release
+            while taken:
+                probe.give_back(taken.pop())
+            raise
+        finally:
+            for hold in taken:
+                probe.end(hold)
 
 
 class LimitedRLock(LimitedLock):

@@ -173,14 +173,16 @@ def _typed(attributes: Mapping[str, Any]) -> frozenset[Any]:
     return frozenset((key, type(value), repr(value)) for key, value in attributes.items())
 
 
-class _Series:
-    """One instrument under one set of attributes."""
+class HistogramSeries:
+    """One histogram under one set of attributes."""
 
     __slots__ = ("_attributes", "_found", "_generation", "_instrument", "_record")
 
-    def __init__(self, instrument: Instrument, record: Any, attributes: Any) -> None:
+    _method = "record"
+
+    def __init__(self, instrument: Instrument, attributes: dict[str, Any]) -> None:
         self._instrument = instrument
-        self._record = record
+        self._record = getattr(instrument.instrument, self._method)
         self._attributes = attributes
         # its aggregations, and how values are added to each, as of that generation
         self._found: list[tuple[_Add, Any]] = []
@@ -265,22 +267,15 @@ def are_usual(values: Sequence[float], total: float) -> bool:
     return values[0] >= 0 and math.isfinite(total)
 
 
-class HistogramSeries(_Series):
-    """One histogram under one set of attributes."""
-
-    __slots__ = ()
-
-    def __init__(self, histogram: Instrument, attributes: dict[str, Any]) -> None:
-        super().__init__(histogram, histogram.instrument.record, attributes)
-
-
-class CounterSeries(_Series):
-    """One counter under one set of attributes; its total stays within 64 bits."""
+class CounterSeries(HistogramSeries):
+    """The same of a counter; its total stays within 64 bits."""
 
     __slots__ = ("_name", "_room")
 
+    _method = "add"
+
     def __init__(self, counter: Instrument, attributes: dict[str, Any]) -> None:
-        super().__init__(counter, counter.instrument.add, attributes)
+        super().__init__(counter, attributes)
         self._name = getattr(counter.instrument, "name", "a counter")
         self._room: float = MAX_INT
         # Zero first: a backend that sees the series begin can tell the first increase.

@@ -12,6 +12,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._probes.limits import registry
+from otel_pipeline_metrics._probes.limits.permits import Permits
 from tests.probes.limits.support import (
     in_thread,
     limit_of,
@@ -203,6 +204,38 @@ def test_a_bounded_semaphore_refuses_a_permit_too_many(
         with limit:
             clock.advance(1)
     assert numbers(run) == (1, 1.0, 1, 1, 0.0)
+
+
+@pytest.mark.parametrize("refused", [2, 3, 0, "1"])
+def test_a_refused_release_releases_nothing(
+    clock: Clock, make_run: Callable[[], opm.Run], refused: Any
+) -> None:
+    with make_run() as run:
+        limit = opm.wrap_limit(threading.BoundedSemaphore(2), name="x")
+        assert limit.acquire()
+        clock.advance(2)
+        with pytest.raises((TypeError, ValueError)):
+            limit.release(refused)
+        clock.advance(1)
+        limit.release()
+        clock.advance(1)
+    assert numbers(run) == (2, 3 / 4, 1, 1, 0.0)
+    assert stages_of(run) == {None: (0.0, 3.0)}
+
+
+@pytest.mark.parametrize("count", [2, 10**5])
+def test_permits_beyond_those_that_are_held_take_no_time(
+    make_run: Callable[[], opm.Run], monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(Permits, "take", lambda _: asked.append(1))
+    with make_run() as run:
+        limit = opm.wrap_limit(threading.Semaphore(1), name="x")
+        limit.release(count)
+        assert limit.acquire()
+        limit.release(count)
+    assert len(asked) == 1
+    assert limit_of(run)["acquired"] == 1
 
 
 @pytest.mark.parametrize("arguments", [("x",), (True, -2), (True, "1"), (False, 1)])
