@@ -35,6 +35,7 @@ class Sample(NamedTuple):
     weight: float = 1.0  # how many calls it stands for
     cpu_weight: float = 1.0  # the same of its CPU time, which is measured in fewer calls
     task: int | None = None  # the identity of the task that made it; None for a thread
+    late: float = 0.0  # suspended while others held the event loop, up to its next step
 
 
 class Ratio:
@@ -120,8 +121,8 @@ class Account:
 
     __slots__ = (
         "_known_s", "_spawned_s", "blocked", "by_in_flight", "count", "cpu", "ended", "excess",
-        "has_partial", "idle", "partial", "partial_blocked", "partial_idle", "partial_running",
-        "partial_sampled", "partial_wait", "running", "seen", "spawned", "tasks",
+        "has_partial", "idle", "late", "partial", "partial_blocked", "partial_idle",
+        "partial_running", "partial_sampled", "partial_wait", "running", "seen", "spawned", "tasks",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -139,6 +140,8 @@ class Account:
         self.blocked = 0.0
         self.running = Ratio()
         self.cpu = Ratio()
+        # of the time suspended, the most that was a wait for the event loop
+        self.late = Ratio()
         # samples that another task than its caller's began; their seconds, and those of all
         # samples where that is known
         self.spawned = 0
@@ -158,6 +161,7 @@ class Account:
         for sample in samples:
             if sample.running is not None:
                 self.running.add(sample.elapsed, sample.running, weight=sample.weight)
+                self.late.add(sample.elapsed, sample.late, weight=sample.weight)
             if sample.cpu is not None:
                 weight = 1.0 if sample.weight <= 1 else sample.cpu_weight
                 self.cpu.add(sample.elapsed, sample.cpu, weight=weight)

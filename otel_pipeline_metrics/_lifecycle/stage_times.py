@@ -111,7 +111,12 @@ class StageTimes:
         time_s = {**seconds, "running": running, "awaiting": awaiting}
         walls = [t for states in workers for t in states.values()]
         return {
-            "time_s": {"wall": wall, **time_s, "split_standard_error": error},
+            "time_s": {
+                "wall": wall,
+                **time_s,
+                "loop_wait_most": None if awaiting is None else min(awaiting, _late(mains)),
+                "split_standard_error": error,
+            },
             "share": {name: None if s is None else ratio(s, wall) for name, s in time_s.items()},
             "busiest_share": max(
                 (t.busy / total for t in walls if (total := t.busy + t.idle + t.blocked)),
@@ -128,6 +133,13 @@ def _wall(series: Series) -> float:
         + account.idle + account.partial_idle
         + account.blocked + account.partial_blocked + account.partial_wait
     )  # fmt: skip
+
+
+def _late(mains: Sequence[Series]) -> float:
+    """Return the seconds in which suspended calls may have waited for the event loop, at most."""
+    accounts = [each.account for main in mains for each in main.variants]
+    found = [account.late.estimate(account.ended + account.partial) for account in accounts]
+    return sum(each[0] for each in found if each is not None)
 
 
 def _split_error(mains: Sequence[Series], spent: Sequence[StageTime]) -> float | None:

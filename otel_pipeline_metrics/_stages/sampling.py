@@ -8,7 +8,9 @@ pattern of the program's can hide from it.
 
 from __future__ import annotations
 
+import math
 import random
+import threading
 import types
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,15 +38,55 @@ SLOW_FUNCTION_S: Final = 250e-6
 
 _STEPPED_FORMS: Final = ("coroutine", "async step", "async generator")
 
+# An event loop needs this from one step to the next, if that is ready. Of a long spell of steps, a
+# tenth is taken to be no wait either.
+BETWEEN_STEPS_S: Final = 100e-6
+
 # Not the program's generator, whose sequence may be seeded.
 _random = random.Random()  # noqa: S311 - draws samples, no secrets
+
+
+class _Spell:
+    """A time in which an event loop went from step to step, without waiting for one."""
+
+    __slots__ = ("began", "until")
+
+    def __init__(self) -> None:
+        self.began = 0.0
+        # a step that begins later is not part of it; infinite during a step
+        self.until = 0.0
+
+    def enter(self, now: float) -> bool:
+        """Begin a step; return False within another one."""
+        if self.until == math.inf:
+            return False
+        if now > self.until or now < self.began:
+            # the loop waited in between, or its clock was set back
+            self.began = now
+        self.until = math.inf
+        return True
+
+    def leave(self, now: float) -> None:
+        """End a step."""
+        self.until = now + BETWEEN_STEPS_S + (now - self.began) / 10
+
+
+class _Loop(threading.local):
+    """The event loop of a thread."""
+
+    def __init__(self) -> None:
+        self.spell = _Spell()
+
+
+_loop = _Loop()
 
 
 class Watch:
     """A call in progress that is a sample."""
 
     __slots__ = (
-        "cpu", "cpu_began", "in_flight", "owner", "running", "spawned", "stepping", "weight",
+        "cpu", "cpu_began", "in_flight", "late", "owner", "running", "spawned", "stepping",
+        "weight",
     )  # fmt: skip
 
     def __init__(self, in_flight: int, owner: object, weight: float) -> None:
@@ -54,6 +96,8 @@ class Watch:
         # of the steps that are over, and when the one in progress began
         self.running: float | None = None
         self.stepping: float | None = None
+        # up to the steps that began, while others held the event loop
+        self.late = 0.0
         self.cpu: float | None = None
         self.cpu_began: float | None = None
         self.spawned: bool | None = None
@@ -131,6 +175,9 @@ def end(cell: Cell, elapsed: float) -> None:
     cell[6] = None
     if watch.cpu_began is not None:
         watch.cpu = clock.cpu() - watch.cpu_began
+        if watch.owner is not None and _loop.spell.enter(cell[2]):
+            # a plain function on an event loop
+            _loop.spell.leave(cell[2] + elapsed)
     series.mean_s += (elapsed - series.mean_s) / min(16, series.sampled)
     series.samples.append(
         Sample(
@@ -142,6 +189,7 @@ def end(cell: Cell, elapsed: float) -> None:
             watch.weight,
             CPU_READ,
             watch.owner if isinstance(watch.owner, int) else None,
+            watch.late,
         )
     )
 
@@ -163,11 +211,15 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
     now, cpu = clock.now, clock.cpu
     reads_cpu = watch.cpu is not None
     watch.running = 0.0
+    spell, left = _loop.spell, None
     step, given, began_cpu = coroutine.send, None, 0.0
     while True:
         if reads_cpu:
             began_cpu = cpu()
         began = watch.stepping = now()
+        is_outermost = spell.enter(began)
+        if left is not None:
+            watch.late += began - max(spell.began, left)
         try:
             awaited = step(given)
         except StopIteration as over:
@@ -177,7 +229,10 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
             coroutine = step = given = None
             raise
         finally:
-            watch.running += now() - began
+            left = now()
+            watch.running += left - began
+            if is_outermost:
+                spell.leave(left)
             watch.stepping = None
             if reads_cpu:
                 watch.cpu += cpu() - began_cpu  # type: ignore[operator]

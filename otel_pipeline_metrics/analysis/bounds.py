@@ -62,8 +62,10 @@ class Bound:
     seconds: float
     # how much of that is each stage's own time, or that of a step that is no stage, by its name
     made_of: dict[str | None, float] = field(default_factory=dict)
-    # how much more may be saved of these, and what is surely not: times that others overlap
+    # of these, how much of it is surely the stage's, and how much at most: others overlap it
     overlapped: dict[str | None, tuple[float, float]] = field(default_factory=dict)
+    # the part of it that more workers do not share, at least and at most
+    not_shared: tuple[float, float] = (0.0, 0.0)
     # how many workers it has; None if more of them are not its limit, or unknown
     workers: float | None = None
     group: StageGroup | None = None
@@ -138,7 +140,7 @@ class Bounds:
         low, high, following = self.gain(
             lambda bound: bound.seconds - bound.made_of.get(name, 0.0) / 2
         )
-        if any(name in bound.overlapped for bound in self.alone):
+        if any(name in bound.overlapped for bound in [*self.alone, *self.together]):
             low, high = self._saved(name, 0)[0], self._saved(name, 1)[1]
         if failures:
             part = max(0.0, 1 - failures) / 2
@@ -150,15 +152,22 @@ class Bounds:
         """Return what half the time of a step gains that others overlap for a part of it."""
         return self.gain(
             lambda bound: max(
-                0.0, bound.seconds - bound.overlapped.get(name, (0.0, 0.0))[at_most] / 2
+                0.0,
+                bound.seconds
+                - bound.overlapped.get(name, (bound.made_of.get(name, 0.0),) * 2)[at_most] / 2,
             )
         )
 
     def more_workers(self, bound: Bound) -> Change:
         """Return the change that a bound has one more worker."""
         share = (bound.workers or 1.0) / ((bound.workers or 1.0) + 1)
-        low, high, following = self.gain(
-            lambda each: each.seconds * (share if each is bound else 1.0)
+        (_, high, following), (low, _, _) = (
+            self.gain(
+                lambda each, kept=kept: (  # type: ignore[misc]
+                    kept + (bound.seconds - kept) * share if each is bound else each.seconds
+                )
+            )
+            for kept in bound.not_shared
         )
         shown = following.name if following is not None else None
         return Change("workers", bound.name, bound.stage, 1, low, high, shown)

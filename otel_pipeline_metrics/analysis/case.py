@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import TYPE_CHECKING, Final
 
-from otel_pipeline_metrics.analysis import hidden_limit
+from otel_pipeline_metrics.analysis import hidden_limit, loop_waits
 from otel_pipeline_metrics.analysis.bounds import WORTH_A_LINE, find_bounds
 from otel_pipeline_metrics.analysis.cpu_left import cap_by_cpu, cap_by_machine, is_cpu_bound
 
@@ -62,6 +62,7 @@ class Case:
 def make_case(facts: Facts) -> Case:
     """Find the bounds of a run, and what changes to it would gain."""
     bounds = find_bounds(facts)
+    loop_waits.charge(bounds, facts)
     case = Case(facts, bounds)
     top = bounds.top
     if top is not None and top.kind == "stage":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core.lookup import entries, number
@@ -47,6 +47,10 @@ class Part:
     running_s: float | None
     awaiting_s: float | None
     cpu_s: float | None
+    # the stages inside left out: how long it held the event loop, and the most that it waited for
+    # its turn there; 0 if that is unknown
+    held_s: float = 0.0
+    late_s: float = 0.0
     # by the number in flight at the begin: samples, and their mean duration
     levels: dict[int, tuple[int, float]] = field(default_factory=dict)
     # whether about each of its calls was made in a task of its own
@@ -114,7 +118,21 @@ def read_parts(data: Mapping[str, Any], wall_s: float, runs: float) -> dict[str,
             within=_within(stage),
             in_own_tasks=_in_own_tasks(stage),
         )
+        if number(stage, "tasks"):
+            # else it runs in threads
+            found[name].held_s = found[name].running_s or 0.0
+            found[name].late_s = _over(number(stage, "time_s", "loop_wait_most"), runs) or 0.0
+    _leave_out_inside(found)
     return found
+
+
+def _leave_out_inside(parts: Mapping[str, Part]) -> None:
+    """Take what stages hold the event loop, and wait for it, off those that they are inside of."""
+    for part in [replace(part) for part in parts.values()]:
+        around = parts.get(part.within or part.name)
+        if around is not None and around.name != part.name:
+            around.held_s = max(0.0, around.held_s - part.held_s)
+            around.late_s = max(0.0, around.late_s - part.late_s)
 
 
 def _over(seconds: float | None, runs: float) -> float | None:

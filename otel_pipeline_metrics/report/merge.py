@@ -79,7 +79,10 @@ _STAGE: Final[Table] = {
     "items": _BOTH_WAYS,
     "bytes": _BOTH_WAYS,
     "duration_s": _DISTRIBUTION | {"total": sum_known, "min": min_known, "sum_of_squares": sum_all},
-    "time_s": {**dict.fromkeys(_STATES, sum_all), "split_standard_error": sum_errors},
+    "time_s": {
+        **dict.fromkeys((*_STATES, "loop_wait_most"), sum_all),
+        "split_standard_error": sum_errors,
+    },
     "share": dict.fromkeys(_STATES, forgotten),
     "throughput": dict.fromkeys(("wall_per_s", "busy_per_s", "items_per_s"), forgotten),
     "busiest_share": max_known,

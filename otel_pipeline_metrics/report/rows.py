@@ -119,6 +119,9 @@ class StageTimeSRow(StageShareRow):
     """Seconds of all workers."""
 
     wall: Annotated[Number, "busy + idle + blocked"]
+    loop_wait_most: Annotated[
+        Number, "of awaiting, the most that was a wait for the event loop, which others held"
+    ]
     split_standard_error: Annotated[Number, "of running and awaiting; 0 if they were not estimated"]
 
 

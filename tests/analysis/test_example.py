@@ -78,6 +78,7 @@ def test_times_are_exact_in_virtual_time() -> None:
         "busy": 2.0,
         "idle": 0.007,
         "blocked": 0.0,
+        "loop_wait_most": 0.0,
         "split_standard_error": 0.0,
     }
     assert pytest.approx(found["process"]["time_s"]["busy"]) == 0.5

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis.bounds import FULL
 from otel_pipeline_metrics.analysis.findings import Change, Verdict, Witness, at_least, at_most
+from otel_pipeline_metrics.analysis.loop_waits import late_share
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.case import Case
@@ -20,6 +21,8 @@ LATE_S: Final = 0.1
 USUALLY_LATE_S: Final = 0.005
 # From this part of the run on, what coroutines compute holds the loop.
 HELD: Final = 0.6
+# From this part of the stages' time on, their waits for the loop may cost more than any stage.
+WAITED: Final = 0.25
 # From this part of the moments on, a ready thread has no CPU because of other programs.
 STARVED: Final = 0.5
 
@@ -34,6 +37,9 @@ def is_late(facts: Facts) -> bool:
 def check(case: Case) -> Verdict | None:
     """Coroutines wait for their turn, because others compute or block between two awaits."""
     facts = case.facts
+    waited = late_share(facts)
+    if waited >= WAITED:
+        return _measured(case, waited)
     awaiting, holder = _awaiting(facts), _holder(facts)
     held = sum(part.running_s or 0.0 for part in facts.parts.values()) / facts.wall_s
     late = facts.loop_delay_s
@@ -62,6 +68,27 @@ def check(case: Case) -> Verdict | None:
         "something blocks it, and every task waits meanwhile."
     )
     return _verdict(case, holder if known else None, why, evidence, sure=known and awaiting > 0)
+
+
+def _measured(case: Case, waited: float) -> Verdict | None:
+    """Return the verdict if the stages' waits for the event loop cost more than anything else."""
+    facts, best = case.facts, case.best
+    holder = max(facts.parts.values(), key=lambda part: part.held_s)
+    if best is None or best.change != "faster" or best.name != holder.name:
+        return None
+    held = sum(part.held_s for part in facts.parts.values()) / facts.wall_s
+    evidence = [
+        at_least("part of the stages' time that was a wait for the event loop", waited, WAITED),
+        at_least("part of the run that stages held the event loop", held, HELD),
+    ]
+    why = (
+        f"Stages held the event loop {text.percent(held)} of the run, {holder.name} for "
+        f"{text.percent(holder.held_s / facts.wall_s)} of it, and up to {text.percent(waited)} of "
+        "the time of all stages was a wait for their turn meanwhile."
+    )
+    verdict = _verdict(case, holder, why, evidence, sure=held >= HELD)
+    verdict.what_if = case.listed(best)
+    return verdict
 
 
 def _inferred(case: Case, holder: Part | None, awaiting: int) -> Verdict | None:
