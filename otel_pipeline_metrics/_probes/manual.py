@@ -134,7 +134,7 @@ class Records:
         if scope.on_resources is not None:
             scope.on_resources(cpu, rss)
 
-    def record_cache(  # noqa: PLR0917 - given by the API
+    def record_cache(
         self,
         name: str,
         hits: int,

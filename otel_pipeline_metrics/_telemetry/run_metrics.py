@@ -78,7 +78,7 @@ class RunMetrics:
         self._seen[pipeline] = None
         self._open[run_id] = pipeline
 
-    def ended(  # noqa: PLR0917 - it has one caller
+    def ended(
         self,
         pipeline: str,
         run_id: str,

@@ -272,7 +272,7 @@ class StageMetrics:
             return totals
         return self._totals_of(stage, {**batch.attributes, **given})
 
-    def _count(  # noqa: PLR0917 - a call is a row of a table
+    def _count(
         self,
         totals: _Totals,
         metric: defs.Metric,

@@ -121,7 +121,7 @@ class EventMetrics:
 
     # --- recording --------------------------------------------------------------------------------
 
-    def record_event_processing(  # noqa: PLR0917 - the signature is given
+    def record_event_processing(
         self,
         duration_seconds: float,
         source: str,

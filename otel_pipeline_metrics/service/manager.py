@@ -265,7 +265,7 @@ class MetricsManager:
 
     # --- recording --------------------------------------------------------------------------------
 
-    async def record_operation(  # noqa: PLR0917 - the signature is given
+    async def record_operation(
         self,
         operation_type: str,
         operation_name: str,
@@ -295,7 +295,7 @@ class MetricsManager:
         )
         await tracking.put(self._queue, operation, None if success else cardinality.OTHER)
 
-    def record_operation_nowait(  # noqa: PLR0917 - the signature is given
+    def record_operation_nowait(
         self,
         operation_type: str,
         operation_name: str,

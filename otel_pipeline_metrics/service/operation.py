@@ -46,7 +46,7 @@ class Operation(NamedTuple):
         }
 
 
-def checked_operation(  # noqa: PLR0917 - the order of the public method
+def checked_operation(
     operation_type: str,
     operation_name: str,
     duration_ms: float,

@@ -199,7 +199,7 @@ def test_the_cpu_limit_is_read_again(
         ),
     ],
 )
-def test_an_unreadable_value_is_none_with_one_warning(  # noqa: PLR0917 - a table
+def test_an_unreadable_value_is_none_with_one_warning(
     machine: Machine,
     clock: Clock,
     caplog: pytest.LogCaptureFixture,

@@ -258,7 +258,7 @@ def test_integers_of_other_libraries(results: Results) -> None:
         ((1, []), ValueError, 'direction must be "in" or "out"'),
     ],
 )
-def test_bad_counts_are_named(  # noqa: PLR0917 - the parameters of a table
+def test_bad_counts_are_named(
     method: str,
     inside: bool,
     arguments: tuple[Any, ...],

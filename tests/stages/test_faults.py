@@ -120,7 +120,7 @@ def without_raise_faults(loud_faults: None) -> None:
 
 @forms
 @pytest.mark.parametrize("failing", ["open", "suspend", "resume", "retry", "end"])
-def test_an_error_in_tracing_is_logged_once(  # noqa: PLR0917 - a table's columns and fixtures
+def test_an_error_in_tracing_is_logged_once(
     form: Callable[[Any], Any],
     failing: str,
     without_raise_faults: None,

@@ -123,7 +123,7 @@ def test_a_no_op_tracer_provider_means_metrics_only(captured: Captured) -> None:
         ("OTEL_PIPELINE_METRICS_FLUSH_TIMEOUT", "inf", "must be a positive number of seconds"),
     ],
 )
-def test_a_broken_variable_causes_one_warning(  # noqa: PLR0917 - fixtures
+def test_a_broken_variable_causes_one_warning(
     captured: Captured,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -130,7 +130,7 @@ def spool_warnings(caplog: pytest.LogCaptureFixture, spool: object) -> list[str]
         ("/proc/nothing-of-this-name/x/y", "No such file or directory"),
     ],
 )
-def test_a_spool_that_cannot_be_used_is_one_warning(  # noqa: PLR0917 - fixtures
+def test_a_spool_that_cannot_be_used_is_one_warning(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,

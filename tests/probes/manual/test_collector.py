@@ -178,7 +178,7 @@ NUMBERS: list[tuple[str, dict[str, Any], str]] = [
     ],
     ids=repr,
 )
-def test_an_error_names_the_bad_number_and_nothing_is_recorded(  # noqa: PLR0917 - parameters
+def test_an_error_names_the_bad_number_and_nothing_is_recorded(
     collector: opm.MetricsCollector,
     method: str,
     others: dict[str, Any],
