@@ -231,12 +231,12 @@ class Prometheus(Server):
         """Wait until the latest values of series add up to this; fail if they are more."""
         promql = f"sum(last_over_time({series}[1h]))"
         found = poll(
-            lambda: float(self.query(promql)[0]["value"][1]),
-            accept=lambda value: value >= expected,
+            lambda: [float(each["value"][1]) for each in self.query(promql, wait=False)],
+            accept=lambda values: values and values[0] >= expected,
             timeout=timeout,
             what=promql,
         )
-        assert found == expected, promql
+        assert found == [expected], promql
 
     def exemplars(self, promql: str, *, timeout: float = 20) -> list[JsonObject]:
         """Return the exemplars of a series, once there is one."""
