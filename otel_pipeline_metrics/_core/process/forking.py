@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -141,6 +142,9 @@ if hasattr(os, "register_at_fork"):
 # Runs before multiprocessing closes its queues and waits for children of the child.
 _EXIT_PRIORITY: Final = 100
 
+# How often the end of a worker of billiard's pool is looked for.
+_LOOK_S: Final = 0.1
+
 # Called as such a child begins, once `at_end_of_child()` has been called.
 at_begin: list[Callable[[], None]] = []
 _at_end: Callable[[], None] | None = None
@@ -158,6 +162,7 @@ def at_end_of_child(call: Callable[[], None]) -> None:
     """
     global _at_end  # written here only
     _at_end = call
+    _watch_celery()
     # A program that starts children has imported the package; no other pays for its import.
     if "billiard" in sys.modules:
         # it imports these at its first process only
@@ -174,7 +179,6 @@ def at_end_of_child(call: Callable[[], None]) -> None:
             util.register_after_fork(_finish, functools.partial(_begin, util))
         if _is_child(process):
             _begin(util)
-    _watch_celery()
 
 
 def _is_child(process: Any) -> bool:
@@ -195,9 +199,20 @@ def _watch_celery() -> None:
 
 def _begin(util: Any, _: object = None) -> None:
     util.Finalize(None, _finish, exitpriority=_EXIT_PRIORITY)
+    # Celery's say when they end
+    if util.__name__ == "billiard.util" and "celery" not in _registered:
+        threading.Thread(target=_watch_billiard, name="opm-end", daemon=True).start()
     for call in at_begin:
         with errors.suppress_errors("the beginning of a child process"):
             call()
+
+
+def _watch_billiard() -> None:
+    """Finish a worker of billiard's pool, which leaves by `os._exit` after a pause of a second."""
+    here = threading.main_thread().ident or 0
+    while sys._current_frames()[here].f_code.co_name != "_do_exit":
+        time.sleep(_LOOK_S)
+    _finish()
 
 
 def _finish() -> None:
