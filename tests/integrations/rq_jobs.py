@@ -8,6 +8,8 @@ import time
 import rq
 
 import otel_pipeline_metrics as opm
+from tests.integrations.engine_drivers import CALLS
+from tests.integrations.engine_stages import parse_or_not, slow
 
 
 @opm.process("parse")
@@ -47,6 +49,15 @@ def again(number: int) -> rq.Retry:
     """Make a call in each attempt, and ask for one more."""
     parse(number)
     return rq.Retry(max=1)
+
+
+def slow_task(truth: str) -> None:
+    """Make ten calls, of which one fails, and a slow one, and note when it is done."""
+    for number in range(CALLS):
+        parse_or_not(number)
+    slow(0)
+    with open(truth, "a") as out:  # noqa: PTH123 - appends in one call, from several processes
+        out.write(f"{time.time()}\n")
 
 
 def killed_once() -> None:

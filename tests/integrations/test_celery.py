@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.process import ROOT, poll
+from tests.integrations.broker_workers import POOLS, celery_worker, environment
+from tests.support.process import ROOT
 from tests.support.redis import needs_redis, redis_server
 from tests.system.faults.collector.servers import collector
-from tests.system.processes.support import points
 
 pytest.importorskip("celery")
 
@@ -27,13 +25,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, needs_redis]
 
-POOLS = {
-    "prefork": ["-P", "prefork", "-c", "2"],
-    "prefork, children recycled": ["-P", "prefork", "-c", "2", "--max-tasks-per-child=20"],
-    "threads": ["-P", "threads", "-c", "4"],
-    "solo": ["-P", "solo"],
-    "gevent": ["-P", "gevent", "-c", "8"],
-}
 # the other pools differ in how they begin and end
 TASKS = dict.fromkeys(POOLS, 100) | {"prefork": 1000}
 
@@ -42,35 +33,6 @@ TASKS = dict.fromkeys(POOLS, 100) | {"prefork": 1000}
 def broker() -> Iterator[str]:
     with redis_server() as port:
         yield f"redis://127.0.0.1:{port}"
-
-
-def environment(broker: str, there: Collector, **more: str) -> dict[str, str]:
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "GRPC_"))}
-    return inherited | {
-        "BROKER": broker,
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{there.port}",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-        **more,
-    }
-
-
-@contextlib.contextmanager
-def worker(
-    pool: list[str], env: dict[str, str], log: Path, app: str = "tests.integrations.celery_tasks"
-) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "celery", "-A", app, "worker"]
-    options = ["-l", "INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
-    with log.open("w") as said:
-        process = subprocess.Popen(
-            [*command, *options, *pool], cwd=ROOT, env=env, stdout=said, stderr=said
-        )
-    try:
-        poll(lambda: " ready." in log.read_text(), timeout=60, what="the worker")
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(60)
 
 
 def drive(env: dict[str, str], tasks: int = 20) -> dict[str, Any]:
@@ -83,12 +45,8 @@ def drive(env: dict[str, str], tasks: int = 20) -> dict[str, Any]:
     return found
 
 
-def calls(there: Collector, stage: str) -> int:
-    return sum(
-        point.count
-        for _, attributes, point in points(there, "pipeline.stage.duration")
-        if attributes["pipeline.stage.name"] == stage
-    )
+def endpoint(there: Collector) -> str:
+    return f"http://127.0.0.1:{there.port}"
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -98,8 +56,8 @@ def test_every_call_is_counted_once_everywhere(pool: str, broker: str, tmp_path:
     # one in ten is retried once, one in ten fails
     attempts = tasks + tasks // 10
     with collector("none", "http/protobuf") as there:
-        env = environment(database, there)
-        with worker(POOLS[pool], env, tmp_path / "log") as process:
+        env = environment(database, endpoint(there))
+        with celery_worker(POOLS[pool], env, tmp_path / "log") as process:
             found = drive(env, tasks)
             process.send_signal(signal.SIGTERM)
             process.wait(60)
@@ -116,8 +74,8 @@ def test_every_call_is_counted_once_everywhere(pool: str, broker: str, tmp_path:
         assert rows["slow"]["count"] == tasks - tasks // 10
         assert report["run"]["parts_missing"] == 0
         assert found["errors"] == tasks // 10
-        assert calls(there, "parse") == attempts, said
-        assert calls(there, "slow") == tasks - tasks // 10
+        assert there.calls("parse") == attempts, said
+        assert there.calls("slow") == tasks - tasks // 10
         traces = {
             (span.name, span.trace_id.hex())
             for request in there.requests
@@ -131,8 +89,8 @@ def test_every_call_is_counted_once_everywhere(pool: str, broker: str, tmp_path:
 
 def test_the_example(broker: str, tmp_path: Path) -> None:
     with collector("none", "http/protobuf") as there:
-        env = environment(f"{broker}/12", there)
-        with worker(["-P", "solo"], env, tmp_path / "log", app="examples.celery_pipeline"):
+        env = environment(f"{broker}/12", endpoint(there))
+        with celery_worker(["-P", "solo"], env, tmp_path / "log", app="examples.celery_pipeline"):
             done = subprocess.run(
                 [sys.executable, "-m", "examples.celery_pipeline"],
                 cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False,
@@ -155,10 +113,10 @@ for _ in range(6):
 print(json.dumps(found))
 """
     with collector("none", "http/protobuf") as there:
-        env = environment(f"{broker}/9", there)
+        env = environment(f"{broker}/9", endpoint(there))
         with (
-            worker(["-P", "solo", "-n", "one@%h"], env, tmp_path / "one"),
-            worker(["-P", "solo", "-n", "other@%h"], env, tmp_path / "other"),
+            celery_worker(["-P", "solo", "-n", "one@%h"], env, tmp_path / "one"),
+            celery_worker(["-P", "solo", "-n", "other@%h"], env, tmp_path / "other"),
         ):
             done = subprocess.run(
                 [sys.executable, "-c", program],
@@ -185,8 +143,8 @@ with opm.run("driver", resources=False, parts_timeout=1) as run:
 print(json.dumps(run.report.to_dict()))
 """
     with collector("none", "http/protobuf") as there:
-        env = environment(f"{broker}/10", there)
-        with worker(["-P", "prefork", "-c", "1"], env, tmp_path / "log"):
+        env = environment(f"{broker}/10", endpoint(there))
+        with celery_worker(["-P", "prefork", "-c", "1"], env, tmp_path / "log"):
             done = subprocess.run(
                 [sys.executable, "-c", program],
                 cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False,
@@ -201,10 +159,10 @@ print(json.dumps(run.report.to_dict()))
 
 def test_off_forbids_a_worker_to_configure_itself(broker: str, tmp_path: Path) -> None:
     with collector("none", "http/protobuf") as there:
-        env = environment(f"{broker}/11", there)
+        env = environment(f"{broker}/11", endpoint(there))
         off = env | {"OTEL_PIPELINE_METRICS_WORKERS": "off"}
-        with worker(POOLS["solo"], off, tmp_path / "log"):
+        with celery_worker(POOLS["solo"], off, tmp_path / "log"):
             found = drive(env)
         assert {stage["name"] for stage in found["report"]["stages"]} == {"parse", "slow"}
-        assert calls(there, "parse") == 0
+        assert there.calls("parse") == 0
         assert "configured itself" not in (tmp_path / "log").read_text()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import otel_pipeline_metrics as opm
 from tests.integrations import rq_jobs as jobs
+from tests.integrations.broker_workers import RQ_WORKER, environment
 from tests.support.process import ROOT
 from tests.support.redis import needs_redis, redis_server
 from tests.system.faults.collector.servers import collector
-from tests.system.processes.support import points
 
 rq = pytest.importorskip("rq")
 redis = pytest.importorskip("redis")
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.slow, needs_redis]
 
-WORKER = "otel_pipeline_metrics.integrations.rq.OpmWorker"
 JOBS = 100
 
 
@@ -40,15 +37,11 @@ def port() -> Iterator[int]:
 
 def work(port: int, there: Collector, workers: int = 2) -> None:
     """Run workers until the queue is empty."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "GRPC_"))}
-    env = inherited | {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{there.port}",
-        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-    }
-    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--worker-class", WORKER]
+    broker = f"redis://127.0.0.1:{port}"
+    env = environment(broker, f"http://127.0.0.1:{there.port}")
     started = [
         subprocess.Popen(
-            [*command, "--url", f"redis://127.0.0.1:{port}"],
+            [*RQ_WORKER, broker, "--burst"],
             cwd=ROOT,
             env=env,
             stdout=subprocess.DEVNULL,
@@ -60,14 +53,6 @@ def work(port: int, there: Collector, workers: int = 2) -> None:
     for each in started:
         _, said = each.communicate(timeout=120)
         assert each.returncode == 0, said
-
-
-def calls(there: Collector, stage: str) -> int:
-    return sum(
-        point.count
-        for _, attributes, point in points(there, "pipeline.stage.duration")
-        if attributes["pipeline.stage.name"] == stage
-    )
 
 
 def rows(run: opm.Run) -> dict[str, dict[str, Any]]:
@@ -87,7 +72,7 @@ def test_a_thousand_calls_in_two_workers(port: int) -> None:
         assert found["parse"]["items"]["out"] == 20 * JOBS
         assert found["slow"]["count"] == JOBS
         assert (run.parts_missing, run.report.run["parts"]) == (0, JOBS)
-        assert (calls(there, "parse"), calls(there, "slow")) == (10 * JOBS, JOBS)
+        assert (there.calls("parse"), there.calls("slow")) == (10 * JOBS, JOBS)
 
 
 def test_failing_and_killed_jobs(port: int) -> None:
@@ -115,7 +100,7 @@ def test_every_attempt_counts(port: int) -> None:
                 queue.enqueue(jobs.again, number)
             work(port, there)
         # three attempts and two, of which one fails each time
-        assert rows(run)["parse"]["count"] == calls(there, "parse") == 5 * (3 + 2)
+        assert rows(run)["parse"]["count"] == there.calls("parse") == 5 * (3 + 2)
         assert (run.parts_missing, run.report.run["parts"]) == (0, 5 * (3 + 2))
 
 
