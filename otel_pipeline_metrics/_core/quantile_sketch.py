@@ -155,11 +155,7 @@ class Sketch:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, object]) -> Sketch:
-        """Rebuild a sketch from plain data.
-
-        Raises:
-            ValueError: the data is not a sketch, or has another relative error.
-        """
+        """Rebuild a sketch from plain data."""
         buckets, zeros = data.get("buckets"), data.get("zeros")
         if not isinstance(buckets, dict) or not isinstance(zeros, int):
             raise ValueError("not a sketch: 'buckets' and 'zeros' are expected")

@@ -1,4 +1,8 @@
-"""Check the names, attributes and numbers that callers pass in."""
+"""Check the names, attributes and numbers that callers pass in.
+
+What has the wrong type raises a TypeError, and what has a wrong value a ValueError; each names the
+argument.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +40,7 @@ _SCALARS: Final = (str, bool, int, float)
 
 
 def check_name(value: object, argument: str) -> str:
-    """Return `value` as valid Unicode if it can name something.
-
-    Raises:
-        TypeError: it is not a string.
-        ValueError: it is empty, blank or longer than `MAX_NAME_LENGTH`.
-    """
+    """Return `value` as valid Unicode if it can name something."""
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a string, not {type(value).__name__}")
     value = str.__str__(value)  # without the methods of a class of the program
@@ -55,12 +54,7 @@ def check_name(value: object, argument: str) -> str:
 
 
 def check_count(value: Any, argument: str) -> int:
-    """Return `value` as an integer from zero to `MAX_INT`, which larger ones become.
-
-    Raises:
-        TypeError: it is not an integer.
-        ValueError: it is negative.
-    """
+    """Return `value` as an integer from zero to `MAX_INT`, which larger ones become."""
     if isinstance(value, bool):
         raise TypeError(f"{argument} must be an integer, not bool")
     try:
@@ -82,10 +76,6 @@ def check_number(value: object, argument: str) -> float:
     """Return `value` as a finite float of zero or more.
 
     A larger number becomes `MAX_INT`, so that sums of it stay finite.
-
-    Raises:
-        TypeError: it is not a real number.
-        ValueError: it is negative or not finite.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number, not {type(value).__name__}")
@@ -102,12 +92,7 @@ def check_number(value: object, argument: str) -> float:
 
 
 def check_whole(value: object, argument: str) -> int:
-    """Return `value`, an integer or a number without a fraction, from zero to `MAX_INT`.
-
-    Raises:
-        TypeError: it is not a real number.
-        ValueError: it is negative or not finite, or has a fraction.
-    """
+    """Return `value`, an integer or a number without a fraction, from zero to `MAX_INT`."""
     if not isinstance(value, bool) and hasattr(value, "__index__"):
         return check_count(value, argument)
     number = check_number(value, argument)
@@ -117,23 +102,14 @@ def check_whole(value: object, argument: str) -> int:
 
 
 def check_flag(value: object, argument: str) -> bool:
-    """Return `value` if it is True or False.
-
-    Raises:
-        TypeError: it is something else.
-    """
+    """Return `value` if it is True or False."""
     if not isinstance(value, bool):
         raise TypeError(f"{argument} must be True or False, not {type(value).__name__}")
     return value
 
 
 def check_positive(value: object, argument: str) -> float:
-    """Return `value` as a finite float above zero.
-
-    Raises:
-        TypeError: it is not a real number.
-        ValueError: it is zero or negative, or not finite.
-    """
+    """Return `value` as a finite float above zero."""
     number = check_number(value, argument)
     if not number:
         raise ValueError(f"{argument} must be above 0")
@@ -141,11 +117,7 @@ def check_positive(value: object, argument: str) -> float:
 
 
 def read_ratio(given: str | float) -> float:
-    """Return the ratio that "10%", "0.1" or 0.1 means.
-
-    Raises:
-        ValueError: it is not a positive ratio, or a number of per cent without `%`.
-    """
+    """Return the ratio that "10%", "0.1" or 0.1 means."""
     digits = str(given).strip().removesuffix("%")
     in_percent = digits != str(given).strip()
     try:
@@ -160,23 +132,12 @@ def read_ratio(given: str | float) -> float:
 
 
 def check_wait(value: object, argument: str) -> float:
-    """Return `value` as seconds to wait at most: a finite float above zero, or `MAX_WAIT_S`.
-
-    Raises:
-        TypeError: it is not a real number.
-        ValueError: it is zero or negative, or not finite.
-    """
+    """Return `value` as seconds to wait at most: a finite float above zero, or `MAX_WAIT_S`."""
     return min(check_positive(value, argument), float(MAX_WAIT_S))
 
 
 def check_attribute(key: object, value: object, argument: str) -> tuple[str, AttributeValue]:
-    """Return the key and the value of an attribute as OTLP can carry them.
-
-    Raises:
-        TypeError: the key is not a string, or the value is neither a str, bool, int or float
-            nor a list or tuple of one of those.
-        ValueError: the key is empty.
-    """
+    """Return the key and the value of an attribute as OTLP can carry them."""
     if not isinstance(key, str):
         raise TypeError(f"{argument}: keys must be strings, not {type(key).__name__}")
     key = str.__str__(key)  # without the methods of a class of the program
@@ -193,12 +154,7 @@ def check_attribute(key: object, value: object, argument: str) -> tuple[str, Att
 
 
 def check_attributes(value: object, argument: str = "attributes") -> dict[str, AttributeValue]:
-    """Return a checked copy of a mapping of attributes; None is an empty one.
-
-    Raises:
-        TypeError: it is not a mapping, or `check_attribute` refuses one of its items.
-        ValueError: a key is empty.
-    """
+    """Return a checked copy of a mapping of attributes; None is an empty one."""
     if value is None:
         return {}
     if not hasattr(value, "items"):
@@ -207,13 +163,7 @@ def check_attributes(value: object, argument: str = "attributes") -> dict[str, A
 
 
 def check_trace_url(value: object, argument: str) -> str:
-    """Return `value` if it is the address of a trace with `{trace_id}` in its place.
-
-    Raises:
-        TypeError: it is not a string.
-        ValueError: it is not an http or https address, names a user or a password, has no
-            `{trace_id}` behind the host, or is longer than `MAX_ADDRESS_LENGTH`.
-    """
+    """Return `value` if it is the address of a trace with `{trace_id}` in its place."""
     if not isinstance(value, str):
         raise TypeError(f"{argument} must be a string, not {type(value).__name__}")
     if len(value) > MAX_ADDRESS_LENGTH:

@@ -195,12 +195,7 @@ def detach_trace(around: Any) -> None:
 
 
 def checked_context(context: object) -> dict[str, str]:
-    """Return the known keys of a run's context.
-
-    Raises:
-        TypeError: it is not a dict.
-        ValueError: it is not the context of a run.
-    """
+    """Return the known keys of a run's context."""
     if not isinstance(context, dict):
         raise TypeError(
             f"context must be what run.context() returned, not {type(context).__name__}"

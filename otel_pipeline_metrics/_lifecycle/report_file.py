@@ -31,13 +31,7 @@ class ReportFile:
     """
 
     def __init__(self, given: object) -> None:
-        """Check the path.
-
-        Raises:
-            TypeError: it is not a path.
-            ValueError: it is empty, or its suffix is unknown.
-            ImportError: the suffix needs a package that is not installed.
-        """
+        """Check the path."""
         path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else given
         if not isinstance(path, str):
             raise TypeError(f"report must be a path or None, not {type(given).__name__}")

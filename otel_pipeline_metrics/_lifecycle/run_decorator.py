@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def each_call(function: Any, begin: Callable[[], AbstractContextManager[Any]]) -> Any:
-    """Return a wrapper of a function or coroutine function that runs it in `begin()`.
-
-    Raises:
-        TypeError: it is not callable, a class or a generator function.
-    """
+    """Return a wrapper of a function or coroutine function that runs it in `begin()`."""
     if isinstance(function, (classmethod, staticmethod)):
         return type(function)(each_call(function.__func__, begin))
     if isinstance(function, type) or not callable(function):

@@ -29,11 +29,7 @@ class NotTrustedError(PermissionError):
 
 
 def check_system() -> None:
-    """Check that the system can say who is at the other end of a socket.
-
-    Raises:
-        NotTrustedError: it cannot.
-    """
+    """Check that the system can say who is at the other end of a socket."""
     if not (hasattr(socket, "AF_UNIX") and hasattr(socket, "SO_PEERCRED")):
         raise NotTrustedError("this system cannot tell who is at the other end of a socket")
 

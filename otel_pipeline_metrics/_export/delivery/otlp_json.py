@@ -41,11 +41,7 @@ def line(signal: Signal, batch: Any) -> bytes:
 
 
 def request(signal: Signal, line: bytes) -> Any:
-    """Decode the protobuf request that a line holds.
-
-    Raises:
-        ValueError: the line is not valid.
-    """
+    """Decode the protobuf request that a line holds."""
     empty = ExportTraceServiceRequest if signal == "traces" else ExportMetricsServiceRequest
     try:
         data = json.loads(line)

@@ -44,11 +44,7 @@ _RECIPES: Final = {
 
 
 def reader_of(source: object) -> Callable[[], object]:
-    """Return the function to call for the numbers of `source`.
-
-    Raises:
-        TypeError: `source` does not count hits and misses; the message says what does.
-    """
+    """Return the function to call for the numbers of `source`."""
     if isinstance(source, CountedCache):
         return source.cache_statistics
     statistics = getattr(source, "cache_statistics", None)
@@ -145,11 +141,7 @@ def _identical(one: tuple[object, ...] | None, other: tuple[object, ...] | None)
 
 
 def parse(name: str, value: Any) -> CacheReading:
-    """Return the counts in a mapping, or in an object's attributes like `CacheInfo`'s.
-
-    Raises:
-        ValueError: hits or misses are missing, or one number is not a count.
-    """
+    """Return the counts in a mapping, or in an object's attributes like `CacheInfo`'s."""
 
     def get(field: str) -> object:
         return value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
