@@ -22,7 +22,7 @@ demo-service: $(VENV)/.serving  ## a service, what it depends on broken, and the
 test: $(VENV)/.installed  ## every test; those of real servers need `make backends` (CI has them)
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadgroup -m "not engines" $(PYTEST_ARGS)
 
-engines: $(VENV)-engines/.installed  ## the tests of Ray, PySpark (which needs Java) and RabbitMQ
+engines: $(VENV)-engines/.installed  ## the tests of Ray, PySpark (which needs Java), RabbitMQ, Airflow, Prefect and Dagster
 	.ci/backends/rabbitmq.sh
 	$(VENV)-engines/bin/python -m pytest -m engines -n 2 --dist loadgroup $(PYTEST_ARGS)
 

@@ -20,7 +20,7 @@ BROKER = os.environ.get("BROKER", "redis://127.0.0.1:6379/0")
 app = instrument_celery(Celery("examples.celery_pipeline", broker=BROKER, backend=BROKER))
 
 
-@app.task  # type: ignore[untyped-decorator]  # Celery has no types
+@app.task
 @opm.process("parse")
 def parse(text: str) -> int:
     return int(text)
