@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
+from contextlib import _GeneratorContextManager
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._probes.limits.coroutines import counted
 from otel_pipeline_metrics._probes.limits.instrumented import LimitedOpen
+from otel_pipeline_metrics._probes.limits.permits import Permits
 from otel_pipeline_metrics._probes.limits.probe import PermitWait
 from otel_pipeline_metrics._probes.queues.instrumented import coroutine_function
 from otel_pipeline_metrics._probes.queues.other import special_methods
@@ -123,7 +125,7 @@ def _acquire(method: str) -> Callable[..., Any]:
         else:
             with PermitWait(probe) as wait:
                 result = original(*args, **kwargs)
-                later = _is_awaited(result)
+                later = _is_awaited(result) or isinstance(result, _GeneratorContextManager)
                 if later:
                     wait.drop()
             waited = wait.seconds
@@ -131,6 +133,11 @@ def _acquire(method: str) -> Callable[..., Any]:
                 return counted(probe, lambda: result, requesting_worker())
             if later:
                 return Acquiring(result, probe)
+        if result is self._opm_queue:
+            result = self
+        elif hasattr(type(result), "__enter__") and isinstance(probe, Permits):
+            # the end of a block may release it too, which is not seen
+            probe.releases = False
         if result is not False:
             probe.acquired(waited)
         return result
@@ -273,7 +280,7 @@ def _is_awaited(result: Any) -> bool:
 
 
 class Acquiring:
-    """What an `acquire` returned that is awaited, or entered with `async with`."""
+    """What an `acquire` returned that is awaited, or entered as a block."""
 
     def __init__(self, wrapped: Any, probe: LimitProbe) -> None:
         self._wrapped = wrapped
@@ -287,6 +294,16 @@ class Acquiring:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return counted(self._probe, lambda: _run(self._wrapped), self._worker).__await__()
+
+    def __enter__(self) -> Any:
+        with PermitWait(self._probe) as wait:
+            result = self._wrapped.__enter__()
+        self._probe.acquired(wait.seconds)
+        return result
+
+    def __exit__(self, *error: Any) -> Any:
+        self._probe.released()
+        return self._wrapped.__exit__(*error)
 
     async def __aenter__(self) -> Any:
         return await counted(self._probe, lambda: _run(self._wrapped.__aenter__()), self._worker)

@@ -303,6 +303,56 @@ def test_without_a_release_the_usage_is_unknown(
     assert states(run, "work") == (0.0, 0.0, 3.0)
 
 
+class FileLock:
+    """Acquired by a method or a block, and released by the end of either block."""
+
+    def __init__(self, clock: Clock, gives: str) -> None:
+        self.clock = clock
+        self.gives = gives
+
+    def __enter__(self) -> FileLock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def acquire(self) -> Any:
+        if self.gives == "generator":
+            return self._block()
+        self.clock.advance(1)
+        return self if self.gives == "itself" else contextlib.closing(self)
+
+    close = release = lambda self: None
+
+    @contextlib.contextmanager
+    def _block(self) -> Iterator[FileLock]:
+        self.clock.advance(1)
+        yield self
+
+
+@pytest.mark.parametrize(
+    ("gives", "usage"), [("itself", (3 / 4, 1)), ("generator", (1 / 2, 1)), ("other", (None, None))]
+)
+def test_what_acquire_returns_may_release_at_the_end_of_a_block(
+    clock: Clock, make_run: Callable[[], opm.Run], gives: str, usage: Any
+) -> None:
+    """Its wait is blocked; a permit whose end nobody sees is not taken for held."""
+    limit = opm.wrap_limit(FileLock(clock, gives), name="x")
+    with make_run() as run, opm.stage("work"):
+        got = limit.acquire()
+        if gives == "itself":
+            assert got is limit
+            clock.advance(2)
+            clock.advance(1)
+            limit.release()
+        else:
+            with got:
+                clock.advance(2)
+            clock.advance(1)
+    assert numbers(run) == (None, *usage, 1, 1.0)
+    assert states(run, "work") == (3.0, 0.0, 1.0)
+
+
 def test_what_acquire_returns_may_be_awaited_or_entered(
     clock: Clock, make_run: Callable[[], opm.Run]
 ) -> None:
