@@ -44,11 +44,7 @@ _lock = threading.RLock()
 
 
 class Experiment(Accounting):
-    """The experiments of one run.
-
-    Args:
-        scope: the run's.
-    """
+    """The experiments of one run."""
 
     pauses = True
 

@@ -91,11 +91,7 @@ class Ledger:
         return list(self._payers)
 
     def owed(self, number: int) -> float:
-        """Return the seconds that a worker should pause now.
-
-        Args:
-            number: of the worker.
-        """
+        """Return the seconds that a worker should pause now."""
         payer = self._payers.get(number)
         if payer is None or self.mode == "as it is":
             return 0.0

@@ -48,11 +48,7 @@ LITTLE: Final = 0.06
 
 
 class Schedule:
-    """Which stage is virtually faster, or slower, when.
-
-    Args:
-        began: `clock.now()` when the experiment began.
-    """
+    """Which stage is virtually faster, or slower, when."""
 
     def __init__(self, began: float) -> None:
         self.record = Record()

@@ -41,14 +41,7 @@ class LimitStats(Distribution):
 def limit_list(
     scope: RunScope, waits: Mapping[str, LimitStats], wall_s: float, now: float
 ) -> list[dict[str, Any]]:
-    """Return the report's part about limits.
-
-    Args:
-        scope: the run's.
-        waits: by limit.
-        wall_s: the duration of the run until now.
-        now: `clock.now()` at the end of the run, or during it.
-    """
+    """Return the report's part about limits."""
     most = registry.limits.known_capacities()
     return [
         _entry(outside.limit, waits.get(name, LimitStats()), most.get(name), wall_s, now)

@@ -99,12 +99,7 @@ class RunDataCollector:
         self._live: LiveVerdict | None = None
 
     def begin(self, scope: RunScope, tell: Tell) -> None:
-        """Remember the caches' counts from before the run, and begin the first window.
-
-        Args:
-            scope: the run's.
-            tell: takes kind and name of what limits the run, while it goes on.
-        """
+        """Remember the caches' counts from before the run, and begin the first window."""
         self._began = clock.now()
         if self.monitor is not None:
             self._live = LiveVerdict(str(scope.pipeline), lambda: self._so_far(scope), tell)
@@ -169,13 +164,7 @@ class RunDataCollector:
         return self._times_of(run, scope, now, percentiles=False)
 
     def part_data(self, scope: RunScope, wall_s: float, now: float) -> dict[str, Any]:
-        """Return what a part says of its stages, queues and limits, as in a report.
-
-        Args:
-            scope: the scope that counts them.
-            wall_s: the duration of the part.
-            now: `clock.now()` at its end, or during it.
-        """
+        """Return what a part says of its stages, queues and limits, as in a report."""
         times = self._times(scope, wall_s, now)
         self._add_open_stages(times)
         rows = self.stats.stage_list(wall_s, times.row)

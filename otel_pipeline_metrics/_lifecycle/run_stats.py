@@ -90,13 +90,7 @@ class StageStats(Distribution):
     def to_dict(
         self, wall_s: float, times: Mapping[str, Any], *, percentiles: bool = True
     ) -> dict[str, Any]:
-        """Return the stage's part of the report; unknown is None, never 0.
-
-        Args:
-            wall_s: the duration of the run.
-            times: the part that is about its time.
-            percentiles: whether to compute percentiles of the durations, and to add the sketch.
-        """
+        """Return the stage's part of the report; unknown is None, never 0."""
         items = self.items_out if self.items_out is not None else self.items_in
         return {
             "name": self.key.stage,

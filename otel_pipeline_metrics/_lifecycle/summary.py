@@ -28,12 +28,7 @@ tell_of_more = False
 
 
 def show(report: RunReport, written: Path | None) -> None:
-    """Show what is to be seen of a run that has ended, the summary last.
-
-    Args:
-        report: of the run.
-        written: where it was written, as it is shown.
-    """
+    """Show what is to be seen of a run that has ended, the summary last."""
     global tell_of_more
     if show_telemetry is not None:
         with errors.suppress_errors("the console"):

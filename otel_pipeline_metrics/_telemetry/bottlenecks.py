@@ -31,13 +31,7 @@ class _Run:
 
 
 class Bottlenecks:
-    """What limits each run in progress.
-
-    Args:
-        instruments: the set that reports it.
-        distinct: bounds the names.
-        readers: returns how many readers collect it.
-    """
+    """What limits each run in progress."""
 
     def __init__(
         self,

@@ -225,12 +225,7 @@ class OpenRun:
     __slots__ = ("around", "ended", "span")
 
     def __init__(self, span: Span, around: Context) -> None:
-        """Make the span current.
-
-        Args:
-            span: the run's.
-            around: what is current again when the run has ended.
-        """
+        """Make the span current; `around` is current again at its end."""
         self.span = span
         self.around = around
         self.ended = False
@@ -265,13 +260,7 @@ class OpenRun:
             attach(going_on)
 
     def end(self, result: str, error_type: str | None, message: str | None = None) -> Any:
-        """End the span with the run's result; return its context for exemplars.
-
-        Args:
-            result: `pipeline.run.result`.
-            error_type: `error.type` of a failure.
-            message: its message, if messages are wanted.
-        """
+        """End the span with the run's result; return its context for exemplars."""
         self.span.set_attribute(defs.RUN_RESULT, result)
         if error_type is not None:
             self.span.set_attribute(defs.ERROR_TYPE, error_type)

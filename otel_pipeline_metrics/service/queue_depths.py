@@ -31,13 +31,7 @@ class DepthByHand:
 
 
 def set_depth(known: MutableMapping[str, DepthByHand], name: str, depth: int) -> None:
-    """Set the depth of a queue, unless a wrapped queue has its name.
-
-    Args:
-        known: the depths set before, by name; a new one is added.
-        name: the queue's.
-        depth: the number of items.
-    """
+    """Set the depth of a queue, a new one of `known` too, unless a wrapped one has its name."""
     ours = known.get(name)
     if ours is None:
         if name in registry.sizes():

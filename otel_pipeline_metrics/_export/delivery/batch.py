@@ -18,12 +18,7 @@ if TYPE_CHECKING:
 
 
 class Batch:
-    """The spans or the metrics data of one export.
-
-    Args:
-        signal: what it holds.
-        data: a tuple of spans, or the SDK's `MetricsData`.
-    """
+    """The spans or the metrics data of one export."""
 
     def __init__(self, signal: Signal, data: Any) -> None:
         self.signal = signal

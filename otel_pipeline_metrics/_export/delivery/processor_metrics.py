@@ -25,12 +25,7 @@ _numbers = itertools.count()
 
 
 class ProcessorMetrics:
-    """`otel.sdk.processor.span.*` of the semantic conventions, for one processor.
-
-    Args:
-        capacity: of its queue.
-        length: returns the present length of its queue.
-    """
+    """`otel.sdk.processor.span.*` of the semantic conventions, for one processor."""
 
     def __init__(self, capacity: int, length: Callable[[], int]) -> None:
         self._attributes: dict[str, Any] = {
