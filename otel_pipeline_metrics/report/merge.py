@@ -20,6 +20,7 @@ from otel_pipeline_metrics.report.merge_rules import (
     common,
     count,
     counts_by_key,
+    derive,
     forgotten,
     largest_limit,
     largest_of,
@@ -388,22 +389,3 @@ def close_entry(entry: Data, section: Section, run: Data) -> None:
     for key in ("duration_s", "wait_s"):
         if isinstance(entry.get(key), dict):
             entry[key] |= percentiles(entry[key])
-
-
-def derive(stage: Data, wall_s: float | None) -> None:
-    """Add the rates and shares that follow from the sums."""
-    calls, total = whole(stage, "count"), number(stage, "duration_s", "total")
-    items = next(
-        (n for way in ("out", "in") if (n := whole(stage, "items", way)) is not None), None
-    )
-    if isinstance(stage.get("duration_s"), dict):
-        stage["duration_s"]["avg"] = ratio(total, calls)
-    stage["throughput"] = {
-        "wall_per_s": ratio(calls, wall_s),
-        "busy_per_s": ratio(calls, total),
-        "items_per_s": ratio(items, wall_s),
-    }
-    if isinstance(stage.get("share"), dict):
-        wall = number(stage, "time_s", "wall")
-        shares = {state: ratio(number(stage, "time_s", state), wall) for state in stage["share"]}
-        stage["share"] = shares

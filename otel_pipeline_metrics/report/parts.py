@@ -15,6 +15,7 @@ from otel_pipeline_metrics._core.lookup import number
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.process.signals import deferring
 from otel_pipeline_metrics.report import merge
+from otel_pipeline_metrics.report.merge_rules import derive
 from otel_pipeline_metrics.report.part_schema import ENTRIES, MAX_STAGES, checked
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Sums:
             for key, entry in folded.items():
                 merge.close_entry(entry, section, closing)
                 if name == "stages":
-                    merge.derive(entry, wall_s)
+                    derive(entry, wall_s)
                     if entry["workers"] is not None:
                         entry["workers"] += len(self.workers[key])  # type: ignore[index]
             data[name] = [
