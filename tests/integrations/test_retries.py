@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,6 +11,8 @@ import otel_pipeline_metrics as opm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.lifecycle.configure.support import Captured
 
 
 def flaky() -> Callable[[], str]:
@@ -24,14 +27,24 @@ def flaky() -> Callable[[], str]:
     return download
 
 
-def row(download: Callable[[], str]) -> dict[str, Any]:
+def check(again: Callable[[Any], Any], captured: Captured) -> None:
+    """Retry a function and a coroutine function, each below the stage's decorator."""
+    download, answers = flaky(), flaky()
+
+    async def download_async() -> str:
+        return answers()
+
+    captured.configure()
     with opm.run("crawl", resources=False) as run:
-        assert opm.fetch("download")(download)() == "page"
+        assert opm.fetch("download")(again(download))() == "page"
+        assert asyncio.run(opm.fetch("download")(again(download_async))()) == "page"
     (stage,) = run.report.stages
-    return stage
+    assert (stage["count"], stage["retries"], stage["errors"]["total"]) == (2, 4, 0)
+    counted = captured.values("pipeline.stage.retries", "error.type")
+    assert counted == {"ConnectionError": 2, "TimeoutError": 2}
 
 
-def test_stamina() -> None:
+def test_stamina(captured: Captured) -> None:
     stamina = pytest.importorskip("stamina")
     from stamina.instrumentation import get_on_retry_hooks, set_on_retry_hooks
 
@@ -39,13 +52,12 @@ def test_stamina() -> None:
     set_on_retry_hooks([lambda details: opm.current_stage().retry(details.caused_by)])
     try:
         again = stamina.retry(on=Exception, attempts=3, wait_initial=0, wait_max=0, wait_jitter=0)
-        stage = row(again(flaky()))
+        check(again, captured)
     finally:
         set_on_retry_hooks(before)
-    assert (stage["count"], stage["retries"], stage["errors"]["total"]) == (1, 2, 0)
 
 
-def test_backoff() -> None:
+def test_backoff(captured: Captured) -> None:
     backoff = pytest.importorskip("backoff")
     again = backoff.on_exception(
         backoff.constant,
@@ -55,5 +67,4 @@ def test_backoff() -> None:
         jitter=None,
         on_backoff=lambda details: opm.current_stage().retry(details.get("exception")),
     )
-    stage = row(again(flaky()))
-    assert (stage["count"], stage["retries"], stage["errors"]["total"]) == (1, 2, 0)
+    check(again, captured)
