@@ -19,10 +19,8 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._stages.propagate import (
     FromOtherProcess,
     Propagated,
+    SentWork,
     attach_carried,
-    begin_work,
-    hide_frames,
-    hides_frames,
     run_in,
     this_process,
 )
@@ -70,43 +68,33 @@ class PartCall:
         """Pickle for yet another process."""
         return PartCall, (self._function, *self._carried)
 
-    @hides_frames
+    @SentWork.inside
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as a part of the run in the process that sent it."""
         headers, sent, sender = self._carried
         if sender == this_process() or hooks.open_part is None:
             # its stages belong to the run without a part, and nothing pickles the result
-            here = FromOtherProcess(self._function, headers, sent["pipeline"], sent["run"])
+            run = sent["pipeline"], sent["run"]
+            here = FromOtherProcess(self._function, headers, *run, sender)
             return here(*args, **kwargs)
-        end_work = begin_work()
-        try:
-            return self._measured(hooks.open_part, headers, sent, args, kwargs)
-        except BaseException as error:
-            hide_frames(error)
-            raise
-        finally:
-            if end_work is not None:
-                end_work()
-
-    @hides_frames
-    def _measured(self, open_part: Any, headers: Any, sent: Any, args: Any, kwargs: Any) -> Any:
-        context = contextvars.copy_context()
-        part: Any = None
-        with errors.suppress_errors("the part of a call"):
-            context.run(attach_carried, headers)
-            part = open_part(sent)
-            context.run(part.__enter__)
-        try:
-            result = run_in(context, self._function, *args, **kwargs)
-        except BaseException as error:
+        with SentWork():
+            context = contextvars.copy_context()
+            part: Any = None
             with errors.suppress_errors("the part of a call"):
-                context.run(part.__exit__, type(error), error, error.__traceback__)
-                _attach_part(error, part.data)
-            raise
-        with errors.suppress_errors("the part of a call"):
-            context.run(part.__exit__, None, None, None)
-            return Envelope(result, part.data)
-        return result
+                context.run(attach_carried, headers)
+                part = hooks.open_part(sent)
+                context.run(part.__enter__)
+            try:
+                result = run_in(context, self._function, *args, **kwargs)
+            except BaseException as error:
+                with errors.suppress_errors("the part of a call"):
+                    context.run(part.__exit__, type(error), error, error.__traceback__)
+                    _attach_part(error, part.data)
+                raise
+            with errors.suppress_errors("the part of a call"):
+                context.run(part.__exit__, None, None, None)
+                return Envelope(result, part.data)
+            return result
 
 
 class SentCall:

@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import types
-from typing import TYPE_CHECKING, Any, Final, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar, cast
 
 from opentelemetry import context as context_api
 
@@ -130,55 +130,56 @@ class FromOtherProcess(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function as part of the run in the process that sent it."""
-        end_work = begin_work() if self._sender != _here else None
-        context = contextvars.copy_context()
-        context.run(_restore, *self._carried)
-        try:
+        with SentWork(arrived=self._sender != _here):
+            context = contextvars.copy_context()
+            context.run(_restore, *self._carried)
             return run_in(context, self._function, *args, **kwargs)
-        except BaseException as error:
-            hide_frames(error)
-            raise
-        finally:
-            if end_work is not None:
-                end_work()
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle for yet another process."""
         return FromOtherProcess, (self._function, *self._carried, self._sender)
 
 
-_frames: Final = {FromOtherProcess.__call__.__code__}
+class SentWork:
+    """A `with` block around a call of work that another process sent; its own part never raises.
 
+    It has a worker configure itself, where it may, and flush. It leaves our outermost frames out of
+    a traceback, so what is printed is as without us; in Python 3.10, where that looks at no
+    exception again, one stays.
 
-def hides_frames(function: Callable[P, R]) -> Callable[P, R]:
-    """Mark a function whose frames `hide_frames` leaves out."""
-    _frames.add(function.__code__)
-    return function
-
-
-def hide_frames(error: BaseException) -> None:
-    """Leave our outermost frames out of a traceback, before a bare `raise`.
-
-    That adds none of its own, so what is printed is as without us. Python 3.10 does not look at the
-    exception there: one frame stays.
+    Args:
+        arrived: whether the work has come from another process, and not back.
     """
-    found = whole = error.__traceback__
-    while found is not None and found.tb_frame.f_code in _frames:
-        found = found.tb_next
-    # an assignment would call a `__setattr__` of the program
-    BaseException.with_traceback(error, found)
-    if sys.version_info < (3, 11) and whole is not None and found is not whole:
-        whole.tb_next = found
 
+    frames: ClassVar = {FromOtherProcess.__call__.__code__}
 
-def begin_work() -> Callable[[], None] | None:
-    """Have a worker configure itself, where it may, and flush; return what ends the work.
+    def __init__(self, *, arrived: bool = True) -> None:
+        self._arrived = arrived
+        self._end: Callable[[], None] | None = None
 
-    Neither raises.
-    """
-    with errors.suppress_errors("configuring a worker"):
-        return hooks.begin_work() if hooks.begin_work is not None else None
-    return None
+    @classmethod
+    def inside(cls, function: Callable[P, R]) -> Callable[P, R]:
+        """Mark a function that has such a block, or is called in one: its frames are left out."""
+        cls.frames.add(function.__code__)
+        return function
+
+    def __enter__(self) -> None:
+        if self._arrived and hooks.begin_work is not None:
+            with errors.suppress_errors("configuring a worker"):
+                self._end = hooks.begin_work()
+
+    def __exit__(self, kind: object, error: BaseException | None, whole: Any) -> None:
+        if self._end is not None:
+            self._end()
+        if error is None:
+            return
+        found = whole
+        while found is not None and found.tb_frame.f_code in self.frames:
+            found = found.tb_next
+        # an assignment would call a `__setattr__` of the program
+        BaseException.with_traceback(error, found)
+        if sys.version_info < (3, 11) and found is not whole:
+            whole.tb_next = found
 
 
 def carried() -> tuple[dict[str, str], str | None, str | None]:
@@ -204,7 +205,7 @@ def _restore(headers: dict[str, str], pipeline: str | None, run_id: str | None) 
         series.active_cell.set(series.scopes.get(scope) or series.root_cell(scope))
 
 
-@hides_frames
+@SentWork.inside
 def run_in(
     context: contextvars.Context, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
 ) -> R:
