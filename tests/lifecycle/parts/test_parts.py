@@ -386,7 +386,7 @@ def test_the_number_of_stages_is_bounded(clock: Clock) -> None:
         for part in range(3):
             stages = [
                 {**one["stages"][0], "name": f"{part} {n}", "duration_s": {"total": 1}}
-                for n in range(4000)
+                for n in range(3400)
             ]
             assert run.add_part({**one, "id": str(part), "stages": stages}) is (part < 2)
 
