@@ -225,11 +225,7 @@ def configure(
 
 
 def watch_the_end() -> None:
-    """Flush as this process ends, also by SIGTERM.
-
-    Again after a call of `configure()` that changed nothing, since the first one may have been in
-    another thread or process.
-    """
+    """Flush as this process ends; again, since the first call may have been in another one."""
     forking.at_end_of_child(_end_export)
     with errors.suppress_errors("watching for SIGTERM"):
         # providers of the user's are flushed at SIGTERM only during a run

@@ -160,11 +160,9 @@ class WorkerParts:
                 # a task of no run is flushed too
                 self._changed.add("")
                 if begun.part is not None:
-                    if begun.counts and is_over:
-                        begun.part.covers += 1
-                        begun.part.earlier += earlier
-                    elif begun.counts:
-                        begun.part.retried += 1
+                    begun.part.covers += begun.counts and is_over
+                    begun.part.earlier += begun.counts and is_over and earlier
+                    begun.part.retried += begun.counts and not is_over
                     self._changed.add(begun.part.scope.run_id or "")
             if begun.part is not None:
                 series.active_cell.set(begun.cell)
