@@ -192,6 +192,9 @@ def end(cell: Cell, elapsed: float) -> None:
             watch.late,
         )
     )
+    if len(series.samples) >= PENDING_BOUND:
+        # of a generator that goes on for long: no call of its series ends meanwhile
+        drain_series(series.whole or series)
 
 
 def _gap(mean: int) -> int:

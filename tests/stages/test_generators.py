@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from otel_pipeline_metrics import current_stage, stage
-from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import drain, series
 from otel_pipeline_metrics._stages import execution
 from tests import strategies
 from tests.stages.support import in_flight, nothing_current, outcomes
@@ -393,3 +393,31 @@ def test_it_behaves_like_the_undecorated_generator(
     drain.drain()
     assert in_flight("alike") == 0
     assert nothing_current()
+
+
+def test_a_generator_that_goes_on_keeps_a_bounded_number_of_samples(clock: Clock) -> None:
+    """Every item of a slow generator is a sample, whether or not a reader is attached."""
+
+    @stage("slow")
+    def slow() -> Iterator[int]:
+        while True:
+            clock.advance(1)
+            yield 1
+
+    @stage("consumer")
+    def consumer() -> None:
+        for _ in range(series.PENDING_BOUND):
+            next(source)
+
+    source = slow()
+    for _ in range(2):
+        for _ in range(series.PENDING_BOUND):
+            next(source)
+        consumer()
+    kept = [len(each.samples) for each in series.all_series() if each.key.stage == "slow"]
+    assert len(kept) == 2
+    assert max(kept) < series.PENDING_BOUND
+    whole = [each.account.ended + each.account.partial for each in series.all_series()
+             if each.key.stage == "slow"]  # fmt: skip
+    assert sum(whole) >= 3 * series.PENDING_BOUND
+    source.close()
