@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -192,20 +193,25 @@ def test_an_attempt_that_fails_is_at_the_collector_alone(
     assert len(spans(there, "parse")) == 20
 
 
-def test_a_worker_that_dies_is_tried_again(spark: SparkSession, tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_worker_that_is_ended_is_tried_again(
+    signum: int, spark: SparkSession, there: Collector, tmp_path: Path
+) -> None:
     flag = tmp_path / "tried"
 
-    def dies_once(numbers: Iterable[int]) -> Iterator[int]:
+    def ends_once(numbers: Iterable[int]) -> Iterator[int]:
         for number in itertools.islice(numbers, 5):
             yield parse(0 * number)
         if not flag.exists():
             flag.touch()
-            os._exit(3)
+            os.kill(os.getpid(), signum)
 
     with opm.run("spark", resources=False) as run:
         numbers = spark.sparkContext.parallelize(range(10), 1)
-        assert numbers.mapPartitions(instrument_partitions(dies_once)).count() == 5
+        assert numbers.mapPartitions(instrument_partitions(ends_once)).count() == 5
     assert rows(run)["parse"]["count"] == 5
+    # what the first attempt did is flushed at SIGTERM
+    assert len(spans(there, "parse")) == (10 if signum == signal.SIGTERM else 5)
 
 
 def test_it_listens_on_the_loopback_alone(spark: SparkSession) -> None:
