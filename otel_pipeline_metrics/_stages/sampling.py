@@ -136,7 +136,7 @@ def begin(cell: Cell, *, known: bool = False) -> None:
 def _in_flight(cell: Cell) -> int:
     """Return the calls of a stage in progress, but for one that is just about to begin."""
     parent, variants = cell[4], cell[0].variants
-    if parent[5] is None and parent[4] is None:
+    if (parent[5] is None or parent[5] is cell) and parent[4] is None:
         # no call is open outside of those that are kept
         return sum([len(each.kept) for each in variants])
     return sum([each.active for each in variants])
