@@ -72,8 +72,12 @@ class OpmWorker(rq.Worker):
                 if part is not None:
                     part.__exit__(None, None, None)
                     _send(job, part, earlier)
-                if configure.is_configured():
-                    configure.flush(FLUSH_S)
+                if configure.is_configured() and not configure.flush(FLUSH_S).ok:
+                    errors.logger.warning(
+                        "the telemetry of a job was not sent within %g s; what is left is lost, as "
+                        "RQ ends the job's process",
+                        FLUSH_S,
+                    )
 
 
 def _part_of(given: Any) -> Part | None:

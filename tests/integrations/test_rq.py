@@ -35,8 +35,8 @@ def port() -> Iterator[int]:
         yield found
 
 
-def work(port: int, there: Collector, workers: int = 2) -> None:
-    """Run workers until the queue is empty."""
+def work(port: int, there: Collector, workers: int = 2) -> str:
+    """Run workers until the queue is empty; return what they say."""
     broker = f"redis://127.0.0.1:{port}"
     env = environment(broker, f"http://127.0.0.1:{there.port}")
     started = [
@@ -50,9 +50,12 @@ def work(port: int, there: Collector, workers: int = 2) -> None:
         )
         for _ in range(workers)
     ]
+    lines = []
     for each in started:
         _, said = each.communicate(timeout=120)
         assert each.returncode == 0, said
+        lines.append(said)
+    return "".join(lines)
 
 
 def rows(run: opm.Run) -> dict[str, dict[str, Any]]:
@@ -113,6 +116,19 @@ def test_an_attempt_that_is_killed_is_missing(port: int) -> None:
         assert job.get_status() == "finished"
     assert rows(run)["parse"]["count"] == 1
     assert run.parts_missing == 1
+
+
+def test_telemetry_that_is_not_sent_in_time_is_said(port: int) -> None:
+    with (
+        collector("silent", "http/protobuf") as there,
+        redis.Redis(port=port) as client,
+        opm.run("rq", resources=False, parts_timeout=20) as run,
+    ):
+        OpmQueue(connection=client).enqueue(jobs.job, 0)
+        said = work(port, there, 1)
+    assert "the telemetry of a job was not sent within 1 s" in said
+    # the report needs no telemetry
+    assert (rows(run)["parse"]["count"], run.parts_missing) == (10, 0)
 
 
 def test_outside_a_run_nothing_is_added(port: int) -> None:
