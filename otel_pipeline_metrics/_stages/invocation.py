@@ -82,7 +82,7 @@ def begin_block(stage: StageId) -> Execution:
 def begin(cell: Cell) -> float:
     """Make a call current where the hot path cannot, and note when it began."""
     series, parent = cell[0], cell[4]
-    if gc_safety.here():
+    if "p" in extras and gc_safety.here():
         # the garbage collector makes the call
         cell[1] = DETACHED
         execution = cell[3] = Execution(cell)
@@ -95,13 +95,13 @@ def begin(cell: Cell) -> float:
         cell[1] = active_cell.set(cell)
     if series.watch and series.stage.form != "task block":
         sampling.begin(cell)
-    series.kept[id(cell)] = cell
     began: float
     began = cell[2] = clock.now()
     # last, since nothing may come between that and the end
     if parent[5] is None and "overlapping" not in extras:
         parent[5] = cell
     else:
+        series.kept[id(cell)] = cell
         nesting.enter(parent, cell, began)
     return began
 
@@ -135,13 +135,13 @@ def end_in_other_context(
         unmeasured("ending a stage")
 
 
-def end(
+def end(  # noqa: C901, PLR0912 - the hot path of blocks
     cell: Cell,
     error: BaseException | None = None,
     count: Callable[[Any], int] | None = None,
     returned: Any = None,
 ) -> None:
-    """End a call that reports more than its duration. Never raises.
+    """End a call where the hot path cannot. Never raises.
 
     Args:
         cell: of the call.
@@ -150,11 +150,56 @@ def end(
         returned: what the user's code returned.
     """
     execution = cell[3]
-    if error is None and (
+    if error is not None or not (
         execution.bare if execution is not None else count is None or len(cell) == CELL_WITHOUT_SPAN
     ):
-        _end_bare(cell, count, returned)
+        _end_with_details(cell, error, count, returned)
         return
+    try:
+        now = clock.now()
+        series, token, began, _, parent, inside, sample, *_ = cell
+        if parent[5] is cell and inside is None and "overlapping" not in extras:
+            parent[5] = None
+        else:
+            nesting.close(cell, now)
+        if hooks.workers is not None:
+            hooks.workers.left(cell, now)
+        elapsed = now - began
+        active_cell.reset(token)
+        size: int | None = None
+        if count is not None:
+            try:
+                size = check_count(count(returned), "n")
+            except BaseException as error:  # the call's result must not be lost with its count
+                _log_not_counted(series, error)
+        if cell[3] is not None:
+            cell[3].series = cell[3] = None
+        if series.kept:
+            series.remove(cell)
+        cell[1], durations = None, series.durations
+        if size is not None:
+            series.sizes.append(size)
+        if sample is not None:
+            sampling.end(cell, elapsed)
+        if hooks.tracing is not None and (
+            len(cell) > CELL_WITHOUT_SPAN or elapsed > series.budget.slow_s
+        ):
+            # before the duration is there, so that a flush takes both
+            with errors.suppress_errors("ending a span"):
+                _close_or_add_span(cell, elapsed, size)
+        durations.append(elapsed)
+        if len(durations) >= series.wakes_at:
+            sampling.wake(series)
+    except Exception as error:
+        end_in_other_context(cell, error, count, returned)
+    except BaseException:
+        abandon(cell)
+        raise
+
+
+def _end_with_details(
+    cell: Cell, error: BaseException | None, count: Callable[[Any], int] | None, returned: Any
+) -> None:
     execution = ensure_execution(cell)
     if execution is None:
         return
@@ -183,58 +228,12 @@ def leave(cell: Cell, now: float) -> None:
         nesting.close(cell, now)
 
 
-def _end_bare(  # noqa: C901, PLR0912 - the hot path of blocks
-    cell: Cell, count: Callable[[Any], int] | None, returned: Any
-) -> None:
-    """End a call that reports its duration only, or that and its items."""
-    try:
-        now = clock.now()
-        series, token, began, _, parent, inside, sample, *_ = cell
-        if parent[5] is cell and inside is None and "overlapping" not in extras:
-            parent[5] = None
-        else:
-            nesting.close(cell, now)
-        if hooks.workers is not None:
-            hooks.workers.left(cell, now)
-        elapsed = now - began
-        active_cell.reset(token)
-        size: int | None = None
-        if count is not None:
-            try:
-                size = check_count(count(returned), "n")
-            except BaseException as error:  # the call's result must not be lost with its count
-                _log_not_counted(series, error)
-        execution = cell[3]
-        if execution is not None:
-            execution.series = cell[3] = None
-        if series.kept:
-            series.remove(cell)
-        cell[1], durations = None, series.durations
-        if size is not None:
-            series.sizes.append(size)
-        if sample is not None:
-            sampling.end(cell, elapsed)
-        if extras and hooks.tracing is not None:
-            # before the duration is there, so that a flush takes both
-            with errors.suppress_errors("ending a span"):
-                _close_or_add_span(cell, elapsed, size)
-        durations.append(elapsed)
-        if len(durations) >= series.wakes_at:
-            sampling.wake(series)
-    except Exception as error:
-        end_in_other_context(cell, error, count, returned)
-    except BaseException:
-        abandon(cell)
-        raise
-
-
 def _close_or_add_span(cell: Cell, elapsed: float, size: int | None) -> None:
-    """End the span of a call, or make one if it was slow."""
-    if len(cell) > CELL_WITHOUT_SPAN:
-        if hooks.tracing is not None:
-            hooks.tracing.close(cell, elapsed)
-    elif elapsed > cell[0].budget.slow_s:
+    """End the span of a call, or make one of a slow call."""
+    if len(cell) == CELL_WITHOUT_SPAN:
         add_late_span(cell[0], elapsed, size)
+    elif hooks.tracing is not None:
+        hooks.tracing.close(cell, elapsed)
 
 
 def ensure_execution(cell: Cell | None) -> Execution | None:

@@ -58,7 +58,7 @@ def with_signature_of(make: Maker, function: Callable[..., Any], *rest: Any) -> 
             if compiled is not None:
                 made = cast("FunctionType", compiled(function, *rest))
                 wrapper = FunctionType(
-                    made.__code__,
+                    made.__code__.replace(),
                     function.__globals__,
                     function.__name__,
                     function.__defaults__,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Union, cast, overload
 
 from otel_pipeline_metrics._core import cardinality, privacy, stage_id
@@ -10,7 +11,7 @@ from otel_pipeline_metrics._core.abandoned import abandon
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._stages import hints, invocation
-from otel_pipeline_metrics._stages.workers.worker import in_task
+from otel_pipeline_metrics._stages.workers.worker import in_task, tasks
 from otel_pipeline_metrics._stages.wrappers import wrap
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class Stage(AsyncContextMixin):
         Raises:
             TypeError: the stage has neither a name nor a kind.
         """
-        stage = (self._id or self._block_ids())[in_task()]
+        thread, task = self._id or self._block_ids()
+        # few programs without a loop can have tasks, and the look takes as long as all else here
+        stage = task if (tasks or "trio" in sys.modules) and in_task() else thread
         execution: Any = None
         try:
             execution = invocation.begin_block(stage)
@@ -118,17 +121,17 @@ class Stage(AsyncContextMixin):
         traceback: TracebackType | None,
     ) -> None:
         """Close the execution that this block opened; an error is raised further."""
-        # One Stage may be open in many tasks. The block's own execution is the current one, unless
-        # another task or context closes it: then the latest is the best guess.
         execution: Any = None
         try:
-            execution, others = invocation.current_execution(), self._others
-            if others and execution not in others and execution is not self._open:
-                execution = next(reversed(others))
-            elif execution is not self._open and not others:
-                execution = self._open
-                if execution is None:
-                    return  # one exit too many: the current execution is another stage's
+            execution, others = self._open, self._others
+            if others:
+                # One Stage may be open in many tasks. The block's own execution is the current
+                # one, unless another task or context closes it: then the latest is the best guess.
+                current = invocation.current_execution()
+                is_own = current is execution or current in others
+                execution = current if is_own else next(reversed(others))
+            if execution is None:
+                return  # one exit too many: the current execution is another stage's
             invocation.end(execution.cell, error)
             execution.block = None
             if execution is self._open:

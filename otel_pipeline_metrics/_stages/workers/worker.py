@@ -274,7 +274,7 @@ def opener_of(cell: Cell) -> object:
 
 def in_task() -> bool:
     """Tell whether a task runs this code, and not a thread or greenlet of its own."""
-    return (bool(tasks) or "trio" in sys.modules) and isinstance(owner_here(), int)
+    return isinstance(owner_here(), int)
 
 
 def owner_here() -> int | tuple[int]:
