@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.series import Cell
 
 
-# Stands for a cell's token if the call is measured without being current.
-DETACHED: Final = object()
+# Stands for a cell's token until the call is current, or if it is measured without being so.
+DETACHED: Final = True
 
 # References to an object that one other object has, as `sys.getrefcount` counts them.
 _ONE_OWNER: Final = 2

@@ -82,6 +82,7 @@ def begin_block(stage: StageId) -> Execution:
 def begin(cell: Cell) -> float:
     """Make a call current where the hot path cannot, and note when it began."""
     series, parent = cell[0], cell[4]
+    cell[1] = None  # it is not current yet
     if "p" in extras and gc_safety.here():
         # the garbage collector makes the call
         cell[1] = DETACHED

@@ -58,6 +58,7 @@ def with_signature_of(make: Maker, function: Callable[..., Any], *rest: Any) -> 
             if compiled is not None:
                 made = cast("FunctionType", compiled(function, *rest))
                 wrapper = FunctionType(
+                    # a copy: the interpreter keeps in it what it found out of one stage's calls
                     made.__code__.replace(),
                     function.__globals__,
                     function.__name__,

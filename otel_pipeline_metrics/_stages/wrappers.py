@@ -80,7 +80,6 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             # --- it begins
             try:
                 current, now = internals.active_cell, internals.clock.now
-                extras = internals.extras
                 parent: Any = current.get()
                 if parent is None:
                     parent = internals.series.default_cell
@@ -90,19 +89,14 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                     series = parent[0].called[stage]
                 except KeyError:
                     series = internals.series.add(parent, stage)
-                cell = [series, None, 0.0, None, parent, None, None, None]
-                if extras:
+                cell = [series, True, 0.0, None, parent, None, None, None]
+                if internals.extras or series.watch or parent[5] is not None:
                     token, began = None, internals.invocation.begin(cell)
                 else:
+                    # at once: no other thread comes in between the look and this
+                    parent[5] = cell
                     token = cell[1] = current.set(cell)
-                    if series.watch:
-                        token = internals.sampling.begin(cell)
                     began = cell[2] = now()
-                    # last, since nothing may come between that and the end
-                    if parent[5] is None and not extras:
-                        parent[5] = cell
-                    else:
-                        internals.nesting.enter(parent, cell, began)
             except Exception:  # an internal error must not stop the stage
                 cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
@@ -123,7 +117,7 @@ def _function(  # noqa: C901, PLR0915 - the hot path
             try:
                 elapsed = now() - began
                 # by falling through: where Python 3.10 jumps, it may switch threads
-                if parent[5] is cell and cell[5] is None and cell[3] is None and not extras:
+                if parent[5] is cell and cell[5] is None and cell[3] is None:
                     parent[5] = None
                 else:
                     internals.invocation.end(cell)
@@ -153,7 +147,6 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             # --- it begins
             try:
                 current, now = internals.active_cell, internals.clock.now
-                extras = internals.extras
                 parent: Any = current.get()
                 if parent is None:
                     parent = internals.series.default_cell
@@ -163,19 +156,14 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                     series = parent[0].called[stage]
                 except KeyError:
                     series = internals.series.add(parent, stage)
-                cell = [series, None, 0.0, None, parent, None, None, None]
-                if extras:
+                cell = [series, True, 0.0, None, parent, None, None, None]
+                if internals.extras or series.watch or parent[5] is not None:
                     token, began = None, internals.invocation.begin(cell)
                 else:
+                    # at once: no other thread comes in between the look and this
+                    parent[5] = cell
                     token = cell[1] = current.set(cell)
-                    if series.watch:
-                        token = internals.sampling.begin(cell)
                     began = cell[2] = now()
-                    # last, since nothing may come between that and the end
-                    if parent[5] is None and not extras:
-                        parent[5] = cell
-                    else:
-                        internals.nesting.enter(parent, cell, began)
             except Exception:  # an internal error must not stop the stage
                 cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
@@ -194,7 +182,7 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
             try:
                 elapsed = now() - began
                 # by falling through: where Python 3.10 jumps, it may switch threads
-                if parent[5] is cell and cell[5] is None and cell[3] is None and not extras:
+                if parent[5] is cell and cell[5] is None and cell[3] is None:
                     parent[5] = None
                 else:
                     internals.invocation.end(cell)
