@@ -254,8 +254,6 @@ def _flush_series(series: Series, most: int | None = None) -> None:
     except BaseException:  # of a signal handler: the batch is built again
         stage_time.restore(series, before)
         raise
-    series.sample_at -= n_ended
-    series.wakes_at = min(series.sample_at, PENDING_BOUND) if series.sample_at > 0 else 0
     _deliver()
 
 

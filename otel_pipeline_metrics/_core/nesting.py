@@ -163,6 +163,10 @@ def _keep_all_inside(root: Cell) -> None:
     for each in [*_all_inside(root)]:
         if each is not root:
             _keep(each)
+            if each[_PARENT][_CHILD] is None:
+                # the hot path of another thread had already begun to end it
+                each[0].remove(each)
+                each[3] = None
 
 
 def _enter(parent: Cell, cell: Cell, now: float) -> None:

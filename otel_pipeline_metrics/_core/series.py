@@ -6,6 +6,7 @@ The hot path only appends to a series; `drain` flushes it to the sinks.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import nesting, span_budget
@@ -42,10 +43,10 @@ class Series:
 
     __slots__ = (
         "account", "around", "attributes", "budget", "cache", "called", "caller", "correction",
-        "drawn_one_in", "durations", "event_times", "exemplars", "inside_of", "kept", "key",
-        "limits", "mean_s", "one_in", "plain", "pulled", "results", "returned", "sample_at",
-        "sampled", "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times",
-        "until_sample", "wakes_at", "watch", "whole",
+        "drawn_one_in", "due", "durations", "event_times", "exemplars", "inside_of", "kept", "key",
+        "limits", "mean_s", "one_in", "plain", "pulled", "results", "returned", "sampled",
+        "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "until_due",
+        "until_sample", "whole",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, around: Series | None) -> None:
@@ -82,11 +83,10 @@ class Series:
         # The calls in progress by identity, but for those that the hot path began while none
         # overlapped: they are one in the other, so `nesting` finds them.
         self.kept: dict[int, Cell] = {}
-        # whether the next call is a sample; the length of `durations` at which it will be again,
-        # and at which something is due, which is this or a flush
-        self.watch = True
-        self.sample_at = 0
-        self.wakes_at = PENDING_BOUND
+        # for each call that begins: whether more is due than its duration, a sample or a flush
+        self.due: Iterator[bool] = repeat(True)
+        # calls until the next sample after those
+        self.until_due = 0
         # one call in so many is a sample, on average
         self.one_in = 8
         # the same as it was when the next sample was drawn; the first one was not

@@ -20,6 +20,7 @@ from otel_pipeline_metrics._core.series import active_cell
 from otel_pipeline_metrics._experiments.effects import Window
 from otel_pipeline_metrics._experiments.ledger import Ledger
 from otel_pipeline_metrics._experiments.schedule import LEAD_IN, Schedule
+from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.invocation import open_span
 from otel_pipeline_metrics._stages.workers.accounting import Accounting, begin_wait, end_wait
 from otel_pipeline_metrics._stages.workers.finding import current_worker
@@ -157,7 +158,7 @@ class Experiment(Accounting):
             return None
         if cell[0].stage.form in _AWAITED:
             # `before_coroutine` pauses, since only samples are driven by our own code
-            cell[0].watch = True
+            sampling.begin(cell)
             return None
         return (worker, due) if _may_sleep() else None
 

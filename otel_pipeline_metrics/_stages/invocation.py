@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy, records
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import DETACHED, abandon, was_left
+from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.gc_safety import extras
 from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
@@ -57,14 +58,15 @@ def begin_block(stage: StageId) -> Execution:
         except KeyError:
             series = _series.add(parent, stage)
         cell = [series, None, 0.0, None, parent, None, None, None]
+        due = next(series.due)
         if extras:
-            begin(cell)
+            begin(cell, due=due)
             return execution_of(cell)
         execution: Execution = Execution(cell)
         cell[3] = execution
         cell[1] = active_cell.set(cell)
-        if series.watch and stage.form != "task block":
-            sampling.begin(cell)
+        if due and stage.form != "task block":
+            sampling.wake(cell)
         began = cell[2] = clock.now()
         # last, since nothing may come between that and the end
         if parent[5] is None and not extras:
@@ -79,8 +81,13 @@ def begin_block(stage: StageId) -> Execution:
         raise
 
 
-def begin(cell: Cell) -> float:
-    """Make a call current where the hot path cannot, and note when it began."""
+def begin(cell: Cell, *, due: bool) -> float:
+    """Make a call current where the hot path cannot, and note when it began.
+
+    Args:
+        cell: of the call.
+        due: what `Series.due` said of it.
+    """
     series, parent = cell[0], cell[4]
     cell[1] = None  # it is not current yet
     if "p" in extras and gc_safety.here():
@@ -94,8 +101,8 @@ def begin(cell: Cell) -> float:
         elif hooks.tracing is not None:
             open_span(cell)
         cell[1] = active_cell.set(cell)
-    if series.watch and series.stage.form != "task block":
-        sampling.begin(cell)
+    if due and cell[6] is None and series.stage.form != "task block":
+        sampling.wake(cell)
     began: float
     began = cell[2] = clock.now()
     # last, since nothing may come between that and the end
@@ -171,8 +178,8 @@ def end(  # noqa: C901, PLR0912 - the hot path of blocks
         if count is not None:
             try:
                 size = check_count(count(returned), "n")
-            except BaseException as error:  # the call's result must not be lost with its count
-                _log_not_counted(series, error)
+            except BaseException as failed:  # the call's result must not be lost with its count
+                _log_not_counted(series, failed)
         if cell[3] is not None:
             cell[3].series = cell[3] = None
         if series.kept:
@@ -189,10 +196,10 @@ def end(  # noqa: C901, PLR0912 - the hot path of blocks
             with errors.suppress_errors("ending a span"):
                 _close_or_add_span(cell, elapsed, size)
         durations.append(elapsed)
-        if len(durations) >= series.wakes_at:
-            sampling.wake(series)
-    except Exception as error:
-        end_in_other_context(cell, error, count, returned)
+        if len(durations) >= PENDING_BOUND:
+            drain_series(series)
+    except Exception as failed:
+        end_in_other_context(cell, failed, count, returned)
     except BaseException:
         abandon(cell)
         raise
@@ -347,12 +354,9 @@ def close(execution: Execution, error: BaseException | None) -> None:
         series.durations.append(execution.elapsed)
     else:
         series.results.append((_result(execution, series, error), execution.details))
-        # calls are drawn whatever they report
-        series.sample_at -= 1
-        series.wakes_at -= 1
     entry[3] = execution.cell[3] = None  # leaves no cycle to the garbage collector
-    if len(series.durations) >= series.wakes_at or len(series.results) >= PENDING_BOUND:
-        sampling.wake(series)
+    if len(series.durations) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
+        drain_series(series)
 
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:

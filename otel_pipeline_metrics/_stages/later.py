@@ -182,8 +182,8 @@ def _resume(execution: Execution) -> None:
         if hooks.workers is not None:
             hooks.workers.entered(cell)
         cell[1] = active_cell.set(cell)
-        if cell[0].watch:
-            sampling.begin(cell, known=True)
+        if next(cell[0].due):
+            sampling.wake(cell, known=True)
         cell[2] = clock.now()
         nesting.enter(parent, cell, cell[2])
     except Exception:

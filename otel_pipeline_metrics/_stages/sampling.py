@@ -12,11 +12,11 @@ import math
 import random
 import threading
 import types
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks
 from otel_pipeline_metrics._core.account import Sample
-from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.series import PENDING_BOUND
 from otel_pipeline_metrics._core.stage_time import ALL_SAMPLED
@@ -103,6 +103,21 @@ class Watch:
         self.spawned: bool | None = None
 
 
+def wake(cell: Cell, *, known: bool = False) -> None:
+    """Do what is due as a call begins: make it a sample, or have its end look for a flush."""
+    if cell[0].until_due:
+        arm(cell[0])
+    else:
+        begin(cell, known=known)
+
+
+def arm(series: Series) -> None:
+    """Let calls report their duration only, until a batch is full or the next one is a sample."""
+    plain = min(series.until_due, max(0, PENDING_BOUND - 1 - len(series.durations)))
+    series.until_due -= plain
+    series.due = chain(repeat(False, plain), repeat(True))
+
+
 def begin(cell: Cell, *, known: bool = False) -> None:
     """Make a call that begins a sample, and draw the next one. Never raises.
 
@@ -142,25 +157,12 @@ def _in_flight(cell: Cell) -> int:
     return sum([each.active for each in variants])
 
 
-def wake(series: Series) -> None:
-    """Do what is due after so many calls: make the next one a sample, flush, or both."""
-    count = len(series.durations)
-    if count >= series.sample_at:
-        series.watch = True
-        series.sample_at = PENDING_BOUND + count
-    if count >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
-        drain_series(series)
-    series.wakes_at = min(series.sample_at, PENDING_BOUND)
-
-
 def _draw(series: Series, one_in: int) -> None:
     """Draw how many calls or steps pass until the next sample."""
     gap = _gap(one_in)
     series.drawn_one_in = one_in
-    series.until_sample = gap
-    series.watch = False
-    series.sample_at = len(series.durations) + gap
-    series.wakes_at = min(series.sample_at, PENDING_BOUND)
+    series.until_sample = series.until_due = gap
+    arm(series)
 
 
 def end(cell: Cell, elapsed: float) -> None:

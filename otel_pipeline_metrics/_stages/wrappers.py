@@ -71,10 +71,10 @@ def _flags_of(called: Any) -> int:
     return flags if isinstance(flags, int) else 0
 
 
-def _function(  # noqa: C901, PLR0915 - the hot path
+def _function(  # noqa: C901 - the hot path
     function: Callable[..., Any], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
+    def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path
         cell: Any = None
         try:
             # --- it begins
@@ -90,8 +90,9 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 except KeyError:
                     series = internals.series.add(parent, stage)
                 cell = [series, True, 0.0, None, parent, None, None, None]
-                if internals.extras or series.watch or parent[5] is not None:
-                    token, began = None, internals.invocation.begin(cell)
+                due = next(series.due)
+                if due or internals.extras or parent[5] is not None:
+                    token, began = None, internals.invocation.begin(cell, due=due)
                 else:
                     # at once: no other thread comes in between the look and this
                     parent[5] = cell
@@ -125,8 +126,6 @@ def _function(  # noqa: C901, PLR0915 - the hot path
                 current.reset(token)
                 cell[1], durations = None, series.durations
                 durations.append(elapsed)
-                if len(durations) >= series.wakes_at:
-                    internals.sampling.wake(series)
             except Exception as error:  # an internal error must not change the outcome
                 internals.invocation.end_in_other_context(cell, error)
             return returned  # noqa: TRY300 - the handler is for what is raised at this line too
@@ -138,10 +137,10 @@ def _function(  # noqa: C901, PLR0915 - the hot path
     return wrapper
 
 
-def _coroutine(  # noqa: C901, PLR0915 - the hot path
+def _coroutine(  # noqa: C901 - the hot path
     function: Callable[..., Awaitable[Any]], stage: StageId, items: ItemCounter | None
 ) -> Callable[..., Awaitable[Any]]:
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912, PLR0915 - the hot path
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:  # noqa: C901, PLR0912 - the hot path
         cell: Any = None
         try:
             # --- it begins
@@ -157,8 +156,9 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                 except KeyError:
                     series = internals.series.add(parent, stage)
                 cell = [series, True, 0.0, None, parent, None, None, None]
-                if internals.extras or series.watch or parent[5] is not None:
-                    token, began = None, internals.invocation.begin(cell)
+                due = next(series.due)
+                if due or internals.extras or parent[5] is not None:
+                    token, began = None, internals.invocation.begin(cell, due=due)
                 else:
                     # at once: no other thread comes in between the look and this
                     parent[5] = cell
@@ -190,8 +190,6 @@ def _coroutine(  # noqa: C901, PLR0915 - the hot path
                 current.reset(token)
                 cell[1], durations = None, series.durations
                 durations.append(elapsed)
-                if len(durations) >= series.wakes_at:
-                    internals.sampling.wake(series)
             except Exception as error:  # an internal error must not change the outcome
                 internals.invocation.end_in_other_context(cell, error)
             return returned  # noqa: TRY300 - the handler is for what is raised at this line too

@@ -13,7 +13,7 @@ from opentelemetry import trace
 
 from otel_pipeline_metrics import current_stage
 from otel_pipeline_metrics._core import series
-from otel_pipeline_metrics._stages import execution
+from otel_pipeline_metrics._stages import execution, sampling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -37,7 +37,8 @@ def in_flight(stage: str) -> int:
 def sample_no_more() -> None:
     """Have the calls of the known stages end on the hot path, which samples do not."""
     for each in series.all_series():
-        each.watch, each.sample_at, each.wakes_at = False, 10**9, series.PENDING_BOUND
+        each.until_due = 10**9
+        sampling.arm(each)
 
 
 def outcomes(results: Any, stage: str) -> list[str]:
