@@ -85,13 +85,16 @@ class TurnLock:
 
 
 class Current:
-    """The context variable of the current call, which lets others run when it is reset."""
+    """The context variable of the current call, which lets others run as it is set and reset."""
 
     def __init__(self, turns: Turns, variable: Any) -> None:
         self._turns = turns
         self._variable = variable
         self.get = variable.get
-        self.set = variable.set
+
+    def set(self, cell: Any) -> Any:
+        self._turns.take_turns()
+        return self._turns.take_turns(self._variable.set(cell))
 
     def reset(self, token: Any) -> None:
         self._turns.take_turns()
