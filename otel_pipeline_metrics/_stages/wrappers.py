@@ -91,13 +91,13 @@ def _function(  # noqa: C901 - the hot path
                     series = internals.series.add(parent, stage)
                 cell = [series, True, 0.0, None, parent, None, None, None]
                 due = next(series.due)
-                if due or internals.extras or parent[5] is not None:
-                    token, began = None, internals.invocation.begin(cell, due=due)
-                else:
-                    # at once: no other thread comes in between the look and this
+                # by falling through: where Python 3.10 jumps, it may switch threads
+                if not due and not internals.extras and parent[5] is None:
                     parent[5] = cell
                     token = cell[1] = current.set(cell)
                     began = cell[2] = now()
+                else:
+                    token, began = None, internals.invocation.begin(cell, due=due)
             except Exception:  # an internal error must not stop the stage
                 cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
@@ -157,13 +157,13 @@ def _coroutine(  # noqa: C901 - the hot path
                     series = internals.series.add(parent, stage)
                 cell = [series, True, 0.0, None, parent, None, None, None]
                 due = next(series.due)
-                if due or internals.extras or parent[5] is not None:
-                    token, began = None, internals.invocation.begin(cell, due=due)
-                else:
-                    # at once: no other thread comes in between the look and this
+                # by falling through: where Python 3.10 jumps, it may switch threads
+                if not due and not internals.extras and parent[5] is None:
                     parent[5] = cell
                     token = cell[1] = current.set(cell)
                     began = cell[2] = now()
+                else:
+                    token, began = None, internals.invocation.begin(cell, due=due)
             except Exception:  # an internal error must not stop the stage
                 cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
