@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks
 from otel_pipeline_metrics._core.account import Sample
+from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.series import PENDING_BOUND
 from otel_pipeline_metrics._core.stage_time import ALL_SAMPLED
