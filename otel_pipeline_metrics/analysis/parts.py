@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core.lookup import entries, number
+from otel_pipeline_metrics._core.lookup import entries, get_path, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +41,7 @@ class Part:
     spread: float | None
     # the shortest call; None if unknown
     least_s: float | None
-    # the own time of the longest one, which no run is shorter than
+    # the own time of the longest one, which no run is shorter than; 0 if unknown
     longest_s: float
     # on the event loop or in its thread, and suspended; None if unknown
     running_s: float | None
@@ -96,6 +96,8 @@ def read_parts(data: Mapping[str, Any], wall_s: float, runs: float) -> dict[str,
         runs: how many merged runs there were at a time.
     """
     found: dict[str, Part] = {}
+    # the longest call of several runs belongs to one of them
+    merged = bool(get_path(data, "run", "merged_from"))
     for stage in entries(data, "stages"):
         own, share = number(stage, "self_s"), number(stage, "run_share")
         if own is None or share is None:
@@ -110,7 +112,7 @@ def read_parts(data: Mapping[str, Any], wall_s: float, runs: float) -> dict[str,
             most=_most(stage, levels),
             spread=_spread(stage),
             least_s=number(stage, "duration_s", "min"),
-            longest_s=_longest(stage, own),
+            longest_s=0.0 if merged else _longest(stage, own),
             running_s=_over(number(stage, "time_s", "running"), runs),
             awaiting_s=_over(number(stage, "time_s", "awaiting"), runs),
             cpu_s=_over(number(stage, "cpu_s"), runs),

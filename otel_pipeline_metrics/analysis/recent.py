@@ -21,6 +21,7 @@ _QUEUE_SUMS: Final = (
     ("put",), ("got",), ("put_blocked_s",), ("get_waited_s",), ("put_span_s",),
 )  # fmt: skip
 _LIMIT_SUMS: Final = (("waited_s",), ("held_s",))
+_RESOURCE_SUMS: Final = (("children_cpu_s",),)
 
 
 def since(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,13 +35,19 @@ def since(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     outside = [number(data, "run", "outside_s") for data in (now, before)]
     if outside[0] is not None and outside[1] is not None:
         run["outside_s"] = max(0.0, outside[0] - outside[1])
+    stages = [
+        _since(row, old, _STAGE_SUMS, ("run_share", "in_flight_avg"), walls)
+        for row, old in _pairs(now, before, "stages")
+    ]
+    for row in stages:
+        # it may have been an earlier call
+        row["duration_s"] = dict(row.get("duration_s") or {}) | {"max": None}
+    resources = [data.get("resources") or {} for data in (now, before)]
     return {
         **now,
         "run": run,
-        "stages": [
-            _since(row, old, _STAGE_SUMS, ("run_share", "in_flight_avg"), walls)
-            for row, old in _pairs(now, before, "stages")
-        ],
+        "stages": stages,
+        "resources": _since(*resources, _RESOURCE_SUMS, (), walls),
         "queues": [
             _since(row, old, _QUEUE_SUMS, ("depth_avg",), walls)
             for row, old in _pairs(now, before, "queues")

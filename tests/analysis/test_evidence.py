@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from otel_pipeline_metrics.analysis import analyze
+from otel_pipeline_metrics.analysis.recent import since
 from tests.analysis.support import Data, change, example, own, queue, report, stage
 
 
@@ -151,6 +152,33 @@ def test_no_run_is_shorter_than_its_longest_call() -> None:
 
     assert (found["kind"], set(found["ties"])) == ("tie", {"fetch", "save"})
     assert all(entry["gain"][1] < 0.1 for entry in found["what_if"])
+
+
+def test_the_latest_part_of_a_run_has_its_own_calls_and_child_processes() -> None:
+    """A live verdict reads what was added; children computed, and a call was long, before it."""
+
+    def until(wall_s: float, self_s: float, children_s: float) -> Data:
+        row = own("save", self_s, self_s / wall_s)
+        row["duration_s"] |= {"max": 300.0}
+        data = report([row], wall_s=wall_s, cpu=(0.02, 2, "host"))
+        data["resources"]["children_cpu_s"] = children_s
+        return data
+
+    latest = since(until(600.0, 590.0, 900.0), until(500.0, 491.0, 899.0))
+
+    assert latest["resources"]["children_cpu_s"] == 1.0
+    assert latest["stages"][0]["duration_s"]["max"] is None
+    assert analyze(latest)["kind"] == "serial"
+    assert analyze(until(600.0, 590.0, 1100.0))["kind"] == "cpu"
+
+
+def test_the_longest_call_of_several_runs_bounds_none_of_them() -> None:
+    fetch = own("fetch", 4000.0, 0.5, {16: (200, 20.0)}, tasks=64, count=200)
+    fetch["duration_s"] |= {"max": 98.0}
+    data = report([fetch, own("save", 99.0, 0.5)])
+    data["run"] |= {"merged_from": ["a", "b"], "observed_s": 100.0}
+
+    assert (analyze(data)["kind"], analyze(data)["name"]) == ("stage", "save")
 
 
 def again(**more: Any) -> Data:
