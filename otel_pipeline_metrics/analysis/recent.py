@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio
+from otel_pipeline_metrics._core.lookup import entries, number, ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
 # Sums, and averages over the run's wall time. Everything else is left as it is.
-_STAGE_SUMS: Final = (
-    ("count",), ("errors", "total"), ("retries",), ("failed_s",), ("retried", "count"),
-    ("retried", "total_s"), ("duration_s", "total"), ("duration_s", "sum_of_squares"),
-    ("time_s", "running"), ("time_s", "awaiting"), ("time_s", "busy"), ("time_s", "idle"),
-    ("time_s", "blocked"), ("self_s",), ("wall_s",), ("cpu_s",), ("busiest_s",),
-)  # fmt: skip
-_QUEUE_SUMS: Final = (
-    ("put",), ("got",), ("put_blocked_s",), ("get_waited_s",), ("put_span_s",),
-)  # fmt: skip
-_LIMIT_SUMS: Final = (("waited_s",), ("held_s",))
-_RESOURCE_SUMS: Final = (("children_cpu_s",),)
+# By the part of the row that has them; "" is the row itself.
+_Sums: TypeAlias = "Mapping[str, tuple[str, ...]]"
+_STAGE_SUMS: Final[_Sums] = {
+    "": ("count", "retries", "failed_s", "self_s", "wall_s", "cpu_s", "busiest_s"),
+    "errors": ("total",),
+    "retried": ("count", "total_s"),
+    "duration_s": ("total", "sum_of_squares"),
+    "time_s": ("running", "awaiting", "busy", "idle", "blocked"),
+}
+_QUEUE_SUMS: Final[_Sums] = {"": ("put", "got", "put_blocked_s", "get_waited_s", "put_span_s")}
+_LIMIT_SUMS: Final[_Sums] = {"": ("waited_s", "held_s")}
+_RESOURCE_SUMS: Final[_Sums] = {"": ("children_cpu_s",)}
 
 
 def since(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,20 +78,20 @@ def _limit(row: dict[str, Any], old: dict[str, Any], walls: tuple[float, ...]) -
 def _since(
     row: dict[str, Any],
     old: dict[str, Any],
-    sums: Sequence[tuple[str, ...]],
+    sums: _Sums,
     averages: Sequence[str],
     walls: tuple[float, ...],
 ) -> dict[str, Any]:
     found = dict(row)
-    for path in sums:
-        value = number(row, *path)
-        if value is None:
-            continue
-        place = found
-        for key in path[:-1]:
-            place[key] = dict(get_path(place, key) or {})
-            place = place[key]
-        place[path[-1]] = max(0, value - (number(old, *path) or 0))
+    for part, keys in sums.items():
+        place = dict(found.get(part) or {}) if part else found
+        earlier = old.get(part) or {} if part else old
+        for key in keys:
+            value = number(place, key)
+            if value is not None:
+                place[key] = max(0, value - (number(earlier, key) or 0))
+        if part:
+            found[part] = place
     for key in averages:
         value = number(row, key)
         if value is not None:
