@@ -216,7 +216,7 @@ class RunStats:
     ) -> list[dict[str, Any]]:
         """Return the queues' part of the report."""
         return [
-            self.queues.get(queue.name, QueueStats()).to_dict(
+            (self.queues.get(queue.name) or QueueStats()).to_dict(
                 queue, capacities.get(queue.name), wall_s, percentiles=percentiles
             )
             for queue in series

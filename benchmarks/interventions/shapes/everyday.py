@@ -300,7 +300,7 @@ async def default_executor_of_few_threads(k: Knobs) -> int:
     return 400
 
 
-@shape("everyday", faster="fetch save")
+@shape("everyday", faster="fetch save", tie="fetch save")
 async def saved_as_completed(k: Knobs) -> int:
     """Everything is fetched at once, and saved one by one as it arrives."""
     fetch, save = step(k, "fetch", 0.400, "exponential"), step(k, "save", 0.010, kind="write")

@@ -166,7 +166,15 @@ async def blocking_call_in_a_coroutine(k: Knobs) -> int:
     return await line(150, stages)
 
 
-@shape("event loop", faster="fetch parse write", undecorated=True)
+@shape(
+    "event loop",
+    faster="fetch parse write",
+    undecorated=True,
+    # the verdict names no stage, since it is none that blocks
+    event_loop={"faster": ("undecorated",)},
+    # how late the loop is belongs to what is sampled, which is in real time
+    real=True,
+)
 async def blocking_call_elsewhere(k: Knobs) -> int:
     """A task that belongs to no stage blocks the loop most of the time."""
     times = k.times("undecorated", 0.120, "constant")
