@@ -152,7 +152,7 @@ class RunDataCollector:
             "stages": self._stages(run, scope, now, percentiles=percentiles),
             "queues": self._queues(scope, wall_s, percentiles=percentiles),
             "limits": limit_list(scope, self.stats.limits, wall_s, now),
-            "resources": self._resources(started_at),
+            "resources": self._resources(started_at, series=percentiles),
         }
 
     def _so_far(self, scope: RunScope) -> dict[str, Any]:
@@ -255,7 +255,7 @@ class RunDataCollector:
         count = sum(stats.count for stats in list(self.stats.stages.values()))
         return {"made": made, "skipped": max(0, count - made)}
 
-    def _resources(self, started_at: float) -> dict[str, Any]:
+    def _resources(self, started_at: float, *, series: bool) -> dict[str, Any]:
         # without psutil's readings, those that the program recorded itself
         summary = (self.recorded if self.monitor is None else self.monitor).summary()
         found = cgroup.limits()
@@ -289,7 +289,7 @@ class RunDataCollector:
             "event_loop_delay_s": self.heartbeat.summary(),
             # seconds since the start, CPU utilisation and RSS of the latest samples
             "series": None
-            if self.monitor is None
+            if self.monitor is None or not series
             else [
                 [max(0.0, reading.at - started_at), reading.cpu_utilization, reading.rss_bytes]
                 for reading in self.monitor.readings

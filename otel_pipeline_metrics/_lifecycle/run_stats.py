@@ -91,6 +91,7 @@ class StageStats(Distribution):
         self, wall_s: float, times: Mapping[str, Any], *, percentiles: bool = True
     ) -> dict[str, Any]:
         """Return the stage's part of the report; unknown is None, never 0."""
+        # no verdict reads the slowest calls, or percentiles
         items = self.items_out if self.items_out is not None else self.items_in
         return {
             "name": self.key.stage,
@@ -119,7 +120,7 @@ class StageStats(Distribution):
                 "items_per_s": ratio(items, wall_s),
             },
             **times,
-            "slowest": self.slowest.to_list(),
+            **({"slowest": self.slowest.to_list()} if percentiles else {}),
         }
 
 
