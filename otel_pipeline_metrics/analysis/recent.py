@@ -43,12 +43,12 @@ def since(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     for row in stages:
         # it may have been an earlier call
         row["duration_s"] = dict(row.get("duration_s") or {}) | {"max": None}
-    resources = [data.get("resources") or {} for data in (now, before)]
+    resources, earlier = (data.get("resources") or {} for data in (now, before))
     return {
         **now,
         "run": run,
         "stages": stages,
-        "resources": _since(*resources, _RESOURCE_SUMS, (), walls),
+        "resources": _since(resources, earlier, _RESOURCE_SUMS, (), walls),
         "queues": [
             _since(row, old, _QUEUE_SUMS, ("depth_avg",), walls)
             for row, old in _pairs(now, before, "queues")
