@@ -162,7 +162,9 @@ def _draw(series: Series, one_in: int) -> None:
     """Draw how many calls or steps pass until the next sample."""
     gap = _gap(one_in)
     series.drawn_one_in = one_in
-    series.until_sample = series.until_due = gap
+    series.until_sample = gap
+    # one fewer, so that the intervals of a thousand calls are as narrow as is promised
+    series.until_due = max(0, gap - 1)
     arm(series)
 
 
