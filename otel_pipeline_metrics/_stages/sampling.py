@@ -8,7 +8,6 @@ pattern of the program's can hide from it.
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 import types
@@ -54,18 +53,14 @@ class _Spell:
 
     def __init__(self) -> None:
         self.began = 0.0
-        # a step that begins later is not part of it; infinite during a step
+        # a step that begins later is not part of it
         self.until = 0.0
 
-    def enter(self, now: float) -> bool:
-        """Begin a step; return False within another one."""
-        if self.until == math.inf:
-            return False
+    def enter(self, now: float) -> None:
+        """Begin a step, outside of all others."""
         if now > self.until or now < self.began:
             # the loop waited in between, or its clock was set back
             self.began = now
-        self.until = math.inf
-        return True
 
     def leave(self, now: float) -> None:
         """End a step."""
@@ -86,8 +81,8 @@ class Watch:
     """A call in progress that is a sample."""
 
     __slots__ = (
-        "cpu", "cpu_began", "in_flight", "late", "owner", "running", "spawned", "stepping",
-        "weight",
+        "cpu", "cpu_began", "in_flight", "is_outermost", "late", "owner", "running", "spawned",
+        "stepping", "weight",
     )  # fmt: skip
 
     def __init__(self, in_flight: int, owner: object, weight: float) -> None:
@@ -97,6 +92,8 @@ class Watch:
         # of the steps that are over, and when the one in progress began
         self.running: float | None = None
         self.stepping: float | None = None
+        # whether no other sample is around it in its task
+        self.is_outermost = True
         # up to the steps that began, while others held the event loop
         self.late = 0.0
         self.cpu: float | None = None
@@ -142,6 +139,10 @@ def begin(cell: Cell, *, known: bool = False) -> None:
         around = cell[4][6]
         if around is not None:
             watch.spawned = around.owner != watch.owner
+        above = cell[4]
+        while above is not None and above[6] is None:
+            above = above[4]
+        watch.is_outermost = above is None or above[6].owner != watch.owner
         if everyone or not stepped or _random.random() * CPU_READ < series.one_in:
             watch.cpu = 0.0
             watch.cpu_began = None if stepped else clock.cpu()
@@ -180,8 +181,9 @@ def end(cell: Cell, elapsed: float) -> None:
     cell[6] = None
     if watch.cpu_began is not None:
         watch.cpu = clock.cpu() - watch.cpu_began
-        if watch.owner is not None and _loop.spell.enter(cell[2]):
+        if watch.owner is not None and watch.is_outermost:
             # a plain function on an event loop
+            _loop.spell.enter(cell[2])
             _loop.spell.leave(cell[2] + elapsed)
     series.mean_s += (elapsed - series.mean_s) / min(16, series.sampled)
     series.samples.append(
@@ -225,9 +227,10 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
         if reads_cpu:
             began_cpu = cpu()
         began = watch.stepping = now()
-        is_outermost = spell.enter(began)
+        if watch.is_outermost:
+            spell.enter(began)
         if left is not None:
-            watch.late += began - max(spell.began, left)
+            watch.late += max(0.0, began - max(spell.began, left))
         try:
             awaited = step(given)
         except StopIteration as over:
@@ -239,7 +242,7 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
         finally:
             left = now()
             watch.running += left - began
-            if is_outermost:
+            if watch.is_outermost:
                 spell.leave(left)
             watch.stepping = None
             if reads_cpu:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics._core import clock as _clock
-from otel_pipeline_metrics._export import flush
 from otel_pipeline_metrics._export.background import BackgroundCall, wait_for
 from otel_pipeline_metrics._export.delivery import spool
 from otel_pipeline_metrics._export.delivery.batch import Batch
@@ -346,16 +345,6 @@ class TestShutdown:
         made._run = run  # type: ignore[method-assign,assign]
         made.shutdown(given_s)
         assert given == [pytest.approx(left_s)]
-
-    @pytest.mark.parametrize(
-        ("count", "noun", "text"),
-        [
-            (1, "span", "1 span"), (2, "span", "2 spans"), (0, "span", "0 spans"),
-            (1000, "span", "1,000 spans"), (2, "metric batch", "2 metric batches"),
-        ],
-    )  # fmt: skip
-    def test_counts_have_plurals_and_separators(self, count: int, noun: str, text: str) -> None:
-        assert flush._plural(count, noun) == text
 
     def test_waiting_for_a_call_ends_at_the_deadline(self) -> None:
         call = BackgroundCall(lambda: False)
