@@ -18,7 +18,7 @@ _STAGE_SUMS: Final[_Sums] = {
     "errors": ("total",),
     "retried": ("count", "total_s"),
     "duration_s": ("total", "sum_of_squares"),
-    "time_s": ("running", "awaiting", "busy", "idle", "blocked"),
+    "time_s": ("running", "awaiting", "busy", "idle", "blocked", "loop_wait_most"),
 }
 _QUEUE_SUMS: Final[_Sums] = {"": ("put", "got", "put_blocked_s", "get_waited_s", "put_span_s")}
 _LIMIT_SUMS: Final[_Sums] = {"": ("waited_s", "held_s")}
@@ -87,9 +87,9 @@ def _since(
         place = dict(found.get(part) or {}) if part else found
         earlier = old.get(part) or {} if part else old
         for key in keys:
-            value = number(place, key)
+            value = place.get(key)
             if value is not None:
-                place[key] = max(0, value - (number(earlier, key) or 0))
+                place[key] = max(0, value - (earlier.get(key) or 0))
         if part:
             found[part] = place
     for key in averages:
