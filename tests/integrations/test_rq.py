@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from tests.integrations import rq_jobs as jobs
 from tests.integrations.broker_workers import RQ_WORKER, environment
 from tests.support.process import ROOT
 from tests.support.redis import needs_redis, redis_server
@@ -18,6 +17,7 @@ rq = pytest.importorskip("rq")
 redis = pytest.importorskip("redis")
 
 from otel_pipeline_metrics.integrations.rq import OpmQueue  # noqa: E402
+from tests.integrations import rq_jobs as jobs  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
