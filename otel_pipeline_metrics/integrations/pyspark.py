@@ -19,7 +19,7 @@ from pyspark.accumulators import AccumulatorParam
 
 from otel_pipeline_metrics._core import errors, series
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._lifecycle import run_parts
+from otel_pipeline_metrics._lifecycle import configure, run_parts
 from otel_pipeline_metrics._lifecycle.part import Part, open_runs
 from otel_pipeline_metrics._lifecycle.worker_parts import WorkerParts, configure_worker
 from otel_pipeline_metrics._stages.parts import fold
@@ -132,6 +132,8 @@ def _begin(given: dict[str, Any] | None) -> _Measuring | None:
     if task is None or _measuring is not None:
         return None
     configure_worker()
+    # Spark has set the default handler of SIGTERM before each task of this process
+    configure.watch_the_end()
     told = task.getLocalProperty(_PROPERTY)
     _measuring = _Measuring(json.loads(told) if told else given)
     return _measuring

@@ -189,9 +189,9 @@ def test_sigterm_to_the_driver(engine: str, backends: Backends, tmp_path: Path) 
         )
         # a task in progress has made calls that it did not note yet
         assert made <= CALLS * (len(driver.done()) + 2)
-    # Ray 2.60 aborts a driver at SIGTERM, also one that nothing measures
-    ended = signal.SIGABRT if engine == "ray" else signal.SIGTERM
-    assert driver.process.returncode == -ended
+    # Ray 2.60 exits with the signal's number, or aborts, as it does where nothing measures
+    ended = (15, -signal.SIGABRT) if engine == "ray" else (-signal.SIGTERM,)
+    assert driver.process.returncode in ended
     run, count = driver.report["run"], driver.rows["parse"]["count"]
     assert CALLS * before <= count <= CALLS * len(driver.done()) + 2 * CALLS
     if driver.engine in ONE_PART_A_TASK:
