@@ -38,8 +38,8 @@ SLOW_FUNCTION_S: Final = 250e-6
 
 _STEPPED_FORMS: Final = ("coroutine", "async step", "async generator")
 
-# An event loop needs this from one step to the next, if that is ready. Of a long spell of steps, a
-# tenth is taken to be no wait either.
+# An event loop needs this from one step to the next, if that is ready. Beside that, a tenth of a
+# spell is taken to be no wait either.
 BETWEEN_STEPS_S: Final = 100e-6
 
 # Not the program's generator, whose sequence may be seeded.
@@ -49,22 +49,26 @@ _random = random.Random()  # noqa: S311 - draws samples, no secrets
 class _Spell:
     """A time in which an event loop went from step to step, without waiting for one."""
 
-    __slots__ = ("began", "until")
+    __slots__ = ("began", "ended", "held", "waited")
 
     def __init__(self) -> None:
-        self.began = 0.0
-        # a step that begins later is not part of it
-        self.until = 0.0
+        self.began = self.ended = 0.0
+        # seconds of its steps, and of longer times between them
+        self.held = self.waited = 0.0
 
     def enter(self, now: float) -> None:
         """Begin a step, outside of all others."""
-        if now > self.until or now < self.began:
+        gap = now - self.ended
+        if gap > BETWEEN_STEPS_S:
+            self.waited += gap
+        if self.waited > self.held / 10 or gap < 0:
             # the loop waited in between, or its clock was set back
-            self.began = now
+            self.began, self.held, self.waited = now, 0.0, 0.0
 
-    def leave(self, now: float) -> None:
+    def leave(self, began: float, now: float) -> None:
         """End a step."""
-        self.until = now + BETWEEN_STEPS_S + (now - self.began) / 10
+        self.held += now - began
+        self.ended = now
 
 
 class _Loop(threading.local):
@@ -184,7 +188,7 @@ def end(cell: Cell, elapsed: float) -> None:
         if watch.owner is not None and watch.is_outermost:
             # a plain function on an event loop
             _loop.spell.enter(cell[2])
-            _loop.spell.leave(cell[2] + elapsed)
+            _loop.spell.leave(cell[2], cell[2] + elapsed)
     series.mean_s += (elapsed - series.mean_s) / min(16, series.sampled)
     series.samples.append(
         Sample(
@@ -243,7 +247,7 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
             left = now()
             watch.running += left - began
             if watch.is_outermost:
-                spell.leave(left)
+                spell.leave(began, left)
             watch.stepping = None
             if reads_cpu:
                 watch.cpu += cpu() - began_cpu  # type: ignore[operator]

@@ -114,3 +114,23 @@ def test_a_clock_that_is_set_back_makes_no_wait_negative(clock: Clock) -> None:
     play(clock, main(1000))
     clock.advance(-900)
     assert waited(play(clock, main(1)), "store") == (0.0, 0.0)
+
+
+def test_what_was_computed_once_makes_no_later_wait_one_for_the_loop(clock: Clock) -> None:
+    @opm.process
+    async def parse() -> None:
+        clock.advance(10)
+
+    @opm.write
+    async def store() -> None:
+        await asyncio.sleep(0.5)
+
+    async def main() -> opm.Run:
+        async with opm.run("test", resources=False) as run:
+            await parse()
+            for _ in range(10):
+                await store()
+        return run
+
+    # a tenth of what the loop was held is taken to be no wait of the loop's
+    assert waited(play(clock, main()), "store") == (5.0, 1.0)
