@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LEAST: Final = 0.4
 
 
-def held(facts: Facts) -> dict[str, float]:
+def held_by(facts: Facts) -> dict[str, float]:
     """Return the seconds in which each stage held the event loop."""
     return {part.name: part.held_s for part in facts.parts.values() if part.held_s}
 
@@ -31,7 +31,7 @@ def late_share(facts: Facts) -> float:
 
 def charge(bounds: Bounds, facts: Facts) -> None:
     """Make waits for the event loop a part of what those take that held it."""
-    holders = held(facts)
+    holders = held_by(facts)
     whole = sum(holders.values())
     if not whole or not any(part.late_s for part in facts.parts.values()):
         return

@@ -96,3 +96,13 @@ def test_the_latest_part_of_a_run_has_its_own_waits() -> None:
     found = since(now, before)
 
     assert found["stages"][2]["time_s"]["loop_wait_most"] == 10.0
+
+
+def test_without_a_stage_that_held_the_loop_none_is_named() -> None:
+    data = crawl()
+    data["stages"][1]["time_s"] |= {"running": 0.0, "awaiting": 70.0}
+
+    assert analyze(data)["kind"] != "event loop"
+    # nor where the largest seems to wait for it
+    only = report([row("store", 390.0, late=300.0)])
+    assert analyze(only)["kind"] != "event loop"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis.bounds import FULL
 from otel_pipeline_metrics.analysis.findings import Change, Verdict, Witness, at_least, at_most
-from otel_pipeline_metrics.analysis.loop_waits import late_share
+from otel_pipeline_metrics.analysis.loop_waits import held_by, late_share
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.case import Case
@@ -72,11 +72,11 @@ def check(case: Case) -> Verdict | None:
 
 def _measured(case: Case, waited: float) -> Verdict | None:
     """Return the verdict if the stages' waits for the event loop cost more than anything else."""
-    facts, best = case.facts, case.best
-    holder = max(facts.parts.values(), key=lambda part: part.held_s)
-    if best is None or best.change != "faster" or best.name != holder.name:
+    facts, best, holders = case.facts, case.best, held_by(case.facts)
+    longest = max(holders, key=holders.__getitem__, default=None)
+    if best is None or best.change != "faster" or longest is None or best.name != longest:
         return None
-    held = sum(part.held_s for part in facts.parts.values()) / facts.wall_s
+    holder, held = facts.parts[longest], sum(holders.values()) / facts.wall_s
     evidence = [
         at_least("part of the stages' time that was a wait for the event loop", waited, WAITED),
         at_least("part of the run that stages held the event loop", held, HELD),
