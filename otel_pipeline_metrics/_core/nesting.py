@@ -157,16 +157,17 @@ def _keep(cell: Cell) -> None:
         return
     have_execution(cell)
     kept[key] = cell
+    found = cell[_PARENT][_CHILD]
+    if found is not cell and not isinstance(found, Overlap):
+        # the hot path of another thread had already begun to end it
+        cell[0].remove(cell)
+        cell[3] = None
 
 
 def _keep_all_inside(root: Cell) -> None:
     for each in [*_all_inside(root)]:
         if each is not root:
             _keep(each)
-            if each[_PARENT][_CHILD] is None:
-                # the hot path of another thread had already begun to end it
-                each[0].remove(each)
-                each[3] = None
 
 
 def _enter(parent: Cell, cell: Cell, now: float) -> None:
@@ -213,6 +214,7 @@ def _overlap_of(cell: Cell, now: float) -> Overlap:
     if not overlap.is_open:
         cell[0].scope.shares.outlived[id(cell)] = cell
     if found is not None and found[_TOKEN] is not None:
+        _keep(found)
         overlap.children[id(found)] = found
     if cell[_CHILD] is not found:
         # the hot path of another thread has opened or closed one
@@ -269,6 +271,9 @@ def _close(cell: Cell, now: float) -> None:
             _leave(parent, cell, now)
     elif parent is not None:
         _stay_as_ghost(parent, cell, now)
+    found = cell[_CHILD]
+    if isinstance(found, list):
+        _keep(found)
     found = cell[_CHILD]
     if isinstance(found, list):
         overlap = cell[_CHILD] = Overlap(now, is_open=False)

@@ -45,8 +45,8 @@ class Series:
         "account", "around", "attributes", "budget", "cache", "called", "caller", "correction",
         "drawn_one_in", "due", "durations", "event_times", "exemplars", "inside_of", "kept", "key",
         "limits", "mean_s", "one_in", "plain", "pulled", "results", "returned", "sampled",
-        "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "until_due",
-        "until_sample", "whole",
+        "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "turns",
+        "until_due", "until_sample", "whole",
     )  # fmt: skip
 
     def __init__(self, scope: RunScope, stage: StageId, around: Series | None) -> None:
@@ -68,6 +68,8 @@ class Series:
         # The stages called inside of this one. A generator of another run, which this one pulls, is
         # there under its own series.
         self.called: dict[StageId | Series, Series] = {}
+        # the `due` of those, for the hot path
+        self.turns: dict[StageId, Iterator[Series]] = {}
         # Of a generator: the time of its steps by who pulled them, if not outside of stages, and of
         # such a series the one that has the results.
         self.pulled: list[Series] = []
@@ -83,8 +85,8 @@ class Series:
         # The calls in progress by identity, but for those that the hot path began while none
         # overlapped: they are one in the other, so `nesting` finds them.
         self.kept: dict[int, Cell] = {}
-        # for each call that begins: whether more is due than its duration, a sample or a flush
-        self.due: Iterator[bool] = repeat(True)
+        # This series, for each call until more is due than its duration: a sample or a flush.
+        self.due: Iterator[Series] = iter(())
         # calls until the next sample after those
         self.until_due = 0
         # one call in so many is a sample, on average
@@ -113,6 +115,12 @@ class Series:
         # types by their identity
         self.returned: type = object
         self.plain: dict[int, type] = {}
+
+    def let_pass(self, calls: int) -> None:
+        """Let so many calls report their duration only."""
+        self.due = repeat(self, calls)
+        around = self.scope if self.around is None else self.around
+        around.turns[self.stage] = self.due
 
     def add_limit(self, name: str) -> LimitUse:
         """Return what this stage did at a limit, made if need be."""
@@ -173,7 +181,7 @@ class RunScope:
     __slots__ = (
         "around", "budgets", "called", "correction", "ended", "inherited", "limits",
         "on_resources", "parts", "pipeline", "pools", "queues", "released", "remote", "run_id",
-        "series", "shares", "sinks", "times", "workers",
+        "series", "shares", "sinks", "times", "turns", "workers",
     )  # fmt: skip
 
     def __init__(
@@ -189,6 +197,7 @@ class RunScope:
         self.times: dict[Hashable, WorkerTimes] = {}
         # like those of a series, for the calls outside of stages
         self.called: dict[StageId | Series, Series] = {}
+        self.turns: dict[StageId, Iterator[Series]] = {}
         self.correction = 0.0
         self.shares = Shares()
         self.queues: dict[str, QueueSeries] = {}
@@ -239,10 +248,12 @@ class RunScope:
             series.times.variants.clear()
             for each in (series, *series.pulled):
                 each.called.clear()
+                each.turns.clear()
+                each.due = iter(())
                 each.account = Account()
             series.pulled.clear()
         for kept in (
-            self.series, self.called, self.budgets, self.times, self.queues,
+            self.series, self.called, self.turns, self.budgets, self.times, self.queues,
             self.limits, self.pools, self.workers, self.shares.outlived,
         ):  # fmt: skip
             kept.clear()
@@ -269,11 +280,12 @@ class ScopeRef:
     A scope that referred to itself would be a reference cycle.
     """
 
-    __slots__ = ("called", "limits", "outer", "scope")
+    __slots__ = ("called", "limits", "outer", "scope", "turns")
 
     def __init__(self, scope: RunScope, outer: Cell | None = None) -> None:
         self.scope = scope
         self.called = scope.called
+        self.turns = scope.turns
         self.limits = scope.limits
         # what is current again when the run has ended
         self.outer = outer
@@ -334,6 +346,12 @@ def add(cell: Cell, stage: StageId) -> Series:
         scopes.setdefault(scope, root)
     found: Series = cell[0].add(stage)
     return found
+
+
+def cell_of_due(parent: Cell, stage: StageId) -> Cell:
+    """Return the cell of a call inside of a call or a run, which `turns` has no turn for."""
+    series = parent[0].called.get(stage) or add(parent, stage)
+    return [series, True, 0.0, None, parent, None, None, None]
 
 
 def of_steps(puller: Cell, whole: Series) -> Series:

@@ -20,12 +20,16 @@ class Internals:
     """The modules that wrappers use: slots are read as fast as the globals of a module."""
 
     __slots__ = (
-        "active_cell", "clock", "extras", "ident", "invocation", "later", "nesting", "others",
-        "references", "sampling", "series", "suspended",
+        "active_cell", "anything", "clock", "extras", "failure", "ident", "invocation", "later",
+        "nesting", "no_turn", "others", "references", "sampling", "series", "suspended",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.active_cell = series.active_cell
+        # what they catch: each name that they close over costs every call
+        self.anything = BaseException
+        self.failure = Exception
+        self.no_turn = KeyError, StopIteration
         self.clock = clock
         self.extras = extras
         self.ident = threading.get_ident

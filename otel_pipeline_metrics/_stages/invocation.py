@@ -53,12 +53,11 @@ def begin_block(stage: StageId) -> Execution:
         while parent[3] is not None and was_left(parent):
             abandon(parent)
             parent = _series.goes_on(parent)
+        due = False
         try:
-            series = parent[0].called[stage]
-        except KeyError:
-            series = _series.add(parent, stage)
-        cell = [series, None, 0.0, None, parent, None, None, None]
-        due = next(series.due)
+            cell = [next(parent[0].turns[stage]), None, 0.0, None, parent, None, None, None]
+        except (KeyError, StopIteration):
+            cell, due = _series.cell_of_due(parent, stage), True
         if extras:
             begin(cell, due=due)
             return execution_of(cell)
@@ -86,7 +85,7 @@ def begin(cell: Cell, *, due: bool) -> float:
 
     Args:
         cell: of the call.
-        due: what `Series.due` said of it.
+        due: whether `Series.due` was over.
     """
     series, parent = cell[0], cell[4]
     cell[1] = None  # it is not current yet

@@ -182,7 +182,7 @@ def _resume(execution: Execution) -> None:
         if hooks.workers is not None:
             hooks.workers.entered(cell)
         cell[1] = active_cell.set(cell)
-        if next(cell[0].due):
+        if next(cell[0].due, None) is None:
             sampling.wake(cell, known=True)
         cell[2] = clock.now()
         nesting.enter(parent, cell, cell[2])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 import threading
 import types
-from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors, hooks
@@ -107,8 +106,12 @@ class Watch:
 
 def wake(cell: Cell, *, known: bool = False) -> None:
     """Do what is due as a call begins: make it a sample, or have its end look for a flush."""
-    if cell[0].until_due:
-        arm(cell[0])
+    series = cell[0]
+    if next(series.due, None) is not None:
+        # of a caller that another one's calls came before, see `MAX_PAIRS`, or another thread
+        cell[4][0].turns[series.stage] = series.due
+    elif series.until_due:
+        arm(series)
     else:
         begin(cell, known=known)
 
@@ -117,7 +120,7 @@ def arm(series: Series) -> None:
     """Let calls report their duration only, until a batch is full or the next one is a sample."""
     plain = min(series.until_due, max(0, PENDING_BOUND - 1 - len(series.durations)))
     series.until_due -= plain
-    series.due = chain(repeat(False, plain), repeat(True))
+    series.let_pass(plain)
 
 
 def begin(cell: Cell, *, known: bool = False) -> None:

@@ -86,24 +86,25 @@ def _function(  # noqa: C901 - the hot path
                 elif parent[1] is None:
                     parent = internals.series.goes_on(parent)
                 try:
-                    series = parent[0].called[stage]
-                except KeyError:
-                    series = internals.series.add(parent, stage)
-                cell = [series, True, 0.0, None, parent, None, None, None]
-                due = next(series.due)
-                # by falling through: where Python 3.10 jumps, it may switch threads
-                if not due and not internals.extras and parent[5] is None:
-                    parent[5] = cell
-                    token = cell[1] = current.set(cell)
-                    began = cell[2] = now()
+                    series = next(parent[0].turns[stage])
+                except internals.no_turn:
+                    cell = internals.series.cell_of_due(parent, stage)
+                    token, began = None, internals.invocation.begin(cell, due=True)
                 else:
-                    token, began = None, internals.invocation.begin(cell, due=due)
-            except Exception:  # an internal error must not stop the stage
+                    cell = [series, True, 0.0, None, parent, None, None, None]
+                    # by falling through: where Python 3.10 jumps, it may switch threads
+                    if not internals.extras and parent[5] is None:
+                        parent[5] = cell
+                        token = cell[1] = current.set(cell)
+                        began = cell[2] = now()
+                    else:
+                        token, began = None, internals.invocation.begin(cell, due=False)
+            except internals.failure:  # an internal error must not stop the stage
                 cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
             try:
                 returned = function(*args, **kwargs)
-            except BaseException as error:
+            except internals.anything as error:
                 internals.invocation.end(cell, error)
                 raise
             # --- it ends
@@ -118,18 +119,18 @@ def _function(  # noqa: C901 - the hot path
             try:
                 elapsed = now() - began
                 # by falling through: where Python 3.10 jumps, it may switch threads
-                if parent[5] is cell and cell[5] is None and cell[3] is None:
+                if cell[3] is None and cell[5] is None:
                     parent[5] = None
                 else:
                     internals.invocation.end(cell)
                     return returned
                 current.reset(token)
-                cell[1], durations = None, series.durations
-                durations.append(elapsed)
-            except Exception as error:  # an internal error must not change the outcome
+                cell[1] = None
+                series.durations.append(elapsed)
+            except internals.failure as error:  # an internal error must not change the outcome
                 internals.invocation.end_in_other_context(cell, error)
             return returned  # noqa: TRY300 - the handler is for what is raised at this line too
-        except BaseException:
+        except internals.anything:
             if cell is not None and cell[1] is not None:
                 internals.invocation.abandon(cell)
             raise
@@ -152,19 +153,20 @@ def _coroutine(  # noqa: C901 - the hot path
                 elif parent[1] is None:
                     parent = internals.series.goes_on(parent)
                 try:
-                    series = parent[0].called[stage]
-                except KeyError:
-                    series = internals.series.add(parent, stage)
-                cell = [series, True, 0.0, None, parent, None, None, None]
-                due = next(series.due)
-                # by falling through: where Python 3.10 jumps, it may switch threads
-                if not due and not internals.extras and parent[5] is None:
-                    parent[5] = cell
-                    token = cell[1] = current.set(cell)
-                    began = cell[2] = now()
+                    series = next(parent[0].turns[stage])
+                except internals.no_turn:
+                    cell = internals.series.cell_of_due(parent, stage)
+                    token, began = None, internals.invocation.begin(cell, due=True)
                 else:
-                    token, began = None, internals.invocation.begin(cell, due=due)
-            except Exception:  # an internal error must not stop the stage
+                    cell = [series, True, 0.0, None, parent, None, None, None]
+                    # by falling through: where Python 3.10 jumps, it may switch threads
+                    if not internals.extras and parent[5] is None:
+                        parent[5] = cell
+                        token = cell[1] = current.set(cell)
+                        began = cell[2] = now()
+                    else:
+                        token, began = None, internals.invocation.begin(cell, due=False)
+            except internals.failure:  # an internal error must not stop the stage
                 cell, token = internals.invocation.not_begun(cell), None
             # --- the user's
             try:
@@ -172,7 +174,7 @@ def _coroutine(  # noqa: C901 - the hot path
                 if token is None and cell[6] is not None:
                     awaited = internals.sampling.driven(cell[6], awaited)
                 returned = await awaited
-            except BaseException as error:
+            except internals.anything as error:
                 internals.invocation.end(cell, error)
                 raise
             # --- it ends
@@ -182,18 +184,18 @@ def _coroutine(  # noqa: C901 - the hot path
             try:
                 elapsed = now() - began
                 # by falling through: where Python 3.10 jumps, it may switch threads
-                if parent[5] is cell and cell[5] is None and cell[3] is None:
+                if cell[3] is None and cell[5] is None:
                     parent[5] = None
                 else:
                     internals.invocation.end(cell)
                     return returned
                 current.reset(token)
-                cell[1], durations = None, series.durations
-                durations.append(elapsed)
-            except Exception as error:  # an internal error must not change the outcome
+                cell[1] = None
+                series.durations.append(elapsed)
+            except internals.failure as error:  # an internal error must not change the outcome
                 internals.invocation.end_in_other_context(cell, error)
             return returned  # noqa: TRY300 - the handler is for what is raised at this line too
-        except BaseException:
+        except internals.anything:
             if cell is not None and cell[1] is not None:
                 internals.invocation.abandon(cell)
             raise

@@ -51,7 +51,9 @@ def test_a_task_that_outlives_its_stage_is_no_time_outside(clock: Clock, so_far:
     }
 
 
-def test_a_task_that_outlives_its_stage_covers_the_stages_around(clock: Clock) -> None:
+@pytest.mark.parametrize("rounds", [1, 3], ids=["a sample", "later calls"])
+@pytest.mark.usefixtures("few_calls_sampled")
+def test_a_task_that_outlives_its_stage_covers_the_stages_around(clock: Clock, rounds: int) -> None:
     @opm.stage("inner")
     async def inner() -> None:
         asyncio.create_task(child())  # noqa: RUF006 - the loop holds it while it sleeps
@@ -64,13 +66,14 @@ def test_a_task_that_outlives_its_stage_covers_the_stages_around(clock: Clock) -
 
     async def main() -> opm.Run:
         async with opm.run("test", resources=False) as run:
-            await outer()
+            for _ in range(rounds):
+                await outer()
         return run
 
     assert times(play(clock, main())) == {
-        "outer": (2.0, 2.0),
+        "outer": (2.0 * rounds, 2.0 * rounds),
         "inner": (0.0, 0.0),
-        "child": (2.0, 2.0),
+        "child": (2.0 * rounds, 2.0 * rounds),
         "outside": 0.0,
     }
 

@@ -131,14 +131,15 @@ def test_a_thread(clock_of: Callable[[], Clock], waits: bool, data: st.DataObjec
     assert Trial(clock_of(), program, waits=waits, partial=True).in_thread() == []
 
 
+@pytest.mark.parametrize("waits", [False, True], ids=["without waits", "with waits"])
 @pytest.mark.parametrize("in_tasks", [False, True], ids=["a thread", "tasks"])
 @pytest.mark.usefixtures("few_calls_sampled")
-@given(program=programs(waits=True))
+@given(data=st.data())
 @many
-def test_workers_whose_calls_are_no_samples(
-    clock_of: Callable[[], Clock], in_tasks: bool, program: Program
+def test_calls_that_are_no_samples(
+    clock_of: Callable[[], Clock], in_tasks: bool, waits: bool, data: st.DataObject
 ) -> None:
-    trial = Trial(clock_of(), program, waits=True, partial=True)
+    trial = Trial(clock_of(), data.draw(programs(waits=waits)), waits=waits, partial=True)
     found = trial.in_tasks() if in_tasks else trial.in_thread()
     # without samples, nothing is known of how busy time is split
     assert [each for each in found if ".running" not in each and ".awaiting" not in each] == []
