@@ -164,29 +164,29 @@ def end(  # noqa: C901, PLR0912 - the hot path of blocks
         return
     try:
         now = clock.now()
-        series, token, began, _, parent, inside, sample, *_ = cell
-        if parent[5] is cell and inside is None and "overlapping" not in extras:
+        series, parent, elapsed = cell[0], cell[4], now - cell[2]
+        if parent[5] is cell and cell[5] is None and "overlapping" not in extras:
             parent[5] = None
         else:
             nesting.close(cell, now)
         if hooks.workers is not None:
             hooks.workers.left(cell, now)
-        elapsed = now - began
-        active_cell.reset(token)
+        active_cell.reset(cell[1])
         size: int | None = None
         if count is not None:
             try:
                 size = check_count(count(returned), "n")
             except BaseException as failed:  # the call's result must not be lost with its count
                 _log_not_counted(series, failed)
-        if cell[3] is not None:
-            cell[3].series = cell[3] = None
+        execution = cell[3]  # another thread may have made it meanwhile
+        if execution is not None:
+            execution.series = cell[3] = None
         if series.kept:
             series.remove(cell)
         cell[1], durations = None, series.durations
         if size is not None:
             series.sizes.append(size)
-        if sample is not None:
+        if cell[6] is not None:
             sampling.end(cell, elapsed)
         if hooks.tracing is not None and (
             len(cell) > CELL_WITHOUT_SPAN or elapsed > series.budget.slow_s
