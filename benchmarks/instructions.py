@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextvars
+import functools
 import gc
 import json
 import os
@@ -28,6 +29,8 @@ from typing import TYPE_CHECKING, Any
 from benchmarks._document import put
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks._cases import Case
 
 CASES = (
@@ -97,12 +100,19 @@ def why_not() -> str:
 
 def counted(names: tuple[str, ...] = CASES) -> dict[str, float]:
     """Return instructions a call by kind and case, counted in one process."""
+    counts: dict[str, float] = under_callgrind(
+        "benchmarks.instructions", *(f"--case={name}" for name in names)
+    )
+    return counts
+
+
+def under_callgrind(module: str, *arguments: str) -> Any:
+    """Return what a module prints as JSON with these arguments and `--inside`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *("valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet"),
             *(f"--vgdb-prefix={folder}/vgdb", f"--callgrind-out-file={folder}/counts"),
-            *(sys.executable, "-m", "benchmarks.instructions", "--inside", folder),
-            *(f"--case={name}" for name in names),
+            *(sys.executable, "-m", module, "--inside", folder, *arguments),
         ]
         done = subprocess.run(
             command,
@@ -114,8 +124,7 @@ def counted(names: tuple[str, ...] = CASES) -> dict[str, float]:
         )
     if done.returncode:
         raise SystemExit(f"valgrind ended with {done.returncode}:\n{done.stderr[-2000:]}")
-    counts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return counts
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 # --- under valgrind ----------------------------------------------------------------------------
@@ -124,32 +133,37 @@ def counted(names: tuple[str, ...] = CASES) -> dict[str, float]:
 def _inside(names: tuple[str, ...], folder: Path) -> dict[str, float]:
     from benchmarks._cases import cases
     from benchmarks._peers import peers
-    from otel_pipeline_metrics._stages import sampling
 
-    # under valgrind all calls are slow, and of a slow stage each is a sample
-    sampling.SLOW_COROUTINE_S = sampling.SLOW_FUNCTION_S = float("inf")  # type: ignore[misc]
     chosen = [case for case in (*cases(), *peers()) if case.name in names]
     unknown = set(names) - {case.name for case in chosen}
     if unknown:
         raise SystemExit(f"no such case: {', '.join(sorted(unknown))}")
-    callgrind = _Callgrind(folder)
     loop = asyncio.new_event_loop()
     counts = {}
     for case in chosen:
         case.before()
         calls = min(CALLS, case.calls) if case.calls < CALLS // 8 else CALLS
-        _go(loop, case, calls)  # caches, specialised bytecode, the first batch
-        gc.collect()
-        with callgrind:
-            several = [
-                callgrind.count(lambda: _go(loop, case, 2 * calls))  # noqa: B023 - called here
-                - callgrind.count(lambda: _go(loop, case, calls))  # noqa: B023 - called here
-                for _ in range(REPEATS)
-            ]
         kind = "async" if case.is_async else "sync"
-        counts[f"{kind}|{case.name}"] = statistics.median(several) / calls / case.units
+        each = of_each(folder, functools.partial(_go, loop, case), calls)
+        counts[f"{kind}|{case.name}"] = each / case.units
     loop.close()
     return counts
+
+
+def of_each(folder: Path, go: Callable[[int], Any], calls: int = CALLS) -> float:
+    """Return the instructions of each of the calls that `go` makes, in this process."""
+    from otel_pipeline_metrics._stages import sampling
+
+    # under valgrind all calls are slow, and of a slow stage each is a sample
+    sampling.SLOW_COROUTINE_S = sampling.SLOW_FUNCTION_S = float("inf")  # type: ignore[misc]
+    go(calls)  # caches, specialised bytecode, the first batch
+    gc.collect()
+    with _Callgrind(folder) as callgrind:
+        several = [
+            callgrind.count(lambda: go(2 * calls)) - callgrind.count(lambda: go(calls))
+            for _ in range(REPEATS)
+        ]
+    return statistics.median(several) / calls
 
 
 def _go(loop: asyncio.AbstractEventLoop, case: Case, calls: int) -> None:
@@ -176,8 +190,9 @@ class _Callgrind:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> _Callgrind:
         self._tell("instrumentation on")
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._tell("instrumentation off")

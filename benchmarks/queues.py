@@ -1,11 +1,13 @@
 """Measure what an item costs on its way through queues and generators, with and without stages.
 
     python -m benchmarks.queues [--runs 5] [--write FILE]
+    python -m benchmarks.queues --instructions [--case "hand-off, asyncio"]...
 
 Whether a program has a wrapped queue decides what its stages do. So each way is a process of its
 own, and the ways of one case alternate. Everything is on the CPU clock of all threads, pinned to
 one core. The mean covers every item with its flushes, the garbage collector and a last collection;
-the best is that of the goes, and the ratios are those within one run.
+the best is that of the goes, and the ratios are those within one run. Instructions are counted as
+`instructions` does, which the machine's noise does not change, without a collection.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import instructions
 from benchmarks._document import put
 from benchmarks.costs import spread
 
@@ -58,14 +61,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=5, help="processes of each way (5)")
     parser.add_argument("--write", type=Path, help="put the tables into this file")
+    parser.add_argument("--instructions", action="store_true", help="count them under valgrind")
+    parser.add_argument("--case", action="append", choices=CASES, help="one case; again for more")
     parser.add_argument("--one", nargs=2, metavar=("CASE", "WAY"), help=argparse.SUPPRESS)
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(_one(*arguments.one)))
+        print(json.dumps(_one(*arguments.one, arguments.inside)))
+        return
+    chosen = {case: CASES[case][0] for case in arguments.case or CASES}
+    if arguments.instructions:
+        print(_instructions(chosen))
         return
     found = {
         case: [{way: _spawn(case, way) for way in ways} for _ in range(arguments.runs)]
-        for case, (ways, _) in CASES.items()
+        for case, ways in chosen.items()
     }
     text = tables(found)
     print(text)
@@ -82,6 +92,21 @@ def _spawn(case: str, way: str) -> Figures:
     )
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
+
+
+def _instructions(chosen: dict[str, tuple[str, ...]]) -> str:
+    """Return the instructions of an item as Markdown."""
+    lines = ["| case | way | instructions | x bare |", "|---|---|---:|---:|"]
+    for case, ways in chosen.items():
+        counts = {
+            way: instructions.under_callgrind("benchmarks.queues", "--one", case, way)
+            for way in ways
+        }
+        lines += [
+            f"| {case} | {way} | {count:,.0f} | {count / counts[BARE]:.2f} |"
+            for way, count in counts.items()
+        ]
+    return "\n".join(lines)
 
 
 def tables(found: dict[str, list[dict[str, Figures]]]) -> str:
@@ -144,7 +169,7 @@ def _ratios(runs: list[dict[str, Figures]], way: str, figure: str) -> list[float
 # --- in a process of its own -------------------------------------------------------------------
 
 
-def _one(case: str, way: str) -> Figures:
+def _one(case: str, way: str, folder: Path | None) -> Figures | float:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     collect: Callable[[], Any] = list
@@ -160,6 +185,8 @@ def _one(case: str, way: str) -> Figures:
         opm.configure(tracer_provider=NoOpTracerProvider(), meter_provider=provider)
         collect = reader.get_metrics_data
     go = CASES[case][1](way in {STAGES, BOTH}, way in {QUEUES, BOTH})
+    if folder is not None:
+        return instructions.of_each(folder, go)
     go(ITEMS)
     collect()  # the first one checks the SDK
     spent_on_gc = _watch_collector()
