@@ -89,17 +89,26 @@ class Account:
         self.scope.add_queue(name).producers[series.key.stage] = None
 
     def put_back(
-        self, mark: float, inside: float, between: float, *, since: bool, got: str | None
+        self, start: float, mark: float, inside: float, *, since: bool, got: str | None
     ) -> None:
-        """Take over what `replay` found out about the stage that the worker left last."""
+        """Take over what `replay` found out about the stage that the worker left last.
+
+        Args:
+            start: the time since then was that stage's.
+            mark: until when.
+            inside: the seconds of it in calls.
+            since: whether it has used a queue since.
+            got: the queue that it has got from since.
+        """
         self.mark, self.queue_since = mark, since
         if self.stage is None:
             self.met_queue, time = since, self.pending
+            start = start if since else mark
         else:
             time = self.time_at(self.stage)
             self.quick = got is None
-        time.busy += inside + between
-        time.between += between
+        time.busy += mark - start
+        time.between += max(0.0, mark - start - inside)
         if got is not None:
             self.got_from[got] = None
 

@@ -75,14 +75,14 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PL
     met = stage is None or account.met_queue
     # what was recorded last as put into and as got from by this stage
     produced = consumed = None
-    inside = between = 0.0
+    # the time from then on is this stage's, of which some is inside of calls
+    start, inside, pending = mark, 0.0, bool(account.pending)
     for event in events:
         at, kind, what, call, began = event
         if quick:
             if kind == EXIT:
-                if what is stage and stage is not None:
+                if what is stage:
                     if began > mark:
-                        between += began - mark
                         mark = began
                     if at > mark:
                         inside += at - mark
@@ -97,34 +97,35 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PL
             elif kind == GOT:
                 if met and call is None and what is not None and (got is None or got is what):
                     if at > mark:
-                        if since or stage is not None:
-                            between += at - mark
                         mark = at
-                    since, got = True, what
+                    if not since:
+                        since = True
+                        if stage is None:
+                            start = mark
+                    got = what
                     continue
-            elif kind == PUT and met and call is None:
+            elif kind == PUT and met and call is None and (what is not None or stage is None):
+                if at > mark:
+                    mark = at
                 if stage is None:
                     # it only fills the queue
-                    between, since = 0.0, False
-                    mark = max(mark, at)
-                    if account.pending:
+                    since = False
+                    if pending:
                         account.pending.clear()
-                    continue
-                if what is not None:
-                    if at > mark:
-                        between += at - mark
-                        mark = at
+                        pending = False
+                else:
                     since = True
                     if what is not produced:
                         produced = what
                         account.produces(what, stage)
-                    continue
-            account.put_back(mark, inside, between, since=since, got=got)
-            inside, between, got = 0.0, 0.0, None
+                continue
+            account.put_back(start, mark, inside, since=since, got=got)
+            inside, got = 0.0, None
         account.take(event)
         if account.stage is not stage:
             stage, produced, consumed = account.stage, None, None
-        mark, quick, since = account.mark or 0.0, account.quick, account.queue_since
+        start = mark = account.mark or 0.0
+        quick, since, pending = account.quick, account.queue_since, bool(account.pending)
         met = stage is None or account.met_queue
     if quick:
-        account.put_back(mark, inside, between, since=since, got=got)
+        account.put_back(start, mark, inside, since=since, got=got)
