@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import queue as thread_queue
 import weakref
+from operator import attrgetter
 from threading import get_ident
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -66,6 +67,8 @@ class _Parts(NamedTuple):
     # returns the queue; the hooks have no other reference to it
     here: Callable[[], Any]
     size_of: Callable[[Any], int]
+    # what it holds
+    content_of: Callable[[Any], Any]
 
 
 def attach(queue: Any, name: str, sentinel: object) -> Probe:
@@ -80,11 +83,12 @@ def attach(queue: Any, name: str, sentinel: object) -> Probe:
     probe = Probe(name, sentinel, lambda: here().qsize(), lambda: capacity_of(here()))
     size_of = type(queue).qsize if isinstance(queue, asyncio.Queue) else type(queue)._qsize
     stamps = _stamps_for(queue, probe, here, size_of)
-    parts, dropping = _Parts(probe, stamps, here, size_of), set[int]()
+    content_of = attrgetter(_content_in(queue))
+    parts, dropping = _Parts(probe, stamps, here, size_of, content_of), set[int]()
     _replace(queue, "_get", lambda take: _get_hook(parts, take, dropping))
     _replace(queue, "_put", lambda insert: _put_hook(parts, insert))
     if callable(getattr(queue, "shutdown", None)):
-        _replace(queue, "shutdown", lambda stop: _shutdown_hook(here, stop, dropping))
+        _replace(queue, "shutdown", lambda stop: _shutdown_hook(parts, stop, dropping))
     return probe
 
 
@@ -130,29 +134,46 @@ def _stamps_for(
         return IdentityStamps(size, probe.chores, None)
     if methods in _FIRST_OUT or methods in _LAST_OUT:
         return OrderedStamps(size, probe.chores, fifo=methods in _FIRST_OUT)
-    attribute = "_queue" if isinstance(queue, asyncio.Queue) else "queue"
+    attribute = _content_in(queue)
     content = (lambda: getattr(here(), attribute)) if methods in _BY_PRIORITY else None
     return IdentityStamps(size, probe.chores, content)
 
 
+def _content_in(queue: Any) -> str:
+    return "_queue" if isinstance(queue, asyncio.Queue) else "queue"
+
+
+def _does_only(method: Any, parts: _Parts, act: str) -> bool:
+    """Tell whether a method of a queue with ordered stamps only calls another of its content."""
+    code = getattr(method, "__code__", None)
+    return isinstance(parts.stamps, OrderedStamps) and getattr(code, "co_names", ()) == (
+        _content_in(parts.here()), act,
+    )  # fmt: skip
+
+
 def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None]:
-    probe, stamps, here, size_of = parts
+    probe, stamps, here, size_of, content_of = parts
     sentinel, name, current = probe.sentinel, probe.name, _series.active_cell.get
-    ordered = stamps if isinstance(stamps, OrderedStamps) else None
+    held = stamps.held if isinstance(stamps, OrderedStamps) else None
+    # it is written out then, as are `add` and `count_put` below: every item goes through here
+    appends = _does_only(insert, parts, "append")
 
     def put(item: Any) -> None:
         queue = here()
-        insert(queue, item)
+        if appends:
+            content = content_of(queue)
+            content.append(item)
+        else:
+            insert(queue, item)
         try:
-            size = size_of(queue)
+            size = len(content) if appends else size_of(queue)
             now = probe.at = clock.now()
             if item is sentinel:
                 stamps.add((item, None, None), size)
                 return
             producer = _producer(probe, item) if probe.asks else None
-            if ordered is not None and size == ordered.unknown + len(ordered.held) + 1:
-                # `add` written out, as `count_put` is below: every item goes through here
-                ordered.held.append((item, now, producer))
+            if held is not None and size == stamps.unknown + len(held) + 1:  # type: ignore[attr-defined]
+                held.append((item, now, producer))
             else:
                 stamps.add((item, now, producer), size)
             found = current()
@@ -184,27 +205,33 @@ def _producer(probe: Probe, item: Any) -> Any:
 
 
 def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Callable[[], Any]:
-    probe, stamps, here, size_of = parts
-    sentinel, name, current = probe.sentinel, probe.name, _series.active_cell.get
-    ordered = stamps if isinstance(stamps, OrderedStamps) and stamps.first_out else None
+    probe, stamps, here, size_of, content_of = parts
+    name, current = probe.name, _series.active_cell.get
+    held = stamps.held if isinstance(stamps, OrderedStamps) and stamps.first_out else None
+    pops = _does_only(take, parts, "popleft")
 
     def get() -> Any:
         queue = here()
-        item = take(queue)
+        if pops:
+            content = content_of(queue)
+            item = content.popleft()
+        else:
+            item = take(queue)
         try:
-            size = size_of(queue)
+            size = len(content) if pops else size_of(queue)
             if (
-                ordered is not None
-                and not ordered.unknown
-                and size + 1 == len(ordered.held)
-                and ordered.held[0][0] is item
+                held is not None
+                and not stamps.unknown  # type: ignore[attr-defined]
+                and size + 1 == len(held)
+                and held[0][0] is item
             ):
                 # `take` written out, as `count_got` is below
-                stamp: Stamp | None = ordered.held.popleft()
+                stamp: Stamp | None = held.popleft()
             else:
                 stamp = stamps.take(item, size)
             now = probe.at = clock.now()
-            if probe.asks or dropping or item is sentinel or stamp is None or stamp[2] is not None:
+            # a sentinel's stamp has no time
+            if probe.asks or stamp is None or (since := stamp[1]) is None:
                 _got_slowly(probe, item, stamp, dropping)
                 return item
             found = current()
@@ -213,8 +240,11 @@ def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Ca
             except KeyError:
                 series = probe.series()
             series.got += 1
-            if stamp[1] is not None and len(series.waits) < WAITS_BOUND:
-                series.waits.append(max(0.0, now - stamp[1]))
+            waited, waits = now - since, series.waits
+            if waited < 0.0:  # noqa: PLR1730 - a call of `max` costs more
+                waited = 0.0
+            if len(waits) < WAITS_BOUND:
+                waits.append(waited)
             if not series.got & FLUSH_MASK:
                 probe.flush_later(series)
         except Exception as error:  # the user gets the item all the same
@@ -237,15 +267,16 @@ def _got_slowly(probe: Probe, item: Any, stamp: Stamp | None, dropping: set[int]
 
 
 def _shutdown_hook(
-    here: Callable[[], Any], stop: Callable[..., Any], dropping: set[int]
+    parts: _Parts, stop: Callable[..., Any], dropping: set[int]
 ) -> Callable[..., Any]:
     """Return a shutdown whose calls of `_get` count no item as got."""
 
     def shutdown(*args: Any, **kwargs: Any) -> Any:
         thread = get_ident()
         dropping.add(thread)
+        parts.probe.asks = True
         try:
-            return stop(here(), *args, **kwargs)
+            return stop(parts.here(), *args, **kwargs)
         finally:
             dropping.discard(thread)
 

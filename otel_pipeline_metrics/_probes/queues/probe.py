@@ -58,7 +58,6 @@ class Put:
         self.seen = False
 
     def __enter__(self) -> Put:
-        self.probe.asks = True
         self._before = putting.get()
         putting.set(self)
         return self
@@ -80,7 +79,6 @@ class Got:
         self.seen = False
 
     def __enter__(self) -> Self:
-        self.probe.asks = True
         self._before = getting.get()
         getting.set(self)
         return self
@@ -157,7 +155,7 @@ class Probe:
         self._capacity = capacity
         # whether an item ever had a producer to link to; before that, no get looks for one
         self.linked = False
-        # whether a wrapped put or get ever told or asked the queue's own method something
+        # whether the queue's own methods have more to find out than an item's time
         self.asks = False
         # `clock.now()` of the last item that got in or out
         self.at = 0.0
@@ -211,7 +209,7 @@ class Probe:
             errors.log_internal_error("putting into a queue")
             return None
         if found is not None:
-            self.linked = True
+            self.linked = self.asks = True
         return found
 
     def after_get(self, item: Any, link: Link | None, worker: Worker | None = None) -> Any:
@@ -250,10 +248,12 @@ class Probe:
 
     def put_around(self, item: Any, worker: Worker | None = None) -> AbstractContextManager[Any]:
         """Return a `with` block for a put of unknown behaviour."""
+        self.asks = True
         return PutOfOwn(self, item, self.producer(item, worker))
 
     def get_around(self, worker: Worker | None = None) -> AbstractContextManager[Getting]:
         """Return a `with` block for a get of unknown behaviour."""
+        self.asks = True
         return GotOfOwn(self, worker)
 
     # called by the queue's hooks, under its lock: no call here may log or flush

@@ -72,9 +72,9 @@ class OrderedStamps:
         return None
 
     def _forget(self, size: int) -> None:
-        _release_later(self._forgotten, self.held)
-        self.held = deque()
         self.unknown = max(0, size)
+        _release_later(self._forgotten, self.held.copy())
+        self.held.clear()
 
 
 class IdentityStamps:
