@@ -19,7 +19,7 @@ from otel_pipeline_metrics._probes.limits.permits import Permits
 from otel_pipeline_metrics._probes.limits.probe import PermitWait
 from otel_pipeline_metrics._probes.queues.instrumented import coroutine_function
 from otel_pipeline_metrics._probes.queues.other import special_methods
-from otel_pipeline_metrics._probes.queues.probe import requesting_worker
+from otel_pipeline_metrics._stages.workers.finding import requesting_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator

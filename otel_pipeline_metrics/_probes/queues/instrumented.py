@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from otel_pipeline_metrics._core import errors, hooks
 from otel_pipeline_metrics._probes.queues import registry
-from otel_pipeline_metrics._probes.queues.probe import (
-    Got,
-    Probe,
-    Put,
-    QueueWait,
-    joined,
-    requesting_worker,
-)
+from otel_pipeline_metrics._probes.queues.probe import Got, Probe, Put, QueueWait, joined
 from otel_pipeline_metrics._stages.workers import accounting
+from otel_pipeline_metrics._stages.workers.finding import requesting_worker
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
@@ -247,49 +241,17 @@ def _get_now(get: Callable[..., Any], probe: Probe, worker: Worker | None, *args
     return probe.after_get(item, link, worker)
 
 
-class InstrumentedThreadQueue(Instrumented):
-    """An instrumented `queue.Queue`, `LifoQueue` or `PriorityQueue`.
-
-    The class of the wrapped queue has the library's own put and get.
-    """
+class BlockingQueue(Instrumented):
+    """The base of the stand-ins for queues whose put and get block their thread."""
 
     __slots__ = ()
 
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put an item as the wrapped queue does."""
-        put, probe, worker = self._opm_queue.put, self._opm_probe, requesting_worker()
-        if not block or (timeout is not None and not may_block(timeout)):
-            # it does not wait, or raises its own error for a bad timeout
-            _put_now(put, probe, item, worker, block, timeout)
-            return
-        try:
-            _put_now(put, probe, item, worker, False)
-        except thread_queue.Full:
-            # the wait is outside of this block, so that its own error has no context
-            pass
-        else:
-            return
-        with QueueWait(probe, "blocked", worker), Put(probe, item, probe.producer(item, worker)):
-            put(item, True, timeout)
-        if probe.chores:
-            probe.do_chores()
+    put: Callable[..., None]
+    get: Callable[..., Any]
 
     def put_nowait(self, item: Any) -> None:
         """Put an item as the wrapped queue does."""
         self.put(item, False)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        """Get an item as the wrapped queue does."""
-        get, probe, worker = self._opm_queue.get, self._opm_probe, requesting_worker()
-        if not block or (timeout is not None and not may_block(timeout)):
-            return _get_now(get, probe, worker, block, timeout)
-        try:
-            return _get_now(get, probe, worker, False)
-        except thread_queue.Empty:
-            pass
-        with QueueWait(probe, "idle", worker), Got(probe) as got:
-            item = get(True, timeout)
-        return probe.after_get(item, got.link, worker)
 
     def get_nowait(self) -> Any:
         """Get an item as the wrapped queue does."""
@@ -310,6 +272,73 @@ class InstrumentedThreadQueue(Instrumented):
             return self.get()
         except SHUT_DOWN:
             raise StopIteration from None
+
+
+class InstrumentedThreadQueue(BlockingQueue):
+    """An instrumented `queue.Queue`, `LifoQueue` or `PriorityQueue`.
+
+    The class of the wrapped queue has the library's own put and get.
+    """
+
+    # functions instead of methods, as in `InstrumentedAsyncQueue`
+    __slots__ = ("get", "put")
+
+    def __init__(self, queue: Any, probe: Probe) -> None:
+        super().__init__(queue, probe)
+        object.__setattr__(self, "put", _thread_put(queue, probe))
+        object.__setattr__(self, "get", _thread_get(queue, probe))
+
+
+def _thread_put(queue: Any, probe: Probe) -> Callable[..., None]:
+    """Return the `put` of a stand-in for a queue of threads."""
+
+    def put(item: Any, block: bool = True, timeout: float | None = None) -> None:
+        """Put an item as the wrapped queue does."""
+        worker = requesting_worker()
+        # for a bad timeout it raises its own error
+        waits = block and (timeout is None or may_block(timeout))
+        try:
+            if worker is None or hooks.tracing is not None:
+                _put_now(queue.put, probe, item, worker, block and not waits, timeout)
+                return
+            queue.put(item, block and not waits, timeout)
+        except thread_queue.Full:
+            # the wait is outside of this block, so that its own error has no context
+            if not waits:
+                raise
+        else:
+            probe.has_put(item, worker)
+            return
+        with QueueWait(probe, "blocked", worker), Put(probe, item, probe.producer(item, worker)):
+            queue.put(item, True, timeout)
+        if probe.chores:
+            probe.do_chores()
+
+    return put
+
+
+def _thread_get(queue: Any, probe: Probe) -> Callable[..., Any]:
+    """Return the `get` of a stand-in for a queue of threads."""
+
+    def get(block: bool = True, timeout: float | None = None) -> Any:
+        """Get an item as the wrapped queue does."""
+        worker = requesting_worker()
+        waits = block and (timeout is None or may_block(timeout))
+        try:
+            if worker is None or probe.linked:
+                return _get_now(queue.get, probe, worker, block and not waits, timeout)
+            item = queue.get(block and not waits, timeout)
+        except thread_queue.Empty:
+            if not waits:
+                raise
+        else:
+            probe.has_got(item, worker)
+            return item
+        with QueueWait(probe, "idle", worker), Got(probe) as got:
+            item = queue.get(True, timeout)
+        return probe.after_get(item, got.link, worker)
+
+    return get
 
 
 def put_or_wait(queue: Any, probe: Probe, item: Any, block: bool, timeout: float | None) -> None:

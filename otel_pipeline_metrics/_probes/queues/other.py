@@ -15,13 +15,8 @@ from otel_pipeline_metrics._probes.queues.instrumented import (
     coroutine_function,
     get_or_wait,
 )
-from otel_pipeline_metrics._probes.queues.probe import (
-    NOTHING,
-    QueueWait,
-    capacity_of,
-    joined,
-    requesting_worker,
-)
+from otel_pipeline_metrics._probes.queues.probe import NOTHING, QueueWait, capacity_of, joined
+from otel_pipeline_metrics._stages.workers.finding import requesting_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

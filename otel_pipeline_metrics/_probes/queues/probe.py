@@ -16,6 +16,7 @@ from otel_pipeline_metrics._core.observed import QueueSeries
 from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND
 from otel_pipeline_metrics._stages.workers import accounting, finding
 from otel_pipeline_metrics._stages.workers.account import GOT, PUT
+from otel_pipeline_metrics._stages.workers.finding import requesting_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,11 +189,13 @@ class Probe:
 
     def put_by(self, item: Any, worker: Worker | None = None) -> Worker | None:
         """Account for the worker that is about to put; return it."""
+        worker = worker or requesting_worker()
         try:
-            return accounting.note_put(None if self.is_sentinel(item) else self.name, worker)
+            if worker is not None:
+                accounting.note_put(None if self.is_sentinel(item) else self.name, worker)
         except Exception:  # the item goes on without its producer
             errors.log_internal_error("putting into a queue")
-            return worker
+        return worker
 
     def producer(self, item: Any, worker: Worker | None = None) -> Any:
         """Account for the worker that is about to put; return its stage's span context."""
@@ -214,8 +217,10 @@ class Probe:
 
     def after_get(self, item: Any, link: Link | None, worker: Worker | None = None) -> Any:
         """Account for the worker that has got an item; return the item."""
+        worker = worker or requesting_worker()
         try:
-            accounting.note_got(None if self.is_sentinel(item) else self.name, link, worker)
+            if worker is not None:
+                accounting.note_got(None if self.is_sentinel(item) else self.name, link, worker)
         except Exception:  # the user gets the item all the same
             errors.log_internal_error("getting from a queue")
         if self.chores:
@@ -353,15 +358,6 @@ class QueueWait:
                 accounting.after_put(self._wait.worker)
         except Exception:
             errors.log_internal_error("ending to wait at a queue")
-
-
-def requesting_worker() -> Worker | None:
-    """Return the current worker, for a put or get that another task may run."""
-    try:
-        return finding.worker_at_queue()
-    except Exception:  # the user's call of the queue goes on
-        errors.log_internal_error("asking a queue")
-        return None
 
 
 def joined(worker: Worker | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._probes.queues.instrumented import (
-    InstrumentedThreadQueue,
+    BlockingQueue,
     get_or_wait,
     put_or_wait,
     watch,
@@ -59,7 +59,7 @@ class ProcessProbe(Probe):
             return False
 
 
-class InstrumentedProcessQueue(InstrumentedThreadQueue):
+class InstrumentedProcessQueue(BlockingQueue):
     """An instrumented multiprocessing `Queue` or `JoinableQueue`.
 
     A feeder thread pickles each item once it is in the queue; an item's time begins then.

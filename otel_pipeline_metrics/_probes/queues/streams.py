@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._probes.queues.around import AroundProbe
 from otel_pipeline_metrics._probes.queues.instrumented import Instrumented, coroutine_function
-from otel_pipeline_metrics._probes.queues.probe import QueueWait, requesting_worker
+from otel_pipeline_metrics._probes.queues.probe import QueueWait
+from otel_pipeline_metrics._stages.workers.finding import requesting_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator

@@ -45,11 +45,7 @@ from otel_pipeline_metrics._stages.workers.account import (
     WAIT,
     WAITED_TO_PUT,
 )
-from otel_pipeline_metrics._stages.workers.finding import (
-    current_worker,
-    worker_at_queue,
-    worker_of_context,
-)
+from otel_pipeline_metrics._stages.workers.finding import current_worker, worker_of_context
 from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
 from otel_pipeline_metrics._stages.workers.worker import (
     NO_STAGE,
@@ -243,14 +239,13 @@ def end_wait(wait: OpenWait, now: float) -> None:
         worker.settle()
 
 
-def note_put(name: str | None, asked: Worker | None = None) -> Worker:
-    """Record that a worker puts; return it.
+def note_put(name: str | None, worker: Worker) -> None:
+    """Record that a worker puts, or another task or thread on its behalf.
 
     Args:
         name: of the queue that it puts into; None if it puts a sentinel, which has no producer.
-        asked: the worker that puts, if another task or thread does it on its behalf.
+        worker: that puts.
     """
-    worker = asked or worker_at_queue()
     cell = series.active_cell.get()
     if cell is None or cell[4] is None or cell[1] is None:
         kind, stage = PUT, None
@@ -263,18 +258,16 @@ def note_put(name: str | None, asked: Worker | None = None) -> Worker:
     else:
         worker.note(clock.now(), kind, name, stage)
         worker.settle()
-    return worker
 
 
-def note_got(name: str | None, link: Any, asked: Worker | None = None) -> None:
+def note_got(name: str | None, link: Any, worker: Worker) -> None:
     """Record that a worker got an item: its stage did, or the one it enters next.
 
     Args:
         name: of the queue that it got from; None if it got a sentinel, which has no consumer.
         link: to the producer, if its span is known.
-        asked: the worker that gets, if another task or thread does it on its behalf.
+        worker: that gets, maybe through another task or thread.
     """
-    worker = asked or worker_at_queue()
     cell, stage = series.active_cell.get(), None
     if cell is not None and cell[4] is not None and cell[7] is worker and cell[1] is not None:
         stage = cell[0].times

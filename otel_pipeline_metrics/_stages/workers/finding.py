@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from threading import get_ident
 from typing import TYPE_CHECKING
 
-from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core import drain, errors, series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._stages.workers.worker import (
     Worker,
@@ -60,20 +60,24 @@ def current_worker(
     return worker
 
 
-def worker_at_queue() -> Worker:
-    """Return the worker that runs this code and is about to wait, or may have waited, at a queue.
+def requesting_worker() -> Worker | None:
+    """Return the worker that asks for a put, a get or a permit. Never raises.
 
     The same as `current_worker(waits=True)`, with the most frequent answer first: this is asked at
-    every put and get.
+    every put and get. Another task may run what was asked for.
     """
-    found = worker_of_context.get()
-    if found is not None and found.plain and found.thread == get_ident():
-        cell = series.active_cell.get()
-        if found.scope is (series.default_scope if cell is None else cell[0].scope) and (
-            found.owner == (owner_here() if found.loop is None else id(task_of(found.loop)))
-        ):
-            return found
-    return current_worker(waits=True)
+    try:
+        found = worker_of_context.get()
+        if found is not None and found.plain and found.thread == get_ident():
+            cell = series.active_cell.get()
+            if found.scope is (series.default_scope if cell is None else cell[0].scope) and (
+                found.owner == (owner_here() if found.loop is None else id(task_of(found.loop)))
+            ):
+                return found
+        return current_worker(waits=True)
+    except Exception:  # the user's call goes on
+        errors.log_internal_error("asking a queue")
+        return None
 
 
 def carry_into(context: Context) -> None:

@@ -82,7 +82,7 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PL
         if quick:
             if kind == EXIT:
                 if what is stage:
-                    if began > mark:
+                    if began > mark:  # noqa: PLR1730 - a call of `max` costs more
                         mark = began
                     if at > mark:
                         inside += at - mark
@@ -96,7 +96,7 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PL
                     continue
             elif kind == GOT:
                 if met and call is None and what is not None and (got is None or got is what):
-                    if at > mark:
+                    if at > mark:  # noqa: PLR1730
                         mark = at
                     if not since:
                         since = True
@@ -105,7 +105,7 @@ def replay(account: Account, events: Sequence[Event]) -> None:  # noqa: C901, PL
                     got = what
                     continue
             elif kind == PUT and met and call is None and (what is not None or stage is None):
-                if at > mark:
+                if at > mark:  # noqa: PLR1730
                     mark = at
                 if stage is None:
                     # it only fills the queue

@@ -76,10 +76,8 @@ FAULTS = [
     broken_tracing,
     broken_at(accounting, "current_worker"),
     broken_at(finding, "current_worker"),
-    broken_at(finding, "worker_at_queue"),
     broken_at(accounting, "watch"),
     broken_at(accounting, "note_put", "note_got"),
-    broken_at(accounting, "worker_at_queue"),
     broken_at(accounting, "begin_wait"),
     broken_at(accounting, "end_wait"),
     broken_at(accounting, "on_join"),
@@ -201,7 +199,7 @@ def test_an_internal_error_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     errors.raise_faults = False
-    monkeypatch.setattr(finding, "worker_at_queue", broken)
+    monkeypatch.setattr(finding, "current_worker", broken)
     q = opm.wrap_queue(thread_queue.Queue(), name="q")
     for n in range(3):
         q.put(n)

@@ -64,7 +64,7 @@ def uses(q: Any) -> dict[str, Callable[[], object]]:
 def test_no_log_grows_without_bound(use: str, kind: Any) -> None:
     q = opm.wrap_queue(kind(), name="q", sentinel=None)
     act, longest = uses(q)[use], 0
-    worker = finding.worker_at_queue()
+    worker = finding.current_worker(waits=True)
     for _ in range(BOUND + drain.PENDING_BOUND):
         act()
         longest = max(longest, len(worker.log))
@@ -84,7 +84,7 @@ async def test_two_consumers_in_turn_both_have_their_logs_flushed() -> None:
             await q.put(1)
             await q.get()
             other.set()
-            longest = max(longest, len(finding.worker_at_queue().log))
+            longest = max(longest, len(finding.current_worker(waits=True).log))
 
     first, second = asyncio.Event(), asyncio.Event()
     first.set()
@@ -110,7 +110,7 @@ def test_a_plain_call_makes_no_execution_and_one_event() -> None:
     seen.clear()
     look()
     assert seen == [None]
-    assert len(finding.worker_at_queue().log) == 1
+    assert len(finding.current_worker(waits=True).log) == 1
 
 
 def test_time_between_calls_is_told_apart(clock: Clock, make_run: Callable[[], opm.Run]) -> None:

@@ -1,4 +1,4 @@
-"""Test that `worker_at_queue` returns what `current_worker` does."""
+"""Test that `requesting_worker` returns what `current_worker` does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import series
 from otel_pipeline_metrics._stages.workers import accounting, worker
-from otel_pipeline_metrics._stages.workers.accounting import current_worker, worker_at_queue
+from otel_pipeline_metrics._stages.workers.finding import current_worker, requesting_worker
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +20,9 @@ def watched() -> None:
 
 
 def same() -> worker.Worker:
-    """Return the worker; `worker_at_queue` is first, since `current_worker` may make one."""
-    found = worker_at_queue()
+    """Return the worker; `requesting_worker` is first, since `current_worker` may make one."""
+    found = requesting_worker()
+    assert found is not None
     assert found is current_worker(waits=True)
     return found
 
