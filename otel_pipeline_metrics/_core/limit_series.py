@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otel_pipeline_metrics._core.observed import WorkerTimes
+
 
 class LimitSeries:
     """What happened at one limit in one scope. Times are in seconds."""
 
-    __slots__ = ("acquired", "known", "level", "name", "passed", "peak", "uses", "waited", "waits")
+    __slots__ = (
+        "acquired", "known", "name", "passed", "peak", "until_peak", "uses", "waited", "waits"
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
         # permits
         self.acquired = 0
-        # permits held now, and the most held at a time
-        self.level = 0
+        # the most that were held at a time
         self.peak = 0
+        # How many may be acquired before more are held than ever: the peak, and those released. So
+        # an acquisition compares one count, and a release adds to one.
+        self.until_peak = 0
         # whether every permit's release is seen, and so the level is known
         self.known = True
         # by stage, the one without a stage first
@@ -34,7 +43,7 @@ class LimitSeries:
 class LimitUse:
     """What one stage did at one limit in one scope. Times are in seconds."""
 
-    __slots__ = ("held", "limit", "stage", "waited")
+    __slots__ = ("by_stage", "held", "limit", "stage", "waited")
 
     def __init__(self, limit: LimitSeries, stage: str | None) -> None:
         self.limit = limit
@@ -42,6 +51,8 @@ class LimitUse:
         self.stage = stage
         # waited for permits; None: it cannot be told
         self.waited: float | None = 0.0
+        # Outside of stages: by the stage that a worker is in or left last, whose permit it is.
+        self.by_stage: dict[WorkerTimes | None, LimitUse] = {None: self} if stage is None else {}
         # by permits that were released
         self.held = 0.0
         limit.uses.append(self)

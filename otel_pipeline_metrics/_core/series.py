@@ -244,6 +244,9 @@ class RunScope:
         """Forget all series; they refer to each other and to this, so they would stay."""
         for worker in self.workers.values():
             worker.plain = False
+        for outside in self.limits.values():
+            outside.by_stage.clear()
+            outside.limit.uses.clear()
         for series in self.series.values():
             series.times.variants.clear()
             for each in (series, *series.pulled):

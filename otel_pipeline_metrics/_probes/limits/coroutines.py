@@ -113,23 +113,20 @@ def _of_lock(lock: Any, probe: SinglePermit) -> Acquire:
         lock._locked = True
         # `acquired` of the probe written out: the calls are a fifth of the cost of a lock
         try:
-            if probe.use is not None:
-                probe.acquired()
-                return True
-            found = current()
-            here = _series.default_scope if found is None else found[0]
             try:
-                use = here.limits[name]
-            except KeyError:
-                use = here.add_limit(name)
-            limit = use.limit
-            limit.acquired += 1
-            probe.waited = None
-            probe.since = clock.now()
-            probe.use = use
-            limit.level = level = limit.level + 1
-            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
-                limit.peak = level
+                if probe.use is None:
+                    use = (current() or _series.default_cell)[0].limits[name]
+                    probe.since = clock.now()
+                    probe.use = use
+                    limit = use.limit
+                    limit.acquired = acquired = limit.acquired + 1
+                    if acquired > limit.until_peak:
+                        limit.until_peak = acquired
+                        limit.peak += 1
+                    return True
+            except KeyError:  # the first permit of its stage
+                pass
+            probe.acquired()
         except BaseException as error:  # the lock is the user's all the same
             failed(lock, probe, error)
         return True

@@ -68,21 +68,20 @@ class Permits(LimitProbe):
         try:
             use = use or use_here(self.name)
             limit = use.limit
+            hold = (use, clock.now(), waited)
+            if self.releases:
+                self._holds.append(hold)
+                if len(self._holds) > self._bound:
+                    self._end_surplus()
+            else:
+                limit.known = False
             if waited is not None:
                 limit.waited += 1
-            limit.acquired += 1
-            hold = (use, clock.now(), waited)
-            if not self.releases:
-                limit.known = False
-                return hold
-            holds = self._holds
-            holds.append(hold)
-            if len(holds) > self._bound:
-                self._end_surplus()
             # threads share these, so there is no call between reading and writing them
-            limit.level = level = limit.level + 1
-            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
-                limit.peak = level
+            limit.acquired = acquired = limit.acquired + 1
+            if acquired > limit.until_peak:
+                limit.until_peak = acquired
+                limit.peak += 1
         except Exception:  # the permit is the user's all the same
             errors.log_internal_error("acquiring a permit")
             return None
@@ -111,7 +110,7 @@ class Permits(LimitProbe):
             self._holds.remove(hold)
         except ValueError:  # it was forgotten, in a forked child or because there are too many
             return
-        hold[0].limit.level -= 1
+        hold[0].limit.until_peak += 1
         if stage is not None and hold[0].stage is None:
             hold = (self.use_of(stage, hold), *hold[1:])
         self.end(hold)
@@ -125,7 +124,7 @@ class Permits(LimitProbe):
             hold = self._holds.pop()
             if self._holds and hold[0] is not (use := self._use_so_far()):
                 hold = self._of(use, hold)
-            hold[0].limit.level -= 1
+            hold[0].limit.until_peak += 1
         except IndexError:  # acquired before it was wrapped, or through a raw reference
             return None
         except Exception:
@@ -137,11 +136,10 @@ class Permits(LimitProbe):
         """Count a permit as held still: its release was refused."""
         if hold is not None:
             self._holds.append(hold)
-            hold[0].limit.level += 1
+            hold[0].limit.until_peak -= 1
 
     def _use_so_far(self) -> LimitUse | None:
-        found = _series.active_cell.get()
-        here = _series.default_scope if found is None else found[0]
+        here = (_series.active_cell.get() or _series.default_cell)[0]
         use: LimitUse | None = here.limits.get(self.name)
         return use
 
@@ -164,5 +162,5 @@ class Permits(LimitProbe):
         self._bound = HOLDS_BOUND if most is None else most
         while len(self._holds) > self._bound:
             hold = self._holds.pop(0)
-            hold[0].limit.level -= 1
+            hold[0].limit.until_peak += 1
             self.end(hold)

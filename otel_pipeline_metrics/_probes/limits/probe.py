@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
@@ -29,8 +28,7 @@ Hold = tuple["LimitUse", float, "float | None"]
 
 def use_here(name: str) -> LimitUse:
     """Return what the current stage, or the code outside of stages, did at a limit."""
-    found = _series.active_cell.get()
-    here = _series.default_scope if found is None else found[0]
+    here = (_series.active_cell.get() or _series.default_cell)[0]
     use: LimitUse = here.limits.get(name) or here.add_limit(name)
     return use
 
@@ -62,7 +60,7 @@ class LimitProbe:
     def __del__(self) -> None:
         # its permits can no longer be released
         for use, since, _ in self.held():
-            use.limit.level -= 1
+            use.limit.until_peak += 1
             use.held += max(0.0, clock.now() - since)
 
     def capacity(self) -> int | None:
@@ -124,30 +122,34 @@ class LimitProbe:
             return
         try:
             use, since, waited = hold
-            if use.stage is None and (left := accounting.stage_left()):
-                use = self.stage_of(left, use, waited)
+            if use.stage is None:
+                use = self.use_left(use, waited)
             seconds = clock.now() - since
             if seconds > 0.0:
                 use.held += seconds
         except Exception:  # the permit is released all the same
             errors.log_internal_error("releasing a permit")
 
-    def stage_of(self, stage: WorkerTimes, use: LimitUse, waited: float | None) -> LimitUse:
-        """Return the use of the stage that a worker is in or left last.
+    def use_left(self, use: LimitUse, waited: float | None) -> LimitUse:
+        """Return the use of the stage that this worker is in or left last.
 
         A permit that was acquired outside of stages belongs to it, and the wait for it too: so a
         worker that acquires, calls a stage and releases is reported like a stage that does all.
         """
+        worker = finding.worker_of_context.get()
+        stage = None if worker is None else worker.stage
+        if stage is None:
+            return use
         found = stage.limits.get(self.name)
         if found is None:
             scope = _series.current_scope()
-            outside = scope.limits.get(self.name)
             known = any(stage is one for one in list(scope.times.values()))
-            if not known or outside is None or outside.limit is not use.limit:
+            if not known or scope.limits.get(self.name) is not use:
                 return use
             found = stage.add_limit(self.name, scope)
         elif found.limit is not use.limit:  # it is of another run
             return use
+        use.by_stage[stage] = found
         _move_wait(waited, use, found)
         return found
 

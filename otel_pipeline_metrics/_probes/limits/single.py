@@ -5,10 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, errors
-from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe
-from otel_pipeline_metrics._stages.workers import accounting
-from otel_pipeline_metrics._stages.workers.account import EXIT
+from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe, use_here
 from otel_pipeline_metrics._stages.workers.finding import worker_of_context
 
 if TYPE_CHECKING:
@@ -44,6 +41,7 @@ class SinglePermit(LimitProbe):
         # of who holds it; None if it is free
         self.use: LimitUse | None = None
         self.since = 0.0
+        # what it was waited for, while it is held outside of stages
         self.waited: float | None = None
         # how often its holder has acquired it again
         self.nested = 0
@@ -55,7 +53,7 @@ class SinglePermit(LimitProbe):
 
     def after_fork(self) -> None:
         """Forget the permit: the parent reports it."""
-        self.use = None
+        self.use = self.waited = None
         self.nested = 0
 
     def acquired(self, waited: float | None = None) -> None:
@@ -67,21 +65,18 @@ class SinglePermit(LimitProbe):
             # it was released through a raw reference
             self.released()
         try:
-            # `use_here` written out, since this is called for every permit
-            found = _series.active_cell.get()
-            here = _series.default_scope if found is None else found[0]
-            use = here.limits.get(self.name) or here.add_limit(self.name)
+            use = use_here(self.name)
             limit = use.limit
-            if waited is not None:
-                limit.waited += 1
-            limit.acquired += 1
-            self.waited = waited
             self.since = clock.now()
             self.use = use
+            if waited is not None:
+                limit.waited += 1
+                self.waited = waited if use.stage is None else None
             # threads share these, so there is no call between reading and writing them
-            limit.level = level = limit.level + 1
-            if level > limit.peak:  # noqa: PLR1730 - a call of `max` costs more
-                limit.peak = level
+            limit.acquired = acquired = limit.acquired + 1
+            if acquired > limit.until_peak:
+                limit.until_peak = acquired
+                limit.peak += 1
         except Exception:  # the permit is the user's all the same
             errors.log_internal_error("acquiring a permit")
 
@@ -98,30 +93,25 @@ class SinglePermit(LimitProbe):
 
         def counted() -> None:
             use = self.use
-            if use is None or self.nested or (owned is not None and not owned()):
+            if use is None or (owned is not None and (self.nested or not owned())):
                 self._release_otherwise(release, owned)
                 return
             # `released` written out, since this is called for every permit
             try:
                 self.use = None
-                use.limit.level -= 1
+                use.limit.until_peak += 1
+                if use.stage is None:
+                    if self.waited:
+                        waited, self.waited = self.waited, None
+                        use = self.use_left(use, waited)
+                    elif (worker := left_last()) is not None:
+                        try:
+                            use = use.by_stage[worker.stage]
+                        except KeyError:  # the first one of this stage
+                            use = self.use_left(use, None)
+                # threads share the sum, so there is no call between reading and writing it
                 seconds = clock.now() - self.since
-                if use.stage is None and (worker := left_last()) is not None:
-                    # the most frequent answers of `stage_left` first
-                    stack, log = worker.stack, worker.log
-                    if stack:
-                        left = stack[0][0].times
-                    elif log and (last := log[-1])[1] == EXIT:
-                        left = last[2]
-                    else:
-                        left = accounting.stage_left()
-                    if left is not None:
-                        found = left.limits.get(self.name)
-                        if found is None or found.limit is not use.limit or self.waited:
-                            found = self.stage_of(left, use, self.waited)
-                        use = found
-                if seconds > 0.0:
-                    use.held += seconds
+                use.held += seconds
             except Exception:  # it is released all the same
                 errors.log_internal_error("releasing a permit")
             finally:
@@ -142,15 +132,15 @@ class SinglePermit(LimitProbe):
         if self.nested or use is None:
             self.nested = max(0, self.nested - 1)
             return None
-        self.use = None
-        use.limit.level -= 1
-        return use, self.since, self.waited
+        waited, self.use, self.waited = self.waited, None, None
+        use.limit.until_peak += 1
+        return use, self.since, waited
 
     def give_back(self, hold: Hold | None) -> None:
         """Count the permit as held still: its release was refused."""
         if hold is not None:
             self.use, self.since, self.waited = hold
-            hold[0].limit.level += 1
+            hold[0].limit.until_peak -= 1
         elif self.reentrant and self.use is not None:
             self.nested += 1
 
@@ -159,8 +149,8 @@ class SinglePermit(LimitProbe):
         if self.nested:
             self.nested -= 1
         elif self.use is not None:
-            self.use.limit.level -= 1
-            self.use = None
+            self.use.limit.until_peak += 1
+            self.use = self.waited = None
 
     def suspend(self) -> Any:
         """Count the permit as released completely while a condition waits."""

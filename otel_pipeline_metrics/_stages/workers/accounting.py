@@ -57,7 +57,6 @@ from otel_pipeline_metrics._stages.workers.worker import (
 )
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._core.series import Cell, RunScope
 
@@ -107,6 +106,8 @@ class Accounting:
             ):
                 if worker.stack:
                     worker.tell_begins()
+                else:
+                    worker.stage = stage.times
                 cell[7] = worker
                 worker.stack.append(cell)
             else:
@@ -182,6 +183,8 @@ def _enter(cell: Cell, now: float) -> None:
         if cell[3] is None:
             execution_of(cell)
         cell[3].opener = owner
+    if not worker.stack:
+        worker.stage = cell[0].times
     worker.stack.append(cell)
     worker.enlist()
     _note_state(worker, now)
@@ -347,24 +350,6 @@ def _entered_before() -> list[Cell]:
 
 
 hooks.watch = watch
-
-
-def stage_left() -> WorkerTimes | None:
-    """Return the stage that the worker of this context is in or left last."""
-    worker = worker_of_context.get()
-    if worker is None:
-        return None
-    if worker.stack:
-        return worker.stack[0][0].times  # type: ignore[no-any-return]
-    log = worker.log
-    try:
-        # nearly always it is the last event
-        last = log[-1]
-        if last[1] != EXIT:
-            last = next(event for event in reversed(log) if event[1] == EXIT)
-    except (IndexError, StopIteration):  # flushed, maybe just now
-        return worker.account.stage
-    return last[2]  # type: ignore[no-any-return]
 
 
 def _take_links(execution: Execution, worker: Worker) -> None:

@@ -54,6 +54,7 @@ def current_worker(
         # the worker before now works for a thread that this task does not wait for
         drain.drain_workers(scope)
         worker.account.stage, worker.context = before.account.stage, before.context
+        worker.stage = before.stage
         worker.lendable = False
     if not (gc_safety.here()):
         worker_of_context.set(worker)

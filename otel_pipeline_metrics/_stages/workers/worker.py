@@ -16,6 +16,7 @@ from otel_pipeline_metrics._stages.workers.account import ENTER, MAX_WORKERS, ST
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._core.series import Cell, RunScope
     from otel_pipeline_metrics._stages.execution import Execution, Pulled
@@ -107,7 +108,8 @@ class Worker:
 
     __slots__ = (
         "account", "context", "late", "lendable", "links", "log", "loop", "number", "owner",
-        "plain", "resting", "run", "scope", "stack", "thread", "told", "wait_mark", "waits",
+        "plain", "resting", "run", "scope", "stack", "stage", "thread", "told", "wait_mark",
+        "waits",
     )  # fmt: skip
 
     def __init__(self, owner: object, scope: RunScope) -> None:
@@ -122,6 +124,8 @@ class Worker:
         self.account = Account(scope, self.number, is_task=self.is_task)
         # the calls in progress, the innermost last
         self.stack: list[Cell] = []
+        # the outermost stage it is in, or the one it left last
+        self.stage: WorkerTimes | None = None
         # the last call whose begin is logged: it is if anything happens before its end
         self.told: Cell | None = None
         # the waits in progress, seldom more than one

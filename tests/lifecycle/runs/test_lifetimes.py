@@ -17,6 +17,7 @@ from opentelemetry import context as context_api
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import drain, remote_runs, series
+from otel_pipeline_metrics._core.limit_series import LimitUse
 from otel_pipeline_metrics._stages import propagate
 
 if TYPE_CHECKING:
@@ -95,6 +96,17 @@ def with_a_queue() -> opm.Run:
     return run
 
 
+def with_a_limit() -> opm.Run:
+    lock = opm.wrap_limit(threading.Lock(), name="lifetimes")
+    with opm.run("limit", resources=False) as run:
+        for _ in range(2):
+            with opm.stage("moves"), lock:
+                pass
+            with lock:
+                pass
+    return run
+
+
 def failed() -> opm.Run:
     run = opm.run("failed", resources=False)
     with contextlib.suppress(KeyError), run, opm.stage("fails"):
@@ -102,7 +114,9 @@ def failed() -> opm.Run:
     return run
 
 
-@pytest.mark.parametrize("make", [plain, sampled, live, on_a_loop, outlived, with_a_queue, failed])
+@pytest.mark.parametrize(
+    "make", [plain, sampled, live, on_a_loop, outlived, with_a_queue, with_a_limit, failed]
+)
 def test_a_run_that_is_over_is_freed_at_once(
     make: Callable[[], opm.Run], captured: Captured, no_gc: None
 ) -> None:
@@ -114,6 +128,8 @@ def test_a_run_that_is_over_is_freed_at_once(
     left = [weakref.ref(run), weakref.ref(run._collector), weakref.ref(run._collector.stats)]
     del run
     assert [ref() for ref in left] == [None, None, None]
+    uses = [each for each in gc.get_objects() if isinstance(each, LimitUse)]
+    assert not [each for each in uses if each.limit.name == "lifetimes" and each.stage is None]
     assert report.stages
 
 

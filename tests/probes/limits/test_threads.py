@@ -11,6 +11,7 @@ import pytest
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
+from otel_pipeline_metrics._core import drain
 from otel_pipeline_metrics._probes.limits import registry
 from otel_pipeline_metrics._probes.limits.permits import Permits
 from tests.probes.limits.support import (
@@ -24,7 +25,7 @@ from tests.probes.limits.support import (
 from tests.probes.queues.support import states
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.conftest import Clock
 
@@ -142,6 +143,70 @@ def test_a_permit_around_a_stage_belongs_to_it(
             clock.advance(2)
         leave()
     assert stages_of(run) == {"work": (0.0, 2.0)}
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+@pytest.mark.parametrize(("make", "kind"), LIMITS)
+def test_a_permit_after_a_step_belongs_to_its_generator(
+    clock: Clock,
+    make_run: Callable[[], opm.Run],
+    make: Callable[[], Any],
+    kind: str,
+    flushed: bool,
+) -> None:
+    limit = opm.wrap_limit(make(), name="x")
+
+    @opm.stage
+    def pages() -> Iterator[int]:
+        yield from range(3)
+
+    with make_run() as run:
+        with opm.stage("before"), limit:
+            clock.advance(5)
+        for _ in pages():
+            if flushed:
+                drain.drain()
+            with limit:
+                clock.advance(1)
+    assert stages_of(run) == {"before": (0.0, 5.0), "pages": (0.0, 3.0)}
+
+
+@pytest.mark.parametrize(("make", "kind"), LIMITS)
+def test_a_wait_outside_of_stages_moves_to_its_stage_once(
+    clock: Clock, make_run: Callable[[], opm.Run], make: Callable[[], Any], kind: str
+) -> None:
+    limit = opm.wrap_limit(make(), name="x")
+
+    def waits() -> None:
+        with opm.stage("work"):
+            clock.advance(1)
+        for seconds in (2, 4):
+            leave = acquire(limit)
+            clock.advance(seconds)
+            leave()
+
+    with make_run() as run:
+        with opm.stage("holds"):
+            leave = acquire(limit)
+            thread = in_thread(waits)
+            until(waiting)
+            clock.advance(3)
+            leave()
+        thread.join()
+    assert stages_of(run) == {"holds": (0.0, 4.0), "work": (3.0, 6.0)}
+
+
+def test_the_peak_is_the_most_that_locks_of_one_name_held_at_a_time(
+    make_run: Callable[[], opm.Run],
+) -> None:
+    locks = [opm.wrap_limit(threading.Lock(), name="x") for _ in range(4)]
+    with make_run() as run:
+        for held in (1, 3, 2, 3, 1):
+            for lock in locks[:held]:
+                lock.acquire()
+            for lock in locks[:held]:
+                lock.release()
+    assert numbers(run)[2:4] == (3, 10)
 
 
 @pytest.mark.parametrize("make", [threading.RLock, threading.Condition])
