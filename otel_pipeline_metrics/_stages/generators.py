@@ -188,7 +188,7 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                 # --- the user's
                 try:
                     if parent is nothing and cell[6] is not None:
-                        step = internals.sampling.driven(cell[6], step)
+                        step = internals.sampling.driven(cell, step)
                     value = await step
                 except StopAsyncIteration:
                     break

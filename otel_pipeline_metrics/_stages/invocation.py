@@ -187,7 +187,7 @@ def end(  # noqa: C901, PLR0912 - the hot path of blocks
         if size is not None:
             series.sizes.append(size)
         if cell[6] is not None:
-            sampling.end(cell, elapsed)
+            sampling.end(cell, elapsed, now)
         if hooks.tracing is not None and (
             len(cell) > CELL_WITHOUT_SPAN or elapsed > series.budget.slow_s
         ):
@@ -216,7 +216,7 @@ def _end_with_details(
         execution.elapsed += now - cell[2]
         deactivate(execution, now)
         if cell[6] is not None:
-            sampling.end(cell, execution.elapsed - execution.idle - execution.blocked)
+            sampling.end(cell, execution.elapsed - execution.idle - execution.blocked, now)
         if count is not None:
             count_items(execution, count, returned)
         close(execution, error)

@@ -159,8 +159,7 @@ async def _await(held: _Held, execution: Execution, items: ItemCounter | None) -
     awaited, cell, at_the_call = held.take(), execution.cell, execution.elapsed
     _resume(execution)
     try:
-        watch = cell[6]
-        returned = await (awaited if watch is None else sampling.driven(watch, awaited))
+        returned = await (awaited if cell[6] is None else sampling.driven(cell, awaited))
     except BaseException as error:
         _add_to_sample(cell, at_the_call)
         invocation.end(cell, error)

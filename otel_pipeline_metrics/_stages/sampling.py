@@ -84,16 +84,17 @@ class Watch:
     """A call in progress that is a sample."""
 
     __slots__ = (
-        "cpu", "cpu_began", "in_flight", "is_outermost", "late", "owner", "running", "spawned",
-        "stepping", "weight",
+        "cpu", "cpu_began", "in_flight", "is_outermost", "late", "left", "owner", "running",
+        "spawned", "stepping", "weight",
     )  # fmt: skip
 
     def __init__(self, in_flight: int, owner: object, weight: float) -> None:
         self.in_flight = in_flight
         self.owner = owner
         self.weight = weight
-        # of the steps that are over, and when the one in progress began
+        # of the steps that are over, when the last one ended, and when the one in progress began
         self.running: float | None = None
+        self.left = 0.0
         self.stepping: float | None = None
         # whether no other sample is around it in its task
         self.is_outermost = True
@@ -102,6 +103,22 @@ class Watch:
         self.cpu: float | None = None
         self.cpu_began: float | None = None
         self.spawned: bool | None = None
+
+    def enter(self, spell: _Spell, began: float) -> None:
+        """Begin a step."""
+        self.stepping = began
+        if self.is_outermost:
+            spell.enter(began)
+        if self.left:
+            self.late += max(0.0, began - max(spell.began, self.left))
+
+    def leave(self, spell: _Spell, began: float, now: float) -> None:
+        """End a step."""
+        self.left = now
+        self.running = (self.running or 0.0) + now - began
+        if self.is_outermost:
+            spell.leave(began, now)
+        self.stepping = None
 
 
 def wake(cell: Cell, *, known: bool = False) -> None:
@@ -176,12 +193,13 @@ def _draw(series: Series, one_in: int) -> None:
     arm(series)
 
 
-def end(cell: Cell, elapsed: float) -> None:
+def end(cell: Cell, elapsed: float, now: float) -> None:
     """Keep what a sample showed.
 
     Args:
         cell: of the call, which is over.
         elapsed: its duration without waits.
+        now: when it ended.
     """
     watch: Watch = cell[6]
     series: Series = cell[0]
@@ -192,6 +210,9 @@ def end(cell: Cell, elapsed: float) -> None:
             # a plain function on an event loop
             _loop.spell.enter(cell[2])
             _loop.spell.leave(cell[2], cell[2] + elapsed)
+    if watch.running is not None and watch.left:
+        # what it takes to end a call is no suspension
+        watch.running += now - watch.left
     series.mean_s += (elapsed - series.mean_s) / min(16, series.sampled)
     series.samples.append(
         Sample(
@@ -216,28 +237,28 @@ def _gap(mean: int) -> int:
     return int(_random.random() * (2 * mean - 1))
 
 
-def driven(watch: Watch, coroutine: Any) -> Any:
-    """Return an awaitable that drives a coroutine and measures its steps."""
+def driven(cell: Cell, coroutine: Any) -> Any:
+    """Return an awaitable that drives the coroutine of a call and measures its steps."""
     if not hasattr(coroutine, "send"):
         return coroutine
-    return _steps(watch, coroutine if hooks.pausing is None else hooks.pausing(coroutine))
+    paused = coroutine if hooks.pausing is None else hooks.pausing(coroutine)
+    return _steps(cell[6], paused, cell[2])
 
 
 @types.coroutine
-def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
+def _steps(watch: Watch, coroutine: Any, began: float) -> Generator[Any, Any, Any]:
     now, cpu = clock.now, clock.cpu
     reads_cpu = watch.cpu is not None
     watch.running = 0.0
-    spell, left = _loop.spell, None
+    spell = _loop.spell
     step, given, began_cpu = coroutine.send, None, 0.0
     while True:
         if reads_cpu:
             began_cpu = cpu()
-        began = watch.stepping = now()
-        if watch.is_outermost:
-            spell.enter(began)
-        if left is not None:
-            watch.late += max(0.0, began - max(spell.began, left))
+        # the first one is from the call's begin on, since what precedes it is no suspension
+        if watch.left:
+            began = now()
+        watch.enter(spell, began)
         try:
             awaited = step(given)
         except StopIteration as over:
@@ -247,11 +268,7 @@ def _steps(watch: Watch, coroutine: Any) -> Generator[Any, Any, Any]:
             coroutine = step = given = None
             raise
         finally:
-            left = now()
-            watch.running += left - began
-            if watch.is_outermost:
-                spell.leave(began, left)
-            watch.stepping = None
+            watch.leave(spell, began, now())
             if reads_cpu:
                 watch.cpu += cpu() - began_cpu  # type: ignore[operator]
         try:

@@ -146,7 +146,7 @@ def pause(execution: Execution, now: float = 0.0) -> Run | None:
         part.open_s += elapsed
         deactivate(execution, now)
         if cell[6] is not None:
-            sampling.end(cell, elapsed)
+            sampling.end(cell, elapsed, now)
         cell[1] = cell[3] = None
         if worker is not None and execution.span is None and not gc_safety.others:
             begun: Run | None = worker.begin_run(execution, part)

@@ -172,7 +172,7 @@ def _coroutine(  # noqa: C901 - the hot path
             try:
                 awaited = function(*args, **kwargs)
                 if token is None and cell[6] is not None:
-                    awaited = internals.sampling.driven(cell[6], awaited)
+                    awaited = internals.sampling.driven(cell, awaited)
                 returned = await awaited
             except internals.anything as error:
                 internals.invocation.end(cell, error)

@@ -34,7 +34,7 @@ def test_both_wrappers_have_the_same_code() -> None:
     driving = (
         "            awaited = function(*args, **kwargs)\n"
         "            if token is None and cell[6] is not None:\n"
-        "                awaited = internals.sampling.driven(cell[6], awaited)\n"
+        "                awaited = internals.sampling.driven(cell, awaited)\n"
         "            returned = awaited\n"
     )
     assert sum(each.count(driving) for each in theirs) == 1

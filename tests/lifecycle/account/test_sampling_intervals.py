@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core import clock as timing
 from otel_pipeline_metrics._core.account import Ratio
 from otel_pipeline_metrics._stages import sampling
 from tests.probes.queues.support import play, stage_of
@@ -165,3 +166,36 @@ def test_an_interval_of_few_samples_stays_within_what_can_be() -> None:
     for part in (0.0, 1.0):
         ratio.add(1.0, part, weight=5.0)
     assert ratio.estimate(10.0) == (5.0, 4.0)
+
+
+def test_a_coroutine_that_never_suspends_awaits_nothing(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where reading the clock, and all that is done around its steps, takes time."""
+
+    def passes() -> float:
+        clock.time += 1e-6
+        return clock.time
+
+    monkeypatch.setattr(timing, "now", passes)
+
+    @opm.stage("computes")
+    async def computes() -> None:
+        """Suspend nowhere."""
+
+    @opm.stage("yields")
+    async def yields() -> AsyncIterator[int]:
+        for n in range(50):
+            yield n
+
+    async def main() -> opm.Run:
+        async with opm.run("test", resources=False) as run:
+            for _ in range(50):
+                await computes()
+            async for _ in yields():
+                pass
+        return run
+
+    for row in asyncio.run(main()).report.to_dict()["stages"]:
+        assert row["time_s"]["busy"] > 50e-6, row["name"]
+        assert row["time_s"]["awaiting"] == pytest.approx(0.0, abs=1e-9), row["name"]
