@@ -13,9 +13,9 @@ from otel_pipeline_metrics.analysis.cpu_left import cap_by_cpu, cap_by_machine, 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics.analysis.bounds import Bound, Bounds
     from otel_pipeline_metrics.analysis.facts import Facts
     from otel_pipeline_metrics.analysis.findings import Change
+    from otel_pipeline_metrics.analysis.gains import Bound, Bounds
     from otel_pipeline_metrics.analysis.hidden_limit import Growth
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics.analysis.bounds import Bound, Bounds
     from otel_pipeline_metrics.analysis.facts import Facts
+    from otel_pipeline_metrics.analysis.gains import Bound, Bounds
 
 
 # A task was woken at some time while others held the loop: half of that on average if it was at

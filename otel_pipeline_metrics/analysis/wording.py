@@ -9,8 +9,8 @@ from otel_pipeline_metrics._core import text
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otel_pipeline_metrics.analysis.bounds import Bound
     from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
+    from otel_pipeline_metrics.analysis.gains import Bound
 
 
 # shares below this are not mentioned

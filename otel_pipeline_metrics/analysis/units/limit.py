@@ -10,9 +10,9 @@ from otel_pipeline_metrics.analysis.findings import Change, Verdict, at_least, a
 from otel_pipeline_metrics.analysis.hidden_limit import GROWS, SURELY
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics.analysis.bounds import Bound
     from otel_pipeline_metrics.analysis.case import Case
     from otel_pipeline_metrics.analysis.facts import LimitFacts
+    from otel_pipeline_metrics.analysis.gains import Bound
 
 
 # A number of calls at a time that is as close to a whole one, for all of a run, is no chance.

@@ -14,10 +14,10 @@ from otel_pipeline_metrics.analysis.findings import Verdict, at_least, at_most
 from otel_pipeline_metrics.analysis.units.steps import TIE
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics.analysis.bounds import Bound
     from otel_pipeline_metrics.analysis.case import Case
     from otel_pipeline_metrics.analysis.facts import Facts, StageGroup
     from otel_pipeline_metrics.analysis.findings import Change, Confidence, Kind, Witness
+    from otel_pipeline_metrics.analysis.gains import Bound
 
 
 # Below so many calls, a mean is not known.
