@@ -94,7 +94,7 @@ class Watch:
         self.weight = weight
         # of the steps that are over, when the last one ended, and when the one in progress began
         self.running: float | None = None
-        self.left = 0.0
+        self.left: float | None = None
         self.stepping: float | None = None
         # whether no other sample is around it in its task
         self.is_outermost = True
@@ -109,7 +109,7 @@ class Watch:
         self.stepping = began
         if self.is_outermost:
             spell.enter(began)
-        if self.left:
+        if self.left is not None:
             self.late += max(0.0, began - max(spell.began, self.left))
 
     def leave(self, spell: _Spell, began: float, now: float) -> None:
@@ -210,7 +210,7 @@ def end(cell: Cell, elapsed: float, now: float) -> None:
             # a plain function on an event loop
             _loop.spell.enter(cell[2])
             _loop.spell.leave(cell[2], cell[2] + elapsed)
-    if watch.running is not None and watch.left:
+    if watch.running is not None and watch.left is not None:
         # what it takes to end a call is no suspension
         watch.running += now - watch.left
     series.mean_s += (elapsed - series.mean_s) / min(16, series.sampled)
@@ -256,7 +256,7 @@ def _steps(watch: Watch, coroutine: Any, began: float) -> Generator[Any, Any, An
         if reads_cpu:
             began_cpu = cpu()
         # the first one is from the call's begin on, since what precedes it is no suspension
-        if watch.left:
+        if watch.left is not None:
             began = now()
         watch.enter(spell, began)
         try:

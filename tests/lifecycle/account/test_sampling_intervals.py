@@ -199,3 +199,19 @@ def test_a_coroutine_that_never_suspends_awaits_nothing(
     for row in asyncio.run(main()).report.to_dict()["stages"]:
         assert row["time_s"]["busy"] > 50e-6, row["name"]
         assert row["time_s"]["awaiting"] == pytest.approx(0.0, abs=1e-9), row["name"]
+
+
+def test_a_step_that_ends_as_the_clock_shows_zero_is_over(clock: Clock) -> None:
+    clock.time = 0.0
+
+    @opm.stage("awaits")
+    async def awaits() -> None:
+        await asyncio.sleep(1)
+
+    async def main() -> opm.Run:
+        async with opm.run("test", resources=False) as run:
+            await awaits()
+        return run
+
+    (row,) = play(clock, main()).report.to_dict()["stages"]
+    assert (row["time_s"]["running"], row["time_s"]["awaiting"]) == (0.0, 1.0)
