@@ -13,13 +13,13 @@ from otel_pipeline_metrics._core import nesting, span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.observed import QueueSeries, WorkerTimes
-from otel_pipeline_metrics._core.process import forking, gc_safety
+from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.records import StageKey
 from otel_pipeline_metrics._core.shares import Shares
 from otel_pipeline_metrics._core.span_budget import SpanBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator
 
     from otel_pipeline_metrics._core.hooks import PartsOfRun
     from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
@@ -387,14 +387,6 @@ def goes_on(cell: Cell | None) -> Cell:
     return default_cell if cell is None else cell
 
 
-def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
-    """Remove fixed attributes from their stages, and build those of spans anew."""
-    for stage, key in attributes:
-        stage.attributes.pop(key, None)
-    for series in all_series():
-        series.cache = None
-
-
 def limit_spans(per_second: float | None) -> None:
     """Give every stage a new budget of spans; None: no limit."""
     span_budget.spans_per_second = per_second
@@ -407,57 +399,6 @@ def current_scope() -> RunScope:
     found = active_cell.get()
     scope: RunScope = default_scope if found is None else found[0].scope
     return scope
-
-
-def open_scope(scope: RunScope) -> None:
-    """Make a run's scope current, and the default one while it is the only run.
-
-    It is not made current if the garbage collector runs this code.
-    """
-    cell = scopes[scope] = root_cell(scope, _outside_ended(active_cell.get()))
-    _update_default_scope()
-    if not (gc_safety.here()):
-        active_cell.set(cell)
-
-
-def open_for_process(scope: RunScope) -> None:
-    """Make a scope the default one while it is the only run; it becomes current nowhere."""
-    scopes[scope] = root_cell(scope)
-    _update_default_scope()
-
-
-def close_scope(scope: RunScope) -> None:
-    """End a run's scope, in any context.
-
-    Calls in progress are flushed when they end. A run that began in this one stays current. When
-    it ends, the innermost run that still goes on becomes current, so no token is kept: resetting
-    one would bring back what was current when the run began.
-    """
-    scope.ended = True
-    _update_default_scope()
-    if gc_safety.here():
-        return
-    found = active_cell.get()
-    going_on = _outside_ended(found)
-    if going_on is not found:
-        active_cell.set(going_on)
-
-
-def _outside_ended(cell: Cell | None) -> Cell | None:
-    """Return the first cell, from `cell` outwards, that is not of an ended run."""
-    while cell is not None and isinstance(cell[0], ScopeRef) and cell[0].scope.ended:
-        cell = cell[0].outer
-    return cell
-
-
-def _update_default_scope() -> None:
-    global default_scope, default_cell  # read on the hot path, written here only
-    ours = [s for s in list(scopes) if s is not process_scope and not s.remote]
-    running = [s for s in ours if not s.ended]
-    # of a forked child, what it began itself goes first
-    running = [s for s in running if not s.inherited] or running
-    default_scope = running[0] if len(running) == 1 else process_scope
-    default_cell = scopes[default_scope]
 
 
 def not_kept(scope: RunScope) -> list[Cell]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry.context import attach, get_current
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from otel_pipeline_metrics._core import clock, drain, errors, series
+from otel_pipeline_metrics._core import clock, current_run, drain, errors, series
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import MAX_NAME_LENGTH
@@ -146,7 +146,7 @@ class Part(AsyncContextMixin):
         self._around = attach_trace(self._context)
         self._measured = Measured(self._context)
         self._measured.owners[owner()] = None
-        series.open_scope(self._measured.scope)
+        current_run.open_scope(self._measured.scope)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -154,7 +154,7 @@ class Part(AsyncContextMixin):
         if self._measured is None or self._over:
             return
         self._over = True
-        series.close_scope(self._measured.scope)
+        current_run.close_scope(self._measured.scope)
         detach_trace(self._around)
         self._around = None
         self._measured.end()

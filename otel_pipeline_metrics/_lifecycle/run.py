@@ -7,7 +7,7 @@ import os
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from otel_pipeline_metrics._core import clock, drain, errors, privacy, series, settings
+from otel_pipeline_metrics._core import clock, current_run, drain, errors, privacy, series, settings
 from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process import signals
 from otel_pipeline_metrics._core.process.signals import deferring_signals
@@ -199,7 +199,7 @@ class Run(AsyncContextMixin):
                 self._collector.heartbeat.start(self._note_loop_delay)
         with errors.suppress_errors("a run's caches"):
             self._collector.begin(self._scope, self._note_bottleneck)
-        series.open_scope(self._scope)
+        current_run.open_scope(self._scope)
         with errors.suppress_errors("an experiment"):
             if self._collector.experiment is not None:
                 self._collector.experiment.begin()
@@ -259,7 +259,7 @@ class Run(AsyncContextMixin):
         if error is not None and self._result != "success":
             self._error_type = error_type_of(error)
             self._message = privacy.message_of(error)
-        series.close_scope(self._scope)
+        current_run.close_scope(self._scope)
         with errors.suppress_errors("an experiment"):
             if self._collector.experiment is not None:
                 self._collector.experiment.end()
@@ -326,7 +326,7 @@ class Run(AsyncContextMixin):
     def _leave_to_parent(self) -> None:
         """Leave the block in a child that was forked inside; the run is the parent's."""
         with errors.suppress_errors("leaving the parent's run"):
-            series.close_scope(self._scope)
+            current_run.close_scope(self._scope)
             if self._span is not None:
                 self._span.leave()
             drain.release(self._scope)

@@ -12,7 +12,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from otel_pipeline_metrics._core import clock, errors, series
+from otel_pipeline_metrics._core import clock, current_run, errors, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle import configure
 from otel_pipeline_metrics._lifecycle.part import (
@@ -189,7 +189,7 @@ class WorkerParts:
             part.owners.update(dict.fromkeys(owners))
             part.scope.around = trace_of(checked)
             self._told.add(checked["run"])
-        series.open_for_process(part.scope)
+        current_run.open_for_process(part.scope)
         self._watch()
 
     def close_run(self, run_id: str) -> dict[str, Any] | None:
@@ -200,7 +200,7 @@ class WorkerParts:
             self._changed.discard(run_id)
         if part is None:
             return None
-        series.close_scope(part.scope)
+        current_run.close_scope(part.scope)
         part.end()
         return part.data
 

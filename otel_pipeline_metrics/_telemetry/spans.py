@@ -249,7 +249,7 @@ class OpenRun:
     def leave(self) -> None:
         """Make the span no longer current; the caller ends it elsewhere.
 
-        A run that began in this one stays current; see `series.close_scope`.
+        A run that began in this one stays current; see `current_run.close_scope`.
         """
         self.ended = True
         if gc_safety.here():
