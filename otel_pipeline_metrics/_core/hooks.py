@@ -147,6 +147,9 @@ tracing: Tracing | None = None
 # None until the first queue is instrumented; before that, no wait can be seen.
 workers: WorkerAccounting | None = None
 
+# whether they do no more with a call than to log it for its worker, so that the hot path may
+logs_calls = False
+
 
 def set_tracing(found: Tracing | None) -> None:
     """Have the hot path open spans; None: not any more."""
@@ -157,8 +160,8 @@ def set_tracing(found: Tracing | None) -> None:
 
 def set_workers(found: WorkerAccounting | None) -> None:
     """Have the hot path account for workers; None: not any more."""
-    global workers  # replaced whole
-    workers = found
+    global workers, logs_calls  # replaced whole
+    workers, logs_calls = found, found is not None and not found.pauses
     switch_extra("workers", on=found is not None)
     switch_extra("pausing", on=found is not None and found.pauses)
 

@@ -7,6 +7,7 @@ more, have an `Execution`, which costs as much again.
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy, records
@@ -27,6 +28,9 @@ from otel_pipeline_metrics._stages.execution import (
     execution_of,
     retried_type,
 )
+from otel_pipeline_metrics._stages.workers.account import EXIT
+from otel_pipeline_metrics._stages.workers.finding import worker_of_context
+from otel_pipeline_metrics._stages.workers.worker import owner_here, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,7 +99,20 @@ def begin(cell: Cell, *, due: bool) -> float:
         execution = cell[3] = Execution(cell)
         execution.bare = False
     else:
-        if hooks.workers is not None:
+        worker = worker_of_context.get() if hooks.logs_calls and hooks.tracing is None else None
+        if (
+            worker is not None
+            and worker.plain
+            and worker.scope is series.scope
+            and worker.thread == get_ident()
+            and worker.owner == (owner_here() if worker.loop is None else id(task_of(worker.loop)))
+        ):
+            # `entered` written out, for the most frequent calls
+            if worker.stack:
+                worker.tell_begins()
+            cell[7] = worker
+            worker.stack.append(cell)
+        elif hooks.workers is not None:
             hooks.workers.entered(cell)
         elif hooks.tracing is not None:
             open_span(cell)
@@ -164,12 +181,28 @@ def end(  # noqa: C901, PLR0912 - the hot path of blocks
         return
     try:
         now = clock.now()
-        series, parent, elapsed = cell[0], cell[4], now - cell[2]
+        series, parent, worker, elapsed = cell[0], cell[4], cell[7], now - cell[2]
         if parent[5] is cell and cell[5] is None and "overlapping" not in extras:
             parent[5] = None
         else:
             nesting.close(cell, now)
-        if hooks.workers is not None:
+        if (
+            worker is not None
+            and hooks.logs_calls
+            and hooks.tracing is None
+            and worker.plain
+            and (stack := worker.stack)
+            and stack[-1] is cell
+            and execution is None
+            and not worker.late
+        ):
+            # `left` written out
+            stack.pop()
+            worker.log.append((now, EXIT, series.times, id(cell), cell[2]))
+            cell[7] = None
+            if not stack:
+                worker.context = None
+        elif hooks.workers is not None:
             hooks.workers.left(cell, now)
         active_cell.reset(cell[1])
         size: int | None = None

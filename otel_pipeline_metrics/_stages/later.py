@@ -50,7 +50,12 @@ def is_later(series: Series, returned: Any) -> bool:
 def end(cell: Cell, items: ItemCounter | None, returned: Any) -> Any:
     """End a call of a plain function, now or later; return what it is to return."""
     series = cell[0]
-    if returned is None or series is None or not is_later(series, returned):
+    if (
+        returned is None
+        or series is None
+        or type(returned) is series.returned
+        or not is_later(series, returned)
+    ):
         invocation.end(cell, None, items, returned)
         return returned
     try:
