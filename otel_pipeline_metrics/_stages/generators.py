@@ -47,7 +47,7 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                 try:
                     if extras or (
                         run is not None
-                        and (run.over or ident() != run.thread or (run.tasks and not run.is_here()))
+                        and (ident() != run.thread or (run.tasks and not run.is_here()))
                     ):
                         cell = suspended.resume(execution, steps - counted)
                         series, counted, parent = cell[0], steps + 1, nothing
@@ -88,7 +88,7 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                         parent[5] is cell
                         and cell[5] is None
                         and not extras
-                        and (run is None or not run.over)
+                        and (run is None or run.thread is not None)
                     ):
                         parent[5] = None
                         current.reset(token)
@@ -157,7 +157,7 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                 try:
                     if extras or (
                         run is not None
-                        and (run.over or ident() != run.thread or (run.tasks and not run.is_here()))
+                        and (ident() != run.thread or (run.tasks and not run.is_here()))
                     ):
                         cell = suspended.resume(execution, steps - counted)
                         series, counted, parent = cell[0], steps + 1, nothing
@@ -199,7 +199,7 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                         parent[5] is cell
                         and cell[5] is None
                         and not extras
-                        and (run is None or not run.over)
+                        and (run is None or run.thread is not None)
                     ):
                         parent[5] = None
                         current.reset(token)

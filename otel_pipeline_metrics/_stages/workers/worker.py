@@ -64,12 +64,13 @@ class Run:
     """
 
     __slots__ = (
-        "base", "began", "between", "execution", "over", "part", "tasks", "thread", "worker",
+        "base", "began", "between", "execution", "part", "tasks", "thread", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, execution: Execution, part: Pulled) -> None:
         self.worker = worker
-        self.thread = worker.thread
+        # None once it is over
+        self.thread: int | None = worker.thread
         # empty while the thread tells which worker runs this code
         self.tasks: Any = (True,) if {"trio", "gevent"} & sys.modules.keys() else tasks
         self.execution = execution
@@ -77,9 +78,13 @@ class Run:
         self.part = part
         self.base = part.open_s
         self.began = part.ended
-        self.over = False
         # seconds between the steps that the account of the worker has: of the flushing thread
         self.between = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether its steps are logged."""
+        return self.thread is None
 
     def is_here(self) -> bool:
         """Tell whether this code is run by the worker's own task or thread."""
@@ -100,7 +105,7 @@ class Run:
         # Twice is harmless: a signal handler may raise here, and a thread that pulls the next item
         # may do the same.
         worker.log.append(self.event())
-        worker.run, self.execution.run, self.over = None, None, True
+        worker.run = self.execution.run = self.thread = None
 
 
 class Worker:
