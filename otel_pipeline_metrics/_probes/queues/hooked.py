@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import queue as thread_queue
 import weakref
-from operator import attrgetter
 from threading import get_ident
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,7 +18,6 @@ from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._probes.queues.probe import (
     FLUSH_MASK,
-    WAITS_BOUND,
     Probe,
     capacity_of,
     getting,
@@ -67,8 +65,6 @@ class _Parts(NamedTuple):
     # returns the queue; the hooks have no other reference to it
     here: Callable[[], Any]
     size_of: Callable[[Any], int]
-    # what it holds
-    content_of: Callable[[Any], Any]
 
 
 def attach(queue: Any, name: str, sentinel: object) -> Probe:
@@ -83,8 +79,7 @@ def attach(queue: Any, name: str, sentinel: object) -> Probe:
     probe = Probe(name, sentinel, lambda: here().qsize(), lambda: capacity_of(here()))
     size_of = type(queue).qsize if isinstance(queue, asyncio.Queue) else type(queue)._qsize
     stamps = _stamps_for(queue, probe, here, size_of)
-    content_of = attrgetter(_content_in(queue))
-    parts, dropping = _Parts(probe, stamps, here, size_of, content_of), set[int]()
+    parts, dropping = _Parts(probe, stamps, here, size_of), set[int]()
     _replace(queue, "_get", lambda take: _get_hook(parts, take, dropping))
     _replace(queue, "_put", lambda insert: _put_hook(parts, insert))
     if callable(getattr(queue, "shutdown", None)):
@@ -151,17 +146,20 @@ def _does_only(method: Any, parts: _Parts, act: str) -> bool:
     )  # fmt: skip
 
 
-def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None]:
-    probe, stamps, here, size_of, content_of = parts
+def _put_hook(  # noqa: C901 - the hot path
+    parts: _Parts, insert: Callable[..., Any]
+) -> Callable[[Any], None]:
+    probe, stamps, here, size_of = parts
     sentinel, name, current = probe.sentinel, probe.name, _series.active_cell.get
     held = stamps.held if isinstance(stamps, OrderedStamps) else None
     # it is written out then, as are `add` and `count_put` below: every item goes through here
     appends = _does_only(insert, parts, "append")
+    is_asyncio = isinstance(here(), asyncio.Queue)
 
     def put(item: Any) -> None:
         queue = here()
         if appends:
-            content = content_of(queue)
+            content = queue._queue if is_asyncio else queue.queue
             content.append(item)
         else:
             insert(queue, item)
@@ -171,11 +169,12 @@ def _put_hook(parts: _Parts, insert: Callable[..., Any]) -> Callable[[Any], None
             if item is sentinel:
                 stamps.add((item, None, None), size)
                 return
-            producer = _producer(probe, item) if probe.asks else None
-            if held is not None and size == stamps.unknown + len(held) + 1:  # type: ignore[attr-defined]
-                held.append((item, now, producer))
+            if probe.asks:
+                stamps.add((item, now, _producer(probe, item)), size)
+            elif held is not None and size == stamps.unknown + len(held) + 1:  # type: ignore[attr-defined]
+                held.append((item, now, None))
             else:
-                stamps.add((item, now, producer), size)
+                stamps.add((item, now, None), size)
             found = current()
             try:
                 series = (_series.default_scope if found is None else found[0].scope).queues[name]
@@ -205,15 +204,16 @@ def _producer(probe: Probe, item: Any) -> Any:
 
 
 def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Callable[[], Any]:
-    probe, stamps, here, size_of, content_of = parts
+    probe, stamps, here, size_of = parts
     name, current = probe.name, _series.active_cell.get
     held = stamps.held if isinstance(stamps, OrderedStamps) and stamps.first_out else None
     pops = _does_only(take, parts, "popleft")
+    is_asyncio = isinstance(here(), asyncio.Queue)
 
     def get() -> Any:
         queue = here()
         if pops:
-            content = content_of(queue)
+            content = queue._queue if is_asyncio else queue.queue
             item = content.popleft()
         else:
             item = take(queue)
@@ -240,11 +240,10 @@ def _get_hook(parts: _Parts, take: Callable[..., Any], dropping: set[int]) -> Ca
             except KeyError:
                 series = probe.series()
             series.got += 1
-            waited, waits = now - since, series.waits
+            waited = now - since
             if waited < 0.0:  # noqa: PLR1730 - a call of `max` costs more
                 waited = 0.0
-            if len(waits) < WAITS_BOUND:
-                waits.append(waited)
+            series.waits.append(waited)
             if not series.got & FLUSH_MASK:
                 probe.flush_later(series)
         except Exception as error:  # the user gets the item all the same

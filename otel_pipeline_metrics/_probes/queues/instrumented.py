@@ -10,18 +10,22 @@ import asyncio
 import inspect
 import queue as thread_queue
 import weakref
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from otel_pipeline_metrics._core import errors, hooks
+from otel_pipeline_metrics._core import errors, hooks, series
 from otel_pipeline_metrics._probes.queues import registry
 from otel_pipeline_metrics._probes.queues.probe import Got, Probe, Put, QueueWait, joined
 from otel_pipeline_metrics._stages.workers import accounting
-from otel_pipeline_metrics._stages.workers.finding import requesting_worker
+from otel_pipeline_metrics._stages.workers.account import GOT, PUT
+from otel_pipeline_metrics._stages.workers.finding import requesting_worker, worker_of_context
+from otel_pipeline_metrics._stages.workers.worker import task_of
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
+    from otel_pipeline_metrics._core.series import Cell
     from otel_pipeline_metrics._stages.workers.worker import Worker
 
 
@@ -154,10 +158,14 @@ class InstrumentedAsyncQueue(Instrumented):
             raise StopAsyncIteration from None
 
 
-def _async_put(queue: Any, probe: Probe) -> Callable[[Any], Coroutine[Any, Any, None]]:
+def _async_put(  # noqa: C901 - the hot path
+    queue: Any, probe: Probe
+) -> Callable[[Any], Coroutine[Any, Any, None]]:
     """Return the `put` of a stand-in for an asyncio queue."""
+    mine, current = worker_of_context.get, series.active_cell.get
+    name, sentinel, chores = probe.name, probe.sentinel, probe.chores
 
-    async def run(item: Any, worker: Worker | None) -> None:
+    async def run(item: Any, worker: Worker | None, cell: Cell | None) -> None:
         if worker is not None and hooks.tracing is None:
             try:
                 queue.put_nowait(item)
@@ -165,7 +173,18 @@ def _async_put(queue: Any, probe: Probe) -> Callable[[Any], Coroutine[Any, Any, 
                 # the wait is outside of this block, so that its own error has no context
                 pass
             else:
-                probe.has_put(item, worker)
+                # `has_put` written out, as `requesting_worker` is below: every item comes here
+                if (
+                    worker.plain
+                    and not worker.stack
+                    and (cell is None or cell[4] is None)
+                    and item is not sentinel
+                ):
+                    worker.log.append((probe.at, PUT, name, None, 0.0))
+                    if chores:
+                        probe.do_chores()
+                else:
+                    probe.has_put(item, worker)
                 return
         producer = probe.producer(item, worker)
         if queue.full():
@@ -180,13 +199,25 @@ def _async_put(queue: Any, probe: Probe) -> Callable[[Any], Coroutine[Any, Any, 
     @coroutine_function
     def put(item: Any) -> Coroutine[Any, Any, None]:
         """Put an item as the wrapped queue does."""
-        return run(item, requesting_worker())
+        worker, cell = mine(), current()
+        if (
+            worker is None
+            or not worker.plain
+            or worker.thread != get_ident()
+            or worker.loop is None
+            or worker.owner != id(task_of(worker.loop))
+            or worker.scope is not (series.default_scope if cell is None else cell[0].scope)
+        ):
+            worker = requesting_worker()
+        return run(item, worker, cell)
 
     return put
 
 
 def _async_get(queue: Any, probe: Probe) -> Callable[[], Coroutine[Any, Any, Any]]:
     """Return the `get` of a stand-in for an asyncio queue."""
+    mine, current = worker_of_context.get, series.active_cell.get
+    name, sentinel, chores = probe.name, probe.sentinel, probe.chores
 
     async def run(worker: Worker | None) -> Any:
         if probe.linked or worker is None:
@@ -198,7 +229,12 @@ def _async_get(queue: Any, probe: Probe) -> Callable[[], Coroutine[Any, Any, Any
             except asyncio.QueueEmpty:
                 pass
             else:
-                probe.has_got(item, worker)
+                if worker.plain and not worker.stack and item is not sentinel:
+                    worker.log.append((probe.at, GOT, name, None, 0.0))
+                    if chores:
+                        probe.do_chores()
+                else:
+                    probe.after_get(item, None, worker)
                 return item
         with QueueWait(probe, "idle", worker), Got(probe) as got:
             item = await queue.get()
@@ -207,7 +243,17 @@ def _async_get(queue: Any, probe: Probe) -> Callable[[], Coroutine[Any, Any, Any
     @coroutine_function
     def get() -> Coroutine[Any, Any, Any]:
         """Get an item as the wrapped queue does."""
-        return run(requesting_worker())
+        worker, cell = mine(), current()
+        if (
+            worker is None
+            or not worker.plain
+            or worker.thread != get_ident()
+            or worker.loop is None
+            or worker.owner != id(task_of(worker.loop))
+            or worker.scope is not (series.default_scope if cell is None else cell[0].scope)
+        ):
+            worker = requesting_worker()
+        return run(worker)
 
     return get
 

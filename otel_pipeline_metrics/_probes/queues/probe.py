@@ -38,7 +38,8 @@ class NoSentinel(enum.Enum):
 
 NOTHING: Final[Literal[NoSentinel.NOTHING]] = NoSentinel.NOTHING
 
-# Waits kept while only raw references to a queue are used and no reader is attached.
+# Waits kept while only raw references to a queue are used and no reader is attached, as far as one
+# looks: whenever a flush is due.
 WAITS_BOUND: Final = 16 * drain.PENDING_BOUND
 
 
@@ -297,6 +298,9 @@ class Probe:
         """Have the waits, and what the workers logged, flushed once the queue's lock is free."""
         if len(self.chores) < FORGOTTEN_BOUND:
             self.chores.append(series)
+        if len(series.waits) >= WAITS_BOUND:
+            # from now on `count_got` looks at each
+            self.asks = True
 
     def failed(self, error: Exception) -> None:
         """Keep an internal error, which is being handled, until it can be logged."""

@@ -76,6 +76,23 @@ def test_a_subclass_reads_the_item(clock: Clock, results: Results) -> None:
     assert waits(results) == [1.0, 2.0, 3.0]
 
 
+def test_a_put_that_was_patched_before_the_import_is_called(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python's own is written out, and only that one."""
+    noted = []
+
+    def note(self: Any, item: Any) -> None:
+        noted.append(item)
+        self.queue.append(item)
+
+    monkeypatch.setattr(thread_queue.Queue, "_put", note)
+    monkeypatch.setattr(hooked, "_FIRST_OUT", {(note, thread_queue.Queue._get)})  # type: ignore[attr-defined]
+    q = opm.wrap_queue(thread_queue.Queue(), name="q")
+    q.put(1)
+    assert (noted, q.get()) == ([1], 1)
+
+
 def test_an_attribute_is_set_on_the_wrapped_queue() -> None:
     raw: Any = thread_queue.Queue(1)
     q = opm.wrap_queue(raw, name="q")
@@ -322,8 +339,9 @@ def test_the_wait_of_a_worker_at_a_raw_reference_is_not_seen(
 
 def test_pending_waits_of_raw_references_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of the library's code there runs under the queue's lock, and cannot flush them."""
-    for place in (probe, hooked):
-        monkeypatch.setattr(place, "WAITS_BOUND", 5)
+    monkeypatch.setattr(probe, "WAITS_BOUND", 5)
+    # their number is looked at whenever a flush is due
+    monkeypatch.setattr(hooked, "FLUSH_MASK", 0)
     raw: Any = thread_queue.Queue()
     opm.wrap_queue(raw, name="q")
     q = opm.wrap_queue(thread_queue.Queue(), name="other")  # noqa: F841 - of another name
