@@ -10,10 +10,10 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._probes.queues.around import AroundProbe
+from otel_pipeline_metrics._probes.queues.blocking import get_or_wait
 from otel_pipeline_metrics._probes.queues.instrumented import (
     Instrumented,
     coroutine_function,
-    get_or_wait,
 )
 from otel_pipeline_metrics._probes.queues.probe import NOTHING, QueueWait, capacity_of, joined
 from otel_pipeline_metrics._stages.workers.finding import requesting_worker

@@ -7,10 +7,9 @@ from multiprocessing.synchronize import SEM_VALUE_MAX  # type: ignore[attr-defin
 from typing import Any
 
 from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._probes.queues.blocking import get_or_wait, put_or_wait
 from otel_pipeline_metrics._probes.queues.instrumented import (
     BlockingQueue,
-    get_or_wait,
-    put_or_wait,
     watch,
     wrapped,
 )
