@@ -152,18 +152,22 @@ def _inside(names: tuple[str, ...], folder: Path) -> dict[str, float]:
 
 def of_each(folder: Path, go: Callable[[int], Any], calls: int = CALLS) -> float:
     """Return the instructions of each of the calls that `go` makes, in this process."""
-    from otel_pipeline_metrics._stages import sampling
-
-    # under valgrind all calls are slow, and of a slow stage each is a sample
-    sampling.SLOW_COROUTINE_S = sampling.SLOW_FUNCTION_S = float("inf")  # type: ignore[misc]
+    all_are_fast()
     go(calls)  # caches, specialised bytecode, the first batch
     gc.collect()
-    with _Callgrind(folder) as callgrind:
+    with Callgrind(folder) as callgrind:
         several = [
             callgrind.count(lambda: go(2 * calls)) - callgrind.count(lambda: go(calls))
             for _ in range(REPEATS)
         ]
     return statistics.median(several) / calls
+
+
+def all_are_fast() -> None:
+    """Keep calls from being samples that are none otherwise: under valgrind each one is slow."""
+    from otel_pipeline_metrics._stages import sampling
+
+    sampling.SLOW_COROUTINE_S = sampling.SLOW_FUNCTION_S = float("inf")  # type: ignore[misc]
 
 
 def _go(loop: asyncio.AbstractEventLoop, case: Case, calls: int) -> None:
@@ -184,13 +188,13 @@ async def _await(call: Any, calls: int) -> None:
         await call()
 
 
-class _Callgrind:
+class Callgrind:
     """The valgrind that runs this process, told what to do by its own debugger interface."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def __enter__(self) -> _Callgrind:
+    def __enter__(self) -> Callgrind:
         self._tell("instrumentation on")
         return self
 
