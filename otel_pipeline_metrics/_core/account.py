@@ -46,7 +46,7 @@ class Ratio:
 
     __slots__ = (
         "_d_xx", "_d_xy", "_d_yy", "_weighted_x", "_weighted_y", "count", "known", "known_part",
-        "sum_x", "sum_y",
+        "ratio", "sum_x", "sum_y",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -56,32 +56,28 @@ class Ratio:
         self.count = 0
         self.sum_x = self.sum_y = self._weighted_x = self._weighted_y = 0.0
         self._d_xx = self._d_xy = self._d_yy = 0.0
+        # the part by the whole of the samples; None without any
+        self.ratio: float | None = None
 
     def add(self, whole: float, part: float, *, weight: float) -> None:
         """Take a sample: a duration, the part of it that is estimated, and its weight."""
         if weight <= 1:
             self.known += whole
             self.known_part += part
+            if self.known > 0 and not self._weighted_x:
+                self.ratio = self.known_part / self.known
             return
         self.count += 1
         self.sum_x += whole
         self.sum_y += part
         self._weighted_x += weight * whole
         self._weighted_y += weight * part
+        if self._weighted_x > 0:
+            self.ratio = self._weighted_y / self._weighted_x
         deviation = weight * (weight - 1)
         self._d_xx += deviation * whole * whole
         self._d_xy += deviation * whole * part
         self._d_yy += deviation * part * part
-
-    @property
-    def ratio(self) -> float | None:
-        """The part by the whole of the samples; None without any."""
-        whole, part = (
-            (self._weighted_x, self._weighted_y)
-            if self._weighted_x > 0
-            else (self.known, self.known_part)
-        )
-        return part / whole if whole > 0 else None
 
     def part_of(self, whole: float) -> float | None:
         """Return the part of a known total: the sum of all durations, sampled or not."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core.limit_series import LimitUse
+from otel_pipeline_metrics._core.records import NO_TIME
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._core.records import StageKey, TimeInStates
+    from otel_pipeline_metrics._core.records import StageKey, TimeInStates, Times
     from otel_pipeline_metrics._core.series import RunScope, Series
 
 
@@ -25,7 +26,7 @@ class WorkerTimes:
         # whether one of its workers has used an instrumented queue: then its waits are known
         self.queued = False
         # the time that the sinks have, in the order of `StageTime`
-        self.reported: tuple[float, ...] = (0.0,) * 5
+        self.reported: Times = NO_TIME
         self.reported_cpu_s = 0.0
         # by name: what the stage did at the limits that it acquired
         self.limits: dict[str, LimitUse] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Union
 
 from otel_pipeline_metrics._core import errors
@@ -162,10 +162,14 @@ class StageTime(NamedTuple):
     blocked: float = 0.0  # waiting for room, a permit, a lock or a pool
 
 
-NO_TIME: Final = StageTime()
+# The same as a plain tuple, which is made at less cost.
+Times = tuple[float, float, float, float, float]
+
+NO_TIME: Final[Times] = StageTime()
 
 
-class Batch(NamedTuple):
+@dataclass(slots=True, eq=False)
+class Batch:
     """The finished calls of one stage since the last batch, as a sink gets them."""
 
     key: StageKey
@@ -177,8 +181,8 @@ class Batch(NamedTuple):
     # the results of all other calls
     results: Sequence[StageResult]
     # the workers' time since the last batch, of calls in progress too, and with the waits outside
-    # of the stage if those are known
-    time: StageTime = NO_TIME
+    # of the stage if those are known; in the order of `StageTime`
+    time: Times = NO_TIME
     # CPU seconds since the last batch
     cpu_s: float = 0.0
     # some of `durations` with a sampled span, and its OpenTelemetry context
@@ -191,6 +195,11 @@ class Batch(NamedTuple):
     event_times: Sequence[EventTime] = ()
     # of calls in progress
     progress: Sequence[Progress] = ()
+    # the sum of `durations`
+    total_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total_s = sum(self.durations)
 
 
 @dataclass(slots=True)

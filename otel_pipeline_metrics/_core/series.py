@@ -152,9 +152,10 @@ class Series:
         return [*self._in_progress().values()]
 
     def _in_progress(self) -> dict[int, Cell]:
-        nested = {id(cell): cell for cell in not_kept(self.scope) if cell[0] is self}
+        nested = not_kept(self.scope)
+        own = nested and {id(cell): cell for cell in nested if cell[0] is self}
         # read last, since another thread may move a call there
-        return {**nested, **self.kept} if nested else self.kept
+        return {**own, **self.kept} if own else self.kept
 
     def remove(self, cell: Cell) -> None:
         """Remove a call that is over, see `kept`; again does nothing."""

@@ -11,12 +11,13 @@ from otel_pipeline_metrics._core import clock, nesting
 from otel_pipeline_metrics._core.abandoned import abandon, was_left
 from otel_pipeline_metrics._core.overlap import Overlap
 from otel_pipeline_metrics._core.records import NOTHING, Progress, StageTime
+from otel_pipeline_metrics._core.series import not_kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from otel_pipeline_metrics._core.account import Account
-    from otel_pipeline_metrics._core.records import StageResult, TimeInStates
+    from otel_pipeline_metrics._core.records import StageResult, TimeInStates, Times
     from otel_pipeline_metrics._core.series import Cell, RunScope, Series
 
 
@@ -36,37 +37,47 @@ RUNS: Final = frozenset({"call", "step", "generator", "block"})
 
 
 def take(
-    series: Series, durations: Sequence[float], finished: list[tuple[StageResult, Any]]
-) -> tuple[list[StageResult], list[Progress]]:
+    series: Series, count: int, seconds: float, finished: Sequence[tuple[StageResult, Any]]
+) -> tuple[Sequence[StageResult], Sequence[Progress]]:
     """Add finished calls, and what was noted beside them, to the series' account.
+
+    Args:
+        series: whose calls.
+        count: how many have only a duration.
+        seconds: the sum of their durations.
+        finished: the others.
 
     Returns:
         The results, and what calls in progress have counted, which is left out of theirs later.
     """
     account = series.account
-    account.count += len(durations) + len(finished)
-    account.ended += sum(durations)
-    results = []
-    for result, details in finished:
-        whole = result.busy_s, result.idle_s, result.blocked_s
-        for each, ended, idle, blocked in _by_puller(series, details, *whole):
-            each.account.ended += ended
-            each.account.idle += idle
-            each.account.blocked += blocked
-        before = account.seen.pop(details, None) if account.seen else None
-        results.append(result if before is None else result._replace(reported=before))
-    both = [series, *series.pulled]
-    for each in both:
-        each.account.take(pop(each.samples))
-    progress: list[Progress] = []
-    if series.whole is None:
+    account.count += count + len(finished)
+    account.ended += seconds
+    results = [_taken(series, *each) for each in finished] if finished else ()
+    both = (series, *series.pulled) if series.pulled else (series,)
+    progress: Sequence[Progress] = ()
+    if series.whole is None and (account.has_partial or series.kept or not_kept(series.scope)):
         in_progress = series.open
         if in_progress or account.has_partial:
             progress = _look_at_open(series, in_progress)
     for each in both:
+        if each.samples:
+            each.account.take(pop(each.samples))
         if each.account.running.count:
             _choose_rate(each)
     return results, progress
+
+
+def _taken(series: Series, result: StageResult, details: Any) -> StageResult:
+    """Add a finished call to the account; return what it has to report."""
+    account = series.account
+    whole = result.busy_s, result.idle_s, result.blocked_s
+    for each, ended, idle, blocked in _by_puller(series, details, *whole):
+        each.account.ended += ended
+        each.account.idle += idle
+        each.account.blocked += blocked
+    before = account.seen.pop(details, None) if account.seen else None
+    return result if before is None else result._replace(reported=before)
 
 
 def _by_puller(
@@ -87,13 +98,12 @@ def _by_puller(
 def saved(series: Series) -> tuple[Any, ...]:
     """Return the sums that a batch changes, for `restore`."""
     account, times = series.account, series.times
-    ended = [
-        (each, each.ended, each.idle, each.blocked)
-        for each in [each.account for each in (series, *series.pulled)]
-    ]
     return (
-        account.count, ended, dict(account.seen),
+        account.count, account.ended, account.idle, account.blocked,
+        dict(account.seen) if account.seen else None,
         times.reported, times.reported_cpu_s, series.exemplars, series.slowest,
+        [(a, a.ended, a.idle, a.blocked) for a in [each.account for each in series.pulled]]
+        if series.pulled else (),
     )  # fmt: skip
 
 
@@ -101,10 +111,11 @@ def restore(series: Series, before: tuple[Any, ...]) -> None:
     """Set the sums to what they were before a batch that was interrupted."""
     account, times = series.account, series.times
     (
-        account.count, ended, account.seen,
-        times.reported, times.reported_cpu_s, series.exemplars, series.slowest,
+        account.count, account.ended, account.idle, account.blocked, seen,
+        times.reported, times.reported_cpu_s, series.exemplars, series.slowest, pulled,
     ) = before  # fmt: skip
-    for each, *sums in ended:
+    account.seen = seen or {}
+    for each, *sums in pulled:
         each.ended, each.idle, each.blocked = sums
 
 
@@ -264,28 +275,30 @@ def running_of(series: Series, whole: float) -> tuple[float, float] | None:
     return None if found is None else (found[0] + account.partial_running, found[1])
 
 
-def since_reported(series: Series) -> StageTime:
+def since_reported(series: Series) -> Times:
     """Return what was added to the stage's time since the last batch.
 
     Estimates may change, but what was added to a counter cannot be taken back. So what was added
     to the whole is shared out to bring the states as close as possible to the estimates.
     """
-    times, variants = series.times, series.variants
+    times, account = series.times, series.account
     before = times.reported
     if (
-        len(variants) == 1
+        len(times.variants) < 2
         and series.caller is None
         and series.stage.form in RUNS
         and not times.queued
         and not (before[1] or before[2])
     ):
         # for most stages the same as the general way
-        account = series.account
-        running = max(before[0], account.ended + account.partial)
-        idle = max(before[3], account.idle + account.partial_idle)
-        blocked = max(before[4], account.blocked + account.partial_blocked)
-        times.reported = (running, 0.0, 0.0, idle, blocked)
-        return StageTime(running - before[0], 0.0, 0.0, idle - before[3], blocked - before[4])
+        now = (
+            account.ended + account.partial, 0.0, 0.0,
+            account.idle + account.partial_idle, account.blocked + account.partial_blocked,
+        )  # fmt: skip
+        if now[0] < before[0] or now[3] < before[3] or now[4] < before[4]:
+            now = (max(before[0], now[0]), 0.0, 0.0, max(before[3], now[3]), max(before[4], now[4]))
+        times.reported = now
+        return now[0] - before[0], 0.0, 0.0, now[3] - before[3], now[4] - before[4]
     now = of_stage(series, list(times.states.values()) if times.queued else ())
     wanted = [max(0.0, new - old) for new, old in zip(now, before, strict=True)]
     added = max(0.0, sum(now[:3]) - sum(before[:3]))
@@ -293,15 +306,20 @@ def since_reported(series: Series) -> StageTime:
     shares = [each * added / split if split else 0.0 for each in wanted[:3]]
     if added and not split:
         shares[2] = added
-    delta = StageTime(*shares, *wanted[3:])
-    times.reported = tuple([old + more for old, more in zip(before, delta, strict=True)])
+    delta = (shares[0], shares[1], shares[2], wanted[3], wanted[4])
+    times.reported = StageTime(*[old + more for old, more in zip(before, delta, strict=True)])
     return delta
 
 
 def cpu_since_reported(series: Series) -> float:
     """Return the CPU seconds that were added to the stage's since the last batch."""
-    times, now = series.times, own_cpu(series)
-    added = 0.0 if now is None else max(0.0, now - times.reported_cpu_s)
+    times, account = series.times, series.account
+    # for most stages the same as the general way
+    alone = len(times.variants) < 2 and not series.called
+    now = account.cpu.part_of(account.ended + account.partial) if alone else own_cpu(series)
+    if now is None or now <= times.reported_cpu_s:
+        return 0.0
+    added = now - times.reported_cpu_s
     times.reported_cpu_s += added
     return added
 
@@ -315,9 +333,6 @@ def cpu_of(series: Series) -> float | None:
 def own_cpu(series: Series) -> float | None:
     """Return the CPU seconds of a stage, less those of the stages inside; None if unknown."""
     variants = series.variants
-    if len(variants) == 1 and not series.called:
-        alone = cpu_of(series)
-        return None if alone is None else max(0.0, alone)
     # of a generator, the time may all be in the series of its steps
     timed = [each for each in variants if each.account.ended or each.account.partial]
     found = [cpu_of(each) for each in timed or variants]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, drain
@@ -23,7 +23,7 @@ class RecordedResult(StageResult):
 
 @dataclass(slots=True)
 class StageTotal:
-    """Sums of one stage, which nothing changes. Times are in seconds."""
+    """Sums of one stage. Times are in seconds."""
 
     count: int = 0
     total_s: float = 0.0
@@ -38,14 +38,15 @@ class StageTotal:
         return StageTotal(
             self.count + count,
             self.total_s + total_s,
-            min_s if min_s < self.min_s else self.min_s,  # noqa: FURB136 - a call costs more
-            max_s if max_s > self.max_s else self.max_s,  # noqa: FURB136 - a call costs more
+            min(min_s, self.min_s),
+            max(max_s, self.max_s),
             self.errors + errors,
         )
 
     def merged(self, other: StageTotal) -> StageTotal:
         """Return the sums of both."""
-        return self.plus(*astuple(other))
+        # they are read before the call, so no other thread comes in between
+        return self.plus(other.count, other.total_s, other.min_s, other.max_s, other.errors)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row of the collector; unknown is None."""
@@ -80,17 +81,26 @@ class StageTotals:
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to its stage."""
-        seconds, errors = batch.durations, 0
+        seconds, more, errors = batch.durations, batch.total_s, 0
         if batch.results:
             results = [one for one in batch.results if not isinstance(one, RecordedResult)]
             seconds = sorted([*seconds, *(one.busy_s for one in results)])
-            errors = sum(one.outcome == "error" for one in results)
+            more, errors = sum(seconds), sum(one.outcome == "error" for one in results)
         if not seconds or batch is self._last:
             return
-        # put in place at once: a signal handler may raise, and then the batch comes again
-        total = self._stages.get(batch.key.stage, _NOTHING)
-        total = total.plus(len(seconds), sum(seconds), seconds[0], seconds[-1], errors)
-        self._stages[batch.key.stage], self._last = total, batch
+        total = self._stages.get(batch.key.stage)
+        if total is None:
+            total = self._stages[batch.key.stage] = StageTotal()
+        least, most = seconds[0], seconds[-1]
+        # at once: a signal handler may raise, and then the batch comes again
+        total.count, total.total_s, total.min_s, total.max_s, total.errors, self._last = (
+            total.count + len(seconds),
+            total.total_s + more,
+            least if least < total.min_s else total.min_s,  # noqa: FURB136 - a call costs more
+            most if most > total.max_s else total.max_s,  # noqa: FURB136 - a call costs more
+            total.errors + errors,
+            batch,
+        )
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Take a queue's batch, which is no stage's."""
@@ -101,7 +111,7 @@ class StageTotals:
     def read(self) -> dict[str, StageTotal]:
         """Return the sums, with the calls that ended until now."""
         drain.drain()
-        return dict(self._stages)
+        return {name: _NOTHING.merged(total) for name, total in list(self._stages.items())}
 
 
 totals = StageTotals()

@@ -14,7 +14,7 @@ from opentelemetry.metrics import Observation
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.cleaning import clean_int
+from otel_pipeline_metrics._core.cleaning import MAX_INT, clean_int
 from otel_pipeline_metrics._core.version import __version__
 
 if TYPE_CHECKING:
@@ -118,6 +118,8 @@ class InstrumentSet:
 
 def _clean(value: float, metric: str) -> float:
     """Return a value that OTLP can carry: a level or a count of the user's may be anything."""
+    if type(value) is int and 0 <= value <= MAX_INT:
+        return value
     return clean_int(value, metric) if isinstance(value, int) else value
 
 

@@ -50,11 +50,14 @@ class PendingSum(CounterSeries):
         pending = self._pending
         if not pending:
             return True
-        if not (0 < pending <= self._room and self.is_known()):
+        found = self.known() if 0 < pending <= self._room else None
+        if not found:
             return False
         self._pending = 0
         self._room -= pending
-        return self.add_all((pending,), pending)
+        for add, aggregation in found:
+            add(aggregation, (pending,), pending)
+        return True
 
 
 class PendingValues(HistogramSeries):
@@ -68,18 +71,19 @@ class PendingValues(HistogramSeries):
         # by bucket, the latest value with a sampled span: as many as a reservoir keeps
         self._exemplars: dict[int, tuple[float, Any]] = {}
 
-    @property
-    def count(self) -> int:
-        """How many values are pending, without exemplars."""
-        return len(self._pending)
-
-    def extend(self, values: Sequence[float], exemplars: Sequence[tuple[float, Any]] = ()) -> None:
-        """Add sorted values, of which `exemplars` have a sampled span."""
+    def changing(self) -> list[float]:
+        """Return the pending values without an exemplar, for the caller to add some."""
         self._instrument.changed[self] = None
-        begins = len(self._pending)
-        self._pending.extend(values)
+        return self._pending
+
+    def extend(self, values: Sequence[float]) -> None:
+        """Add values."""
+        self.changing().extend(values)
+
+    def show(self, exemplars: Sequence[tuple[float, Any]], begin: int) -> None:
+        """Give the values from `begin` on, which are sorted, their exemplars."""
         for value, context in exemplars:
-            place = bisect_left(self._pending, value, begins)
+            place = bisect_left(self._pending, value, begin)
             if place < len(self._pending) and self._pending[place] == value:
                 del self._pending[place]
                 self.append(value, context, defs.DURATION_BUCKETS)
@@ -120,8 +124,10 @@ class PendingValues(HistogramSeries):
         if pending:
             pending.sort()
             total = sum(pending)
-            if not (are_usual(pending, total) and self.is_known()):
+            found = self.known() if are_usual(pending, total) else None
+            if not found:
                 return False
             self._pending = []
-            self.add_all(pending, total)
+            for add, aggregation in found:
+                add(aggregation, pending, total)
         return not self._exemplars

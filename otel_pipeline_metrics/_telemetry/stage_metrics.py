@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, drain, series
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.records import LimitBatch, QueueBatch, StageTime
+from otel_pipeline_metrics._core.records import LimitBatch, QueueBatch, StageKey, StageTime
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND, PendingSum, PendingValues
@@ -34,20 +34,28 @@ if TYPE_CHECKING:
         Counts,
         EventTime,
         Point,
-        StageKey,
         StageResult,
     )
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
 
 
+_NO_STAGE: Final = StageKey(None, "", None)
+
+
 class _Totals:
     """The pending values of one stage under one set of metric attributes."""
 
-    __slots__ = ("attributes", "sums", "values")
+    __slots__ = ("attributes", "cpu_time", "durations", "running", "stage", "sums", "values")
 
-    def __init__(self, attributes: dict[str, AttributeValue]) -> None:
+    def __init__(self, attributes: dict[str, AttributeValue], stage: StageKey = _NO_STAGE) -> None:
         self.attributes = attributes
-        self.sums: dict[tuple[str, ...], PendingSum] = {}
+        # the key that the stage is reported under
+        self.stage = stage
+        # of `sums` and `values`, what most batches add to
+        self.durations: PendingValues | None = None
+        self.running: PendingSum | None = None
+        self.cpu_time: PendingSum | None = None
+        self.sums: dict[_Sum, PendingSum] = {}
         # by metric and error type
         self.values: dict[tuple[str, str], PendingValues] = {}
 
@@ -57,9 +65,18 @@ class _Totals:
 
     def flush_if_full(self) -> None:
         """Record histograms with too many values for the next collection."""
-        for values in list(self.values.values()):
+        for values in self.values.values():
             values.flush_if_full()
 
+
+# A counter's name, an attribute and its value, and an error type; each may be empty but the first.
+_Sum = tuple[str, str, str, str]
+
+_RUNNING, *_OTHERS = [
+    (defs.STAGE_TIME.name, defs.STAGE_STATE, state, "") for state in StageTime._fields
+]
+_CPU_TIME: Final[_Sum] = (defs.STAGE_CPU_TIME.name, "", "", "")
+_ITEMS_OUT: Final[_Sum] = (defs.STAGE_ITEMS.name, defs.IO_DIRECTION, "out", "")
 
 _HISTOGRAMS: Final = (
     defs.STAGE_DURATION,
@@ -101,6 +118,7 @@ class StageMetrics:
             )
             for metric in metrics
         }
+        self._live = False
         self.after_fork()
         # its callback flushes at each collection; the SDK calls it even if a view drops it
         instruments.observable_up_down_counter(defs.STAGE_ACTIVE, self._flush_and_read_active)
@@ -108,6 +126,8 @@ class StageMetrics:
 
     def after_fork(self) -> None:
         self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
+        # without attributes of the calls, those of each stage whose pipeline keeps its name
+        self._of_key: dict[StageKey, _Totals] = {}
         # the number of attribute sets that each stage has on metrics
         self._sets: Counter[StageKey] = Counter()
         # by the attribute that names it, and its name
@@ -136,55 +156,71 @@ class StageMetrics:
         if instrument.live:
             if self._backlog:
                 self.take_over(self)
-            return True
-        if batch is not None and instrument.can_become_live:
+            self._live = True
+        elif batch is not None and instrument.can_become_live:
             self._backlog.keep(batch)
-        return False
+        return self._live
 
     def accept(self, batch: Batch) -> None:
         """Add a batch to the totals; record only the begin of a new series."""
-        if batch is self._last or not self._is_live(batch):
+        if batch is self._last or not (self._live or self._is_live(batch)):
             return
-        stage = self._limit_pipeline_name(batch.key)
-        totals = self._totals_of(stage, batch.attributes)
-        self._take_durations(totals, batch)
-        for state, seconds in zip(StageTime._fields, batch.time, strict=True):
-            # a state that was never seen may be unknown, which is not zero
-            if seconds or (state == "running" and (batch.durations or batch.results)):
-                self._count(totals, defs.STAGE_TIME, seconds, defs.STAGE_STATE, state)
+        totals = self._of_key.get(batch.key)
+        if totals is None:
+            totals = self._totals_of(self._limit_pipeline_name(batch.key), batch.attributes)
+            if not self._named and totals.stage == batch.key:
+                self._of_key[batch.key] = totals
+        durations = totals.durations
+        if durations is None:
+            durations = totals.durations = self._values(totals, defs.STAGE_DURATION)
+        pending = durations.changing()
+        # at once: a signal handler may raise, and then the batch comes again
+        pending[len(pending) :], self._last = batch.durations, batch
+        if batch.exemplars:
+            durations.show(batch.exemplars, len(pending) - len(batch.durations))
+        self._take_time(totals, batch)
+        if (
+            (batch.sizes or batch.results or batch.progress or batch.event_times)
+            or len(pending) >= WAITING_BOUND
+        ):  # fmt: skip
+            self._take_more(totals, batch)
+
+    def _take_time(self, totals: _Totals, batch: Batch) -> None:
+        running, awaiting, busy, idle, blocked = batch.time
+        # a state that was never seen may be unknown, which is not zero
+        if running or batch.durations or batch.results:
+            if totals.running is None:
+                totals.running = self._sum(totals, _RUNNING)
+            totals.running.increase(running)
+        if awaiting or busy or idle or blocked:
+            for state, seconds in zip(_OTHERS, batch.time[1:], strict=True):
+                if seconds:
+                    self._sum(totals, state).increase(seconds)
         if batch.cpu_s:
-            self._count(totals, defs.STAGE_CPU_TIME, batch.cpu_s)
+            if totals.cpu_time is None:
+                totals.cpu_time = self._sum(totals, _CPU_TIME)
+            totals.cpu_time.increase(batch.cpu_s)
+
+    def _take_more(self, totals: _Totals, batch: Batch) -> None:
+        """Take what few batches have, and record histograms that are full."""
         if batch.sizes:
-            self._count(totals, defs.STAGE_ITEMS, sum(batch.sizes), defs.IO_DIRECTION, "out")
+            self._sum(totals, _ITEMS_OUT).increase(sum(batch.sizes))
             self._values(totals, defs.STAGE_BATCH_SIZE).extend(batch.sizes)
         touched = {id(totals): totals}
         for result in batch.results:
-            own = self._totals_of_call(stage, totals, batch, result.attributes)
+            own = self._totals_of_call(totals, batch, result.attributes)
             touched[id(own)] = own
             self._add(own, result)
         for more in batch.progress:
-            own = self._totals_of_call(stage, totals, batch, more.attributes)
+            own = self._totals_of_call(totals, batch, more.attributes)
             touched[id(own)] = own
             self._count_items(own, more.counts)
         for event in batch.event_times:
-            own = self._totals_of_call(stage, totals, batch, event.attributes)
+            own = self._totals_of_call(totals, batch, event.attributes)
             touched[id(own)] = own
-            self._add_event(stage, own, event)
-        for totals in touched.values():
-            totals.flush_if_full()
-
-    def _take_durations(self, totals: _Totals, batch: Batch) -> None:
-        """Take the durations of a batch, which comes again if a signal handler raises here."""
-        durations = self._values(totals, defs.STAGE_DURATION) if batch.durations else None
-        before = 0 if durations is None else durations.count
-        try:
-            self._last = batch
-            if durations is not None:
-                durations.extend(batch.durations, batch.exemplars)
-        except BaseException:
-            if durations is not None and durations.count == before:
-                self._last = None
-            raise
+            self._add_event(own, event)
+        for own in touched.values():
+            own.flush_if_full()
 
     def accept_queue(self, batch: QueueBatch) -> None:
         """Add the times that items spent in a queue."""
@@ -236,10 +272,6 @@ class StageMetrics:
         return self._distinct.name(defs.ERROR_TYPE, found) if found else ""
 
     def _totals_of(self, stage: StageKey, given: Mapping[str, AttributeValue]) -> _Totals:
-        if not self._named:
-            found = self._totals.get((stage, ()))
-            if found is not None:
-                return found
         chosen: dict[str, Any] = {}
         if self._named:
             chosen = {
@@ -257,52 +289,42 @@ class StageMetrics:
             totals = self._totals.get(key)
         if totals is None:
             self._sets[stage] += 1
-            totals = self._totals[key] = _Totals({**chosen, **stage_attributes(stage)})
+            totals = self._totals[key] = _Totals({**chosen, **stage_attributes(stage)}, stage)
         return totals
 
     def _totals_of_call(
-        self,
-        stage: StageKey,
-        totals: _Totals,
-        batch: Batch,
-        given: Mapping[str, AttributeValue] | None,
+        self, totals: _Totals, batch: Batch, given: Mapping[str, AttributeValue] | None
     ) -> _Totals:
         """Return those for the attributes that a call has set; `totals` without any."""
         if not (self._named and given):
             return totals
-        return self._totals_of(stage, {**batch.attributes, **given})
+        return self._totals_of(totals.stage, {**batch.attributes, **given})
 
-    def _count(
-        self,
-        totals: _Totals,
-        metric: defs.Metric,
-        amount: float | None,
-        key: str = "",
-        value: str = "",
-        error_type: str = "",
-    ) -> None:
-        if amount is None:
-            return
-        identity = (metric.name, key, value, error_type)
+    def _sum(self, totals: _Totals, identity: _Sum) -> PendingSum:
         total = totals.sums.get(identity)
         if total is None:
+            metric, key, value, error_type = identity
             attributes = totals.with_extra({key: value, defs.ERROR_TYPE: error_type})
-            total = totals.sums[identity] = PendingSum(self._instruments[metric.name], attributes)
-        total.increase(amount)
+            total = totals.sums[identity] = PendingSum(self._instruments[metric], attributes)
+        return total
 
     def _count_items(self, totals: _Totals, counts: Counts, failed: str = "") -> None:
-        direction = defs.IO_DIRECTION
-        self._count(totals, defs.STAGE_ITEMS, counts.items_in, direction, "in", failed)
-        self._count(totals, defs.STAGE_ITEMS, counts.items_out, direction, "out", failed)
-        self._count(totals, defs.STAGE_IO, counts.bytes_in, direction, "in")
-        self._count(totals, defs.STAGE_IO, counts.bytes_out, direction, "out")
+        for amount, metric, direction, error_type in (
+            (counts.items_in, defs.STAGE_ITEMS, "in", failed),
+            (counts.items_out, defs.STAGE_ITEMS, "out", failed),
+            (counts.bytes_in, defs.STAGE_IO, "in", ""),
+            (counts.bytes_out, defs.STAGE_IO, "out", ""),
+        ):
+            if amount is not None:
+                identity = metric.name, defs.IO_DIRECTION, direction, error_type
+                self._sum(totals, identity).increase(amount)
 
     def _add(self, totals: _Totals, result: StageResult) -> None:
         failed, counts = self._error_type(result.error_type), result.counts
         self._count_items(totals, counts.since(result.reported), failed)
         for retried_for, count in result.retries:
             error_type = self._error_type(retried_for)
-            self._count(totals, defs.STAGE_RETRIES, count, error_type=error_type)
+            self._sum(totals, (defs.STAGE_RETRIES.name, "", "", error_type)).increase(count)
         durations = self._values(totals, defs.STAGE_DURATION, failed)
         durations.append(result.busy_s, result.context, defs.DURATION_BUCKETS)
         size = counts.items_in if counts.items_in is not None else counts.items_out
@@ -310,12 +332,12 @@ class StageMetrics:
             sizes = self._values(totals, defs.STAGE_BATCH_SIZE)
             sizes.append(size, result.context, defs.SIZE_BUCKETS)
 
-    def _add_event(self, key: StageKey, totals: _Totals, event: EventTime) -> None:
+    def _add_event(self, totals: _Totals, event: EventTime) -> None:
         ages = self._values(totals, defs.ITEM_DURATION)
         age = max(0.0, event.finished - event.originated)
         ages.append(age, event.context, defs.DURATION_BUCKETS)
-        newest = self._watermarks.get(key, event.originated)
-        self._watermarks[key] = max(newest, event.originated)
+        newest = self._watermarks.get(totals.stage, event.originated)
+        self._watermarks[totals.stage] = max(newest, event.originated)
 
     def _values(self, totals: _Totals, metric: defs.Metric, error_type: str = "") -> PendingValues:
         values = totals.values.get((metric.name, error_type))
@@ -331,12 +353,15 @@ class StageMetrics:
         for scope in list(series.scopes):
             some_not_kept = series.not_kept(scope)
             for each in list(scope.series.values()):
-                key = self._limit_pipeline_name(each.key)
+                key = each.key
                 if key not in self._seen:
-                    self._seen[key] = stage_attributes(key)
+                    key = self._limit_pipeline_name(key)
+                    self._seen.setdefault(key, stage_attributes(key))
                 count = each.active if some_not_kept else len(each.kept)
                 if count:
                     active[key] += count
+        if not active:
+            return [(0, attributes) for attributes in self._seen.values()]
         return [(active[key], attributes) for key, attributes in self._seen.items()]
 
     def _watermark_lag(self) -> list[Point]:

@@ -122,9 +122,8 @@ class Instrument:
                 self.changed.pop(series, None)
 
     def _flush_in_bulk(self) -> bool:
-        for series in list(self.changed):
-            if series.flush_in_bulk():
-                del self.changed[series]
+        left = [series for series in self.changed if not series.flush_in_bulk()]
+        self.changed = dict.fromkeys(left)
         return True
 
 
@@ -231,24 +230,22 @@ class HistogramSeries:
         if not values:
             return True
         # the locks keep collections away: one of delta temporality drops the aggregations
-        return self._instrument.holding(
-            lambda: self.is_known() and self.add_all(values, sum(values))
-        )
+        return self._instrument.holding(lambda: self._add_all(values))
 
-    def is_known(self) -> bool:
-        """Tell whether the aggregations that record() would use are known; the locks are held."""
-        if self._generation != self._instrument.generation or not self._found:
-            self._find()
-        return bool(self._found)
-
-    def add_all(self, values: Sequence[float], total: float) -> bool:
-        """Add sorted values to the known aggregations; return True."""
-        for add, aggregation in self._found:
+    def _add_all(self, values: Sequence[float]) -> bool:
+        found, total = self.known(), sum(values)
+        for add, aggregation in found:
             add(aggregation, values, total)
-        return True
+        return bool(found)
+
+    def known(self) -> list[tuple[_Add, Any]]:
+        """Return the aggregations that record() would use, if known; the locks are held."""
+        if self._generation != self._instrument.generation:
+            self._find()
+        return self._found
 
     def _find(self) -> None:
-        self._found, found = [], []
+        self._found, self._generation, found = [], -1, []
         try:
             for target in self._instrument.targets:
                 aggregation = target.aggregation_of(self._attributes)
@@ -264,7 +261,7 @@ class HistogramSeries:
 
 def are_usual(values: Sequence[float], total: float) -> bool:
     """Tell whether the SDK takes sorted values as they are: it refuses negative ones."""
-    return values[0] >= 0 and math.isfinite(total)
+    return values[0] >= 0 and total < math.inf
 
 
 class CounterSeries(HistogramSeries):
@@ -316,13 +313,15 @@ def _holding(locks: Sequence[Any], work: Callable[[], bool]) -> bool | None:
 
 def _add_to_explicit(aggregation: Any, values: Sequence[float], total: float) -> None:
     with aggregation._lock:
-        if aggregation._value is None:
-            aggregation._value = aggregation._get_empty_bucket_counts()
+        counts, bounds = aggregation._value, aggregation._boundaries
+        if counts is None:
+            counts = aggregation._value = [0] * (len(bounds) + 1)
         aggregation._sum += total
         if aggregation._record_min_max:
-            aggregation._min = min(aggregation._min, values[0])
-            aggregation._max = max(aggregation._max, values[-1])
-        counts, bounds = aggregation._value, aggregation._boundaries
+            if values[0] < aggregation._min:  # noqa: PLR1730 - a call costs more
+                aggregation._min = values[0]
+            if values[-1] > aggregation._max:  # noqa: PLR1730 - a call costs more
+                aggregation._max = values[-1]
         done, count = 0, len(values)
         while done < count:
             # a bucket holds the values up to its bound, inclusive
