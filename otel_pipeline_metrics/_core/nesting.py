@@ -53,9 +53,17 @@ def set_have_execution(found: Callable[[Cell], object]) -> None:
     have_execution = found
 
 
-def enter(parent: Cell, cell: Cell, now: float) -> None:
-    """Open a call inside of another."""
-    _change(_enter, parent, cell, now)
+def enter(cell: Cell, now: float) -> None:
+    """Open a call inside of the one around it; again after `pause`."""
+    _change(_open, cell, now)
+
+
+def let_in(cell: Cell, now: float) -> None:
+    """Have calls begin inside of a generator that works on no item now."""
+    overlap = Overlap(now, is_open=False)
+    # no call in between, since the generator may go on in another thread
+    if cell[_TOKEN] is None and cell[_CHILD] is None:
+        cell[_CHILD] = overlap
 
 
 def close(cell: Cell, now: float) -> None:
@@ -66,11 +74,6 @@ def close(cell: Cell, now: float) -> None:
 def pause(cell: Cell, now: float) -> None:
     """Close a call that waits."""
     _change(_pause, cell, now)
-
-
-def resume(cell: Cell, now: float) -> None:
-    """Open a call again after `pause`."""
-    _change(_resume, cell, now)
 
 
 def _change(change: Callable[..., None], *given: Any) -> None:
@@ -102,7 +105,7 @@ def _pause(cell: Cell, now: float) -> None:
         cell[_CHILD] = Overlap(now, is_open=False)
 
 
-def _resume(cell: Cell, now: float) -> None:
+def _open(cell: Cell, now: float) -> None:
     found: Any = cell[_CHILD]
     if isinstance(found, Overlap):
         found.account_until(now)
@@ -234,6 +237,8 @@ def _begin_to_haunt(cell: Cell, overlap: Overlap, now: float) -> None:
     around.ghosts[id(cell)] = cell
     overlap.holder = parent
     shares: Shares = cell[0].scope.shares
+    if cell[_TOKEN] is None:
+        shares.outlived[id(cell)] = cell
     if before == 1:
         _begin_to_divide(cell, shares, now)
     elif shares.concurrent and not before and around.is_open:

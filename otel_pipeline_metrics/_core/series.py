@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import nesting, span_budget
+from otel_pipeline_metrics._core import clock, nesting, span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.observed import QueueSeries, WorkerTimes
@@ -19,7 +19,7 @@ from otel_pipeline_metrics._core.shares import Shares
 from otel_pipeline_metrics._core.span_budget import SpanBudget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from otel_pipeline_metrics._core.hooks import PartsOfRun
     from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
@@ -382,10 +382,24 @@ def of_steps(puller: Cell, whole: Series) -> Series:
 
 
 def goes_on(cell: Cell | None) -> Cell:
-    """Return the innermost cell, from `cell` outwards, whose call is not over."""
+    """Return the innermost cell, from `cell` outwards, whose call is not over.
+
+    A generator between items is not: what a task of its earlier steps calls is inside of it.
+    """
     while cell is not None and cell[1] is None:
+        if cell[3] is not None and cell[3].entry is not None:
+            nesting.let_in(cell, clock.now())
+            break
         cell = cell[4]
     return default_cell if cell is None else cell
+
+
+def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
+    """Remove fixed attributes from their stages, and build those of spans anew."""
+    for stage, key in attributes:
+        stage.attributes.pop(key, None)
+    for series in all_series():
+        series.cache = None
 
 
 def limit_spans(per_second: float | None) -> None:

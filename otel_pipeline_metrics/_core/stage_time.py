@@ -353,8 +353,12 @@ def self_time(series: Series, now: float) -> float:
         account = each.account
         own += account.ended + account.partial + each.correction + account.excess
     for cell in list(series.scope.shares.outlived.values()):
-        # of a call in progress it is in the account
-        if cell[0] in series.variants and cell[1] is None and cell[3] is None:
+        # of a call in progress it is in the account, but not of a generator between items
+        if (
+            cell[0] in series.variants
+            and cell[1] is None
+            and (cell[3] is None or cell[3].entry is not None)
+        ):
             own += nesting.excess_so_far(cell, now)
     inside = sum(each.account.ended + each.account.partial for each in _called(series))
     return max(0.0, own - inside)

@@ -89,9 +89,7 @@ def with_privacy_rules(config: Config, metric_attributes: Sequence[str], *, stri
     privacy.activate(rules)
     for stage, key in defined:
         privacy.drop(key, f"stage {stage.name!r}")
-        stage.attributes.pop(key, None)
-    for each in series.all_series():
-        each.cache = None  # the attributes of its spans are built anew
+    series.withdraw(defined)
     return dataclasses.replace(
         config,
         resource_attributes=privacy.drop_forbidden(

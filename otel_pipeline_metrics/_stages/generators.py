@@ -35,9 +35,9 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
             nothing, default = suspended.NOOP_EXECUTION.cell, internals.series
-            series, puller, alone, run = execution.cell[0], nothing, 0, None
+            series, puller, run = execution.cell[0], nothing, None
             current, now = internals.active_cell, internals.clock.now
-            references, ident = internals.references, internals.ident
+            ident = internals.ident
             extras = every_extra = internals.extras if execution.series is not None else nothing
             source = function(*args, **kwargs)
             del args, kwargs
@@ -53,21 +53,21 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                         series, counted, parent = cell[0], steps + 1, nothing
                     else:
                         parent = current.get(default.default_cell)
-                        # the last step's serves again if nothing else, such as a task, has it
-                        if parent is not puller or parent[1] is None or references(cell) != alone:
+                        # the last step's serves again
+                        if parent is not puller or parent[1] is None:
                             series.until_sample -= steps - counted
                             cell, part = suspended.next_step(execution, parent, run)
-                            series, parent, alone = cell[0], cell[4], references(cell)
+                            series, parent = cell[0], cell[4]
                             puller, pulled = parent, part.open_s
                             sample_at, counted = steps + max(0, series.until_sample), steps
                         token = current.set(cell)
                         # the time first, since the token tells that it is in progress
                         began = cell[2] = now()
                         cell[1] = token
-                        if parent[5] is None and not extras:
+                        if parent[5] is None and cell[5] is None and not extras:
                             parent[5] = cell
                         else:
-                            internals.nesting.enter(parent, cell, began)
+                            internals.nesting.enter(cell, began)
                         if steps >= sample_at:
                             series.until_sample -= steps - counted
                             internals.sampling.begin(cell, known=True)
@@ -145,9 +145,9 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
             execution = suspended.begin_suspended(stage)
             details = execution.ensure_details()
             nothing, default = suspended.NOOP_EXECUTION.cell, internals.series
-            series, puller, alone, run = execution.cell[0], nothing, 0, None
+            series, puller, run = execution.cell[0], nothing, None
             current, now = internals.active_cell, internals.clock.now
-            references, ident = internals.references, internals.ident
+            ident = internals.ident
             extras = every_extra = internals.extras if execution.series is not None else nothing
             source = function(*args, **kwargs)
             del args, kwargs
@@ -163,21 +163,21 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                         series, counted, parent = cell[0], steps + 1, nothing
                     else:
                         parent = current.get(default.default_cell)
-                        # the last step's serves again if nothing else, such as a task, has it
-                        if parent is not puller or parent[1] is None or references(cell) != alone:
+                        # the last step's serves again
+                        if parent is not puller or parent[1] is None:
                             series.until_sample -= steps - counted
                             cell, part = suspended.next_step(execution, parent, run)
-                            series, parent, alone = cell[0], cell[4], references(cell)
+                            series, parent = cell[0], cell[4]
                             puller, pulled = parent, part.open_s
                             sample_at, counted = steps + max(0, series.until_sample), steps
                         token = current.set(cell)
                         # the time first, since the token tells that it is in progress
                         began = cell[2] = now()
                         cell[1] = token
-                        if parent[5] is None and not extras:
+                        if parent[5] is None and cell[5] is None and not extras:
                             parent[5] = cell
                         else:
-                            internals.nesting.enter(parent, cell, began)
+                            internals.nesting.enter(cell, began)
                         if steps >= sample_at:
                             series.until_sample -= steps - counted
                             internals.sampling.begin(cell, known=True)

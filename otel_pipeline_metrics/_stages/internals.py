@@ -7,7 +7,6 @@ cannot be. This object is looked up by name where the wrapper is loaded.
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import Final
 
@@ -21,7 +20,7 @@ class Internals:
 
     __slots__ = (
         "active_cell", "anything", "clock", "extras", "failure", "ident", "invocation", "later",
-        "nesting", "no_turn", "others", "references", "sampling", "series", "suspended",
+        "nesting", "no_turn", "others", "sampling", "series", "suspended",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -37,7 +36,6 @@ class Internals:
         self.later = later
         self.nesting = nesting
         self.others = others
-        self.references = sys.getrefcount
         self.sampling = sampling
         self.series = series
         self.suspended = suspended

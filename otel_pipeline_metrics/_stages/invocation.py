@@ -75,7 +75,7 @@ def begin_block(stage: StageId) -> Execution:
         if parent[5] is None and not extras:
             parent[5] = cell
         else:
-            nesting.enter(parent, cell, began)
+            nesting.enter(cell, began)
         return execution  # noqa: TRY300 - a signal handler may raise here
     except Exception:  # an internal error must not stop the stage
         return execution_of(not_begun(cell))
@@ -126,7 +126,7 @@ def begin(cell: Cell, *, due: bool) -> float:
         parent[5] = cell
     else:
         series.kept[id(cell)] = cell
-        nesting.enter(parent, cell, began)
+        nesting.enter(cell, began)
     return began
 
 

@@ -111,7 +111,7 @@ def _watch(cell: Cell, items: ItemCounter | None, future: Any) -> None:
     # what of its time runs is unknown, as in a block of a task
     goes_on = _moved(cell, "task block").cell
     goes_on[1] = DETACHED
-    nesting.enter(goes_on[4], goes_on, goes_on[2])
+    nesting.enter(goes_on, goes_on[2])
     future.add_done_callback(functools.partial(_done, goes_on, items))
 
 
@@ -189,7 +189,7 @@ def _resume(execution: Execution) -> None:
         if next(cell[0].due, None) is None:
             sampling.wake(cell, known=True)
         cell[2] = clock.now()
-        nesting.enter(parent, cell, cell[2])
+        nesting.enter(cell, cell[2])
     except Exception:
         errors.log_internal_error("resuming a call whose result comes later")
 

@@ -66,13 +66,18 @@ def next_step(
     whole = execution.series
     steps = execution.cell[0] if whole is None else _series.of_steps(parent, whole)
     part = execution.ensure_details().pulls.setdefault(steps, Pulled())
-    cell: Cell = [steps, None, 0.0, execution, parent, None, None, None]
+    cell = execution.cell
+    if cell is execution.entry or cell[0] is not steps or cell[4] is not parent:
+        if cell is not execution.entry:
+            # tasks of its steps go on inside of who pulled it before
+            cell[3] = None
+        cell = execution.cell = [steps, None, 0.0, None, parent, None, None, None]
+    cell[3], cell[6], cell[7] = execution, None, None
     if run is not None and run.part is part:
         cell[7] = run.worker
     elif run is not None:
         # it is pulled in another run of the program
         run.end()
-    execution.cell = cell
     return cell, part
 
 
@@ -108,10 +113,10 @@ def resume(execution: Execution, counted: int) -> Cell:
         if steps.until_sample < 0:
             sampling.begin(cell, known=True)
         began = cell[2] = clock.now()
-        if parent[5] is None and "overlapping" not in gc_safety.extras:
+        if parent[5] is None and cell[5] is None and "overlapping" not in gc_safety.extras:
             parent[5] = cell
         else:
-            nesting.enter(parent, cell, began)
+            nesting.enter(cell, began)
     except BaseException:
         abandon(cell)
         failed(execution, "resuming")
@@ -147,7 +152,7 @@ def pause(execution: Execution, now: float = 0.0) -> Run | None:
         deactivate(execution, now)
         if cell[6] is not None:
             sampling.end(cell, elapsed, now)
-        cell[1] = cell[3] = None
+        cell[1] = None
         if worker is not None and execution.span is None and not gc_safety.others:
             begun: Run | None = worker.begin_run(execution, part)
             return begun

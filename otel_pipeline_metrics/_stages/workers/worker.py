@@ -102,6 +102,7 @@ class Run:
             return
         if cell[1] is not None and cell[7] is worker:
             worker.stack.append(cell)
+            worker.told = None
         # Twice is harmless: a signal handler may raise here, and a thread that pulls the next item
         # may do the same.
         worker.log.append(self.event())
@@ -259,7 +260,7 @@ class Worker:
             resting, self.resting = self.resting, []
             for cell in resting:
                 if cell[1] is not None:
-                    nesting.resume(cell, now)
+                    nesting.enter(cell, now)
 
     def inside(self) -> Cell | None:
         """Return the innermost call if this worker runs it."""

@@ -50,10 +50,6 @@ class Player:
         self.queues: dict[str, Any] = {}
         self.tasks: list[asyncio.Task[None]] = []
         self._stages: dict[tuple[str, str], Any] = {}
-        # A task that one step begins, and that goes on in a later one, counts for the consumer of
-        # the first: see `test_tasks_of_earlier_steps`.
-        bodies = [ops for bodies in program.generators for ops in bodies]
-        self._repeats = 1 if any(map(_spawns, bodies)) else 2
         # a generator may spawn who pulls it
         self._fuel = 60
 
@@ -72,7 +68,7 @@ class Player:
 
     def _generator(self, slot: list[Slot], bodies: tuple[Ops, ...]) -> Iterator[int]:
         try:
-            for ops in bodies[:-1] * self._repeats:
+            for ops in bodies[:-1] * 2:
                 self.at_once(_puller(slot), ops)
                 yield 1
         finally:
@@ -83,7 +79,7 @@ class Player:
         self, slot: list[Slot], bodies: tuple[Ops, ...]
     ) -> AsyncIterator[int]:
         try:
-            for ops in bodies[:-1] * self._repeats:
+            for ops in bodies[:-1] * 2:
                 await self.all_of(_puller(slot), ops)
                 yield 1
         finally:
@@ -322,13 +318,6 @@ class Player:
                 await self.all_of(worker, ops)
         finally:
             worker.ends()
-
-
-def _spawns(ops: Ops) -> bool:
-    """Tell whether tasks are begun by some operations, or inside of them."""
-    return any(
-        op.kind in ("spawn", "gather", "group") or any(map(_spawns, op.inside)) for op in ops
-    )
 
 
 def _times(op: Op) -> int:
