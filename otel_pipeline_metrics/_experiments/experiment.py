@@ -249,7 +249,7 @@ class Experiment(Accounting):
                 end_wait(wait, now)
             for cell in reversed(calls):
                 cell[2] += now - began
-                nesting.resume(cell, now)
+                nesting.enter(cell, now)
             with _lock:
                 ledger.paid(worker.number, now - began, now)
                 if ledger is self._ledger and self._accrues and inside is not None:

@@ -8,25 +8,22 @@ more, have an `Execution`, which costs as much again.
 from __future__ import annotations
 
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy, records
+from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import DETACHED, abandon, was_left
 from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.gc_safety import extras
-from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell, active_cell
-from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages import sampling
+from otel_pipeline_metrics._stages.closing import add_late_span, close, deactivate
 from otel_pipeline_metrics._stages.execution import (
     NOOP_EXECUTION,
-    Details,
     Execution,
     execution_of,
-    retried_type,
 )
 from otel_pipeline_metrics._stages.workers.account import EXIT
 from otel_pipeline_metrics._stages.workers.finding import worker_of_context
@@ -37,12 +34,6 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.series import Series
     from otel_pipeline_metrics._core.stage_id import StageId
-
-
-_STEPS: Final = ("step", "async step")
-
-
-# --- calls ------------------------------------------------------------------------------------
 
 
 def begin_block(stage: StageId) -> Execution:
@@ -308,15 +299,6 @@ def open_span(cell: Cell, links: Sequence[Any] = (), links_dropped: int = 0) -> 
         errors.log_internal_error("starting a span")
 
 
-def add_late_span(series: Series, elapsed: float, items_out: int | None = None) -> None:
-    """Make the span of a slow call after it has ended."""
-    if hooks.tracing is not None:
-        result = StageResult(elapsed, items_out=items_out)
-        context = hooks.tracing.record_late_span(series, result)
-        if context is not None and elapsed > series.slow_from:
-            keep_slowest(series, elapsed, context)
-
-
 def count_items(execution: Execution, count: Callable[[Any], int], value: Any) -> None:
     """Count items with the user's `items`; log once if it fails."""
     try:
@@ -337,93 +319,6 @@ def _log_not_counted(series: Series | None, error: BaseException) -> None:
         errors.name_of(error),
         privacy.sanitized_message(error),
     )
-
-
-# --- executions --------------------------------------------------------------------------------
-
-
-def step_span(execution: Execution, step: Literal["suspend", "resume"]) -> None:
-    """Suspend or resume the span of an execution. Never raises."""
-    if execution.span is not None:
-        try:
-            getattr(execution.span, step)()
-        except Exception:
-            errors.log_internal_error(f"a span's {step}")
-
-
-def deactivate(execution: Execution, now: float) -> None:
-    """Make an execution no longer current, and stop its worker's time."""
-    if hooks.workers is not None:
-        hooks.workers.left(execution.cell, now)
-    token, execution.cell[1] = execution.cell[1], None
-    if token is None or token is DETACHED or (gc_safety.here()):
-        return
-    try:
-        active_cell.reset(token)
-    except (ValueError, RuntimeError):
-        # it is current in another task only, which did not close it; or an exception interrupted
-        # its end just after this
-        return
-    if execution.span is not None:
-        step_span(execution, "suspend")
-
-
-def close(execution: Execution, error: BaseException | None) -> None:
-    """Keep the result of an execution, and end its span."""
-    series = execution.series
-    if series is None:
-        return
-    execution.series = None  # closed: ending it again or adding details changes nothing
-    entry = execution.entry or execution.cell
-    series.remove(entry)
-    waited = execution.idle or execution.blocked
-    if error is None and execution.details is None and not waited:
-        if execution.span is not None:
-            with errors.suppress_errors("ending a span"):
-                execution.span.close(execution.elapsed)
-        elif execution.elapsed > series.budget.slow_s:
-            add_late_span(series, execution.elapsed)
-        series.durations.append(execution.elapsed)
-    else:
-        series.results.append((_result(execution, series, error), execution.details))
-    entry[3] = execution.cell[3] = None  # leaves no cycle to the garbage collector
-    if len(series.durations) >= PENDING_BOUND or len(series.results) >= PENDING_BOUND:
-        drain_series(series)
-
-
-def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
-    # not with `isinstance`, which asks the program's class for `__class__`
-    if issubclass(type(error), tuple(records.asks_for_retry)):
-        # the engine calls it again: an attempt, not a failure
-        execution.count_retry(retried_type(getattr(error, "exc", None)))
-        error = None
-    details = execution.details or Details()
-    if series.stage.form in _STEPS and issubclass(type(error), (StopIteration, StopAsyncIteration)):
-        error = None  # the end of the iteration
-    outcome = outcome_of(error)
-    failure = error if outcome == "error" else None
-    result = StageResult(
-        # the parts may exceed the whole by a rounding error
-        busy_s=max(0.0, execution.elapsed - execution.idle - execution.blocked),
-        idle_s=execution.idle,
-        blocked_s=execution.blocked,
-        outcome=outcome,
-        error_type=None if failure is None else error_type_of(failure),
-        **details.totals()._asdict(),
-        # the next number of a count is how often it was advanced
-        retries=tuple((kind, next(retried)) for kind, retried in list(details.retries.items())),
-        attributes=details.attributes or None,
-        error_message=None if failure is None else privacy.message_of(failure),
-    )
-    context, tracing = None, hooks.tracing
-    try:
-        if execution.span is not None:
-            context = execution.span.end(result)
-        elif tracing is not None and (outcome == "error" or result.busy_s > series.budget.slow_s):
-            context = tracing.record_late_span(series, result)
-    except Exception:  # the numbers stand without the span
-        errors.log_internal_error("ending a span")
-    return result if context is None else result._replace(context=context)
 
 
 @forking.in_child

@@ -16,7 +16,7 @@ from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import DETACHED
 from otel_pipeline_metrics._core.series import active_cell
-from otel_pipeline_metrics._stages import invocation, sampling, suspended
+from otel_pipeline_metrics._stages import closing, invocation, sampling, suspended
 from otel_pipeline_metrics._stages.execution import execution_of
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _moved(cell: Cell, form: Form) -> Execution:
     invocation.leave(cell, now)
     execution.elapsed += now - cell[2]
     execution.bare = False
-    invocation.deactivate(execution, now)
+    closing.deactivate(execution, now)
     cell[3] = cell[6] = None
     before.remove(cell)
     parent, stage = cell[4], before.stage.of(form)
@@ -182,7 +182,7 @@ def _resume(execution: Execution) -> None:
             parent = _series.goes_on(parent)
         cell[4] = parent
         if execution.span is not None:
-            invocation.step_span(execution, "resume")
+            closing.step_span(execution, "resume")
         if hooks.workers is not None:
             hooks.workers.entered(cell)
         cell[1] = active_cell.set(cell)

@@ -11,15 +11,13 @@ from otel_pipeline_metrics._core.abandoned import DETACHED, abandon
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.series import active_cell
 from otel_pipeline_metrics._stages import sampling
+from otel_pipeline_metrics._stages.closing import close, deactivate, step_span
 from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution, Pulled
 from otel_pipeline_metrics._stages.invocation import (
-    close,
     count_items,
-    deactivate,
     leave,
     not_begun,
     start_span,
-    step_span,
 )
 
 if TYPE_CHECKING:
