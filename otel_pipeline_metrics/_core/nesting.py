@@ -24,12 +24,19 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core.overlap import Overlap
+from otel_pipeline_metrics._core.overlap import (
+    Overlap,
+    all_inside,
+    has_inside,
+    innermost,
+    inside_of,
+    root_of,
+)
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.process.gc_safety import switch_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from otel_pipeline_metrics._core.series import Cell
     from otel_pipeline_metrics._core.shares import Shares
@@ -144,7 +151,7 @@ def one_in_the_other(root: Cell) -> list[Cell]:
     with _lock:
         if root[0].scope.shares.concurrent:
             return []
-        return [each for each in _all_inside(root) if each is not root and _is_whole(each)]
+        return [each for each in all_inside(root) if each is not root and _is_whole(each)]
 
 
 def _is_whole(cell: Cell) -> bool:
@@ -168,7 +175,7 @@ def _keep(cell: Cell) -> None:
 
 
 def _keep_all_inside(root: Cell) -> None:
-    for each in [*_all_inside(root)]:
+    for each in [*all_inside(root)]:
         if each is not root:
             _keep(each)
 
@@ -336,18 +343,13 @@ def _remove(cell: Cell, shares: Shares, now: float) -> None:
 
 
 def _remove_if_innermost(cell: Cell, shares: Shares, now: float) -> None:
-    if not _has_inside(cell):
+    if not has_inside(cell):
         _remove(cell, shares, now)
 
 
 def _add_if_innermost(cell: Cell, shares: Shares, now: float) -> None:
-    if cell[_PARENT] is not None and not _has_inside(cell):
+    if cell[_PARENT] is not None and not has_inside(cell):
         shares.add(cell[0].stage.identity, now)
-
-
-def _has_inside(cell: Cell) -> bool:
-    found: Any = cell[_CHILD]
-    return found.inside > 0 if isinstance(found, Overlap) else found is not None
 
 
 def _begin_to_divide(cell: Cell, shares: Shares, now: float) -> None:
@@ -357,9 +359,9 @@ def _begin_to_divide(cell: Cell, shares: Shares, now: float) -> None:
         return
     # first, so that the hot path ends none of them meanwhile
     _tell_hot_path(shares)
-    root = _root_of(cell)
+    root = root_of(cell)
     _keep_all_inside(root)
-    shares.begin((each[0].stage.identity for each in _innermost(root)), now)
+    shares.begin((each[0].stage.identity for each in innermost(root)), now)
 
 
 def _end_to_divide(shares: Shares, now: float) -> None:
@@ -375,44 +377,15 @@ def _tell_hot_path(shares: Shares) -> None:
     switch_extra("overlapping", on=bool(_dividing))
 
 
-def _innermost(cell: Cell) -> Iterator[Cell]:
-    """Yield the open calls with none open inside of them."""
-    for each in _all_inside(cell):
-        if each is not cell and not _inside(each):
-            yield each
-
-
-def _all_inside(cell: Cell) -> Iterator[Cell]:
-    """Yield a call and all that are open inside of it, at any depth."""
-    left = [cell]
-    while left:
-        each = left.pop()
-        left += _inside(each)
-        yield each
-
-
-def _inside(cell: Cell) -> list[Cell]:
-    found: Any = cell[_CHILD]
-    if isinstance(found, Overlap):
-        return [*found.children.values(), *found.ghosts.values()]
-    return [] if found is None else [found]
-
-
-def _root_of(cell: Cell) -> Cell:
-    while cell[_PARENT] is not None:
-        cell = cell[_PARENT]
-    return cell
-
-
 def _divide_anew(cell: Cell, now: float) -> None:
     """Find out again what there is to divide, after a change was interrupted."""
-    root, shares = _root_of(cell), cell[0].scope.shares
-    shares.concurrent = sum(len(_inside(each)) > 1 for each in _all_inside(root))
+    root, shares = root_of(cell), cell[0].scope.shares
+    shares.concurrent = sum(len(inside_of(each)) > 1 for each in all_inside(root))
     shares.end(now)
     _tell_hot_path(shares)
     if shares.concurrent:
         _keep_all_inside(root)
-        shares.begin((each[0].stage.identity for each in _innermost(root)), now)
+        shares.begin((each[0].stage.identity for each in innermost(root)), now)
 
 
 @forking.in_child

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from otel_pipeline_metrics._core.series import Cell
 
 
@@ -43,3 +45,40 @@ class Overlap:
         """Add the excess since the last change."""
         # at once: a signal handler may raise between two statements
         self.excess, self.since = self.excess_until(now), max(now, self.since)
+
+
+def has_inside(cell: Cell) -> bool:
+    """Tell whether a call has others open inside of it."""
+    found: Any = cell[5]
+    return found.inside > 0 if isinstance(found, Overlap) else found is not None
+
+
+def innermost(cell: Cell) -> Iterator[Cell]:
+    """Yield the open calls with none open inside of them."""
+    for each in all_inside(cell):
+        if each is not cell and not inside_of(each):
+            yield each
+
+
+def all_inside(cell: Cell) -> Iterator[Cell]:
+    """Yield a call and all that are open inside of it, at any depth."""
+    left = [cell]
+    while left:
+        each = left.pop()
+        left += inside_of(each)
+        yield each
+
+
+def inside_of(cell: Cell) -> list[Cell]:
+    """Return the calls that are open directly inside of a call, and its ghosts."""
+    found: Any = cell[5]
+    if isinstance(found, Overlap):
+        return [*found.children.values(), *found.ghosts.values()]
+    return [] if found is None else [found]
+
+
+def root_of(cell: Cell) -> Cell:
+    """Return the cell of the run that a call belongs to."""
+    while cell[4] is not None:
+        cell = cell[4]
+    return cell
