@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import queue
 import sys
 import threading
@@ -30,6 +31,13 @@ pytestmark = [
         "ignore::pytest.PytestUnraisableExceptionWarning", "ignore::RuntimeWarning"
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Let no interrupted coroutine warn in a later test."""
+    yield
+    gc.collect()
 
 
 @stage("plain")
