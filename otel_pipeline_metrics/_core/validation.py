@@ -55,6 +55,8 @@ def check_name(value: object, argument: str) -> str:
 
 def check_count(value: Any, argument: str) -> int:
     """Return `value` as an integer from zero to `MAX_INT`, which larger ones become."""
+    if type(value) is int and 0 <= value <= MAX_INT:
+        return value  # nearly always
     if isinstance(value, bool):
         raise TypeError(f"{argument} must be an integer, not bool")
     try:

@@ -108,8 +108,6 @@ class Execution:
         self.series = cell[0]
         # of the instance, since Python reads one of the class at several times the cost
         self.bare = True
-        if len(cell) > CELL_WITHOUT_SPAN:
-            self.adopt_span()
 
     def adopt_span(self) -> None:
         """Take over the span that is open in the cell, if any; not for users."""
@@ -286,6 +284,7 @@ def execution_of(cell: Cell) -> Execution:
     found: Execution | None = cell[3]
     if found is None:
         made = Execution(cell)
+        made.adopt_span()
         if cell[3] is None:
             cell[3] = made
         found = cell[3]

@@ -54,20 +54,20 @@ class Stage(AsyncContextMixin):
         items: ItemCounter | None,
         attributes: Mapping[str, AttributeValue] | None,
     ) -> None:
+        self._items = items
         # the execution of its block, and those of other blocks that are open at the same time
         self._open: Execution | None = None
         self._others: dict[Execution, None] | None = None
-        self._items = items
-        # in a thread, and in a task
-        self._id: tuple[StageId, StageId] | None = None
-        self._name: str | None
-        self._kind: str | None
+        found: tuple[StageId, StageId] | None = None
         if items is None and not attributes and name.__class__ is str:
             found = _blocks.get((name, kind)) if kind is None or kind.__class__ is str else None
-            if found is not None:
-                self._name, self._kind, self._id = name, kind, found
-                self._attributes = _NO_ATTRIBUTES
-                return
+        # in a thread, and in a task
+        self._id = found
+        self._name: str | None
+        self._kind: str | None
+        if found is not None:
+            self._name, self._kind, self._attributes = name, kind, _NO_ATTRIBUTES
+            return
         self._name = None if name is None else check_name(name, "name")
         self._kind = None if kind is None else check_name(kind, "kind")
         if kind is not None:
