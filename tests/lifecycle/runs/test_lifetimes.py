@@ -128,7 +128,7 @@ def test_a_run_that_is_over_is_freed_at_once(
     left = [weakref.ref(run), weakref.ref(run._collector), weakref.ref(run._collector.stats)]
     del run
     assert [ref() for ref in left] == [None, None, None]
-    uses = [each for each in gc.get_objects() if isinstance(each, LimitUse)]
+    uses = [each for each in gc.get_objects() if type(each) is LimitUse]
     assert not [each for each in uses if each.limit.name == "lifetimes" and each.stage is None]
     assert report.stages
 

@@ -208,7 +208,7 @@ def test_32_threads_while_others_read_and_flush() -> None:
 
 
 MEMORY = """
-import otel_pipeline_metrics._stages.invocation as measure
+import otel_pipeline_metrics._stages.{module} as measure
 opm.configure(exporter="none", console=False)
 
 @opm.stage("works")
@@ -229,8 +229,11 @@ say(results=results, again=works(1), current=series.active_cell.get() is None)
 
 
 @pytest.mark.parametrize("error", ["MemoryError", "RecursionError('deep')"])
-@pytest.mark.parametrize("place", ["_result", "close", "deactivate"])
-def test_a_memory_error_in_our_own_work(error: str, place: str) -> None:
-    said = run(MEMORY.format(error=error, place=place), quiet=False)
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [("closing", "_result"), ("invocation", "close"), ("invocation", "deactivate")],
+)
+def test_a_memory_error_in_our_own_work(error: str, module: str, place: str) -> None:
+    said = run(MEMORY.format(error=error, module=module, place=place), quiet=False)
     assert (said["results"], said["again"]) == ([True] * 3, 1)
     assert said["stderr"].count("internal error in") == 1
