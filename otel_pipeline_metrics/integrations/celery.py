@@ -30,6 +30,7 @@ from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacke
 
 if TYPE_CHECKING:
     from celery import Celery
+    from celery.app.task import Context
 
 HEADER: Final = "opm-context"
 EVENT: Final = "opm-part"
@@ -67,7 +68,9 @@ class _App:
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._parts = WorkerParts(self._send)
-        self._begun: dict[str, Begun] = {}
+        # By request, not by task id: an attempt publishes the next one, which has its id and may
+        # begin, and end, before that attempt does.
+        self._begun: WeakKeyDictionary[Context, Begun] = WeakKeyDictionary()
         self._receiver: _Receiver | None = None
         records.asks_for_retry.add(exceptions.Retry)
         for signal, receiver in (
@@ -114,18 +117,19 @@ class _App:
 
     # --- a worker -----------------------------------------------------------------------------
 
-    def _prerun(self, task_id: str, task: Any, **_: Any) -> None:
+    def _prerun(self, task: Any, **_: Any) -> None:
         if task.app is not self._app:
             return
         with errors.suppress_errors("beginning a task of Celery"):
             given = (task.request.headers or {}).get(HEADER)
             context = json.loads(given) if isinstance(given, str) else None
-            self._begun[task_id] = self._parts.begin(context)
+            self._begun[task.request] = self._parts.begin(context)
 
-    def _postrun(self, task_id: str, task: Any, state: str | None = None, **_: Any) -> None:
-        begun = self._begun.pop(task_id, None)
-        if begun is not None:
-            self._parts.end(begun, is_over=state != "RETRY", earlier=task.request.retries)
+    def _postrun(self, task: Any, state: str | None = None, **_: Any) -> None:
+        with errors.suppress_errors("ending a task of Celery"):
+            begun = self._begun.pop(task.request, None)
+            if begun is not None:
+                self._parts.end(begun, is_over=state != "RETRY", earlier=task.request.retries)
 
     def _send(self, data: dict[str, Any]) -> None:
         text = base64.b85encode(packed(data)).decode()

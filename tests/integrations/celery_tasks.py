@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from celery import Celery
+from celery import Celery, signals
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics.integrations.celery import instrument_celery
@@ -28,6 +28,19 @@ def parse(self, number: int) -> int:
     with opm.stage("slow"):
         time.sleep(0.002)
     return number
+
+
+@app.task(bind=True, max_retries=3)
+@opm.process("overtaken")
+def overtaken(self) -> None:
+    if not self.request.retries:
+        raise self.retry(countdown=0, exc=KeyError("again"))
+
+
+@signals.task_retry.connect(sender=overtaken)
+def _linger(**_: object) -> None:
+    # the next attempt, which is published by now, begins and ends while this one is still open
+    time.sleep(0.3)
 
 
 @app.task

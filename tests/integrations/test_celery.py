@@ -127,6 +127,31 @@ print(json.dumps(found))
     assert json.loads(done.stdout.splitlines()[-1]) == [[6, 3, 0]] * 6
 
 
+@pytest.mark.parametrize("pool", ["threads", "gevent"])
+def test_an_attempt_that_the_next_one_overtakes_counts(
+    pool: str, broker: str, tmp_path: Path
+) -> None:
+    program = """
+import json
+import otel_pipeline_metrics as opm
+from tests.integrations import celery_tasks as tasks
+with opm.run("driver", resources=False, parts_timeout=5) as run:
+    for result in [tasks.overtaken.delay() for _ in range(3)]:
+        result.get(timeout=60)
+(stage,) = [stage for stage in run.report.stages if stage["name"] == "overtaken"]
+print(json.dumps([stage["count"], stage["retries"], run.parts_missing]))
+"""
+    with collector("none", "http/protobuf") as there:
+        env = environment(f"{broker}/13", endpoint(there))
+        with celery_worker(POOLS[pool], env, tmp_path / "log"):
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False,
+            )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [6, 3, 0]
+
+
 def test_a_worker_that_is_killed_leaves_the_rest_missing(broker: str, tmp_path: Path) -> None:
     program = """
 import json, time
