@@ -151,5 +151,5 @@ def results() -> Iterator[Results]:
     drain.set_sinks((sink,))
     yield sink
     drain.drain()
-    hooks.set_tracing(before.spans)
+    before.spans.put_in_force()
     drain.set_sinks(sinks)

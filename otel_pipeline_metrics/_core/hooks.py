@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from otel_pipeline_metrics._core.process.gc_safety import switch_extra
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from otel_pipeline_metrics._core.records import StageResult, WaitState
 
@@ -33,6 +33,16 @@ class Tracing(Protocol):
 
     def record_late_span(self, series: Any, result: StageResult) -> Any:
         """Make the span of a call that is over; return its context if sampled."""
+
+
+class TracingToCome(Protocol):
+    """Waits for the program to set a provider of spans; `_telemetry.spans.Spans`."""
+
+    def until_it_comes(self, series: Any, turns: Iterator[Any]) -> Iterator[Any]:
+        """Return turns of a series that end by themselves, with a KeyError, once it is set."""
+
+    def look(self) -> None:
+        """Open spans from now on if it is set."""
 
 
 class OpenSpan(Protocol):
@@ -144,6 +154,9 @@ class OpenPart(Protocol):
 # None: no spans.
 tracing: Tracing | None = None
 
+# while none is set, but one may be: then the hot path has no spans to care for
+tracing_to_come: TracingToCome | None = None
+
 # None until the first queue is instrumented; before that, no wait can be seen.
 workers: WorkerAccounting | None = None
 
@@ -151,10 +164,10 @@ workers: WorkerAccounting | None = None
 logs_calls = False
 
 
-def set_tracing(found: Tracing | None) -> None:
-    """Have the hot path open spans; None: not any more."""
-    global tracing  # replaced whole
-    tracing = found
+def set_tracing(found: Tracing | None, to_come: TracingToCome | None = None) -> None:
+    """Have the hot path open spans; None: not any more, or not before a provider is set."""
+    global tracing, tracing_to_come  # replaced whole
+    tracing, tracing_to_come = found, to_come
     switch_extra("tracing", on=found is not None)
 
 

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, nesting, span_budget
+from otel_pipeline_metrics._core import clock, hooks, nesting, span_budget
 from otel_pipeline_metrics._core.account import Account, Sample
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.observed import QueueSeries, WorkerTimes
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 # Results that a series keeps before the thread that adds one more flushes them.
 PENDING_BOUND: Final = 1024
+
+# What the look for a turn raises without one, see `Series.turns`; a TypeError is of a provider
+# without a hash, see `hooks.TracingToCome`.
+NO_TURN: Final = KeyError, StopIteration, TypeError
 
 # Pairs of caller and stage, inside of the same stages, that a run distinguishes.
 MAX_PAIRS: Final = 4000
@@ -119,8 +123,13 @@ class Series:
     def let_pass(self, calls: int) -> None:
         """Let so many calls report their duration only."""
         self.due = repeat(self, calls)
-        around = self.scope if self.around is None else self.around
-        around.turns[self.stage] = self.due
+        self.give_turns(self.scope if self.around is None else self.around)
+
+    def give_turns(self, caller: Series | ScopeRef | RunScope) -> None:
+        """Have the hot path find this series, for calls from one caller, until more is due."""
+        coming = hooks.tracing_to_come
+        turns = self.due if coming is None else coming.until_it_comes(self, self.due)
+        caller.turns[self.stage] = turns
 
     def add_limit(self, name: str) -> LimitUse:
         """Return what this stage did at a limit, made if need be."""
@@ -354,6 +363,8 @@ def add(cell: Cell, stage: StageId) -> Series:
 
 def cell_of_due(parent: Cell, stage: StageId) -> Cell:
     """Return the cell of a call inside of a call or a run, which `turns` has no turn for."""
+    if hooks.tracing_to_come is not None:
+        hooks.tracing_to_come.look()
     series = parent[0].called.get(stage) or add(parent, stage)
     return [series, True, 0.0, None, parent, None, None, None]
 
@@ -407,6 +418,15 @@ def limit_spans(per_second: float | None) -> None:
     span_budget.spans_per_second = per_second
     for series in all_series():
         series.budget.reset_budget()
+
+
+def find_anew() -> None:
+    """Have the hot path find every series anew."""
+    for scope in list(scopes):
+        scope.turns.clear()
+    for series in all_series():
+        for each in (series, *series.pulled):
+            each.turns.clear()
 
 
 def current_scope() -> RunScope:

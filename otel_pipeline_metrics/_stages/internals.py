@@ -28,7 +28,7 @@ class Internals:
         # what they catch: each name that they close over costs every call
         self.anything = BaseException
         self.failure = Exception
-        self.no_turn = KeyError, StopIteration
+        self.no_turn = series.NO_TURN
         self.clock = clock
         self.extras = extras
         self.ident = threading.get_ident

@@ -16,7 +16,13 @@ from otel_pipeline_metrics._core.abandoned import DETACHED, abandon, was_left
 from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.gc_safety import extras
-from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell, active_cell
+from otel_pipeline_metrics._core.series import (
+    CELL_WITHOUT_SPAN,
+    NO_TURN,
+    PENDING_BOUND,
+    Cell,
+    active_cell,
+)
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.closing import add_late_span, close, deactivate
@@ -51,7 +57,7 @@ def begin_block(stage: StageId) -> Execution:
         due = False
         try:
             cell = [next(parent[0].turns[stage]), None, 0.0, None, parent, None, None, None]
-        except (KeyError, StopIteration):
+        except NO_TURN:
             cell, due = _series.cell_of_due(parent, stage), True
         if extras:
             begin(cell, due=due)

@@ -126,7 +126,7 @@ def wake(cell: Cell, *, known: bool = False) -> None:
     series = cell[0]
     if next(series.due, None) is not None:
         # of a caller that another one's calls came before, see `MAX_PAIRS`, or another thread
-        cell[4][0].turns[series.stage] = series.due
+        series.give_turns(cell[4][0])
     elif series.until_due:
         arm(series)
     else:

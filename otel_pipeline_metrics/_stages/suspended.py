@@ -32,6 +32,8 @@ def begin_suspended(stage: StageId) -> Execution:
     """Begin an execution that is not current until it is resumed. Never raises."""
     cell: Any = None
     try:
+        if hooks.tracing_to_come is not None:
+            hooks.tracing_to_come.look()
         parent = _series.goes_on(active_cell.get())
         # who pulls its items may change, so the whole has no caller, and each step has one
         series = parent[0].scope.add(stage)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
-from otel_pipeline_metrics._core import cardinality, drain, hooks, stage_totals
+from otel_pipeline_metrics._core import cardinality, drain, stage_totals
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._telemetry import values
@@ -111,8 +111,7 @@ def install(telemetry: OtelSink, *, retire: bool = True) -> None:
             telemetry.runs.take_over(earlier.runs)
         _earlier.clear()
     _telemetry = telemetry
-    # if spans are disabled, the hot path skips them
-    hooks.set_tracing(None if telemetry.spans.disabled else telemetry.spans)
+    telemetry.spans.put_in_force()
     values.flush_full = telemetry.values.flush_full
     _update_sinks()
     if before is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Any
@@ -11,16 +12,17 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, get_current
 from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
-from otel_pipeline_metrics._core import errors
+from otel_pipeline_metrics._core import errors, hooks
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.metric_definitions import DURATION_BUCKETS
 from otel_pipeline_metrics._core.process import gc_safety
+from otel_pipeline_metrics._core.series import find_anew
 from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._telemetry.attributes import code_attributes, stage_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 _SUPPRESSED = context_api._SUPPRESS_INSTRUMENTATION_KEY
 # the key of the innermost run's `OpenRun` in a context
 _RUN_KEY = context_api.create_key("otel_pipeline_metrics.run")
+# Returns the global provider, None while none is set, or else what it is given. The public way
+# reads the environment while none is set.
+_global_provider = functools.partial(vars(trace).get, "_TRACER_PROVIDER")
 
 
 class Spans:
@@ -44,8 +49,27 @@ class Spans:
         self._fixed = provider is not None
         self._provider = provider
         self._tracer: Tracer | None = None if provider is None else _tracer_of(provider)
-        # whether the provider ignores all spans
-        self.disabled = self._fixed and self._tracer is None
+
+    def put_in_force(self) -> None:
+        """Have calls open spans if the provider takes any, on the global one once it is set."""
+        if self._fixed:
+            hooks.set_tracing(None if self._tracer is None else self)
+        else:
+            hooks.set_tracing(None, to_come=self)
+            self.look()
+        find_anew()
+
+    def look(self) -> None:
+        """Open spans from now on if a global provider is set."""
+        if _global_provider(self) is not None:
+            hooks.set_tracing(self)
+
+    def until_it_comes(self, found: Series, turns: Iterator[Series]) -> Iterator[Series]:
+        """Return turns of a series that end, with a KeyError, once a global provider is set.
+
+        All of it is C, and shorter than a look from Python.
+        """
+        return map({None: found}.__getitem__, map(_global_provider, turns))
 
     def current_tracer(self) -> Tracer | None:
         """Return the tracer, or None while there is no provider.
@@ -55,9 +79,7 @@ class Spans:
         """
         if self._fixed:
             return self._tracer
-        # `get_tracer_provider` reads the environment while no provider is set; this call is on
-        # the hot path of every program without configure()
-        if getattr(trace, "_TRACER_PROVIDER", trace) is None:
+        if _global_provider(self) is None:
             return None
         provider = trace.get_tracer_provider()
         if provider is not self._provider:
