@@ -13,6 +13,7 @@ from opentelemetry.metrics import _internal as metrics_internal
 from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._core import drain, errors, hooks, privacy, series
 from otel_pipeline_metrics._telemetry import sink as _sink
+from otel_pipeline_metrics._telemetry import spans as _spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +28,22 @@ settings.load_profile("patient")
 # A shell that starts pytest in the background has it, and what tests start, ignore SIGINT.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option for the other path of a call."""
+    parser.addoption(
+        "--traced",
+        action="store_true",
+        help="call stages as where a provider of spans is set, also in tests that set none",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have calls look for a tracer: the hot path leaves all of them to others then."""
+    if config.getoption("--traced"):
+        vars(_spans)["_global_provider"] = lambda given: given
+        _sink.installed().spans.put_in_force()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

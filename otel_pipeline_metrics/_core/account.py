@@ -45,13 +45,15 @@ class Ratio:
     """
 
     __slots__ = (
-        "_d_xx", "_d_xy", "_d_yy", "_weighted_x", "_weighted_y", "count", "known", "known_part",
-        "ratio", "sum_x", "sum_y",
+        "_d_xx", "_d_xy", "_d_yy", "_weighted_x", "_weighted_y", "calls", "count", "known",
+        "known_part", "ratio", "sum_x", "sum_y",
     )  # fmt: skip
 
     def __init__(self) -> None:
         # of samples that stand for themselves: at that time all calls were samples
         self.known = self.known_part = 0.0
+        # about how many calls all of them stand for
+        self.calls = 0.0
         # of the others
         self.count = 0
         self.sum_x = self.sum_y = self._weighted_x = self._weighted_y = 0.0
@@ -61,6 +63,7 @@ class Ratio:
 
     def add(self, whole: float, part: float, *, weight: float) -> None:
         """Take a sample: a duration, the part of it that is estimated, and its weight."""
+        self.calls += weight
         if weight <= 1:
             self.known += whole
             self.known_part += part

@@ -27,10 +27,12 @@ T = TypeVar("T")
 ALL_SAMPLED: Final = 100
 
 # Of later ones, one in so many is driven step by step: few, while the parts of the stage's time
-# are known to within this standard error, which is 5 % for two of them.
+# are known to within this standard error, which is 5 % for two of them. But fewer only as there are
+# more calls, one in this part of them: later calls may differ from all those before.
 FEW: Final = 128
 MANY: Final = 8
 WELL_KNOWN: Final = 0.025
+_LATER: Final = 1 / 32
 
 # Forms of stages all of whose time runs.
 RUNS: Final = frozenset({"call", "step", "generator", "block"})
@@ -124,7 +126,8 @@ def _choose_rate(series: Series) -> None:
     running = series.account.running
     whole = series.account.ended + series.account.partial - series.account.partial_sampled
     found = running.estimate(whole)
-    series.one_in = FEW if found is not None and found[1] <= WELL_KNOWN * whole else MANY
+    is_known = found is not None and found[1] <= WELL_KNOWN * whole
+    series.one_in = max(MANY, min(FEW, int(_LATER * running.calls))) if is_known else MANY
 
 
 def _look_at_open(series: Series, in_progress: list[Cell]) -> list[Progress]:

@@ -116,11 +116,11 @@ def generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                     step, given, left = source.throw, closed, closed
                 except BaseException as thrown:  # the source handles it
                     step, given = source.throw, thrown
-            suspended.finish(execution, left, steps - counted)
+            suspended.finish(execution, left, steps + 1 - counted)
             return returned  # noqa: TRY300 - the handler is for what is raised at this line too
         except BaseException as error:
             given = left = None  # avoids a cycle: the error's traceback holds this frame
-            suspended.finish(execution, error, steps - counted)
+            suspended.finish(execution, error, steps + 1 - counted)
             raise
 
     return wrapper
@@ -225,10 +225,10 @@ def async_generator_wrapper(  # noqa: C901, PLR0915 - the hot path
                     step, left = source.athrow(closed), closed
                 except BaseException as thrown:  # the source handles it
                     step = source.athrow(thrown)
-            suspended.finish(execution, left, steps - counted)
+            suspended.finish(execution, left, steps + 1 - counted)
         except BaseException as error:
             step = left = None  # avoids a cycle: the error's traceback holds this frame
-            suspended.finish(execution, error, steps - counted)
+            suspended.finish(execution, error, steps + 1 - counted)
             raise
 
     return wrapper

@@ -107,6 +107,8 @@ def begin(cell: Cell, *, due: bool) -> float:
             # `entered` written out, for the most frequent calls
             if worker.stack:
                 worker.tell_begins()
+            else:
+                worker.stage = series.times
             cell[7] = worker
             worker.stack.append(cell)
         elif hooks.workers is not None:

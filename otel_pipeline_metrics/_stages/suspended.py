@@ -182,7 +182,7 @@ def finish(execution: Execution | None, error: BaseException | None = None, step
     Args:
         execution: of the generator.
         error: the exception that ended it.
-        steps: those to take off the steps until the next sample.
+        steps: those to take off the steps until the next sample, with the one that ended it.
     """
     if execution is None:
         return

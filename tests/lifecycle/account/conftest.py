@@ -34,7 +34,7 @@ def few_calls_sampled(
     """Let the first call of a series be the only sample, and none have a span."""
     monkeypatch.setattr(sampling, "ALL_SAMPLED", 0)
     monkeypatch.setattr(sampling, "_gap", lambda _: 10**9)
-    before = hooks.tracing
+    before = hooks.tracing, hooks.tracing_to_come
     hooks.set_tracing(None)
     yield
-    hooks.set_tracing(before)
+    hooks.set_tracing(*before)

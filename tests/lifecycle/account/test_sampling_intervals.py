@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Clock
 
-PROGRAMS = 200
+PROGRAMS = 300
 # of a normal distribution, 95 %
 DEVIATIONS = 1.96
 
@@ -215,3 +215,26 @@ def test_a_step_that_ends_as_the_clock_shows_zero_is_over(clock: Clock) -> None:
 
     (row,) = play(clock, main()).report.to_dict()["stages"]
     assert (row["time_s"]["running"], row["time_s"]["awaiting"]) == (0.0, 1.0)
+
+
+@pytest.mark.usefixtures("every_call_sampled")
+def test_the_step_after_one_that_ended_a_generator_is_a_sample(
+    clock_of: Callable[[], Clock],
+) -> None:
+    clock = clock_of()
+
+    @opm.stage("numbers")
+    async def numbers() -> AsyncIterator[int]:
+        clock.advance(0.125)
+        for number in ():
+            yield number
+
+    async def main() -> dict[str, Any]:
+        async with opm.run("test", resources=False) as run:
+            for _ in range(3):
+                assert [number async for number in numbers()] == []
+        found: dict[str, Any] = stage_of(run, "numbers")["time_s"]
+        return found
+
+    found = play(clock, main())
+    assert (found["running"], found["split_standard_error"]) == (0.375, 0.0)
