@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from otel_pipeline_metrics._core import errors, hooks, privacy, records
+from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import DETACHED
 from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.records import StageResult, error_type_of, outcome_of
-from otel_pipeline_metrics._core.series import PENDING_BOUND, active_cell
+from otel_pipeline_metrics._core.series import PENDING_BOUND
 from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._stages.execution import Details, retried_type
 
@@ -38,7 +39,7 @@ def deactivate(execution: Execution, now: float) -> None:
     if token is None or token is DETACHED or (gc_safety.here()):
         return
     try:
-        active_cell.reset(token)
+        _series.active_cell.reset(token)
     except (ValueError, RuntimeError):
         # it is current in another task only, which did not close it; or an exception interrupted
         # its end just after this

@@ -81,7 +81,8 @@ class Execution:
     that opened it.
     """
 
-    # Class attributes, not slots: an instance then stores only what differs from the default.
+    # Class attributes, not slots: an instance then stores only what differs from the default. And
+    # no `__init__`, which would cost a block another call: see `make_execution`.
     cell: Cell  # see `series.Cell`
     series: Series | None  # None once it is closed
     entry: Cell | None = None  # of a generator: its cell between items; `cell` is its last step's
@@ -90,8 +91,9 @@ class Execution:
     elapsed: float = 0.0
     idle: float = 0.0
     blocked: float = 0.0
-    # whether there is only the duration to report so far, and no span to end: then it ends like a
-    # call without an execution
+    # Whether there is only the duration to report so far, and no span to end: then it ends like a
+    # call without an execution. Of each instance, since Python reads one of the class at several
+    # times the cost.
     bare: bool
     # of a generator: the part of `idle` and `blocked` of the steps that are over
     waited: float = 0.0
@@ -102,12 +104,6 @@ class Execution:
     run: Any = None  # of a generator: a `workers.worker.Run`
     links: Sequence[Any] = ()  # to the producers of what the worker got before
     links_dropped: int = 0
-
-    def __init__(self, cell: Cell) -> None:
-        self.cell = cell
-        self.series = cell[0]
-        # of the instance, since Python reads one of the class at several times the cost
-        self.bare = True
 
     def adopt_span(self) -> None:
         """Take over the span that is open in the cell, if any; not for users."""
@@ -237,8 +233,17 @@ class Execution:
         self.ensure_details().attributes[key] = value
 
 
+def make_execution(cell: Cell) -> Execution:
+    """Return a new execution of a call, which a block makes itself."""
+    made = Execution()
+    made.cell = cell
+    made.series = cell[0]
+    made.bare = True
+    return made
+
+
 # What `current_stage()` returns outside a stage: it takes every call and keeps nothing.
-NOOP_EXECUTION: Final = Execution([None] * CELL_WITHOUT_SPAN)
+NOOP_EXECUTION: Final = make_execution([None] * CELL_WITHOUT_SPAN)
 NOOP_EXECUTION.cell[3] = NOOP_EXECUTION
 
 
@@ -283,7 +288,7 @@ def execution_of(cell: Cell) -> Execution:
     """
     found: Execution | None = cell[3]
     if found is None:
-        made = Execution(cell)
+        made = make_execution(cell)
         made.adopt_span()
         if cell[3] is None:
             cell[3] = made

@@ -1,8 +1,11 @@
-"""Begin and end blocks, and calls that report more than a duration.
+"""Begin and end calls that report more than a duration, and end blocks.
 
 `wrappers` handles all others in its hot path: two clock reads, one context variable, a list of
 eight, one append; nothing is aggregated and no lock is taken. A block, and a call that reports
 more, have an `Execution`, which costs as much again.
+
+The context variable is always named with its module: Python makes an object of each method that is
+called of a name that was imported, which takes longer than the call.
 """
 
 from __future__ import annotations
@@ -12,73 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._core.abandoned import DETACHED, abandon, was_left
+from otel_pipeline_metrics._core.abandoned import DETACHED, abandon
 from otel_pipeline_metrics._core.drain import drain_series
 from otel_pipeline_metrics._core.process import forking, gc_safety
 from otel_pipeline_metrics._core.process.gc_safety import extras
-from otel_pipeline_metrics._core.series import (
-    CELL_WITHOUT_SPAN,
-    NO_TURN,
-    PENDING_BOUND,
-    Cell,
-    active_cell,
-)
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, PENDING_BOUND, Cell
 from otel_pipeline_metrics._core.validation import check_count
 from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.closing import add_late_span, close, deactivate
 from otel_pipeline_metrics._stages.execution import (
     NOOP_EXECUTION,
-    Execution,
     execution_of,
+    make_execution,
 )
+from otel_pipeline_metrics._stages.workers import finding
 from otel_pipeline_metrics._stages.workers.account import EXIT
-from otel_pipeline_metrics._stages.workers.finding import worker_of_context
 from otel_pipeline_metrics._stages.workers.worker import owner_here, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from otel_pipeline_metrics._core.series import Series
-    from otel_pipeline_metrics._core.stage_id import StageId
-
-
-def begin_block(stage: StageId) -> Execution:
-    """Begin a call of `stage`, make it current and return its execution. Never raises."""
-    cell: Any = None
-    try:
-        parent: Any = active_cell.get()
-        if parent is None:
-            parent = _series.default_cell
-        elif parent[1] is None:
-            parent = _series.goes_on(parent)
-        while parent[3] is not None and was_left(parent):
-            abandon(parent)
-            parent = _series.goes_on(parent)
-        due = False
-        try:
-            cell = [next(parent[0].turns[stage]), None, 0.0, None, parent, None, None, None]
-        except NO_TURN:
-            cell, due = _series.cell_of_due(parent, stage), True
-        if extras:
-            begin(cell, due=due)
-            return execution_of(cell)
-        execution: Execution = Execution(cell)
-        cell[3] = execution
-        cell[1] = active_cell.set(cell)
-        if due and stage.form != "task block":
-            sampling.wake(cell)
-        began = cell[2] = clock.now()
-        # last, since nothing may come between that and the end
-        if parent[5] is None and not extras:
-            parent[5] = cell
-        else:
-            nesting.enter(cell, began)
-        return execution  # noqa: TRY300 - a signal handler may raise here
-    except Exception:  # an internal error must not stop the stage
-        return execution_of(not_begun(cell))
-    except BaseException:
-        abandon(cell)
-        raise
+    from otel_pipeline_metrics._stages.execution import Execution
 
 
 def begin(cell: Cell, *, due: bool) -> float:
@@ -93,10 +51,12 @@ def begin(cell: Cell, *, due: bool) -> float:
     if "p" in extras and gc_safety.here():
         # the garbage collector makes the call
         cell[1] = DETACHED
-        execution = cell[3] = Execution(cell)
+        execution = cell[3] = make_execution(cell)
         execution.bare = False
     else:
-        worker = worker_of_context.get() if hooks.logs_calls and hooks.tracing is None else None
+        worker = (
+            finding.worker_of_context.get() if hooks.logs_calls and hooks.tracing is None else None
+        )
         if (
             worker is not None
             and worker.plain
@@ -115,8 +75,8 @@ def begin(cell: Cell, *, due: bool) -> float:
             hooks.workers.entered(cell)
         elif hooks.tracing is not None:
             open_span(cell)
-        cell[1] = active_cell.set(cell)
-    if due and cell[6] is None and series.stage.form != "task block":
+        cell[1] = _series.active_cell.set(cell)
+    if due and cell[6] is None:
         sampling.wake(cell)
     began: float
     began = cell[2] = clock.now()
@@ -203,7 +163,7 @@ def end(  # noqa: C901, PLR0912 - the hot path of blocks
                 worker.context = None
         elif hooks.workers is not None:
             hooks.workers.left(cell, now)
-        active_cell.reset(cell[1])
+        _series.active_cell.reset(cell[1])
         size: int | None = None
         if count is not None:
             try:
@@ -284,7 +244,7 @@ def ensure_execution(cell: Cell | None) -> Execution | None:
 
 def current_execution() -> Execution:
     """Return the innermost execution; outside a stage, one that keeps nothing."""
-    cell = active_cell.get()
+    cell = _series.active_cell.get()
     if cell is not None and cell[1] is not None:
         execution: Execution | None = cell[3]
         if execution is not None:
@@ -332,7 +292,7 @@ def _log_not_counted(series: Series | None, error: BaseException) -> None:
 @forking.in_child
 def _leave_to_parent() -> None:
     """Close the calls that a forked child is inside of: the parent reports them."""
-    cell = active_cell.get()
+    cell = _series.active_cell.get()
     while cell is not None and cell[4] is not None:
         execution = ensure_execution(cell)
         if execution is not None:

@@ -127,6 +127,9 @@ def wake(cell: Cell, *, known: bool = False) -> None:
     if next(series.due, None) is not None:
         # of a caller that another one's calls came before, see `MAX_PAIRS`, or another thread
         series.give_turns(cell[4][0])
+    elif series.stage.form == "task block":
+        # what of its time runs is unknown, so none is a sample; each looks for a flush at its end
+        series.let_pass(PENDING_BOUND)
     elif series.until_due:
         arm(series)
     else:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import sys
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, Union, cast, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, cast, overload
 
-from otel_pipeline_metrics._core import cardinality, privacy, stage_id
-from otel_pipeline_metrics._core.abandoned import abandon
-from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
+from otel_pipeline_metrics._core import cardinality, clock, nesting, privacy, stage_id
+from otel_pipeline_metrics._core import series as _series
+from otel_pipeline_metrics._core.abandoned import abandon, was_left
+from otel_pipeline_metrics._core.process.gc_safety import extras
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._stages import hints, invocation
+from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution, execution_of
 from otel_pipeline_metrics._stages.workers.worker import in_task, tasks
 from otel_pipeline_metrics._stages.wrappers import wrap
 
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from otel_pipeline_metrics._core.records import AttributeValue
+    from otel_pipeline_metrics._core.series import Cell
     from otel_pipeline_metrics._core.stage_id import StageId
-    from otel_pipeline_metrics._stages.execution import Execution
 
     ItemCounter = Callable[[Any], int]
 
@@ -31,21 +33,14 @@ F = TypeVar(
 )
 
 
-# By valid name and kind, so that a `with` block need not check them again: its stage.
-_blocks: dict[tuple[str, str | None], tuple[StageId, StageId]] = {}
+class _Given:
+    """What `stage(...)` was given, checked, and what its blocks are measured as."""
 
-_NO_ATTRIBUTES: Final[Mapping[str, AttributeValue]] = {}
+    __slots__ = ("attributes", "in_task", "in_thread", "items", "kind", "name")
 
-
-class Stage(AsyncContextMixin):
-    """One stage of a pipeline, as `stage(...)` returns it.
-
-    Use it as a decorator on a function, coroutine function, generator function, async
-    generator function, method, `classmethod` or `staticmethod`, or with `with` and
-    `async with`, which return an `Execution`. It may be entered again, also while open.
-    """
-
-    __slots__ = ("_attributes", "_id", "_items", "_kind", "_name", "_open", "_others")
+    # what a block is there, once there was one
+    in_task: StageId
+    in_thread: StageId | None
 
     def __init__(
         self,
@@ -54,27 +49,51 @@ class Stage(AsyncContextMixin):
         items: ItemCounter | None,
         attributes: Mapping[str, AttributeValue] | None,
     ) -> None:
-        self._items = items
-        # the execution of its block, and those of other blocks that are open at the same time
-        self._open: Execution | None = None
-        self._others: dict[Execution, None] | None = None
-        found: tuple[StageId, StageId] | None = None
-        if items is None and not attributes and name.__class__ is str:
-            found = _blocks.get((name, kind)) if kind is None or kind.__class__ is str else None
-        # in a thread, and in a task
-        self._id = found
-        self._name: str | None
-        self._kind: str | None
-        if found is not None:
-            self._name, self._kind, self._attributes = name, kind, _NO_ATTRIBUTES
-            return
-        self._name = None if name is None else check_name(name, "name")
-        self._kind = None if kind is None else check_name(kind, "kind")
+        self.name = None if name is None else check_name(name, "name")
+        self.kind = None if kind is None else check_name(kind, "kind")
         if kind is not None:
             hints.check_kind(kind)
         if items is not None and not callable(items):
             raise TypeError(f"items must be callable or None, not {type(items).__name__}")
-        self._attributes = check_attributes(attributes)
+        self.items = items
+        self.attributes = check_attributes(attributes)
+        self.in_thread = None
+
+    def prepare_blocks(self) -> StageId:
+        """Set what a block is measured as; return what it is in a thread."""
+        name = self.name or self.kind
+        if name is None:
+            raise TypeError("name is missing: a stage used with `with` has no function's name")
+        if self.items is not None:
+            raise TypeError("items is for decorators: in a `with` block call add_items()")
+        block = stage_id.stage_id(name, self.kind, form="block")
+        self.in_task = block.of("task block")
+        self.in_thread = block
+        if self.name is not None and not self.attributes and len(_blocks) < cardinality.MAX_NAMES:
+            _blocks[self.name if self.kind is None else (self.name, self.kind)] = self
+        return block
+
+
+# Of blocks without attributes, by valid name, and kind if there is one: those that follow need not
+# check and find the same again.
+_blocks: dict[str | tuple[str, str], _Given] = {}
+
+
+class Stage:
+    """One stage of a pipeline, as `stage(...)` returns it.
+
+    Use it as a decorator on a function, coroutine function, generator function, async
+    generator function, method, `classmethod` or `staticmethod`, or with `with` and
+    `async with`, which return an `Execution`. It may be entered again, also while open.
+    """
+
+    __slots__ = ("_given", "_open", "_others")
+
+    # There is no `__init__`: Python 3.11 needs as long for it as for the rest of a Stage.
+    _given: _Given
+    # the execution of its block, and those of other blocks that are open at the same time
+    _open: Execution | None
+    _others: dict[Execution, None] | None
 
     def __call__(self, function: F) -> F:
         """Return a wrapper of `function` that measures it as this stage.
@@ -91,17 +110,56 @@ class Stage(AsyncContextMixin):
         Raises:
             TypeError: the stage has neither a name nor a kind.
         """
-        thread, task = self._id or self._block_ids()
+        given = self._given
+        thread = given.in_thread or given.prepare_blocks()
         # few programs without a loop can have tasks, and the look takes as long as all else here
-        stage = task if (tasks or "trio" in sys.modules) and in_task() else thread
+        stage = given.in_task if (tasks or "trio" in sys.modules) and in_task() else thread
+        return self._begin(stage)
+
+    async def __aenter__(self) -> Execution:
+        """Open an execution of this stage; nothing is awaited."""
+        given = self._given
+        if given.in_thread is None:
+            given.prepare_blocks()
+        # without a look for the task: what runs a coroutine may run others while it awaits
+        return self._begin(given.in_task)
+
+    def _begin(self, stage: StageId) -> Execution:  # noqa: C901, PLR0912 - the hot path of blocks
+        cell: Any = None
         execution: Any = None
         try:
-            execution = invocation.begin_block(stage)
-            if self._attributes:
-                # Part of the execution and not of the identity: each block may have other values.
-                where = f"stage {stage.name!r}"
-                for key, value in privacy.drop_forbidden(self._attributes, where).items():
-                    execution.set_attribute(key, value)
+            parent: Any = _series.active_cell.get()
+            if parent is None:
+                parent = _series.default_cell
+            elif parent[1] is None:
+                parent = _series.goes_on(parent)
+            while parent[3] is not None and was_left(parent):
+                abandon(parent)
+                parent = _series.goes_on(parent)
+            try:
+                series = next(parent[0].turns[stage])
+            except _series.NO_TURN:
+                cell = _series.cell_of_due(parent, stage)
+                invocation.begin(cell, due=True)
+                execution = execution_of(cell)
+            else:
+                if extras:
+                    cell = [series, None, 0.0, None, parent, None, None, None]
+                    invocation.begin(cell, due=False)
+                    execution = execution_of(cell)
+                else:
+                    execution = Execution()
+                    cell = [series, None, 0.0, execution, parent, None, None, None]
+                    execution.cell, execution.series, execution.bare = cell, series, True
+                    cell[1] = _series.active_cell.set(cell)
+                    began = cell[2] = clock.now()
+                    # last, since nothing may come between that and the end
+                    if parent[5] is None and not extras:
+                        parent[5] = cell
+                    else:
+                        nesting.enter(cell, began)
+            if self._given.attributes:
+                self._describe(execution)
             execution.block = self
             if self._open is None:
                 self._open = execution
@@ -110,9 +168,13 @@ class Stage(AsyncContextMixin):
                 self._others[execution] = None
             opened: Execution = execution
             return opened  # noqa: TRY300 - a signal handler may raise here
-        except BaseException:
-            self._give_up(execution)
-            raise
+        except BaseException as error:
+            self._give_up(cell, execution)
+            if not isinstance(error, Exception):
+                raise
+            # an internal error must not stop the stage
+            invocation.unmeasured("beginning a stage")
+            return NOOP_EXECUTION
 
     def __exit__(
         self,
@@ -123,45 +185,55 @@ class Stage(AsyncContextMixin):
         """Close the execution that this block opened; an error is raised further."""
         execution: Any = None
         try:
-            execution, others = self._open, self._others
-            if others:
-                # One Stage may be open in many tasks. The block's own execution is the current
-                # one, unless another task or context closes it: then the latest is the best guess.
-                current = invocation.current_execution()
-                is_own = current is execution or current in others
-                execution = current if is_own else next(reversed(others))
+            execution = self._open
+            if self._others:
+                execution = self._own()
             if execution is None:
                 return  # one exit too many: the current execution is another stage's
             invocation.end(execution.cell, error)
             execution.block = None
             if execution is self._open:
                 self._open = None
-            elif others:
-                others.pop(execution, None)
+            elif self._others:
+                self._others.pop(execution, None)
         except BaseException:
-            self._give_up(execution or self._open)
+            execution = execution or self._open
+            if execution is not None:
+                self._give_up(execution.cell, execution)
             raise
 
-    def _give_up(self, execution: Execution | None) -> None:
-        if execution is None:
-            return
-        abandon(execution.cell)
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the execution that this block opened; nothing is awaited."""
+        self.__exit__(kind, error, traceback)
+
+    def _own(self) -> Execution | None:
+        """Return the execution of the block that ends, of several.
+
+        It is the current one, unless another task or context closes it: then the latest is the
+        best guess.
+        """
+        others: Any = self._others
+        current = invocation.current_execution()
+        return current if current is self._open or current in others else next(reversed(others))
+
+    def _give_up(self, cell: Cell | None, execution: Execution | None) -> None:
+        """Forget a block whose begin or end was interrupted."""
+        abandon(cell)
         if execution is self._open:
             self._open = None
-        elif self._others:
+        elif self._others and execution is not None:
             self._others.pop(execution, None)
 
-    def _block_ids(self) -> tuple[StageId, StageId]:
-        name = self._name or self._kind
-        if name is None:
-            raise TypeError("name is missing: a stage used with `with` has no function's name")
-        if self._items is not None:
-            raise TypeError("items is for decorators: in a `with` block call add_items()")
-        block = stage_id.stage_id(name, self._kind, form="block")
-        found = self._id = block, block.of("task block")
-        if self._name is not None and len(_blocks) < cardinality.MAX_NAMES:
-            _blocks[self._name, self._kind] = found
-        return found
+    def _describe(self, execution: Execution) -> None:
+        # Part of the execution and not of the identity: each block may have other values.
+        where = f"stage {execution.cell[0].stage.name!r}"
+        for key, value in privacy.drop_forbidden(self._given.attributes, where).items():
+            execution.set_attribute(key, value)
 
     def _decorate(self, function: Any) -> Any:
         if isinstance(function, (classmethod, staticmethod)):
@@ -171,13 +243,14 @@ class Stage(AsyncContextMixin):
                 f"a stage decorates a function or a method, not {function!r:.80}; "
                 "a name is given as a string"
             )
-        name = self._name or check_name(_name_of(function), "name")
-        privacy.rules().check(self._attributes, "attributes")
-        attributes = privacy.drop_forbidden_at_definition(self._attributes, f"stage {name!r}")
+        given = self._given
+        name = given.name or check_name(_name_of(function), "name")
+        privacy.rules().check(given.attributes, "attributes")
+        attributes = privacy.drop_forbidden_at_definition(given.attributes, f"stage {name!r}")
         code = stage_id.code_of(function)
-        stage = stage_id.stage_id(name, self._kind, attributes, code=code)
+        stage = stage_id.stage_id(name, given.kind, attributes, code=code)
         hints.check_decorated_once(function, stage)
-        wrapper = wrap(function, stage, self._items)
+        wrapper = wrap(function, stage, given.items)
         hints.mark(wrapper, stage)
         return wrapper
 
@@ -228,12 +301,24 @@ def stage(
         TypeError: an argument is of the wrong kind.
         ValueError: the name or kind is empty or too long.
     """
+    made = Stage()
+    made._open = made._others = None
+    if items is None and attributes is None and type(name) is str:
+        if kind is None:
+            found = _blocks.get(name)
+        else:
+            found = _blocks.get((name, kind)) if type(kind) is str else None
+        if found is not None:
+            made._given = found
+            return made
     if name is None or isinstance(name, str):
-        return Stage(name, kind, items, attributes)
-    given: object = name
-    if not isinstance(given, (classmethod, staticmethod)) and not callable(given):
-        check_name(given, "name")  # raises TypeError
-    return Stage(None, kind, items, attributes)(name)
+        made._given = _Given(name, kind, items, attributes)
+        return made
+    function: object = name
+    if not isinstance(function, (classmethod, staticmethod)) and not callable(function):
+        check_name(function, "name")  # raises TypeError
+    made._given = _Given(None, kind, items, attributes)
+    return made(name)
 
 
 class _KindOfStage(Protocol):

@@ -9,10 +9,14 @@ from otel_pipeline_metrics._core import clock, errors, hooks, nesting
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import DETACHED, abandon
 from otel_pipeline_metrics._core.process import gc_safety
-from otel_pipeline_metrics._core.series import active_cell
 from otel_pipeline_metrics._stages import sampling
 from otel_pipeline_metrics._stages.closing import close, deactivate, step_span
-from otel_pipeline_metrics._stages.execution import NOOP_EXECUTION, Execution, Pulled
+from otel_pipeline_metrics._stages.execution import (
+    NOOP_EXECUTION,
+    Execution,
+    Pulled,
+    make_execution,
+)
 from otel_pipeline_metrics._stages.invocation import (
     count_items,
     leave,
@@ -34,11 +38,11 @@ def begin_suspended(stage: StageId) -> Execution:
     try:
         if hooks.tracing_to_come is not None:
             hooks.tracing_to_come.look()
-        parent = _series.goes_on(active_cell.get())
+        parent = _series.goes_on(_series.active_cell.get())
         # who pulls its items may change, so the whole has no caller, and each step has one
         series = parent[0].scope.add(stage)
         cell = [series, None, 0.0, None, parent, None, None, None]
-        execution: Execution = Execution(cell)
+        execution = make_execution(cell)
         cell[3] = execution
         execution.entry = cell
         execution.ensure_details()
@@ -99,7 +103,7 @@ def resume(execution: Execution, counted: int) -> Cell:
         run = execution.run
         if run is not None:
             run.end()
-        cell, _ = next_step(execution, active_cell.get())
+        cell, _ = next_step(execution, _series.active_cell.get())
         steps, parent = cell[0], cell[4]
         if gc_safety.here():
             cell[1] = DETACHED
@@ -108,7 +112,7 @@ def resume(execution: Execution, counted: int) -> Cell:
                 step_span(execution, "resume")
             if hooks.workers is not None:
                 hooks.workers.entered(cell)
-            cell[1] = active_cell.set(cell)
+            cell[1] = _series.active_cell.set(cell)
         steps.until_sample -= 1
         if steps.until_sample < 0:
             sampling.begin(cell, known=True)

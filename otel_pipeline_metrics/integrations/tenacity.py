@@ -21,7 +21,7 @@ from otel_pipeline_metrics._probes.limits.permits import Permits
 from otel_pipeline_metrics._probes.limits.probe import PermitWait
 from otel_pipeline_metrics._probes.limits.registry import watch
 from otel_pipeline_metrics._stages import hints
-from otel_pipeline_metrics._stages.stage import Stage, current_stage
+from otel_pipeline_metrics._stages.stage import current_stage, stage
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,11 +69,13 @@ def instrument_retrying(retrying: R) -> R:
 def _as_one_call(retrying: Any, found: tenacity.BaseRetrying) -> Any:
     staged: Any = getattr(retrying, "__wrapped__", None)
     function: Any = getattr(staged, "__wrapped__", None)
-    stage = hints.stage_of(staged)
+    inner = hints.stage_of(staged)
     # a decorator in between copies what the stage's left on its function
-    if stage is None or hints.stage_of(function) is stage or not hasattr(staged, "__opm_items__"):
+    if inner is None or hints.stage_of(function) is inner or not hasattr(staged, "__opm_items__"):
         return retrying
-    whole = Stage(stage.name, stage.kind, staged.__opm_items__, stage.attributes)
+    whole = stage(
+        inner.name, kind=inner.kind, items=staged.__opm_items__, attributes=inner.attributes
+    )
     called: Any = whole(found.wraps(function))
     called.retry_with = lambda *args, **more: instrument_retrying(
         retrying.retry_with(*args, **more)

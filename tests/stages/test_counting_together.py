@@ -12,7 +12,7 @@ import pytest
 from otel_pipeline_metrics import current_stage, stage
 from otel_pipeline_metrics._core import series
 from otel_pipeline_metrics._stages import execution as _execution
-from otel_pipeline_metrics._stages.execution import Execution, execution_of
+from otel_pipeline_metrics._stages.execution import Execution, execution_of, make_execution
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,15 +83,15 @@ def test_a_call_has_one_execution_whoever_makes_it(
     """Each of two threads sees that there is none; here the second is in the first's way."""
     made: list[Execution] = []
 
-    class Slow(Execution):
-        def __init__(self, cell: Any) -> None:
-            super().__init__(cell)
-            if not made:
-                made.append(self)
-                # what another thread does meanwhile, from its first step to its last
-                made.append(execution_of(cell))
+    def slow(cell: Any) -> Execution:
+        execution = make_execution(cell)
+        if not made:
+            made.append(execution)
+            # what another thread does meanwhile, from its first step to its last
+            made.append(execution_of(cell))
+        return execution
 
-    monkeypatch.setattr(_execution, "Execution", Slow)
+    monkeypatch.setattr(_execution, "make_execution", slow)
 
     @stage("shared")
     def shared() -> None:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from otel_pipeline_metrics._core import clock, drain, errors, hooks, series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
-from otel_pipeline_metrics._stages.execution import Execution, execution_of
+from otel_pipeline_metrics._stages.execution import execution_of, make_execution
 from otel_pipeline_metrics._stages.invocation import ensure_execution, open_span, start_span
 from otel_pipeline_metrics._stages.workers import replay
 from otel_pipeline_metrics._stages.workers.account import (
@@ -59,6 +59,7 @@ from otel_pipeline_metrics._stages.workers.worker import (
 if TYPE_CHECKING:
     from otel_pipeline_metrics._core.records import WaitState
     from otel_pipeline_metrics._core.series import Cell, RunScope
+    from otel_pipeline_metrics._stages.execution import Execution
 
 
 class Accounting:
@@ -165,7 +166,7 @@ def _open_span(cell: Cell, worker: Worker | None) -> None:
     if worker is None or worker.links is None:
         open_span(cell)
         return
-    execution = cell[3] = Execution(cell)
+    execution = cell[3] = make_execution(cell)
     _take_links(execution, current_worker(execution.scope))
     start_span(execution)
 
