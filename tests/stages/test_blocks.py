@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from otel_pipeline_metrics import Execution, current_stage, stage
+from otel_pipeline_metrics import Execution, current_stage, fetch, stage
+from otel_pipeline_metrics._core import drain, series
 from tests.stages.support import in_flight, nothing_current
 
 if TYPE_CHECKING:
@@ -50,6 +51,67 @@ def test_attributes_belong_to_the_block(results: Results) -> None:
         with stage("load", attributes={"table": table}):
             pass
     assert [r.attributes for r in results.of("load")] == [{"table": "a"}, {"table": "b"}]
+
+
+def test_blocks_of_one_name_share_nothing_else(results: Results) -> None:
+    """What is kept of a name that was checked is that of its kind, and has no attributes."""
+    for _ in range(2):
+        with stage("load"):
+            pass
+        with stage("load", kind="fetch"):
+            pass
+        with fetch("load"):
+            pass
+        with stage("load", attributes={"table": "a"}):
+            pass
+        assert stage("load")(lambda: 1)() == 1
+        assert stage("load", items=len)(lambda: [1, 2])() == [1, 2]
+        with pytest.raises(TypeError, match="items is for decorators"):
+            stage("load", items=len).__enter__()
+        with pytest.raises(TypeError, match="kind must be a string, not list"):
+            stage("load", kind=[])  # type: ignore[call-overload]
+    drain.drain()
+    plain = [batch for batch in results.batches if batch.key == (None, "load", None)]
+    assert sum(len(batch.durations) for batch in plain) == 6
+    assert sum(sum(batch.sizes) for batch in plain) == 4
+    assert [r.attributes for batch in plain for r in batch.results] == [{"table": "a"}] * 2
+    fetched = [batch for batch in results.batches if batch.key == (None, "load", "fetch")]
+    assert sum(len(batch.durations) for batch in fetched) == 4
+
+
+async def test_blocks_in_a_task_find_their_series_at_the_first_look(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is a sample, and each looks for a flush at its end, so nothing else is ever due."""
+    looked: list[object] = []
+    find = series.cell_of_due
+
+    def look(parent: Any, stage: Any) -> Any:
+        looked.append(stage)
+        return find(parent, stage)
+
+    monkeypatch.setattr(series, "cell_of_due", look)
+    for _ in range(100):
+        async with stage("often"):
+            pass
+        with stage("often"):
+            pass
+    assert len(looked) == 1
+    assert len(results.durations("often")) == 200
+    assert {each.stage.form for each in series.all_series()} == {"task block"}
+
+
+def test_a_block_of_a_coroutine_may_await_whatever_runs_it(results: Results) -> None:
+    """A loop that is not known may run other coroutines meanwhile, so its time is of a task's."""
+
+    async def alone() -> None:
+        async with stage("unknown"):
+            pass
+
+    with pytest.raises(StopIteration):
+        alone().send(None)
+    assert len(results.durations("unknown")) == 1
+    assert {each.stage.form for each in series.all_series()} == {"task block"}
 
 
 def test_a_stage_entered_again_while_open(clock: Clock, results: Results) -> None:
