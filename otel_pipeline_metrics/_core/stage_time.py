@@ -73,11 +73,16 @@ def take(
 def _taken(series: Series, result: StageResult, details: Any) -> StageResult:
     """Add a finished call to the account; return what it has to report."""
     account = series.account
-    whole = result.busy_s, result.idle_s, result.blocked_s
-    for each, ended, idle, blocked in _by_puller(series, details, *whole):
-        each.account.ended += ended
-        each.account.idle += idle
-        each.account.blocked += blocked
+    if details is None or not details.pulls:
+        account.ended += result.busy_s
+        account.idle += result.idle_s
+        account.blocked += result.blocked_s
+    else:
+        whole = result.busy_s, result.idle_s, result.blocked_s
+        for each, ended, idle, blocked in _by_puller(series, details, *whole):
+            each.account.ended += ended
+            each.account.idle += idle
+            each.account.blocked += blocked
     before = account.seen.pop(details, None) if account.seen else None
     return result if before is None else result._replace(reported=before)
 

@@ -73,7 +73,7 @@ def close(execution: Execution, error: BaseException | None) -> None:
 
 def _result(execution: Execution, series: Series, error: BaseException | None) -> StageResult:
     # not with `isinstance`, which asks the program's class for `__class__`
-    if issubclass(type(error), tuple(records.asks_for_retry)):
+    if error is not None and issubclass(type(error), tuple(records.asks_for_retry)):
         # the engine calls it again: an attempt, not a failure
         execution.count_retry(retried_type(getattr(error, "exc", None)))
         error = None
@@ -82,17 +82,19 @@ def _result(execution: Execution, series: Series, error: BaseException | None) -
         error = None  # the end of the iteration
     outcome = outcome_of(error)
     failure = error if outcome == "error" else None
+    idle, blocked, retries = execution.idle, execution.blocked, list(details.retries.items())
+    # in the order of its fields, since names take as long as all the rest
     result = StageResult(
         # the parts may exceed the whole by a rounding error
-        busy_s=max(0.0, execution.elapsed - execution.idle - execution.blocked),
-        idle_s=execution.idle,
-        blocked_s=execution.blocked,
-        outcome=outcome,
-        error_type=None if failure is None else error_type_of(failure),
-        **details.totals()._asdict(),
+        max(0.0, execution.elapsed - idle - blocked),
+        idle,
+        blocked,
+        outcome,
+        None if failure is None else error_type_of(failure),
+        *details.totals(),
         # the next number of a count is how often it was advanced
-        retries=tuple((kind, next(retried)) for kind, retried in list(details.retries.items())),
-        attributes=details.attributes or None,
+        tuple([(kind, next(retried)) for kind, retried in retries]),
+        details.attributes or None,
         error_message=None if failure is None else privacy.message_of(failure),
     )
     context, tracing = None, hooks.tracing

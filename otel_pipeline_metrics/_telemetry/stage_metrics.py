@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, drain, series
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.records import LimitBatch, QueueBatch, StageKey, StageTime
+from otel_pipeline_metrics._core.records import (
+    NOTHING,
+    LimitBatch,
+    QueueBatch,
+    StageKey,
+    StageTime,
+)
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
 from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND, PendingSum, PendingValues
@@ -77,6 +83,12 @@ _RUNNING, *_OTHERS = [
 ]
 _CPU_TIME: Final[_Sum] = (defs.STAGE_CPU_TIME.name, "", "", "")
 _ITEMS_OUT: Final[_Sum] = (defs.STAGE_ITEMS.name, defs.IO_DIRECTION, "out", "")
+
+# what counts the fields of `Counts`, and in which direction
+_COUNTED: Final = (
+    (defs.STAGE_ITEMS, "in"), (defs.STAGE_ITEMS, "out"),
+    (defs.STAGE_IO, "in"), (defs.STAGE_IO, "out"),
+)  # fmt: skip
 
 _HISTOGRAMS: Final = (
     defs.STAGE_DURATION,
@@ -309,19 +321,16 @@ class StageMetrics:
         return total
 
     def _count_items(self, totals: _Totals, counts: Counts, failed: str = "") -> None:
-        for amount, metric, direction, error_type in (
-            (counts.items_in, defs.STAGE_ITEMS, "in", failed),
-            (counts.items_out, defs.STAGE_ITEMS, "out", failed),
-            (counts.bytes_in, defs.STAGE_IO, "in", ""),
-            (counts.bytes_out, defs.STAGE_IO, "out", ""),
-        ):
+        for amount, (metric, direction) in zip(counts, _COUNTED, strict=True):
             if amount is not None:
+                error_type = failed if metric is defs.STAGE_ITEMS else ""
                 identity = metric.name, defs.IO_DIRECTION, direction, error_type
                 self._sum(totals, identity).increase(amount)
 
     def _add(self, totals: _Totals, result: StageResult) -> None:
         failed, counts = self._error_type(result.error_type), result.counts
-        self._count_items(totals, counts.since(result.reported), failed)
+        is_new = result.reported is NOTHING  # nearly always
+        self._count_items(totals, counts if is_new else counts.since(result.reported), failed)
         for retried_for, count in result.retries:
             error_type = self._error_type(retried_for)
             self._sum(totals, (defs.STAGE_RETRIES.name, "", "", error_type)).increase(count)
