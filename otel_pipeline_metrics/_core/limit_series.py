@@ -12,18 +12,17 @@ class LimitSeries:
     """What happened at one limit in one scope. Times are in seconds."""
 
     __slots__ = (
-        "acquired", "known", "name", "passed", "peak", "until_peak", "uses", "waited", "waits"
+        "counted", "known", "level", "name", "passed", "peak", "uses", "waited", "waits"
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # permits
-        self.acquired = 0
-        # the most that were held at a time
+        # permits that were acquired, but for those of locks
+        self.counted = 0
+        # How many permits are held, and the most that were at a time. A lock that is the only limit
+        # of its name is not in here: see `usage_peak`.
+        self.level = 0
         self.peak = 0
-        # How many may be acquired before more are held than ever: the peak, and those released. So
-        # an acquisition compares one count, and a release adds to one.
-        self.until_peak = 0
         # whether every permit's release is seen, and so the level is known
         self.known = True
         # by stage, the one without a stage first
@@ -35,6 +34,19 @@ class LimitSeries:
         # flushed: permits that were not waited for
         self.passed = 0
 
+    @property
+    def acquired(self) -> int:
+        """The number of permits that were acquired."""
+        return self.counted + self._locked()
+
+    @property
+    def usage_peak(self) -> int:
+        """The most permits that were held at a time."""
+        return self.peak or min(1, self._locked())
+
+    def _locked(self) -> int:
+        return int(sum(use.locked for use in list(self.uses)))
+
     def not_flushed(self) -> int:
         """Return how many permits were acquired without waiting since the last flush."""
         return max(0, self.acquired - self.waited - self.passed)
@@ -43,12 +55,14 @@ class LimitSeries:
 class LimitUse:
     """What one stage did at one limit in one scope. Times are in seconds."""
 
-    __slots__ = ("by_stage", "held", "limit", "stage", "waited")
+    __slots__ = ("by_stage", "held", "limit", "locked", "stage", "waited")
 
     def __init__(self, limit: LimitSeries, stage: str | None) -> None:
         self.limit = limit
         # None: outside of stages
         self.stage = stage
+        # How often a lock was acquired. A whole number: adding to a float is faster than to an int.
+        self.locked = 0.0
         # waited for permits; None: it cannot be told
         self.waited: float | None = 0.0
         # Outside of stages: by the stage that a worker is in or left last, whose permit it is.

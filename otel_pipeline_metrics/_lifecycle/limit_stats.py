@@ -68,7 +68,7 @@ def _entry(
         "kind": registry.kinds.get(limit.name),
         "max": most,
         "usage_avg": ratio(sum(held_s.values()), wall_s) if known else None,
-        "usage_peak": limit.peak if known else None,
+        "usage_peak": limit.usage_peak if known else None,
         "acquired": limit.acquired,
         "wait_s": waits.to_dict(),
         "stages": [

@@ -52,6 +52,9 @@ class _Named(Generic[T]):
             self._sum += bound
         return None if self._unbounded else self._sum
 
+    def __len__(self) -> int:
+        return len(self._bounds)
+
     def _gone(self, ref: weakref.ref[T]) -> None:
         bound = self._bounds.pop(ref)
         if bound is None:
@@ -85,6 +88,11 @@ class Levels(Generic[T]):
             self.remembered[name] = bound
             if len(self.remembered) > REMEMBERED:
                 self.remembered.pop(next(iter(self.remembered)), None)
+
+    def number(self, name: str) -> int:
+        """Return how many things of a name exist."""
+        named = self._named.get(name)
+        return 0 if named is None else len(named)
 
     def alive(self, name: str) -> list[T]:
         """Return the things of a name that exist."""

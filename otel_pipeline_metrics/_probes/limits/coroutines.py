@@ -92,7 +92,7 @@ class LimitedAsyncLock(LimitedBySlots, LimitedOpen):
         permits: Any = lock._lock if isinstance(lock, asyncio.Condition) else lock  # type: ignore[attr-defined]
         make: Callable[[Any, Any], Acquire] = _ACQUIRING.get(type(permits).acquire, _by_asking)
         acquire = make(permits, probe)
-        release = probe.releasing(lock.release)
+        release = probe.releasing(lock)
 
         async def enter() -> None:
             await acquire()
@@ -118,11 +118,12 @@ def _of_lock(lock: Any, probe: SinglePermit) -> Acquire:
                     use = (current() or _series.default_cell)[0].limits[name]
                     probe.since = clock.now()
                     probe.use = use
-                    limit = use.limit
-                    limit.acquired = acquired = limit.acquired + 1
-                    if acquired > limit.until_peak:
-                        limit.until_peak = acquired
-                        limit.peak += 1
+                    use.locked += 1.0
+                    if probe.shared:
+                        limit = use.limit
+                        limit.level = level = limit.level + 1
+                        if level > limit.peak:
+                            limit.peak += 1
                     return True
             except KeyError:  # the first permit of its stage
                 pass

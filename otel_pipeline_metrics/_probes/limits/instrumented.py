@@ -51,7 +51,7 @@ class _Slots(Limited):
 
 
 class LimitedBySlots(_Slots):
-    """A stand-in whose methods are functions in its slots, which are the fastest to call."""
+    """A stand-in with methods in its slots: the fastest to call in a class with `__getattr__`."""
 
     __slots__ = ()
 

@@ -41,6 +41,8 @@ class Permits(LimitProbe):
     ) -> None:
         super().__init__(name, kind, maximum)
         self.releases = releases
+        # there are many
+        self.shared = True
         # the latest last
         self._holds: list[Hold] = []
         # the maximum as read last
@@ -58,6 +60,9 @@ class Permits(LimitProbe):
         """Forget the permits: the parent reports them."""
         self._holds.clear()
 
+    def share(self) -> None:
+        """Nothing: they are always counted."""
+
     def acquired(self, waited: float | None = None, use: LimitUse | None = None) -> Hold | None:
         """Count a permit that was acquired; return it.
 
@@ -70,26 +75,31 @@ class Permits(LimitProbe):
             limit = use.limit
             hold = (use, clock.now(), waited)
             if self.releases:
-                self._holds.append(hold)
-                if len(self._holds) > self._bound:
-                    self._end_surplus()
+                try:
+                    self._holds.append(hold)
+                    if len(self._holds) > self._bound:
+                        self._end_surplus()
+                except BaseException:  # a signal handler's: it is not counted
+                    if not self._remove(hold):  # it was counted as released already
+                        limit.level += 1
+                    raise
             else:
                 limit.known = False
             if waited is not None:
                 limit.waited += 1
             # threads share these, so there is no call between reading and writing them
-            limit.acquired = acquired = limit.acquired + 1
-            if acquired > limit.until_peak:
-                limit.until_peak = acquired
+            limit.counted += 1
+            limit.level = level = limit.level + 1
+            if level > limit.peak:
                 limit.peak += 1
         except Exception:  # the permit is the user's all the same
             errors.log_internal_error("acquiring a permit")
             return None
         return hold
 
-    def releasing(self, release: Callable[[], Any]) -> Callable[[], None]:
+    def releasing(self, lock: Any) -> Callable[[], None]:
         """Return a function that counts a permit as released, and then releases it."""
-        log = self.released
+        log, release = self.released, lock.release
 
         def counted() -> None:
             try:
@@ -106,14 +116,24 @@ class Permits(LimitProbe):
             hold: what was returned.
             stage: the one in another process that held it, if it was held outside of stages here.
         """
-        try:
-            self._holds.remove(hold)
-        except ValueError:  # it was forgotten, in a forked child or because there are too many
+        if not self._remove(hold):
             return
-        hold[0].limit.until_peak += 1
+        hold[0].limit.level -= 1
         if stage is not None and hold[0].stage is None:
             hold = (self.use_of(stage, hold), *hold[1:])
         self.end(hold)
+
+    def _remove(self, hold: Hold) -> bool:
+        """Forget a permit; tell whether it was known still, after a fork or among too many."""
+        try:
+            self._holds.remove(hold)
+        except ValueError:
+            return False
+        return True
+
+    def interrupted(self) -> None:
+        """Count a permit as not acquired after all: it is released at once."""
+        self.take()
 
     def take(self) -> Hold | None:
         """Return the permit that is about to be released; None if none is known.
@@ -124,7 +144,7 @@ class Permits(LimitProbe):
             hold = self._holds.pop()
             if self._holds and hold[0] is not (use := self._use_so_far()):
                 hold = self._of(use, hold)
-            hold[0].limit.until_peak += 1
+            hold[0].limit.level -= 1
         except IndexError:  # acquired before it was wrapped, or through a raw reference
             return None
         except Exception:
@@ -136,7 +156,10 @@ class Permits(LimitProbe):
         """Count a permit as held still: its release was refused."""
         if hold is not None:
             self._holds.append(hold)
-            hold[0].limit.until_peak -= 1
+            limit = hold[0].limit
+            limit.level = level = limit.level + 1
+            if level > limit.peak:
+                limit.peak += 1
 
     def _use_so_far(self) -> LimitUse | None:
         here = (_series.active_cell.get() or _series.default_cell)[0]
@@ -162,5 +185,5 @@ class Permits(LimitProbe):
         self._bound = HOLDS_BOUND if most is None else most
         while len(self._holds) > self._bound:
             hold = self._holds.pop(0)
-            hold[0].limit.until_peak += 1
+            hold[0].limit.level -= 1
             self.end(hold)

@@ -5,6 +5,7 @@ Nothing here runs around the user's call, and nothing here raises.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
@@ -46,7 +47,7 @@ class LimitProbe:
             that is not known.
     """
 
-    __slots__ = ("__weakref__", "_maximum", "again", "kind", "name")
+    __slots__ = ("__weakref__", "_maximum", "again", "kind", "name", "shared")
 
     def __init__(
         self, name: str, kind: str, maximum: int | Callable[[], int | None] | None
@@ -54,13 +55,16 @@ class LimitProbe:
         self.name = name
         self.kind = kind
         self._maximum = maximum
+        # whether its permits are in `LimitSeries.level`
+        self.shared = False
         # what makes the stand-in from a copy of the limit, and its other arguments
         self.again: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
 
     def __del__(self) -> None:
         # its permits can no longer be released
         for use, since, _ in self.held():
-            use.limit.until_peak += 1
+            if self.shared:
+                use.limit.level -= 1
             use.held += max(0.0, clock.now() - since)
 
     def capacity(self) -> int | None:
@@ -79,6 +83,10 @@ class LimitProbe:
         """Forget the permits: the parent reports them."""
         raise NotImplementedError
 
+    def share(self) -> None:
+        """Count from now on how many permits of its name are held at a time."""
+        raise NotImplementedError
+
     def acquired(self, waited: float | None = None) -> object:
         """Count a permit that was acquired.
 
@@ -88,7 +96,8 @@ class LimitProbe:
         raise NotImplementedError
 
     def interrupted(self) -> None:
-        """Count a permit as not acquired: it is released at once."""
+        """Count a permit as not acquired after all: it is released at once."""
+        raise NotImplementedError
 
     def take(self) -> Hold | None:
         """Return the permit that is about to be released; None if none is known."""
@@ -231,14 +240,33 @@ class PermitWait:
 
 def interrupted(lock: Any, probe: LimitProbe) -> None:
     """Release it: who gets a signal handler's exception instead of the lock holds nothing."""
+    traceback, counting = sys.exc_info()[2], type(probe).acquired.__code__
+    while traceback is not None and traceback.tb_frame.f_code is not counting:
+        traceback = traceback.tb_next
     try:
-        probe.interrupted()
+        # what strikes in `acquired` is before it counts, or is undone there
+        if traceback is None:
+            probe.interrupted()
     finally:
         lock.release()
 
 
 def failed(lock: Any, probe: LimitProbe, error: BaseException) -> None:
-    """Log an internal error, which is being handled; raise one of a signal handler."""
+    """Count the first permit of a stage, log an internal error, or raise a signal handler's.
+
+    Args:
+        lock: that was acquired, and is the user's all the same.
+        probe: of it.
+        error: that is being handled.
+    """
+    traceback = error.__traceback__
+    # what a signal handler raises has the handler's frame too
+    if type(error) is KeyError and traceback is not None and traceback.tb_next is None:
+        try:
+            probe.acquired()
+        except BaseException as inner:
+            failed(lock, probe, inner)
+        return
     if not isinstance(error, Exception):
         interrupted(lock, probe)
         raise error

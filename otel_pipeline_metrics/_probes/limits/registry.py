@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 limits: Final[Levels[LimitProbe]] = Levels()
 
+# Names of which there was more than one limit at a time.
+shared: set[str] = set()
+
 # By name: what kind of limits they are. There are as many as limits may have names.
 kinds: dict[str, str] = {}
 
@@ -31,6 +34,14 @@ def watch(probe: LimitProbe) -> None:
         accounting.watch()
         sink.add_probe("limits", install_limits)
     limits.register(probe, probe.name)
+    # After it is registered, so that of two threads that do this the later one sees both. The set
+    # spares a look at all of them for each new one.
+    if probe.name in shared:
+        probe.share()
+    elif limits.number(probe.name) > 1:
+        for each in limits.alive(probe.name):
+            each.share()
+        shared.add(probe.name)
     if kinds.setdefault(probe.name, probe.kind) != probe.kind:
         kinds[probe.name] = MIXED
     forking.watch(probe)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
+from otel_pipeline_metrics._probes.limits.instrumented import Limited
 from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe, use_here
 from otel_pipeline_metrics._stages.workers.finding import worker_of_context
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.limit_series import LimitUse
+
+
+_left_last: Final = worker_of_context.get
 
 
 class SinglePermit(LimitProbe):
@@ -68,63 +72,33 @@ class SinglePermit(LimitProbe):
             use = use_here(self.name)
             limit = use.limit
             self.since = clock.now()
+            # No call from here on: threads share the counts, and `share` counts the permit if it
+            # is held.
             self.use = use
+            use.locked += 1.0
+            if self.shared:
+                limit.level = level = limit.level + 1
+                if level > limit.peak:
+                    limit.peak += 1
             if waited is not None:
                 limit.waited += 1
                 self.waited = waited if use.stage is None else None
-            # threads share these, so there is no call between reading and writing them
-            limit.acquired = acquired = limit.acquired + 1
-            if acquired > limit.until_peak:
-                limit.until_peak = acquired
-                limit.peak += 1
         except Exception:  # the permit is the user's all the same
             errors.log_internal_error("acquiring a permit")
 
-    def releasing(
-        self, release: Callable[[], Any], owned: Callable[[], bool] | None = None
-    ) -> Callable[[], None]:
-        """Return a function that counts the permit as released, and then releases it.
+    def releasing(self, lock: Any) -> Callable[[], None]:
+        """Return a function that counts the permit as released, and then releases it."""
+        return Released(lock, self).release
 
-        Args:
-            release: the object's own method.
-            owned: tells whether this thread may release it; None if every thread may.
-        """
-        left_last = worker_of_context.get
-
-        def counted() -> None:
-            use = self.use
-            if use is None or (owned is not None and (self.nested or not owned())):
-                self._release_otherwise(release, owned)
-                return
-            # `released` written out, since this is called for every permit
-            try:
-                self.use = None
-                use.limit.until_peak += 1
-                if use.stage is None:
-                    if self.waited:
-                        waited, self.waited = self.waited, None
-                        use = self.use_left(use, waited)
-                    elif (worker := left_last()) is not None:
-                        try:
-                            use = use.by_stage[worker.stage]
-                        except KeyError:  # the first one of this stage
-                            use = self.use_left(use, None)
-                # threads share the sum, so there is no call between reading and writing it
-                seconds = clock.now() - self.since
-                use.held += seconds
-            except Exception:  # it is released all the same
-                errors.log_internal_error("releasing a permit")
-            finally:
-                release()
-
-        return counted
-
-    def _release_otherwise(
-        self, release: Callable[[], Any], owned: Callable[[], bool] | None
-    ) -> None:
-        if owned is None or owned():
-            self.released()
-        release()
+    def share(self) -> None:
+        """Count from now on how many permits of its name are held at a time, this one too."""
+        if not self.shared:
+            self.shared = True
+            if self.use is not None:
+                limit = self.use.limit
+                limit.level = level = limit.level + 1
+                if level > limit.peak:
+                    limit.peak += 1
 
     def take(self) -> Hold | None:
         """Return the permit that is about to be released; None if it is not known, or nested."""
@@ -133,14 +107,19 @@ class SinglePermit(LimitProbe):
             self.nested = max(0, self.nested - 1)
             return None
         waited, self.use, self.waited = self.waited, None, None
-        use.limit.until_peak += 1
+        if self.shared:
+            use.limit.level -= 1
         return use, self.since, waited
 
     def give_back(self, hold: Hold | None) -> None:
         """Count the permit as held still: its release was refused."""
         if hold is not None:
+            limit = hold[0].limit
             self.use, self.since, self.waited = hold
-            hold[0].limit.until_peak -= 1
+            if self.shared:
+                limit.level = level = limit.level + 1
+                if level > limit.peak:
+                    limit.peak += 1
         elif self.reentrant and self.use is not None:
             self.nested += 1
 
@@ -149,8 +128,9 @@ class SinglePermit(LimitProbe):
         if self.nested:
             self.nested -= 1
         elif self.use is not None:
-            self.use.limit.until_peak += 1
-            self.use = self.waited = None
+            use, self.use, self.waited = self.use, None, None
+            if self.shared:
+                use.limit.level -= 1
 
     def suspend(self) -> Any:
         """Count the permit as released completely while a condition waits."""
@@ -161,3 +141,60 @@ class SinglePermit(LimitProbe):
         """Count the permit as held again, as often as before."""
         self.nested, hold = suspended
         super().resume(hold)
+
+
+def _releasing(*, reentrant: bool) -> Callable[[Any], None]:
+    """Return the `release` of a stand-in.
+
+    Args:
+        reentrant: whether only its holder may release the lock, and as often as it acquired it.
+    """
+
+    def release(self: Any) -> None:
+        """Release as the wrapped object does."""
+        probe = self._opm_probe
+        use = probe.use
+        if use is None or (reentrant and (probe.nested or not self._opm_queue._is_owned())):
+            if not reentrant or self._opm_queue._is_owned():
+                probe.released()
+            self._opm_queue.release()
+            return
+        # `released` of the probe written out, since this is called for every permit
+        since = probe.since
+        try:
+            probe.use = None
+            if probe.shared:
+                use.limit.level -= 1
+            if use.stage is None:
+                if probe.waited:
+                    waited, probe.waited = probe.waited, None
+                    use = probe.use_left(use, waited)
+                elif (worker := _left_last()) is not None:
+                    try:
+                        use = use.by_stage[worker.stage]
+                    except KeyError:  # the first one of this stage
+                        use = probe.use_left(use, None)
+            # threads share the sum, so there is no call between reading and writing it
+            use.held = clock.now() - since + use.held
+        except Exception:  # it is released all the same
+            errors.log_internal_error("releasing a permit")
+        finally:
+            self._opm_queue.release()
+
+    return release
+
+
+class Released(Limited):
+    """The stand-in of a lock that any thread or task may release."""
+
+    __slots__ = ()
+
+    release = _releasing(reentrant=False)
+
+
+class ReleasedByHolder(Released):
+    """The stand-in of a lock that only its holder may release."""
+
+    __slots__ = ()
+
+    release = _releasing(reentrant=True)

@@ -18,62 +18,50 @@ from otel_pipeline_metrics._probes.limits.instrumented import (
     LimitedOpen,
 )
 from otel_pipeline_metrics._probes.limits.probe import LimitProbe, PermitWait, failed, interrupted
+from otel_pipeline_metrics._probes.limits.single import Released, ReleasedByHolder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from otel_pipeline_metrics._probes.limits.single import SinglePermit
 
+
+_current: Final = _series.active_cell.get
 
 # The default depends on the class.
 _UNSET: Final = object()
 
 
-class LimitedLock(LimitedBySlots):
-    """An instrumented `Lock` or `RLock` of threading; base of the `Condition`."""
+class LimitedLock(Released):
+    """An instrumented `Lock` or `RLock` of threading."""
 
     __slots__ = ()
 
-    __enter__ = ENTER
-    __exit__ = EXIT
-
-    def __init__(self, lock: Any, probe: SinglePermit) -> None:
-        super().__init__(lock, probe)
-        acquire = _acquiring(lock, probe)
-        owned = lock._is_owned if probe.reentrant else None
-        release = probe.releasing(lock.release, owned)
-        self._opm_set(acquire, release, acquire, lambda _kind, _error, _traceback: release())
-
-
-def _acquiring(lock: Any, probe: SinglePermit) -> Callable[..., bool]:
-    """Return the `acquire` of a stand-in for a lock."""
-    take, name, current = lock.acquire, probe.name, _series.active_cell.get
-
-    def acquire(blocking: bool = True, timeout: Any = _UNSET) -> bool:
+    def acquire(self, blocking: bool = True, timeout: Any = _UNSET) -> bool:
         """Acquire as the wrapped object does."""
-        if blocking is not True or timeout is not _UNSET or not take(False):
-            return _acquire_or_wait(lock, probe, blocking, timeout)
+        if blocking is not True or timeout is not _UNSET or not self._opm_queue.acquire(False):
+            return _acquire_or_wait(self._opm_queue, self._opm_probe, blocking, timeout)
+        probe = self._opm_probe
         # `acquired` of the probe written out: the calls are a fifth of the cost of a lock
         try:
-            try:
-                if probe.use is None:
-                    use = (current() or _series.default_cell)[0].limits[name]
-                    probe.since = clock.now()
-                    probe.use = use
+            if probe.use is None:
+                use = (_current() or _series.default_cell)[0].limits[probe.name]
+                probe.since = clock.now()
+                probe.use = use
+                use.locked += 1.0
+                if probe.shared:
                     limit = use.limit
-                    limit.acquired = acquired = limit.acquired + 1
-                    if acquired > limit.until_peak:
-                        limit.until_peak = acquired
+                    limit.level = level = limit.level + 1
+                    if level > limit.peak:
                         limit.peak += 1
-                    return True
-            except KeyError:  # the first permit of its stage
-                pass
+                return True
             probe.acquired()
         except BaseException as error:  # the lock is the user's all the same
-            failed(lock, probe, error)
+            failed(self._opm_queue, probe, error)
         return True
 
-    return acquire
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def _acquire_or_wait(lock: Any, probe: LimitProbe, blocking: Any, timeout: Any) -> bool:
@@ -84,11 +72,7 @@ def _acquire_or_wait(lock: Any, probe: LimitProbe, blocking: Any, timeout: Any) 
             return False
     elif not lock.acquire(False):
         return _wait(lock, probe, given)
-    try:
-        probe.acquired()
-    except BaseException:
-        interrupted(lock, probe)
-        raise
+    _count(lock, probe)
     return True
 
 
@@ -97,19 +81,40 @@ def _wait(lock: Any, probe: LimitProbe, given: tuple[Any, ...]) -> bool:
     try:
         with PermitWait(probe) as wait:
             got = lock.acquire(*given)
-        if got:
-            probe.acquired(wait.seconds)
     except BaseException:
         if got:
-            interrupted(lock, probe)
+            lock.release()
         raise
+    if got:
+        _count(lock, probe, wait.seconds)
     return bool(got)
 
 
-class LimitedOpenLock(LimitedLock, LimitedOpen):
-    """The same of a lock that may have any other attribute."""
+def _count(lock: Any, probe: LimitProbe, waited: float | None = None) -> None:
+    try:
+        probe.acquired(waited)
+    except BaseException:
+        interrupted(lock, probe)
+        raise
+
+
+class LimitedOpenLock(LimitedBySlots, LimitedOpen):
+    """The same of a lock that may have any other attribute; base of the `Condition`."""
 
     __slots__ = ()
+
+    __enter__ = ENTER
+    __exit__ = EXIT
+
+    def __init__(self, lock: Any, probe: SinglePermit) -> None:
+        super().__init__(lock, probe)
+        # A condition's methods are those of its own lock, which are found faster there.
+        own = getattr(lock, "_lock", None)
+        if own is not None and (lock.acquire, lock.release) == (own.acquire, own.release):
+            lock = own
+        # its methods look up attributes, which is slow in this class
+        inner = (LimitedRLock if probe.reentrant else LimitedLock)(lock, probe)
+        self._opm_set(inner.acquire, inner.release, inner.__enter__, inner.__exit__)
 
 
 class LimitedSemaphore(LimitedOpen):
@@ -142,7 +147,7 @@ class LimitedSemaphore(LimitedOpen):
                 probe.end(hold)
 
 
-class LimitedRLock(LimitedLock):
+class LimitedRLock(ReleasedByHolder, LimitedLock):
     """An instrumented `RLock`, also as the lock of a `Condition`."""
 
     __slots__ = ()
@@ -159,13 +164,16 @@ class LimitedRLock(LimitedLock):
         self._opm_probe.resume(held)
 
 
-class LimitedOpenRLock(LimitedRLock, LimitedOpen):
-    """The same of a lock that may have any other attribute."""
+class LimitedOpenRLock(LimitedOpenLock):
+    """The same of an `RLock` that may have any other attribute."""
 
     __slots__ = ()
 
+    _release_save = LimitedRLock._release_save
+    _acquire_restore = LimitedRLock._acquire_restore
 
-class LimitedCondition(LimitedLock, LimitedOpen):
+
+class LimitedCondition(LimitedOpenLock):
     """An instrumented `Condition` of threading: its lock, which its `wait` does not hold."""
 
     __slots__ = ()

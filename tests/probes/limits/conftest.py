@@ -24,3 +24,4 @@ def no_limits(fresh: None) -> None:
     """Forget the limits of other tests."""
     registry.limits.reset()
     registry.kinds.clear()
+    registry.shared.clear()

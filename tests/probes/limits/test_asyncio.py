@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._probes.limits import registry
-from tests.probes.limits.support import limit_of, numbers, stages_of
+from tests.probes.limits.support import limit_of, numbers, stages_of, until, waiting
 from tests.probes.queues.support import play, sleep, states
 
 if TYPE_CHECKING:
@@ -496,6 +497,31 @@ def test_a_condition_with_a_lock_of_the_program(
     with make_run() as run:
         play(clock, main())
     assert numbers(run) == (1, 0.5, 1, 2, 0.0)
+
+
+def test_a_permit_belongs_to_the_stage_before_though_a_thread_works_as_the_worker_of_its_task(
+    clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    limit = opm.wrap_limit(asyncio.Lock(), name="x")
+    gate = opm.wrap_limit(threading.Lock(), name="gate")
+    queue = opm.wrap_queue(asyncio.Queue[int](), name="queue")
+
+    async def main() -> None:
+        with opm.stage("before"):
+            pass
+        with gate:
+            thread = asyncio.ensure_future(asyncio.to_thread(gate.acquire))
+            await asyncio.sleep(0)
+            until(waiting)
+            # a worker of its own from here on, since the thread's wait is not this task's
+            queue.put_nowait(1)
+            async with limit:
+                clock.advance(2)
+        await thread
+
+    with make_run() as run:
+        asyncio.run(main())
+    assert stages_of(run) == {"before": (0.0, 2.0)}
 
 
 class Interruption(BaseException):

@@ -109,6 +109,16 @@ async def test_a_method_of_the_object_itself_is_called(make: Any) -> None:
     assert called == [1]
 
 
+def test_a_method_of_the_condition_itself_is_called() -> None:
+    bare: Any = threading.Condition()
+    acquire, called = bare.acquire, []
+    bare.acquire = lambda *given: called.append(given) or acquire(*given)
+    limit = opm.wrap_limit(bare, name="x")
+    assert limit.acquire() is True
+    assert called == [(False,)]
+    limit.release()
+
+
 def test_attributes_may_be_set_and_deleted() -> None:
     semaphore: Any = opm.wrap_limit(threading.Semaphore(2), name="x")
     semaphore.label = "mine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -171,7 +172,7 @@ def test_a_permit_after_a_step_belongs_to_its_generator(
     assert stages_of(run) == {"before": (0.0, 5.0), "pages": (0.0, 3.0)}
 
 
-@pytest.mark.parametrize(("make", "kind"), LIMITS)
+@pytest.mark.parametrize(("make", "kind"), [*LIMITS, (multiprocessing.Lock, "lock")])
 def test_a_wait_outside_of_stages_moves_to_its_stage_once(
     clock: Clock, make_run: Callable[[], opm.Run], make: Callable[[], Any], kind: str
 ) -> None:
