@@ -17,6 +17,7 @@ from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.records import StageKey
 from otel_pipeline_metrics._core.shares import Shares
 from otel_pipeline_metrics._core.span_budget import SpanBudget
+from otel_pipeline_metrics._core.stage_id import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -48,7 +49,7 @@ class Series:
     __slots__ = (
         "account", "around", "attributes", "budget", "cache", "called", "caller", "correction",
         "drawn_one_in", "due", "durations", "event_times", "exemplars", "inside_of", "kept", "key",
-        "limits", "mean_s", "one_in", "plain", "pulled", "results", "returned", "sampled",
+        "limits", "mean_s", "one_in", "plain", "pulled", "results", "returned", "runs", "sampled",
         "samples", "scope", "sizes", "slow_from", "slowest", "stage", "times", "turns",
         "until_due", "until_sample", "whole",
     )  # fmt: skip
@@ -67,6 +68,8 @@ class Series:
             stage.identity, WorkerTimes(StageKey(scope.pipeline, stage.name, stage.kind))
         )
         self.caller = None if around is None else around.stage
+        # whether all of its calls' time runs, and counts: no other call of the stage is around
+        self.runs = stage.form in RUNS and stage.identity not in self.inside_of
         self.key = self.times.key
         self.attributes = stage.attributes
         # The stages called inside of this one. A generator of another run, which this one pulls, is
@@ -171,10 +174,14 @@ class Series:
         self.kept.pop(id(cell), None)
 
 
+# Python makes a new one each time it is asked for an empty one.
+_NO_IDENTITIES: Final[frozenset[Hashable]] = frozenset()
+
+
 def _identities(around: Series | None) -> frozenset[Hashable]:
     """Return the identities of a stage and of those around it."""
     if around is None:
-        return frozenset()
+        return _NO_IDENTITIES
     own: Hashable = around.stage.identity
     return around.inside_of if own in around.inside_of else around.inside_of | {own}
 

@@ -24,6 +24,9 @@ Form = Literal[
     "task block", "by hand",
 ]  # fmt: skip
 
+# Forms of stages all of whose time runs.
+RUNS: Final = frozenset({"call", "step", "generator", "block"})
+
 
 class Code(NamedTuple):
     """Where a decorated function is defined."""

@@ -12,6 +12,7 @@ from otel_pipeline_metrics._core.abandoned import abandon, was_left
 from otel_pipeline_metrics._core.overlap import Overlap
 from otel_pipeline_metrics._core.records import NOTHING, Progress, StageTime
 from otel_pipeline_metrics._core.series import not_kept
+from otel_pipeline_metrics._core.stage_id import RUNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -33,9 +34,6 @@ FEW: Final = 128
 MANY: Final = 8
 WELL_KNOWN: Final = 0.025
 _LATER: Final = 1 / 32
-
-# Forms of stages all of whose time runs.
-RUNS: Final = frozenset({"call", "step", "generator", "block"})
 
 
 def take(
@@ -64,7 +62,7 @@ def take(
             progress = _look_at_open(series, in_progress)
     for each in both:
         if each.samples:
-            each.account.take(pop(each.samples))
+            each.account.take(pop_front(each.samples))
         if each.account.running.count:
             _choose_rate(each)
     return results, progress
@@ -191,10 +189,13 @@ def _look_at_sample(account: Account, cell: Cell, now: float) -> None:
     account.partial_running += min(running, elapsed)
 
 
-def pop(entries: list[T]) -> list[T]:
-    """Remove and return what a list holds, while others may append to it."""
-    taken = entries[:]
-    del entries[: len(taken)]
+def pop_front(waiting: list[T]) -> list[T]:
+    """Remove and return what a list holds.
+
+    Nothing is lost: others append at the end, and only the holder of the lock deletes.
+    """
+    taken = waiting[:]
+    del waiting[: len(taken)]
     return taken
 
 
@@ -293,8 +294,7 @@ def since_reported(series: Series) -> Times:
     before = times.reported
     if (
         len(times.variants) < 2
-        and series.caller is None
-        and series.stage.form in RUNS
+        and series.runs
         and not times.queued
         and not (before[1] or before[2])
     ):

@@ -48,14 +48,16 @@ class PendingSum(CounterSeries):
     def flush_in_bulk(self) -> bool:
         """Do the same, without checks, while the locks of the targets are held."""
         pending = self._pending
-        if not pending:
-            return True
-        found = self.known() if 0 < pending <= self._room else None
-        if not found:
+        if not 0 < pending <= self._room:
+            return not pending
+        # as `known` does; a call costs more
+        if self._generation != self._instrument.generation:
+            self._find()
+        if not self._found:
             return False
         self._pending = 0
         self._room -= pending
-        for add, aggregation in found:
+        for add, aggregation in self._found:
             add(aggregation, (pending,), pending)
         return True
 
@@ -124,10 +126,12 @@ class PendingValues(HistogramSeries):
         if pending:
             pending.sort()
             total = sum(pending)
-            found = self.known() if are_usual(pending, total) else None
-            if not found:
+            # as `known` does; a call costs more
+            if self._generation != self._instrument.generation:
+                self._find()
+            if not (self._found and are_usual(pending, total)):
                 return False
             self._pending = []
-            for add, aggregation in found:
+            for add, aggregation in self._found:
                 add(aggregation, pending, total)
         return not self._exemplars

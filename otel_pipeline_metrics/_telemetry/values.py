@@ -18,6 +18,7 @@ from opentelemetry.trace import get_current_span
 from otel_pipeline_metrics._core import cardinality, drain, errors, settings
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.stage_time import pop_front
 from otel_pipeline_metrics._telemetry.backlog import BOUND
 from otel_pipeline_metrics._telemetry.pending import PendingSum, PendingValues
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import Instrument
@@ -82,11 +83,11 @@ class Measure:
                 BOUND,
             )
         early, self._early, self._missed = self._early, [], 0
-        return [*early, *drain.pop_front(self.pending)]
+        return [*early, *pop_front(self.pending)]
 
     def keep(self) -> None:
         """Keep a bounded number of pending values for a provider that may come."""
-        new = drain.pop_front(self.pending)
+        new = pop_front(self.pending)
         if self.metric.kind == "counter":
             # sums need no more room for more values
             sums: dict[Attributes, float] = {}

@@ -21,6 +21,7 @@ from opentelemetry.trace import NoOpTracerProvider
 from otel_pipeline_metrics import stage
 from otel_pipeline_metrics._core import drain as _drain
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
+from otel_pipeline_metrics._core.stage_time import pop_front
 from otel_pipeline_metrics._stages import execution, invocation
 from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND
 from otel_pipeline_metrics._telemetry.sdk_private import bulk_record
@@ -120,7 +121,7 @@ class Racy(list[int]):
 
 def test_results_added_while_others_are_taken_stay() -> None:
     waiting = Racy([1, 2])
-    assert _drain.pop_front(waiting) == [1, 2]
+    assert pop_front(waiting) == [1, 2]
     assert list(waiting) == [99]
 
 

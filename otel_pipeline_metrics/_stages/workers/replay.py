@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_pipeline_metrics._core.drain import pop_front
+from otel_pipeline_metrics._core.stage_time import pop_front
 from otel_pipeline_metrics._stages.workers.account import ENTER, EXIT, GOT, MAX_WORKERS, PUT, TICK
 
 if TYPE_CHECKING:

@@ -148,7 +148,7 @@ class _Target:
         self.match = match
         self.aggregations: dict[Any, Any] = {}
         self._read: tuple[Any, int] = (None, 0)
-        self._by_attributes: dict[frozenset[Any], Any] = {}
+        self._by_attributes: dict[str, Any] = {}
 
     def aggregation_of(self, attributes: Mapping[str, Any]) -> Any:
         """Return the aggregation that record() would use; None if there is none.
@@ -167,9 +167,10 @@ class _Target:
         return self._by_attributes.get(_typed(attributes))
 
 
-def _typed(attributes: Mapping[str, Any]) -> frozenset[Any]:
+def _typed(attributes: Mapping[str, Any]) -> str:
     """Return attributes as a key; True, 1 and 1.0 are equal, but not the same attribute."""
-    return frozenset((key, type(value), repr(value)) for key, value in attributes.items())
+    # a string, which the garbage collector never looks at: each stage has some
+    return repr(sorted(attributes.items()))
 
 
 class HistogramSeries:
@@ -184,7 +185,7 @@ class HistogramSeries:
         self._record = getattr(instrument.instrument, self._method)
         self._attributes = attributes
         # its aggregations, and how values are added to each, as of that generation
-        self._found: list[tuple[_Add, Any]] = []
+        self._found: tuple[tuple[_Add, Any], ...] = ()
         self._generation = -1
 
     def record(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]] = ()) -> bool:
@@ -238,14 +239,14 @@ class HistogramSeries:
             add(aggregation, values, total)
         return bool(found)
 
-    def known(self) -> list[tuple[_Add, Any]]:
+    def known(self) -> tuple[tuple[_Add, Any], ...]:
         """Return the aggregations that record() would use, if known; the locks are held."""
         if self._generation != self._instrument.generation:
             self._find()
         return self._found
 
     def _find(self) -> None:
-        self._found, self._generation, found = [], -1, []
+        self._found, self._generation, found = (), -1, []
         try:
             for target in self._instrument.targets:
                 aggregation = target.aggregation_of(self._attributes)
@@ -256,7 +257,7 @@ class HistogramSeries:
         except Exception as error:  # private parts may change; record() remains
             _unfamiliar(error)
             return
-        self._found, self._generation = found, self._instrument.generation
+        self._found, self._generation = tuple(found), self._instrument.generation
 
 
 def are_usual(values: Sequence[float], total: float) -> bool:
