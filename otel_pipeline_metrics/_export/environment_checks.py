@@ -218,10 +218,6 @@ def _is_limit(name: str) -> bool:
     return name.startswith("OTEL_") and name.endswith(("_COUNT_LIMIT", "_LENGTH_LIMIT"))
 
 
-def _is_positive_integer(text: str) -> bool:
-    return bool(whole(text))
-
-
 def _is_usable_endpoint(url: str) -> bool:
     """Tell whether an exporter can be built with `url`; gRPC knows other schemes too."""
     try:
@@ -264,7 +260,7 @@ _RULES: Final[dict[str, _Rule]] = {
     **{
         name: _Rule(
             "a whole number above 0",
-            _is_positive_integer,
+            lambda text: bool(whole(text)),
             default,
             most=None if name.endswith("_SIZE") else MAX_WAIT_S * 1000,
         )

@@ -82,7 +82,8 @@ def build(config: Config) -> ExportPipeline:
         spool_settings = None
     if not plan.disabled:
         spool = None
-        if spool_settings is not None and missing and _uses_otlp(plan):
+        uses_otlp = any(name.startswith("otlp") for name in (*plan.traces, *plan.metrics))
+        if spool_settings is not None and missing and uses_otlp:
             spool = Spool(*spool_settings)
         _build_missing(missing, pipelines, config, plan, spool)
     traces = pipelines["traces"] or SignalPipeline("traces", trace_api.NoOpTracerProvider(), False)
@@ -233,10 +234,6 @@ def _build_missing(
                     signal,
                     error,
                 )
-
-
-def _uses_otlp(plan: ExportPlan) -> bool:
-    return any(name.startswith("otlp") for name in (*plan.traces, *plan.metrics))
 
 
 def _pipeline(

@@ -65,7 +65,8 @@ def analyze(report: _Report | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _verdict(facts: Facts) -> Verdict:
-    if facts.wall_s and (any(group.work for group in facts.groups) or _has_parts(facts)):
+    has_parts = any(part.own_s for part in facts.parts.values())
+    if facts.wall_s and (has_parts or any(group.work for group in facts.groups)):
         case = make_case(facts)
         for unit in UNITS:
             found = unit.check(case)
@@ -99,10 +100,6 @@ def _doubt_if_starved(found: Verdict, facts: Facts) -> None:
         f"At {text.percent(facts.starved)} of the moments, a thread that was ready to run had no "
         "CPU: the machine was busy, and the times of all stages include waits for it."
     )
-
-
-def _has_parts(facts: Facts) -> bool:
-    return any(part.own_s for part in facts.parts.values())
 
 
 def _unknown(facts: Facts) -> Verdict:

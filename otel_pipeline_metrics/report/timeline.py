@@ -94,14 +94,7 @@ def _stage(stage: dict[str, Any], windows: Sequence[_Window]) -> dict[str, Any] 
     if strip is None:
         return None
     peak = f"{text.number(max(filter(None, rates), default=0.0))} {unit}/s"
-    return {
-        "is": "stage",
-        "name": stage["name"],
-        "note": f"up to {peak}",
-        "area": strip,
-        "bands": _bands(windows, found),
-        "text": f"{stage['name']} over time: up to {peak}",
-    }
+    return _row("stage", stage["name"], f"up to {peak}", strip, _bands(windows, found))
 
 
 def _queue(queue: dict[str, Any], windows: Sequence[_Window]) -> dict[str, Any] | None:
@@ -114,11 +107,7 @@ def _queue(queue: dict[str, Any], windows: Sequence[_Window]) -> dict[str, Any] 
     note = f"up to {text.number(max(known))}"
     note += f", room for {capacity:,}" if capacity is not None else ""
     return {
-        "is": "queue",
-        "name": queue["name"],
-        "note": note,
-        "area": strip,
-        "bands": [],
+        **_row("queue", queue["name"], note, strip, []),
         "text": f"Depth of {queue['name']} over time: {note}",
     }
 
@@ -138,12 +127,16 @@ def _level(
     if strip is None:
         return None
     note = f"up to {written(max(value for value in values if value is not None))}"
+    return _row("process", name, note, strip, [])
+
+
+def _row(kind: str, name: str, note: str, area: Any, bands: list[Any]) -> dict[str, Any]:
     return {
-        "is": "process",
+        "is": kind,
         "name": name,
         "note": note,
-        "area": strip,
-        "bands": [],
+        "area": area,
+        "bands": bands,
         "text": f"{name} over time: {note}",
     }
 
