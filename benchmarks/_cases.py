@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace import NoOpTracerProvider
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._core import series
+from otel_pipeline_metrics._core import every_series
 from otel_pipeline_metrics._telemetry import sink
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def installed(
 
     def put_in_force() -> None:
         sink.install(telemetry, retire=False)
-        series.limit_spans(spans_per_second)
+        every_series.limit_spans(spans_per_second)
 
     return put_in_force
 

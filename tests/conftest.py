@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from opentelemetry.metrics import _internal as metrics_internal
 
 from otel_pipeline_metrics._core import clock as _clock
-from otel_pipeline_metrics._core import drain, errors, hooks, privacy, series
+from otel_pipeline_metrics._core import drain, errors, every_series, hooks, privacy
 from otel_pipeline_metrics._telemetry import sink as _sink
 from otel_pipeline_metrics._telemetry import spans as _spans
 
@@ -63,7 +63,7 @@ def loud_faults() -> Iterator[None]:
     errors.reset()
     errors.raise_faults = True
     # Property tests call one stage thousands of times; other tests cover the limit of spans.
-    series.limit_spans(None)
+    every_series.limit_spans(None)
     # As in a program without queues, until the test has one.
     hooks.set_workers(None)
     yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_pipeline_metrics._core.process.gc_safety import switch_extra
 
@@ -153,6 +153,10 @@ class OpenPart(Protocol):
 
 # None: no spans.
 tracing: Tracing | None = None
+
+# what the look for a turn raises without one, see `Series.turns`; a TypeError is of a provider of
+# spans without a hash, see `TracingToCome`
+NO_TURN: Final = KeyError, StopIteration, TypeError
 
 # while none is set, but one may be: then the hot path has no spans to care for
 tracing_to_come: TracingToCome | None = None

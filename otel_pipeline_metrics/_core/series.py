@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock, hooks, nesting, span_budget
+from otel_pipeline_metrics._core import clock, hooks, nesting, overlap
 from otel_pipeline_metrics._core.account import Account, Sample
 from otel_pipeline_metrics._core.limit_series import LimitSeries, LimitUse
 from otel_pipeline_metrics._core.observed import QueueSeries, WorkerTimes
@@ -20,19 +20,16 @@ from otel_pipeline_metrics._core.span_budget import SpanBudget
 from otel_pipeline_metrics._core.stage_id import RUNS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator
 
     from otel_pipeline_metrics._core.hooks import PartsOfRun
     from otel_pipeline_metrics._core.records import EventTime, Sink, StageResult
     from otel_pipeline_metrics._core.stage_id import StageId
 
+    Key = tuple[StageId | None, frozenset[Hashable], StageId]
 
 # Results that a series keeps before the thread that adds one more flushes them.
 PENDING_BOUND: Final = 1024
-
-# What the look for a turn raises without one, see `Series.turns`; a TypeError is of a provider
-# without a hash, see `hooks.TracingToCome`.
-NO_TURN: Final = KeyError, StopIteration, TypeError
 
 # Pairs of caller and stage, inside of the same stages, that a run distinguishes.
 MAX_PAIRS: Final = 4000
@@ -186,9 +183,7 @@ def _identities(around: Series | None) -> frozenset[Hashable]:
     return around.inside_of if own in around.inside_of else around.inside_of | {own}
 
 
-def _key_of(
-    stage: StageId, around: Series | None
-) -> tuple[StageId | None, frozenset[Hashable], StageId]:
+def _key_of(stage: StageId, around: Series | None) -> Key:
     return None if around is None else around.stage, _identities(around), stage
 
 
@@ -208,7 +203,7 @@ class RunScope:
         self.run_id = run_id
         self.sinks = sinks
         # by caller, None outside of stages, the identities of the stages around, and stage
-        self.series: dict[tuple[StageId | None, frozenset[Hashable], StageId], Series] = {}
+        self.series: dict[Key, Series] = {}
         # by the stage's identity: its budget of spans, and the time of its workers
         self.budgets: dict[Hashable, SpanBudget] = {}
         self.times: dict[Hashable, WorkerTimes] = {}
@@ -288,10 +283,8 @@ class RunScope:
         """Return what happened at a limit outside of stages, made if need be."""
         if self not in scopes:
             scopes.setdefault(self, root_cell(self))
-        found = self.limits.get(name)
-        if found is None:
-            found = self.limits.setdefault(name, LimitUse(LimitSeries(name), None))
-        return found
+        made = LimitUse(LimitSeries(name), None)
+        return self.limits.get(name) or self.limits.setdefault(name, made)
 
 
 class ScopeRef:
@@ -330,8 +323,7 @@ class ScopeRef:
 #   6 the sample that it is
 #   7 its worker, if waits are known
 #   8, 9, 10 its open span, the context with that span and, while current, the context around it
-# A list is made at an eighth of an object's cost, and, unlike a value in the context, it is shared
-# with the tasks that the call starts.
+# Why it is a list: docs/architecture.md.
 Cell = list[Any]
 
 CELL_WITHOUT_SPAN: Final = 8  # the length of a call's cell
@@ -360,10 +352,7 @@ def add(cell: Cell, stage: StageId) -> Series:
     scope = cell[0].scope
     if scope not in scopes:
         # a task or thread goes on with a run that was forgotten
-        root = cell
-        while root[4] is not None:
-            root = root[4]
-        scopes.setdefault(scope, root)
+        scopes.setdefault(scope, overlap.root_of(cell))
     found: Series = cell[0].add(stage)
     return found
 
@@ -374,29 +363,6 @@ def cell_of_due(parent: Cell, stage: StageId) -> Cell:
         hooks.tracing_to_come.look()
     series = parent[0].called.get(stage) or add(parent, stage)
     return [series, True, 0.0, None, parent, None, None, None]
-
-
-def of_steps(puller: Cell, whole: Series) -> Series:
-    """Return the series of the steps of a generator that a call or a run pulls, made if need be.
-
-    Args:
-        puller: the cell of that call or run.
-        whole: the series that has the generator's results.
-    """
-    around, stage = puller[0], whole.stage
-    if around.scope is whole.scope:
-        found: Series = around.called.get(stage) or add(puller, stage)
-    else:
-        found = around.called.get(whole) or around.called.setdefault(
-            whole, Series(whole.scope, stage, None)
-        )
-        if found not in whole.times.variants:
-            whole.times.variants.append(found)
-    if found is not whole and found.whole is not whole and whole.scope.add(stage) is whole:
-        # it did not begin before a fork, or in a run that was forgotten
-        found.whole = whole
-        whole.pulled.append(found)
-    return found
 
 
 def goes_on(cell: Cell | None) -> Cell:
@@ -410,30 +376,6 @@ def goes_on(cell: Cell | None) -> Cell:
             break
         cell = cell[4]
     return default_cell if cell is None else cell
-
-
-def withdraw(attributes: Sequence[tuple[StageId, str]]) -> None:
-    """Remove fixed attributes from their stages, and build those of spans anew."""
-    for stage, key in attributes:
-        stage.attributes.pop(key, None)
-    for series in all_series():
-        series.cache = None
-
-
-def limit_spans(per_second: float | None) -> None:
-    """Give every stage a new budget of spans; None: no limit."""
-    span_budget.spans_per_second = per_second
-    for series in all_series():
-        series.budget.reset_budget()
-
-
-def find_anew() -> None:
-    """Have the hot path find every series anew."""
-    for scope in list(scopes):
-        scope.turns.clear()
-    for series in all_series():
-        for each in (series, *series.pulled):
-            each.turns.clear()
 
 
 def current_scope() -> RunScope:

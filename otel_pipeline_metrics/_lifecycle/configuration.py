@@ -6,7 +6,7 @@ import dataclasses
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from otel_pipeline_metrics._core import errors, privacy, series, stage_id, text
+from otel_pipeline_metrics._core import errors, every_series, privacy, stage_id, text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +89,7 @@ def with_privacy_rules(config: Config, metric_attributes: Sequence[str], *, stri
     privacy.activate(rules)
     for stage, key in defined:
         privacy.drop(key, f"stage {stage.name!r}")
-    series.withdraw(defined)
+    every_series.withdraw(defined)
     return dataclasses.replace(
         config,
         resource_attributes=privacy.drop_forbidden(

@@ -12,10 +12,10 @@ from otel_pipeline_metrics._core import (
     cardinality,
     clock,
     errors,
+    every_series,
     options,
     output,
     privacy,
-    series,
     settings,
 )
 from otel_pipeline_metrics._core.process import forking, signals
@@ -212,7 +212,7 @@ def configure(
             if config.console is None and (nothing_set or _export.console):
                 config = dataclasses.replace(config, console="summary")
         settings.replace(config)
-        series.limit_spans(config.spans_per_second)
+        every_series.limit_spans(config.spans_per_second)
         cardinality.limit(config.max_attribute_values)
         sink.set_probe("resources", install_resources)
         sink.install(_sink(config, _export))
@@ -291,7 +291,7 @@ def shutdown() -> None:
         attach_server.update(wanted=False)
         sink.install(sink.silent(), retire=False)
         settings.replace(Config())
-        series.limit_spans(Config().spans_per_second)
+        every_series.limit_spans(Config().spans_per_second)
         cardinality.limit(Config().max_attribute_values)
         privacy.activate(options.environment_rules())
         with errors.suppress_errors("watching for SIGTERM"):

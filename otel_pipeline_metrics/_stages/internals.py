@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import Final
 
-from otel_pipeline_metrics._core import clock, nesting, series
+from otel_pipeline_metrics._core import clock, hooks, nesting, series
 from otel_pipeline_metrics._core.process.gc_safety import extras, others
 from otel_pipeline_metrics._stages import invocation, later, sampling, suspended
 
@@ -28,7 +28,7 @@ class Internals:
         # what they catch: each name that they close over costs every call
         self.anything = BaseException
         self.failure = Exception
-        self.no_turn = series.NO_TURN
+        self.no_turn = hooks.NO_TURN
         self.clock = clock
         self.extras = extras
         self.ident = threading.get_ident

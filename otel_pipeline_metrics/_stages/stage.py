@@ -6,7 +6,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, cast, overload
 
-from otel_pipeline_metrics._core import cardinality, clock, nesting, privacy, stage_id
+from otel_pipeline_metrics._core import cardinality, clock, hooks, nesting, privacy, stage_id
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import abandon, was_left
 from otel_pipeline_metrics._core.process.gc_safety import extras
@@ -138,7 +138,7 @@ class Stage:
                 parent = _series.goes_on(parent)
             try:
                 series = next(parent[0].turns[stage])
-            except _series.NO_TURN:
+            except hooks.NO_TURN:
                 cell = _series.cell_of_due(parent, stage)
                 invocation.begin(cell, due=True)
                 execution = execution_of(cell)

@@ -27,7 +27,7 @@ from otel_pipeline_metrics._stages.invocation import (
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from otel_pipeline_metrics._core.series import Cell
+    from otel_pipeline_metrics._core.series import Cell, Series
     from otel_pipeline_metrics._core.stage_id import StageId
     from otel_pipeline_metrics._stages.workers.worker import Run
 
@@ -68,7 +68,7 @@ def next_step(
     if parent is None or parent[1] is None:
         parent = _series.goes_on(parent)
     whole = execution.series
-    steps = execution.cell[0] if whole is None else _series.of_steps(parent, whole)
+    steps = execution.cell[0] if whole is None else _of_steps(parent, whole)
     part = execution.ensure_details().pulls.setdefault(steps, Pulled())
     cell = execution.cell
     if cell is execution.entry or cell[0] is not steps or cell[4] is not parent:
@@ -83,6 +83,29 @@ def next_step(
         # it is pulled in another run of the program
         run.end()
     return cell, part
+
+
+def _of_steps(puller: Cell, whole: Series) -> Series:
+    """Return the series of the steps of a generator that a call or a run pulls, made if need be.
+
+    Args:
+        puller: the cell of that call or run.
+        whole: the series that has the generator's results.
+    """
+    around, stage = puller[0], whole.stage
+    if around.scope is whole.scope:
+        found: Series = around.called.get(stage) or _series.add(puller, stage)
+    else:
+        found = around.called.get(whole) or around.called.setdefault(
+            whole, _series.Series(whole.scope, stage, None)
+        )
+        if found not in whole.times.variants:
+            whole.times.variants.append(found)
+    if found is not whole and found.whole is not whole and whole.scope.add(stage) is whole:
+        # it did not begin before a fork, or in a run that was forgotten
+        found.whole = whole
+        whole.pulled.append(found)
+    return found
 
 
 def resume(execution: Execution, counted: int) -> Cell:

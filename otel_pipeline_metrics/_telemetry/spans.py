@@ -14,9 +14,9 @@ from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from otel_pipeline_metrics._core import errors, hooks
 from otel_pipeline_metrics._core import metric_definitions as defs
+from otel_pipeline_metrics._core.every_series import find_anew
 from otel_pipeline_metrics._core.metric_definitions import DURATION_BUCKETS
 from otel_pipeline_metrics._core.process import gc_safety
-from otel_pipeline_metrics._core.series import find_anew
 from otel_pipeline_metrics._core.slowest import keep_slowest
 from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._telemetry.attributes import code_attributes, stage_attributes

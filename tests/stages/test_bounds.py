@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics import current_stage, stage
-from otel_pipeline_metrics._core import cardinality, drain, remote_runs, stage_id
+from otel_pipeline_metrics._core import cardinality, drain, every_series, remote_runs, stage_id
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.records import (
@@ -305,7 +305,7 @@ def test_a_task_of_a_suspended_generator_is_outside_it(results: Results) -> None
 def test_a_withdrawn_attribute_is_on_no_later_span(otel: Otel) -> None:
     work = stage("withdrawn", attributes={"colour": "red", "size": 1})(lambda: None)
     work()
-    _series.withdraw(stage_id.with_attribute(lambda key: key == "colour"))
+    every_series.withdraw(stage_id.with_attribute(lambda key: key == "colour"))
     work()
     first, second = (dict(span.attributes or {}) for span in otel.spans())
     assert first == {**second, "colour": "red"}

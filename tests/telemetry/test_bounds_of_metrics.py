@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import trace
 
 from otel_pipeline_metrics import stage
+from otel_pipeline_metrics._core import every_series
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.records import Batch, StageKey, StageTime
 
@@ -64,7 +65,7 @@ def test_an_input_of_zero_is_a_batch_size(otel: Otel) -> None:
 
 def test_every_span_is_counted_in_its_series(otel: Otel) -> None:
     """Late ones too: the ratio of spans to calls comes from `SpanBudget.spans_made`."""
-    _series.limit_spans(2**-30)
+    every_series.limit_spans(2**-30)
     fails = stage("edges")(lambda: 1 / 0)
     for _ in range(1001):
         try:

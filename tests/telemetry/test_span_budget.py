@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otel_pipeline_metrics import stage
-from otel_pipeline_metrics._core import series, span_budget
+from otel_pipeline_metrics._core import every_series, span_budget
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -35,7 +35,7 @@ def call(otel: Otel, clock: Clock, calls: int, *, slow_every: int = 0) -> tuple[
 
 @pytest.fixture(autouse=True)
 def budget(otel: Otel) -> None:
-    series.limit_spans(RATE)
+    every_series.limit_spans(RATE)
 
 
 def test_after_the_burst_spans_are_limited_by_rate(otel: Otel, clock: Clock) -> None:

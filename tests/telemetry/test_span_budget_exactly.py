@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from otel_pipeline_metrics import stage, waiting
-from otel_pipeline_metrics._core import drain
+from otel_pipeline_metrics._core import drain, every_series
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._stages.workers import accounting
 
@@ -101,7 +101,7 @@ def take(otel: Otel, call: Callable[[int], object], calls: int, ticks: int = 0) 
 
 def spend(otel: Otel, clock: Clock, rate: float = RATE) -> Callable[[int], object]:
     """Spend the whole budget of a stage; return the stage."""
-    _series.limit_spans(rate)
+    every_series.limit_spans(rate)
     call = function(clock)
     assert take(otel, call, BURST) == BURST
     return call
@@ -139,7 +139,7 @@ def test_at_most_a_thousand_spans_are_saved_up(otel: Otel, clock: Clock) -> None
 
 def test_an_unspent_budget_does_not_exceed_a_thousand(otel: Otel, clock: Clock) -> None:
     """A drain in between is another moment at which it grows."""
-    _series.limit_spans(RATE)
+    every_series.limit_spans(RATE)
     call = function(clock)
     assert take(otel, call, 10) == 10
     clock.advance(1_000_000)
@@ -149,7 +149,7 @@ def test_an_unspent_budget_does_not_exceed_a_thousand(otel: Otel, clock: Clock) 
 
 def test_errors_have_their_own_thousand(otel: Otel, clock: Clock) -> None:
     """At first, and again after a pause of any length."""
-    _series.limit_spans(RATE)
+    every_series.limit_spans(RATE)
     call = failing(clock)
     assert take(otel, call, 5 * BURST) == 2 * BURST
     clock.advance(1_000_000)
@@ -159,13 +159,13 @@ def test_errors_have_their_own_thousand(otel: Otel, clock: Clock) -> None:
 
 
 def test_a_rate_of_zero_gives_no_spans(otel: Otel, clock: Clock) -> None:
-    _series.limit_spans(0)
+    every_series.limit_spans(0)
     assert take(otel, function(clock), 10, ticks=128) == 0
     assert take(otel, failing(clock), 10, ticks=128) == 0
 
 
 def test_without_a_limit_each_call_has_a_span(otel: Otel, clock: Clock) -> None:
-    _series.limit_spans(None)
+    every_series.limit_spans(None)
     assert take(otel, function(clock), 2 * BURST) == 2 * BURST
 
 
@@ -208,7 +208,7 @@ def test_fewer_than_a_hundred_calls_set_no_threshold(otel: Otel, clock: Clock) -
 
 def test_while_each_call_has_a_span_none_is_slow(otel: Otel, clock: Clock) -> None:
     """The budget for late spans is only for calls without one."""
-    _series.limit_spans(RATE)
+    every_series.limit_spans(RATE)
     call = function(clock)
     for ticks in range(1, 201):
         call(ticks)
