@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import clock, hooks, nesting
 from otel_pipeline_metrics._core.process import gc_safety
@@ -31,12 +31,19 @@ def abandon(cell: Cell | None, *, here: bool = True) -> None:
         return
     series, token, execution, now = cell[0], cell[1], cell[3], clock.now()
     cell[1] = cell[3] = None
+    # first, and no Python call: at the recursion limit no other may be possible
+    if (
+        token is not None
+        and token is not DETACHED
+        and active_cell.get() is cell
+        and not ("p" in gc_safety.extras and gc_safety.here())
+    ):
+        # not by `reset`, since the token may have been used just now
+        active_cell.set(None if token.old_value is token.MISSING else token.old_value)
     series.remove(cell)
     nesting.close(cell, now)
     if hooks.workers is not None:
         hooks.workers.left(cell, now)
-    if token is not None and token is not DETACHED and not gc_safety.here():
-        _restore(cell, token)
     # the step of a generator is not the whole call
     if execution is not None and (execution.entry is None or execution.entry is cell):
         execution.series = execution.block = None
@@ -45,12 +52,6 @@ def abandon(cell: Cell | None, *, here: bool = True) -> None:
         if here:
             span.suspend()
         span.close(now - cell[2])
-
-
-def _restore(cell: Cell, token: Any) -> None:
-    if active_cell.get() is cell:
-        # not by `reset`, since the token may have been used just now
-        active_cell.set(None if token.old_value is token.MISSING else token.old_value)
 
 
 def was_left(cell: Cell) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from otel_pipeline_metrics._core import span_budget
-from otel_pipeline_metrics._core.series import all_series, scopes
+from otel_pipeline_metrics._core import nesting, span_budget
+from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN, all_series, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,3 +35,11 @@ def find_anew() -> None:
     for series in all_series():
         for each in (series, *series.pulled):
             each.turns.clear()
+
+
+def hand_over_spans() -> None:
+    """Have the calls in progress end their spans by themselves, without the tracer in force."""
+    for series in list(all_series()):
+        for cell in series.open:
+            if len(cell) > CELL_WITHOUT_SPAN:
+                nesting.have_execution(cell)

@@ -154,9 +154,8 @@ class OpenPart(Protocol):
 # None: no spans.
 tracing: Tracing | None = None
 
-# what the look for a turn raises without one, see `Series.turns`; a TypeError is of a provider of
-# spans without a hash, see `TracingToCome`
-NO_TURN: Final = KeyError, StopIteration, TypeError
+# what the look for a turn raises without one, see `Series.turns` and `TracingToCome`
+NO_TURN: Final = KeyError, StopIteration
 
 # while none is set, but one may be: then the hot path has no spans to care for
 tracing_to_come: TracingToCome | None = None
@@ -171,8 +170,13 @@ logs_calls = False
 def set_tracing(found: Tracing | None, to_come: TracingToCome | None = None) -> None:
     """Have the hot path open spans; None: not any more, or not before a provider is set."""
     global tracing, tracing_to_come  # replaced whole
+    # A signal handler may raise in between: the hot path is told first, and told otherwise last, so
+    # that it never passes by what there is.
+    if found is not None:
+        switch_extra("tracing", on=True)
     tracing, tracing_to_come = found, to_come
-    switch_extra("tracing", on=found is not None)
+    if found is None:
+        switch_extra("tracing", on=False)
 
 
 def set_workers(found: WorkerAccounting | None) -> None:

@@ -245,6 +245,7 @@ def make_execution(cell: Cell) -> Execution:
 # What `current_stage()` returns outside a stage: it takes every call and keeps nothing.
 NOOP_EXECUTION: Final = make_execution([None] * CELL_WITHOUT_SPAN)
 NOOP_EXECUTION.cell[3] = NOOP_EXECUTION
+NOOP_EXECUTION.bare = False
 
 
 def _unix_seconds(timestamp: object) -> float:

@@ -47,46 +47,54 @@ def begin(cell: Cell, *, due: bool) -> float:
         due: whether `Series.due` was over.
     """
     series, parent = cell[0], cell[4]
-    cell[1] = None  # it is not current yet
-    if "p" in extras and gc_safety.here():
-        # the garbage collector makes the call
-        cell[1] = DETACHED
-        execution = cell[3] = make_execution(cell)
-        execution.bare = False
-    else:
-        worker = (
-            finding.worker_of_context.get() if hooks.logs_calls and hooks.tracing is None else None
-        )
-        if (
-            worker is not None
-            and worker.plain
-            and worker.scope is series.scope
-            and worker.thread == get_ident()
-            and worker.owner == (owner_here() if worker.loop is None else id(task_of(worker.loop)))
-        ):
-            # `entered` written out, for the most frequent calls
-            if worker.stack:
-                worker.tell_begins()
-            else:
-                worker.stage = series.times
-            cell[7] = worker
-            worker.stack.append(cell)
-        elif hooks.workers is not None:
-            hooks.workers.entered(cell)
-        elif hooks.tracing is not None:
-            open_span(cell)
-        cell[1] = _series.active_cell.set(cell)
-    if due and cell[6] is None:
-        sampling.wake(cell)
-    began: float
-    began = cell[2] = clock.now()
-    # last, since nothing may come between that and the end
-    if parent[5] is None and "overlapping" not in extras:
-        parent[5] = cell
-    else:
-        series.kept[id(cell)] = cell
-        nesting.enter(cell, began)
-    return began
+    try:
+        cell[1] = None  # it is not current yet
+        if "p" in extras and gc_safety.here():
+            # the garbage collector makes the call
+            cell[1] = DETACHED
+            execution = cell[3] = make_execution(cell)
+            execution.bare = False
+        else:
+            worker = (
+                finding.worker_of_context.get()
+                if hooks.logs_calls and hooks.tracing is None
+                else None
+            )
+            if (
+                worker is not None
+                and worker.plain
+                and worker.scope is series.scope
+                and worker.thread == get_ident()
+                and worker.owner
+                == (owner_here() if worker.loop is None else id(task_of(worker.loop)))
+            ):
+                # `entered` written out, for the most frequent calls
+                if worker.stack:
+                    worker.tell_begins()
+                else:
+                    worker.stage = series.times
+                cell[7] = worker
+                worker.stack.append(cell)
+            elif hooks.workers is not None:
+                hooks.workers.entered(cell)
+            elif hooks.tracing is not None:
+                open_span(cell)
+            cell[1] = _series.active_cell.set(cell)
+        if due and cell[6] is None:
+            sampling.wake(cell)
+        began: float
+        began = cell[2] = clock.now()
+        # last, since nothing may come between that and the end
+        if parent[5] is None and "overlapping" not in extras:
+            parent[5] = cell
+        else:
+            series.kept[id(cell)] = cell
+            nesting.enter(cell, began)
+        return began  # noqa: TRY300 - a signal handler may raise here
+    except BaseException:
+        # it may have opened a span without being current
+        abandon(cell)
+        raise
 
 
 def not_begun(cell: Cell | None) -> Cell:

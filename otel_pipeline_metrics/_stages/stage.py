@@ -164,8 +164,7 @@ class Stage:
             if self._open is None:
                 self._open = execution
             else:
-                self._others = self._others or {}
-                self._others[execution] = None
+                self._note(execution)
             opened: Execution = execution
             return opened  # noqa: TRY300 - a signal handler may raise here
         except BaseException as error:
@@ -174,6 +173,8 @@ class Stage:
                 raise
             # an internal error must not stop the stage
             invocation.unmeasured("beginning a stage")
+            # its exit must end no block of another thread or task
+            self._note(NOOP_EXECUTION)
             return NOOP_EXECUTION
 
     def __exit__(
@@ -210,6 +211,14 @@ class Stage:
     ) -> None:
         """Close the execution that this block opened; nothing is awaited."""
         self.__exit__(kind, error, traceback)
+
+    def _note(self, execution: Execution) -> None:
+        """Keep the execution of one more block."""
+        if self._open is None:
+            self._open = execution
+        else:
+            self._others = self._others or {}
+            self._others[execution] = None
 
     def _own(self) -> Execution | None:
         """Return the execution of the block that ends, of several.

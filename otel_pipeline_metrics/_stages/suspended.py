@@ -145,6 +145,8 @@ def resume(execution: Execution, counted: int) -> Cell:
         else:
             nesting.enter(cell, began)
     except BaseException:
+        if execution.span is not None:
+            step_span(execution, "suspend")
         abandon(cell)
         failed(execution, "resuming")
     return execution.cell

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import operator
 import time
 from bisect import bisect_left
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as context_api
@@ -14,7 +16,7 @@ from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
 from otel_pipeline_metrics._core import errors, hooks
 from otel_pipeline_metrics._core import metric_definitions as defs
-from otel_pipeline_metrics._core.every_series import find_anew
+from otel_pipeline_metrics._core.every_series import find_anew, hand_over_spans
 from otel_pipeline_metrics._core.metric_definitions import DURATION_BUCKETS
 from otel_pipeline_metrics._core.process import gc_safety
 from otel_pipeline_metrics._core.slowest import keep_slowest
@@ -52,6 +54,7 @@ class Spans:
 
     def put_in_force(self) -> None:
         """Have calls open spans if the provider takes any, on the global one once it is set."""
+        hand_over_spans()
         if self._fixed:
             hooks.set_tracing(None if self._tracer is None else self)
         else:
@@ -69,7 +72,8 @@ class Spans:
 
         All of it is C, and shorter than a look from Python.
         """
-        return map({None: found}.__getitem__, map(_global_provider, turns))
+        are_none = map(operator.is_, map(_global_provider, turns), repeat(None))
+        return map({True: found}.__getitem__, are_none)
 
     def current_tracer(self) -> Tracer | None:
         """Return the tracer, or None while there is no provider.
@@ -83,8 +87,9 @@ class Spans:
             return None
         provider = trace.get_tracer_provider()
         if provider is not self._provider:
-            self._provider = provider
+            # in this order, since a signal handler may raise in between
             self._tracer = _tracer_of(provider)
+            self._provider = provider
         return self._tracer
 
     def open(self, cell: Cell, links: Sequence[Link] = (), links_dropped: int = 0) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from otel_pipeline_metrics import Execution, current_stage, fetch, stage
-from otel_pipeline_metrics._core import drain, series
+from otel_pipeline_metrics._core import drain, errors, series
+from otel_pipeline_metrics._stages import invocation
 from tests.stages.support import in_flight, nothing_current
 
 if TYPE_CHECKING:
@@ -450,3 +451,43 @@ def test_items_are_not_counted_for_a_failed_call(results: Results) -> None:
     with pytest.raises(KeyError):
         failed()
     assert asked == []
+
+
+def test_a_fault_at_one_begin_ends_no_block_of_another_thread(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    shared = stage("shared")
+
+    def faulty() -> None:
+        with shared:
+            pass
+
+    with shared as own:
+        with monkeypatch.context() as patch:
+            patch.setattr(errors, "raise_faults", False)
+            patch.setattr(invocation, "begin", broken)
+            thread = threading.Thread(target=faulty)
+            thread.start()
+            thread.join()
+        own.add_items(5)
+    (result,) = results.of("shared")
+    assert result.items_out == 5
+
+
+@pytest.mark.parametrize("depth", range(12))
+def test_blocks_up_to_the_recursion_limit_are_left(results: Results, depth: int) -> None:
+    shared = stage("shared")
+
+    def within() -> None:
+        with shared:
+            within()
+
+    def below(levels: int) -> None:
+        return within() if levels == 0 else below(levels - 1)
+
+    with pytest.raises(RecursionError):
+        below(depth)
+    assert nothing_current()
