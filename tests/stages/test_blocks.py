@@ -14,9 +14,11 @@ import pytest
 from otel_pipeline_metrics import Execution, current_stage, fetch, stage
 from otel_pipeline_metrics._core import drain, errors, series
 from otel_pipeline_metrics._stages import invocation
-from tests.stages.support import in_flight, nothing_current
+from tests.stages.support import in_flight, nothing_current, run_script
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import Clock, Results
     from tests.stages.conftest import Otel
 
@@ -477,17 +479,32 @@ def test_a_fault_at_one_begin_ends_no_block_of_another_thread(
     assert result.items_out == 5
 
 
-@pytest.mark.parametrize("depth", range(12))
-def test_blocks_up_to_the_recursion_limit_are_left(results: Results, depth: int) -> None:
-    shared = stage("shared")
+RECURSION = """
+import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._core.series import active_cell
 
-    def within() -> None:
+shared = opm.stage("shared")
+
+def within():
+    with shared:
+        within()
+
+def below(levels):
+    return within() if levels == 0 else below(levels - 1)
+
+with opm.run("recursion", resources=False):
+    around = active_cell.get()
+    for _ in range(300):
         with shared:
-            within()
+            pass
+    for levels in range(4):
+        try:
+            below(levels)
+        except RecursionError:
+            print(active_cell.get() is around, end=" ")
+"""
 
-    def below(levels: int) -> None:
-        return within() if levels == 0 else below(levels - 1)
 
-    with pytest.raises(RecursionError):
-        below(depth)
-    assert nothing_current()
+def test_blocks_up_to_the_recursion_limit_are_left(tmp_path: Path) -> None:
+    done = run_script(RECURSION, tmp_path / "recursion.py")
+    assert done.stdout.split() == ["True"] * 4, done.stderr
