@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import metric_definitions as defs
+from otel_pipeline_metrics._telemetry.sdk_private.bulk_add import add_to_several, add_to_sum
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
     CounterSeries,
     HistogramSeries,
@@ -39,10 +41,18 @@ class PendingSum(CounterSeries):
 
     def flush(self) -> bool:
         """Record the pending increments as one; return False during a collection."""
-        pending, self._pending = self._pending, 0
-        if pending and not self.add(pending):
-            self._pending = pending
+        instrument = self._instrument
+        self._pending = self.limited(self._pending) if instrument.live else 0
+        if not self._pending:
+            return True
+        targets = instrument.sdk_targets()
+        done = instrument.holding(self.flush_in_bulk) if targets else False
+        if done is None or (not done and any(target._lock.locked() for target in targets)):
             return False
+        if not done:
+            pending = self._pending
+            self._pending, self._room = 0, self._room - pending
+            self._record_one(pending)
         return True
 
     def flush_in_bulk(self) -> bool:
@@ -53,12 +63,20 @@ class PendingSum(CounterSeries):
         # as `known` does; a call costs more
         if self._generation != self._instrument.generation:
             self._find()
-        if not self._found:
+        found = self._found
+        if not found:
             return False
-        self._pending = 0
-        self._room -= pending
-        for add, aggregation in self._found:
-            add(aggregation, (pending,), pending)
+        add, aggregation = found[0]
+        room = self._room - pending
+        if add is add_to_sum and len(found) == 1:
+            # as `add_to_sum` does, and at once: a signal handler raises before or after this
+            with aggregation._lock:
+                aggregation._value, self._pending, self._room = (
+                    (aggregation._value or 0) + pending, 0, room,
+                )  # fmt: skip
+            return True
+        removed = [partial(setattr, self, "_pending", 0), partial(setattr, self, "_room", room)]
+        add_to_several(found, [pending], pending, removed)
         return True
 
 
@@ -85,22 +103,26 @@ class PendingValues(HistogramSeries):
     def show(self, exemplars: Sequence[tuple[float, Any]], begin: int) -> None:
         """Give the values from `begin` on, which are sorted, their exemplars."""
         for value, context in exemplars:
-            place = bisect_left(self._pending, value, begin)
-            if place < len(self._pending) and self._pending[place] == value:
-                del self._pending[place]
-                self.append(value, context, defs.DURATION_BUCKETS)
+            pending = self._pending
+            place = bisect_left(pending, value, begin)
+            if place < len(pending) and pending[place] == value:
+                bucket, last = bisect_left(defs.DURATION_BUCKETS, value), len(pending) - 1
+                before = self._exemplars.get(bucket, ())[:1]
+                # at once, so an exception of a signal handler loses no value
+                pending[place : place + 1], pending[last:], self._exemplars[bucket] = (
+                    (), before, (value, context),
+                )  # fmt: skip
 
     def append(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
         """Add a value and the context of its span if that is sampled."""
         self._instrument.changed[self] = None
         if context is not None:
-            bucket = bisect_left(boundaries, value)
-            before = self._exemplars.get(bucket)
-            self._exemplars[bucket] = (value, context)
-            if before is None:
-                return
-            value = before[0]
-        self._pending.append(value)
+            bucket, end = bisect_left(boundaries, value), len(self._pending)
+            before = self._exemplars.get(bucket, ())[:1]
+            # at once, so an exception of a signal handler loses no value
+            self._pending[end:], self._exemplars[bucket] = before, (value, context)
+        else:
+            self._pending.append(value)
 
     def flush_if_full(self) -> None:
         """Record the pending values if there are too many for the next collection."""
@@ -109,16 +131,10 @@ class PendingValues(HistogramSeries):
 
     def flush(self) -> bool:
         """Record the pending values; return False during a collection."""
-        pending, exemplars = self._pending, self._exemplars
-        if not (pending or exemplars):
+        if not (self._pending or self._exemplars):
             return True
-        # removed first: values that cannot be recorded would fail, and grow, every time
-        self._pending, self._exemplars = [], {}
-        pending.sort()
-        if not self.record(pending, exemplars.values()):
-            self._pending, self._exemplars = pending, exemplars
-            return False
-        return True
+        self._pending.sort()
+        return self.record(self._pending, self._exemplars)
 
     def flush_in_bulk(self) -> bool:
         """Record what needs no public method while the targets' locks are held."""
@@ -131,7 +147,9 @@ class PendingValues(HistogramSeries):
                 self._find()
             if not (self._found and are_usual(pending, total)):
                 return False
-            self._pending = []
-            for add, aggregation in self._found:
+            if len(self._found) == 1:
+                add, aggregation = self._found[0]
                 add(aggregation, pending, total)
+            else:
+                add_to_several(self._found, pending, total, [partial(pending.clear)])
         return not self._exemplars

@@ -42,7 +42,6 @@ from otel_pipeline_metrics._export.delivery.spool import Spool
 from otel_pipeline_metrics._telemetry import pending, spans
 from otel_pipeline_metrics._telemetry.sdk_private import bulk_record
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import (
-    CounterSeries,
     HistogramSeries,
     Instrument,
 )
@@ -239,7 +238,7 @@ def test_recording_in_bulk_leaves_no_lock_held() -> None:
     meter = provider.get_meter("m")
     values = [0.5, 1.5, 2.5]
     histogram = HistogramSeries(Instrument(meter.create_histogram("h"), bulk=True), {"a": 1})
-    counter = CounterSeries(Instrument(meter.create_counter("c"), bulk=True), {"a": 1})
+    counter = pending.PendingSum(Instrument(meter.create_counter("c"), bulk=True), {"a": 1})
 
     def collected() -> dict[str, Any]:
         data = reader.get_metrics_data()
@@ -248,8 +247,9 @@ def test_recording_in_bulk_leaves_no_lock_held() -> None:
         return {metric.name: metric.data.data_points[0] for metric in metrics}
 
     def record() -> None:
-        assert histogram.record(values)
-        assert counter.add(3)
+        assert histogram.record(values[:])
+        counter.increase(3)
+        assert counter.flush()
 
     record()
     clean = 1

@@ -310,7 +310,7 @@ def test_during_its_collection_a_series_records_nothing() -> None:
     (match,) = instrument.sdk_targets()
     with match._lock:
         assert not series.record([2.0])
-        assert not series.record([], [(3.0, sampled(1))])
+        assert not series.record([], {0: (3.0, sampled(1))})
     assert series.record([2.0])
     (point,) = points_in(reader)
     assert point["count"] == 2

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import math
 import sys
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,11 +24,14 @@ from opentelemetry.context import Context
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.cleaning import MAX_INT
+from otel_pipeline_metrics._telemetry.sdk_private.bulk_add import ADD_BY_CLASS, add_to_several
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.metrics import Counter, Histogram
+
+    from otel_pipeline_metrics._telemetry.sdk_private.bulk_add import Add
 
 
 # for values without an exemplar: an empty context would be replaced by the current one
@@ -90,9 +92,11 @@ class Instrument:
                     for storage in list(storages.values())
                     for match in storage._get_or_init_view_instrument_match(real)
                 ]
-                self._storages, self._matches = (storages, len(storages)), found
-                self.targets = [_Target(match) for match in found]
-                self.generation += 1
+                targets, read = [_Target(match) for match in found], (storages, len(storages))
+                # at once: after an exception of a signal handler, all of it is known or nothing
+                self._storages, self._matches, self.targets, self.generation = (
+                    read, found, targets, self.generation + 1,
+                )  # fmt: skip
         except Exception as error:  # private parts may change; record() remains
             return _unfamiliar(error)
         return self._matches
@@ -106,9 +110,10 @@ class Instrument:
         """Notice replaced aggregations; return False if private parts are unfamiliar."""
         try:
             for target in self.targets:
-                if target.aggregations is not target.match._attributes_aggregation:
-                    target.aggregations = target.match._attributes_aggregation
-                    self.generation += 1
+                current = target.match._attributes_aggregation
+                if target.aggregations is not current:
+                    # at once, or its series would keep the ones that were replaced
+                    target.aggregations, self.generation = current, self.generation + 1
         except Exception as error:  # private parts may change; record() remains
             return bool(_unfamiliar(error))
         return True
@@ -185,44 +190,64 @@ class HistogramSeries:
         self._record = getattr(instrument.instrument, self._method)
         self._attributes = attributes
         # its aggregations, and how values are added to each, as of that generation
-        self._found: tuple[tuple[_Add, Any], ...] = ()
+        self._found: tuple[tuple[Add, Any], ...] = ()
         self._generation = -1
 
-    def record(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]] = ()) -> bool:
+    def record(
+        self, values: list[float], exemplars: dict[int, tuple[float, Any]] | None = None
+    ) -> bool:
         """Record sorted `values`; during a collection record none and return False.
+
+        Each value is removed in the statement that adds it, or, for the public method, before it
+        is called: an exception of a signal handler there costs this value at most.
 
         Args:
             values: values without an exemplar.
             exemplars: values with the contexts of their sampled spans.
         """
+        exemplars = {} if exemplars is None else exemplars
         if not self._instrument.live:
+            values.clear()
+            exemplars.clear()
             return True
         targets = self._instrument.sdk_targets()
         if targets and values and are_usual(values, sum(values)):
             done = self.bulk_record(values)
+            if done is False:
+                # the SDK builds the aggregation for its first value
+                self._record_first(values)
+                done = self.bulk_record(values)
             if done is None:
                 return False
-            if not done:
-                # the SDK builds the aggregation for its first value
-                self._record(values[0], self._attributes, _NO_SPAN)
-                values = values[1:]
-                done = self.bulk_record(values)
-            if done:
-                values = ()
         elif any(target._lock.locked() for target in targets):
             return False
         self.record_each(values, exemplars)
         return True
 
-    def record_each(self, values: Sequence[float], exemplars: Iterable[tuple[float, Any]]) -> None:
-        """Record every value by the public method."""
-        for value in values:
-            self._record(value, self._attributes, _NO_SPAN)
-        for value, context in exemplars:
-            self._record(value, self._attributes, context)
+    def record_each(
+        self, values: list[float], exemplars: dict[int, tuple[float, Any]] | None = None
+    ) -> None:
+        """Remove every value and record it by the public method."""
+        while values:
+            self._record_first(values)
+        exemplars = exemplars or {}
+        for bucket in list(exemplars):
+            value, context = exemplars[bucket]
+            del exemplars[bucket]
+            self._record_one(value, context)
 
-    def bulk_record(self, values: Sequence[float]) -> bool | None:
-        """Add values to the SDK's aggregations, all of them or none.
+    def _record_first(self, values: list[float]) -> None:
+        value, values[:1] = values[0], ()
+        self._record_one(value, _NO_SPAN)
+
+    def _record_one(self, value: float, context: Any = _NO_SPAN) -> None:
+        try:
+            self._record(value, self._attributes, context)
+        except Exception:  # of an exemplar filter, perhaps: the other values are recorded
+            errors.log_internal_error("recording a value")
+
+    def bulk_record(self, values: list[float]) -> bool | None:
+        """Move values to the SDK's aggregations, all of them or none.
 
         Returns:
             False if an aggregation is missing or of an unknown kind, None if one of them is
@@ -233,13 +258,16 @@ class HistogramSeries:
         # the locks keep collections away: one of delta temporality drops the aggregations
         return self._instrument.holding(lambda: self._add_all(values))
 
-    def _add_all(self, values: Sequence[float]) -> bool:
+    def _add_all(self, values: list[float]) -> bool:
         found, total = self.known(), sum(values)
-        for add, aggregation in found:
+        if len(found) == 1:
+            add, aggregation = found[0]
             add(aggregation, values, total)
+        elif found:
+            add_to_several(found, values, total, [partial(values.clear)])
         return bool(found)
 
-    def known(self) -> tuple[tuple[_Add, Any], ...]:
+    def known(self) -> tuple[tuple[Add, Any], ...]:
         """Return the aggregations that record() would use, if known; the locks are held."""
         if self._generation != self._instrument.generation:
             self._find()
@@ -250,7 +278,7 @@ class HistogramSeries:
         try:
             for target in self._instrument.targets:
                 aggregation = target.aggregation_of(self._attributes)
-                add = _BULK_RECORD.get(type(aggregation).__name__)
+                add = ADD_BY_CLASS.get(type(aggregation).__name__)
                 if add is None:
                     return
                 found.append((add, aggregation))
@@ -277,25 +305,22 @@ class CounterSeries(HistogramSeries):
         self._name = getattr(counter.instrument, "name", "a counter")
         self._room: float = MAX_INT
         # Zero first: a backend that sees the series begin can tell the first increase.
-        self.record_each((0,), ())
+        self._record(0, attributes, _NO_SPAN)
 
-    def add(self, amount: float) -> bool:
-        """Add to the counter; during a collection add nothing and return False.
+    def limited(self, amount: float) -> float:
+        """Return the part of an increase that keeps the total within 64 bits.
 
         Above `MAX_INT` the total stands still: OTLP could not carry it, nor the other metrics of
         the same export.
         """
+        if amount <= self._room:
+            return amount
         if math.isnan(amount):
-            return True
-        if amount > self._room:
-            errors.warn_once(
-                f"total of {self._name}", "a total of %s is beyond 64 bits: it stays", self._name
-            )
-            amount = self._room
-        if amount and not self.record((amount,)):
-            return False
-        self._room -= amount
-        return True
+            return 0
+        errors.warn_once(
+            f"total of {self._name}", "a total of %s is beyond 64 bits: it stays", self._name
+        )
+        return self._room
 
 
 def _holding(locks: Sequence[Any], work: Callable[[], bool]) -> bool | None:
@@ -310,81 +335,6 @@ def _holding(locks: Sequence[Any], work: Callable[[], bool]) -> bool | None:
         return None
     with locks[0]:
         return _holding(locks[1:], work)
-
-
-def _add_to_explicit(aggregation: Any, values: Sequence[float], total: float) -> None:
-    with aggregation._lock:
-        counts, bounds = aggregation._value, aggregation._boundaries
-        if counts is None:
-            counts = aggregation._value = [0] * (len(bounds) + 1)
-        aggregation._sum += total
-        if aggregation._record_min_max:
-            if values[0] < aggregation._min:  # noqa: PLR1730 - a call costs more
-                aggregation._min = values[0]
-            if values[-1] > aggregation._max:  # noqa: PLR1730 - a call costs more
-                aggregation._max = values[-1]
-        done, count = 0, len(values)
-        while done < count:
-            # a bucket holds the values up to its bound, inclusive
-            index = bisect_left(bounds, values[done])
-            upto = bisect_right(values, bounds[index], done) if index < len(bounds) else count
-            counts[index] += upto - done
-            done = upto
-
-
-class _Measurement:
-    """A measurement as far as an aggregation reads it for a value without an exemplar."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: float) -> None:
-        self.value = value
-
-
-def _add_to_exponential(aggregation: Any, values: Sequence[float], _: float) -> None:
-    zeros = bisect_right(values, 0)
-    if len(values) - zeros <= 2:  # only the least and the largest
-        for value in values:
-            aggregation.aggregate(_Measurement(value), False)
-        return
-    # the least and the largest value set the scale for all values between them
-    aggregation.aggregate(_Measurement(values[-1]), False)
-    aggregation.aggregate(_Measurement(values[zeros]), False)
-    with aggregation._lock:
-        between = values[zeros + 1 : -1]
-        aggregation._sum += sum(between)
-        aggregation._count += len(between) + zeros
-        aggregation._zero_count += zeros
-        aggregation._min = min(aggregation._min, values[0])
-        buckets = aggregation._value_positive
-        index_of, base = aggregation._mapping.map_to_index, buckets.index_base
-        for value in between:
-            buckets.increment_bucket(index_of(value) - base)
-
-
-def _add_to_sum(aggregation: Any, _: Sequence[float], total: float) -> None:
-    with aggregation._lock:
-        aggregation._value = (aggregation._value or 0) + total
-
-
-def _add_to_last_value(aggregation: Any, values: Sequence[float], _: float) -> None:
-    with aggregation._lock:
-        aggregation._value = values[-1]
-
-
-def _add_to_dropped(aggregation: Any, values: Sequence[float], total: float) -> None:
-    """Do nothing: a view drops this instrument."""
-
-
-_Add = Callable[[Any, Sequence[float], float], None]
-
-_BULK_RECORD: Final[dict[str, _Add]] = {
-    "_ExplicitBucketHistogramAggregation": _add_to_explicit,
-    "_ExponentialBucketHistogramAggregation": _add_to_exponential,
-    "_SumAggregation": _add_to_sum,
-    "_LastValueAggregation": _add_to_last_value,
-    "_DropAggregation": _add_to_dropped,
-}
 
 
 def is_live(instrument: Any) -> bool:

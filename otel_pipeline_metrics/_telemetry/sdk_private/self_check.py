@@ -69,7 +69,7 @@ def _same_points() -> bool:
         points = []
         for series in (HistogramSeries(histogram, attributes), CounterSeries(counter, attributes)):
             for part in (values, values[2:5]):
-                series.record_each(part[:1] if bulk else part, ())
+                series.record_each(part[:1] if bulk else part[:])
                 if bulk and not series.bulk_record(part[1:]):
                     raise RuntimeError("private parts are unfamiliar")
                 points += [point for reader in readers for point in _points(reader)]
