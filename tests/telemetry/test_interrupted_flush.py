@@ -143,3 +143,23 @@ def test_a_value_that_the_sdk_fails_to_record_costs_no_other(
     flushed.flush()
     assert flushed.points(reader)[defs.STAGE_DURATION.name]["count"] == len(DURATIONS) - 1
     assert values._pending == []
+
+
+def test_what_fails_in_bulk_is_recorded_one_by_one() -> None:
+    """Nothing is lost, and nothing waits for ever."""
+    reader = InMemoryMetricReader()
+    flushed = Flushed(provider_of(reader))
+    flushed.accept()
+    flushed.flush()
+    (totals,) = flushed.stages._totals.values()
+    (values,) = totals.values.values()
+
+    def failing(*_: object) -> None:
+        raise AttributeError
+
+    values._found = ((failing, None),)
+    for _ in range(2):
+        flushed.accept()
+        flushed.flush()
+    assert flushed.points(reader)[defs.STAGE_DURATION.name]["count"] == flushed.accepted
+    assert values._pending == []

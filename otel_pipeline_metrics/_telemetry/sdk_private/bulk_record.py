@@ -120,8 +120,14 @@ class Instrument:
 
     def flush(self) -> None:
         """Record what is pending, in bulk as far as possible; during a collection nothing."""
-        if not self.changed or self.holding(self._flush_in_bulk) is None:
+        if not self.changed:
             return
+        try:
+            if self.holding(self._flush_in_bulk) is None:
+                return
+        except Exception as error:  # private parts may change; record() remains
+            nothing = _unfamiliar(error)
+            self._bulk, self.targets, self.generation = False, nothing, self.generation + 1
         for series in list(self.changed):
             if series.flush():
                 self.changed.pop(series, None)
