@@ -72,7 +72,12 @@ def _acquire_or_wait(lock: Any, probe: LimitProbe, blocking: Any, timeout: Any) 
             return False
     elif not lock.acquire(False):
         return _wait(lock, probe, given)
-    _count(lock, probe)
+    # here, not in a function of its own: a signal handler may raise as one begins
+    try:
+        probe.acquired()
+    except BaseException:
+        interrupted(lock, probe)
+        raise
     return True
 
 
@@ -86,16 +91,12 @@ def _wait(lock: Any, probe: LimitProbe, given: tuple[Any, ...]) -> bool:
             lock.release()
         raise
     if got:
-        _count(lock, probe, wait.seconds)
+        try:
+            probe.acquired(wait.seconds)
+        except BaseException:
+            interrupted(lock, probe)
+            raise
     return bool(got)
-
-
-def _count(lock: Any, probe: LimitProbe, waited: float | None = None) -> None:
-    try:
-        probe.acquired(waited)
-    except BaseException:
-        interrupted(lock, probe)
-        raise
 
 
 class LimitedOpenLock(LimitedBySlots, LimitedOpen):

@@ -192,3 +192,39 @@ def test_a_key_error_of_a_signal_handler_is_the_programs(
     monkeypatch.setattr(_clock, "now", now)
     assert registry.limits.sizes() == {"x": 0}
     assert taken_elsewhere(limit)
+
+
+@pytest.mark.parametrize("given", [(True, 1), (False,)])
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock, threading.Semaphore])
+def test_a_permit_is_not_kept_where_the_first_call_after_it_is_interrupted(
+    make: Any, given: tuple[Any, ...]
+) -> None:
+    raw = make()
+    limit = opm.wrap_limit(raw, name="x")
+    taken: list[bool] = []
+
+    class Watched:
+        """The raw limit, which tells when a permit is taken."""
+
+        def acquire(self, *arguments: Any) -> Any:
+            got = raw.acquire(*arguments)
+            taken[:] = [True] if got else []
+            return got
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(raw, name)
+
+    def strike(frame: Any, event: str, _: object) -> None:
+        if event == "call" and taken and "_probes" in frame.f_code.co_filename:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    object.__setattr__(limit, "_opm_queue", Watched())
+    sys.setprofile(strike)
+    try:
+        # where nothing is called, nothing can be struck
+        limit.acquire(*given)
+    except KeyboardInterrupt:
+        assert raw.acquire(blocking=False)
+    finally:
+        sys.setprofile(None)
