@@ -39,7 +39,7 @@ def find_anew() -> None:
 
 def hand_over_spans() -> None:
     """Have the calls in progress end their spans by themselves, without the tracer in force."""
-    for series in list(all_series()):
+    for series in all_series():
         for cell in series.open:
             if len(cell) > CELL_WITHOUT_SPAN:
                 nesting.have_execution(cell)

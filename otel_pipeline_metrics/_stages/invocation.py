@@ -10,7 +10,6 @@ called of a name that was imported, which takes longer than the call.
 
 from __future__ import annotations
 
-from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import clock, errors, hooks, nesting, privacy
@@ -28,9 +27,7 @@ from otel_pipeline_metrics._stages.execution import (
     execution_of,
     make_execution,
 )
-from otel_pipeline_metrics._stages.workers import finding
 from otel_pipeline_metrics._stages.workers.account import EXIT
-from otel_pipeline_metrics._stages.workers.worker import owner_here, task_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -55,27 +52,7 @@ def begin(cell: Cell, *, due: bool) -> float:
             execution = cell[3] = make_execution(cell)
             execution.bare = False
         else:
-            worker = (
-                finding.worker_of_context.get()
-                if hooks.logs_calls and hooks.tracing is None
-                else None
-            )
-            if (
-                worker is not None
-                and worker.plain
-                and worker.scope is series.scope
-                and worker.thread == get_ident()
-                and worker.owner
-                == (owner_here() if worker.loop is None else id(task_of(worker.loop)))
-            ):
-                # `entered` written out, for the most frequent calls
-                if worker.stack:
-                    worker.tell_begins()
-                else:
-                    worker.stage = series.times
-                cell[7] = worker
-                worker.stack.append(cell)
-            elif hooks.workers is not None:
+            if hooks.workers is not None:
                 hooks.workers.entered(cell)
             elif hooks.tracing is not None:
                 open_span(cell)

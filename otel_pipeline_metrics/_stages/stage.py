@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, cast, overload
 from otel_pipeline_metrics._core import cardinality, clock, hooks, nesting, privacy, stage_id
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.abandoned import abandon, was_left
+from otel_pipeline_metrics._core.context_manager import AsyncContextMixin
 from otel_pipeline_metrics._core.process.gc_safety import extras
 from otel_pipeline_metrics._core.validation import check_attributes, check_name
 from otel_pipeline_metrics._stages import hints, invocation
@@ -79,7 +80,7 @@ class _Given:
 _blocks: dict[str | tuple[str, str], _Given] = {}
 
 
-class Stage:
+class Stage(AsyncContextMixin):
     """One stage of a pipeline, as `stage(...)` returns it.
 
     Use it as a decorator on a function, coroutine function, generator function, async
@@ -202,15 +203,6 @@ class Stage:
             if execution is not None:
                 self._give_up(execution.cell, execution)
             raise
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the execution that this block opened; nothing is awaited."""
-        self.__exit__(kind, error, traceback)
 
     def _note(self, execution: Execution) -> None:
         """Keep the execution of one more block."""

@@ -60,10 +60,7 @@ class PendingSum(CounterSeries):
         pending = self._pending
         if not 0 < pending <= self._room:
             return not pending
-        # as `known` does; a call costs more
-        if self._generation != self._instrument.generation:
-            self._find()
-        found = self._found
+        found = self.known()
         if not found:
             return False
         add, aggregation = found[0]
@@ -142,14 +139,6 @@ class PendingValues(HistogramSeries):
         if pending:
             pending.sort()
             total = sum(pending)
-            # as `known` does; a call costs more
-            if self._generation != self._instrument.generation:
-                self._find()
-            if not (self._found and are_usual(pending, total)):
+            if not (are_usual(pending, total) and self._add_all(pending, total)):
                 return False
-            if len(self._found) == 1:
-                add, aggregation = self._found[0]
-                add(aggregation, pending, total)
-            else:
-                add_to_several(self._found, pending, total, [partial(pending.clear)])
         return not self._exemplars

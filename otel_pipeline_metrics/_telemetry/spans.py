@@ -24,7 +24,7 @@ from otel_pipeline_metrics._core.version import __version__
 from otel_pipeline_metrics._telemetry.attributes import code_attributes, stage_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
@@ -107,8 +107,8 @@ class Spans:
         parent = series.scope.around or around
         if parent is not around and around:
             parent = around  # there is a span, or something else, around
-        span = _started(
-            tracer,
+        span = _guarded(
+            tracer.start_span,
             series.key.stage,
             parent,
             attributes=series.cache or _fixed_attributes(series),
@@ -127,7 +127,7 @@ class Spans:
     def close(self, cell: Cell, elapsed: float) -> None:
         """End the span of a call that has only a duration."""
         _leave(cell)
-        _end(cell[-3])
+        _guarded(cell[-3].end)
         # a histogram's reservoir keeps only one exemplar for each bucket
         series: Series = cell[0]
         exemplars = series.exemplars
@@ -151,8 +151,8 @@ class Spans:
         series.budget.spans_made += 1
         now = time.time_ns()
         took = result.busy_s + result.idle_s + result.blocked_s
-        span = _started(
-            tracer,
+        span = _guarded(
+            tracer.start_span,
             series.key.stage,
             attributes=_fixed_attributes(series),
             start_time=now - int(took * 1e9),
@@ -161,7 +161,7 @@ class Spans:
         )
         if span.is_recording():
             _describe(span, series, result)
-        _end(span, now)
+        _guarded(span.end, now)
         return set_span_in_context(span) if _is_sampled(span) else None
 
     def start_run(
@@ -174,8 +174,8 @@ class Spans:
         around = _outside_ended(get_current())
         if _is_suppressed(around):
             return None
-        span = _started(
-            tracer,
+        span = _guarded(
+            tracer.start_span,
             f"run {scope.pipeline}",
             around,
             attributes={
@@ -242,7 +242,7 @@ class StageSpan:
         """End it with its details; return its context for exemplars if it is sampled."""
         if self._span.is_recording():
             _describe(self._span, self._cell[0], result)
-        _end(self._span)
+        _guarded(self._span.end)
         return self.context()
 
 
@@ -293,7 +293,7 @@ class OpenRun:
             self.span.set_attribute(defs.ERROR_TYPE, error_type)
             self.span.set_status(trace.StatusCode.ERROR, message)
         self.leave()
-        _end(self.span)
+        _guarded(self.span.end)
         return set_span_in_context(self.span) if _is_sampled(self.span) else None
 
 
@@ -320,19 +320,10 @@ def _is_suppressed(context: Context) -> bool:
     return bool(context.get(_SUPPRESSED))
 
 
-def _started(tracer: Tracer, name: str, context: Context | None = None, **more: Any) -> Span:
-    """Start a span; what a sampler or a processor raises, also `SystemExit`, is an `Exception`."""
+def _guarded(function: Callable[..., Any], *given: Any, **more: Any) -> Any:
+    """Call the SDK; what a sampler or a processor raises, also `SystemExit`, is an `Exception`."""
     try:
-        return tracer.start_span(name, context, **more)
-    except BaseException as error:
-        if errors.passes(error):
-            raise
-        raise errors.CallbackError(errors.name_of(error)) from error
-
-
-def _end(span: Span, *at: int) -> None:
-    try:
-        span.end(*at)
+        return function(*given, **more)
     except BaseException as error:
         if errors.passes(error):
             raise

@@ -35,7 +35,7 @@ from otel_pipeline_metrics._core.drain import PENDING_BOUND
 from otel_pipeline_metrics._core.series import CELL_WITHOUT_SPAN
 from otel_pipeline_metrics._stages.execution import execution_of, make_execution
 from otel_pipeline_metrics._stages.invocation import ensure_execution, open_span, start_span
-from otel_pipeline_metrics._stages.workers import replay
+from otel_pipeline_metrics._stages.workers import finding, replay
 from otel_pipeline_metrics._stages.workers.account import (
     EXIT,
     GOT,
@@ -45,7 +45,7 @@ from otel_pipeline_metrics._stages.workers.account import (
     WAIT,
     WAITED_TO_PUT,
 )
-from otel_pipeline_metrics._stages.workers.finding import current_worker, worker_of_context
+from otel_pipeline_metrics._stages.workers.finding import current_worker
 from otel_pipeline_metrics._stages.workers.links import Links, link_in_progress, link_late
 from otel_pipeline_metrics._stages.workers.worker import (
     NO_STAGE,
@@ -81,7 +81,7 @@ class Accounting:
     def opened(self, execution: Execution) -> None:
         """Give an execution the links to the producers of its input. Never raises."""
         try:
-            mine = worker_of_context.get()
+            mine = finding.worker_of_context.get()
             if mine is not None and mine.links is not None:
                 _take_links(execution, current_worker(execution.scope))
         except Exception:
@@ -90,7 +90,7 @@ class Accounting:
     def entered(self, cell: Cell) -> None:
         """Count time for a call that begins, with its span, or resumes. Never raises."""
         try:
-            stage, worker = cell[0], worker_of_context.get()
+            stage, worker = cell[0], finding.worker_of_context.get()
             if cell[3] is not None:
                 # a generator resumes, which is another begin
                 if worker is not None:

@@ -262,10 +262,10 @@ class HistogramSeries:
         if not values:
             return True
         # the locks keep collections away: one of delta temporality drops the aggregations
-        return self._instrument.holding(lambda: self._add_all(values))
+        return self._instrument.holding(lambda: self._add_all(values, sum(values)))
 
-    def _add_all(self, values: list[float]) -> bool:
-        found, total = self.known(), sum(values)
+    def _add_all(self, values: list[float], total: float) -> bool:
+        found = self.known()
         if len(found) == 1:
             add, aggregation = found[0]
             add(aggregation, values, total)
