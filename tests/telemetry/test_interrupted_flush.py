@@ -118,8 +118,9 @@ def test_an_interrupted_record_of_the_sdk_costs_one_value_at_most(kind: str) -> 
         flushed.accept(exemplars)
 
     assert strike_at_every_line(flushed.flush, after, bulk_record, bulk_add, pending) > 40
-    # only between the removal of a value and its record
-    assert 0 < lost < 40
+    # only between the removal of a value and its record; an SDK that keeps its aggregations
+    # from one delta to the next, as 1.30 does, gets all values in bulk, which loses none
+    assert (0 if kind == "delta" else 1) <= lost < 40
 
 
 def test_a_value_that_the_sdk_fails_to_record_costs_no_other(

@@ -9,15 +9,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import drain
-from otel_pipeline_metrics._telemetry import spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from tests.conftest import Clock
     from tests.lifecycle.configure.support import Captured
@@ -115,18 +116,23 @@ def test_no_slower_call_is_missed(
     assert len(set(numbers)) == len(numbers)
 
 
-def test_a_flush_before_the_end_of_the_span_keeps_the_call_once(
-    clock: Clock, captured: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    captured.configure()
-    # the flush of another thread comes between the end of a call and that of its span
-    end = spans._end
+class FlushesFirst(SpanProcessor):
+    """Flush when a span ends, as another thread may."""
 
-    def flush_first(*arguments: Any) -> None:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_end(self, span: ReadableSpan) -> None:
+        self.count += 1
         drain.drain()
-        end(*arguments)
 
-    monkeypatch.setattr(spans, "_end", flush_first)
+
+def test_a_flush_before_the_end_of_the_span_keeps_the_call_once(
+    clock: Clock, captured: Captured
+) -> None:
+    flushing = FlushesFirst()
+    captured.tracer_provider.add_span_processor(flushing)
+    captured.configure()
 
     @opm.stage("s")
     def call(seconds: float) -> None:
@@ -135,6 +141,7 @@ def test_a_flush_before_the_end_of_the_span_keeps_the_call_once(
     with opm.run("r", resources=False) as run:
         for seconds in (1, 2, 3):
             call(seconds)
+    assert flushing.count == 4  # that of the run too
     assert took(run) == [3, 2, 1]
     assert all(call["span_id"] for call in slowest(run))
 
