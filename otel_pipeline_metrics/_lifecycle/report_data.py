@@ -28,6 +28,7 @@ from otel_pipeline_metrics._pools.registry import pool_list
 from otel_pipeline_metrics._probes.caches import registry as caches_registry
 from otel_pipeline_metrics._probes.eventloop import Heartbeat
 from otel_pipeline_metrics._probes.queues import registry as queues_registry
+from otel_pipeline_metrics._probes.queues.held import HeldInRun
 from otel_pipeline_metrics._probes.resources import cgroup, ticker
 from otel_pipeline_metrics._probes.resources.levels import Level
 from otel_pipeline_metrics._probes.resources.monitor import ResourceMonitor, ResourceSummary
@@ -94,13 +95,15 @@ class RunDataCollector:
         # of a run that experiments
         self.experiment: Experiment | None = None
         self._caches_before: dict[str, CacheReading] = {}
+        self._held = HeldInRun(clock.now())
         self._windows = Windows()
         self._ticker: Ticker | None = None
         self._live: LiveVerdict | None = None
 
     def begin(self, scope: RunScope, tell: Tell) -> None:
-        """Remember the caches' counts from before the run, and begin the first window."""
+        """Remember what queues and caches are like before the run, and begin the first window."""
         self._began = clock.now()
+        self._held = HeldInRun(self._began)
         if self.monitor is not None:
             self._live = LiveVerdict(str(scope.pipeline), lambda: self._so_far(scope), tell)
             self._windows.add(self._reading(scope, 0.0))
@@ -150,7 +153,7 @@ class RunDataCollector:
         return {
             "run": run,
             "stages": self._stages(run, scope, now, percentiles=percentiles),
-            "queues": self._queues(scope, wall_s, percentiles=percentiles),
+            "queues": self._queues(scope, wall_s, now, percentiles=percentiles),
             "limits": limit_list(scope, self.stats.limits, wall_s, now),
             "resources": self._resources(started_at, series=percentiles),
         }
@@ -172,7 +175,7 @@ class RunDataCollector:
             row["worker_ids"] = list(times.worker_ids(key))
         return {
             "stages": rows,
-            "queues": self._queues(scope, wall_s),
+            "queues": self._queues(scope, wall_s, now),
             "limits": limit_list(scope, self.stats.limits, wall_s, now),
         }
 
@@ -236,13 +239,15 @@ class RunDataCollector:
                 self.stats.of_stage(key)
 
     def _queues(
-        self, scope: RunScope, wall_s: float, *, percentiles: bool = True
+        self, scope: RunScope, wall_s: float, now: float, *, percentiles: bool = True
     ) -> list[dict[str, Any]]:
         depths = queues_registry.sizes()
         found = self.stats.queue_list(
             wall_s,
             list(scope.queues.values()),
             queues_registry.known_capacities(),
+            self._held,
+            now,
             percentiles=percentiles,
         )
         return [{**queue, "depth": depths.get(queue["name"])} for queue in found]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         StageKey,
         StageResult,
     )
+    from otel_pipeline_metrics._probes.queues.held import Held, HeldInRun
 
 
 class StageStats(Distribution):
@@ -128,14 +129,28 @@ class QueueStats(Distribution):
     """The times from put to get of one queue's items during a run."""
 
     def to_dict(
-        self, series: QueueSeries, capacity: int | None, wall_s: float, *, percentiles: bool
+        self,
+        series: QueueSeries,
+        capacity: int | None,
+        wall_s: float,
+        held: tuple[Held, Held],
+        *,
+        percentiles: bool,
     ) -> dict[str, Any]:
-        """Return the queue's part of the report."""
+        """Return the queue's part of the report.
+
+        Args:
+            series: what happened at the queue.
+            capacity: of the queue; None if it has none.
+            wall_s: seconds of the run.
+            held: what was in the queue as the run began, and what is in it now.
+            percentiles: whether to compute them.
+        """
+        item_s = self._item_seconds(series, *held)
         return {
             "name": series.name,
             "capacity": capacity,
-            # Little's law: the items in a queue are the rate times the wait
-            "depth_avg": ratio(self.total_s, wall_s),
+            "depth_avg": None if item_s is None else ratio(item_s, wall_s),
             "depth_peak": series.depth_peak,
             "put": series.put,
             "got": series.got,
@@ -153,6 +168,24 @@ class QueueStats(Distribution):
             "producers": list(series.producers),
             "consumers": list(series.consumers),
         }
+
+    def _item_seconds(self, series: QueueSeries, before: Held, now: Held) -> float | None:
+        """Return how long all items were in the queue during the run, together; None: unknown.
+
+        That is the sum of the waits, and of the times of those that are in it still, without what
+        they waited before the run. Those of unknown time are taken to be like the others, unless
+        they are more.
+        """
+        # the run's own: other runs or processes may put and get too
+        left = max(0, before.items + series.put - series.got)
+        part = min(1.0, left / now.items) if now.items else 0.0
+        known = self.count + part * now.known
+        # some may have left unseen: got in another process, or discarded
+        unknown = max(0, series.got - self.count) + left - part * now.known
+        if unknown > known:
+            return None
+        seconds = max(0.0, self.total_s + part * now.seconds - before.seconds)
+        return seconds * (1.0 + unknown / known) if unknown else seconds
 
 
 class RunStats:
@@ -212,13 +245,28 @@ class RunStats:
         wall_s: float,
         series: Sequence[QueueSeries],
         capacities: Mapping[str, int],
+        held: HeldInRun,
+        now: float,
         *,
         percentiles: bool = True,
     ) -> list[dict[str, Any]]:
-        """Return the queues' part of the report."""
+        """Return the queues' part of the report.
+
+        Args:
+            wall_s: seconds of the run.
+            series: what happened at each queue.
+            capacities: of the queues that have one, by name.
+            held: what was in the queues as the run began.
+            now: `clock.now()`.
+            percentiles: whether to compute them.
+        """
         return [
             (self.queues.get(queue.name) or QueueStats()).to_dict(
-                queue, capacities.get(queue.name), wall_s, percentiles=percentiles
+                queue,
+                capacities.get(queue.name),
+                wall_s,
+                held.during(queue, now),
+                percentiles=percentiles,
             )
             for queue in series
         ]

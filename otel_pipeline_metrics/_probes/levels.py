@@ -89,6 +89,10 @@ class Levels(Generic[T]):
             if len(self.remembered) > REMEMBERED:
                 self.remembered.pop(next(iter(self.remembered)), None)
 
+    def names(self) -> list[str]:
+        """Return the names of which there were things."""
+        return list(self._named)
+
     def number(self, name: str) -> int:
         """Return how many things of a name exist."""
         named = self._named.get(name)

@@ -93,8 +93,10 @@ def _since(
         if part:
             found[part] = place
     for key in averages:
-        value = number(row, key)
-        if value is not None:
-            added = value * walls[0] - (number(old, key) or 0.0) * walls[1]
+        value, earlier_value = number(row, key), number(old, key)
+        if value is not None and old and earlier_value is None:
+            found[key] = None  # it was not known at the beginning of that time
+        elif value is not None:
+            added = value * walls[0] - (earlier_value or 0.0) * walls[1]
             found[key] = ratio(max(0.0, added), walls[0] - walls[1])
     return found

@@ -141,6 +141,22 @@ class AroundProbe(Probe):
                 return None
             return item, found.put_at, found.producer
 
+    def _times(self) -> list[float | None]:
+        """Return when the items in the queue were put, as known; None stands for a sentinel."""
+        if self._shared:
+            return []
+        with self._lock:
+            found = list(self._entries.values())
+        times: list[float | None] = []
+        for entry in found:
+            if entry.put_at is None:
+                continue  # its put may still wait for room
+            if entry.item is self.sentinel:
+                times += [None] * entry.count
+            elif entry.pair:
+                times.append(entry.put_at)
+        return times
+
     def _drop_one(self, entry: _Entry) -> None:
         self._stamped -= 1
         entry.count -= 1

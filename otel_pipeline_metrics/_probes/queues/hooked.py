@@ -78,7 +78,7 @@ def attach(queue: Any, name: str, sentinel: object) -> Probe:
     here: Callable[[], Any] = weakref.ref(queue)
     probe = Probe(name, sentinel, lambda: here().qsize(), lambda: capacity_of(here()))
     size_of = type(queue).qsize if isinstance(queue, asyncio.Queue) else type(queue)._qsize
-    stamps = _stamps_for(queue, probe, here, size_of)
+    stamps = probe.stamps = _stamps_for(queue, probe, here, size_of)
     parts, dropping = _Parts(probe, stamps, here, size_of), set[int]()
     _replace(queue, "_get", lambda take: _get_hook(parts, take, dropping))
     _replace(queue, "_put", lambda insert: _put_hook(parts, insert))

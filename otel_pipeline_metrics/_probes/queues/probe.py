@@ -7,13 +7,15 @@ loses an item nor reaches a put or a get.
 from __future__ import annotations
 
 import enum
+import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.observed import QueueSeries
-from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND
+from otel_pipeline_metrics._probes.queues.held import UNKNOWN, Content
+from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND, known_times
 from otel_pipeline_metrics._stages.workers import accounting, finding
 from otel_pipeline_metrics._stages.workers.account import GOT, PUT
 from otel_pipeline_metrics._stages.workers.finding import requesting_worker
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from otel_pipeline_metrics._core.hooks import Link
     from otel_pipeline_metrics._core.records import WaitState
-    from otel_pipeline_metrics._probes.queues.stamps import Stamp
+    from otel_pipeline_metrics._probes.queues.stamps import Stamp, Stamps
     from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
 
@@ -142,6 +144,7 @@ class Probe:
 
     __slots__ = (
         "__weakref__", "_capacity", "_size", "asks", "at", "chores", "linked", "name", "sentinel",
+        "stamps",
     )  # fmt: skip
 
     def __init__(
@@ -161,6 +164,8 @@ class Probe:
         self.asks = False
         # `clock.now()` of the last item that got in or out
         self.at = 0.0
+        # the times of the items in the queue, if they are kept beside it
+        self.stamps: Stamps | None = None
         # errors to log and stamps to release once the queue's lock is free
         self.chores: list[Any] = []
 
@@ -174,6 +179,19 @@ class Probe:
     def capacity(self) -> int | None:
         """Return the maximum number of items; None if it is unbounded or unknown."""
         return self._capacity()
+
+    def content(self) -> Content:
+        """Return what is in the queue; nothing if that is unknown."""
+        if (size := self.depth()) is None:
+            return UNKNOWN
+        # a queue that was changed directly, or is being changed, holds the latest of them at most
+        times = self._times()[-size:] if size else []
+        known = list(filter(None, times))
+        return Content(len(known) + size - len(times), len(known), math.fsum(known))
+
+    def _times(self) -> list[float | None]:
+        """Return when the items in the queue were put, as known; None stands for a sentinel."""
+        return [] if self.stamps is None else known_times(self.stamps, self.sentinel)
 
     def is_sentinel(self, item: Any) -> bool:
         """Tell whether this is the value that does not count as an item."""

@@ -10,7 +10,9 @@ A stamp holds its item, so no other object can have the item's `id` while the st
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
@@ -19,6 +21,11 @@ if TYPE_CHECKING:
 
 # The item, the time of its put (None if unknown), and the span context of its producer.
 Stamp = tuple[Any, "float | None", Any]
+
+_TIME: Final = itemgetter(1)
+
+# Looks at stamps while other threads change them.
+TRIES: Final = 3
 
 # Sets of stamps kept until they can be released outside of the queue's lock.
 FORGOTTEN_BOUND: Final = 16
@@ -32,6 +39,20 @@ class Stamps(Protocol):
 
     def take(self, item: Any, size: int) -> Stamp | None:
         """Return the stamp of an item that was got, if it is certain."""
+
+    def times(self, sentinel: object) -> list[float | None]:
+        """Return when the items in the queue were put, as far as that is known.
+
+        None stands for a sentinel. It is called without the queue's lock.
+        """
+
+
+def known_times(stamps: Stamps, sentinel: object) -> list[float | None]:
+    """Return `stamps.times(sentinel)`; nothing if other threads keep changing them."""
+    for _ in range(TRIES):
+        with contextlib.suppress(RuntimeError):  # changed during the look
+            return stamps.times(sentinel)
+    return []
 
 
 class OrderedStamps:
@@ -70,6 +91,11 @@ class OrderedStamps:
             return stamp
         self._forget(size)
         return None
+
+    def times(self, sentinel: object) -> list[float | None]:
+        """Return when the items in the queue were put, as far as that is known."""
+        # in C, so that no other thread puts or gets meanwhile
+        return list(map(_TIME, self.held))
 
     def _forget(self, size: int) -> None:
         self.unknown = max(0, size)
@@ -131,6 +157,16 @@ class IdentityStamps:
         self._drop_one(id(item), *found)
         # one of the items without a stamp may be this very object
         return None if self._unknown else found[0]
+
+    def times(self, sentinel: object) -> list[float | None]:
+        """Return when the items in the queue were put, as far as that is known."""
+        times: list[float | None] = []
+        for (item, at, _), count in list(self._by_id.values()):
+            if item is sentinel:
+                times += [None] * count
+            elif at is not None:
+                times.append(at)
+        return times
 
     def _drop_one(self, key: int, stamp: Stamp, count: int) -> None:
         self._stamped -= 1
