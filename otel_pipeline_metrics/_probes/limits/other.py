@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from contextlib import _GeneratorContextManager
+from contextlib import AsyncContextDecorator, ContextDecorator, _GeneratorContextManager
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,6 +98,9 @@ def _class_of(cls: Any, found: dict[str, bool]) -> type[LimitedOther]:
         if isinstance(wait_for, FunctionType):
             # the class's function on the stand-in, so that it calls the stand-in's `wait`
             methods["wait_for"] = wait_for
+    if issubclass(cls, (ContextDecorator, AsyncContextDecorator)) and "_recreate_cm" in dir(cls):
+        # a decorated function enters what `_recreate_cm` returns
+        methods |= {"__call__": cls.__call__, "_recreate_cm": _recreate}
     if hasattr(cls, "__enter__"):
         methods |= {"__enter__": _enter, "__exit__": _exit}
     if hasattr(cls, "__aenter__"):
@@ -187,6 +190,16 @@ def _wait(self: LimitedOther, *args: Any, **kwargs: Any) -> Any:
             return self._opm_queue.wait(*args, **kwargs)
     finally:
         self._opm_probe.resume(held)
+
+
+def _recreate(self: LimitedOther) -> Any:
+    """Return what one call of a function enters that the limit decorates."""
+    limit = self._opm_queue
+    found = limit._recreate_cm()
+    if found is limit:
+        return self
+    make, arguments = self._opm_probe.again
+    return make(found, *arguments)
 
 
 # --- with coroutines --------------------------------------------------------------------------

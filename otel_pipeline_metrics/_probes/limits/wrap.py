@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import weakref
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -16,6 +17,7 @@ from otel_pipeline_metrics._probes.limits.permits import Permits
 from otel_pipeline_metrics._probes.limits.registry import watch
 from otel_pipeline_metrics._probes.limits.single import SinglePermit
 from otel_pipeline_metrics._probes.queues.instrumented import Slotted, wrapped
+from otel_pipeline_metrics._probes.queues.other import special_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +53,10 @@ _OF_C: Final[dict[type, type[Limited]]] = {
     for kind, stand_in in ((_LOCK, threads.LimitedLock), (_RLOCKS[0], threads.LimitedRLock))
     if kind.__module__ == "_thread"
 }
+
+# By the class of the limit: making a class takes longer than the rest of wrapping.
+_classes: weakref.WeakKeyDictionary[type, dict[type[Limited], type[Limited]]]
+_classes = weakref.WeakKeyDictionary()
 
 # Kinds of which one permit is all there is.
 _SINGLE: Final = frozenset({"lock", "rlock", "condition"})
@@ -144,8 +150,20 @@ def _stock(obj: Any) -> tuple[str, type[Limited]] | None:
                 or (kind != "condition" and _is_own(obj, name))
                 for name in _METHODS
             )
-            return None if overridden else (kind, _OF_C.get(type(obj), stand_in))
+            return None if overridden else (kind, _class_for(type(obj), stock, stand_in))
     return None
+
+
+def _class_for(cls: type, stock: type, stand_in: type[Limited]) -> type[Limited]:
+    """Return the class of a stand-in, with the special methods that a subclass adds."""
+    if (found := _OF_C.get(cls)) is not None:
+        return found
+    if cls is stock or not (added := special_methods(cls, stock)):
+        return stand_in
+    made = _classes.setdefault(cls, {})
+    if stand_in not in made:
+        made[stand_in] = type(stand_in.__name__, (stand_in,), {"__slots__": (), **added})
+    return made[stand_in]
 
 
 def _is_own(obj: Any, name: str) -> bool:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
+import queue as thread_queue
 import weakref
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._probes.queues.around import AroundProbe
 from otel_pipeline_metrics._probes.queues.blocking import get_or_wait
 from otel_pipeline_metrics._probes.queues.instrumented import (
     Instrumented,
+    InstrumentedAsyncQueue,
+    InstrumentedThreadQueue,
     coroutine_function,
 )
 from otel_pipeline_metrics._probes.queues.probe import NOTHING, QueueWait, capacity_of, joined
@@ -26,8 +30,15 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._stages.workers.worker import Worker
 
 
-_FORWARDED = ("__len__", "__bool__", "__contains__", "__enter__", "__exit__", "__getitem__")
 _ITERATION = ("__iter__", "__next__", "__aiter__", "__anext__")
+# Special methods that a stand-in has itself, or that are about its class.
+_OWN: Final = frozenset({
+    "__class__", "__class_getitem__", "__copy__", "__deepcopy__", "__del__", "__delattr__",
+    "__delete__", "__dir__", "__get__", "__getattr__", "__getattribute__", "__getnewargs__",
+    "__getnewargs_ex__", "__getstate__", "__init__", "__init_subclass__", "__new__", "__reduce__",
+    "__reduce_ex__", "__repr__", "__set__", "__set_name__", "__setattr__", "__setstate__",
+    "__subclasshook__",
+})  # fmt: skip
 
 _NO_WAIT: AbstractContextManager[None] = contextlib.nullcontext()
 
@@ -189,7 +200,7 @@ def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrume
     made_before = _classes.setdefault(cls, {})
     found = made_before.get(base)
     if found is None:
-        made = special_methods(cls)
+        made = special_methods(cls, object if base is None else _stock[base])
         if base is None:
             found = type("InstrumentedOther", (InstrumentedOther,), {**_put_and_get(cls), **made})
         elif made:
@@ -199,6 +210,12 @@ def stand_in_class(queue: Any, base: type[Instrumented] | None) -> type[Instrume
         made_before[base] = found
     return found
 
+
+# Whose special methods each base has.
+_stock: Final[dict[type[Instrumented], type]] = {
+    InstrumentedAsyncQueue: asyncio.Queue,
+    InstrumentedThreadQueue: thread_queue.Queue,
+}
 
 # By the class of the queue, and by `base`: one instance may have a put of its own, another not.
 # Making a class takes longer than the rest of wrapping a queue.
@@ -222,16 +239,29 @@ def _put_and_get(cls: Any) -> dict[str, Any]:
     return made
 
 
-def special_methods(cls: Any) -> dict[str, Any]:
-    """Return the methods that Python looks up on the class alone, past `__getattr__`."""
+def special_methods(cls: Any, stock: type = object) -> dict[str, Any]:
+    """Return the methods that Python looks up on the class alone, past `__getattr__`.
+
+    Args:
+        cls: the class of what is wrapped.
+        stock: a class whose special methods the stand-in has, or does not need.
+    """
     made: dict[str, Any] = {}
-    for name in (*_FORWARDED, *_ITERATION):
+    for name in dir(cls):
         method = getattr(cls, name, None)
-        if method is None:
+        if (
+            not (name.startswith("__") and name.endswith("__"))
+            or name in _OWN
+            or not callable(method)
+            or method is getattr(stock, name, None)
+            or method is getattr(object, name, None)
+        ):
             continue
         if name in _ITERATION and isinstance(method, FunctionType):
             # the class's function on the stand-in, so that it calls the stand-in's `get`
             made[name] = method
+        elif name == "__aenter__":
+            made[name] = _forward_enter
         else:
             made[name] = functools.partialmethod(_forward, name)
     if cls.__module__.startswith("gevent.") and "__next__" in made:
@@ -239,8 +269,14 @@ def special_methods(cls: Any) -> dict[str, Any]:
     return made
 
 
-def _forward(self: Instrumented, name: str, *args: Any) -> Any:
-    return getattr(self._opm_queue, name)(*args)
+def _forward(self: Instrumented, name: str, /, *args: Any, **kwargs: Any) -> Any:
+    result = getattr(self._opm_queue, name)(*args, **kwargs)
+    return self if result is self._opm_queue else result
+
+
+async def _forward_enter(self: Instrumented) -> Any:
+    result = await self._opm_queue.__aenter__()
+    return self if result is self._opm_queue else result
 
 
 def _itself(self: Any) -> Any:
