@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core.quantile_sketch import Sketch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from typing_extensions import Self
 
 
 class Distribution:
@@ -18,6 +21,12 @@ class Distribution:
         self.total_s = 0.0
         self.max_s = 0.0
         self.sketch = Sketch()
+
+    def copy(self) -> Self:
+        """Return the same sums, to which durations can be added separately."""
+        made = copy.copy(self)
+        made.sketch = self.sketch.copy()
+        return made
 
     def add_sorted(self, durations: Sequence[float]) -> None:
         """Add durations, at least one, smallest first."""

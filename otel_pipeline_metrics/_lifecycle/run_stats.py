@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from otel_pipeline_metrics._lifecycle.slowest import Slowest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import Self
 
     from otel_pipeline_metrics._core.observed import QueueSeries
     from otel_pipeline_metrics._core.quantile_sketch import Sketch
@@ -50,11 +51,10 @@ class StageStats(Distribution):
         self.min_s = math.inf
         self.slowest = Slowest()
 
-    def copy(self) -> StageStats:
+    def copy(self) -> Self:
         """Return the same statistics, to which batches can be added separately."""
-        made = copy.copy(self)
-        made.errors = dict(self.errors)
-        made.sketch, made.slowest = self.sketch.copy(), self.slowest.copy()
+        made = super().copy()
+        made.errors, made.slowest = dict(self.errors), self.slowest.copy()
         return made
 
     def add_sorted(self, durations: Sequence[float]) -> None:
@@ -195,14 +195,16 @@ class RunStats:
         self.stages: dict[StageKey, StageStats] = {}
         self.queues: dict[str, QueueStats] = {}
         self.limits: dict[str, LimitStats] = {}
-        self._last: Batch | None = None
+        self._last: Batch | QueueBatch | LimitBatch | None = None
+
+    # A batch is added to a copy, which is put in place at once: a signal handler may raise, and
+    # then the batch comes again.
 
     def accept(self, batch: Batch) -> None:
         if batch is self._last:
             return
         if not (batch.durations or batch.results or batch.sizes or batch.progress or batch.slowest):
             return
-        # a copy, put in place at once: a signal handler may raise, and then the batch comes again
         stats = self.of_stage(batch.key).copy()
         stats.slowest.add(batch)
         if batch.durations:
@@ -218,10 +220,16 @@ class RunStats:
         self.stages[batch.key], self._last = stats, batch
 
     def accept_queue(self, batch: QueueBatch) -> None:
-        self.queues.setdefault(batch.name, QueueStats()).add_sorted(batch.waits)
+        if batch is not self._last:
+            stats = (self.queues.get(batch.name) or QueueStats()).copy()
+            stats.add_sorted(batch.waits)
+            self.queues[batch.name], self._last = stats, batch
 
     def accept_limit(self, batch: LimitBatch) -> None:
-        self.limits.setdefault(batch.name, LimitStats()).add(batch)
+        if batch is not self._last:
+            stats = (self.limits.get(batch.name) or LimitStats()).copy()
+            stats.add(batch)
+            self.limits[batch.name], self._last = stats, batch
 
     def of_stage(self, key: StageKey) -> StageStats:
         """Return the statistics of a stage, made if need be."""
