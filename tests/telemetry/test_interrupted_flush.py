@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -19,8 +20,8 @@ from opentelemetry.sdk.metrics.view import (
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.records import Batch, StageKey
 from otel_pipeline_metrics._telemetry import pending, sink
-from otel_pipeline_metrics._telemetry.sdk_private import bulk_add, bulk_record
-from tests.support.interrupting import strike_at_every_line
+from otel_pipeline_metrics._telemetry.sdk_private import bulk_add, bulk_record, self_check
+from tests.support.interrupting import StrikeError, strike_at_every_line, striking
 from tests.telemetry.test_bulk_record import DELTA, points_in, sampled
 
 if TYPE_CHECKING:
@@ -164,3 +165,23 @@ def test_what_fails_in_bulk_is_recorded_one_by_one() -> None:
         flushed.flush()
     assert flushed.points(reader)[defs.STAGE_DURATION.name]["count"] == flushed.accepted
     assert values._pending == []
+
+
+@pytest.mark.parametrize("kind", [StrikeError, KeyboardInterrupt])
+def test_an_interrupted_check_is_made_again(
+    kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bulk recording is not switched off for good."""
+    counter = provider_of(InMemoryMetricReader()).get_meter("m").create_counter("c")
+    instrument = bulk_record.Instrument(counter, bulk=self_check.is_supported)
+    monkeypatch.setattr(self_check, "_works", None)
+
+    def handler(*_: object) -> None:
+        raise kind
+
+    with striking(), monkeypatch.context() as patch:
+        signal.signal(signal.SIGUSR1, handler)
+        patch.setattr(self_check, "_points", lambda _: signal.raise_signal(signal.SIGUSR1))
+        with pytest.raises(kind):
+            instrument.sdk_targets()
+    assert instrument.sdk_targets()

@@ -29,14 +29,15 @@ def is_supported() -> bool:
     if _works is None:
         if _INTERNAL not in sys.modules:
             return False
-        _works = False  # during the check itself, and if it fails half-way
+        works = False
         try:
-            _works = _same_points()
+            works = _same_points()
         except Exception as error:  # an unknown SDK is not an internal error
             if errors.from_signal_handler(error):
-                raise
-        if not _works:
+                raise  # nothing is known yet
+        if not works:
             errors.logger.info("the metrics of this OpenTelemetry SDK are recorded one by one")
+        _works = works
     return _works
 
 
