@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._core.records import Batch, LimitBatch, QueueBatch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     AnyBatch = Batch | QueueBatch | LimitBatch
 
 
@@ -21,15 +24,15 @@ class PreConfigureBacklog:
     __slots__ = ("_batches", "_kept", "_missed")
 
     def __init__(self) -> None:
-        self._batches: list[AnyBatch] = []
+        self._batches: deque[AnyBatch] = deque()
         self._kept = 0
         self._missed = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._batches)
-
     def keep(self, batch: AnyBatch) -> None:
-        """Keep a batch, or only count its calls if the backlog is full."""
+        """Keep a batch, or only count its calls if the backlog is full.
+
+        Interrupted by an exception of a signal handler, it comes again, and is here twice in a row.
+        """
         if isinstance(batch, QueueBatch):
             size = len(batch.waits)
         elif isinstance(batch, LimitBatch):
@@ -42,8 +45,16 @@ class PreConfigureBacklog:
             self._kept += size
             self._batches.append(batch)
 
-    def take(self) -> list[AnyBatch]:
-        """Empty the backlog and return its batches; warn of those that are missing."""
+    def with_those_of(self, other: PreConfigureBacklog) -> PreConfigureBacklog:
+        """Return a backlog of what both hold."""
+        made = PreConfigureBacklog()
+        made._missed = self._missed + other._missed
+        for batch in (*self._batches, *other._batches):
+            made.keep(batch)
+        return made
+
+    def taking(self) -> Iterator[AnyBatch]:
+        """Yield the batches, each of which stays until the next one; warn of missing ones."""
         if self._missed:
             errors.warn_once(
                 "early",
@@ -52,6 +63,7 @@ class PreConfigureBacklog:
                 self._missed,
                 BOUND,
             )
-        taken = self._batches
-        self._batches, self._kept, self._missed = [], 0, 0
-        return taken
+        while self._batches:
+            yield self._batches[0]
+            self._batches.popleft()
+        self._kept = self._missed = 0

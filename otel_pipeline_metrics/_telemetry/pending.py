@@ -25,6 +25,68 @@ if TYPE_CHECKING:
 WAITING_BOUND: Final = 1024
 
 
+class Additions:
+    """What a batch adds to pending values: all of it at once, or nothing.
+
+    A signal handler may raise at any line, and then the batch comes again.
+    """
+
+    __slots__ = ("_sums", "_values")
+
+    def __init__(self) -> None:
+        self._sums: dict[PendingSum, float] = {}
+        # the new values, and the exemplars as they will be
+        self._values: dict[PendingValues, tuple[list[float], dict[int, tuple[float, Any]]]] = {}
+
+    def increase(self, total: PendingSum, amount: float) -> None:
+        """Add an increment."""
+        self._sums[total] = self._sums.get(total, 0) + amount
+
+    def extend(
+        self, pending: PendingValues, values: Sequence[float], exemplars: Sequence[Any] = ()
+    ) -> None:
+        """Add values, which are sorted if some of them have an exemplar."""
+        left = [*values]
+        for value, context in exemplars:
+            place = bisect_left(left, value)
+            if place < len(left) and left[place] == value:
+                del left[place]
+                self.append(pending, value, context, defs.DURATION_BUCKETS)
+        self._of(pending)[0].extend(left)
+
+    def append(
+        self, pending: PendingValues, value: float, context: Any, boundaries: Sequence[float]
+    ) -> None:
+        """Add a value and the context of its span if that is sampled."""
+        values, exemplars = self._of(pending)
+        if context is None:
+            values.append(value)
+        else:
+            # the one that it replaces is a value like all others
+            bucket = bisect_left(boundaries, value)
+            values.extend(exemplars.get(bucket, ())[:1])
+            exemplars[bucket] = (value, context)
+
+    def _of(self, pending: PendingValues) -> tuple[list[float], dict[int, tuple[float, Any]]]:
+        found = self._values.get(pending)
+        if found is None:
+            found = self._values[pending] = [], dict(pending._exemplars)
+        return found
+
+    def put_in_force(self, *more: partial[Any]) -> None:
+        """Add it, and make more changes: calls of functions of C that return None."""
+        changes = [*more]
+        for total, amount in self._sums.items():
+            total.will_change()
+            changes.append(partial(setattr, total, "_pending", total._pending + amount))
+        for pending, (values, exemplars) in self._values.items():
+            pending.will_change()
+            changes.append(partial(pending._pending.extend, values))
+            changes.append(partial(setattr, pending, "_exemplars", exemplars))
+        # one call that stays in C, where Python handles no signal
+        any(map(partial.__call__, changes))
+
+
 class PendingSum(CounterSeries):
     """The pending increments of one counter under one set of attributes."""
 
@@ -33,11 +95,6 @@ class PendingSum(CounterSeries):
     def __init__(self, counter: Instrument, attributes: dict[str, AttributeValue]) -> None:
         super().__init__(counter, attributes)
         self._pending: float = 0
-
-    def increase(self, amount: float) -> None:
-        """Add an increment to the pending ones."""
-        self._pending += amount
-        self._instrument.changed[self] = None
 
     def flush(self) -> bool:
         """Record the pending increments as one; return False during a collection."""
@@ -87,39 +144,6 @@ class PendingValues(HistogramSeries):
         self._pending: list[float] = []
         # by bucket, the latest value with a sampled span: as many as a reservoir keeps
         self._exemplars: dict[int, tuple[float, Any]] = {}
-
-    def changing(self) -> list[float]:
-        """Return the pending values without an exemplar, for the caller to add some."""
-        self._instrument.changed[self] = None
-        return self._pending
-
-    def extend(self, values: Sequence[float]) -> None:
-        """Add values."""
-        self.changing().extend(values)
-
-    def show(self, exemplars: Sequence[tuple[float, Any]], begin: int) -> None:
-        """Give the values from `begin` on, which are sorted, their exemplars."""
-        for value, context in exemplars:
-            pending = self._pending
-            place = bisect_left(pending, value, begin)
-            if place < len(pending) and pending[place] == value:
-                bucket, last = bisect_left(defs.DURATION_BUCKETS, value), len(pending) - 1
-                before = self._exemplars.get(bucket, ())[:1]
-                # at once, so an exception of a signal handler loses no value
-                pending[place : place + 1], pending[last:], self._exemplars[bucket] = (
-                    (), before, (value, context),
-                )  # fmt: skip
-
-    def append(self, value: float, context: Any, boundaries: Sequence[float]) -> None:
-        """Add a value and the context of its span if that is sampled."""
-        self._instrument.changed[self] = None
-        if context is not None:
-            bucket, end = bisect_left(boundaries, value), len(self._pending)
-            before = self._exemplars.get(bucket, ())[:1]
-            # at once, so an exception of a signal handler loses no value
-            self._pending[end:], self._exemplars[bucket] = before, (value, context)
-        else:
-            self._pending.append(value)
 
     def flush_if_full(self) -> None:
         """Record the pending values if there are too many for the next collection."""

@@ -14,75 +14,48 @@ known.
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import cardinality, clock, drain, series
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.records import (
+    NO_TIME,
     NOTHING,
-    LimitBatch,
+    Batch,
     QueueBatch,
     StageKey,
     StageTime,
 )
 from otel_pipeline_metrics._telemetry.attributes import stage_attributes
 from otel_pipeline_metrics._telemetry.backlog import PreConfigureBacklog
-from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND, PendingSum, PendingValues
+from otel_pipeline_metrics._telemetry.pending import WAITING_BOUND, Additions
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import Instrument
 from otel_pipeline_metrics._telemetry.sdk_private.self_check import is_supported
+from otel_pipeline_metrics._telemetry.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from otel_pipeline_metrics._core.records import (
         AttributeValue,
-        Batch,
         Counts,
         EventTime,
+        LimitBatch,
         Point,
         StageResult,
     )
+    from otel_pipeline_metrics._telemetry.backlog import AnyBatch
     from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
+    from otel_pipeline_metrics._telemetry.totals import SumId
 
-
-_NO_STAGE: Final = StageKey(None, "", None)
-
-
-class _Totals:
-    """The pending values of one stage under one set of metric attributes."""
-
-    __slots__ = ("attributes", "cpu_time", "durations", "running", "stage", "sums", "values")
-
-    def __init__(self, attributes: dict[str, AttributeValue], stage: StageKey = _NO_STAGE) -> None:
-        self.attributes = attributes
-        # the key that the stage is reported under
-        self.stage = stage
-        # of `sums` and `values`, what most batches add to
-        self.durations: PendingValues | None = None
-        self.running: PendingSum | None = None
-        self.cpu_time: PendingSum | None = None
-        self.sums: dict[_Sum, PendingSum] = {}
-        # by metric and error type
-        self.values: dict[tuple[str, str], PendingValues] = {}
-
-    def with_extra(self, more: Mapping[str, AttributeValue | None]) -> dict[str, AttributeValue]:
-        """Return the attributes, and those of `more` that have a value."""
-        return {**self.attributes, **{key: value for key, value in more.items() if value}}
-
-    def flush_if_full(self) -> None:
-        """Record histograms with too many values for the next collection."""
-        for values in self.values.values():
-            values.flush_if_full()
-
-
-# A counter's name, an attribute and its value, and an error type; each may be empty but the first.
-_Sum = tuple[str, str, str, str]
 
 _RUNNING, *_OTHERS = [
     (defs.STAGE_TIME.name, defs.STAGE_STATE, state, "") for state in StageTime._fields
 ]
-_CPU_TIME: Final[_Sum] = (defs.STAGE_CPU_TIME.name, "", "", "")
-_ITEMS_OUT: Final[_Sum] = (defs.STAGE_ITEMS.name, defs.IO_DIRECTION, "out", "")
+_NO_OTHER_TIME: Final = NO_TIME[1:]
+_CPU_TIME: Final[SumId] = (defs.STAGE_CPU_TIME.name, "", "", "")
+_ITEMS_OUT: Final[SumId] = (defs.STAGE_ITEMS.name, defs.IO_DIRECTION, "out", "")
 
 # what counts the fields of `Counts`, and in which direction
 _COUNTED: Final = (
@@ -137,128 +110,152 @@ class StageMetrics:
         instruments.observable_gauge(defs.WATERMARK_LAG, self._watermark_lag)
 
     def after_fork(self) -> None:
-        self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], _Totals] = {}
+        self._totals: dict[tuple[StageKey, tuple[tuple[str, Any], ...]], Totals] = {}
         # without attributes of the calls, those of each stage whose pipeline keeps its name
-        self._of_key: dict[StageKey, _Totals] = {}
+        self._of_key: dict[StageKey, Totals] = {}
         # the number of attribute sets that each stage has on metrics
         self._sets: Counter[StageKey] = Counter()
         # by the attribute that names it, and its name
-        self._named_totals: dict[tuple[str, str], _Totals] = {}
+        self._named_totals: dict[tuple[str, str], Totals] = {}
         self._watermarks: dict[StageKey, float] = {}
         # the stages so far, and their attributes
         self._seen: dict[StageKey, dict[str, AttributeValue]] = {}
-        self._last: Batch | None = None
+        # the batch that was taken last; of a limit's that is being taken, the zeros so far
+        self._last: AnyBatch | None = None
+        self._zeros: tuple[object, int] = (None, 0)
         self._backlog = PreConfigureBacklog()
         for instrument in self._instruments.values():
             instrument.changed.clear()
 
     def take_over(self, before: StageMetrics) -> None:
         """Accept what finished while `before` had no provider."""
-        for batch in before._backlog.take():
-            if isinstance(batch, QueueBatch):
-                self.accept_queue(batch)
-            elif isinstance(batch, LimitBatch):
-                self.accept_limit(batch)
-            else:
-                self.accept(batch)
+        both, none = before._backlog.with_those_of(self._backlog), PreConfigureBacklog()
+        # at once; this accepts no more until all of it is taken
+        before._backlog, self._backlog, self._live = none, both, False
+        self._is_live()
 
-    def _is_live(self, batch: Batch | QueueBatch | LimitBatch | None = None) -> bool:
+    def _is_live(self, batch: AnyBatch | None = None) -> bool:
         """Tell whether there is a provider; if it may come later, keep `batch` until then."""
         instrument = self._instruments[defs.STAGE_DURATION.name]
         if instrument.live:
-            if self._backlog:
-                self.take_over(self)
+            for early in self._backlog.taking():
+                self._take(early)
             self._live = True
-        elif batch is not None and instrument.can_become_live:
+        elif not instrument.can_become_live:
+            self._backlog = PreConfigureBacklog()
+        elif batch is not None:
             self._backlog.keep(batch)
         return self._live
 
-    def accept(self, batch: Batch) -> None:
+    def accept(self, batch: AnyBatch) -> None:
         """Add a batch to the totals; record only the begin of a new series."""
-        if batch is self._last or not (self._live or self._is_live(batch)):
+        if self._live or self._is_live(batch):
+            self._take(batch)
+
+    accept_queue = accept_limit = accept
+
+    def _take(self, batch: AnyBatch) -> None:
+        """Take a batch at once: interrupted by an exception of a signal handler, it comes again."""
+        if batch is self._last:
+            return
+        if not isinstance(batch, Batch):
+            self._take_waits(batch)
             return
         totals = self._of_key.get(batch.key)
         if totals is None:
             totals = self._totals_of(self._limit_pipeline_name(batch.key), batch.attributes)
             if not self._named and totals.stage == batch.key:
                 self._of_key[batch.key] = totals
-        durations = totals.durations
-        if durations is None:
-            durations = totals.durations = self._values(totals, defs.STAGE_DURATION)
-        pending = durations.changing()
-        # at once: a signal handler may raise, and then the batch comes again
-        pending[len(pending) :], self._last = batch.durations, batch
-        if batch.exemplars:
-            durations.show(batch.exemplars, len(pending) - len(batch.durations))
-        self._take_time(totals, batch)
+        durations, running, cpu_time = totals.durations, totals.running, totals.cpu_time
         if (
-            (batch.sizes or batch.results or batch.progress or batch.event_times)
-            or len(pending) >= WAITING_BOUND
-        ):  # fmt: skip
+            (durations is None or running is None or cpu_time is None)
+            or (batch.sizes or batch.results or batch.progress or batch.event_times)
+            or (batch.exemplars or batch.time[1:] != _NO_OTHER_TIME)
+        ):
             self._take_more(totals, batch)
+            return
+        # what most batches have; `Additions` would cost more
+        durations.will_change()
+        running.will_change()
+        cpu_time.will_change()
+        pending = durations._pending
+        # at once: a signal handler raises before or after this, as nothing is called there
+        pending[len(pending) :], running._pending, cpu_time._pending, self._last = (
+            batch.durations,
+            running._pending + batch.time[0],
+            cpu_time._pending + batch.cpu_s,
+            batch,
+        )
+        if len(pending) >= WAITING_BOUND:
+            durations.flush()
 
-    def _take_time(self, totals: _Totals, batch: Batch) -> None:
-        running, awaiting, busy, idle, blocked = batch.time
-        # a state that was never seen may be unknown, which is not zero
-        if running or batch.durations or batch.results:
-            if totals.running is None:
-                totals.running = self._sum(totals, _RUNNING)
-            totals.running.increase(running)
-        if awaiting or busy or idle or blocked:
-            for state, seconds in zip(_OTHERS, batch.time[1:], strict=True):
-                if seconds:
-                    self._sum(totals, state).increase(seconds)
-        if batch.cpu_s:
-            if totals.cpu_time is None:
-                totals.cpu_time = self._sum(totals, _CPU_TIME)
-            totals.cpu_time.increase(batch.cpu_s)
-
-    def _take_more(self, totals: _Totals, batch: Batch) -> None:
-        """Take what few batches have, and record histograms that are full."""
+    def _take_more(self, totals: Totals, batch: Batch) -> None:
+        """Take all that a batch may have, and record histograms that are full."""
+        more = Additions()
+        if totals.durations is None:
+            totals.durations = totals.histogram(defs.STAGE_DURATION)
+        more.extend(totals.durations, batch.durations, batch.exemplars)
+        self._add_time(more, totals, batch)
         if batch.sizes:
-            self._sum(totals, _ITEMS_OUT).increase(sum(batch.sizes))
-            self._values(totals, defs.STAGE_BATCH_SIZE).extend(batch.sizes)
+            more.increase(totals.sum(_ITEMS_OUT), sum(batch.sizes))
+            more.extend(totals.histogram(defs.STAGE_BATCH_SIZE), batch.sizes)
         touched = {id(totals): totals}
         for result in batch.results:
             own = self._totals_of_call(totals, batch, result.attributes)
             touched[id(own)] = own
-            self._add(own, result)
-        for more in batch.progress:
-            own = self._totals_of_call(totals, batch, more.attributes)
+            self._add(more, own, result)
+        for progress in batch.progress:
+            own = self._totals_of_call(totals, batch, progress.attributes)
             touched[id(own)] = own
-            self._count_items(own, more.counts)
+            self._count_items(more, own, progress.counts)
         for event in batch.event_times:
             own = self._totals_of_call(totals, batch, event.attributes)
             touched[id(own)] = own
-            self._add_event(own, event)
+            self._add_event(more, own, event)
+        more.put_in_force(partial(setattr, self, "_last", batch))
         for own in touched.values():
             own.flush_if_full()
 
-    def accept_queue(self, batch: QueueBatch) -> None:
-        """Add the times that items spent in a queue."""
-        if not self._is_live(batch):
-            return
-        totals = self._totals_named(defs.QUEUE_NAME, batch.name)
-        self._values(totals, defs.QUEUE_ITEM_DURATION).extend(batch.waits)
-        totals.flush_if_full()
+    def _add_time(self, more: Additions, totals: Totals, batch: Batch) -> None:
+        # a state that was never seen may be unknown, which is not zero
+        if batch.time[0] or batch.durations or batch.results:
+            if totals.running is None:
+                totals.running = totals.sum(_RUNNING)
+            more.increase(totals.running, batch.time[0])
+        for state, seconds in zip(_OTHERS, batch.time[1:], strict=True):
+            if seconds:
+                more.increase(totals.sum(state), seconds)
+        if batch.cpu_s:
+            if totals.cpu_time is None:
+                totals.cpu_time = totals.sum(_CPU_TIME)
+            more.increase(totals.cpu_time, batch.cpu_s)
 
-    def accept_limit(self, batch: LimitBatch) -> None:
-        """Add the times that were waited for permits of a limit."""
-        if not self._is_live(batch):
-            return
-        totals = self._totals_named(defs.LIMIT_NAME, batch.name)
-        values = self._values(totals, defs.LIMIT_WAIT_DURATION)
+    def _take_waits(self, batch: QueueBatch | LimitBatch) -> None:
+        if isinstance(batch, QueueBatch):
+            key, metric, zeros = defs.QUEUE_NAME, defs.QUEUE_ITEM_DURATION, 0
+        else:
+            key, metric, zeros = defs.LIMIT_NAME, defs.LIMIT_WAIT_DURATION, batch.passed
+        values = self._totals_named(key, batch.name).histogram(metric)
+        values.will_change()
+        pending, (before, taken) = values._pending, self._zeros
+        if before is not batch:
+            taken = 0
         # a limit may pass millions between two collections
-        for begin in range(0, batch.passed, WAITING_BOUND):
-            values.extend([0.0] * min(WAITING_BOUND, batch.passed - begin))
+        while taken < zeros:
+            some = min(WAITING_BOUND, zeros - taken)
+            taken += some
+            # at once, as in `_take`; the next one too
+            pending[len(pending) :], self._zeros = [0.0] * some, (batch, taken)
             values.flush_if_full()
-        values.extend(batch.waits)
+        pending[len(pending) :], self._last = batch.waits, batch
         values.flush_if_full()
 
-    def _totals_named(self, attribute: str, name: str) -> _Totals:
+    def _totals_named(self, attribute: str, name: str) -> Totals:
         found = self._named_totals.get((attribute, name))
         if found is None:
-            found = self._named_totals[attribute, name] = _Totals({attribute: name})
+            found = self._named_totals[attribute, name] = Totals(
+                self._instruments, {attribute: name}
+            )
         return found
 
     def flush(self) -> bool:
@@ -283,7 +280,7 @@ class StageMetrics:
     def _error_type(self, found: str | None) -> str:
         return self._distinct.name(defs.ERROR_TYPE, found) if found else ""
 
-    def _totals_of(self, stage: StageKey, given: Mapping[str, AttributeValue]) -> _Totals:
+    def _totals_of(self, stage: StageKey, given: Mapping[str, AttributeValue]) -> Totals:
         chosen: dict[str, Any] = {}
         if self._named:
             chosen = {
@@ -300,61 +297,49 @@ class StageMetrics:
             key = (stage, tuple(sorted(chosen.items())))
             totals = self._totals.get(key)
         if totals is None:
-            self._sets[stage] += 1
-            totals = self._totals[key] = _Totals({**chosen, **stage_attributes(stage)}, stage)
+            attributes = {**chosen, **stage_attributes(stage)}
+            totals = Totals(self._instruments, attributes, stage)
+            self._totals[key], self._sets[stage] = totals, self._sets[stage] + 1
         return totals
 
     def _totals_of_call(
-        self, totals: _Totals, batch: Batch, given: Mapping[str, AttributeValue] | None
-    ) -> _Totals:
+        self, totals: Totals, batch: Batch, given: Mapping[str, AttributeValue] | None
+    ) -> Totals:
         """Return those for the attributes that a call has set; `totals` without any."""
         if not (self._named and given):
             return totals
         return self._totals_of(totals.stage, {**batch.attributes, **given})
 
-    def _sum(self, totals: _Totals, identity: _Sum) -> PendingSum:
-        total = totals.sums.get(identity)
-        if total is None:
-            metric, key, value, error_type = identity
-            attributes = totals.with_extra({key: value, defs.ERROR_TYPE: error_type})
-            total = totals.sums[identity] = PendingSum(self._instruments[metric], attributes)
-        return total
-
-    def _count_items(self, totals: _Totals, counts: Counts, failed: str = "") -> None:
+    def _count_items(
+        self, more: Additions, totals: Totals, counts: Counts, failed: str = ""
+    ) -> None:
         for amount, (metric, direction) in zip(counts, _COUNTED, strict=True):
             if amount is not None:
                 error_type = failed if metric is defs.STAGE_ITEMS else ""
                 identity = metric.name, defs.IO_DIRECTION, direction, error_type
-                self._sum(totals, identity).increase(amount)
+                more.increase(totals.sum(identity), amount)
 
-    def _add(self, totals: _Totals, result: StageResult) -> None:
+    def _add(self, more: Additions, totals: Totals, result: StageResult) -> None:
         failed, counts = self._error_type(result.error_type), result.counts
         is_new = result.reported is NOTHING  # nearly always
-        self._count_items(totals, counts if is_new else counts.since(result.reported), failed)
+        new_counts = counts if is_new else counts.since(result.reported)
+        self._count_items(more, totals, new_counts, failed)
         for retried_for, count in result.retries:
-            error_type = self._error_type(retried_for)
-            self._sum(totals, (defs.STAGE_RETRIES.name, "", "", error_type)).increase(count)
-        durations = self._values(totals, defs.STAGE_DURATION, failed)
-        durations.append(result.busy_s, result.context, defs.DURATION_BUCKETS)
+            identity = defs.STAGE_RETRIES.name, "", "", self._error_type(retried_for)
+            more.increase(totals.sum(identity), count)
+        durations = totals.histogram(defs.STAGE_DURATION, failed)
+        more.append(durations, result.busy_s, result.context, defs.DURATION_BUCKETS)
         size = counts.items_in if counts.items_in is not None else counts.items_out
         if size is not None:
-            sizes = self._values(totals, defs.STAGE_BATCH_SIZE)
-            sizes.append(size, result.context, defs.SIZE_BUCKETS)
+            sizes = totals.histogram(defs.STAGE_BATCH_SIZE)
+            more.append(sizes, size, result.context, defs.SIZE_BUCKETS)
 
-    def _add_event(self, totals: _Totals, event: EventTime) -> None:
-        ages = self._values(totals, defs.ITEM_DURATION)
+    def _add_event(self, more: Additions, totals: Totals, event: EventTime) -> None:
+        ages = totals.histogram(defs.ITEM_DURATION)
         age = max(0.0, event.finished - event.originated)
-        ages.append(age, event.context, defs.DURATION_BUCKETS)
+        more.append(ages, age, event.context, defs.DURATION_BUCKETS)
         newest = self._watermarks.get(totals.stage, event.originated)
         self._watermarks[totals.stage] = max(newest, event.originated)
-
-    def _values(self, totals: _Totals, metric: defs.Metric, error_type: str = "") -> PendingValues:
-        values = totals.values.get((metric.name, error_type))
-        if values is None:
-            attributes = totals.with_extra({defs.ERROR_TYPE: error_type})
-            values = PendingValues(self._instruments[metric.name], attributes)
-            totals.values[metric.name, error_type] = values
-        return values
 
     def _flush_and_read_active(self) -> list[Point]:
         self.flush()

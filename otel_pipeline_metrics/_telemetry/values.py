@@ -10,6 +10,7 @@ before `configure()`, and levels, are reported by the sink that comes.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.context import get_current
@@ -18,9 +19,8 @@ from opentelemetry.trace import get_current_span
 from otel_pipeline_metrics._core import cardinality, drain, errors, settings
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.stage_time import pop_front
 from otel_pipeline_metrics._telemetry.backlog import BOUND
-from otel_pipeline_metrics._telemetry.pending import PendingSum, PendingValues
+from otel_pipeline_metrics._telemetry.pending import Additions, PendingSum, PendingValues
 from otel_pipeline_metrics._telemetry.sdk_private.bulk_record import Instrument
 from otel_pipeline_metrics._telemetry.sdk_private.self_check import is_supported
 
@@ -71,8 +71,11 @@ class Measure:
         if len(pending) >= PENDING_BOUND and flush_full is not None:
             flush_full(self)
 
-    def take(self) -> list[_Recorded]:
-        """Return the pending values, and those from before there was a provider."""
+    def waiting(self) -> tuple[list[_Recorded], list[partial[None]]]:
+        """Return the pending values, those from before there was a provider too.
+
+        The second part removes them, for `Additions.put_in_force`.
+        """
         if self._missed:
             errors.warn_once(
                 f"early {self.metric.name}",
@@ -82,26 +85,31 @@ class Measure:
                 self.metric.name,
                 BOUND,
             )
-        early, self._early, self._missed = self._early, [], 0
-        return [*early, *pop_front(self.pending)]
+        # others append at the end, and only the holder of the lock deletes
+        new = self.pending[:]
+        return [*self._early, *new], [
+            partial(self.pending.__delitem__, slice(len(new))),
+            partial(setattr, self, "_early", []),
+            partial(setattr, self, "_missed", 0),
+        ]
 
     def keep(self) -> None:
         """Keep a bounded number of pending values for a provider that may come."""
-        new = pop_front(self.pending)
+        new = self.pending[:]
+        early = [*self._early, *new]
         if self.metric.kind == "counter":
             # sums need no more room for more values
             sums: dict[Attributes, float] = {}
-            for attributes, value, _ in (*self._early, *new):
+            for attributes, value, _ in early:
                 sums[attributes] = sums.get(attributes, 0) + value
-            self._early = [(attributes, value, None) for attributes, value in sums.items()]
-        else:
-            self._early += new
-        self._missed += max(0, len(self._early) - BOUND)
-        del self._early[BOUND:]
+            early = [(attributes, value, None) for attributes, value in sums.items()]
+        missed = self._missed + max(0, len(early) - BOUND)
+        # at once: a signal handler raises before or after this, as nothing is called there
+        self.pending[: len(new)], self._early, self._missed = (), early[:BOUND], missed
 
     def discard(self) -> None:
         """Drop the pending values: no provider takes them."""
-        self.take()
+        self.pending[:], self._early, self._missed = (), [], 0
 
 
 class Level:
@@ -166,15 +174,18 @@ class _Recorder:
         self._by_attributes: dict[Attributes, _Pending] = {}
         self.instrument.changed.clear()
 
-    def add(self, values: list[_Recorded]) -> None:
+    def add(self, measure: Measure) -> None:
+        values, removed = measure.waiting()
+        more = Additions()
         for attributes, value, context in values:
             pending = self._by_attributes.get(attributes)
             if pending is None:
                 pending = self._make(attributes)
             if isinstance(pending, PendingSum):
-                pending.increase(value)
+                more.increase(pending, value)
             else:
-                pending.append(value, context, self._buckets)
+                more.append(pending, value, context, self._buckets)
+        more.put_in_force(*removed)
 
     def _make(self, attributes: Attributes) -> _Pending:
         found = self._by_attributes
@@ -220,7 +231,7 @@ class ValueMetrics:
             recorder = _Recorder(measure.metric, self._instruments)
             self._recorders[measure.metric.name] = recorder
         if recorder.instrument.live:
-            recorder.add(measure.take())
+            recorder.add(measure)
             recorder.instrument.flush()
         elif recorder.instrument.can_become_live:
             measure.keep()

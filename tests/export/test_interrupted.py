@@ -248,7 +248,9 @@ def test_recording_in_bulk_leaves_no_lock_held() -> None:
 
     def record() -> None:
         assert histogram.record(values[:])
-        counter.increase(3)
+        more = pending.Additions()
+        more.increase(counter, 3)
+        more.put_in_force()
         assert counter.flush()
 
     record()
@@ -282,14 +284,23 @@ def test_a_flush_of_many_series_leaves_no_lock_held() -> None:
     sums = [pending.PendingSum(c, {"a": n}) for n in range(3)]
     added = 0
 
-    def record() -> None:
+    def add() -> None:
         nonlocal added
         added += 1
+        more = pending.Additions()
         for n in range(3):
-            values[n].extend([0.5, 1.5])
-            sums[n].increase(3)
+            more.extend(values[n], [0.5, 1.5])
+            more.increase(sums[n], 3)
+        more.put_in_force()
+
+    def flush() -> None:
         h.flush()
         c.flush()
+
+    def after(_: int) -> None:
+        flush()
+        collected()
+        add()
 
     def collected() -> dict[str, list[Any]]:
         data = reader.get_metrics_data()
@@ -297,8 +308,10 @@ def test_a_flush_of_many_series_leaves_no_lock_held() -> None:
         metrics = data.resource_metrics[0].scope_metrics[0].metrics
         return {metric.name: list(metric.data.data_points) for metric in metrics}
 
-    record()
-    struck = strike_at_every_line(record, lambda _: (record(), collected()), bulk_record, pending)
+    add()
+    flush()
+    add()
+    struck = strike_at_every_line(flush, after, bulk_record, pending)
     assert struck > 60
     points = collected()
     counts = [point.count / 2 for point in points["h"]]

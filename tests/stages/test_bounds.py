@@ -168,9 +168,8 @@ def test_the_backlog_before_there_is_a_provider() -> None:
     early.keep(Batch(key, {}, [0.0], []))
     early.keep(Batch(key, {}, [], [StageResult(0.0)] * 2))
     assert (early._kept, early._missed) == (16_384, 88)
-    assert early
-    assert len(early.take()) == 2
-    assert not early
+    assert len(list(early.taking())) == 2
+    assert not list(early.taking())
     assert (early._kept, early._missed) == (0, 0)
 
 
@@ -393,4 +392,4 @@ def test_early_event_times_are_bounded() -> None:
     event = EventTime(1.0, 2.0, {})
     for _ in range(EARLY_BOUND + 10):
         backlog.keep(Batch(StageKey(None, "s", None), {}, [], [], event_times=[event]))
-    assert len(backlog.take()) == EARLY_BOUND
+    assert len(list(backlog.taking())) == EARLY_BOUND

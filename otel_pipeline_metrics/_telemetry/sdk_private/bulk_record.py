@@ -199,6 +199,10 @@ class HistogramSeries:
         self._found: tuple[tuple[Add, Any], ...] = ()
         self._generation = -1
 
+    def will_change(self) -> None:
+        """Have the next flush look at its pending values."""
+        self._instrument.changed[self] = None
+
     def record(
         self, values: list[float], exemplars: dict[int, tuple[float, Any]] | None = None
     ) -> bool:
