@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Gains that differ by less are alike.
 ALIKE: Final = 0.05
+# From this gain at least on, failures are worth a verdict of their own.
+WORTH: Final = 0.1
 # The stages, and the bounds, whose changes are weighed.
 WEIGHED: Final = 10
 # The changes that a verdict lists.
@@ -39,8 +41,11 @@ class Case:
 
     @property
     def best(self) -> Change | None:
-        """The change that gains most."""
-        return self.changes[0] if self.changes else None
+        """The change that gains most, of those that surely gain something.
+
+        Without failures much may be gained, or nothing if what failed was given up.
+        """
+        return next((c for c in self.changes if c.change != "errors" or c.low >= WORTH), None)
 
     def listed(self, first: Change | None = None) -> list[Change]:
         """Return the changes worth a line, that of the verdict first."""

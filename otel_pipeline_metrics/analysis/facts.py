@@ -173,7 +173,7 @@ class Facts:
     parts: dict[str, Part] = field(default_factory=dict)
     queues: list[QueueFacts] = field(default_factory=list)
     limits: list[LimitFacts] = field(default_factory=list)
-    # time in which no stage was open; None if unknown
+    # time in which no stage was open, or all that were waited; None if unknown
     outside_s: float | None = None
     partial: bool = False
     # how many merged runs there were at a time

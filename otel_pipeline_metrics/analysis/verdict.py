@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics.analysis import caches, wording
-from otel_pipeline_metrics.analysis.case import make_case
+from otel_pipeline_metrics.analysis.case import ALIKE, WORTH, make_case
 from otel_pipeline_metrics.analysis.cpu_left import CPU_FULL
 from otel_pipeline_metrics.analysis.findings import Verdict, at_most
 from otel_pipeline_metrics.analysis.over_time import when
@@ -16,6 +16,7 @@ from otel_pipeline_metrics.analysis.units import UNITS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from otel_pipeline_metrics.analysis.case import Case
     from otel_pipeline_metrics.analysis.facts import Facts
 
 
@@ -72,6 +73,7 @@ def _verdict(facts: Facts) -> Verdict:
             found = unit.check(case)
             if found is not None and not found.is_vetoed:
                 _doubt_if_starved(found, facts)
+                _doubt_if_failures_may_cost_more(found, case)
                 return found
     return _unknown(facts)
 
@@ -102,6 +104,20 @@ def _doubt_if_starved(found: Verdict, facts: Facts) -> None:
     )
 
 
+def _doubt_if_failures_may_cost_more(found: Verdict, case: Case) -> None:
+    """Lower the confidence where calls fail, and may have been tried again."""
+    change = next((c for c in case.changes if c.change == "errors" and c is not case.best), None)
+    best = case.best
+    if found.kind == "errors" or change is None or best is None:
+        return
+    if change.low < WORTH and change.middle > best.middle + ALIKE:
+        found.doubt(1)
+        found.assumptions.append(
+            f"If each failed call of {change.name} was tried again, no failures would gain up to "
+            f"{text.percent(change.high)} more throughput; if it was given up, nothing."
+        )
+
+
 def _unknown(facts: Facts) -> Verdict:
     if not facts.groups and facts.unseen:
         name, longest = max(facts.unseen.items(), key=lambda found: found[1])
@@ -115,5 +131,6 @@ def _unknown(facts: Facts) -> Verdict:
             ),
             advice=[wording.NO_QUEUE],
         )
-    why = "No stage ran." if not facts.groups else "No stage was busy for long enough."
+    ran = facts.groups or facts.parts
+    why = "No stage was busy for long enough." if ran else "No stage ran."
     return Verdict(kind="unknown", confidence=None, why=why)

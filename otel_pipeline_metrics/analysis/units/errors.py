@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics.analysis import wording
 from otel_pipeline_metrics.analysis.bounds import FULL
-from otel_pipeline_metrics.analysis.case import ALIKE
+from otel_pipeline_metrics.analysis.case import ALIKE, WORTH
 from otel_pipeline_metrics.analysis.findings import Verdict, at_least
 
 if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.case import Case
 
 
-# From this gain on, failures are worth a verdict of their own.
-WORTH: Final = 0.1
-
-
 def check(case: Case) -> Verdict | None:
     """Failed calls and repeated attempts take most of the time that could be saved."""
-    change = next((c for c in case.changes if c.change == "errors"), None)
+    change = next((c for c in case.changes if c.change == "errors" and c.low >= WORTH), None)
     best = case.best
-    if change is None or best is None or change.low < WORTH:
+    if change is None or best is None:
         return None
     others = [c.middle for c in case.changes if c is not change and c.name == change.name]
     if change.middle < max(others, default=0.0) - ALIKE or change.middle < best.middle - ALIKE:
