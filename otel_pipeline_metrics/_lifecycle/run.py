@@ -135,7 +135,7 @@ class Run(AsyncContextMixin):
         self._parts = RunParts(self.name, self.id, check_timeout(parts_timeout))
         self._scope.parts = self._collector.parts = self._parts
         self._total = None if total is None else check_count(total, "total")
-        self._live = live
+        self._live = check_flag(live, "live")
         if check_flag(experiment, "experiment"):
             self._collector.experiment = Experiment(self._scope)
         self._view: Any = None

@@ -316,7 +316,8 @@ def stage(
         made._given = _Given(name, kind, items, attributes)
         return made
     function: object = name
-    if not isinstance(function, (classmethod, staticmethod)) and not callable(function):
+    # a property has `__get__` too: it is refused as what a stage cannot decorate, not as a name
+    if not callable(function) and not hasattr(type(function), "__get__"):
         check_name(function, "name")  # raises TypeError
     made._given = _Given(None, kind, items, attributes)
     return made(name)

@@ -35,7 +35,9 @@ class RunRow(TypedDict):
     error_type: Annotated[Text, "the type of the exception that ended it"]
     started: Annotated[Text, "ISO 8601, UTC"]
     wall_s: Annotated[Number, "seconds from start to end; of several runs, in which one went on"]
-    outside_s: Annotated[Number, "seconds of these in which no stage was open"]
+    outside_s: Annotated[
+        Number, "seconds of these in which no stage was open, or all that were waited"
+    ]
     partial: Annotated[bool, "whether the run did not end in success"]
     total: Annotated[Count, "items expected, as given to run()"]
     experiment: RunExperimentRow | None

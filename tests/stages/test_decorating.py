@@ -315,6 +315,7 @@ def test_current_stage_is_the_innermost(results: Results) -> None:
         (lambda: stage("s")("t"), TypeError, "decorates a function or a method, not 't'"),
         (lambda: stage("s")(None), TypeError, "decorates a function or a method, not None"),
         (lambda: stage("s")(property(plain)), TypeError, "decorates a function or a method"),
+        (lambda: stage(property(plain)), TypeError, "decorates a function or a method, not <prop"),
         (lambda: stage().__enter__(), TypeError, "name is missing"),
         (lambda: stage("s", items=len).__enter__(), TypeError, "items is for decorators"),
     ],

@@ -251,6 +251,10 @@ class _TaskFuture(Future[Any]):
             return super().exception(timeout)
 
 
+# in a log it looks like the bare executor's
+_TaskFuture.__name__ = _TaskFuture.__qualname__ = Future.__name__
+
+
 class _StartWait(PermitWait):
     """A `with` block in which a worker waits for a task, blocked until that begins."""
 

@@ -227,6 +227,7 @@ def test_a_bad_name_is_refused(
         ({"report": b"bytes"}, "report must be a path or None, not bytes"),
         ({"resources": "yes"}, "resources must be True, False or a number of seconds, not str"),
         ({"resources": None}, "resources must be True, False or a number of seconds, not NoneType"),
+        ({"live": "auto"}, "live must be True or False, not str"),
         ({"attributes": ["a"]}, "attributes must be a mapping, not list"),
         ({"attributes": {"a": {}}}, r"attributes\['a'\] must be a str, bool, int"),
         ({"attributes": {1: "a"}}, "attributes: keys must be strings"),

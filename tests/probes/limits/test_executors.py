@@ -52,6 +52,7 @@ def test_tasks_wait_for_a_free_thread(clock: Clock, make_run: Callable[[], opm.R
         steps.end(1)
         until(lambda: steps.begun == [1, 2])
         assert first.result() == 1
+        assert repr(first).startswith("<Future at ")
         clock.advance(2)
         steps.end(2)
         assert second.result() == 2
