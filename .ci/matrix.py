@@ -50,8 +50,10 @@ def main() -> int:
     # `make test` runs this interpreter with the newest OpenTelemetry
     cells = [(python, ()) for python in PYTHONS if python != here]
     cells += [(PYTHONS[0], OLDEST), (PYTHONS[2], OLDEST)]
+    # spans take calls another way through our code, so every second cell goes there
+    ways = [(), ("--traced",)] * len(cells)
     with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(run_cell, *zip(*cells, strict=True)))
+        outcomes = list(pool.map(run_cell, *zip(*cells, strict=True), ways))
     for outcome in outcomes:
         print(f"matrix: {outcome}", flush=True)
     return sum(outcome.startswith("FAILED") for outcome in outcomes)
@@ -79,9 +81,9 @@ def says_version(candidate: str, version: str) -> bool:
     return done.returncode == 0 and done.stdout.strip() == version
 
 
-def run_cell(python: str, pins: tuple[str, ...]) -> str:
+def run_cell(python: str, pins: tuple[str, ...], options: tuple[str, ...]) -> str:
     """Make an environment, install, test; return how it went, in one line."""
-    label = f"Python {python}, {'oldest' if pins else 'newest'} OpenTelemetry"
+    label = " ".join([f"Python {python}, {'oldest' if pins else 'newest'} OpenTelemetry", *options])
     interpreter = find(python)
     if interpreter is None:
         return f"{'FAILED' if os.environ.get('CI') == 'true' else 'left out'} {label}: not here"
@@ -89,7 +91,7 @@ def run_cell(python: str, pins: tuple[str, ...]) -> str:
         try:
             bin_python = install(interpreter, folder, pins)
             command = [bin_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *WORKERS]
-            tests = run_twice([*command, *MORE, *LEFT_OUT], label)
+            tests = run_twice([*command, *MORE, *LEFT_OUT, *options], label)
         except subprocess.TimeoutExpired:
             return f"FAILED {label}: no end"
         except subprocess.CalledProcessError as error:
