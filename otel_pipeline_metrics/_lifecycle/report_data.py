@@ -95,7 +95,7 @@ class RunDataCollector:
         # of a run that experiments
         self.experiment: Experiment | None = None
         self._caches_before: dict[str, CacheReading] = {}
-        self._held = HeldInRun(clock.now())
+        self._held = HeldInRun()
         self._windows = Windows()
         self._ticker: Ticker | None = None
         self._live: LiveVerdict | None = None
@@ -103,7 +103,7 @@ class RunDataCollector:
     def begin(self, scope: RunScope, tell: Tell) -> None:
         """Remember what queues and caches are like before the run, and begin the first window."""
         self._began = clock.now()
-        self._held = HeldInRun(self._began)
+        self._held = HeldInRun()
         if self.monitor is not None:
             self._live = LiveVerdict(str(scope.pipeline), lambda: self._so_far(scope), tell)
             self._windows.add(self._reading(scope, 0.0))

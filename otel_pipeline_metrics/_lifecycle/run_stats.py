@@ -273,7 +273,7 @@ class RunStats:
                 queue,
                 capacities.get(queue.name),
                 wall_s,
-                held.during(queue, now),
+                held.during(queue, wall_s, now),
                 percentiles=percentiles,
             )
             for queue in series

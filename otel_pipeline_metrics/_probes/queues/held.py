@@ -38,14 +38,19 @@ UNKNOWN: Final = Content()
 class HeldInRun:
     """What queues hold, since a run has begun."""
 
-    def __init__(self, began: float) -> None:
-        self._began = began
+    def __init__(self) -> None:
         self._before: WeakKeyDictionary[Any, Content] = WeakKeyDictionary()
         for name in queues.names():
             self._before.update(_contents(name))
 
-    def during(self, series: QueueSeries, now: float) -> tuple[Held, Held]:
-        """Return what the queues of a name held as the run began, and what they hold now."""
+    def during(self, series: QueueSeries, wall_s: float, now: float) -> tuple[Held, Held]:
+        """Return what the queues of a name held as the run began, and what they hold now.
+
+        Args:
+            series: what happened at the queues.
+            wall_s: seconds of the run until now.
+            now: `clock.now()`.
+        """
         found = {
             probe: (before, content)
             for probe, content in _contents(series.name).items()
@@ -56,7 +61,7 @@ class HeldInRun:
         }
         before_now = list(found.values())
         return (
-            _sum([before for before, _ in before_now], self._began),
+            _sum([before for before, _ in before_now], now - wall_s),
             _sum([content for _, content in before_now], now),
         )
 

@@ -44,6 +44,8 @@ NOTHING: Final[Literal[NoSentinel.NOTHING]] = NoSentinel.NOTHING
 # looks: whenever a flush is due.
 WAITS_BOUND: Final = 16 * drain.PENDING_BOUND
 
+# About how many items of a large queue a run looks at, to tell for how long they have waited.
+LOOKED_AT: Final = 1000
 
 # Every so many items, what waits for the flush is flushed; a power of two less one.
 FLUSH_MASK: Final = drain.PENDING_BOUND - 1
@@ -184,14 +186,17 @@ class Probe:
         """Return what is in the queue; nothing if that is unknown."""
         if (size := self.depth()) is None:
             return UNKNOWN
+        # of a large queue some, since the program waits meanwhile
+        step = max(1, size // LOOKED_AT)
         # a queue that was changed directly, or is being changed, holds the latest of them at most
-        times = self._times()[-size:] if size else []
+        times = self._times(step)[-(size // step) :] if size else []
         known = list(filter(None, times))
-        return Content(len(known) + size - len(times), len(known), math.fsum(known))
+        sentinels = len(times) - len(known)
+        return Content(size - step * sentinels, step * len(known), step * math.fsum(known))
 
-    def _times(self) -> list[float | None]:
-        """Return when the items in the queue were put, as known; None stands for a sentinel."""
-        return [] if self.stamps is None else known_times(self.stamps, self.sentinel)
+    def _times(self, step: int) -> list[float | None]:
+        """Return when every `step`-th item was put, as known; None stands for a sentinel."""
+        return [] if self.stamps is None else known_times(self.stamps, self.sentinel, step)
 
     def is_sentinel(self, item: Any) -> bool:
         """Tell whether this is the value that does not count as an item."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
+from itertools import islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -40,18 +41,18 @@ class Stamps(Protocol):
     def take(self, item: Any, size: int) -> Stamp | None:
         """Return the stamp of an item that was got, if it is certain."""
 
-    def times(self, sentinel: object) -> list[float | None]:
-        """Return when the items in the queue were put, as far as that is known.
+    def times(self, sentinel: object, step: int) -> list[float | None]:
+        """Return when every `step`-th item in the queue was put, as far as that is known.
 
         None stands for a sentinel. It is called without the queue's lock.
         """
 
 
-def known_times(stamps: Stamps, sentinel: object) -> list[float | None]:
-    """Return `stamps.times(sentinel)`; nothing if other threads keep changing them."""
+def known_times(stamps: Stamps, sentinel: object, step: int) -> list[float | None]:
+    """Return `stamps.times(sentinel, step)`; nothing if other threads keep changing them."""
     for _ in range(TRIES):
         with contextlib.suppress(RuntimeError):  # changed during the look
-            return stamps.times(sentinel)
+            return stamps.times(sentinel, step)
     return []
 
 
@@ -92,10 +93,10 @@ class OrderedStamps:
         self._forget(size)
         return None
 
-    def times(self, sentinel: object) -> list[float | None]:
-        """Return when the items in the queue were put, as far as that is known."""
+    def times(self, sentinel: object, step: int) -> list[float | None]:
+        """Return when every `step`-th item in the queue was put, as far as that is known."""
         # in C, so that no other thread puts or gets meanwhile
-        return list(map(_TIME, self.held))
+        return list(map(_TIME, islice(self.held, 0, None, step)))
 
     def _forget(self, size: int) -> None:
         self.unknown = max(0, size)
@@ -158,10 +159,10 @@ class IdentityStamps:
         # one of the items without a stamp may be this very object
         return None if self._unknown else found[0]
 
-    def times(self, sentinel: object) -> list[float | None]:
-        """Return when the items in the queue were put, as far as that is known."""
+    def times(self, sentinel: object, step: int) -> list[float | None]:
+        """Return when every `step`-th item in the queue was put, as far as that is known."""
         times: list[float | None] = []
-        for (item, at, _), count in list(self._by_id.values()):
+        for (item, at, _), count in list(islice(self._by_id.values(), 0, None, step)):
             if item is sentinel:
                 times += [None] * count
             elif at is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from otel_pipeline_metrics._probes.queues import registry
+from otel_pipeline_metrics._probes.queues import held, registry
 from otel_pipeline_metrics.analysis.recent import since
 from tests.probes.queues.support import queue_of
 
@@ -236,11 +236,11 @@ def test_stamps_that_other_threads_change_are_looked_at_again(
         def __getattr__(self, name: str) -> Any:
             return getattr(stamps, name)
 
-        def times(self, sentinel: object) -> Any:
+        def times(self, sentinel: object, step: int) -> Any:
             self.fails -= 1
             if self.fails >= 0:
                 raise RuntimeError("deque mutated during iteration")
-            return stamps.times(sentinel)
+            return stamps.times(sentinel, step)
 
     with make_run() as run:
         q.put(1)
@@ -302,3 +302,52 @@ def test_a_full_queue_at_which_all_wait_is_full(clock: Clock, make_run: MakeRun)
             q.put("b", timeout=0.001)
         clock.advance(1)
     assert depth_of(run) == 1.0
+
+
+@pytest.mark.parametrize("make", QUEUES)
+def test_of_a_large_queue_some_items_are_looked_at(
+    make: Callable[[], Any], clock: Clock, make_run: MakeRun
+) -> None:
+    """The program waits meanwhile."""
+    count = 20_500
+    q = wrapped(make)
+    looked_at = [0]
+    for number in range(count):
+        q.put_nowait(number)
+        clock.advance(0.001)
+    probe = next(iter(registry.queues.alive("q")))
+    times = probe._times
+
+    def counted(step: int) -> list[float | None]:
+        found: list[float | None] = times(step)
+        looked_at.append(len(found))
+        return found
+
+    with make_run() as run, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(probe), "_times", lambda _, step: counted(step))
+        clock.advance(10)
+        for _ in range(count // 2):
+            q.get_nowait()
+        clock.advance(10)
+        # exact, but for the sample
+        assert depth_of(run) == pytest.approx(count * 0.75, rel=2e-3)
+    assert 1000 <= max(looked_at) <= 2000
+
+
+def test_what_a_run_does_as_it_begins_is_no_part_of_it(
+    clock: Clock, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = wrapped(thread_queue.Queue)
+    q.put("before")
+    contents = held._contents
+
+    def slow(name: str) -> dict[Any, Any]:
+        clock.advance(5)
+        return contents(name)
+
+    monkeypatch.setattr(held, "_contents", slow)
+    with make_run() as run:
+        monkeypatch.setattr(held, "_contents", contents)
+        q.put("in the run")
+        clock.advance(1)
+        assert depth_of(run) == 2.0
