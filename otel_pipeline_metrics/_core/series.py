@@ -135,11 +135,6 @@ class Series:
         """Return what this stage did at a limit, made if need be."""
         return self.times.add_limit(name, self.scope)
 
-    def add(self, stage: StageId) -> Series:
-        """Return the series of a stage called inside of this one, made if need be."""
-        found = self.called[stage] = self.scope.add(stage, self)
-        return found
-
     @property
     def variants(self) -> list[Series]:
         """The series of this stage, of every form and caller."""
@@ -303,11 +298,6 @@ class ScopeRef:
         # what is current again when the run has ended
         self.outer = outer
 
-    def add(self, stage: StageId) -> Series:
-        """Return the series of a stage called outside of stages, made if need be."""
-        found = self.called[stage] = self.scope.add(stage)
-        return found
-
     def add_limit(self, name: str) -> LimitUse:
         """Return what happened at a limit outside of stages, made if need be."""
         return self.scope.add_limit(name)
@@ -349,11 +339,12 @@ default_cell = scopes[process_scope]
 
 def add(cell: Cell, stage: StageId) -> Series:
     """Return the series of a stage called inside of a call or a run, made if need be."""
-    scope = cell[0].scope
+    caller, scope = cell[0], cell[0].scope
     if scope not in scopes:
         # a task or thread goes on with a run that was forgotten
         scopes.setdefault(scope, overlap.root_of(cell))
-    found: Series = cell[0].add(stage)
+    found: Series = scope.add(stage, caller if isinstance(caller, Series) else None)
+    caller.called[stage] = found
     return found
 
 
