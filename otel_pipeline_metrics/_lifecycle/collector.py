@@ -113,14 +113,7 @@ class _ProcessCollector(MetricsCollector):
     def cache_rows(self) -> dict[str, Row]:
         # a registered source wins, since counts that are recorded under its name are ignored
         return super().cache_rows() | {
-            reading.name: cache_row(
-                reading.hits,
-                reading.misses,
-                reading.evictions,
-                reading.expirations,
-                reading.size_bytes,
-            )
-            for reading in registered.read_all(by_hand=False)
+            reading.name: cache_row(reading) for reading in registered.read_all(by_hand=False)
         }
 
 

@@ -15,7 +15,8 @@ from otel_pipeline_metrics._core.validation import (
     check_number,
     check_whole,
 )
-from otel_pipeline_metrics._probes.caches import register
+from otel_pipeline_metrics._probes.caches import register, registry
+from otel_pipeline_metrics._probes.caches.reading import CacheReading
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._probes.resources.levels import MIB, ResourceLevels
@@ -37,32 +38,15 @@ class Row(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-class _Cache:
-    def __init__(self) -> None:
-        self.counts = dict.fromkeys(("hits", "misses", "evictions", "expirations"), 0)
-        self.size_bytes = 0
-
-    def take(self, counts: dict[str, int], size_bytes: int, *, cumulative: bool) -> None:
-        before = {} if cumulative else self.counts
-        self.counts = {key: before.get(key, 0) + count for key, count in counts.items()}
-        self.size_bytes = size_bytes
-
-
-def cache_row(
-    hits: int,
-    misses: int,
-    evictions: int | None,
-    expirations: int | None,
-    size_bytes: int | None,
-) -> Row:
+def cache_row(cache: CacheReading) -> Row:
     """Return the collector's row of a cache; unknown is None."""
     return Row(
-        hits=hits,
-        misses=misses,
-        hit_rate_pct=ratio(100 * hits, hits + misses),
-        evictions=evictions,
-        expirations=expirations,
-        size_mb=None if size_bytes is None else size_bytes / MIB,
+        hits=cache.hits,
+        misses=cache.misses,
+        hit_rate_pct=ratio(100 * cache.hits, cache.hits + cache.misses),
+        evictions=cache.evictions,
+        expirations=cache.expirations,
+        size_mb=None if cache.size_bytes is None else cache.size_bytes / MIB,
     )
 
 
@@ -72,7 +56,7 @@ class Records:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may record while its thread does
         self._stages: dict[str, StageTotal] = {}
-        self._caches: dict[str, _Cache] = {}
+        self._caches: dict[str, CacheReading] = {}
         self._levels = ResourceLevels()
 
     def record_stage(
@@ -167,13 +151,14 @@ class Records:
             "misses": misses,
             "evictions": evictions,
             "expirations": expirations,
+            "size_bytes": size_bytes,
         }
-        counts = {key: check_whole(n, key) for key, n in given.items()}
-        size = check_whole(size_bytes, "size_bytes")
+        checked: dict[str, Any] = {key: check_whole(n, key) for key, n in given.items()}
+        counts = CacheReading(name, **checked)
         with self._lock:
-            cache = self._caches.setdefault(name, _Cache())
-            cache.take(counts, size, cumulative=cumulative)
-        register.record(name, **counts, size_bytes=size, cumulative=cumulative)
+            self._caches[name] = counts.plus(None if cumulative else self._caches.get(name))
+        registry.caches.record(counts, cumulative=cumulative)
+        register.ensure_instruments()
 
     def stage_totals(self) -> dict[str, StageTotal]:
         """Return the recorded sums by stage."""
@@ -190,10 +175,7 @@ class Records:
     def cache_rows(self) -> dict[str, Row]:
         """Return a row for each recorded cache."""
         with self._lock:
-            return {
-                name: cache_row(**cache.counts, size_bytes=cache.size_bytes)
-                for name, cache in self._caches.items()
-            }
+            return {name: cache_row(cache) for name, cache in self._caches.items()}
 
 
 def _install_manual(instruments: InstrumentSet) -> None:

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._probes.caches import registry
 from otel_pipeline_metrics._probes.caches.reading import CacheReading
-from otel_pipeline_metrics._probes.caches.register import record, register_cache, unregister_cache
+from otel_pipeline_metrics._probes.caches.register import register_cache, unregister_cache
 from otel_pipeline_metrics._probes.caches.registry import read_all
+from otel_pipeline_metrics._probes.manual import Records
 
 if TYPE_CHECKING:
     import pytest
+
+
+record = Records().record_cache
 
 
 def only() -> CacheReading:
@@ -22,9 +26,9 @@ def only() -> CacheReading:
 def test_recorded_counts_add_up() -> None:
     record("manual", 3, 1)
     record("manual", 2, 0, evictions=4, size_bytes=100)
-    record("manual", 0, 1)
+    record("manual", 0, 1, size_bytes=90)
 
-    assert CacheReading("manual", 5, 2, evictions=4, size_bytes=100) == only()
+    assert CacheReading("manual", 5, 2, evictions=4, expirations=0, size_bytes=90) == only()
 
 
 def test_records_from_many_threads_add_up() -> None:
@@ -38,7 +42,7 @@ def test_records_from_many_threads_add_up() -> None:
     for thread in threads:
         thread.join()
 
-    assert CacheReading("manual", 2000, 4000, 6000) == only()
+    assert CacheReading("manual", 2000, 4000, 6000, 0, size_bytes=0) == only()
 
 
 def test_a_record_under_a_registered_name_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
@@ -52,7 +56,7 @@ def test_a_record_under_a_registered_name_is_ignored(caplog: pytest.LogCaptureFi
 
     unregister_cache("name")
     record("name", 1, 0)
-    assert CacheReading("name", 7, 6, evictions=0) == only()
+    assert CacheReading("name", 7, 6, evictions=0, expirations=0, size_bytes=0) == only()
 
 
 def test_a_forked_child_can_record() -> None:
@@ -71,4 +75,4 @@ def test_a_forked_child_can_record() -> None:
 
     record("manual", 1, 1)
 
-    assert CacheReading("manual", 1, 1, 0) == only()
+    assert CacheReading("manual", 1, 1, 0, 0, size_bytes=0) == only()

@@ -19,9 +19,9 @@ from otel_pipeline_metrics._core.metric_definitions import Metric
 from otel_pipeline_metrics._probes.caches.register import (
     counted_cache,
     install_caches,
-    record,
     register_cache,
 )
+from otel_pipeline_metrics._probes.manual import Records
 from otel_pipeline_metrics._probes.resources import probe
 from otel_pipeline_metrics._probes.resources.instruments import install_resources
 from otel_pipeline_metrics._telemetry.instruments import InstrumentSet
@@ -179,8 +179,9 @@ def test_a_dropped_metric_does_not_freeze_the_others(
         install_caches,
         views=[View(instrument_name=dropped, aggregation=DropAggregation())],
     )
+    records = Records()
     for total in (1, 2, 3):
-        record("manual", 1, 0, evictions=1)
+        records.record_cache("manual", 1, 0, evictions=1)
         points = export.points()
         assert dropped not in points
         assert points["pipeline.cache.evictions"] == {("manual",): total}

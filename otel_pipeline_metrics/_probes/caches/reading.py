@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core.lookup import ratio
@@ -66,6 +66,18 @@ class CacheReading:
     size_bytes: int | None = None
     # of an LRU cache with `what_if=True`
     reuse: Reuse | None = None
+
+    def plus(self, before: CacheReading | None) -> CacheReading:
+        """Return the counts with those of `before`; the levels stay."""
+        if before is None:
+            return self
+        return replace(
+            self,
+            hits=self.hits + before.hits,
+            misses=self.misses + before.misses,
+            evictions=(self.evictions or 0) + (before.evictions or 0),
+            expirations=(self.expirations or 0) + (before.expirations or 0),
+        )
 
     @property
     def hit_ratio(self) -> float | None:

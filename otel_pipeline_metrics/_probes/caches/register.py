@@ -111,27 +111,6 @@ def counted_cache(
     return counted
 
 
-def record(
-    name: str,
-    hits: int,
-    misses: int,
-    evictions: int = 0,
-    size_bytes: int | None = None,
-    *,
-    expirations: int | None = None,
-    cumulative: bool = False,
-) -> None:
-    """Take checked counts of the cache `name`: those since the last call, or totals.
-
-    None keeps its size, and leaves its expirations unknown.
-    """
-    counts = {"hits": hits, "misses": misses, "evictions": evictions}
-    if expirations is not None:
-        counts["expirations"] = expirations
-    caches.record(name, size_bytes, counts, cumulative=cumulative)
-    ensure_instruments()
-
-
 def ensure_instruments() -> None:
     """Report the caches to OpenTelemetry, from the first one on."""
     sink.add_probe("caches", install_caches)

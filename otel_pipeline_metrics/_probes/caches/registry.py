@@ -12,12 +12,13 @@ from otel_pipeline_metrics._core import errors, privacy
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._probes.caches import sources
 from otel_pipeline_metrics._probes.caches.counted import CountedCache
+from otel_pipeline_metrics._probes.caches.reading import CacheReading
 from otel_pipeline_metrics._probes.caches.what_if import FunctionSketch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_pipeline_metrics._probes.caches.reading import CacheReading, Reuse
+    from otel_pipeline_metrics._probes.caches.reading import Reuse
 
 # Unregistered names whose totals are remembered.
 _MAX_RETIRED: Final = 1_000
@@ -120,23 +121,19 @@ def _identity(read: Callable[[], object]) -> tuple[ref[Any], str] | None:
 class _Manual:
     """A cache whose counts the program records itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         self._lock = threading.RLock()
-        self._counts: dict[str, int | None] = {"hits": 0, "misses": 0, "evictions": 0}
+        self._counts = CacheReading(name, 0, 0)
         forking.watch(self)
 
     def after_fork(self) -> None:
         self._lock = threading.RLock()
 
-    def add(self, size_bytes: int | None, counts: dict[str, int], *, cumulative: bool) -> None:
+    def add(self, counts: CacheReading, *, cumulative: bool) -> None:
         with self._lock:
-            before = {} if cumulative else self._counts
-            new = {key: (before.get(key) or 0) + count for key, count in counts.items()}
-            if size_bytes is None:
-                size_bytes = self._counts.get("size_bytes")
-            self._counts = {**self._counts, **new, "size_bytes": size_bytes}
+            self._counts = counts.plus(None if cumulative else self._counts)
 
-    def read(self) -> dict[str, int | None]:
+    def read(self) -> CacheReading:
         return self._counts
 
 
@@ -206,16 +203,16 @@ class _Registry:
                 del self._retired[next(iter(self._retired))]
             self._retired[name] = _Retired(entry)
 
-    def record(
-        self, name: str, size_bytes: int | None, counts: dict[str, int], *, cumulative: bool
-    ) -> None:
+    def record(self, counts: CacheReading, *, cumulative: bool) -> None:
+        """Take checked counts of a cache: those since the last call, or totals."""
+        name = counts.name
         with self._lock:
             manual = self._manual.get(name)
             if manual is None and name not in self._entries:
-                manual = self._manual[name] = _Manual()
+                manual = self._manual[name] = _Manual(name)
                 self._open(name, manual.read)
         if manual is not None:
-            manual.add(size_bytes, counts, cumulative=cumulative)
+            manual.add(counts, cumulative=cumulative)
             return
         errors.warn_once(
             f"manual cache {name}",
