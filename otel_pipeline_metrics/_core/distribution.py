@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core.quantile_sketch import Sketch
+from otel_pipeline_metrics._core.lookup import ratio
+from otel_pipeline_metrics._core.quantile_sketch import REL_ERROR, Sketch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,3 +35,19 @@ class Distribution:
         self.total_s += sum(durations)
         self.max_s = max(self.max_s, durations[-1])
         self.sketch.add_sorted(durations)
+
+    def row(self, least_s: float | None = None, *, percentiles: bool = True) -> dict[str, Any]:
+        """Return a report's part about them; unknown is None, never 0.
+
+        Args:
+            least_s: the smallest one: the sketch's error must not lead to a quantile below.
+            percentiles: whether it has them, and what they are computed from.
+        """
+        found: dict[str, Any] = {
+            "avg": ratio(self.total_s, self.count),
+            "max": self.max_s if self.count else None,
+        }
+        if percentiles:
+            found |= self.sketch.percentiles(least_s, self.max_s)
+            found |= {"rel_error": REL_ERROR, "sketch": self.sketch.to_dict()}
+        return found

@@ -234,13 +234,10 @@ def _listen(pid: int) -> tuple[socket.socket, Path]:
     """Make the socket of a process, in the first folder."""
     folder = attaching.folders()[0]
     # another process may remove the empty folder between these steps
-    for left in (2, 1, 0):
-        try:
+    for _ in range(2):
+        with contextlib.suppress(FileNotFoundError):
             return _listen_in(folder, pid)
-        except FileNotFoundError:
-            if not left:
-                raise
-    raise AssertionError("unreachable")
+    return _listen_in(folder, pid)
 
 
 def _listen_in(folder: Path, pid: int) -> tuple[socket.socket, Path]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import quantile_sketch
 from otel_pipeline_metrics._core.distribution import Distribution
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._probes.limits import registry
+from otel_pipeline_metrics.report.merge_rules import sum_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,17 +25,6 @@ class LimitStats(Distribution):
         self.sketch.add_zeros(batch.passed)
         if batch.waits:
             self.add_sorted(batch.waits)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report's part about the waits; unknown is None, never 0."""
-        return {
-            "total": self.total_s,
-            "avg": ratio(self.total_s, self.count),
-            **self.sketch.percentiles(None, self.max_s),
-            "max": self.max_s if self.count else None,
-            "rel_error": quantile_sketch.REL_ERROR,
-            "sketch": self.sketch.to_dict(),
-        }
 
 
 def limit_list(
@@ -70,11 +59,11 @@ def _entry(
         "usage_avg": ratio(sum(held_s.values()), wall_s) if known else None,
         "usage_peak": limit.usage_peak if known else None,
         "acquired": limit.acquired,
-        "wait_s": waits.to_dict(),
+        "wait_s": {"total": waits.total_s, **waits.row()},
         "stages": [
             {
                 "stage": stage,
-                "waited_s": _sum_known([use.waited for use in some]),
+                "waited_s": sum_all([use.waited for use in some]),
                 "held_s": held_s[stage] if known else None,
             }
             for stage, some in stages.items()
@@ -95,8 +84,3 @@ def _held_now(limit: LimitSeries, now: float) -> dict[LimitUse, float]:
             if use.limit is limit:
                 found[use] = found.get(use, 0.0) + max(0.0, now - since)
     return found
-
-
-def _sum_known(seconds: list[float | None]) -> float | None:
-    known = [one for one in seconds if one is not None]
-    return sum(known) if len(known) == len(seconds) else None

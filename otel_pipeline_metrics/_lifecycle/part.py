@@ -239,17 +239,9 @@ def owner() -> str:
 
 # --- this process -----------------------------------------------------------------------------
 
-_process_id = os.urandom(8).hex()
-
 # by run: the clock and the CPU seconds of this process when it began to work for the run
 _first: dict[str, tuple[float, float]] = {}
-
-
-@forking.in_child
-def _begin_anew() -> None:
-    global _process_id  # of the child
-    _process_id = os.urandom(8).hex()
-    _first.clear()
+forking.in_child(_first.clear)
 
 
 def _began(run_id: str) -> None:
@@ -262,7 +254,7 @@ def _began(run_id: str) -> None:
 def _process(run_id: str) -> dict[str, Any]:
     first = _first.get(run_id)
     return {
-        "id": _process_id,
+        "id": forking.this_process(),
         "host": platform.node() or None,
         "pid": os.getpid(),
         "wall_s": None if first is None else max(0.0, clock.now() - first[0]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from otel_pipeline_metrics._core import cardinality, quantile_sketch
+from otel_pipeline_metrics._core import cardinality
 from otel_pipeline_metrics._core.distribution import Distribution
 from otel_pipeline_metrics._core.lookup import ratio
 from otel_pipeline_metrics._lifecycle.limit_stats import LimitStats
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from otel_pipeline_metrics._core.observed import QueueSeries
-    from otel_pipeline_metrics._core.quantile_sketch import Sketch
     from otel_pipeline_metrics._core.records import (
         Batch,
         Counts,
@@ -108,12 +107,9 @@ class StageStats(Distribution):
             "bytes": {"in": self.bytes_in, "out": self.bytes_out},
             "duration_s": {
                 "total": self.total_s,
-                "avg": ratio(self.total_s, self.count),
                 "min": self.min_s if self.count else None,
-                "max": self.max_s if self.count else None,
                 "sum_of_squares": self.sum_of_squares,
-                # the sketch's error must not lead to a quantile outside the values seen
-                **(_percentiles(self.sketch, self.min_s, self.max_s) if percentiles else {}),
+                **self.row(self.min_s, percentiles=percentiles),
             },
             "throughput": {
                 "wall_per_s": ratio(self.count, wall_s),
@@ -154,11 +150,7 @@ class QueueStats(Distribution):
             "depth_peak": series.depth_peak,
             "put": series.put,
             "got": series.got,
-            "wait_s": {
-                "avg": ratio(self.total_s, self.count),
-                "max": self.max_s if self.count else None,
-                **(_percentiles(self.sketch, None, self.max_s) if percentiles else {}),
-            },
+            "wait_s": self.row(percentiles=percentiles),
             # the time in which the queue was filled: from the first put to the last
             "put_span_s": None
             if series.first_put is None or series.last_put is None
@@ -278,15 +270,6 @@ class RunStats:
             )
             for queue in series
         ]
-
-
-def _percentiles(sketch: Sketch, low: float | None, high: float | None) -> dict[str, Any]:
-    """Return the percentiles, and what they are computed from."""
-    return {
-        **sketch.percentiles(low, high),
-        "rel_error": quantile_sketch.REL_ERROR,
-        "sketch": sketch.to_dict(),
-    }
 
 
 def _plus(total: int | None, more: int | None) -> int | None:

@@ -16,25 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import errors, hooks, series
 from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.process.forking import this_process
 from otel_pipeline_metrics._stages.propagate import (
     FromOtherProcess,
     Propagated,
     SentWork,
     attach_carried,
     run_in,
-    this_process,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_pipeline_metrics._core.hooks import PartsOfRun
-
-
-@forking.in_child
-def _begin_anew() -> None:
-    _unsent.clear()
-    _left.clear()
 
 
 def reduce_with_part(
@@ -147,6 +141,9 @@ _unsent: deque[dict[str, Any]] = deque(maxlen=1000)
 
 # The parts of failed calls whose exceptions could not take them along; the next result does.
 _left: deque[dict[str, Any]] = deque(maxlen=1000)
+
+for _kept in (_unsent, _left):
+    forking.in_child(_kept.clear)
 
 
 def _opened(value: Any, parts: list[dict[str, Any]]) -> Any:

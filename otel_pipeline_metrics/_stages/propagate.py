@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextvars
 import functools
 import inspect
-import os
 import sys
 import types
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, TypeVar, cast
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, ParamSpec, Type
 from opentelemetry import context as context_api
 
 from otel_pipeline_metrics._core import errors, hooks, remote_runs, series
-from otel_pipeline_metrics._core.process import forking
+from otel_pipeline_metrics._core.process.forking import this_process
 from otel_pipeline_metrics._stages.workers import finding
 
 if TYPE_CHECKING:
@@ -39,21 +38,6 @@ def _propagator() -> Any:
 
 
 PROPAGATOR: Final = _propagator()
-
-
-# Tells this process from the one that sent a call; a forked child gets another one.
-_here = os.urandom(8).hex()
-
-
-def this_process() -> str:
-    """Return what tells this process from others."""
-    return _here
-
-
-@forking.in_child
-def _begin_anew() -> None:
-    global _here  # of the child
-    _here = os.urandom(8).hex()
 
 
 P = ParamSpec("P")
@@ -100,7 +84,7 @@ class Propagated(Generic[P, R]):
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Pickle with the part of the context that another process can use."""
-        return FromOtherProcess, (self._function, *self.carried(), _here)
+        return FromOtherProcess, (self._function, *self.carried(), this_process())
 
     @property
     def function(self) -> Callable[P, R]:
@@ -130,7 +114,7 @@ class FromOtherProcess(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function as part of the run in the process that sent it."""
-        with SentWork(arrived=self._sender != _here):
+        with SentWork(arrived=self._sender != this_process()):
             context = contextvars.copy_context()
             context.run(_restore, *self._carried)
             return run_in(context, self._function, *args, **kwargs)

@@ -85,6 +85,15 @@ _forks: dict[int, _Fork] = {}
 held_back: set[int] = set()
 
 
+# Replaced in every forked child.
+_this_process = os.urandom(8).hex()
+
+
+def this_process() -> str:
+    """Return what tells this process from others."""
+    return _this_process
+
+
 def in_child(call: C) -> C:
     """Call this function in every forked child; also a decorator."""
     _calls.append(call)
@@ -115,6 +124,8 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    global _this_process  # of the child
+    _this_process = os.urandom(8).hex()
     fork = _forks.get(threading.get_ident())
     _forks.clear()
     try:
