@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.facts import Facts
 
 
+# From this utilization on, the CPUs are used up: the rest is lost between samples.
 CPU_FULL: Final = 0.9
 # From so many busy CPUs on, a gain is limited to the CPU time that is left.
 CPU_COUNTS: Final = 0.3

@@ -78,7 +78,7 @@ class Bounds:
         top, rest = self.top, self.rest_s
         return min(1.0, top.seconds / rest) if top is not None and rest else 0.0
 
-    def gain(self, changed: Callable[[Bound], float]) -> tuple[float, float, Bound | None]:
+    def gain(self, changed: Callable[[Bound], float]) -> tuple[float, float, str | None]:
         """Return the least and the most that a change gains, and what limits the run then.
 
         Args:
@@ -89,7 +89,7 @@ class Bounds:
         if not self.together:
             following = max(self.alone, key=changed, default=None)
             low = high = self.wall_s / max(1e-12, alone + rest) - 1
-            return (*_widen(low, high, 1 + high), following)
+            return (*_widen(low, high, 1 + high), None if following is None else following.name)
         following = max(self.together, key=changed)
         before, after = self.together[0].seconds, changed(following)
         slack = max(0.0, rest - before)
@@ -101,7 +101,7 @@ class Bounds:
             # two that are nearly alike hold each other up, and so do calls that differ much
             uneven = max(_closeness(self, changed), UNEVEN * self.spread)
             low = max(0.0, (1 + low) * (1 - LOST * uneven) - 1)
-        return (*_widen(low, high, 1 + high), following)
+        return (*_widen(low, high, 1 + high), following.name)
 
     def faster(self, name: str | None, stage: str | None = None, failures: float = 0.0) -> Change:
         """Return the change that a stage, or a step that is none, takes half the time.
@@ -119,10 +119,9 @@ class Bounds:
         if failures:
             part = max(0.0, 1 - failures) / 2
             low = self.gain(lambda bound: bound.seconds - bound.made_of.get(name, 0.0) * part)[0]
-        shown = following.name if following is not None else None
-        return Change("faster", name, stage, 2, low, high, shown)
+        return Change("faster", name, stage, 2, low, high, following)
 
-    def _saved(self, name: str | None, at_most: int) -> tuple[float, float, Bound | None]:
+    def _saved(self, name: str | None, at_most: int) -> tuple[float, float, str | None]:
         """Return what half the time of a step gains that others overlap for a part of it."""
         return self.gain(
             lambda bound: max(
@@ -143,16 +142,14 @@ class Bounds:
             )
             for kept in bound.not_shared
         )
-        shown = following.name if following is not None else None
-        return Change("workers", bound.name, bound.stage, 1, low, high, shown)
+        return Change("workers", bound.name, bound.stage, 1, low, high, following)
 
     def twice_the_permits(self, bound: Bound) -> Change:
         """Return the change that a limit allows twice as much."""
         low, high, following = self.gain(
             lambda each: each.seconds / 2 if each is bound else each.seconds
         )
-        shown = following.name if following is not None else None
-        return Change("limit", bound.name, bound.stage, 2, low, high, shown)
+        return Change("limit", bound.name, bound.stage, 2, low, high, following)
 
     def no_errors(self, bound: Bound, name: str, saved: tuple[float, float]) -> Change:
         """Return the change that no call of a stage fails.
@@ -171,10 +168,8 @@ class Bounds:
             )
             for part in saved
         ]
-        following = ranges[-1][2]
-        shown = following.name if following is not None else None
         low, high = min(each[0] for each in ranges), max(each[1] for each in ranges)
-        return Change("errors", name, name, None, low, high, shown)
+        return Change("errors", name, name, None, low, high, ranges[-1][2])
 
 
 def _closeness(bounds: Bounds, changed: Callable[[Bound], float]) -> float:

@@ -55,9 +55,8 @@ def stage(bound: Bound, facts: Facts, name: str) -> str:
         parts = [
             (
                 f"{bound.name} had {calls} in progress "
-                f"{text.percent(bound.seconds / facts.wall_s)} of "
-                f"the time, as many as there ever were: {text.duration(bound.seconds)} of "
-                f"{text.duration(facts.wall_s)}."
+                f"{text.percent(bound.seconds / facts.wall_s)} of the time, as many as there ever "
+                f"were: {text.duration(bound.seconds)} of {text.duration(facts.wall_s)}."
             )
         ]
     else:

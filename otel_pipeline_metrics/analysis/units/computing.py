@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_pipeline_metrics._core import text
+from otel_pipeline_metrics.analysis.cpu_left import CPU_FULL
 from otel_pipeline_metrics.analysis.findings import Verdict, at_least, at_most
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics.analysis.findings import Change
 
 
-# From this utilization on, the CPUs are used up: the rest is lost between samples.
-CPU_FULL: Final = 0.9
 # Between so many busy CPUs, one thread at a time runs Python; switching costs the rest.
 CPU_ONE: Final = (0.75, 1.25)
 # So many workers that are busy at a time cannot all have computed on one CPU.
@@ -112,9 +111,8 @@ def check_cpu(case: Case) -> Verdict | None:
         advice=[_profile(facts), f"{where}, or compute less."],
         assumptions=[
             (
-                "CPU time of the whole process is measured; the stage is the one with most of "
-                "it, as "
-                "far as that is known."
+                "CPU time of the whole process is measured; the stage is the one with most of it, "
+                "as far as that is known."
             )
         ],
     )
@@ -144,25 +142,22 @@ def check_gil(case: Case) -> Verdict | None:
         evidence=evidence,
         what_if=_faster(case),
         why=(
-            f"The process kept {facts.cores:.2f} of {facts.cpus or 0.0:g} CPUs busy "
-            f"with {busy:.1f} "
-            "workers busy at a time on average. One thread at a time runs Python (the GIL, or one "
-            "event loop), so they shared about one CPU, and their busy times include waits for "
-            "each other."
+            f"The process kept {facts.cores:.2f} of {facts.cpus or 0.0:g} CPUs busy with "
+            f"{busy:.1f} workers busy at a time on average. One thread at a time runs Python (the "
+            "GIL, or one event loop), so they shared about one CPU, and their busy times include "
+            "waits for each other."
         ),
         advice=[
             _profile(facts),
             (
-                "Compute in processes (multiprocessing, ProcessPoolExecutor), or with "
-                "libraries that "
-                "release the GIL."
+                "Compute in processes (multiprocessing, ProcessPoolExecutor), or with libraries "
+                "that release the GIL."
             ),
         ],
         assumptions=[
             (
                 "That is less than one CPU: the rest is assumed to be lost in switches of the "
-                "GIL, or "
-                "to other programs on the machine."
+                "GIL, or to other programs on the machine."
             )
         ]
         if less

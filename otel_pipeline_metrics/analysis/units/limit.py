@@ -133,9 +133,7 @@ def _inside(case: Case) -> Verdict | None:
     low, high, following = case.bounds.gain(
         lambda each: max(each.seconds / 2, alone) if each is top else each.seconds
     )
-    change = Change(
-        "limit", top.name, top.stage, 2, low / 2, high, following.name if following else None
-    )
+    change = Change("limit", top.name, top.stage, 2, low / 2, high, following)
     evidence = [
         at_least("times longer with as many in flight as mostly", found.ratio, GROWS),
         at_least("standard errors by which that differs", found.deviations, SURELY),
@@ -157,9 +155,8 @@ def _inside(case: Case) -> Verdict | None:
         what_if=[change],
         advice=[
             (
-                f"Raise what {top.name} shares: connections, permits, a rate, an "
-                "executor's threads, "
-                "or the far side's capacity. More workers only wait longer."
+                f"Raise what {top.name} shares: connections, permits, a rate, an executor's "
+                "threads, or the far side's capacity. More workers only wait longer."
             ),
             "Wrap it with wrap_limit(), so that it has a name here.",
         ],

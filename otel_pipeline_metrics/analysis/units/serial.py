@@ -91,8 +91,7 @@ def _advice(case: Case, name: str | None) -> list[str]:
         return [
             (
                 "Most of the time passes outside of all stages: decorate what happens there, so "
-                "that it "
-                "has a name here."
+                "that it has a name here."
             )
         ]
     others = [str(bound.name) for bound in case.bounds.alone if bound.name not in (None, name)]

@@ -90,16 +90,14 @@ def check_skew(case: Case) -> Verdict | None:
         evidence=evidence,
         why=(
             f"One of the {wording.workers(group.workers)} of {group.name} was busy "
-            f"{text.percent(top.seconds / facts.wall_s)} of the run, {hot:.1f} times as long "
-            "as the "
-            "average one: its part of the items is too large."
+            f"{text.percent(top.seconds / facts.wall_s)} of the run, {hot:.1f} times as long as "
+            "the average one: its part of the items is too large."
         ),
         what_if=case.listed(case.change("faster", top.name)),
         advice=[
             (
                 f"Share the items of {group.name} out more evenly: by another key, or by one "
-                "queue for "
-                "all of its workers."
+                "queue for all of its workers."
             ),
             (
                 f"Or make {group.name} faster; more workers only help if they take from the "
@@ -114,7 +112,7 @@ def check_skew(case: Case) -> Verdict | None:
 
 def check(case: Case) -> Verdict | None:
     """The workers of a stage are busy all the time, so that the others wait for them."""
-    best, facts, _bounds = case.best, case.facts, case.bounds
+    best, facts = case.best, case.facts
     if best is None or best.change not in ("faster", "workers"):
         return None
     change = best
@@ -236,8 +234,7 @@ def _advice(case: Case, bound: Bound, change: Change) -> list[str]:
         return [
             (
                 f"{name} seems to compute ({facts.cores or 0.0:.2f} CPUs busy): make it cheaper, "
-                "or run "
-                "it in processes."
+                "or run it in processes."
             )
         ]
     if change.change == "workers":

@@ -52,9 +52,8 @@ def check_source(case: Case) -> Verdict | None:
         ],
         assumptions=[
             (
-                "The source is not a stage: that it was slow is inferred because it hardly "
-                "ever found "
-                f"the queue {top.name} full, and because the stages were idle."
+                "The source is not a stage: that it was slow is inferred because it hardly ever "
+                f"found the queue {top.name} full, and because the stages were idle."
             )
         ],
     )
@@ -94,8 +93,7 @@ def _loop_source(case: Case) -> Verdict | None:
         advice=[
             (
                 f"Look at what the loop around {found.name} awaits between two calls: fetch "
-                "ahead, in "
-                "parallel or in larger batches."
+                "ahead, in parallel or in larger batches."
             ),
             "If that is work of its own, make it a stage, so that it has a name here.",
         ],
@@ -179,9 +177,8 @@ def check_undecorated(case: Case) -> Verdict | None:
         evidence=evidence,
         why=(
             f"What {takes} the queue {top.name} is no stage, and takes about "
-            f"{text.duration(top.seconds)} in a run of {text.duration(facts.wall_s)}; the "
-            "queue was "
-            f"{text.percent(queue.fill)} full on average."
+            f"{text.duration(top.seconds)} in a run of {text.duration(facts.wall_s)}; the queue "
+            f"was {text.percent(queue.fill)} full on average."
         ),
         what_if=[change] if change is not None else [],
         advice=[
