@@ -46,6 +46,12 @@ def entries(data: object, key: str) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
+def stage_items(stage: object) -> int | None:
+    """Return the items that a report's stage produced or, if it only takes items, took."""
+    produced = whole(stage, "items", "out")
+    return whole(stage, "items", "in") if produced is None else produced
+
+
 def ratio(part: float | None, of: float | None) -> float | None:
     """Return `part / of`; None if one is unknown, `of` is 0 or the result is not finite."""
     if part is None or not of:

@@ -18,6 +18,7 @@ be found without the run that speaks for it most.
 from __future__ import annotations
 
 import math
+from statistics import fmean
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_pipeline_metrics.report.significance import normal_deviate
@@ -54,7 +55,7 @@ def change_points(
     found = sorted(_split(values, 0, level, floor, least))
     ends = [0, *found, len(values)]
     return [
-        ChangePoint(at, _mean(values[start:at]), _mean(values[at:end]))
+        ChangePoint(at, fmean(values[start:at]), fmean(values[at:end]))
         for start, at, end in zip(ends, found, ends[2:], strict=False)
     ]
 
@@ -125,7 +126,7 @@ def _largest(values: Sequence[float], floor: float) -> tuple[float, int] | None:
 def _is_change(values: Sequence[float], at: int, chance: float, floor: float, least: float) -> bool:
     """Tell whether the shift at a point is rarer than `chance`, also without its best run."""
     before, after = list(values[:at]), list(values[at:])
-    shift = _mean(after) - _mean(before)
+    shift = fmean(after) - fmean(before)
     if abs(shift) < least or not _is_rarer(before, after, floor, chance):
         return False
     shorter, sign = (after, shift) if len(after) <= len(before) else (before, -shift)
@@ -137,7 +138,7 @@ def _is_rarer(before: Sequence[float], after: Sequence[float], floor: float, cha
     freedom = len(before) + len(after) - 2
     if freedom < 1:
         return False
-    middles = _mean(before), _mean(after)
+    middles = fmean(before), fmean(after)
     inside = sum((value - middles[0]) ** 2 for value in before)
     inside += sum((value - middles[1]) ** 2 for value in after)
     t = _t(middles[1] - middles[0], inside, len(before), len(after), floor)
@@ -148,7 +149,3 @@ def _t(shift: float, inside: float, first: int, second: int, floor: float) -> fl
     """Return Student's t of a shift; `inside` is the sum of squares within both sides."""
     deviation = max(math.sqrt(max(0.0, inside) / max(1, first + second - 2)), floor)
     return shift / (deviation * math.sqrt(1 / first + 1 / second))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

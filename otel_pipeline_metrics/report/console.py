@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics._core.lookup import entries, get_path, number, ratio, whole
+from otel_pipeline_metrics._core.lookup import (
+    entries,
+    get_path,
+    number,
+    ratio,
+    stage_items,
+    whole,
+)
 from otel_pipeline_metrics.analysis import caches
 from otel_pipeline_metrics.report.flow import (
     error_total,
@@ -248,12 +255,6 @@ def _cells(stage: dict[str, Any], states: Sequence[str]) -> dict[str, str]:
         **{p: text.duration(number(stage, "duration_s", p)) for p in _DURATIONS},
         **{state: text.percent(number(stage, "share", state)) for state in states},
     }
-
-
-def stage_items(stage: Mapping[str, Any]) -> int | None:
-    """Return the items that a stage produced or, if it only takes items, took."""
-    produced = whole(stage, "items", "out")
-    return produced if produced is not None else whole(stage, "items", "in")
 
 
 def stage_errors(stage: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import number, ratio, whole
 from otel_pipeline_metrics.report.comparison import Figure, FigureJudgement, Unit
-from otel_pipeline_metrics.report.flow import error_total, stages_in_flow_order
+from otel_pipeline_metrics.report.flow import error_total
 from otel_pipeline_metrics.report.significance import (
     SURE_Z,
     calls_to_tell,
@@ -23,6 +23,7 @@ from otel_pipeline_metrics.report.significance import (
 from otel_pipeline_metrics.report.stage_changes import (
     common_drift,
     rounded_percent,
+    stages_of_both,
     would_tell,
 )
 
@@ -131,12 +132,7 @@ def _throughput(
 
 def _work(old: RunReport, new: RunReport) -> tuple[str, Unit, tuple[int, int]] | None:
     """Return the stage that counts the work of both runs, its unit and the counts."""
-    before = {(stage["name"], stage.get("kind")): stage for stage in old.stages}
-    both = [
-        (before[key], stage)
-        for stage in stages_in_flow_order(new)
-        if (key := (stage["name"], stage.get("kind"))) in before
-    ]
+    both = stages_of_both(old, new)
     for way in ("out", "in"):
         for earlier, stage in reversed(both):
             items = whole(earlier, "items", way), whole(stage, "items", way)
@@ -210,12 +206,8 @@ def _is_sure(shift: float, error: float, chances: tuple[_Chance, _Chance]) -> bo
 
 def find_error_regressions(old: RunReport, new: RunReport, fail_on: float) -> list[str]:
     """Return a sentence for each stage that fails more often than chance explains."""
-    before = {(s["name"], s.get("kind")): s for s in old.stages}
     found = []
-    for stage in stages_in_flow_order(new):
-        earlier = before.get((stage["name"], stage.get("kind")))
-        if earlier is None:
-            continue
+    for earlier, stage in stages_of_both(old, new):
         errors = [whole(one, "errors", "total") or 0 for one in (earlier, stage)]
         counts = [whole(one, "count") or 0 for one in (earlier, stage)]
         if not all(counts):

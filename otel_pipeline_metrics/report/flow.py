@@ -122,21 +122,12 @@ def queues_after(report: RunReport, ordered: list[dict[str, Any]]) -> dict[int, 
     return found
 
 
-def items_completed(report: RunReport) -> int | None:
+def items_completed(report: RunReport, *, count_calls: bool = True) -> int | None:
     """Return how many items have passed the run: those that its last stages took.
 
     Last stages that share a queue share its items, so theirs are added. Of others, the largest
-    count is taken. Of a stage that tells no number of items, each call counts as one.
+    count is taken. Of a stage that tells no number of items, each call counts as one, or none does.
     """
-    return _completed(report, per_call=1)
-
-
-def items_told(report: RunReport) -> int | None:
-    """Return the same as `items_completed`; None if the last stages tell no number of items."""
-    return _completed(report, per_call=None)
-
-
-def _completed(report: RunReport, per_call: int | None) -> int | None:
     ordered = stages_in_flow_order(report)
     producers = {name for queue in report.queues for name in get_strings(queue, "producers")}
     consumed: dict[str, list[str]] = {}
@@ -147,8 +138,7 @@ def _completed(report: RunReport, per_call: int | None) -> int | None:
     groups: dict[tuple[str, ...], int] = {}
     for stage in last or ordered[-1:]:
         told = (n for way in ("in", "out") if (n := whole(stage, "items", way)) is not None)
-        by_calls = None if per_call is None else per_call * (whole(stage, "count") or 0)
-        taken = next(told, by_calls)
+        taken = next(told, (whole(stage, "count") or 0) if count_calls else None)
         if taken is not None:
             group = tuple(sorted(consumed.get(stage["name"], ())))
             groups[group] = groups.get(group, 0) + taken
@@ -266,13 +256,16 @@ def changes(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{**change, "gain": [gain, gain], "next": told.get("next")}]
 
 
+def _range(found: object) -> tuple[float | None, float | None]:
+    """Return the ends of a range; None if they are unknown."""
+    low, high = found if isinstance(found, list) and len(found) == 2 else (None, None)
+    return number(low), number(high)
+
+
 def _what_if(found: Mapping[str, Any]) -> str | None:
     """Return the first change, and what it gains."""
     for change in changes(found):
-        gain = change.get("gain")
-        if not isinstance(gain, list) or len(gain) != 2:
-            continue
-        low, high = (number({"gain": each}, "gain") for each in gain)
+        low, high = _range(change.get("gain"))
         if low is None or high is None:
             continue
         name, by = change.get("name") or "it", whole(change, "by") or 1
@@ -309,14 +302,13 @@ def _experiments(found: Mapping[str, Any], slowed: float | None) -> str | None:
     nothing: list[str] = []
     unknown: list[str] = []
     for row in rows:
-        name, told = str(get_path(row, "name")), row.get("interval")
-        predicted = number(row, "predicted")
-        if predicted is None or not isinstance(told, list) or len(told) != 2:
+        name, predicted = str(get_path(row, "name")), number(row, "predicted")
+        low, high = _range(row.get("interval"))
+        if predicted is None or low is None or high is None:
             unknown.append(name)
         elif predicted < _WORTH_TELLING:
             nothing.append(name)
         else:
-            low, high = (number({"gain": each}, "gain") or 0.0 for each in told)
             gains.append(f"{name} {round(low * 100)} to {text.percent(high)}")
     said = [text.listed(gains)] if gains else []
     said += [f"{text.listed(nothing)} next to nothing"] if nothing else []

@@ -15,7 +15,7 @@ from otel_pipeline_metrics.report import charts, console, slowest
 from otel_pipeline_metrics.report.flow import (
     error_total,
     in_turn,
-    items_told,
+    items_completed,
     queues_after,
     queues_in_order,
     stages_in_flow_order,
@@ -108,7 +108,7 @@ def _head(report: RunReport) -> dict[str, Any]:
     run = report.run
     result = run.get("result")
     tone, sign = _RESULTS.get(str(result), ("warn", "…"))
-    items, total = items_told(report), whole(run, "total")
+    items, total = items_completed(report, count_calls=False), whole(run, "total")
     of_total = f" of {total:,}" if total is not None else ""
     merged = runs_in(run)
     trace_id = run.get("trace_id")

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import clock, errors, text
-from otel_pipeline_metrics._core.lookup import get_strings, number, ratio, whole
+from otel_pipeline_metrics._core.lookup import get_strings, number, ratio, stage_items, whole
 from otel_pipeline_metrics.report import console, views
 from otel_pipeline_metrics.report.flow import (
     error_total,
@@ -117,7 +117,7 @@ class History:
 
 
 def _count(stage: Mapping[str, Any]) -> tuple[int, str]:
-    items = console.stage_items(stage)
+    items = stage_items(stage)
     return (items, "items") if items is not None else (whole(stage, "count") or 0, "calls")
 
 

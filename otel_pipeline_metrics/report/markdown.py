@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics._core.lookup import number, whole
+from otel_pipeline_metrics._core.lookup import number, stage_items, whole
 from otel_pipeline_metrics.report import console
 from otel_pipeline_metrics.report.flow import stages_in_flow_order, verdict
 from otel_pipeline_metrics.report.merge_runs import runs_in
@@ -119,7 +119,7 @@ def _stage_row(
         f"**{name}** (bottleneck)" if marked else name,
         escaped(stage.get("kind") or text.UNKNOWN),
         text.number(whole(stage, "count")),
-        text.number(console.stage_items(stage)),
+        text.number(stage_items(stage)),
         *(text.duration(number(stage, "duration_s", p)) for p in _DURATIONS),
         *(text.duration(number(stage, "self_s")) for _ in own),
         *(text.percent(number(stage, "share", state)) for state in states),

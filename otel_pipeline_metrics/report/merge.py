@@ -345,12 +345,17 @@ def _resources(parts: list[Data]) -> Data:
     return {k: v for k, v in common(parts).items() if k not in dropped} | {"samples": 0}
 
 
+def identity(entry: Data, key: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return what tells an entry from others of its list."""
+    return tuple(entry.get(name) for name in key)
+
+
 def merge_entries(found: Iterable[Any], key: tuple[str, ...], rules: Table) -> list[Data]:
     """Return the merged entries of several lists, in order of appearance."""
     groups: dict[Hashable, list[Data]] = {}
     for part in found:
         for entry in part or ():
-            groups.setdefault(tuple(entry.get(name) for name in key), []).append(entry)
+            groups.setdefault(identity(entry, key), []).append(entry)
     return [merge_dicts(group, {**rules, _TOTALS: _add_totals}) for group in groups.values()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from otel_pipeline_metrics._core.lookup import get_path, number, ratio, whole
+from otel_pipeline_metrics._core.lookup import get_path, number, ratio, stage_items, whole
 from otel_pipeline_metrics._core.quantile_sketch import REL_ERROR, Sketch
 
 if TYPE_CHECKING:
@@ -221,15 +221,12 @@ def percentiles(entry: Data) -> Data:
 def derive(stage: Data, wall_s: float | None) -> None:
     """Add the rates and shares that follow from the sums."""
     calls, total = whole(stage, "count"), number(stage, "duration_s", "total")
-    items = next(
-        (n for way in ("out", "in") if (n := whole(stage, "items", way)) is not None), None
-    )
     if isinstance(stage.get("duration_s"), dict):
         stage["duration_s"]["avg"] = ratio(total, calls)
     stage["throughput"] = {
         "wall_per_s": ratio(calls, wall_s),
         "busy_per_s": ratio(calls, total),
-        "items_per_s": ratio(items, wall_s),
+        "items_per_s": ratio(stage_items(stage), wall_s),
     }
     if isinstance(stage.get("share"), dict):
         wall = number(stage, "time_s", "wall")

@@ -6,6 +6,7 @@ one before, so a part that is late, lost or doubled does no harm.
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import zlib
@@ -90,33 +91,24 @@ class Sums:
         over = {"wall_s": wall_s, "observed_s": wall_s}
         closing = {"wall_s": wall_s, "observed_s": own_s + self.observed_s}
         for name in ENTRIES:
-            section = merge.SECTIONS[name]
-            keys = {
-                tuple(entry.get(key) for key in section.key)
-                for found in self._entries[name]
-                for entry in found
-            }
+            section, lists = merge.SECTIONS[name], self._entries[name]
+            key_of = functools.partial(merge.identity, key=section.key)
+            keys = {key_of(entry) for found in lists for entry in found}
             own = [
                 merge.open_entry(entry, section, over)
                 for entry in data[name]
-                if tuple(entry.get(key) for key in section.key) in keys
+                if key_of(entry) in keys
             ]
-            folded = {
-                tuple(entry.get(key) for key in section.key): entry
-                for entry in merge.merge_entries(
-                    [own, *self._entries[name]], section.key, section.rules
-                )
-            }
+            merged = merge.merge_entries([own, *lists], section.key, section.rules)
+            folded = {key_of(entry): entry for entry in merged}
             for key, entry in folded.items():
                 merge.close_entry(entry, section, closing)
                 if name == "stages":
                     derive(entry, wall_s)
                     if entry["workers"] is not None:
-                        entry["workers"] += len(self.workers[key])  # type: ignore[index]
-            data[name] = [
-                folded.pop(tuple(entry.get(key) for key in section.key), entry)
-                for entry in data[name]
-            ] + list(folded.values())
+                        entry["workers"] += len(self.workers[key])
+            data[name] = [folded.pop(key_of(entry), entry) for entry in data[name]]
+            data[name] += folded.values()
         # some of it may have been spent in the stages of other processes
         run["outside_s"] = None
 

@@ -90,6 +90,16 @@ class Pair(NamedTuple):
     cpu: float | None
 
 
+def stages_of_both(old: RunReport, new: RunReport) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the entries of each stage that both runs have, in the order of the flow."""
+    before: dict[Any, Any] = {(stage["name"], stage.get("kind")): stage for stage in old.stages}
+    return [
+        (before[key], stage)
+        for stage in stages_in_flow_order(new)
+        if (key := (stage["name"], stage.get("kind"))) in before
+    ]
+
+
 def pair_stages(old: RunReport, new: RunReport) -> list[Pair | StageChange]:
     """Return each stage of both runs; one that cannot be compared is a change already."""
     before = {(s["name"], s.get("kind")): s for s in old.stages}

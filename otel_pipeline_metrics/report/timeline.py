@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
 from otel_pipeline_metrics._core.lookup import entries, number, whole
+from otel_pipeline_metrics.report.console import SPLIT, UNSPLIT
 from otel_pipeline_metrics.report.flow import queues_in_order
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ MOST_ROWS: Final = 30
 # a stage is the busiest one only if it leads by this much, for so much of the run
 _LEAD: Final = 0.05
 _LASTS: Final = 0.08
-
-_SPLIT: Final = ("running", "awaiting", "idle", "blocked")
-_UNSPLIT: Final = ("busy", "idle", "blocked")
 
 
 class _Window(NamedTuple):
@@ -56,7 +54,7 @@ def timeline(report: RunReport, ordered: Sequence[dict[str, Any]]) -> dict[str, 
         if len(found) > MOST_ROWS
     ]
     seen = {state for row in rows for state, _ in row["bands"]}
-    states = _UNSPLIT if "busy" in seen else _SPLIT
+    states = UNSPLIT if "busy" in seen else SPLIT
     return {
         "rows": rows,
         "states": [state for state in states if state in seen],
@@ -196,7 +194,7 @@ def _busiest(windows: Sequence[_Window]) -> list[str | None]:
         shares = []
         for one in entries(window.data, "stages"):
             busy = number(one, "time_s", "busy") or 0.0
-            spent = sum(number(one, "time_s", state) or 0.0 for state in _UNSPLIT)
+            spent = sum(number(one, "time_s", state) or 0.0 for state in UNSPLIT)
             shares.append((busy / max(spent, window.seconds), str(one.get("name"))))
         shares.sort(reverse=True)
         if not waits and sum(share for share, _ in shares) > 1.02:
@@ -238,7 +236,7 @@ def _bands(
         for one, busy in zip(found, spent, strict=True)
         if busy
     )
-    states = _SPLIT if split else _UNSPLIT
+    states = SPLIT if split else UNSPLIT
     if not any(number(one, "time_s", state) for one in found for state in states):
         return []
     heights = [0.0] * len(windows)

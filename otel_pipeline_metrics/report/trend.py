@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_pipeline_metrics._core import text
-from otel_pipeline_metrics._core.lookup import number, ratio, whole
+from otel_pipeline_metrics._core.lookup import number, ratio, stage_items, whole
 from otel_pipeline_metrics.report.change_points import change_points
 from otel_pipeline_metrics.report.flow import stages_in_flow_order
 from otel_pipeline_metrics.report.merge_runs import runs_in
@@ -150,9 +150,7 @@ def _row(report: RunReport) -> _Row:
             name = f"{name} ({stage.get('kind')})"
         stages[name] = _Stage(
             calls=whole(stage, "count") or 0,
-            items=next(
-                (n for way in ("out", "in") if (n := whole(stage, "items", way)) is not None), None
-            ),
+            items=stage_items(stage),
             p95_s=number(stage, "duration_s", "p95"),
             errors=whole(stage, "errors", "total") or 0,
         )

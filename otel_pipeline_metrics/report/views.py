@@ -40,14 +40,12 @@ def show(view: View, stream: Any = None, interval: float = 0.5) -> Screen | None
     console = _console(None if in_notebook else stream)
     if console is None:
         return None
-    kind = _of_notebook() if in_notebook else Screen
+    kind = Screen
+    if in_notebook:
+        from otel_pipeline_metrics.report.notebook_screen import NotebookScreen
+
+        kind = NotebookScreen
     return add(view, stream, functools.partial(kind, stream, console, interval))
-
-
-def _of_notebook() -> type[Screen]:
-    from otel_pipeline_metrics.report.notebook_screen import NotebookScreen
-
-    return NotebookScreen
 
 
 def _console(stream: Any) -> Console | None:
