@@ -70,10 +70,9 @@ class ExportPlan:
     traces: tuple[str, ...]
     metrics: tuple[str, ...]
     # the protocol of the exporter called `otlp`
-    traces_protocol: Protocol
-    metrics_protocol: Protocol
-    traces_timeout_s: float
-    metrics_timeout_s: float
+    protocols: Mapping[Signal, Protocol]
+    # seconds that one OTLP export may take
+    timeouts_s: Mapping[Signal, float]
     disabled: bool
     source: Source
     # whether nothing but the console is asked for, if that
@@ -89,13 +88,6 @@ class ExportPlan:
 
     def exporters(self, signal: Signal) -> tuple[str, ...]:
         return self.traces if signal == "traces" else self.metrics
-
-    def protocol(self, signal: Signal) -> Protocol:
-        return self.traces_protocol if signal == "traces" else self.metrics_protocol
-
-    def timeout_s(self, signal: Signal) -> float:
-        """Return the seconds that one OTLP export of `signal` may take."""
-        return self.traces_timeout_s if signal == "traces" else self.metrics_timeout_s
 
 
 def installed(group: str, name: str) -> bool:
@@ -164,10 +156,8 @@ def plan(
     return ExportPlan(
         traces=names["traces"],
         metrics=names["metrics"],
-        traces_protocol=protocols["traces"],
-        metrics_protocol=protocols["metrics"],
-        traces_timeout_s=timeouts["traces"],
-        metrics_timeout_s=timeouts["metrics"],
+        protocols=protocols,
+        timeouts_s=timeouts,
         disabled=disabled,
         source=source,
         development=development,

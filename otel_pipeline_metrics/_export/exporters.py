@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import math
 import os
-from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
@@ -45,6 +44,7 @@ _KINDS: Final[dict[Protocol, str]] = {
     "http/protobuf": "otlp/http",
     "http/json": "otlp/json",
 }
+TRANSPORTS: Final[dict[str | None, str]] = {"grpc": "grpc", "http/protobuf": "http"}
 _FIXED: Final[dict[str, Protocol]] = {
     "otlp_proto_grpc": "grpc",
     "otlp_proto_http": "http/protobuf",
@@ -130,7 +130,7 @@ def _build(plan: ExportPlan, name: str, ledger: ExportLedger, spool: Spool | Non
         ledger,
         spool,
         watched=watched,
-        patience_s=plan.timeout_s(signal) + SLACK_S,
+        patience_s=plan.timeouts_s[signal] + SLACK_S,
         factory=_factory(plan, signal, name),
     )
     if signal == "metrics":
@@ -167,7 +167,7 @@ def describe(plan: ExportPlan, signal: Signal, name: str) -> tuple[str, str]:
 
 
 def _protocol(plan: ExportPlan, signal: Signal, name: str) -> Protocol | None:
-    return plan.protocol(signal) if name == "otlp" else _FIXED.get(name)
+    return plan.protocols[signal] if name == "otlp" else _FIXED.get(name)
 
 
 def _factory(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] | None:
@@ -193,34 +193,32 @@ def _factory(plan: ExportPlan, signal: Signal, name: str) -> Callable[[], Any] |
 def load(plan: ExportPlan, signal: Signal, name: str) -> tuple[Any, bool]:
     """Build an exporter; return it and whether its answers can be observed."""
     protocol = _protocol(plan, signal, name)
-    if protocol in _CLASSES:
+    if protocol in TRANSPORTS:
         build = responses.build_grpc if protocol == "grpc" else responses.build_http
-        return build(_CLASSES[protocol](signal), signal, timeout=plan.timeout_s(signal))
+        exporter = otlp_class(TRANSPORTS[protocol], signal)
+        return build(exporter, signal, timeout=plan.timeouts_s[signal])
     if protocol == "http/json":
-        exporter = _entry_point(signal, JSON_ENTRY_POINT)
-        return exporter(timeout=plan.timeout_s(signal)), False
-    return _entry_point(signal, name)(), False
+        exporter = entry_point(GROUPS[signal], JSON_ENTRY_POINT)
+        return exporter(timeout=plan.timeouts_s[signal]), False
+    return entry_point(GROUPS[signal], name)(), False
 
 
-def _entry_point(signal: Signal, name: str) -> Callable[..., Any]:
-    found = tuple(entry_points(group=GROUPS[signal], name=name))
+def entry_point(group: str, name: str) -> Callable[..., Any]:
+    """Return what a package offers as an exporter of that name."""
+    found = tuple(entry_points(group=group, name=name))
     if not found:
         raise LookupError(f"no entry point {name}")
     loaded: Callable[..., Any] = found[0].load()
     return loaded
 
 
-def _otlp_class(transport: str, signal: Signal) -> Callable[..., Any]:
+def otlp_class(transport: str, signal: Literal[Signal, "logs"]) -> Callable[..., Any]:
+    """Return the OTLP exporter of a signal over `grpc` or `http`."""
     module, name = {
         "traces": ("trace_exporter", "OTLPSpanExporter"),
         "metrics": ("metric_exporter", "OTLPMetricExporter"),
+        "logs": ("_log_exporter", "OTLPLogExporter"),
     }[signal]
     package = f"opentelemetry.exporter.otlp.proto.{transport}"
     exporter: Callable[..., Any] = getattr(import_module(f"{package}.{module}"), name)
     return exporter
-
-
-_CLASSES: Final[dict[Protocol | None, Callable[[Signal], Callable[..., Any]]]] = {
-    "grpc": partial(_otlp_class, "grpc"),
-    "http/protobuf": partial(_otlp_class, "http"),
-}

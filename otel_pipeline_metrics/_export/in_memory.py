@@ -58,7 +58,7 @@ class InMemory:
                 "kind": type(metric.data).__name__.lower(),
                 "scope": scope.scope.name,
                 "attributes": _plain(point.attributes),
-                **_numbers(point),
+                **dict(_numbers(point)),
             }
             for resource in (data.resource_metrics if data is not None else ())
             for scope in resource.scope_metrics
@@ -103,11 +103,7 @@ def _plain(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _numbers(point: Any) -> dict[str, Any]:
-    return dict(_numbers_of(point))
-
-
-def _numbers_of(point: Any) -> Iterator[tuple[str, Any]]:
+def _numbers(point: Any) -> Iterator[tuple[str, Any]]:
     """Yield the value of a number, or count, sum and extremes of a histogram, and its buckets."""
     for name, shown in (
         ("value", "value"),

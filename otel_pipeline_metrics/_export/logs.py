@@ -10,7 +10,6 @@ import logging
 import logging.config
 import os
 from importlib import import_module
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,9 +19,10 @@ from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._export import log_handler
+from otel_pipeline_metrics._export import exporters, log_handler
 from otel_pipeline_metrics._export.delivery import responses
 from otel_pipeline_metrics._export.delivery.log_filter import exporting
+from otel_pipeline_metrics._export.environment import JSON_ENTRY_POINT
 from otel_pipeline_metrics._export.environment_checks import get
 from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 from otel_pipeline_metrics._export.log_handler import PACKAGE
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 MISSING: Final = 'a package is missing: pip install "otel-pipeline-metrics[logs]"'
 
 _GROUP: Final = "opentelemetry_logs_exporter"
-_TRANSPORTS: Final = {"grpc": "grpc", "http/protobuf": "http"}
 # that set the handlers of the root logger
 _SETUPS: Final = (
     (logging, "basicConfig"),
@@ -217,16 +216,10 @@ def _exporter(name: str, plan: ExportPlan) -> Any:
 
 def _load(name: str, plan: ExportPlan) -> Any:
     variables = ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    protocol = next(filter(None, (get(os.environ, v) for v in variables)), plan.traces_protocol)
-    if name == "otlp" and protocol in _TRANSPORTS:
-        transport = _TRANSPORTS[protocol]
-        module = import_module(f"opentelemetry.exporter.otlp.proto.{transport}._log_exporter")
-        exporter, timeout_s = module.OTLPLogExporter, plan.traces_timeout_s
+    protocol = next(filter(None, (get(os.environ, v) for v in variables)), plan.protocols["traces"])
+    if name == "otlp" and protocol in exporters.TRANSPORTS:
+        exporter = exporters.otlp_class(exporters.TRANSPORTS[protocol], "logs")
         if protocol == "grpc":
-            return exporter(timeout=timeout_s)
-        return responses.build_http(exporter, "logs", timeout=timeout_s)[0]
-    entry = "otlp_json_http" if name == "otlp" else name
-    found = tuple(entry_points(group=_GROUP, name=entry))
-    if not found:
-        raise LookupError(f"no entry point {entry}")
-    return found[0].load()()
+            return exporter(timeout=plan.timeouts_s["traces"])
+        return responses.build_http(exporter, "logs", timeout=plan.timeouts_s["traces"])[0]
+    return exporters.entry_point(_GROUP, JSON_ENTRY_POINT if name == "otlp" else name)()

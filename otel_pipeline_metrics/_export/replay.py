@@ -80,7 +80,7 @@ def _plan() -> ExportPlan:
         # the same server accepts both, and only the answers of this one can be observed
         f"{signal}_protocol": "http/protobuf"
         for signal in environment.SIGNALS
-        if plan.protocol(signal) == "http/json"
+        if plan.protocols[signal] == "http/json"
     }
     return dataclasses.replace(plan, **protobuf)
 

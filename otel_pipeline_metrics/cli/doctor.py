@@ -244,7 +244,7 @@ def _otlp(env: Mapping[str, str], plan: ExportPlan, signal: Signal) -> str:
     parts = [
         f"endpoint from {found('ENDPOINT', 'the default')[1]}",
         f"protocol from {found('PROTOCOL', 'the endpoint')[1]}",
-        f"{plan.timeout_s(signal):g} s a request ({found('TIMEOUT', 'default')[1]})",
+        f"{plan.timeouts_s[signal]:g} s a request ({found('TIMEOUT', 'default')[1]})",
         f"{text.counted(count, 'header')} from {headers_from} (not shown)" if headers else "",
         f"compression {compression} ({compression_from})" if compression else "",
         f"CA file from {certificate_from}" if certificate else "",

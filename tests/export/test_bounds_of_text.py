@@ -185,7 +185,7 @@ def test_a_secret_by_itself_has_4_characters_at_least() -> None:
 )  # fmt: skip
 def test_the_protocol_is_guessed_from_the_endpoint(endpoint: str, protocol: str) -> None:
     found = plan({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint}, installed=lambda *_: False)
-    assert (found.traces_protocol, found.metrics_protocol) == (protocol, protocol)
+    assert (found.protocols["traces"], found.protocols["metrics"]) == (protocol, protocol)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_protocol_is_guessed_from_the_endpoint(endpoint: str, protocol: str)
 def test_the_first_valid_timeout_is_used(env: dict[str, str], seconds: float) -> None:
     given: dict[str, Any] = {f"OTEL_EXPORTER_OTLP_{name}": text for name, text in env.items()}
     found = plan(given, ("otlp",), installed=lambda *_: False)
-    assert found.traces_timeout_s == seconds
+    assert found.timeouts_s["traces"] == seconds
     assert {name for name, value in found.repairs if value is None} == set(given)
 
 

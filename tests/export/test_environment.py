@@ -131,7 +131,7 @@ def test_other_exporter_names_are_entry_points() -> None:
 def test_the_protocol_comes_from_its_variable_or_the_endpoint(
     env: dict[str, str], protocol: str
 ) -> None:
-    assert protocol == of(env).traces_protocol
+    assert protocol == of(env).protocols["traces"]
 
 
 def test_each_signal_has_its_own_protocol() -> None:
@@ -142,15 +142,15 @@ def test_each_signal_has_its_own_protocol() -> None:
         }
     )
 
-    assert (decided.traces_protocol, decided.metrics_protocol) == ("grpc", "http/protobuf")
+    assert (decided.protocols["traces"], decided.protocols["metrics"]) == ("grpc", "http/protobuf")
 
 
 def test_json_needs_its_package() -> None:
     env = {PROTOCOL: "http/json", ENDPOINT: "http://c:4318"}
 
-    assert of(env, None, "otlp_json_http").traces_protocol == "http/json"
+    assert of(env, None, "otlp_json_http").protocols["traces"] == "http/json"
     without = of(env)
-    assert without.traces_protocol == "http/protobuf"
+    assert without.protocols["traces"] == "http/protobuf"
     assert (
         (
             f"{PROTOCOL} asks for http/json, which needs the package "
@@ -175,8 +175,8 @@ def test_timeouts_are_in_seconds(env: dict[str, str], traces: float, metrics: fl
     decided = of({ENDPOINT: "http://c", **env})
 
     assert (traces, metrics, ()) == (
-        decided.traces_timeout_s,
-        decided.metrics_timeout_s,
+        decided.timeouts_s["traces"],
+        decided.timeouts_s["metrics"],
         decided.problems,
     )
 

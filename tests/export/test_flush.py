@@ -73,7 +73,7 @@ class Collector:
         self.arguments: list[dict[str, Any]] = []
         self.batches = 0
 
-    def make(self, signal: str) -> Callable[..., Spans | Points]:
+    def make(self, transport: str, signal: str) -> Callable[..., Spans | Points]:
         def behave() -> bool:
             self.batches += 1
             return self.behaviour()
@@ -95,7 +95,7 @@ class Collector:
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     fake = Collector()
-    monkeypatch.setitem(exporters._CLASSES, "grpc", fake.make)
+    monkeypatch.setattr(exporters, "otlp_class", fake.make)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:s3cret@collector:4317")
     yield fake
     fake.released.set()

@@ -48,7 +48,9 @@ class Exporter(SpanExporter):
 def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], bool]], None]:
     def install(behave: Callable[[], bool]) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4317")
-        monkeypatch.setitem(exporters._CLASSES, "grpc", lambda signal: lambda **_: Exporter(behave))
+        monkeypatch.setattr(
+            exporters, "otlp_class", lambda transport, signal: lambda **_: Exporter(behave)
+        )
 
     return install
 

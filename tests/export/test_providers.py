@@ -121,7 +121,7 @@ class TestBuilt:
         monkeypatch.setattr(
             providers.environment.plan, "__kwdefaults__", {"installed": lambda group, name: True}
         )
-        monkeypatch.setattr(exporters, "_entry_point", lambda signal, name: InMemoryMetricReader)
+        monkeypatch.setattr(exporters, "entry_point", lambda group, name: InMemoryMetricReader)
 
         telemetry = build()
 
@@ -136,13 +136,13 @@ class TestBuilt:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        def broken(signal: str) -> Callable[..., Any]:
+        def broken(transport: str, signal: str) -> Callable[..., Any]:
             def construct(**_: object) -> Any:
                 raise ValueError("Bearer s3cret")
 
             return construct
 
-        monkeypatch.setitem(exporters._CLASSES, "grpc", broken)
+        monkeypatch.setattr(exporters, "otlp_class", broken)
         monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp,console")
 
         telemetry = build()
