@@ -94,7 +94,7 @@ def _read_all(descriptor: int, limit: int, *, is_fifo: bool) -> bytes:
         except BlockingIOError:
             if not is_fifo:
                 break
-            _wait_for_data(descriptor)
+            _wait(descriptor)
             continue
         found += part
         if part:
@@ -108,13 +108,15 @@ def _read_all(descriptor: int, limit: int, *, is_fifo: bool) -> bytes:
     return bytes(found)
 
 
-def _wait_for_data(descriptor: int) -> None:
+def _wait(descriptor: int, room_s: float | None = None) -> None:
+    """Wait until there is something to read, or for so many seconds for room to write."""
+    reads = room_s is None
     if hasattr(select, "poll"):
         poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        poll.poll()
+        poll.register(descriptor, select.POLLIN if reads else select.POLLOUT)
+        poll.poll(None if room_s is None else room_s * 1000)
     else:  # eventlet removes it
-        select.select([descriptor], [], [])
+        select.select([descriptor] * reads, [descriptor] * (not reads), [], room_s)
 
 
 def safe_name(name: str) -> str:
@@ -256,17 +258,8 @@ def _write_all(descriptor: int, data: bytes, deadline: float) -> None:
         try:
             left = left[os.write(descriptor, left) :]
         except BlockingIOError:
-            _wait_for_room(descriptor, max(0.0, deadline - clock.monotonic()))
+            _wait(descriptor, room_s=max(0.0, deadline - clock.monotonic()))
         if left and clock.monotonic() >= deadline:
             raise TimeoutError(
                 errno.ETIMEDOUT, f"it took only a part of the text within {PATIENCE_S:g} s"
             )
-
-
-def _wait_for_room(descriptor: int, timeout_s: float) -> None:
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(descriptor, select.POLLOUT)
-        poll.poll(timeout_s * 1000)
-    else:  # eventlet removes it
-        select.select([], [descriptor], [], timeout_s)

@@ -223,12 +223,17 @@ def open_runs() -> list[PartsOfRun]:
     ]
 
 
-def trace_headers() -> dict[str, str]:
-    """Return the W3C headers of the current span, without baggage; none without a span."""
-    headers: dict[str, str] = {}
+def context_of(pipeline: str | None, run_id: str, token: str) -> dict[str, Any]:
+    """Return the context of a part; in a span with its W3C headers, and without baggage."""
+    context: dict[str, Any] = {
+        "schema": CONTEXT,
+        "pipeline": pipeline,
+        "run": run_id,
+        "part": token,
+    }
     with errors.suppress_errors("the trace of a part"):
-        _TRACE.inject(headers)
-    return headers
+        _TRACE.inject(context)
+    return context
 
 
 def owner() -> str:

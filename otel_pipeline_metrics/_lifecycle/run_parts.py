@@ -12,7 +12,7 @@ from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core.lookup import number
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._core.validation import check_wait
-from otel_pipeline_metrics._lifecycle.part import CONTEXT, TASK, WORKER, trace_headers
+from otel_pipeline_metrics._lifecycle.part import TASK, WORKER, context_of
 from otel_pipeline_metrics.report.parts import Parts
 
 if TYPE_CHECKING:
@@ -107,13 +107,7 @@ class RunParts:
         return self._context(WORKER)
 
     def _context(self, token: str) -> dict[str, Any]:
-        return {
-            "schema": CONTEXT,
-            "pipeline": self._pipeline,
-            "run": self.run_id,
-            "part": token,
-            **trace_headers(),
-        }
+        return context_of(self._pipeline, self.run_id, token)
 
     def give_up(self, context: dict[str, Any]) -> str | None:
         """Wait no longer for the part of a context: its work is over.
@@ -146,7 +140,10 @@ class RunParts:
             return False
         with self._changed:
             if self._outstanding.pop(token, False) and len(self._longest) < _MAX_LONGEST:
-                stages = [(_total_s(stage), str(stage["name"])) for stage in data["stages"]]
+                stages = [
+                    (number(stage, "duration_s", "total") or 0.0, str(stage["name"]))
+                    for stage in data["stages"]
+                ]
                 if stages:
                     self._longest[token] = max(stages)[1]
             self._changed.notify_all()
@@ -211,10 +208,6 @@ class RunParts:
             "parts_missing": self.missing,
             "parts_rejected": self.rejected,
         }
-
-
-def _total_s(stage: dict[str, Any]) -> float:
-    return number(stage, "duration_s", "total") or 0.0
 
 
 async def _sleep(seconds: float) -> None:

@@ -23,7 +23,7 @@ from celery.events.receiver import EventReceiver
 
 from otel_pipeline_metrics._core import errors, records, series
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._lifecycle.part import CONTEXT, trace_headers
+from otel_pipeline_metrics._lifecycle.part import context_of
 from otel_pipeline_metrics._lifecycle.worker_parts import Begun, WorkerParts
 from otel_pipeline_metrics._stages.parts import fold
 from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
@@ -98,13 +98,7 @@ class _App:
                 return
             if scope.parts is None:
                 # a task that a task sends belongs to its run, which does not know of it
-                context = {
-                    "schema": CONTEXT,
-                    "pipeline": scope.pipeline,
-                    "run": scope.run_id,
-                    "part": "nested",
-                    **trace_headers(),
-                }
+                context = context_of(scope.pipeline, scope.run_id, "nested")
             else:
                 self._receive()
                 context = scope.parts.expect_task()

@@ -434,7 +434,7 @@ def test_a_pipe_is_read_until_its_writer_is_done(monkeypatch: pytest.MonkeyPatch
         else:
             os.close(writing)
 
-    monkeypatch.setattr(files, "_wait_for_data", wait)
+    monkeypatch.setattr(files, "_wait", wait)
     assert read_whole(f"/dev/fd/{reading}", 100_000) == b"a" * 70_000 + b"b"
     os.close(reading)
 
