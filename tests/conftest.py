@@ -83,7 +83,7 @@ def no_service_left() -> Iterator[None]:
     _sink._probes.pop("workers", None)  # of pools
     if (stalled := sys.modules.get("otel_pipeline_metrics.service.stalled")) is None:
         return
-    stalled.unwatch()
+    stalled._ticker.remove(stalled.detector)
     sys.modules["otel_pipeline_metrics.service.readings"].readings.stop()
     for name in ("stalled", "own health", "service readings", "breakers", "connections"):
         _sink._probes.pop(name, None)

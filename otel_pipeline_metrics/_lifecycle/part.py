@@ -173,6 +173,16 @@ class Part(AsyncContextMixin):
         return self._measured.data
 
 
+def begin_part(context: Any, sent: str) -> Part | None:
+    """Begin the part of what was sent here, a task or a job; None if its context is broken."""
+    try:
+        found = Part(context)
+    except (TypeError, ValueError) as error:
+        errors.warn_once(f"context of a {sent}", "a %s came with a broken context: %s", sent, error)
+        return None
+    return found.__enter__()
+
+
 def trace_of(context: Mapping[str, str]) -> Any:
     """Return the OpenTelemetry context that a run's context names."""
     return _TRACE.extract(context)

@@ -20,7 +20,7 @@ from pyspark.accumulators import AccumulatorParam
 from otel_pipeline_metrics._core import errors, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle import configure, run_parts
-from otel_pipeline_metrics._lifecycle.part import Part, open_runs
+from otel_pipeline_metrics._lifecycle.part import begin_part, open_runs
 from otel_pipeline_metrics._lifecycle.worker_parts import WorkerParts, configure_worker
 from otel_pipeline_metrics._stages.parts import fold
 from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
@@ -104,16 +104,7 @@ class _Measuring:
     """The partition that this worker measures: one at a time, without a part outside of runs."""
 
     def __init__(self, context: dict[str, Any] | None) -> None:
-        self.part: Part | None = None
-        if context is not None:
-            try:
-                self.part = Part(context)
-            except (TypeError, ValueError) as error:
-                errors.warn_once(
-                    "context of a task", "a task came with a broken context: %s", error
-                )
-            else:
-                self.part.__enter__()
+        self.part = None if context is None else begin_part(context, "task")
 
 
 _measuring: _Measuring | None = None

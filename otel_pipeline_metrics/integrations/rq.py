@@ -22,7 +22,7 @@ from rq.job import Job, JobStatus
 from otel_pipeline_metrics._core import errors, series
 from otel_pipeline_metrics._core.process import forking
 from otel_pipeline_metrics._lifecycle import configure
-from otel_pipeline_metrics._lifecycle.part import TASK, Part
+from otel_pipeline_metrics._lifecycle.part import TASK, Part, begin_part
 from otel_pipeline_metrics._lifecycle.worker_parts import FLUSH_S, configure_worker
 from otel_pipeline_metrics.report.part_schema import UNREADABLE, packed, unpacked
 
@@ -64,7 +64,7 @@ class OpmWorker(rq.Worker):
             earlier = job.meta.get(RETRIES, 0) - _retries_left(job)
             given = job.meta.get(CONTEXT)
             if given is not None:
-                part = _part_of(given)
+                part = begin_part(given, "job")
         try:
             return super().perform_job(job, *arguments, **kwargs)
         finally:
@@ -78,16 +78,6 @@ class OpmWorker(rq.Worker):
                         "RQ ends the job's process",
                         FLUSH_S,
                     )
-
-
-def _part_of(given: Any) -> Part | None:
-    try:
-        part = Part(given)
-    except (TypeError, ValueError) as error:
-        errors.warn_once("context of a job", "a job came with a broken context: %s", error)
-        return None
-    part.__enter__()
-    return part
 
 
 def _retries_left(job: Job) -> int:

@@ -213,9 +213,4 @@ def _look() -> None:
     detector.check()
 
 
-def unwatch() -> None:
-    """Stop looking in a thread; for tests."""
-    _ticker.remove(detector)
-
-
 _ticker: Final = ticker.shared(INTERVAL_S)
