@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -30,6 +31,9 @@ _format = click.option(
     "form",
     type=click.Choice(FORMATS),
     help="By default the one that the output's suffix suggests, else console.",
+)
+_tolerance = functools.partial(
+    click.option, type=ratio, metavar="RATIO", default="10%", show_default=True
 )
 
 
@@ -66,22 +70,8 @@ def report(file: str, form: str | None, output: str | None) -> None:
 @click.command(short_help="Compare two reports; exit code 1 on a regression.")
 @click.argument("old")
 @click.argument("new")
-@click.option(
-    "--fail-on",
-    type=ratio,
-    metavar="RATIO",
-    default="10%",
-    show_default=True,
-    help="By how much a stage may get slower.",
-)
-@click.option(
-    "--fail-on-throughput",
-    type=ratio,
-    metavar="RATIO",
-    default="10%",
-    show_default=True,
-    help="By how much the throughput may fall.",
-)
+@_tolerance("--fail-on", help="By how much a stage may get slower.")
+@_tolerance("--fail-on-throughput", help="By how much the throughput may fall.")
 @click.option("--allow-missing", is_flag=True, help="Let a stage of OLD be missing in NEW.")
 @_format
 @_output

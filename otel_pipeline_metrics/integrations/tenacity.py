@@ -24,7 +24,7 @@ from otel_pipeline_metrics._stages import hints
 from otel_pipeline_metrics._stages.stage import current_stage, stage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 R = TypeVar("R")
 
@@ -56,7 +56,7 @@ def instrument_retrying(retrying: R) -> R:
                 "retrying must be a Retrying of tenacity, or a function that it decorated, not "
                 f"{type(retrying).__name__}"
             )
-    if not isinstance(found.sleep, (_Sleep, _AsyncSleep)):
+    if not isinstance(found.sleep, _Sleep):
         changed: Any = found
         kind: Any = _AsyncSleep if isinstance(found, tenacity.AsyncRetrying) else _Sleep
         changed.sleep = kind(found.sleep)
@@ -92,7 +92,7 @@ def _count(state: tenacity.RetryCallState) -> None:
 class _BeforeSleep:
     """Counts a retry, and calls what the program had here."""
 
-    def __init__(self, given: Callable[[Any], Any] | None) -> None:
+    def __init__(self, given: Any) -> None:
         self._given = given
 
     def __call__(self, state: tenacity.RetryCallState) -> Any:
@@ -100,11 +100,8 @@ class _BeforeSleep:
         return None if self._given is None else self._given(state)
 
 
-class _AsyncBeforeSleep:
+class _AsyncBeforeSleep(_BeforeSleep):
     """The same around a coroutine function."""
-
-    def __init__(self, given: Any) -> None:
-        self._given = given
 
     async def __call__(self, state: tenacity.RetryCallState) -> Any:
         _count(state)
@@ -123,12 +120,8 @@ class _Sleep:
             return self._sleep(seconds)
 
 
-class _AsyncSleep:
+class _AsyncSleep(_Sleep):
     """The same of an `AsyncRetrying`."""
-
-    def __init__(self, sleep: Callable[[float], Awaitable[Any]]) -> None:
-        functools.update_wrapper(self, sleep, updated=())
-        self._sleep = sleep
 
     async def __call__(self, seconds: float) -> Any:
         with PermitWait(_probe()):

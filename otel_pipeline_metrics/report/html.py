@@ -7,6 +7,7 @@ escapes every string (jinja2's autoescape), and the page's policy forbids script
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import text
@@ -136,12 +137,8 @@ def _instant(started: object) -> str | None:
     """Return an ISO instant without fractions of a second."""
     if not isinstance(started, str):
         return None
-    date, _, time = started.partition("T")
-    clock, _, rest = time.partition(".")
-    if not rest:
-        return started.replace("T", " ").replace("+00:00", " UTC")
-    offset = rest.lstrip("0123456789")
-    return f"{date} {clock}{' UTC' if offset in {'+00:00', 'Z'} else offset}"
+    whole_s = re.sub(r"(T[\d:]+)\.\d+", r"\1", started)
+    return re.sub(r"(\+00:00|Z)$", " UTC", whole_s).replace("T", " ", 1)
 
 
 # --- the share of the run -------------------------------------------------------------------
