@@ -43,6 +43,8 @@ BETWEEN_STEPS_S: Final = 100e-6
 
 # Not the program's generator, whose sequence may be seeded.
 _random = random.Random()  # noqa: S311 - draws samples, no secrets
+# a child draws other numbers than its parent
+forking.in_child(_random.seed)
 
 
 class _Spell:
@@ -279,9 +281,3 @@ def _steps(watch: Watch, coroutine: Any, began: float) -> Generator[Any, Any, An
         except BaseException as error:  # the coroutine handles it, cancellation too
             step, given = coroutine.throw, error
         del awaited
-
-
-@forking.in_child
-def _draw_anew() -> None:
-    """Draw other numbers than the parent."""
-    _random.seed()

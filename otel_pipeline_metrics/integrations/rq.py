@@ -168,11 +168,7 @@ class _Watch:
 
 
 _watches: dict[str, _Watch] = {}
-
-
-@forking.in_child
-def _forget() -> None:
-    _watches.clear()
+forking.in_child(_watches.clear)
 
 
 def _watch(scope: RunScope, job: Job, context: dict[str, Any]) -> None:
