@@ -142,7 +142,7 @@ class AroundProbe(Probe):
                 return None
             return item, found.put_at, found.producer
 
-    def _times(self, step: int) -> list[float | None]:
+    def times(self, step: int) -> list[float | None]:
         """Return when every `step`-th item was put, as known; None stands for a sentinel."""
         if self._shared:
             return []

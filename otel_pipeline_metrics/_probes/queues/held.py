@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._core.observed import QueueSeries
 
 
+# About how many items of a large queue are looked at.
+LOOKED_AT: Final = 1000
+
+
 class Content(NamedTuple):
     """The items that are in one queue."""
 
@@ -69,9 +73,20 @@ class HeldInRun:
 def _contents(name: str) -> dict[Any, Content]:
     """Return what each queue of a name holds, as far as they tell."""
     # a depth that was only told, such as a consumer's lag, has no items here
-    return {
-        probe: ask() for probe in queues.alive(name) if (ask := getattr(probe, "content", None))
-    }
+    return {probe: _content(probe) for probe in queues.alive(name) if hasattr(probe, "times")}
+
+
+def _content(probe: Any) -> Content:
+    size = probe.depth()
+    if size is None:
+        return UNKNOWN
+    # of a large queue some, since the program waits meanwhile
+    step = max(1, size // LOOKED_AT)
+    # a queue that was changed directly, or is being changed, holds the latest of them at most
+    times = probe.times(step)[-(size // step) :] if size else []
+    known = list(filter(None, times))
+    sentinels = len(times) - len(known)
+    return Content(size - step * sentinels, step * len(known), step * math.fsum(known))
 
 
 def _sum(contents: Sequence[Content], now: float) -> Held:

@@ -7,14 +7,12 @@ loses an item nor reaches a put or a get.
 from __future__ import annotations
 
 import enum
-import math
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from otel_pipeline_metrics._core import clock, drain, errors, hooks
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._core.observed import QueueSeries
-from otel_pipeline_metrics._probes.queues.held import UNKNOWN, Content
 from otel_pipeline_metrics._probes.queues.stamps import FORGOTTEN_BOUND, known_times
 from otel_pipeline_metrics._stages.workers import accounting, finding
 from otel_pipeline_metrics._stages.workers.account import GOT, PUT
@@ -43,9 +41,6 @@ NOTHING: Final[Literal[NoSentinel.NOTHING]] = NoSentinel.NOTHING
 # Waits kept while only raw references to a queue are used and no reader is attached, as far as one
 # looks: whenever a flush is due.
 WAITS_BOUND: Final = 16 * drain.PENDING_BOUND
-
-# About how many items of a large queue a run looks at, to tell for how long they have waited.
-LOOKED_AT: Final = 1000
 
 # Every so many items, what waits for the flush is flushed; a power of two less one.
 FLUSH_MASK: Final = drain.PENDING_BOUND - 1
@@ -182,19 +177,7 @@ class Probe:
         """Return the maximum number of items; None if it is unbounded or unknown."""
         return self._capacity()
 
-    def content(self) -> Content:
-        """Return what is in the queue; nothing if that is unknown."""
-        if (size := self.depth()) is None:
-            return UNKNOWN
-        # of a large queue some, since the program waits meanwhile
-        step = max(1, size // LOOKED_AT)
-        # a queue that was changed directly, or is being changed, holds the latest of them at most
-        times = self._times(step)[-(size // step) :] if size else []
-        known = list(filter(None, times))
-        sentinels = len(times) - len(known)
-        return Content(size - step * sentinels, step * len(known), step * math.fsum(known))
-
-    def _times(self, step: int) -> list[float | None]:
+    def times(self, step: int) -> list[float | None]:
         """Return when every `step`-th item was put, as known; None stands for a sentinel."""
         return [] if self.stamps is None else known_times(self.stamps, self.sentinel, step)
 

@@ -91,7 +91,7 @@ def test_sentinels_are_no_items(make: Callable[[], Any], clock: Clock, make_run:
         clock.advance(4)
     assert depth_of(run) == 1.0
     (probe,) = registry.queues.alive("q")
-    assert tuple(probe.content()) == (1, 1, 1000.0)
+    assert tuple(held._content(probe)) == (1, 1, 1000.0)
 
 
 def test_what_was_put_by_a_run_before_is_shared_out(clock: Clock, make_run: MakeRun) -> None:
@@ -254,7 +254,7 @@ def test_stamps_that_other_threads_change_are_looked_at_again(
 def test_an_item_whose_put_waits_is_not_in_the_queue(clock: Clock) -> None:
     class Full(collections.deque):  # type: ignore[type-arg]
         def put(self, item: object) -> None:
-            seen.append(registry.queues.alive("full")[0].content())
+            seen.append(held._content(registry.queues.alive("full")[0]))
             self.append(item)
 
         get = collections.deque.popleft
@@ -316,7 +316,7 @@ def test_of_a_large_queue_some_items_are_looked_at(
         q.put_nowait(number)
         clock.advance(0.001)
     probe = next(iter(registry.queues.alive("q")))
-    times = probe._times
+    times = probe.times
 
     def counted(step: int) -> list[float | None]:
         found: list[float | None] = times(step)
@@ -324,7 +324,7 @@ def test_of_a_large_queue_some_items_are_looked_at(
         return found
 
     with make_run() as run, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(probe), "_times", lambda _, step: counted(step))
+        patch.setattr(type(probe), "times", lambda _, step: counted(step))
         clock.advance(10)
         for _ in range(count // 2):
             q.get_nowait()
