@@ -139,11 +139,16 @@ def drain_workers(scope: RunScope, then: Callable[[], None] | None = None) -> bo
     return _with_drain_lock(logs, 0 if then is None else DRAIN_WAIT_S)
 
 
-def _replay_workers(scope: RunScope) -> None:
-    """Derive the time of a scope's workers from their logs; the lock is held."""
+def _replay_workers(scope: RunScope, *, in_progress: bool = False) -> None:
+    """Derive the time of a scope's workers from their logs; the lock is held.
+
+    Args:
+        scope: whose workers.
+        in_progress: whether calls and waits in progress count until now.
+    """
     if scope.workers and hooks.workers is not None:
         try:
-            hooks.workers.replay(scope)
+            hooks.workers.replay(scope, in_progress=in_progress)
         except Exception:  # the calls' own numbers stand
             errors.log_internal_error("replaying the logs of workers")
 
@@ -199,7 +204,7 @@ def _drained(work: Callable[[], None], here: int) -> None:
 
 def _drain_scope(scope: RunScope) -> None:
     _deliver()
-    _replay_workers(scope)
+    _replay_workers(scope, in_progress=True)
     nested = {cell[0] for cell in _series.not_kept(scope)}
     for series in list(scope.series.values()):
         has_more = (

@@ -105,7 +105,7 @@ class WorkerAccounting(Protocol):
     def wait_ends(self, wait: Any, now: float) -> None:
         """End a wait."""
 
-    def replay(self, scope: Any) -> None:
+    def replay(self, scope: Any, *, in_progress: bool = False) -> None:
         """Derive the time of a scope's workers from their logs; the drain lock is held."""
 
 

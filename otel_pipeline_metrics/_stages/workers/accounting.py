@@ -156,9 +156,14 @@ class Accounting:
         own = [each for each in current_worker(waits=True).waits if each.by == owner]
         end_wait(own[-1] if own else wait, now)
 
-    def replay(self, scope: RunScope) -> None:
-        """Derive the time of a scope's workers from their logs; the drain lock is held."""
-        replay.replay_logs(scope)
+    def replay(self, scope: RunScope, *, in_progress: bool = False) -> None:
+        """Derive the time of a scope's workers from their logs; the drain lock is held.
+
+        Args:
+            scope: whose workers.
+            in_progress: whether calls and waits in progress count until now.
+        """
+        replay.replay_logs(scope, in_progress=in_progress)
 
 
 def _open_span(cell: Cell, worker: Worker | None) -> None:

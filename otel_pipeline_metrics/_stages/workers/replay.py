@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.stage_time import pop_front
 from otel_pipeline_metrics._stages.workers.account import ENTER, EXIT, GOT, MAX_WORKERS, PUT, TICK
 
@@ -18,8 +19,13 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._stages.workers.worker import Worker
 
 
-def replay_logs(scope: RunScope) -> None:
-    """Replay what the workers of a scope logged; forget idle ones if they are many."""
+def replay_logs(scope: RunScope, *, in_progress: bool = False) -> None:
+    """Replay what the workers of a scope logged; forget idle ones if they are many.
+
+    Args:
+        scope: whose workers.
+        in_progress: whether calls and waits in progress count until now.
+    """
     for worker in list(scope.workers.values()):
         # first, so that all that was logged before it is replayed before it
         run = worker.run
@@ -34,6 +40,8 @@ def replay_logs(scope: RunScope) -> None:
             so_far = run.event()
             if not run.over:
                 worker.account.take(so_far)
+        if in_progress and (worker.stack or worker.waits):
+            catch_up(worker, clock.now())
     if scope.ended or len(scope.workers) >= MAX_WORKERS:
         for worker in list(scope.workers.values()):
             if not worker.stack and not worker.waits and worker.run is None:
