@@ -28,18 +28,37 @@ class LimitStats(Distribution):
 
 
 def limit_list(
-    scope: RunScope, waits: Mapping[str, LimitStats], wall_s: float, now: float
+    scope: RunScope,
+    waits: Mapping[str, LimitStats],
+    wall_s: float,
+    now: float,
+    in_progress: Mapping[object, float],
 ) -> list[dict[str, Any]]:
-    """Return the report's part about limits."""
+    """Return the report's part about limits.
+
+    Args:
+        scope: of the run.
+        waits: by the limit's name, those that are over.
+        wall_s: seconds of the run.
+        now: `clock.now()`.
+        in_progress: the seconds of waits that are not over, by the use that has them.
+    """
     most = registry.limits.known_capacities()
     return [
-        _entry(outside.limit, waits.get(name, LimitStats()), most.get(name), wall_s, now)
+        _entry(
+            outside.limit, waits.get(name, LimitStats()), most.get(name), wall_s, now, in_progress
+        )
         for name, outside in list(scope.limits.items())
     ]
 
 
 def _entry(
-    limit: LimitSeries, waits: LimitStats, most: int | None, wall_s: float, now: float
+    limit: LimitSeries,
+    waits: LimitStats,
+    most: int | None,
+    wall_s: float,
+    now: float,
+    in_progress: Mapping[object, float],
 ) -> dict[str, Any]:
     uses = list(limit.uses)
     held = _held_now(limit, now)
@@ -47,7 +66,8 @@ def _entry(
     stages: dict[str | None, list[LimitUse]] = {}
     for use in sorted(uses, key=lambda use: use.stage is None):
         # the use outside of stages is there for the sake of the others
-        if use.stage is not None or not stages or use.held or _waited(use) or use in held:
+        happened = use.held or _waited(use) or use in held or use in in_progress
+        if use.stage is not None or not stages or happened:
             stages.setdefault(use.stage, []).append(use)
     held_s = {
         stage: sum(use.held + held.get(use, 0.0) for use in some) for stage, some in stages.items()
@@ -63,7 +83,7 @@ def _entry(
         "stages": [
             {
                 "stage": stage,
-                "waited_s": sum_all([use.waited for use in some]),
+                "waited_s": sum_all([_plus(use.waited, in_progress.get(use)) for use in some]),
                 "held_s": held_s[stage] if known else None,
             }
             for stage, some in stages.items()
@@ -84,3 +104,7 @@ def _held_now(limit: LimitSeries, now: float) -> dict[LimitUse, float]:
             if use.limit is limit:
                 found[use] = found.get(use, 0.0) + max(0.0, now - since)
     return found
+
+
+def _plus(waited: float | None, in_progress: float | None) -> float | None:
+    return None if waited is None else waited + (in_progress or 0.0)

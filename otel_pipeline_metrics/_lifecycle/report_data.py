@@ -38,6 +38,8 @@ from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report import SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_pipeline_metrics._core.series import RunScope
     from otel_pipeline_metrics._experiments.experiment import Experiment
     from otel_pipeline_metrics._lifecycle.live_verdict import Tell
@@ -150,11 +152,12 @@ class RunDataCollector:
     ) -> dict[str, Any]:
         """Return the parts of a report that a verdict reads, without those of other processes."""
         started_at, wall_s = run.pop("started_at"), run["wall_s"]
+        in_progress = snapshot.waits_in_progress(scope, now)
         return {
             "run": run,
             "stages": self._stages(run, scope, now, percentiles=percentiles),
-            "queues": self._queues(scope, wall_s, now, percentiles=percentiles),
-            "limits": limit_list(scope, self.stats.limits, wall_s, now),
+            "queues": self._queues(scope, wall_s, now, in_progress, percentiles=percentiles),
+            "limits": limit_list(scope, self.stats.limits, wall_s, now, in_progress),
             "resources": self._resources(started_at, series=percentiles),
         }
 
@@ -173,10 +176,11 @@ class RunDataCollector:
         rows = self.stats.stage_list(wall_s, times.row)
         for key, row in zip(list(self.stats.stages), rows, strict=False):
             row["worker_ids"] = list(times.worker_ids(key))
+        in_progress = snapshot.waits_in_progress(scope, now)
         return {
             "stages": rows,
-            "queues": self._queues(scope, wall_s, now),
-            "limits": limit_list(scope, self.stats.limits, wall_s, now),
+            "queues": self._queues(scope, wall_s, now, in_progress),
+            "limits": limit_list(scope, self.stats.limits, wall_s, now, in_progress),
         }
 
     def end(self) -> None:
@@ -239,7 +243,13 @@ class RunDataCollector:
                 self.stats.of_stage(key)
 
     def _queues(
-        self, scope: RunScope, wall_s: float, now: float, *, percentiles: bool = True
+        self,
+        scope: RunScope,
+        wall_s: float,
+        now: float,
+        in_progress: Mapping[object, float],
+        *,
+        percentiles: bool = True,
     ) -> list[dict[str, Any]]:
         depths = queues_registry.sizes()
         found = self.stats.queue_list(
@@ -248,6 +258,7 @@ class RunDataCollector:
             queues_registry.known_capacities(),
             self._held,
             now,
+            in_progress,
             percentiles=percentiles,
         )
         return [{**queue, "depth": depths.get(queue["name"])} for queue in found]

@@ -130,6 +130,7 @@ class QueueStats(Distribution):
         capacity: int | None,
         wall_s: float,
         held: tuple[Held, Held],
+        in_progress: Mapping[object, float],
         *,
         percentiles: bool,
     ) -> dict[str, Any]:
@@ -140,6 +141,7 @@ class QueueStats(Distribution):
             capacity: of the queue; None if it has none.
             wall_s: seconds of the run.
             held: what was in the queue as the run began, and what is in it now.
+            in_progress: the seconds of waits that are not over, by series and state.
             percentiles: whether to compute them.
         """
         item_s = self._item_seconds(series, *held)
@@ -155,8 +157,8 @@ class QueueStats(Distribution):
             "put_span_s": None
             if series.first_put is None or series.last_put is None
             else max(0.0, series.last_put - series.first_put),
-            "put_blocked_s": series.blocked,
-            "get_waited_s": series.idle,
+            "put_blocked_s": series.blocked + in_progress.get((series, "blocked"), 0.0),
+            "get_waited_s": series.idle + in_progress.get((series, "idle"), 0.0),
             "producers": list(series.producers),
             "consumers": list(series.consumers),
         }
@@ -247,6 +249,7 @@ class RunStats:
         capacities: Mapping[str, int],
         held: HeldInRun,
         now: float,
+        in_progress: Mapping[object, float],
         *,
         percentiles: bool = True,
     ) -> list[dict[str, Any]]:
@@ -258,6 +261,7 @@ class RunStats:
             capacities: of the queues that have one, by name.
             held: what was in the queues as the run began.
             now: `clock.now()`.
+            in_progress: the seconds of waits that are not over, by series and state.
             percentiles: whether to compute them.
         """
         return [
@@ -266,6 +270,7 @@ class RunStats:
                 capacities.get(queue.name),
                 wall_s,
                 held.during(queue, wall_s, now),
+                in_progress,
                 percentiles=percentiles,
             )
             for queue in series

@@ -25,6 +25,8 @@ from otel_pipeline_metrics._stages.propagate import FromOtherProcess, Propagated
 from otel_pipeline_metrics._stages.workers import accounting
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from otel_pipeline_metrics._core.hooks import PartsOfRun
     from otel_pipeline_metrics._probes.limits.probe import Hold
 
@@ -263,6 +265,13 @@ class _StartWait(PermitWait):
     def __init__(self, start: _Start) -> None:
         super().__init__(start.probe)
         self._start = start
+
+    def __enter__(self) -> Self:
+        """Begin the wait; the task itself has it in the limit's counts. Never raises."""
+        super().__enter__()
+        if self._wait is not None:
+            self._wait.at = None
+        return self
 
     def __exit__(self, *_: object) -> None:
         """End the wait at the time at which the task began. Never raises."""

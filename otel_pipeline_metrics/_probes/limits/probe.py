@@ -208,6 +208,8 @@ class PermitWait:
             self._began = clock.now()
             worker = self._worker or finding.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
+            if self._state == "blocked":
+                self._wait.at = self._use
         except Exception:  # the user's call goes on
             errors.log_internal_error("beginning to wait at a limit")
         return self

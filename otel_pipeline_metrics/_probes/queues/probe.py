@@ -349,6 +349,7 @@ class QueueWait:
             self._began = clock.now()
             worker = self._worker or finding.current_worker(waits=True)
             self._wait = accounting.begin_wait(worker, self._state, self._began)
+            self._wait.at = self._series, self._state
         except Exception:  # the user's put or get goes on
             errors.log_internal_error("beginning to wait at a queue")
 

@@ -226,7 +226,7 @@ def begin_wait(worker: Worker, state: WaitState, now: float) -> OpenWait:
     for cell in worker.stack:
         # it has more to report than its duration, whenever the wait ends
         execution_of(cell)
-    wait = OpenWait(worker, state)
+    wait = OpenWait(worker, state, now)
     worker.waits.append(wait)
     worker.wait_mark = now
     worker.note(now, WAIT, state, worker.state())

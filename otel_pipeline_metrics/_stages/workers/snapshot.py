@@ -37,6 +37,19 @@ def snapshot(scope: RunScope, now: float) -> States:
     return found
 
 
+def waits_in_progress(scope: RunScope, now: float) -> dict[object, float]:
+    """Return how long workers have waited at queues and limits in waits that are not over.
+
+    The keys are the counts that will have a wait once it is over; those of a queue with the state.
+    """
+    found: dict[object, float] = {}
+    for worker in list(scope.workers.values()):
+        for wait in list(worker.waits):
+            if wait.at is not None:
+                found[wait.at] = found.get(wait.at, 0.0) + max(0.0, now - wait.since)
+    return found
+
+
 def _share_out(scope: RunScope, now: float) -> None:
     """Share out the time of all workers until `now`."""
     for worker in list(scope.workers.values()):

@@ -46,11 +46,14 @@ task_of: Callable[[Any], object] = (
 class OpenWait:
     """A wait in progress of one worker."""
 
-    __slots__ = ("by", "level", "state", "worker")
+    __slots__ = ("at", "by", "level", "since", "state", "worker")
 
-    def __init__(self, worker: Worker, state: WaitState) -> None:
+    def __init__(self, worker: Worker, state: WaitState, now: float) -> None:
         self.worker = worker
         self.state: WaitState = state
+        self.since = now
+        # the counts of the queue or limit that will have this wait once it is over
+        self.at: object = None
         # the call that waits: the worker waits only while this is its innermost call
         self.level = worker.inside()
         # the task or thread that the wait happens in
