@@ -113,20 +113,17 @@ def _of_lock(lock: Any, probe: SinglePermit) -> Acquire:
         lock._locked = True
         # `acquired` of the probe written out: the calls are a fifth of the cost of a lock
         try:
-            try:
-                if probe.use is None:
-                    use = (current() or _series.default_cell)[0].limits[name]
-                    probe.since = clock.now()
-                    probe.use = use
-                    use.locked += 1.0
-                    if probe.shared:
-                        limit = use.limit
-                        limit.level = level = limit.level + 1
-                        if level > limit.peak:
-                            limit.peak += 1
-                    return True
-            except KeyError:  # the first permit of its stage
-                pass
+            if probe.use is None:
+                use = (current() or _series.default_cell)[0].limits[name]
+                probe.since = clock.now()
+                probe.use = use
+                use.locked += 1.0
+                if probe.shared:
+                    limit = use.limit
+                    limit.level = level = limit.level + 1
+                    if level > limit.peak:
+                        limit.peak += 1
+                return True
             probe.acquired()
         except BaseException as error:  # the lock is the user's all the same
             failed(lock, probe, error)

@@ -151,9 +151,12 @@ def _acquire(method: str) -> Callable[..., Any]:
 def _release(method: str) -> Callable[..., Any]:
     def release(self: LimitedOther, *args: Any, **kwargs: Any) -> Any:
         original, probe = getattr(self._opm_queue, method), self._opm_probe
-        hold = probe.take()
+        hold = None
         try:
-            result = original(*args, **kwargs)
+            try:
+                hold = probe.take()
+            finally:
+                result = original(*args, **kwargs)
         except BaseException:
             probe.give_back(hold)
             raise
@@ -244,9 +247,12 @@ def _is_free(limit: Any) -> bool:
 def _async_release(method: str) -> Callable[..., Any]:
     async def release(self: LimitedOther, *args: Any, **kwargs: Any) -> Any:
         original, probe = getattr(self._opm_queue, method), self._opm_probe
-        hold = probe.take()
+        hold = None
         try:
-            result = await original(*args, **kwargs)
+            try:
+                hold = probe.take()
+            finally:
+                result = await original(*args, **kwargs)
         except Exception:
             probe.give_back(hold)
             raise

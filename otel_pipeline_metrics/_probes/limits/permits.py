@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import series as _series
-from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe, use_here
+from otel_pipeline_metrics._probes.limits.probe import Hold, LimitProbe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 # Permits that are followed at a time, of a limit without a known maximum.
 HOLDS_BOUND: Final = 10_000
+
+# in place of a stage's use: there is one permit only
+_ANY: Final[Any] = object()
 
 
 class Permits(LimitProbe):
@@ -71,7 +74,10 @@ class Permits(LimitProbe):
             use: of the stage that has it; by default the current one.
         """
         try:
-            use = use or use_here(self.name)
+            if use is None:
+                # `use_here` written out
+                here = (_series.active_cell.get() or _series.default_cell)[0]
+                use = here.limits.get(self.name) or here.add_limit(self.name)
             limit = use.limit
             hold = (use, clock.now(), waited)
             if self.releases:
@@ -80,8 +86,9 @@ class Permits(LimitProbe):
                     if len(self._holds) > self._bound:
                         self._end_surplus()
                 except BaseException:  # a signal handler's: it is not counted
-                    if not self._remove(hold):  # it was counted as released already
-                        limit.level += 1
+                    self._remove(hold)
+                    # as it was, whether it was removed here or released already
+                    limit.level += 1
                     raise
             else:
                 limit.known = False
@@ -99,11 +106,12 @@ class Permits(LimitProbe):
 
     def releasing(self, lock: Any) -> Callable[[], None]:
         """Return a function that counts a permit as released, and then releases it."""
-        log, release = self.released, lock.release
+        # `released` written out, since this is called for every permit
+        take, end, release = self.take, self.end, lock.release
 
         def counted() -> None:
             try:
-                log()
+                end(take())
             finally:
                 release()
 
@@ -118,16 +126,24 @@ class Permits(LimitProbe):
         """
         if not self._remove(hold):
             return
-        hold[0].limit.level -= 1
         if stage is not None and hold[0].stage is None:
             hold = (self.use_of(stage, hold), *hold[1:])
         self.end(hold)
 
+    # Where a permit is removed, nothing is called between the look for it and the statement that
+    # counts it as released: no signal handler raises and no other thread comes in between.
+
     def _remove(self, hold: Hold) -> bool:
-        """Forget a permit; tell whether it was known still, after a fork or among too many."""
+        """Count a permit as released; tell whether it was known still."""
+        holds, limit = self._holds, hold[0].limit
         try:
-            self._holds.remove(hold)
-        except ValueError:
+            place = holds.index(hold)
+            while holds[place] != hold:  # another thread has just released one before it
+                place = holds.index(hold)
+            holds[place : place + 1], limit.level = (), limit.level - 1
+        except (ValueError, IndexError) as error:  # after a fork, among too many, or just now
+            if errors.from_signal_handler(error):
+                raise
             return False
         return True
 
@@ -138,19 +154,28 @@ class Permits(LimitProbe):
     def take(self) -> Hold | None:
         """Return the permit that is about to be released; None if none is known.
 
-        It is one that the current stage holds, else the one that is held longest.
+        It is one that the current stage holds, else the one that is held longest. Whoever calls
+        this releases it also if this is interrupted by an exception: it is counted as released.
         """
+        holds, hold = self._holds, None
         try:
-            hold = self._holds.pop()
-            if self._holds and hold[0] is not (use := self._use_so_far()):
-                hold = self._of(use, hold)
-            hold[0].limit.level -= 1
-        except IndexError:  # acquired before it was wrapped, or through a raw reference
-            return None
-        except Exception:
+            use = self._use_so_far() if len(holds) > 1 else _ANY
+            while holds:  # else acquired before it was wrapped, or through a raw reference
+                hold = holds[-1]
+                limit = hold[0].limit
+                if use is _ANY or hold[0] is use:
+                    holds[-1:], limit.level = (), limit.level - 1
+                    return hold
+                hold = self._other(use)
+                if self._remove(hold):
+                    return hold
+        except BaseException as error:  # a signal handler's: it is released all the same
+            if hold is not None or holds:
+                self._remove(hold or holds[-1])
+            if not isinstance(error, Exception):
+                raise
             errors.log_internal_error("releasing a permit")
-            return None
-        return hold
+        return None
 
     def give_back(self, hold: Hold | None) -> None:
         """Count a permit as held still: its release was refused."""
@@ -166,17 +191,10 @@ class Permits(LimitProbe):
         use: LimitUse | None = here.limits.get(self.name)
         return use
 
-    def _of(self, use: LimitUse | None, latest: Hold) -> Hold:
-        holds = self._holds
-        holds.append(latest)
-        for hold in reversed(list(holds)):
-            if hold[0] is use:
-                try:
-                    holds.remove(hold)
-                except ValueError:  # another thread has just released it
-                    continue
-                return hold
-        return holds.pop(0)
+    def _other(self, use: LimitUse | None) -> Hold:
+        """Return the latest permit of a stage, or else the one that is held longest."""
+        holds = list(self._holds)
+        return next((hold for hold in reversed(holds) if hold[0] is use), holds[0])
 
     def _end_surplus(self) -> None:
         """End permits above the maximum: they were released through a raw reference."""
@@ -184,6 +202,7 @@ class Permits(LimitProbe):
         # read again each time, since it may change
         self._bound = HOLDS_BOUND if most is None else most
         while len(self._holds) > self._bound:
-            hold = self._holds.pop(0)
-            hold[0].limit.level -= 1
+            hold = self._holds[0]
+            limit = hold[0].limit
+            self._holds[:1], limit.level = (), limit.level - 1
             self.end(hold)

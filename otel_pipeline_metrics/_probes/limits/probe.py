@@ -267,6 +267,12 @@ def failed(lock: Any, probe: LimitProbe, error: BaseException) -> None:
         try:
             probe.acquired()
         except BaseException as inner:
+            # what the program gets is as if it were raised alone
+            last = inner
+            while last.__context__ is not None and last.__context__ is not error:
+                last = last.__context__
+            if last.__context__ is error:
+                last.__context__ = error.__context__
             failed(lock, probe, inner)
         return
     if not isinstance(error, Exception):

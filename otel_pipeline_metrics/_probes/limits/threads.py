@@ -21,6 +21,7 @@ from otel_pipeline_metrics._probes.limits.probe import LimitProbe, PermitWait, f
 from otel_pipeline_metrics._probes.limits.single import Released, ReleasedByHolder
 
 if TYPE_CHECKING:
+    from otel_pipeline_metrics._probes.limits.probe import Hold
     from otel_pipeline_metrics._probes.limits.single import SinglePermit
 
 
@@ -136,16 +137,21 @@ class LimitedSemaphore(LimitedOpen):
     def release(self, n: int = 1) -> None:
         """Release as the wrapped semaphore does."""
         probe = self._opm_probe
-        taken = [probe.take() for _ in range(min(n, probe.depth()))] if isinstance(n, int) else []
+        known = min(n, probe.depth()) if isinstance(n, int) else 0
+        taken: list[Hold | None] = []
         try:
-            self._opm_queue.release(n)
-        except Exception:  # refused: a bounded one has fewer to release
-            while taken:
-                probe.give_back(taken.pop())
-            raise
+            for _ in range(known):
+                taken.append(probe.take())  # noqa: PERF401 - an exception keeps the first ones
         finally:
-            for hold in taken:
-                probe.end(hold)
+            try:
+                self._opm_queue.release(n)
+            except Exception:  # refused: a bounded one has fewer to release
+                while taken:
+                    probe.give_back(taken.pop())
+                raise
+            finally:
+                for hold in taken:
+                    probe.end(hold)
 
 
 class LimitedRLock(ReleasedByHolder, LimitedLock):

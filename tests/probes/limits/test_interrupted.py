@@ -13,11 +13,12 @@ import pytest
 import otel_pipeline_metrics as opm
 from otel_pipeline_metrics._core import clock as _clock
 from otel_pipeline_metrics._core import errors
-from otel_pipeline_metrics._probes.limits import registry
-from otel_pipeline_metrics._probes.limits.probe import interrupted
+from otel_pipeline_metrics._probes.limits import permits, registry
+from otel_pipeline_metrics._probes.limits.probe import interrupted, use_here
 from otel_pipeline_metrics._probes.limits.single import SinglePermit
 from tests.probes.limits.support import numbers
 from tests.probes.limits.test_threads import Interrupting, Interruption, taken_elsewhere
+from tests.support.interrupting import strike_at_every_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,3 +229,71 @@ def test_a_permit_is_not_kept_where_the_first_call_after_it_is_interrupted(
         assert raw.acquire(blocking=False)
     finally:
         sys.setprofile(None)
+
+
+@pytest.mark.parametrize("kind", ["its own", "of another stage"])
+@pytest.mark.parametrize("make", SEMAPHORES)
+def test_a_release_that_is_interrupted_while_it_is_counted_is_counted_once(
+    make: Callable[[], Any], kind: str
+) -> None:
+    """The permits that are known and their number never differ; what was counted is released."""
+    limit = opm.wrap_limit(make(), name="x")
+    probe = limit._opm_probe
+
+    @opm.stage("holds")
+    def hold() -> None:
+        acquire(limit)
+
+    holds = hold if kind == "of another stage" else lambda: acquire(limit)
+    level = use_here("x").limit
+    before = level.level
+    wrong: list[int] = []
+
+    def after(strikes: int) -> None:
+        assert probe.depth() == level.level - before, strikes
+        wrong.append(probe.depth() - (2 - limit._value))
+        if wrong[-1] == 1:
+            probe.take()
+        elif wrong[-1]:
+            limit._opm_queue.release()
+        while limit._value:
+            holds()
+
+    holds()
+    holds()
+    struck = strike_at_every_line(limit.release, after, permits)
+    # as it begins to be counted, it is released all the same; as asyncio begins to release it, not
+    assert wrong.count(1) <= 4 < struck
+    assert wrong.count(-1) <= 1
+    assert wrong.count(0) == struck - wrong.count(1) - wrong.count(-1)
+
+
+def test_a_handler_of_its_kind_of_errors_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An asyncio lock keeps no KeyError of a signal handler, nor gives it one of ours."""
+
+    def struck() -> float:
+        _clock.now = now
+        signal.raise_signal(signal.SIGUSR1)
+        return now()
+
+    def handler(*_: object) -> None:
+        raise KeyError("theirs")
+
+    now = _clock.now
+    monkeypatch.setattr(errors, "raise_faults", False)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        for make in (asyncio.Lock, threading.Lock):
+            # the first permit of its stage, and another one
+            limit = opm.wrap_limit(make(), name=f"kept {make.__module__}")
+            for _ in range(2):
+                with monkeypatch.context() as patch:
+                    patch.setattr(_clock, "now", struck)
+                    with pytest.raises(KeyError, match="theirs") as raised:
+                        acquire(limit)
+                assert raised.value.__context__ is None
+                assert not limit.locked()
+                acquire(limit)
+                limit.release()
+    finally:
+        signal.signal(signal.SIGUSR1, before)
