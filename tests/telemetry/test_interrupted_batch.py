@@ -261,10 +261,10 @@ def test_an_interrupted_batch_is_in_a_report_once() -> None:
     batches = [make() for make in BATCHES.values()]
 
     def rows(stats: run_stats.RunStats) -> Any:
+        waits = (*stats.queues.values(), *stats.limits.values())
         return (
             [each.to_dict(1.0, {}) for each in stats.stages.values()],
-            [(each.count, each.total_s, each.sketch.to_dict()) for each in stats.queues.values()],
-            [each.to_dict() for each in stats.limits.values()],
+            [(each.count, each.total_s, each.max_s, each.sketch.to_dict()) for each in waits],
         )
 
     clean = run_stats.RunStats()
