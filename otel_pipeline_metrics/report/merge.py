@@ -17,6 +17,7 @@ from otel_pipeline_metrics._core.slowest import SLOWEST
 from otel_pipeline_metrics.analysis import analyze
 from otel_pipeline_metrics.report.merge_rules import (
     Data,
+    all_elsewhere,
     common,
     count,
     counts_by_key,
@@ -302,6 +303,7 @@ def open_entry(given: Data, section: Section, over: Data) -> Data:
         for path, by in section.averages.items()
         if path[-1] in (get_path(entry, *path[:-1]) or ())
     }
+    entry[_TOTALS] |= {("depth_avg",): 0.0} if all_elsewhere(entry) else {}
     return entry
 
 
@@ -391,6 +393,8 @@ def close_entry(entry: Data, section: Section, run: Data) -> None:
     for path, total in entry.pop(_TOTALS, {}).items():
         place = get_path(entry, *path[:-1])
         place[path[-1]] = ratio(total, _over(entry, run, section.averages[path]))
+    if all_elsewhere(entry):
+        entry["depth_avg"] = None
     for key in ("duration_s", "wait_s"):
         if isinstance(entry.get(key), dict):
             entry[key] |= percentiles(entry[key])

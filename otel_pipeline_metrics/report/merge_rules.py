@@ -135,6 +135,11 @@ def product(left: float | None, right: float | None) -> float | None:
     return None if left is None or right is None else left * right
 
 
+def all_elsewhere(queue: Data) -> bool:
+    """Tell whether all items of a queue were got in another process, which has their time."""
+    return bool(queue.get("put")) and not queue.get("got") and not queue.get("depth")
+
+
 def merge_means(found: Sequence[Any], by: str, mean: str) -> list[Data]:
     """Return lists of means with their `count` as one, in the order of the key `by`."""
     groups: dict[Any, list[Data]] = {}

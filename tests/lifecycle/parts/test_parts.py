@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import signal
 import subprocess
 import sys
@@ -179,6 +180,30 @@ def test_queues_and_limits_fold_too(clock: Clock) -> None:
         2,
         [{"stage": "taking", "waited_s": 0.0, "held_s": 2.0}],
     )
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_items_that_another_process_gets_count_in_the_depth(clock: Clock, comes: bool) -> None:
+    with there() as run:
+        jobs: Any = opm.wrap_queue(multiprocessing.Queue(), name="jobs")
+        jobs.put("a")
+        with opm.part(run.context()) as part:
+            clock.advance(2.0)
+            # the part's own count, of the same queue
+            assert jobs.get(timeout=60) == "a"
+        if comes:
+            assert run.add_part(over_the_wire(part.data))
+        clock.advance(2.0)
+        assert jobs._opm_queue.empty()
+    (row,) = run.report.queues
+    assert (row["put"], row["got"]) == (1, int(comes))
+    assert (row["depth_avg"] is not None) is comes
+    data = run.report.to_dict()
+    other = opm.RunReport(data | {"run": data["run"] | {"id": "of another run"}})
+    merged = opm.RunReport.merge(run.report, other).queues[0]
+    assert (merged["depth_avg"] is not None) is comes
+    jobs.close()
+    jobs.join_thread()
 
 
 def test_spans_of_a_part_are_in_the_runs_trace(captured: Captured) -> None:
