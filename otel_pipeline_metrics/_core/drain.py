@@ -140,12 +140,7 @@ def drain_workers(scope: RunScope, then: Callable[[], None] | None = None) -> bo
 
 
 def _replay_workers(scope: RunScope, *, in_progress: bool = False) -> None:
-    """Derive the time of a scope's workers from their logs; the lock is held.
-
-    Args:
-        scope: whose workers.
-        in_progress: whether calls and waits in progress count until now.
-    """
+    """Derive the time of a scope's workers from their logs, or until now; the lock is held."""
     if scope.workers and hooks.workers is not None:
         try:
             hooks.workers.replay(scope, in_progress=in_progress)
