@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from otel_pipeline_metrics._core import errors
 from otel_pipeline_metrics._export import environment, exporters
@@ -18,7 +18,7 @@ from otel_pipeline_metrics._export.delivery.spool import Spool, max_age_s
 from otel_pipeline_metrics._export.environment_repairs import repaired_environment
 
 if TYPE_CHECKING:
-    from otel_pipeline_metrics._export.environment import ExportPlan, Signal
+    from otel_pipeline_metrics._export.environment import ExportPlan, Protocol, Signal
 
 
 class ReplayError(Exception):
@@ -76,13 +76,12 @@ def _plan() -> ExportPlan:
         raise ReplayError("OTEL_SDK_DISABLED is true")
     for problem in plan.problems:
         errors.warn_once(f"environment: {problem}", "%s", problem)
-    protobuf: dict[str, Any] = {
-        # the same server accepts both, and only the answers of this one can be observed
-        f"{signal}_protocol": "http/protobuf"
-        for signal in environment.SIGNALS
-        if plan.protocols[signal] == "http/json"
+    # the same server accepts both, and only the answers of this one can be observed
+    protocols: dict[Signal, Protocol] = {
+        signal: "http/protobuf" if protocol == "http/json" else protocol
+        for signal, protocol in plan.protocols.items()
     }
-    return dataclasses.replace(plan, **protobuf)
+    return dataclasses.replace(plan, protocols=protocols)
 
 
 def _replay(plan: ExportPlan, signal: Signal, spool: Spool, log_filter: Filter) -> Replayed:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from otel_pipeline_metrics._export import environment
 from otel_pipeline_metrics._export.delivery import delivery
 from otel_pipeline_metrics._export.delivery.ledger import LedgerSnapshot
 from otel_pipeline_metrics._export.delivery.spool import Spool
@@ -153,6 +154,25 @@ def test_replay_sends_what_is_kept(build: Build, collector: Received, tmp_path: 
     ]
     assert collector.spans == {"work": 600}
     assert replay(tmp_path) == []
+
+
+def test_replay_sends_protobuf_where_exporters_send_json(
+    build: Build, http_collector: Received, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", http_collector.endpoint)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    http_collector.later = True
+    telemetry = build(spool=tmp_path)
+    use(telemetry, spans=3)
+    telemetry.shutdown(5)
+    monkeypatch.setattr(environment, "entry_points", lambda **_: ["the JSON exporter"])
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    http_collector.later = False
+
+    assert [(r.signal, r.sent, r.batches_left) for r in replay(tmp_path)] == [
+        ("traces", 3, 0),
+        ("metrics", 1, 0),
+    ]
 
 
 def test_a_permanent_refusal_is_not_kept(build: Build, collector: Received, tmp_path: Path) -> None:
