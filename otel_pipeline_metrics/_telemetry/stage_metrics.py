@@ -17,7 +17,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import cardinality, clock, drain, series
+from otel_pipeline_metrics._core import cardinality, clock, drain, errors, series
 from otel_pipeline_metrics._core import metric_definitions as defs
 from otel_pipeline_metrics._core.records import (
     NO_TIME,
@@ -139,7 +139,8 @@ class StageMetrics:
         instrument = self._instruments[defs.STAGE_DURATION.name]
         if instrument.live:
             for early in self._backlog.taking():
-                self._take(early)
+                with errors.suppress_errors("taking what finished before configure()"):
+                    self._take(early)
             self._live = True
         elif not instrument.can_become_live:
             self._backlog = PreConfigureBacklog()

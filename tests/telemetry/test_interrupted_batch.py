@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from otel_pipeline_metrics._telemetry.backlog import AnyBatch
 
 KEY = StageKey(None, "struck", None)
+DURATIONS = (defs.STAGE_DURATION.name, ("pipeline.stage.name", "struck"))
 
 
 def plain(count: int = 3) -> Batch:
@@ -208,6 +209,38 @@ def test_what_another_sink_kept_is_taken_once() -> None:
             ]
             assert found == 12, n
     assert n > 20
+
+
+def test_a_batch_that_cannot_be_taken_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was kept before there was a provider, which would get nothing for ever."""
+    monkeypatch.setattr("otel_pipeline_metrics._core.errors.raise_faults", False)
+    reported, broken = Reported(live=False), plain()
+    broken.attributes = {"tenant": {"not": "hashable"}}  # type: ignore[dict-item]
+    for batch in (plain(), broken, plain()):
+        deliver(reported, batch)
+    reported.come_live()
+    deliver(reported, plain())
+    assert reported.numbers()[DURATIONS][1] == 9
+
+
+def test_a_zero_that_the_sdk_refuses_costs_no_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first record of a counter may fail, in an exemplar filter of the program."""
+    monkeypatch.setattr("otel_pipeline_metrics._core.errors.raise_faults", False)
+    reported = Reported()
+    counter = reported.stages._instruments[defs.STAGE_TIME.name].instrument
+    add = counter.add
+
+    def failing(value: float, *others: Any) -> None:
+        if not value:
+            raise ValueError
+        add(value, *others)
+
+    monkeypatch.setattr(counter, "add", failing)
+    for _ in range(2):
+        deliver(reported, plain())
+    found = reported.numbers()
+    (seconds,) = [value for (metric, *_), (value, *_) in found.items() if metric == counter.name]
+    assert (found[DURATIONS][1], seconds) == (6, 1.5)
 
 
 @pytest.mark.parametrize("live", [True, False])

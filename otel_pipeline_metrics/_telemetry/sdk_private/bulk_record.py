@@ -315,7 +315,7 @@ class CounterSeries(HistogramSeries):
         self._name = getattr(counter.instrument, "name", "a counter")
         self._room: float = MAX_INT
         # Zero first: a backend that sees the series begin can tell the first increase.
-        self._record(0, attributes, _NO_SPAN)
+        self._record_one(0)
 
     def limited(self, amount: float) -> float:
         """Return the part of an increase that keeps the total within 64 bits.
