@@ -270,7 +270,7 @@ class _StartWait(PermitWait):
         """Begin the wait; the task itself has it in the limit's counts. Never raises."""
         super().__enter__()
         if self._wait is not None:
-            self._wait.at = None
+            self._wait.at, self._wait.start = None, self._start
         return self
 
     def __exit__(self, *_: object) -> None:

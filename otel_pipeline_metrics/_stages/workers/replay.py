@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from otel_pipeline_metrics._core import clock
 from otel_pipeline_metrics._core.stage_time import pop_front
-from otel_pipeline_metrics._stages.workers.account import ENTER, EXIT, GOT, MAX_WORKERS, PUT, TICK
+from otel_pipeline_metrics._stages.workers.account import (
+    ENTER,
+    EXIT,
+    GOT,
+    MAX_WORKERS,
+    PUT,
+    TICK,
+    WAIT,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,6 +74,11 @@ def catch_up(worker: Worker, now: float | None = None) -> None:
         # if it ends now, its end is in the log and tells the same begin
         if cell[7] is worker and cell[1] is not None and (cell[2] or account.mark is not None):
             account.take((cell[2], ENTER, cell[0].times, id(cell), 0.0))
+    for wait in worker.waits[-1:]:
+        if wait.start is not None and (started := wait.start.at) is not None:
+            # it is over since then, although its worker has not logged that yet
+            around = [each.state for each in worker.waits if each.level is wait.level]
+            account.take((started, WAIT, None, around[-2] if len(around) > 1 else "busy", 0.0))
     if now is not None and (account.opened or account.state != "busy"):
         account.take((now, TICK, None, None, 0.0))
 

@@ -46,7 +46,7 @@ task_of: Callable[[Any], object] = (
 class OpenWait:
     """A wait in progress of one worker."""
 
-    __slots__ = ("at", "by", "level", "since", "state", "worker")
+    __slots__ = ("at", "by", "level", "since", "start", "state", "worker")
 
     def __init__(self, worker: Worker, state: WaitState, now: float) -> None:
         self.worker = worker
@@ -54,6 +54,8 @@ class OpenWait:
         self.since = now
         # the counts of the queue or limit that will have this wait once it is over
         self.at: object = None
+        # of a task of an executor: once that has begun, at `start.at`, nobody waits for its start
+        self.start: Any = None
         # the call that waits: the worker waits only while this is its innermost call
         self.level = worker.inside()
         # the task or thread that the wait happens in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 import weakref
@@ -13,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import otel_pipeline_metrics as opm
-from tests.probes.limits.support import limit_of, numbers, stages_of, until, waiting
-from tests.probes.queues.support import states
+from otel_pipeline_metrics._core import drain
+from tests.probes.limits.support import (
+    in_thread,
+    limit_of,
+    numbers,
+    stages_of,
+    until,
+    waiting,
+)
+from tests.probes.queues.support import STATES, states
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +97,39 @@ def test_who_waits_for_a_task_is_blocked_until_it_begins(
     assert states(run, "asks") == (4.0, 0.0, 3.0)
     # a wait in `result()` is the task's, which is counted once
     assert limit_of(run)["wait_s"]["total"] == 3.0
+
+
+@pytest.mark.parametrize(("around", "after"), [(False, "busy"), (True, "idle")])
+def test_who_waits_for_a_task_that_has_begun_is_not_blocked_in_a_collection(
+    around: bool, after: str, clock: Clock, make_run: Callable[[], opm.Run]
+) -> None:
+    """The worker logs the end of its wait only once the task is over."""
+    steps = Steps()
+
+    @opm.stage
+    def asks() -> None:
+        with opm.waiting("idle") if around else contextlib.nullcontext():
+            pool.submit(steps.task, 2).result()
+
+    with make_run() as run, opm.wrap_executor(ThreadPoolExecutor(1), name="x") as pool:
+        pool.submit(steps.task, 1)
+        thread = in_thread(asks)
+        until(lambda: waiting() == 1 + around)
+        clock.advance(2)
+        drain.drain_scope(run._scope)
+        clock.advance(1)
+        steps.end(1)
+        until(lambda: 2 in steps.begun)
+        seen = []
+        for _ in range(2):
+            clock.advance(4)
+            drain.drain_scope(run._scope)
+            seen.append(dict(zip(STATES, states(run, "asks"), strict=True)))
+        steps.end(2)
+        thread.join()
+    none = dict.fromkeys(STATES, 0.0)
+    assert seen == [none | {"blocked": 3.0, after: seconds} for seconds in (4.0, 8.0)]
+    assert dict(zip(STATES, states(run, "asks"), strict=True)) == seen[-1]
 
 
 def test_who_waits_for_the_exception_too(clock: Clock, make_run: Callable[[], opm.Run]) -> None:
