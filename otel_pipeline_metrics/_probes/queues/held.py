@@ -61,6 +61,8 @@ class HeldInRun:
             # An earlier queue of that name may be left with items, until it is collected. If no
             # item moves at all, the queues that all wait for are among these.
             if (before := self._before.get(probe, UNKNOWN)) != content
+            # the oldest items of a stack stay in it, whatever moves above them
+            or probe.at > now - wall_s
             or not (series.put or series.got)
         }
         before_now = list(found.values())

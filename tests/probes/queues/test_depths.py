@@ -293,6 +293,22 @@ def test_what_is_left_in_other_queues_of_the_name_does_not_count(
     assert earlier.qsize() == 1
 
 
+@pytest.mark.parametrize("make", [asyncio.LifoQueue, thread_queue.LifoQueue])
+def test_items_below_those_that_move_count_as_well(
+    make: Callable[[], Any], clock: Clock, make_run: MakeRun
+) -> None:
+    q = wrapped(make)
+    q.put_nowait("below")
+    clock.advance(10)
+    with make_run() as run:
+        for _ in range(2):
+            clock.advance(1)
+            q.put_nowait("above")
+            clock.advance(1)
+            q.get_nowait()
+    assert depth_of(run) == 1.5
+
+
 def test_a_full_queue_at_which_all_wait_is_full(clock: Clock, make_run: MakeRun) -> None:
     q = wrapped(lambda: thread_queue.Queue(1))
     q.put("a")
