@@ -247,12 +247,14 @@ def special_methods(cls: Any, stock: type = object) -> dict[str, Any]:
         stock: a class whose special methods the stand-in has, or does not need.
     """
     made: dict[str, Any] = {}
-    for name in dir(cls):
+    # of a metaclass, `__dir__` may hide some; and descriptors with other names may do anything
+    names = [name for name in type.__dir__(cls) if name.startswith("__") and name.endswith("__")]
+    for name in names:
         method = getattr(cls, name, None)
         if (
-            not (name.startswith("__") and name.endswith("__"))
-            or name in _OWN
+            name in _OWN
             or not callable(method)
+            or isinstance(method, type)
             or method is getattr(stock, name, None)
             or method is getattr(object, name, None)
         ):
@@ -262,8 +264,13 @@ def special_methods(cls: Any, stock: type = object) -> dict[str, Any]:
             made[name] = method
         elif name == "__aenter__":
             made[name] = _forward_enter
+        elif name in {"__eq__", "__ne__"}:
+            made[name] = functools.partialmethod(_compare, name)
         else:
             made[name] = functools.partialmethod(_forward, name)
+    if "__eq__" in made and "__hash__" not in made and cls.__hash__ is not None:
+        # a class with `__eq__` alone has no hash, and this one has that of `object` or `stock`
+        made["__hash__"] = functools.partialmethod(_forward, "__hash__")
     if cls.__module__.startswith("gevent.") and "__next__" in made:
         made["__iter__"], made["__next__"] = _itself, _until_stop_iteration
     return made
@@ -272,6 +279,11 @@ def special_methods(cls: Any, stock: type = object) -> dict[str, Any]:
 def _forward(self: Instrumented, name: str, /, *args: Any, **kwargs: Any) -> Any:
     result = getattr(self._opm_queue, name)(*args, **kwargs)
     return self if result is self._opm_queue else result
+
+
+def _compare(self: Instrumented, name: str, other: object) -> Any:
+    # one that goes by identity is equal to itself
+    return getattr(self._opm_queue, name)(self._opm_queue if other is self else other)
 
 
 async def _forward_enter(self: Instrumented) -> Any:

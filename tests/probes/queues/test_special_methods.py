@@ -148,6 +148,50 @@ def test_operators_are_those_of_what_is_wrapped(make: Callable[[], Any]) -> None
     assert (str(q), f"{q:text}") == ("as text", "as text")
 
 
+@pytest.mark.parametrize("base", [Own, OfThreads, OfTasks, Threads, Tasks, Pool])
+def test_what_goes_by_identity_is_equal_to_itself(base: Any) -> None:
+    class ByIdentity(base):  # type: ignore[misc]
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+        def __ne__(self, other: object) -> bool:
+            return self is not other
+
+        __hash__ = object.__hash__
+
+    raw = ByIdentity()
+    q = wrapped(raw)
+    assert (q == q, q != q, q == raw, q == ByIdentity()) == (True, False, True, False)  # noqa: PLR0124
+    assert hash(q) == hash(raw)
+    assert {q: "found"}[raw] == "found"
+
+
+class Hides(type):
+    """Tells none of the names of its classes."""
+
+    def __dir__(cls) -> list[str]:
+        raise RuntimeError("nobody asks for these")
+
+
+class Refuses:
+    """Cannot be read from the class."""
+
+    def __get__(self, thing: object, _: object) -> object:
+        if thing is None:
+            raise RuntimeError("nobody reads this")
+        return 5
+
+
+@pytest.mark.parametrize("base", [Own, OfThreads, OfTasks, Threads, Tasks, Pool])
+def test_classes_may_be_unusual(base: Any) -> None:
+    class Unusual(base, metaclass=Hides):  # type: ignore[misc]
+        attribute = Refuses()
+        __error__ = KeyError
+
+    q = wrapped(Unusual())
+    assert (q.attribute, q.__error__, q + 1) == (5, KeyError, ("add", 1))
+
+
 @pytest.mark.parametrize("make", [Own, OfThreads, OfTasks])
 def test_a_block_of_the_queue_has_the_wrapped_one(make: Callable[[], Any], clock: Clock) -> None:
     async def entered() -> Any:
