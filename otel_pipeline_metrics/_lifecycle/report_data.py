@@ -152,10 +152,12 @@ class RunDataCollector:
     ) -> dict[str, Any]:
         """Return the parts of a report that a verdict reads, without those of other processes."""
         started_at, wall_s = run.pop("started_at"), run["wall_s"]
+        stages = self._stages(run, scope, now, percentiles=percentiles)
+        # just before the counts of those that are over: one that ends in between is in both
         in_progress = snapshot.waits_in_progress(scope, now)
         return {
             "run": run,
-            "stages": self._stages(run, scope, now, percentiles=percentiles),
+            "stages": stages,
             "queues": self._queues(scope, wall_s, now, in_progress, percentiles=percentiles),
             "limits": limit_list(scope, self.stats.limits, wall_s, now, in_progress),
             "resources": self._resources(started_at, series=percentiles),

@@ -220,7 +220,11 @@ class PermitWait:
             return
         try:
             now = clock.now()
-            self.seconds = max(0.0, now - self._began)
+            self.seconds = seconds = max(0.0, now - self._began)
+            # at once, as at a queue: a report has this wait as one in progress or as over
+            self._wait.at = None
+            if self._state == "blocked" and self._use.waited is not None:
+                self._use.waited += seconds
             accounting.end_wait(self._wait, now)
             if self._state == "blocked":
                 self._count()
@@ -233,8 +237,6 @@ class PermitWait:
 
     def _count(self) -> None:
         use, waits = self._use, self._use.limit.waits
-        if use.waited is not None:
-            use.waited += self.seconds
         waits.append(self.seconds)
         if len(waits) >= drain.PENDING_BOUND:
             drain.drain_limit(self._scope, use.limit)

@@ -360,12 +360,15 @@ class QueueWait:
         try:
             now = clock.now()
             seconds = now - self._began
-            accounting.end_wait(self._wait, now)
-            # threads share these, so there is no call between reading and writing them
+            # threads share these, so there is no call between reading and writing them, nor
+            # between the moments in which a report has this wait as one in progress and as over
+            self._wait.at = None
             if self._state == "idle":
                 self._series.idle += seconds
             else:
                 self._series.blocked += seconds
+            accounting.end_wait(self._wait, now)
+            if self._state != "idle":
                 accounting.after_put(self._wait.worker)
         except Exception:
             errors.log_internal_error("ending to wait at a queue")

@@ -9,10 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import otel_pipeline_metrics as opm
+from otel_pipeline_metrics._lifecycle.stage_times import StageTimes
+from otel_pipeline_metrics._stages.workers import accounting
 from tests.probes.queues.support import play, queue_of, sleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
     from tests.conftest import Clock
 
@@ -136,3 +140,56 @@ def test_a_wait_for_a_task_of_an_executor_is_the_tasks_own(clock: Clock, make_ru
         waiter.join()
         first.result()
     assert limit_of(run, "pool") == {None: 2.0}
+
+
+def test_a_wait_that_ends_during_a_look_counts_once(
+    clock: Clock, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in progress until it is counted, and the other way round."""
+    q = opm.wrap_queue(thread_queue.Queue(), name="q")
+    lock = opm.wrap_limit(threading.Lock(), name="lock")
+    seen: list[Any] = []
+    end_wait = accounting.end_wait
+
+    def look() -> None:
+        seen.append((queue_of(run, "q")["get_waited_s"], limit_of(run, "lock")[None]))
+
+    def end(*args: Any) -> None:
+        look()
+        end_wait(*args)
+        look()
+
+    monkeypatch.setattr(accounting, "end_wait", end)
+    with make_run() as run, lock:
+        for wait, go_on in ((q.get, lambda: q.put(1)), (lock.acquire, lock.release)):
+            thread = threading.Thread(target=wait)
+            thread.start()
+            while not any(worker.waits for worker in list(run._scope.workers.values())):
+                thread.join(0.001)
+            clock.advance(2)
+            go_on()
+            thread.join()
+    assert seen == [(2.0, 0.0)] * 2 + [(2.0, 2.0)] * 2
+
+
+def test_a_wait_that_ends_while_stages_are_summed_up_counts_once(
+    clock: Clock, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    q = opm.wrap_queue(thread_queue.Queue(), name="q")
+    summed_up = StageTimes.row
+
+    def row(*args: Any) -> Any:
+        q.put(1)
+        thread.join()
+        return summed_up(*args)
+
+    with make_run() as run:
+        with opm.stage("summed up"):
+            pass
+        thread = threading.Thread(target=q.get)
+        thread.start()
+        while not any(worker.waits for worker in list(run._scope.workers.values())):
+            thread.join(0.001)
+        clock.advance(2)
+        monkeypatch.setattr(StageTimes, "row", row)
+        assert queue_of(run, "q")["get_waited_s"] == 2.0
