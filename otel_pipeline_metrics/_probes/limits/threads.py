@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_pipeline_metrics._core import clock
+from otel_pipeline_metrics._core import clock, errors
 from otel_pipeline_metrics._core import series as _series
 from otel_pipeline_metrics._probes.limits.instrumented import (
     ENTER,
@@ -145,9 +145,11 @@ class LimitedSemaphore(LimitedOpen):
         finally:
             try:
                 self._opm_queue.release(n)
-            except Exception:  # refused: a bounded one has fewer to release
-                while taken:
-                    probe.give_back(taken.pop())
+            except Exception as error:  # refused: a bounded one has fewer to release
+                # unless a signal handler raised it: most likely the semaphore is released by then
+                kept = [] if errors.from_signal_handler(error) else taken
+                while kept:
+                    probe.give_back(kept.pop())
                 raise
             finally:
                 for hold in taken:

@@ -18,7 +18,7 @@ from otel_pipeline_metrics._probes.limits.probe import interrupted, use_here
 from otel_pipeline_metrics._probes.limits.single import SinglePermit
 from tests.probes.limits.support import numbers
 from tests.probes.limits.test_threads import Interrupting, Interruption, taken_elsewhere
-from tests.support.interrupting import strike_at_every_line
+from tests.support.interrupting import StrikeError, strike_at_every_line, striking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +103,22 @@ def test_who_is_interrupted_once_it_is_counted_holds_nothing(
                 strike()
             assert registry.limits.sizes() == {"x": 0}
         acquire(limit)
+    assert numbers(run)[2] == 1
+
+
+@pytest.mark.parametrize("make", [threading.Semaphore, threading.BoundedSemaphore])
+def test_a_semaphore_that_is_interrupted_as_it_is_released_holds_nothing(
+    make_run: Callable[[], opm.Run], make: Callable[[int], Any]
+) -> None:
+    """What the handler raises is no refusal, though it is an `Exception`."""
+    limit = opm.wrap_limit(make(2), name="x")
+    limit._cond.notify = lambda *_: signal.raise_signal(signal.SIGUSR1)
+    with make_run() as run, striking():
+        for _ in range(3):
+            limit.acquire()
+            with pytest.raises(StrikeError):
+                limit.release()
+            assert (limit._value, registry.limits.sizes()) == (2, {"x": 0})
     assert numbers(run)[2] == 1
 
 
