@@ -167,7 +167,7 @@ class Facts:
     # by name of a stage with failures or retries, the part of its calls' time that they would
     # have saved without, at least and at most
     saved: dict[str, tuple[float, float]] = field(default_factory=dict)
-    # of the same stages: errors, retries and calls
+    # the same, also where that is unknown: errors, retries and calls
     failures: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     # by name, the own time of all stages where it is known
     parts: dict[str, Part] = field(default_factory=dict)

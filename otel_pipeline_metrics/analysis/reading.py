@@ -56,9 +56,9 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
     waits = {group.name: group.between for group in groups if group.again}
     single, groups = groups, _join_neighbours(groups, queues, wall_s)
     failing = {
-        str(stage.get("name")): (saved, _failures(stage))
-        for stage in stages
-        if (saved := _saved(stage, waits.get(str(stage.get("name")), 0.0))) is not None
+        name: (_saved(stage, waits.get(name, 0.0)), counts)
+        for name, stage in ((str(stage.get("name")), stage) for stage in stages)
+        if any((counts := _failures(stage))[:2])
     }
     facts = Facts(
         wall_s=wall_s,
@@ -72,7 +72,7 @@ def facts_of(data: Mapping[str, Any]) -> Facts:
         loop_delay_usual_s=number(data, "resources", "event_loop_delay_s", "p50"),
         partial=bool(get_path(data, "run", "partial")),
         parts=parts,
-        saved={name: saved for name, (saved, _) in failing.items()},
+        saved={name: saved for name, (saved, _) in failing.items() if saved is not None},
         failures={name: counts for name, (_, counts) in failing.items()},
         queues=[_read_queue(queue) for queue in queues],
         limits=[_read_limit(limit, runs) for limit in entries(data, "limits")],

@@ -74,6 +74,7 @@ def _verdict(facts: Facts) -> Verdict:
             if found is not None and not found.is_vetoed:
                 _doubt_if_starved(found, facts)
                 _doubt_if_failures_may_cost_more(found, case)
+                _doubt_if_all_calls_fail(found, case)
                 return found
     return _unknown(facts)
 
@@ -115,6 +116,16 @@ def _doubt_if_failures_may_cost_more(found: Verdict, case: Case) -> None:
         found.assumptions.append(
             f"If each failed call of {change.name} was tried again, no failures would gain up to "
             f"{text.percent(change.high)} more throughput; if it was given up, nothing."
+        )
+
+
+def _doubt_if_all_calls_fail(found: Verdict, case: Case) -> None:
+    """Lower the confidence where what the failures of the verdict's stage cost is unknown."""
+    errors, _, calls = case.facts.failures.get(str(found.stage), (0, 0, 0))
+    if errors and errors >= calls and case.best is not None and case.best.stage == found.stage:
+        found.doubt(1)
+        found.assumptions.append(
+            f"Every call of {found.stage} failed, so how long a good one takes is unknown."
         )
 
 

@@ -53,6 +53,26 @@ def test_it_is_less_sure_where_no_failures_might_gain_more() -> None:
     assert told.startswith("If each failed call of fetch was tried again, no failures would gain")
 
 
+@pytest.mark.parametrize("failures", [0.2, 1.0])
+def test_it_is_less_sure_where_every_call_fails(failures: float) -> None:
+    alone = analyze(report([failing(own("fetch", 99.0, 0.99), failures)]))
+    queued = analyze(
+        report(
+            [stage("parse", busy=20, blocked=79), failing(stage("write", busy=99), failures)],
+            [queue("q", ["parse"], ["write"], blocked=79)],
+        )
+    )
+
+    told = [
+        (found["confidence"], found["stage"])
+        for found in (alone, queued)
+        if f"Every call of {found['stage']} failed" in " ".join(found["assumptions"])
+    ]
+    assert told == ([("medium", "fetch"), ("medium", "write")] if failures == 1.0 else [])
+    others = analyze(report([own("fetch", 88.0, 0.88), failing(own("write", 12.0, 0.12), 1.0)]))
+    assert (others["stage"], others["confidence"]) == ("fetch", "high")
+
+
 def test_failures_that_surely_cost_time_are_named_though_others_may_cost_more() -> None:
     slow = failing(own("slow", 70.0, 0.7), 0.95)
     # good calls are short, and each failure waits for a timeout
