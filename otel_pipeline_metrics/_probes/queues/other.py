@@ -247,13 +247,15 @@ def special_methods(cls: Any, stock: type = object) -> dict[str, Any]:
         stock: a class whose special methods the stand-in has, or does not need.
     """
     made: dict[str, Any] = {}
-    # of a metaclass, `__dir__` may hide some; and descriptors with other names may do anything
-    names = [name for name in type.__dir__(cls) if name.startswith("__") and name.endswith("__")]
-    for name in names:
-        method = getattr(cls, name, None)
+    # `dir` would call the metaclass, which may hide some and add its own
+    names = {name: found for one in reversed(cls.__mro__) for name, found in vars(one).items()}
+    for name, found in names.items():
+        if name in _OWN or not (name.startswith("__") and name.endswith("__")):
+            continue
+        # what the class has, and not a property that its metaclass has for the class itself
+        method = found.__get__(None, cls) if hasattr(type(found), "__get__") else found
         if (
-            name in _OWN
-            or not callable(method)
+            not callable(method)
             or isinstance(method, type)
             or method is getattr(stock, name, None)
             or method is getattr(object, name, None)

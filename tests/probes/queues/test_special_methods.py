@@ -167,7 +167,11 @@ def test_what_goes_by_identity_is_equal_to_itself(base: Any) -> None:
 
 
 class Hides(type):
-    """Tells none of the names of its classes."""
+    """Tells none of the names of its classes, and has one of its own."""
+
+    @property
+    def __config__(cls) -> object:
+        raise RuntimeError("deprecated")
 
     def __dir__(cls) -> list[str]:
         raise RuntimeError("nobody asks for these")
@@ -186,10 +190,11 @@ class Refuses:
 def test_classes_may_be_unusual(base: Any) -> None:
     class Unusual(base, metaclass=Hides):  # type: ignore[misc]
         attribute = Refuses()
+        __config__ = 6
         __error__ = KeyError
 
     q = wrapped(Unusual())
-    assert (q.attribute, q.__error__, q + 1) == (5, KeyError, ("add", 1))
+    assert (q.attribute, q.__config__, q.__error__, q + 1) == (5, 6, KeyError, ("add", 1))
 
 
 @pytest.mark.parametrize("make", [Own, OfThreads, OfTasks])
