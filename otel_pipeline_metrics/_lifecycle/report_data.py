@@ -152,12 +152,10 @@ class RunDataCollector:
     ) -> dict[str, Any]:
         """Return the parts of a report that a verdict reads, without those of other processes."""
         started_at, wall_s = run.pop("started_at"), run["wall_s"]
-        stages = self._stages(run, scope, now, percentiles=percentiles)
-        # just before the counts of those that are over: one that ends in between is in both
-        in_progress = snapshot.waits_in_progress(scope, now)
+        in_progress = snapshot.WaitsInProgress(scope, now)
         return {
             "run": run,
-            "stages": stages,
+            "stages": self._stages(run, scope, now, percentiles=percentiles),
             "queues": self._queues(scope, wall_s, now, in_progress, percentiles=percentiles),
             "limits": limit_list(scope, self.stats.limits, wall_s, now, in_progress),
             "resources": self._resources(started_at, series=percentiles),
@@ -178,7 +176,7 @@ class RunDataCollector:
         rows = self.stats.stage_list(wall_s, times.row)
         for key, row in zip(list(self.stats.stages), rows, strict=False):
             row["worker_ids"] = list(times.worker_ids(key))
-        in_progress = snapshot.waits_in_progress(scope, now)
+        in_progress = snapshot.WaitsInProgress(scope, now)
         return {
             "stages": rows,
             "queues": self._queues(scope, wall_s, now, in_progress),

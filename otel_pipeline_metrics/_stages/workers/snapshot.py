@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,11 @@ from otel_pipeline_metrics._core.records import TimeInStates
 from otel_pipeline_metrics._stages.workers.replay import catch_up
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from otel_pipeline_metrics._core.observed import WorkerTimes
     from otel_pipeline_metrics._core.series import RunScope
-    from otel_pipeline_metrics._stages.workers.worker import Worker
+    from otel_pipeline_metrics._stages.workers.worker import OpenWait, Worker
 
 
 States = dict["WorkerTimes", dict["int | None", TimeInStates]]
@@ -37,17 +40,30 @@ def snapshot(scope: RunScope, now: float) -> States:
     return found
 
 
-def waits_in_progress(scope: RunScope, now: float) -> dict[object, float]:
-    """Return how long workers have waited at queues and limits in waits that are not over.
+class WaitsInProgress(Mapping[object, float]):
+    """How long workers have waited at queues and limits in waits that are not over.
 
     The keys are the counts that will have a wait once it is over; those of a queue with the state.
     """
-    found: dict[object, float] = {}
-    for worker in list(scope.workers.values()):
-        for wait in list(worker.waits):
-            if wait.at is not None:
-                found[wait.at] = found.get(wait.at, 0.0) + max(0.0, now - wait.since)
-    return found
+
+    def __init__(self, scope: RunScope, now: float) -> None:
+        self._now = now
+        self._waits: dict[object, list[OpenWait]] = {}
+        for worker in list(scope.workers.values()):
+            for wait in list(worker.waits):
+                if (at := wait.at) is not None:
+                    self._waits.setdefault(at, []).append(wait)
+
+    def __getitem__(self, at: object) -> float:
+        # one that is over by now is in the counts, which are read just beside this
+        waits = [wait for wait in self._waits[at] if wait.at is not None]
+        return sum([max(0.0, self._now - wait.since) for wait in waits])
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._waits)
+
+    def __len__(self) -> int:
+        return len(self._waits)
 
 
 def _share_out(scope: RunScope, now: float) -> None:
