@@ -393,7 +393,7 @@ def close_entry(entry: Data, section: Section, run: Data) -> None:
     for path, total in entry.pop(_TOTALS, {}).items():
         place = get_path(entry, *path[:-1])
         place[path[-1]] = ratio(total, _over(entry, run, section.averages[path]))
-    if all_elsewhere(entry):
+    if all_elsewhere(entry) and not entry.get("depth_avg"):  # not if other items are left in each
         entry["depth_avg"] = None
     for key in ("duration_s", "wait_s"):
         if isinstance(entry.get(key), dict):

@@ -309,6 +309,19 @@ def test_items_below_those_that_move_count_as_well(
     assert depth_of(run) == 1.5
 
 
+def test_runs_that_only_put_have_a_depth_together(clock: Clock, make_run: MakeRun) -> None:
+    reports = []
+    for items in (1, 3):
+        q = wrapped(thread_queue.Queue)
+        with make_run() as run:
+            for _ in range(items):
+                q.put("left")
+            clock.advance(1)
+        reports.append(run.report)
+    assert [report.queues[0]["depth_avg"] for report in reports] == [1.0, 3.0]
+    assert opm.RunReport.merge(*reports).queues[0]["depth_avg"] == 2.0
+
+
 def test_a_full_queue_at_which_all_wait_is_full(clock: Clock, make_run: MakeRun) -> None:
     q = wrapped(lambda: thread_queue.Queue(1))
     q.put("a")
