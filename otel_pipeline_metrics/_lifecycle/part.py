@@ -62,6 +62,7 @@ class Measured:
         self._context = context
         self.id = os.urandom(16).hex()
         self._collector = RunDataCollector(None)
+        self._collector.held.begin()
         self.scope = series.RunScope(context["pipeline"], context["run"], (self._collector.stats,))
         self._numbers = itertools.count(1)
         # tasks and threads that worked for it

@@ -97,7 +97,7 @@ class RunDataCollector:
         # of a run that experiments
         self.experiment: Experiment | None = None
         self._caches_before: dict[str, CacheReading] = {}
-        self._held = HeldInRun()
+        self.held = HeldInRun()
         self._windows = Windows()
         self._ticker: Ticker | None = None
         self._live: LiveVerdict | None = None
@@ -105,7 +105,7 @@ class RunDataCollector:
     def begin(self, scope: RunScope, tell: Tell) -> None:
         """Remember what queues and caches are like before the run, and begin the first window."""
         self._began = clock.now()
-        self._held = HeldInRun()
+        self.held.begin()
         if self.monitor is not None:
             self._live = LiveVerdict(str(scope.pipeline), lambda: self._so_far(scope), tell)
             self._windows.add(self._reading(scope, 0.0))
@@ -256,7 +256,7 @@ class RunDataCollector:
             wall_s,
             list(scope.queues.values()),
             queues_registry.known_capacities(),
-            self._held,
+            self.held,
             now,
             in_progress,
             percentiles=percentiles,

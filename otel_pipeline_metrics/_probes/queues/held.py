@@ -44,6 +44,9 @@ class HeldInRun:
 
     def __init__(self) -> None:
         self._before: WeakKeyDictionary[Any, Content] = WeakKeyDictionary()
+
+    def begin(self) -> None:
+        """Look at what the queues hold now."""
         for name in queues.names():
             self._before.update(_contents(name))
 

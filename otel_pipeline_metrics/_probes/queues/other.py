@@ -253,7 +253,10 @@ def special_methods(cls: Any, stock: type = object) -> dict[str, Any]:
         if name in _OWN or not (name.startswith("__") and name.endswith("__")):
             continue
         # what the class has, and not a property that its metaclass has for the class itself
-        method = found.__get__(None, cls) if hasattr(type(found), "__get__") else found
+        try:
+            method = found.__get__(None, cls) if hasattr(type(found), "__get__") else found
+        except Exception:  # only objects have it
+            method = None
         if (
             not callable(method)
             or isinstance(method, type)

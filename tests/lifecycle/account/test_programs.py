@@ -17,6 +17,7 @@ from tests.lifecycle.account.comparing import differences
 from tests.lifecycle.account.player import PlannedError, Player
 from tests.lifecycle.account.programs import Program, programs
 from tests.probes.queues.support import play
+from tests.support.repeats import repeats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("every_call_sampled")
 many = settings(
-    max_examples=100,
+    max_examples=repeats(100),
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import queue as thread_queue
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -310,3 +311,24 @@ def test_an_asynchronous_limit_decorates_a_coroutine_function(
         assert play(clock, main()) == [7, 8]
     (limit,) = run.report.limits
     assert (limit["acquired"], limit["wait_s"]["total"], limit["usage_avg"]) == (2, 2.0, 4.0 / 6.0)
+
+
+class OnlyOfObjects:
+    """A descriptor that a class has not, but its objects."""
+
+    def __get__(self, instance: object, owner: object) -> str:
+        if instance is None:
+            raise LookupError
+        return "of the object"
+
+
+def test_a_descriptor_that_refuses_the_class_is_no_method() -> None:
+    class Own(deque):  # type: ignore[type-arg]
+        __described__ = OnlyOfObjects()
+        put = deque.append
+        get = deque.popleft
+
+    q: Any = opm.wrap_queue(Own(), name="q")
+    assert q.__described__ == "of the object"
+    q.put(1)
+    assert q.get() == 1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.repeats import repeats
 from tests.system.faults.exits.programs import PROGRAMS
 from tests.system.faults.exits.running import differences, silent_collector
 
 pytestmark = [pytest.mark.processes, pytest.mark.exits]
 
-TIMES = 20
+TIMES = repeats(20)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
