@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from otel_pipeline_metrics._core import errors, hooks, series
 from otel_pipeline_metrics._core.process import forking
-from otel_pipeline_metrics._core.process.forking import this_process
 from otel_pipeline_metrics._stages.propagate import (
     FromOtherProcess,
     Propagated,
@@ -41,7 +40,7 @@ def reduce_with_part(
         headers: of the trace and the baggage around it.
         context: of the part, see `Run.context()`.
     """
-    return PartCall, (function, headers, context, this_process())
+    return PartCall, (function, headers, context, forking.this_process())
 
 
 class PartCall:
@@ -66,7 +65,7 @@ class PartCall:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function as a part of the run in the process that sent it."""
         headers, sent, sender = self._carried
-        if sender == this_process() or hooks.open_part is None:
+        if sender == forking.this_process() or hooks.open_part is None:
             # its stages belong to the run without a part, and nothing pickles the result
             run = sent["pipeline"], sent["run"]
             here = FromOtherProcess(self._function, headers, *run, sender)

@@ -154,8 +154,8 @@ class Permits(LimitProbe):
     def take(self) -> Hold | None:
         """Return the permit that is about to be released; None if none is known.
 
-        It is one that the current stage holds, else the one that is held longest. Whoever calls
-        this releases it also if this is interrupted by an exception: it is counted as released.
+        It is one that the current stage holds, else the one that is held longest. The caller
+        releases it also if this is interrupted by an exception: it is counted as released.
         """
         holds, hold = self._holds, None
         try:

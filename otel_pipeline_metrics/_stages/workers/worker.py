@@ -54,7 +54,7 @@ class OpenWait:
         self.since = now
         # the counts of the queue or limit that will have this wait once it is over
         self.at: object = None
-        # of a task of an executor: once that has begun, at `start.at`, nobody waits for its start
+        # of a task of an executor: the wait is over once that has begun, at `start.at`
         self.start: Any = None
         # the call that waits: the worker waits only while this is its innermost call
         self.level = worker.inside()
